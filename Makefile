@@ -1,0 +1,100 @@
+# Every target brings what it needs: Poetry into .tools/, the locked dependencies into .venv/. Nothing outside the
+# checkout is touched. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+POETRY := .tools/poetry/bin/poetry
+POETRY_VERSION := 2.5.1
+TORCH_VERSION := 2.13.0
+CORPUS ?= ../shared/corpus
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export HOST ?= 0.0.0.0
+export PORT ?= 8000
+
+# ---- what the targets stand on
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+$(POETRY):
+	$(PYTHON) -m venv .tools/poetry
+	.tools/poetry/bin/python -m pip install --quiet --disable-pip-version-check "poetry==$(POETRY_VERSION)" poetry-plugin-export
+
+# pip installs what Poetry locked: it checks every hash, and it honours the mirror and the certificates that pip knows.
+define install_locked
+	$(POETRY) check --lock --quiet || { $(POETRY) check --lock; exit 1; }
+	$(POETRY) export --quiet --no-interaction $(1) --output $@.requirements.txt
+	$(PIP_INSTALL) --no-deps --require-hashes --requirement $@.requirements.txt
+	$(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+endef
+
+.venv/installed: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
+	$(call install_locked,)
+
+.venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
+	$(call install_locked,--with test --with lint --extras hub)
+	@touch .venv/installed
+
+# PyTorch outside the lock: its index build would bring gigabytes of CUDA.
+.venv/installed-torch: .venv/installed-dev
+	$(PIP_INSTALL) "torch==$(TORCH_VERSION)" transformers
+	@touch $@
+
+# ---- for users
+
+.PHONY: run
+run: .venv/installed ## Serve on http://localhost:8000 (HOST, PORT and every DISTILGPT2_* setting are honoured)
+	exec $(BIN)/distilgpt2-api serve
+
+.PHONY: install
+install: .venv/installed ## Install what the service needs into .venv
+
+# ---- for developers
+
+.PHONY: test
+test: .venv/installed-dev ## Run the default test suite (pytest's options: make test ARGS="-k scheduler")
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+.PHONY: test-parity
+test-parity: .venv/installed-torch ## Compare with transformers on PyTorch (installs both)
+	$(BIN)/python -m pytest tests/parity $(ARGS)
+
+.PHONY: check
+check: lint types imports ## Lint, types and import contracts
+
+.PHONY: lint
+lint: .venv/installed-dev ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: format
+format: .venv/installed-dev ## ruff: mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: types
+types: .venv/installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: .venv/installed-dev ## import-linter: imports only go down
+	$(BIN)/lint-imports
+
+.PHONY: train
+train: .venv/installed-torch ## Train the bundled demo model from CORPUS (hours on two cores)
+	$(BIN)/python training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
+
+.PHONY: clean
+clean: ## Remove what the targets made
+	rm -rf .venv .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'

@@ -1,0 +1,1 @@
+"""The words that every floor uses: frozen, and made of the standard library alone."""

@@ -1,0 +1,78 @@
+"""What a model is, and how the engine is to run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+BLOCK_SIZE = 32
+"""Tokens in a block of the KV cache: OpenVINO's CPU kernels know no other."""
+
+
+class Precision(StrEnum):
+    """What weights and arithmetic the forward pass uses."""
+
+    INT8 = "int8"
+    """Weights symmetric int8, one scale per output channel; activations quantised on the fly in groups."""
+    BF16 = "bf16"
+    F32 = "f32"
+    """The reference: token-exact with `transformers` in float32."""
+
+
+class Activation(StrEnum):
+    """`activation_function` of GPT2Config, by what it computes."""
+
+    GELU_TANH = "gelu_tanh"
+    GELU_ERF = "gelu_erf"
+    RELU = "relu"
+    SILU = "silu"
+    TANH = "tanh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A GPT-2's shape and arithmetic (Radford et al. 2019; field names of GPT2Config in brackets)."""
+
+    vocab_size: int
+    num_positions: int
+    """[n_positions]"""
+    num_layers: int
+    """[n_layer]"""
+    num_heads: int
+    """[n_head]"""
+    width: int
+    """[n_embd]; a multiple of `num_heads`."""
+    inner_width: int
+    """[n_inner], or 4 times `width`."""
+    activation: Activation = Activation.GELU_TANH
+    layer_norm_epsilon: float = 1e-5
+    has_tied_embeddings: bool = True
+    """The LM head is `wte`."""
+    is_attention_scaled: bool = True
+    """[scale_attn_weights]: scores over the square root of the head size."""
+    is_attention_scaled_by_layer: bool = False
+    """[scale_attn_by_inverse_layer_idx]: scores of layer i over i + 1 as well."""
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How the engine runs: resolved numbers, no `auto`."""
+
+    precision: Precision
+    num_threads: int
+    num_blocks: int
+    """Blocks of the KV cache, `BLOCK_SIZE` tokens each."""
+    max_num_sequences: int
+    """Rows of one step at most."""
+    max_step_tokens: int
+    """Tokens that one step computes at most: longer prefills are cut into chunks."""
+    is_prefix_caching: bool = True
+    max_waiting_requests: int = 1024
+    max_waiting_tokens: int = 1_048_576
+    """Prompt and completion tokens of the requests that wait, at most."""

@@ -1,0 +1,91 @@
+"""What can go wrong, said once. No HTTP here: `server/errors.py` has the one table of status codes.
+
+Distilgpt2ApiError
+├── InvalidRequestError            the caller asked for something that can't be
+│   ├── ContextLengthError         prompt (and completion) over the model's positions
+│   └── UnsupportedParameterError  a parameter that exists, but not here
+├── UnavailableError               not now
+│   ├── OverloadedError            the queue is full; says when to come back
+│   ├── DrainingError              shutting down
+│   ├── NotReadyError              the model is still loading
+│   └── EngineFailedError          the engine thread stopped
+├── GenerationError                one request failed while it ran
+├── ModelError                     a model folder that can't be served
+│   ├── ModelNotFoundError
+│   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
+│   └── UnsupportedModelError      well-formed, but an option that we don't implement
+└── SettingsError                  a setting with a bad value, or an unknown name
+"""
+
+from __future__ import annotations
+
+
+class Distilgpt2ApiError(Exception):
+    """Root of every error that this package raises on purpose. Its message is fit for the caller's eyes."""
+
+
+class InvalidRequestError(Distilgpt2ApiError):
+    """The request can't be carried out as asked.
+
+    `param` is the parameter's name as the caller spelled it, or None where no single one is at fault.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt, or prompt and completion, need more positions than the model has."""
+
+
+class UnsupportedParameterError(InvalidRequestError):
+    """A parameter that is known, but not supported."""
+
+
+class UnavailableError(Distilgpt2ApiError):
+    """The service can't take the request now. `retry_after_s` is an honest guess, in seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(UnavailableError):
+    """The queue is full, in requests or in tokens."""
+
+
+class DrainingError(UnavailableError):
+    """The service is shutting down."""
+
+
+class NotReadyError(UnavailableError):
+    """The model is not loaded yet."""
+
+
+class EngineFailedError(UnavailableError):
+    """The engine stopped after an error of its own."""
+
+
+class GenerationError(Distilgpt2ApiError):
+    """One request failed while it ran; others go on."""
+
+
+class ModelError(Distilgpt2ApiError):
+    """A model can't be served. The message is one line and names the file."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model of that name or at that path."""
+
+
+class ModelFormatError(ModelError):
+    """A file of the model is missing, truncated, of the wrong shape or hostile."""
+
+
+class UnsupportedModelError(ModelError):
+    """A well-formed model with an option that changes the arithmetic and is not implemented."""
+
+
+class SettingsError(Distilgpt2ApiError):
+    """A setting has a value that it can't have, or a name that doesn't exist."""

@@ -1,0 +1,52 @@
+"""What the engine tells its observers, once a step or once a sequence; never the text of anybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from distilgpt2_api.core.outputs import FinishReason, RequestTimings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStats:
+    """One step of the engine."""
+
+    duration_s: float
+    num_rows: int
+    num_tokens: int
+    num_sampled_tokens: int
+    num_waiting: int
+    num_running: int
+    num_preempted: int
+    kv_cache_usage: float
+    """Blocks held by sequences over all blocks, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceFinished:
+    """The end of one sequence."""
+
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_completion_tokens: int
+    timings: RequestTimings
+
+
+class EngineObserver(Protocol):
+    """Called on the engine thread: implementations are quick and never raise."""
+
+    def on_step(self, stats: StepStats) -> None: ...
+
+    def on_sequence_finished(self, finished: SequenceFinished) -> None: ...
+
+
+class SilentObserver:
+    """Observes nothing."""
+
+    def on_step(self, stats: StepStats) -> None:
+        """Ignore."""
+
+    def on_sequence_finished(self, finished: SequenceFinished) -> None:
+        """Ignore."""

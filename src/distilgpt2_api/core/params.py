@@ -1,0 +1,69 @@
+"""How a completion is drawn, as the engine understands it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GREEDY_TEMPERATURE = 1e-5
+"""Below this a temperature is greedy decoding: the division would overflow float32 logits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """One request's sampling parameters, validated at the door; the defaults change nothing.
+
+    The order in which they act on a row of logits: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`),
+    `repetition_penalty`, `presence_penalty` and `frequency_penalty`, `temperature`, `top_k`, `top_p`, `min_p`.
+    """
+
+    max_tokens: int = 16
+    """Completion tokens at most; 0 scores the prompt only."""
+    min_tokens: int = 0
+    """End of text and `stop_token_ids` can't be drawn before this many completion tokens."""
+    temperature: float = 1.0
+    """Below `GREEDY_TEMPERATURE`: greedy."""
+    top_k: int = 0
+    """Only the k most likely tokens; 0 is off."""
+    top_p: float = 1.0
+    """The smallest set of most likely tokens whose probability reaches p (Holtzman et al. 2020); 1 is off."""
+    min_p: float = 0.0
+    """Only tokens with at least this fraction of the likeliest token's probability (Nguyen et al. 2024); 0 is off."""
+    presence_penalty: float = 0.0
+    """Taken once from the logit of each token that the completion has."""
+    frequency_penalty: float = 0.0
+    """Taken from a token's logit for each time that the completion has it."""
+    repetition_penalty: float = 1.0
+    """Divides positive, multiplies negative logits of tokens in prompt or completion (Keskar et al. 2019); 1 is off."""
+    no_repeat_ngram_size: int = 0
+    """No n-gram of prompt and completion occurs twice; 0 is off."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, added to its logit)."""
+    seed: int = 0
+    """Always set: a caller without a wish gets one drawn at the door. The same seed draws the same in any batch."""
+    stop: tuple[str, ...] = ()
+    """Stop sequences: the completion ends before the first of them."""
+    include_stop_str_in_output: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the completion, beside the model's end of text."""
+    ignore_eos: bool = False
+    """The model's end of text is a token like any other."""
+    num_logprobs: int | None = None
+    """None: no log-probabilities; n: of the token drawn and of the n likeliest ones."""
+    num_prompt_logprobs: int | None = None
+    """The same for every prompt token but the first."""
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < GREEDY_TEMPERATURE
+
+    @property
+    def has_logits_processors(self) -> bool:
+        """Whether a row's logits are changed before the temperature."""
+        return bool(
+            self.logit_bias
+            or self.min_tokens
+            or self.no_repeat_ngram_size
+            or self.repetition_penalty != 1.0
+            or self.presence_penalty
+            or self.frequency_penalty
+        )
