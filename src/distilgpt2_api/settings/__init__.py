@@ -1,0 +1,7 @@
+"""Every setting of the service, once: command line over environment over file over default."""
+
+from distilgpt2_api.settings.description import SettingDescription
+from distilgpt2_api.settings.settings import LogFormat, LogLevel, Settings
+from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource
+
+__all__ = ["ENV_PREFIX", "LogFormat", "LogLevel", "SettingDescription", "SettingSource", "Settings"]

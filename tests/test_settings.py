@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.settings import ENV_PREFIX, LogFormat, Settings, SettingSource
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name in {"HOST", "PORT"} or name.startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        monkeypatch.setenv("DISTILGPT2_CONFIG_FILE", str(path))
+        return path
+
+    return write
+
+
+def source_of(settings: Settings, name: str) -> SettingSource:
+    return next(setting.source for setting in settings.describe() if setting.name == name)
+
+
+def test_command_line_beats_environment_beats_file_beats_default(
+    config_file: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_file("port = 1\nmax_n = 2\ndrain_s = 3\n")
+    monkeypatch.setenv("DISTILGPT2_PORT", "10")
+    monkeypatch.setenv("DISTILGPT2_MAX_N", "20")
+    settings = Settings(port=100)
+    assert (settings.port, settings.max_n, settings.drain_s, settings.max_logprobs) == (100, 20, 3.0, 20)
+    assert [source_of(settings, name) for name in ("port", "max_n", "drain_s", "max_logprobs")] == list(SettingSource)
+
+
+def test_text_from_the_environment_becomes_typed_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_PRECISION", "f32")
+    monkeypatch.setenv("DISTILGPT2_KV_CACHE_BYTES", "512MiB")
+    monkeypatch.setenv("DISTILGPT2_PREFIX_CACHING", "false")
+    monkeypatch.setenv("DISTILGPT2_LOG_FORMAT", "json")
+    monkeypatch.setenv("DISTILGPT2_HOME", "/models")
+    settings = Settings()
+    assert settings.precision is Precision.F32
+    assert settings.kv_cache_bytes == 512 << 20
+    assert settings.prefix_caching is False
+    assert settings.log_format is LogFormat.JSON
+    assert settings.home == Path("/models")
+
+
+@pytest.mark.parametrize("name", ["NUM_THREADS", "KV_CACHE_BYTES"])
+def test_auto_is_the_default_spelled_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENV_PREFIX + name, "auto")
+    assert getattr(Settings(), name.lower()) is None
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_MODEL", "")
+    monkeypatch.setenv("DISTILGPT2_CONFIG_FILE", "")
+    monkeypatch.setenv("PORT", "")
+    assert (Settings().model, Settings().port) == (None, 8000)
+
+
+def test_the_platforms_port_and_host_are_honoured_below_our_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9000")
+    monkeypatch.setenv("HOST", "127.0.0.1")
+    monkeypatch.setenv("DISTILGPT2_HOST", "::1")
+    assert (Settings().port, Settings().host) == (9000, "::1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"PORT": "abc"}, "PORT (environment) can't be 'abc': input should be a valid integer"),
+        ({"DISTILGPT2_PORT": "70000"}, "DISTILGPT2_PORT (environment) can't be '70000': input should be less than or"),
+        (
+            {"DISTILGPT2_PRECISION": "int4"},
+            "DISTILGPT2_PRECISION (environment) can't be 'int4': input should be 'int8'",
+        ),
+        (
+            {"DISTILGPT2_PRECISON": "f32"},
+            "unknown setting DISTILGPT2_PRECISON in the environment; did you mean DISTILGPT2_PRECISION?",
+        ),
+        ({"DISTILGPT2_XYZZY": "1"}, "unknown setting DISTILGPT2_XYZZY in the environment"),
+        ({"DISTILGPT2_TIMEOUT_S": "nan"}, "DISTILGPT2_TIMEOUT_S (environment) can't be 'nan'"),
+        ({"DISTILGPT2_KV_CACHE_BYTES": "much"}, "DISTILGPT2_KV_CACHE_BYTES (environment) can't be 'much'"),
+        ({"DISTILGPT2_MAX_NUM_SEQUENCES": "600"}, "max_step_tokens (512) is below max_num_sequences (600)"),
+    ],
+)
+def test_a_bad_value_or_name_is_one_line_that_names_it(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "unknown setting prot (file); did you mean port?"),
+        ("port = 'x'", "port (file) can't be 'x'"),
+        ("port =", "the settings file {path} (DISTILGPT2_CONFIG_FILE) is not TOML"),
+        ("[server]\nport = 1", "unknown setting server (file)"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, config_file: Callable[[str], Path]) -> None:
+    path = config_file(text)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value).startswith(message.format(path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_CONFIG_FILE", "/nowhere/settings.toml")
+    with pytest.raises(SettingsError, match=r"can't read the settings file /nowhere/settings.toml"):
+        Settings()
+
+
+@pytest.mark.parametrize("service", ["DISTILGPT2", "DISTILGPT2_API"])
+def test_variables_of_a_kubernetes_service_of_our_name_are_neither_settings_nor_mistakes(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "tcp://10.0.0.7:80"
+    for name, value in {
+        "SERVICE_HOST": "10.0.0.7",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+        "PORT": address,
+        "PORT_80_TCP": address,
+        "PORT_80_TCP_PROTO": "tcp",
+        "PORT_80_TCP_PORT": "80",
+        "PORT_80_TCP_ADDR": "10.0.0.7",
+    }.items():
+        monkeypatch.setenv(f"{service}_{name}", value)
+    assert Settings().port == 8000
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_a_user_without_a_home_gets_temporary_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError
+
+    for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert Settings().home != Settings().cache_home
+    assert Settings().home.is_absolute()
+
+
+def test_xdg_folders_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert Settings().home == tmp_path / "share" / "distilgpt2-api"
+    assert Settings().cache_home == tmp_path / "cache" / "distilgpt2-api"
+
+
+def test_every_setting_is_described_with_default_and_unit() -> None:
+    described = {setting.name: setting for setting in Settings(drain_s=2.5).describe()}
+    assert all(setting.description.endswith(".") for setting in described.values())
+    assert described["drain_s"].value == "2.5"
+    assert described["drain_s"].default == "4"
+    assert described["port"].bounds == "0 to 65535"
+    assert described["max_body_bytes"].default == "2MiB"
+    assert described["num_threads"].value == "auto"
