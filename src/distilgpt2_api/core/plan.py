@@ -71,6 +71,8 @@ class RowResult:
     """Of `token_id`, where asked for."""
     prompt_logprobs: Sequence[TokenLogprobs] = ()
     """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step's logits tell them."""
+    error: str | None = None
+    """Why this row failed (its logits were not finite, say), fit for the caller's eyes; other rows are sound."""
 
 
 @dataclass(slots=True, kw_only=True)

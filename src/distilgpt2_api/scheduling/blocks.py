@@ -1,0 +1,109 @@
+"""The KV cache's blocks: who holds them, which are free, and which free ones still hold something worth keeping."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+
+from distilgpt2_api.core.config import BLOCK_SIZE
+
+
+def num_blocks_for(num_tokens: int) -> int:
+    """Blocks that hold `num_tokens` tokens."""
+    return -(-num_tokens // BLOCK_SIZE)
+
+
+class BlockPool:
+    """Owner of every block's state. A block is always exactly one of:
+
+    - held by one or more sequences (reference-counted), cached or not;
+    - free and cached: nobody holds it, but its content is known by digest and may be shared again;
+    - free and blank.
+
+    Blank blocks are handed out first, then the cached one that was released longest ago. Every operation is O(1) a
+    block. A cached block is full and computed, and is never written again: whoever writes holds a block handed out by
+    `allocate()`, which nobody else can find before `keep()`.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._num_holders = [0] * num_blocks
+        self._blank = list(range(num_blocks - 1, -1, -1))
+        self._evictable: OrderedDict[int, None] = OrderedDict()
+        """Free and cached, the least recently released first."""
+        self._block_of_digest: dict[bytes, int] = {}
+        self._digest_of_block: dict[int, bytes] = {}
+
+    @property
+    def num_free(self) -> int:
+        return len(self._blank) + len(self._evictable)
+
+    @property
+    def num_cached(self) -> int:
+        """Blocks whose content can be found by digest, held or free."""
+        return len(self._digest_of_block)
+
+    def allocate(self) -> int:
+        """A block of one's own to write into; its old content is forgotten. There must be a free one."""
+        if self._blank:
+            block_id = self._blank.pop()
+        else:
+            block_id, _ = self._evictable.popitem(last=False)
+            del self._block_of_digest[self._digest_of_block.pop(block_id)]
+        self._num_holders[block_id] = 1
+        return block_id
+
+    def find(self, digest: bytes) -> int | None:
+        """The block with that content, if it is cached; `share()` it before anything else is allocated."""
+        return self._block_of_digest.get(digest)
+
+    def is_free(self, block_id: int) -> bool:
+        return not self._num_holders[block_id]
+
+    def share(self, block_ids: Iterable[int]) -> None:
+        """Hold cached blocks, to read."""
+        for block_id in block_ids:
+            if not self._num_holders[block_id]:
+                del self._evictable[block_id]
+            self._num_holders[block_id] += 1
+
+    def keep(self, block_id: int, digest: bytes) -> None:
+        """Make a held block's content known: it is full and computed.
+
+        Where two sequences computed the same content side by side, the first one's block stays the cached one.
+        """
+        if digest not in self._block_of_digest:
+            self._block_of_digest[digest] = block_id
+            self._digest_of_block[block_id] = digest
+
+    def release(self, block_ids: Sequence[int]) -> None:
+        """Let go of a sequence's block table. Its last blocks are forgotten before its first, which more can share."""
+        for block_id in reversed(block_ids):
+            self._num_holders[block_id] -= 1
+            if not self._num_holders[block_id]:
+                if block_id in self._digest_of_block:
+                    self._evictable[block_id] = None
+                else:
+                    self._blank.append(block_id)
+
+    def check(self, block_tables: Iterable[Sequence[int]]) -> None:
+        """Raise AssertionError unless the books agree with these block tables, block by block."""
+        num_holders = Counter(block_id for block_ids in block_tables for block_id in block_ids)
+        free = [*self._blank, *self._evictable]
+        is_cached = self._digest_of_block.__contains__
+        faults = {
+            "holders counted wrong": [b for b in range(self.num_blocks) if self._num_holders[b] != num_holders[b]],
+            "free twice": [b for b, count in Counter(free).items() if count > 1],
+            "neither free nor held, or both": sorted(
+                set(free) ^ {b for b in range(self.num_blocks) if self.is_free(b)}
+            ),
+            "blank, but cached": [b for b in self._blank if is_cached(b)],
+            "evictable, but not cached": [b for b in self._evictable if not is_cached(b)],
+            "cached under another name": [
+                b for d, b in self._block_of_digest.items() if self._digest_of_block.get(b) != d
+            ],
+        }
+        if len(self._block_of_digest) != len(self._digest_of_block):
+            faults["names without a block"] = [len(self._digest_of_block) - len(self._block_of_digest)]
+        if found := {fault: blocks for fault, blocks in faults.items() if blocks}:
+            raise AssertionError(f"block accounting is wrong: {found}")
