@@ -151,6 +151,16 @@ def test_variables_of_a_kubernetes_service_of_our_name_are_neither_settings_nor_
     assert Settings().port == 8000
 
 
+def test_the_engine_gets_numbers_and_no_auto() -> None:
+    config = Settings(precision="bf16", prefix_caching=False).engine_config()
+    assert config.precision is Precision.BF16
+    assert config.num_threads >= 1
+    assert config.kv_cache_bytes > 0
+    assert config.is_prefix_caching is False
+    told = Settings(num_threads=3, kv_cache_bytes="1GiB").engine_config()
+    assert (told.num_threads, told.kv_cache_bytes) == (3, 1 << 30)
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1

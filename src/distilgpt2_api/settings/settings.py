@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.config import EngineConfig, Precision
 from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.sources import (
     SettingSource,
@@ -97,8 +98,8 @@ class Settings(BaseModel):
     kv_cache_bytes: AutoBytes = Field(
         default=None,
         ge=1 << 20,
-        description="Memory of the KV cache. `auto`: enough for every running sequence at full length, within a part "
-        "of the cgroup's memory limit. Units are understood: `512MiB`.",
+        description="Memory of the KV cache. `auto`: 256MiB, or an eighth of the cgroup's memory limit if that is "
+        "less. Units are understood: `512MiB`. One sequence of full length always fits, whatever this says.",
     )
     max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Sequences that run at once; others wait.")
     max_step_tokens: int = Field(
@@ -173,6 +174,18 @@ class Settings(BaseModel):
             message = f"max_step_tokens ({self.max_step_tokens}) is below max_num_sequences ({self.max_num_sequences})"
             raise ValueError(message)
         return self
+
+    def engine_config(self) -> EngineConfig:
+        """How the engine is to run here: `auto` resolved to what this process may use."""
+        kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(read_memory_limit_bytes())
+        return EngineConfig(
+            precision=self.precision,
+            num_threads=self.num_threads or count_usable_cores(),
+            kv_cache_bytes=int(kv_cache_bytes),
+            max_num_sequences=self.max_num_sequences,
+            max_step_tokens=self.max_step_tokens,
+            is_prefix_caching=self.prefix_caching,
+        )
 
     def describe(self) -> list[SettingDescription]:
         """All settings, in the order of their fields."""

@@ -1,0 +1,89 @@
+"""What this process may use: cores and memory as the kernel's control groups allow them, not as the host has them.
+
+Read: `cpu.max` and `memory.max` (cgroup v2), `cpu.cfs_quota_us` and `memory.limit_in_bytes` (v1), the CPU affinity
+(which a cpuset narrows as well). A limit of a parent group binds too, so each group up to the root is asked.
+https://docs.kernel.org/admin-guide/cgroup-v2.html
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+AUTO_KV_CACHE_BYTES = 256 << 20
+AUTO_KV_CACHE_SHARE = 8
+"""The KV cache takes at most `AUTO_KV_CACHE_BYTES`, and at most one part in so many of the memory."""
+
+SYSTEM_ROOT = Path("/")
+
+
+def count_usable_cores(root: Path = SYSTEM_ROOT) -> int:
+    """Whole cores, at least 1: of a quota of 1.5 the half is left to HTTP, or all threads would be throttled."""
+    try:
+        num_cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        num_cores = os.cpu_count() or 1
+    return max(1, math.floor(min([num_cores, *_read_cpu_quotas(root)])))
+
+
+def read_memory_limit_bytes(root: Path = SYSTEM_ROOT) -> int:
+    """The tightest limit of a control group, or the machine's memory."""
+    machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine_bytes, *_read_memory_limits(root)])
+
+
+def choose_kv_cache_bytes(memory_limit_bytes: int) -> int:
+    """A modest part of the memory: the service stays small, and shares its machine."""
+    return min(AUTO_KV_CACHE_BYTES, memory_limit_bytes // AUTO_KV_CACHE_SHARE)
+
+
+def _read_cpu_quotas(root: Path) -> Iterator[float]:
+    """Quota over period, in cores, of each group that has one."""
+    for group in _groups(root, "cpu"):
+        match _read_words(group / "cpu.max"):
+            case [quota, period] if quota.isdecimal() and period.isdecimal():
+                yield int(quota) / int(period)
+        match (_read_words(group / "cpu.cfs_quota_us"), _read_words(group / "cpu.cfs_period_us")):
+            case ([quota], [period]) if quota.isdecimal() and period.isdecimal():  # no quota is -1
+                yield int(quota) / int(period)
+
+
+def _read_memory_limits(root: Path) -> Iterator[int]:
+    for group in _groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            match _read_words(group / name):
+                case [limit] if limit.isdecimal():  # no limit is `max` in v2, a huge number in v1
+                    yield int(limit)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the groups that this process is in for `controller`, inner to outer, v1 and v2.
+
+    A container without a cgroup namespace of its own names the host's path, but mounts its group at the root: the
+    walk up ends there in either case.
+    """
+    mount = root / "sys/fs/cgroup"
+    for line in _read_lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # v2: one tree for all; beside v1 trees it lies in a folder of its own
+            trees = [mount, mount / "unified"]
+        elif controller in controllers.split(","):
+            trees = [mount / controllers, mount / controller]
+        else:
+            continue
+        inner = Path(path.lstrip("/"))
+        for tree in trees:
+            yield from (tree / part for part in (inner, *inner.parents))
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # not Linux, or hidden from us
+        return []
+
+
+def _read_words(path: Path) -> list[str]:
+    return " ".join(_read_lines(path)).split()

@@ -1,0 +1,106 @@
+"""Where models live: the bundled one in the package, pulled ones below the store's home, others in a folder anywhere.
+
+Reads the disk only. `hub.py` brings models.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from distilgpt2_api.core.errors import ModelNotFoundError
+
+BUNDLED_NAME = "storyteller"
+BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
+DEFAULT_NAME = "distilgpt2"
+"""Served where no model is named, if it has been pulled; else the bundled one."""
+
+NAME_PATTERN = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9]([\w.-]*\w)?(/[A-Za-z0-9]([\w.-]*\w)?)?", re.ASCII)
+"""The hub's names: `name` or `organisation/name`."""
+
+
+class ModelOrigin(StrEnum):
+    BUNDLED = "bundled"
+    PULLED = "pulled"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLocation:
+    name: str
+    """As logs and /v1/models call it: the hub's full name, or the folder's last part."""
+    folder: Path
+    """Absolute; has a config.json."""
+    origin: ModelOrigin
+
+
+class ModelStore:
+    """Finds models by name. Pulled models lie in `home/models/NAME`, as the hub names them."""
+
+    def __init__(self, home: Path, *, bundled_folder: Path = BUNDLED_FOLDER) -> None:
+        self._models_folder = home.absolute() / "models"
+        self._bundled_folder = bundled_folder
+
+    def locate(self, name_or_folder: str | None) -> ModelLocation:
+        """The model of that name or in that folder; None: the default.
+
+        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError,
+        which says what to do.
+        """
+        if name_or_folder is None:
+            return self._find_pulled(DEFAULT_NAME) or self._bundled()
+        if _is_path(name_or_folder):
+            return _locate_folder(Path(name_or_folder).expanduser())
+        if name_or_folder == BUNDLED_NAME:
+            return self._bundled()
+        pulled = self._find_pulled(name_or_folder)
+        if pulled is None:
+            here = ", ".join([BUNDLED_NAME, *self.list_pulled()])
+            raise ModelNotFoundError(
+                f"no model and no model's folder {name_or_folder!r} (models here: {here}); "
+                f"to fetch it: distilgpt2-api pull {name_or_folder}"
+            )
+        return pulled
+
+    def list_pulled(self) -> list[str]:
+        """Names of the pulled models, sorted."""
+        configs = [*self._models_folder.glob("*/config.json"), *self._models_folder.glob("*/*/config.json")]
+        return sorted(config.parent.relative_to(self._models_folder).as_posix() for config in configs)
+
+    def folder_of(self, name: str) -> Path:
+        """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
+        if NAME_PATTERN.fullmatch(name) is None:
+            raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
+        return self._models_folder / name
+
+    def _find_pulled(self, name: str) -> ModelLocation | None:
+        """By full name, or by its last part where only one model has that: `distilgpt2` is `distilbert/distilgpt2`."""
+        names = self.list_pulled()
+        matches = [name] if name in names else [full for full in names if full.endswith(f"/{name}")]
+        if len(matches) > 1:
+            raise ModelNotFoundError(f"{name!r} could be {' or '.join(matches)}: give the full name")
+        if not matches:
+            return None
+        return ModelLocation(name=matches[0], folder=self.folder_of(matches[0]), origin=ModelOrigin.PULLED)
+
+    def _bundled(self) -> ModelLocation:
+        if not (self._bundled_folder / "config.json").is_file():
+            raise ModelNotFoundError(
+                f"the bundled model is missing from {self._bundled_folder}; "
+                f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
+            )
+        return ModelLocation(name=BUNDLED_NAME, folder=self._bundled_folder.absolute(), origin=ModelOrigin.BUNDLED)
+
+
+def _is_path(name_or_folder: str) -> bool:
+    return NAME_PATTERN.fullmatch(name_or_folder) is None or Path(name_or_folder, "config.json").is_file()
+
+
+def _locate_folder(folder: Path) -> ModelLocation:
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"no folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json")
+    return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)
