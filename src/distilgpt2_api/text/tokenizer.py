@@ -1,0 +1,96 @@
+"""Text to token ids, and token ids to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
+from distilgpt2_api.text.byte_level import to_bytes
+from distilgpt2_api.text.tokenizer_files import read_tokenizer
+
+
+class Tokenizer:
+    """GPT-2's byte-level BPE over one vocabulary. Holds no state: any thread may call it."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        """ModelFormatError if the vocabulary is not that of a byte-level BPE."""
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        texts = tokenizer.get_vocab(with_added_tokens=True)
+        if not texts or max(texts.values()) > 2 * len(texts) + 1024:
+            raise ModelFormatError("tokenizer: no tokens, or ids far beyond their number")
+        if len(set(texts.values())) < len(texts):
+            raise ModelFormatError("tokenizer: two tokens have the same id")
+        table = [b""] * (max(texts.values()) + 1)
+        for text, token_id in texts.items():
+            try:
+                table[token_id] = text.encode() if token_id in added else to_bytes(text)
+            except KeyError as error:
+                raise ModelFormatError(f"tokenizer: {error.args[0]!r} in token {text!r} stands for no byte") from error
+        self.token_bytes = tuple(table)
+        """By token id: the bytes that it stands for; a special token's text in UTF-8; b"" where there is no token."""
+        self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt.
+
+        ModelFormatError names the file at fault; UnsupportedModelError says why it is not GPT-2's kind of tokenizer.
+        """
+        tokenizer = read_tokenizer(folder)
+        try:
+            return cls(tokenizer)
+        except ModelFormatError as error:
+            raise ModelFormatError(f"{folder}: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id. (The model's may be larger, padded to a round number.)"""
+        return len(self.token_bytes)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text. Special tokens written in it become their ids; nothing is added.
+
+        InvalidRequestError for what is no text: lone surrogates, and bytes that the vocabulary has no token for.
+        """
+        self._check_text(text)
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same for many texts, on all cores."""
+        for text in texts:
+            self._check_text(text)
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8."""
+        return b"".join([self.token_bytes[token_id] for token_id in token_ids]).decode(errors="replace")
+
+    def token_text(self, token_id: int) -> str:
+        r"""One token as log-probability listings show it: as `bytes:\xe2\x80` if it has only a part of a character."""
+        token = self.token_bytes[token_id]
+        try:
+            return token.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+
+    def token_id(self, text: str) -> int | None:
+        """Id of the token that the vocabulary spells so: special tokens as they are, others in the byte alphabet."""
+        return self._tokenizer.token_to_id(text)
+
+    def _check_text(self, text: str) -> None:
+        try:
+            encoded = text.encode()
+        except UnicodeEncodeError as error:
+            surrogate = f"U+{ord(text[error.start]):04X}"
+            raise InvalidRequestError(
+                f"prompt is not Unicode text: lone surrogate {surrogate} at character {error.start}", param="prompt"
+            ) from error
+        if self._missing_bytes and not self._missing_bytes.isdisjoint(encoded):
+            missing = min(self._missing_bytes.intersection(encoded))
+            raise InvalidRequestError(f"the model's vocabulary has no token for byte 0x{missing:02x}", param="prompt")
