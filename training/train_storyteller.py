@@ -21,10 +21,10 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -148,7 +148,6 @@ def bits_per_byte(
     """Every token of `stream` but the first is scored once, with at least `n_positions - stride` tokens of context
     (past the first window). Bits of all tokens, end marks included, over the bytes of the stories alone."""
     length = recipe.num_positions
-    stride = stride or length
     total = 0.0
     scored_to = 1
     for start in range(0, len(stream) - 1, stride):
@@ -217,83 +216,93 @@ def sample(model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, prompt: str, 
     return tokenizer.decode(ids)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder with stories.txt and stories-heldout.txt")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--log", type=Path, required=True, help="file for the log, JSON lines")
-    parser.add_argument("--steps", type=int, default=Recipe().num_steps, help="fewer for a trial")
-    parser.add_argument("--no-compile", action="store_true")
-    arguments = parser.parse_args()
-    recipe = Recipe(num_steps=arguments.steps)
+class Log:
+    """Every line to the terminal and, as JSON, to the file that the repository keeps."""
 
-    torch.manual_seed(recipe.seed)
-    np.random.seed(recipe.seed)
-    stories = read_stories(arguments.corpus / "stories.txt")
-    held_out = read_stories(arguments.corpus / "stories-heldout.txt")
-    num_bytes = sum(len(story.encode()) for story in held_out)
-    tokenizer = train_tokenizer(stories, recipe.vocab_size)
-    stream, held_out_stream = encode(tokenizer, stories), encode(tokenizer, held_out)
-    model = GPT2(recipe)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
-        f"{len(stream):,} tokens, held out {len(held_out_stream):,} tokens of {num_bytes:,} bytes; {num_parameters:,} parameters"
-    )
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w")
+        self._started = time.monotonic()
 
-    hidden = [p for name, p in model.blocks.named_parameters() if p.ndim == 2]
-    rest = [p for p in model.parameters() if not any(p is q for q in hidden)]
-    optimizers = [
+    def write(self, **line: object) -> None:
+        text = json.dumps(line | {"seconds": round(time.monotonic() - self._started, 1)})
+        print(text, flush=True)
+        self._file.write(text + "\n")
+        self._file.flush()
+
+
+def build_optimizers(model: GPT2, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    hidden = [parameter for parameter in model.blocks.parameters() if parameter.ndim == 2]
+    rest = [parameter for parameter in model.parameters() if not any(parameter is one for one in hidden)]
+    return [
         torch.optim.Muon(
             hidden, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="original"
         ),
         torch.optim.AdamW(rest, lr=recipe.adam_learning_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-    schedulers = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, recipe))
-        for optimizer in optimizers
-    ]
+
+
+def train(model: GPT2, stream: Tensor, recipe: Recipe, log: Log, *, is_compiled: bool) -> Iterator[int]:
+    """Yields the number of steps done, every 500 and at the end."""
 
     def loss_of(ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(ids)
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
-    compiled_loss = loss_of if arguments.no_compile else torch.compile(loss_of)
-
-    arguments.log.parent.mkdir(parents=True, exist_ok=True)
-    log = arguments.log.open("w")
-
-    def record(**line: object) -> None:
-        print(json.dumps(line), flush=True)
-        log.write(json.dumps(line) + "\n")
-        log.flush()
-
-    started = time.monotonic()
-    running = 0.0
-    stepped = batches(stream, recipe)
-    for step in range(recipe.num_steps):
-        ids, targets = next(stepped)
-        loss = compiled_loss(ids, targets)
+    compute_loss = torch.compile(loss_of) if is_compiled else loss_of
+    optimizers = build_optimizers(model, recipe)
+    schedulers = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, recipe))
+        for optimizer in optimizers
+    ]
+    sum_of_losses = 0.0
+    for step, (ids, targets) in enumerate(islice(batches(stream, recipe), recipe.num_steps), start=1):
+        loss = compute_loss(ids, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-        running += loss.item()
-        if (step + 1) % 50 == 0:
-            record(step=step + 1, loss=round(running / 50, 4), seconds=round(time.monotonic() - started, 1))
-            running = 0.0
-        if (step + 1) % 500 == 0 or step + 1 == recipe.num_steps:
-            model.eval()
-            record(
-                step=step + 1, held_out_bits_per_byte=round(bits_per_byte(model, held_out_stream, num_bytes, recipe), 4)
-            )
-            export(model, tokenizer, recipe, arguments.output)
-            model.train()
-    model.eval()
-    exact = bits_per_byte(model, held_out_stream, num_bytes, recipe, stride=recipe.num_positions // 2)
-    record(step=recipe.num_steps, held_out_bits_per_byte=round(exact, 4), stride=recipe.num_positions // 2)
+        sum_of_losses += loss.item()
+        if step % 50 == 0:
+            log.write(step=step, loss=round(sum_of_losses / 50, 4))
+            sum_of_losses = 0.0
+        if step % 500 == 0 or step == recipe.num_steps:
+            yield step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with stories.txt and stories-heldout.txt")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
+    parser.add_argument("--log", type=Path, required=True, help="file for the log, JSON lines")
+    parser.add_argument("--steps", type=int, default=Recipe().num_steps, help="fewer for a trial")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which needs a C++ compiler")
+    arguments = parser.parse_args()
+    recipe = Recipe(num_steps=arguments.steps)
+    log = Log(arguments.log)
+
+    torch.manual_seed(recipe.seed)
+    stories = read_stories(arguments.corpus / "stories.txt")
+    held_out = read_stories(arguments.corpus / "stories-heldout.txt")
+    num_bytes = sum(len(story.encode()) for story in held_out)
+    tokenizer = train_tokenizer(stories, recipe.vocab_size)
+    stream, held_out_stream = encode(tokenizer, stories), encode(tokenizer, held_out)
+    model = GPT2(recipe)
+    log.write(
+        tokens=len(stream),
+        held_out_tokens=len(held_out_stream),
+        held_out_bytes=num_bytes,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        recipe=asdict(recipe),
+    )
+    for step in train(model, stream, recipe, log, is_compiled=not arguments.no_compile):
+        stride = recipe.num_positions // (2 if step == recipe.num_steps else 1)
+        bits = bits_per_byte(model, held_out_stream, num_bytes, recipe, stride=stride)
+        log.write(step=step, held_out_bits_per_byte=round(bits, 4), stride=stride)
+        export(model, tokenizer, recipe, arguments.output)
     print(sample(model, tokenizer, recipe, "Once upon a time there was a"))
 
 

@@ -66,13 +66,10 @@ class EngineConfig:
 
     precision: Precision
     num_threads: int
-    num_blocks: int
-    """Blocks of the KV cache, `BLOCK_SIZE` tokens each."""
+    kv_cache_bytes: int
+    """What the KV cache may take; never less than one context of the model is given to it."""
     max_num_sequences: int
     """Rows of one step at most."""
     max_step_tokens: int
     """Tokens that one step computes at most: longer prefills are cut into chunks."""
     is_prefix_caching: bool = True
-    max_waiting_requests: int = 1024
-    max_waiting_tokens: int = 1_048_576
-    """Prompt and completion tokens of the requests that wait, at most."""

@@ -58,7 +58,7 @@ class TokenLogprobs:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens, best first, as many as were asked for. If `token_id` is among them, its float is the same."""
+    """The likeliest tokens, best first, as many as were asked for; `token_id`'s own float is the same one."""
 
 
 @dataclass(slots=True, kw_only=True)

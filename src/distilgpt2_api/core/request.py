@@ -17,5 +17,7 @@ class GenerationRequest:
     params: SamplingParams
     num_sequences: int = 1
     """Sequence i draws with a seed of its own, made from `params.seed` and i."""
+    is_streamed: bool = True
+    """Deltas as they come; else one for each sequence, at its end, which costs the engine less."""
     deadline_s: float | None = None
     """Seconds from submission after which the request is aborted, queue time included."""

@@ -1,0 +1,1 @@
+"""The engine: one thread that schedules, computes and hands text back."""

@@ -1,0 +1,81 @@
+"""Who gets in: what a request may ask of this model, and how much may wait."""
+
+from __future__ import annotations
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, OverloadedError
+from distilgpt2_api.core.request import GenerationRequest
+
+MAX_RETRY_AFTER_S = 120.0
+TOKENS_PER_SECOND_GUESS = 1000.0
+"""For `Retry-After` only: a modest two-core machine, so that clients come back late rather than in vain."""
+
+
+def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
+    """Raise InvalidRequestError, with the parameter's name, for what this model can't do at all."""
+    num_prompt_tokens = len(request.prompt_token_ids)
+    if num_prompt_tokens == 0:
+        raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
+    largest, smallest = max(request.prompt_token_ids), min(request.prompt_token_ids)
+    if smallest < 0 or largest >= config.vocab_size:
+        outside = smallest if smallest < 0 else largest
+        raise InvalidRequestError(
+            f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}", param="prompt"
+        )
+    if num_prompt_tokens + request.params.max_tokens > config.num_positions:
+        raise ContextLengthError(
+            f"this model's maximum context length is {config.num_positions} tokens, but {num_prompt_tokens} prompt"
+            f" tokens and max_tokens {request.params.max_tokens} were asked for"
+            f" ({num_prompt_tokens + request.params.max_tokens} in total)",
+            param="prompt" if num_prompt_tokens >= config.num_positions else "max_tokens",
+        )
+    for token_id, _ in request.params.logit_bias:
+        if not 0 <= token_id < config.vocab_size:
+            raise InvalidRequestError(
+                f"logit_bias has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}",
+                param="logit_bias",
+            )
+
+
+class Admission:
+    """Bounds what waits, in requests and in tokens. A request waits until its first token; event loop only."""
+
+    def __init__(self, *, max_waiting_requests: int, max_waiting_tokens: int) -> None:
+        self._max_waiting_requests = max_waiting_requests
+        self._max_waiting_tokens = max_waiting_tokens
+        self._waiting: dict[str, int] = {}
+        self._num_waiting_tokens = 0
+
+    @property
+    def num_waiting_requests(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        return self._num_waiting_tokens
+
+    def admit(self, request: GenerationRequest) -> None:
+        """Count a request in. Raises OverloadedError if it would pass a bound; an empty queue takes any request."""
+        num_tokens = request.num_sequences * (len(request.prompt_token_ids) + request.params.max_tokens)
+        if self._waiting:
+            if len(self._waiting) >= self._max_waiting_requests:
+                raise self._overloaded(f"{len(self._waiting)} requests wait already")
+            if self._num_waiting_tokens + num_tokens > self._max_waiting_tokens:
+                raise self._overloaded(f"requests for {self._num_waiting_tokens} tokens wait already")
+        self._waiting[request.request_id] = num_tokens
+        self._num_waiting_tokens += num_tokens
+
+    def mark_started(self, request_id: str) -> None:
+        """The request waits no longer. Idempotent."""
+        self._num_waiting_tokens -= self._waiting.pop(request_id, 0)
+
+    def release(self, request_id: str) -> None:
+        """The request has ended, started or not."""
+        self.mark_started(request_id)
+
+    def _overloaded(self, what: str) -> OverloadedError:
+        wait_s = self._num_waiting_tokens / TOKENS_PER_SECOND_GUESS
+        return OverloadedError(
+            f"the service is overloaded: {what}; try again later",
+            retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)),
+        )

@@ -1,0 +1,258 @@
+"""The engine thread and its two crossings: an inbox in, one callback per step out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import (
+    Distilgpt2ApiError,
+    DrainingError,
+    EngineFailedError,
+    InvalidRequestError,
+    NotReadyError,
+)
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.admission import Admission, validate_request
+from distilgpt2_api.engine.engine import Engine, StepOutputs
+from distilgpt2_api.engine.request_stream import RequestStream
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class EngineState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Inbox: a request, and when it came on the engine's clock, in seconds."""
+
+    request: GenerationRequest
+    submitted_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Inbox: end a request."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Inbox: end the thread."""
+
+
+Message = Submission | Abort | Stop
+
+
+class AsyncEngine:
+    """The door to the engine from an event loop. Every method but the thread's own runs on that loop.
+
+    `load` builds the engine on the engine thread, so that a port can be bound while a model loads. `on_failure` is
+    told, on the loop, of the error that ended loading or running; requests in flight have then got theirs.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        *,
+        admission: Admission,
+        on_failure: Callable[[Exception], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._admission = admission
+        self._on_failure = on_failure
+        self._clock = clock
+        self._state = EngineState.LOADING
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._streams: dict[str, RequestStream] = {}
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loaded = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # ---- for the doors
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def is_ready(self) -> bool:
+        return self._state is EngineState.READY
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the engine can serve, now or once it has loaded."""
+        return self._state is not EngineState.FAILED
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._loaded_engine().tokenizer
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self._loaded_engine().config
+
+    @property
+    def num_requests(self) -> int:
+        """Requests in flight, waiting and running."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Start the engine thread, which loads the model; returns at once."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def wait_loaded(self) -> None:
+        """Return once the model is loaded. Raises EngineFailedError where it can't be."""
+        await self._loaded.wait()
+        self._loaded_engine()
+
+    def submit(self, request: GenerationRequest) -> RequestStream:
+        """Admit a request, or refuse it.
+
+        Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError.
+        """
+        config = self._loaded_engine().config
+        if self._state is not EngineState.READY:
+            raise DrainingError("the service is shutting down", retry_after_s=5.0)
+        validate_request(request, config)
+        if request.request_id in self._streams:
+            raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
+        self._admission.admit(request)
+        stream = RequestStream(request, abort=self._abort)
+        self._streams[request.request_id] = stream
+        self._idle.clear()
+        self._inbox.put(Submission(request, self._clock()))
+        return stream
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new requests; let those in flight end, for `timeout_s` seconds at most, then fail them."""
+        if self._state in (EngineState.LOADING, EngineState.READY):
+            self._state = EngineState.DRAINING
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            for stream in list(self._streams.values()):
+                self._end(stream, DrainingError("the service shut down before the request was done"))
+                self._inbox.put(Abort(stream.request_id))
+
+    async def stop(self) -> None:
+        """Fail what is in flight and end the thread; returns when it has ended."""
+        await self.drain(0.0)
+        self._inbox.put(Stop())
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+        if self._state is not EngineState.FAILED:
+            self._state = EngineState.STOPPED
+
+    def _loaded_engine(self) -> Engine:
+        if self._state is EngineState.FAILED:
+            raise EngineFailedError("the engine has stopped", retry_after_s=10.0)
+        if self._engine is None:
+            raise NotReadyError("the model is still loading")
+        return self._engine
+
+    def _abort(self, stream: RequestStream) -> None:
+        self._end(stream, None)
+        self._inbox.put(Abort(stream.request_id))
+
+    def _end(self, stream: RequestStream, error: Distilgpt2ApiError | None) -> None:
+        if self._streams.pop(stream.request_id, None) is None:
+            return
+        self._admission.release(stream.request_id)
+        stream.end(error)
+        if not self._streams:
+            self._idle.set()
+
+    # ---- callbacks from the engine thread, on the loop
+
+    def _set_loaded(self, engine: Engine) -> None:
+        self._engine = engine
+        if self._state is EngineState.LOADING:
+            self._state = EngineState.READY
+        self._loaded.set()
+
+    def _deliver(self, outputs: StepOutputs) -> None:
+        for request_id in outputs.started:
+            self._admission.mark_started(request_id)
+        for request_id, deltas in outputs.deltas.items():
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue  # Aborted while the step ran.
+            if stream.push(deltas):
+                self._end(stream, None)
+
+    def _refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
+        stream = self._streams.get(request_id)
+        if stream is not None:
+            self._end(stream, error)
+
+    def _fail(self, error: Exception) -> None:
+        self._state = EngineState.FAILED
+        self._loaded.set()
+        for stream in list(self._streams.values()):
+            self._end(stream, EngineFailedError("the engine stopped after an internal error"))
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    # ---- the engine thread
+
+    def _run(self) -> None:
+        engine: Engine | None = None
+        try:
+            engine = self._load()
+            self._call(self._set_loaded, engine)
+            while self._take_messages(engine):
+                if outputs := engine.step():
+                    self._call(self._deliver, outputs)
+        except Distilgpt2ApiError as error:
+            self._call(self._fail, error)
+        except Exception as error:
+            logger.exception("the engine thread failed")
+            self._call(self._fail, error)
+        finally:
+            if engine is not None:
+                engine.close()
+
+    def _take_messages(self, engine: Engine) -> bool:
+        """Empty the inbox; wait at it while there is nothing to compute. False: stop."""
+        while not self._inbox.empty() or not engine.has_work:
+            message = self._inbox.get()
+            match message:
+                case Submission(request, submitted_s):
+                    try:
+                        engine.add(request, submitted_s=submitted_s)
+                    except InvalidRequestError as error:
+                        self._call(self._refuse, request.request_id, error)
+                case Abort(request_id):
+                    engine.abort(request_id)
+                case Stop():
+                    return False
+        return True
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            # The loop is closed: nobody is left to hear it.
+            logger.warning("the event loop ended before the engine")

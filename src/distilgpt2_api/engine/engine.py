@@ -1,0 +1,211 @@
+"""The loop's body: schedule, run, update, collect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.events import EngineObserver, SequenceFinished, StepStats
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.plan import StepPlan, StepResult
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import sequence_seed
+from distilgpt2_api.engine.output_processor import OutputProcessor
+from distilgpt2_api.scheduling.scheduler import Scheduler, SequenceUpdate
+from distilgpt2_api.scheduling.sequence import Sequence
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutputs:
+    """What one step hands over."""
+
+    deltas: dict[str, list[SequenceDelta]]
+    """Request id to what its sequences gained."""
+    started: list[str]
+    """Requests of which the step computed the first token (more than once, for several sequences)."""
+
+    def __bool__(self) -> bool:
+        return bool(self.deltas or self.started)
+
+
+class StepRunner(Protocol):
+    """Computes one step; the runner of `model/` or a fake."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def run(self, plan: StepPlan) -> StepResult: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class LiveRequest:
+    """Mutable state, owned by `Engine`: the sequences of one request that have not ended."""
+
+    sequence_ids: set[int]
+    deadline_s: float | None
+
+
+class Engine:
+    """Owns scheduler, runner and output processor. Every method runs on one thread; nothing here blocks but `step`."""
+
+    def __init__(
+        self,
+        *,
+        runner: StepRunner,
+        scheduler: Scheduler,
+        tokenizer: Tokenizer,
+        observer: EngineObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._runner = runner
+        self._scheduler = scheduler
+        # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
+        padding = runner.config.vocab_size - len(tokenizer.token_bytes)
+        self._outputs = OutputProcessor(token_bytes=tokenizer.token_bytes + (b"",) * padding)
+        self._observer = observer
+        self._clock = clock
+        self._requests: dict[str, LiveRequest] = {}
+        self._num_with_deadline = 0
+        self._next_sequence_id = 0
+
+    @property
+    def config(self) -> ModelConfig:
+        return self._runner.config
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    @property
+    def num_free_blocks(self) -> int:
+        return self._scheduler.num_free_blocks
+
+    def add(self, request: GenerationRequest, *, submitted_s: float) -> None:
+        """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
+        deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
+        live = LiveRequest(sequence_ids=set(), deadline_s=deadline_s)
+        self._requests[request.request_id] = live
+        self._num_with_deadline += deadline_s is not None
+        leader_id: int | None = None
+        for index in range(request.num_sequences):
+            sequence = Sequence(
+                sequence_id=self._next_sequence_id,
+                prompt_token_ids=request.prompt_token_ids,
+                params=request.params,
+                seed=sequence_seed(request.params.seed, index),
+                num_positions=self.config.num_positions,
+                eos_token_id=self.config.eos_token_id,
+                leader_id=leader_id,
+            )
+            self._next_sequence_id += 1
+            try:
+                self._scheduler.add(sequence)
+            except Exception:
+                self._forget(request.request_id)
+                raise
+            if leader_id is None:
+                leader_id = sequence.sequence_id
+            live.sequence_ids.add(sequence.sequence_id)
+            self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
+
+    def abort(self, request_id: str) -> list[SequenceDelta]:
+        """End what still runs of a request; its blocks are free at once. Idempotent. Returns the last deltas."""
+        live = self._requests.get(request_id)
+        if live is None:
+            return []
+        deltas = []
+        for sequence_id in sorted(live.sequence_ids):
+            self._scheduler.finish(sequence_id, FinishReason.ABORT)
+            deltas.append(self._finish(sequence_id, self._clock()))
+        return deltas
+
+    def step(self) -> StepOutputs:
+        """Compute one step for all that is scheduled; returns what there is to hand over."""
+        deltas = self._abort_overdue()
+        plan = self._scheduler.schedule()
+        if plan is None:
+            self._scheduler.check_idle()
+            return StepOutputs(deltas=deltas, started=[])
+        started_s = self._clock()
+        started = self._outputs.mark_started(plan.rows, started_s)
+        result = self._runner.run(plan)
+        updates = self._scheduler.update(plan, result)
+        now_s = self._clock()
+        num_sampled = self._collect(updates, now_s, into=deltas)
+        scheduler = self._scheduler
+        self._observer.on_step(
+            StepStats(
+                duration_s=now_s - started_s,
+                num_rows=len(plan.rows),
+                num_tokens=plan.num_tokens,
+                num_sampled_tokens=num_sampled,
+                num_waiting=scheduler.num_waiting,
+                num_running=scheduler.num_running,
+                num_preempted=plan.num_preempted,
+                kv_cache_usage=scheduler.kv_cache_usage,
+            )
+        )
+        return StepOutputs(deltas=deltas, started=started)
+
+    def close(self) -> None:
+        self._runner.close()
+
+    def _collect(self, updates: Iterable[SequenceUpdate], now_s: float, *, into: dict[str, list[SequenceDelta]]) -> int:
+        num_sampled = 0
+        for update in updates:
+            sequence = update.sequence
+            sequence_id = sequence.sequence_id
+            num_sampled += update.token_id is not None
+            stop = self._outputs.accept(update, now_s)
+            if stop is not None and sequence.finish_reason in (None, FinishReason.LENGTH):
+                self._scheduler.finish(sequence_id, FinishReason.STOP)
+                sequence.finish_reason = FinishReason.STOP
+            request_id = self._outputs.request_id(sequence_id)
+            if sequence.finish_reason is not None:
+                into.setdefault(request_id, []).append(self._finish(sequence_id, now_s, stop=stop))
+            elif (delta := self._outputs.take(sequence_id, now_s)) is not None:
+                into.setdefault(request_id, []).append(delta)
+        return num_sampled
+
+    def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
+        request_id = self._outputs.request_id(sequence_id)
+        delta = self._outputs.take(sequence_id, now_s, stop=stop)
+        assert delta is not None
+        assert delta.finish_reason is not None
+        assert delta.timings is not None
+        live = self._requests[request_id]
+        live.sequence_ids.discard(sequence_id)
+        if not live.sequence_ids:
+            self._forget(request_id)
+        self._observer.on_sequence_finished(
+            SequenceFinished(
+                finish_reason=delta.finish_reason,
+                num_prompt_tokens=delta.num_prompt_tokens,
+                num_cached_tokens=delta.num_cached_tokens,
+                num_completion_tokens=delta.num_completion_tokens,
+                timings=delta.timings,
+            )
+        )
+        return delta
+
+    def _forget(self, request_id: str) -> None:
+        live = self._requests.pop(request_id)
+        self._num_with_deadline -= live.deadline_s is not None
+
+    def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
+        if not self._num_with_deadline:
+            return {}
+        now_s = self._clock()
+        overdue = [
+            request_id
+            for request_id, live in self._requests.items()
+            if live.deadline_s is not None and live.deadline_s <= now_s
+        ]
+        return {request_id: self.abort(request_id) for request_id in overdue}

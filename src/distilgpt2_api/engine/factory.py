@@ -1,0 +1,59 @@
+"""Builds an engine from a model folder: the one place that knows every part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig, ModelConfig
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.events import EngineObserver
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.kernel_options import kv_block_bytes
+from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+
+def load_engine(
+    folder: Path,
+    config: EngineConfig,
+    *,
+    cache_folder: Path | None,
+    observer: EngineObserver,
+    report: Callable[[str], None],
+) -> Engine:
+    """Load the model in `folder`. Raises ModelError; `report` gets one line for what is worth knowing on the way.
+
+    `cache_folder` keeps the compiled form from one start to the next; None, or one that can't be written, costs time.
+    """
+    model_config = read_model_config(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.vocab_size > model_config.vocab_size:
+        raise ModelFormatError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
+        )
+    num_blocks = num_kv_blocks(model_config, config)
+    runner = Runner.load(
+        folder,
+        precision=config.precision,
+        num_threads=config.num_threads,
+        num_blocks=num_blocks,
+        cache_folder=cache_folder,
+        report=report,
+    )
+    scheduler = Scheduler(
+        num_blocks=num_blocks,
+        max_num_sequences=config.max_num_sequences,
+        max_step_tokens=config.max_step_tokens,
+        is_prefix_caching=config.is_prefix_caching,
+    )
+    return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=observer)
+
+
+def num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
+    """What `kv_cache_bytes` holds or the batch can use; at least one context's, so that any request fits."""
+    blocks_per_context = -(-model_config.num_positions // BLOCK_SIZE)
+    affordable = config.kv_cache_bytes // kv_block_bytes(model_config, config.precision)
+    return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))

@@ -1,0 +1,26 @@
+"""Generation without an event loop: the caller's own thread turns the engine's crank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.admission import validate_request
+from distilgpt2_api.engine.engine import Engine
+
+
+def run_request(engine: Engine, request: GenerationRequest) -> Iterator[SequenceDelta]:
+    """Deltas of one request as they come; closing the iterator early aborts it. Raises InvalidRequestError.
+
+    The engine must have no thread of its own, and no other request.
+    """
+    validate_request(request, engine.config)
+    engine.add(request, submitted_s=time.monotonic())
+    try:
+        while engine.has_work:
+            for deltas in engine.step().deltas.values():
+                yield from deltas
+    finally:
+        engine.abort(request.request_id)

@@ -1,0 +1,60 @@
+"""One request's answer, as it crosses to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.core.request import GenerationRequest
+
+
+class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
+    """Asynchronous iterator of what came since the last look, so that a slow reader gets fewer, larger pieces.
+
+    Event loop only. Ends when every sequence has ended, or was aborted; raises the error that ended the request.
+    What waits here is bounded by the request's own `max_tokens`.
+    """
+
+    def __init__(self, request: GenerationRequest, *, abort: Callable[[RequestStream], None]) -> None:
+        self.request_id = request.request_id
+        self._num_unfinished = request.num_sequences
+        self._abort = abort
+        self._deltas: list[SequenceDelta] = []
+        self._has_ended = False
+        self._error: Distilgpt2ApiError | None = None
+        self._changed = asyncio.Event()
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> tuple[SequenceDelta, ...]:
+        while not self._deltas:
+            if self._error is not None:
+                raise self._error
+            if self._has_ended:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        deltas = tuple(self._deltas)
+        self._deltas.clear()
+        return deltas
+
+    def abort(self) -> None:
+        """End the request; its blocks are free within a step. Idempotent, and harmless after the end."""
+        if not self._has_ended:
+            self._abort(self)
+
+    def push(self, deltas: Sequence[SequenceDelta]) -> bool:
+        """Engine's side: hand over deltas. True when the last sequence has ended."""
+        self._deltas.extend(deltas)
+        self._num_unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+        self._changed.set()
+        return self._num_unfinished == 0
+
+    def end(self, error: Distilgpt2ApiError | None) -> None:
+        """Engine's side: no more deltas; `error` is raised once those already here are read."""
+        self._has_ended = True
+        self._error = error
+        self._changed.set()

@@ -1,0 +1,274 @@
+"""The engine thread and its two crossings, with a fake runner and a real event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import (
+    Distilgpt2ApiError,
+    DrainingError,
+    EngineFailedError,
+    InvalidRequestError,
+    ModelFormatError,
+    NotReadyError,
+    OverloadedError,
+)
+from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.request_stream import RequestStream
+
+EngineBuilder = Callable[..., Engine]
+RequestBuilder = Callable[..., GenerationRequest]
+Starter = Callable[..., Any]
+
+
+@asynccontextmanager
+async def running(
+    load: Callable[[], Engine], *, max_waiting_requests: int = 8, max_waiting_tokens: int = 10_000, **options: Any
+) -> AsyncIterator[AsyncEngine]:
+    admission = Admission(max_waiting_requests=max_waiting_requests, max_waiting_tokens=max_waiting_tokens)
+    engine = AsyncEngine(load, admission=admission, **options)
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+async def read(stream: RequestStream) -> str:
+    return "".join([delta.text async for deltas in stream for delta in deltas])
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(scenario(), 20)
+
+    asyncio.run(bounded())
+
+
+def test_many_requests_at_once_each_get_their_own_text(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    async def scenario() -> None:
+        async with running(build_engine, max_waiting_requests=100) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(build_request(num_sequences=1 + index % 2)) for index in range(40)]
+            texts = await asyncio.gather(*map(read, streams))
+            assert [len(text) for text in texts] == [11, 22] * 20
+            assert engine.num_requests == 0
+
+    run(scenario)
+
+
+def test_nothing_is_served_before_the_model_is_loaded(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    gate = threading.Event()
+
+    def load() -> Engine:
+        gate.wait(10)
+        return build_engine()
+
+    async def scenario() -> None:
+        async with running(load) as engine:
+            assert not engine.is_ready
+            assert engine.is_healthy
+            with pytest.raises(NotReadyError):
+                engine.submit(build_request())
+            gate.set()
+            await engine.wait_loaded()
+            assert engine.is_ready
+
+    run(scenario)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_refuses(build_request: RequestBuilder) -> None:
+    failures: list[Exception] = []
+
+    def load() -> Engine:
+        raise ModelFormatError("model.safetensors is truncated")
+
+    async def scenario() -> None:
+        async with running(load, on_failure=failures.append) as engine:
+            with pytest.raises(EngineFailedError):
+                await engine.wait_loaded()
+            with pytest.raises(EngineFailedError):
+                engine.submit(build_request())
+            assert not engine.is_healthy
+
+    run(scenario)
+    assert [str(failure) for failure in failures] == ["model.safetensors is truncated"]
+
+
+def test_a_step_that_raises_fails_the_requests_in_flight(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    def explode(plan: object) -> None:
+        raise RuntimeError("a kernel broke")
+
+    failures: list[Exception] = []
+    runner = build_runner(on_run=explode)
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner), on_failure=failures.append) as engine:
+            await engine.wait_loaded()
+            with pytest.raises(EngineFailedError):
+                await read(engine.submit(build_request()))
+            assert engine.state is EngineState.FAILED
+
+    run(scenario)
+    assert [str(failure) for failure in failures] == ["a kernel broke"]
+    assert runner.is_closed
+
+
+def test_abort_ends_the_stream_and_frees_the_blocks_while_others_go_on(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    gate = threading.Event()
+    engines: list[Engine] = []
+
+    def hold_after_the_third_step(plan: object) -> None:
+        if len(runner.plans) == 3:
+            gate.wait(10)
+
+    runner = build_runner(on_run=hold_after_the_third_step)
+
+    def load() -> Engine:
+        engines.append(build_engine(runner))
+        return engines[0]
+
+    async def scenario() -> None:
+        async with running(load) as engine:
+            await engine.wait_loaded()
+            gone, other = engine.submit(build_request()), engine.submit(build_request())
+            await anext(gone)
+            gone.abort()
+            gone.abort()
+            gate.set()
+            assert [delta async for delta in gone] == []
+            assert await read(other) == "hello world"
+            assert engine.num_requests == 0
+        assert engines[0].num_free_blocks == 64
+
+    run(scenario)
+
+
+def test_a_reader_that_looks_late_gets_one_piece(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    async def scenario() -> None:
+        async with running(build_engine) as engine:
+            await engine.wait_loaded()
+            late, prompt = engine.submit(build_request()), engine.submit(build_request())
+            await read(prompt)
+            pieces = [deltas async for deltas in late]
+            assert len(pieces) <= 2
+            assert "".join(delta.text for deltas in pieces for delta in deltas) == "hello world"
+
+    run(scenario)
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_back(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    gate = threading.Event()
+    runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner, max_num_sequences=1), max_waiting_requests=2) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(build_request()) for _ in range(2)]
+            with pytest.raises(OverloadedError) as refused:
+                engine.submit(build_request())
+            assert 1 <= refused.value.retry_after_s <= 120
+            gate.set()
+            assert [await read(stream) for stream in streams] == ["hello world"] * 2
+            assert await read(engine.submit(build_request())) == "hello world"
+
+    run(scenario)
+
+
+def test_drain_lets_running_requests_end_and_takes_no_new_ones(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    async def scenario() -> None:
+        async with running(build_engine) as engine:
+            await engine.wait_loaded()
+            reading = asyncio.create_task(read(engine.submit(build_request())))
+            draining = asyncio.create_task(engine.drain(10.0))
+            await asyncio.sleep(0)
+            with pytest.raises(DrainingError):
+                engine.submit(build_request())
+            await draining
+            assert await reading == "hello world"
+
+    run(scenario)
+
+
+def test_drain_fails_what_outlasts_it(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    gate = threading.Event()
+    runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner)) as engine:
+            await engine.wait_loaded()
+            stream = engine.submit(build_request())
+            await engine.drain(0.0)
+            with pytest.raises(DrainingError):
+                await read(stream)
+            gate.set()
+
+    run(scenario)
+
+
+def test_one_request_id_is_one_request(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    async def scenario() -> None:
+        async with running(build_engine) as engine:
+            await engine.wait_loaded()
+            stream = engine.submit(build_request(request_id="same"))
+            with pytest.raises(InvalidRequestError):
+                engine.submit(build_request(request_id="same"))
+            await read(stream)
+            await read(engine.submit(build_request(request_id="same")))
+
+    run(scenario)
+
+
+def test_what_the_scheduler_refuses_reaches_the_caller(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    async def scenario() -> None:
+        async with running(lambda: build_engine(num_blocks=2)) as engine:
+            await engine.wait_loaded()
+            with pytest.raises(Distilgpt2ApiError):
+                await read(engine.submit(build_request("x" * 150)))
+            assert await read(engine.submit(build_request("x", max_tokens=5))) == "hello"
+
+    run(scenario)
+
+
+def test_stop_ends_the_thread_and_closes_the_runner(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    runner = build_runner()
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner)) as engine:
+            await engine.wait_loaded()
+            stream = engine.submit(build_request())
+            last = [deltas async for deltas in stream][-1][-1]
+            assert last.finish_reason is FinishReason.STOP
+        assert engine.state is EngineState.STOPPED
+        assert runner.is_closed
+        assert not any(thread.name == "engine" for thread in threading.enumerate())
+
+    run(scenario)

@@ -1,0 +1,198 @@
+"""The loop's body over a scripted runner: what comes out, and that nothing stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.local import run_request
+
+EngineBuilder = Callable[..., Engine]
+RequestBuilder = Callable[..., GenerationRequest]
+
+
+def text_of(deltas: list[SequenceDelta], index: int = 0) -> str:
+    return "".join(delta.text for delta in deltas if delta.index == index)
+
+
+def test_a_request_streams_its_text_and_ends_at_the_end_of_text(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(script=b"hello"), build_request("ab")))
+
+    assert [delta.text for delta in deltas] == ["h", "e", "l", "l", "o", ""]
+    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * 5
+    last = deltas[-1]
+    assert (last.finish_reason, last.num_prompt_tokens, last.num_completion_tokens) == (FinishReason.STOP, 2, 6)
+
+
+def test_max_tokens_ends_with_length(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    deltas = list(run_request(build_engine(), build_request(max_tokens=3)))
+
+    assert text_of(deltas) == "hel"
+    assert deltas[-1].finish_reason is FinishReason.LENGTH
+
+
+def test_without_streaming_there_is_one_delta_a_sequence(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(), build_request(num_sequences=3, is_streamed=False)))
+
+    assert sorted(delta.index for delta in deltas) == [0, 1, 2]
+    assert {delta.text for delta in deltas} == {"hello world"}
+
+
+@pytest.mark.parametrize(("is_included", "shown"), [(False, "hel"), (True, "hello w")])
+def test_a_stop_sequence_split_over_tokens_never_leaks(
+    build_engine: EngineBuilder, build_request: RequestBuilder, is_included: bool, shown: str
+) -> None:
+    request = build_request(stop=("lo w",), include_stop_str_in_output=is_included)
+
+    deltas = list(run_request(build_engine(), request))
+
+    assert text_of(deltas) == shown
+    assert (deltas[-1].finish_reason, deltas[-1].stop) == (FinishReason.STOP, "lo w")
+    assert all("lo" not in delta.text for delta in deltas[:-1])
+
+
+def test_text_held_back_for_a_stop_sequence_comes_at_the_end(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(script=b"hell"), build_request(stop=("hello",))))
+
+    assert [delta.text for delta in deltas] == ["", "", "", "", "hell"]
+
+
+def test_a_stop_sequence_on_the_last_token_wins_over_length(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(), build_request(stop=("el",), max_tokens=3)))
+
+    assert text_of(deltas) == "h"
+    assert deltas[-1].finish_reason is FinishReason.STOP
+
+
+def test_a_stream_never_shows_half_a_character(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    deltas = list(run_request(build_engine(script="aé€😀".encode()), build_request()))
+
+    assert [delta.text for delta in deltas if delta.text] == ["a", "é", "€", "😀"]
+
+
+def test_a_completion_cut_inside_a_character_ends_with_a_replacement(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(script="a€".encode()), build_request(max_tokens=3)))
+
+    assert text_of(deltas) == "a\ufffd"
+
+
+def test_every_token_has_its_log_probability_also_where_text_is_held_back(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    deltas = list(run_request(build_engine(script="é!".encode()), build_request(num_logprobs=0)))
+
+    assert [[entry.token_id for entry in delta.logprobs] for delta in deltas] == [[0xC3], [0xA9], [0x21], [256]]
+    assert all(len(delta.token_ids) == len(delta.logprobs) for delta in deltas)
+
+
+def test_abort_frees_every_block_and_can_be_repeated(
+    build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    engine = build_engine(num_blocks=64)
+    engine.add(build_request("x" * 100, num_sequences=2, request_id="long"), submitted_s=0.0)
+    engine.step()
+    assert engine.num_free_blocks < 64
+
+    last = engine.abort("long")
+
+    assert [delta.finish_reason for delta in last] == [FinishReason.ABORT, FinishReason.ABORT]
+    assert engine.num_free_blocks == 64
+    assert not engine.has_work
+    assert engine.abort("long") == []
+    assert [finished.finish_reason for finished in observer.finished] == [FinishReason.ABORT] * 2
+
+
+def test_a_caller_who_leaves_early_aborts(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    engine = build_engine()
+    deltas = run_request(engine, build_request())
+    next(deltas)
+
+    deltas.close()  # type: ignore[attr-defined]  # a generator, by its Iterator face
+
+    assert not engine.has_work
+    assert engine.num_free_blocks == 64
+
+
+def test_a_deadline_aborts_a_request_and_leaves_the_others(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    engine = build_engine(script=b"x" * 50)
+    engine.add(build_request(request_id="late", deadline_s=20.0), submitted_s=0.0)
+    engine.add(build_request(request_id="patient"), submitted_s=0.0)
+    reasons = {}
+    while engine.has_work:
+        for request_id, deltas in engine.step().deltas.items():
+            reasons[request_id] = deltas[-1].finish_reason
+
+    assert reasons == {"late": FinishReason.ABORT, "patient": FinishReason.STOP}
+
+
+def test_a_request_that_can_never_fit_is_refused_and_leaves_nothing(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    engine = build_engine(num_blocks=2)
+
+    with pytest.raises(InvalidRequestError):
+        engine.add(build_request("x" * 100, request_id="big"), submitted_s=0.0)
+
+    assert not engine.has_work
+    assert engine.abort("big") == []
+
+
+def test_timings_and_usage_reach_the_observer(
+    build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    list(run_request(build_engine(script=b"abc"), build_request("prompt")))
+
+    (finished,) = observer.finished
+    assert (finished.num_prompt_tokens, finished.num_completion_tokens) == (6, 4)
+    assert finished.timings.ttft_s is not None
+    assert sum(step.num_sampled_tokens for step in observer.steps) == 4
+    assert observer.steps[0].num_tokens == 6
+    assert observer.steps[-1].num_running == 0
+
+
+def test_a_request_starts_once(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    engine = build_engine()
+    engine.add(build_request(request_id="one"), submitted_s=0.0)
+    started = []
+    while engine.has_work:
+        started += engine.step().started
+
+    assert started == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": [260]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": "x" * 256}, "prompt"),
+        ({"max_tokens": 253}, "max_tokens"),
+        ({"logit_bias": ((260, 1.0),)}, "logit_bias"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_by_the_parameters_name(
+    build_engine: EngineBuilder, build_request: RequestBuilder, changes: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        list(run_request(build_engine(), build_request(**changes)))
+
+    assert refused.value.param == param
