@@ -2,6 +2,14 @@
 
 from distilgpt2_api.settings.description import SettingDescription
 from distilgpt2_api.settings.settings import LogFormat, LogLevel, Settings
-from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource
+from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource, export_to_environment
 
-__all__ = ["ENV_PREFIX", "LogFormat", "LogLevel", "SettingDescription", "SettingSource", "Settings"]
+__all__ = [
+    "ENV_PREFIX",
+    "LogFormat",
+    "LogLevel",
+    "SettingDescription",
+    "SettingSource",
+    "Settings",
+    "export_to_environment",
+]

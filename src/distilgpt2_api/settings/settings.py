@@ -25,6 +25,7 @@ from pydantic import (
 from distilgpt2_api.core.config import EngineConfig, Precision
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+from distilgpt2_api.model.store import ModelLocation, ModelStore
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.sources import (
     SettingSource,
@@ -174,6 +175,10 @@ class Settings(BaseModel):
             message = f"max_step_tokens ({self.max_step_tokens}) is below max_num_sequences ({self.max_num_sequences})"
             raise ValueError(message)
         return self
+
+    def locate_model(self) -> ModelLocation:
+        """The model to serve. Raises ModelNotFoundError, which says what to do."""
+        return ModelStore(self.home).locate(self.model)
 
     def engine_config(self) -> EngineConfig:
         """How the engine is to run here: `auto` resolved to what this process may use."""

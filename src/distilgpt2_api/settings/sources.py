@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -61,6 +61,11 @@ def _is_service_link(variable: str) -> bool:
     # A Service called `distilgpt2` also makes DISTILGPT2_PORT=tcp://10.…
     is_address = variable.endswith("PORT") and os.environ[variable].startswith("tcp://")
     return is_address or SERVICE_LINK.fullmatch(variable) is not None
+
+
+def export_to_environment(values: Mapping[str, object]) -> None:
+    """Hand settings of the command line to the processes that this one starts."""
+    os.environ.update({env_name(name): str(value) for name, value in values.items()})
 
 
 def read_file() -> dict[str, object]:

@@ -1,0 +1,5 @@
+"""The command line: `distilgpt2-api COMMAND`. One module a command; each only reads options, calls down and prints."""
+
+from distilgpt2_api.cli.commands import main
+
+__all__ = ["main"]

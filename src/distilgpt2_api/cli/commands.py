@@ -1,0 +1,71 @@
+"""The group of commands: finds the one that was asked for, and says errors in one line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+
+COMMANDS = {
+    "serve": "Serve a model over HTTP.",
+    "generate": "Complete a prompt on the terminal.",
+    "pull": "Fetch a model from the Hugging Face hub.",
+    "evaluate": "Measure perplexity and speed on a text, for each precision.",
+    "config": "Show every setting, its value and its source.",
+    "healthcheck": "Ask a running service whether it is ready.",
+}
+
+
+class OneLineError(click.ClickException):
+    """`error: message` on stderr, exit status 1."""
+
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
+        click.echo(f"error: {self.message}", err=True)
+
+
+class CommandGroup(click.Group):
+    """Imports a command's module when that command runs.
+
+    `evaluate` needs OpenVINO and `serve` Gunicorn: `--help` and `healthcheck`, which containers run every few seconds,
+    should wait for neither.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        cmd_name: str,
+    ) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Distilgpt2ApiError as error:
+            raise OneLineError(str(error)) from None
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="distilgpt2-api", message="%(prog)s %(version)s")
+def main() -> None:
+    """DistilGPT-2, and any GPT-2 checkpoint, as a REST API.
+
+    Options of a command win over environment variables (DISTILGPT2_*), those over the settings file, that over
+    defaults: `distilgpt2-api config` shows them all.
+    """

@@ -1,0 +1,31 @@
+"""`distilgpt2-api config`: every setting, its value and where that came from."""
+
+from __future__ import annotations
+
+import click
+
+from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings.page import configuration_page
+
+
+@click.command("config")
+@click.option("--markdown", is_flag=True, help="Print the page docs/configuration.md, without this machine's values.")
+def command(*, markdown: bool) -> None:
+    """Show every setting, its value and its source.
+
+    To change one: its environment variable, or its name in a TOML file that DISTILGPT2_CONFIG_FILE names.
+    """
+    if markdown:
+        click.echo(configuration_page(), nl=False)
+        return
+    settings = Settings()
+    resolved = settings.engine_config()
+    rows = [("setting", "value", "source")]
+    for setting in settings.describe():
+        value = setting.value or "(none)"
+        if value == "auto" and hasattr(resolved, setting.name):
+            value = f"auto ({getattr(resolved, setting.name)})"
+        rows.append((setting.name, value, str(setting.source)))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, value, source in rows:
+        click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")

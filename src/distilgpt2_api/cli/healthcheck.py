@@ -1,0 +1,47 @@
+"""`distilgpt2-api healthcheck`: what a container's HEALTHCHECK runs. The image needs no curl for it."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from urllib.parse import urlsplit
+
+import click
+
+from distilgpt2_api.settings import Settings
+
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+"""Where a service that listens everywhere is asked."""
+
+
+@click.command("healthcheck")
+@click.option("--url", metavar="URL", help="What to ask. Default: /readyz of the service that the settings describe.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
+def command(*, url: str | None, timeout_s: float) -> None:
+    """Ask a running service whether it is ready: exit status 0 if it is, 1 if not."""
+    url = url or _readiness_url()
+    try:
+        status = _get_status(url, timeout_s)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        click.echo(f"unhealthy: {url}: {str(error) or type(error).__name__}")
+        sys.exit(1)
+    click.echo(f"{'healthy' if status == http.client.OK else 'unhealthy'}: {url}: {status}")
+    sys.exit(status != http.client.OK)
+
+
+def _readiness_url() -> str:
+    settings = Settings()
+    host = WILDCARDS.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
+
+
+def _get_status(url: str, timeout_s: float) -> int:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError("only http://HOST[:PORT]/PATH can be asked")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
+    try:
+        connection.request("GET", parts._replace(scheme="", netloc="").geturl() or "/")
+        return connection.getresponse().status
+    finally:
+        connection.close()

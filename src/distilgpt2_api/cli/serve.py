@@ -1,0 +1,97 @@
+"""`distilgpt2-api serve`: Gunicorn with our worker, in this very process: its signals and exit status are Gunicorn's."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+from gunicorn.app.base import BaseApplication
+from gunicorn.util import import_app
+
+from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
+from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment
+
+APP = "distilgpt2_api.api:app"
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file of ours: Gunicorn makes one there, safely
+KEEP_ALIVE_S = 75
+"""Longer than balancers keep an idle connection (60 s is common): the client's side closes it, so none is cut."""
+
+
+@click.command("serve")
+@model_option
+@precision_option
+@click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 0.0.0.0.")
+@click.option("--port", metavar="N", help="Port to listen on. Default: 8000.")
+@num_threads_option
+@click.option("--log-level", type=click.Choice([level.value for level in LogLevel]), help="Default: info.")
+@click.option("--log-format", type=click.Choice([form.value for form in LogFormat]), help="Default: auto.")
+def command(**options: str | None) -> None:
+    """Serve a model over HTTP, until SIGTERM or Ctrl-C.
+
+    Without --model: DistilGPT-2 if it has been pulled, else the bundled demo model. Never touches the network but to
+    listen. `distilgpt2-api config` lists what else can be set, by environment or file.
+    """
+    chosen = given(**options)
+    settings = Settings(**chosen)
+    model = settings.locate_model()
+    listener = listen(settings.host, settings.port)
+    export_to_environment(chosen)
+    host, port = listener.getsockname()[:2]
+    click.echo(f"{model.name} ({model.origin}, {settings.precision}) on {shown_url(host, port)}", err=True)
+    Server(listener, settings).run()
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
+    """Gunicorn with one worker that serves `APP` on `listener`."""
+
+    def __init__(self, listener: socket.socket, settings: Settings) -> None:
+        self._options = gunicorn_options(settings) | {"bind": [f"fd://{listener.detach()}"]}
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return import_app(APP)
+
+
+def gunicorn_options(settings: Settings) -> dict[str, object]:
+    options: dict[str, object] = {
+        "worker_class": "distilgpt2_api.worker.Worker",
+        "workers": 1,  # continuous batching wants all requests in one engine
+        "keepalive": KEEP_ALIVE_S,
+        "graceful_timeout": math.ceil(settings.drain_s) + 1,  # the drain is ours; Gunicorn only ends what hangs
+        "control_socket_disable": True,  # else a socket under $HOME, which may be read-only
+        "accesslog": None,  # the app logs its requests
+        "loglevel": "debug" if settings.log_level is LogLevel.DEBUG else "warning",
+    }
+    if os.access(SHARED_MEMORY, os.W_OK):
+        options["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat file on a disk can block the worker
+    return options
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a taken port is told before anything starts. Raises SettingsError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingsError(f"can't listen on {host} port {port}: {error.strerror or error}") from None
+    return listener
+
+
+def shown_url(host: str, port: int) -> str:
+    """What to type into a browser."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
+        host = "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

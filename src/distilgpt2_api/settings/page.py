@@ -1,0 +1,41 @@
+"""docs/configuration.md, generated: a page can't forget a setting that way."""
+
+from __future__ import annotations
+
+from distilgpt2_api.settings.description import SettingDescription, describe_field
+from distilgpt2_api.settings.settings import Settings
+from distilgpt2_api.settings.sources import CONFIG_FILE_VARIABLE, SettingSource
+
+PREFACE = f"""\
+<!-- Generated: `distilgpt2-api config --markdown > docs/configuration.md` -->
+
+# Configuration
+
+Nothing needs to be configured. What can be has one name, in four places; the first that has it wins:
+
+1. the command line, for the options that a command has (`distilgpt2-api serve --precision f32`),
+2. the environment (`DISTILGPT2_PRECISION=f32`),
+3. a TOML file that `{CONFIG_FILE_VARIABLE}` names (`precision = "f32"`),
+4. the default.
+
+An empty variable counts as unset. A value out of bounds, or a `DISTILGPT2_*` name that is no setting, stops the start
+with one line that says which. `distilgpt2-api config` shows every setting with its value and its source.
+"""
+
+
+def configuration_page() -> str:
+    """Markdown, the same on every machine."""
+    fields = Settings.model_fields.items()
+    settings = [
+        describe_field(name, field, value=field.default, source=SettingSource.DEFAULT) for name, field in fields
+    ]
+    return "\n".join([PREFACE, *map(_section, settings)])
+
+
+def _section(setting: SettingDescription) -> str:
+    variables = " or ".join(f"`{variable}`" for variable in setting.env_names)
+    default = f"`{setting.default}`" if setting.default else "none"
+    lines = [f"## {setting.name}", "", setting.description, "", f"- environment: {variables}", f"- default: {default}"]
+    if setting.bounds:
+        lines.append(f"- values: {setting.bounds}")
+    return "\n".join([*lines, ""])
