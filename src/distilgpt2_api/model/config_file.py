@@ -1,0 +1,167 @@
+"""Reads a model folder's `config.json` (GPT2Config of `transformers`) into a `ModelConfig`.
+
+Every option of GPT2Config that changes the forward pass is honoured or refused by name. Dropout acts in training
+only, `reorder_and_upcast_attn` computes the same in another order, `initializer_range`, `summary_*` and the rest
+don't touch the forward pass: these are read over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from distilgpt2_api.core.config import Activation, ModelConfig
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+
+MAX_CONFIG_BYTES = 1_000_000
+MAX_SIZES = {
+    "vocab_size": 2_000_000,
+    "n_positions": 1_000_000,
+    "n_layer": 1_000,
+    "n_head": 1_000,
+    "n_embd": 65_536,
+    "n_inner": 1_000_000,
+}
+"""Far beyond any GPT-2 (XL: 50 257, 1 024, 48, 25, 1 600, 6 400), and small enough that their products stay sane."""
+MAX_HEAD_SIZE = 512
+
+ACTIVATIONS = {
+    "gelu_new": Activation.GELU_TANH,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "gelu_fast": Activation.GELU_TANH,
+    "gelu_accurate": Activation.GELU_TANH,
+    "gelu": Activation.GELU_ERF,
+    "gelu_python": Activation.GELU_ERF,
+    "relu": Activation.RELU,
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
+    "tanh": Activation.TANH,
+}
+"""`activation_function`: names of `transformers.activations.ACT2FN` that compute the same function share a value."""
+
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+"""GPT2Config's `attribute_map`: other names that it reads for the same options."""
+
+FOREIGN_OPTIONS = {
+    "add_cross_attention": "cross-attention",
+    "is_encoder_decoder": "encoder-decoder models",
+    "quantization_config": "checkpoints that are already quantised",
+    "pruned_heads": "pruned heads",
+    "rope_scaling": "rotary positions",
+    "sliding_window": "sliding-window attention",
+}
+"""Options that, when set, make another model than this engine computes."""
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The model's shape and arithmetic.
+
+    Raises ModelNotFoundError (no config.json), ModelFormatError (not what GPT2Config writes) or UnsupportedModelError
+    (an option that is not implemented), each naming the file and the option.
+    """
+    path = folder / "config.json"
+    options = _read_options(path)
+    _refuse_foreign(path, options)
+    width = _size(path, options, "n_embd", 768)
+    num_heads = _size(path, options, "n_head", 12)
+    if width % num_heads:
+        raise ModelFormatError(f"{path}: n_embd {width} is not a multiple of n_head {num_heads}")
+    if width // num_heads > MAX_HEAD_SIZE:
+        raise UnsupportedModelError(f"{path}: head size {width // num_heads}: at most {MAX_HEAD_SIZE} is supported")
+    vocab_size = _size(path, options, "vocab_size", 50257)
+    return ModelConfig(
+        vocab_size=vocab_size,
+        num_positions=_size(path, options, "n_positions", 1024),
+        num_layers=_size(path, options, "n_layer", 12),
+        num_heads=num_heads,
+        width=width,
+        inner_width=4 * width if options.get("n_inner") is None else _size(path, options, "n_inner", 0),
+        activation=_activation(path, options),
+        layer_norm_epsilon=_epsilon(path, options),
+        has_tied_embeddings=_flag(path, options, "tie_word_embeddings", default=True),
+        is_attention_scaled=_flag(path, options, "scale_attn_weights", default=True),
+        is_attention_scaled_by_layer=_flag(path, options, "scale_attn_by_inverse_layer_idx", default=False),
+        bos_token_id=_token_id(path, options, "bos_token_id", vocab_size),
+        eos_token_id=_token_id(path, options, "eos_token_id", vocab_size),
+    )
+
+
+def _read_options(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ModelFormatError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"{path}: not found; a model folder needs config.json") from error
+    except OSError as error:
+        raise ModelFormatError(f"{path}: can't be read: {error}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: UnicodeDecodeError and JSONDecodeError
+        raise ModelFormatError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ModelFormatError(f"{path}: not a JSON object")
+    for alias, name in ALIASES.items():
+        if alias in options and options.setdefault(name, options[alias]) != options[alias]:
+            raise ModelFormatError(f"{path}: {alias} and {name} are the same option, and differ")
+    return options
+
+
+def _refuse_foreign(path: Path, options: dict[str, Any]) -> None:
+    model_type = options.get("model_type", "gpt2")
+    if model_type != "gpt2":
+        raise UnsupportedModelError(f"{path}: model_type {model_type!r}: only gpt2 is supported")
+    architectures = options.get("architectures") or ["GPT2LMHeadModel"]
+    # DoubleHeads is GPT2LMHeadModel with a second head; GPT2Model is the body, whose head is tied.
+    known = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"}
+    if not isinstance(architectures, list) or not known.intersection(map(str, architectures)):
+        raise UnsupportedModelError(f"{path}: architectures {architectures!r}: only GPT2LMHeadModel is supported")
+    for name, what in FOREIGN_OPTIONS.items():
+        if options.get(name):
+            raise UnsupportedModelError(f"{path}: {name} is set; not supported: {what}")
+
+
+def _size(path: Path, options: dict[str, Any], name: str, default: int) -> int:
+    value = options.get(name, default)
+    # bool is an int to Python, not to a shape
+    if type(value) is not int or not 1 <= value <= MAX_SIZES[name]:
+        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be a whole number from 1 to {MAX_SIZES[name]}")
+    return value
+
+
+def _flag(path: Path, options: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be true or false")
+    return value
+
+
+def _activation(path: Path, options: dict[str, Any]) -> Activation:
+    name = options.get("activation_function", "gelu_new")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise UnsupportedModelError(
+            f"{path}: activation_function {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
+
+
+def _epsilon(path: Path, options: dict[str, Any]) -> float:
+    value = options.get("layer_norm_epsilon", 1e-5)
+    if type(value) not in (int, float) or not (math.isfinite(value) and 0.0 < value < 1.0):
+        raise ModelFormatError(f"{path}: layer_norm_epsilon is {value!r}; it must be a number between 0 and 1")
+    return float(value)
+
+
+def _token_id(path: Path, options: dict[str, Any], name: str, vocab_size: int) -> int | None:
+    """None where the config has none, or one beyond the vocabulary, as small models cut from GPT-2's config have."""
+    value = options.get(name, 50256)
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be a token id or null")
+    return value if value < vocab_size else None

@@ -1,0 +1,55 @@
+"""The compiled forward pass: tokens in, hidden states out; hidden states in, logits out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.model.gpt2 import build_graph
+from distilgpt2_api.model.kernel_options import CACHE_PRECISIONS, kernel_options
+from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
+from distilgpt2_api.model.paged_attention import split_and_page
+from distilgpt2_api.model.prepared_weights import PreparedWeights
+from distilgpt2_api.model.step_inputs import StepInputs
+
+
+class ForwardPass:
+    """Two infer requests and the KV cache that they own. One thread at a time; both calls release the GIL."""
+
+    def __init__(
+        self, config: ModelConfig, weights: PreparedWeights, *, precision: Precision, num_threads: int, num_blocks: int
+    ) -> None:
+        """Compiles. Nothing refers to `weights` afterwards, but for tables that the kernels read in place."""
+        models = split_and_page(build_graph(config, weights), config.width)
+        declare_cache(models.body, config, CACHE_PRECISIONS[precision])
+        core, options = ov.Core(), kernel_options(precision, num_threads)
+        body = core.compile_model(models.body, "CPU", options)
+        self._body = body.create_infer_request()
+        self._head = core.compile_model(models.head, "CPU", options).create_infer_request()
+        self._width = config.width
+        self._input_indices = {port.any_name: index for index, port in enumerate(body.inputs)}
+        cache = allocate_cache(body, num_blocks)
+        self.kv_block_bytes = cache.block_bytes
+        for index, tensor in cache.tensors.items():
+            self._body.set_input_tensor(index, tensor)
+
+    def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
+        """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
+        for name, array in inputs.named().items():
+            self._body.set_input_tensor(self._input_indices[name], ov.Tensor(array, shared_memory=True))
+        self._body.start_async()
+        self._body.wait()
+        hidden: NDArray[np.float32] = self._body.get_output_tensor(0).data
+        return hidden.reshape(-1, self._width)
+
+    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, C) → (N, V). A view, writable and valid until the next call."""
+        self._head.set_input_tensor(0, ov.Tensor(hidden, shared_memory=True))
+        self._head.start_async()
+        self._head.wait()
+        logits: NDArray[Any] = self._head.get_output_tensor(0).data
+        return logits

@@ -1,0 +1,131 @@
+"""Carries a step plan out: lays the rows out, runs the forward pass, samples and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.model.compiled_store import load_weights
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.forward_pass import ForwardPass
+from distilgpt2_api.model.sampler import Sampler
+from distilgpt2_api.model.step_inputs import lay_out
+
+HEAD_ROWS = 64
+"""Rows of logits at a time: bounds their memory (12.9 MB for GPT-2's vocabulary); the kernels are no faster beyond."""
+
+
+class LogitsReader(Protocol):
+    """What turns logits into results; `Sampler` is one."""
+
+    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
+        """Draws one token for each row of `logits` (R, V), which it may overwrite."""
+
+    def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> Sequence[TokenLogprobs]:
+        """Log-probabilities of one target for each row of `logits` (R, V)."""
+
+
+class Runner:
+    """Owns the compiled model and its KV cache. `run` is for one thread; it releases the GIL while kernels run."""
+
+    def __init__(self, config: ModelConfig, forward_pass: ForwardPass, reader: LogitsReader) -> None:
+        self.config = config
+        self._forward_pass: ForwardPass | None = forward_pass
+        self._reader = reader
+        self.kv_block_bytes = forward_pass.kv_block_bytes
+        """Memory of one block of the KV cache, all layers together."""
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        precision: Precision,
+        num_threads: int,
+        num_blocks: int,
+        cache_folder: Path | None,
+        report: Callable[[str], None],
+    ) -> Self:
+        """Reads, checks, compiles and warms up the model in `folder`.
+
+        `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
+        keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
+        """
+        config = read_model_config(folder)
+        weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
+        forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
+        sampler = Sampler(vocab_size=config.vocab_size, num_threads=num_threads, eos_token_id=config.eos_token_id)
+        runner = cls(config, forward_pass, sampler)
+        runner._warm_up()
+        return runner
+
+    def run(self, plan: StepPlan) -> StepResult:
+        """Computes every row's new tokens; draws and scores where the row asks for it. Results in the rows' order."""
+        assert self._forward_pass is not None, "the runner is closed"
+        rows = plan.rows
+        inputs = lay_out(rows)
+        hidden = self._forward_pass.hidden_states(inputs)  # (T, C)
+        results = [RowResult() for _ in rows]
+        ends = inputs.subsequence_begins[1:]
+        sampling = [index for index, row in enumerate(rows) if row.is_sampling]
+        if sampling:
+            positions = ends[sampling] - 1
+            for start, logits in self._portions(hidden, positions):
+                indices = sampling[start : start + len(logits)]
+                drawn = self._reader.sample(logits, [rows[index] for index in indices])
+                for index, result in zip(indices, drawn, strict=True):
+                    results[index] = result
+        for index, row in enumerate(rows):
+            if row.num_prompt_logprobs is not None:
+                results[index].prompt_logprobs = self._score(hidden, int(inputs.subsequence_begins[index]), row)
+        return StepResult(rows=results)
+
+    def close(self) -> None:
+        """Frees the model and its cache. Idempotent."""
+        self._forward_pass = None
+
+    def _score(self, hidden: NDArray[np.float32], begin: int, row: PlanRow) -> list[TokenLogprobs]:
+        """The prompt tokens that follow the row's new tokens; the last of a chunk scores the first of the next."""
+        first = row.num_computed_tokens
+        last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
+        scores: list[TokenLogprobs] = []
+        for start, logits in self._portions(hidden, np.arange(begin, begin + last - first)):
+            targets = row.token_ids[first + start + 1 : first + start + 1 + len(logits)]
+            scores.extend(self._reader.score(logits, targets, row.num_prompt_logprobs or 0))
+        return scores
+
+    def _portions(
+        self, hidden: NDArray[np.float32], positions: NDArray[np.integer]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Logits of the hidden states at `positions`, `HEAD_ROWS` at a time, each with the index that it starts at."""
+        assert self._forward_pass is not None, "the runner is closed"
+        for start in range(0, len(positions), HEAD_ROWS):
+            portion = positions[start : start + HEAD_ROWS]
+            # All tokens of the step, in order: a step of decodes alone. No copy then.
+            chosen = hidden if len(portion) == len(hidden) else hidden[portion]
+            yield start, self._forward_pass.logits(chosen)
+
+    def _warm_up(self) -> None:
+        """Runs one token, so that the kernels are made and the weights packed before the first request.
+
+        It writes to block 0, as whichever sequence is first given that block will, over it.
+        """
+        row = PlanRow(
+            sequence_id=0,
+            token_ids=[0],
+            num_prompt_tokens=1,
+            num_computed_tokens=0,
+            num_new_tokens=1,
+            block_ids=[0],
+            params=SamplingParams(temperature=0.0),
+            seed=0,
+            is_sampling=True,
+        )
+        self.run(StepPlan(rows=[row]))
