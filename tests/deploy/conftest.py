@@ -1,0 +1,69 @@
+"""The checkout's deployment files, read once for each test that asks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+
+ROOT = Path(__file__).parents[2]
+
+ReadYaml = Callable[[str], list[Any]]
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class _Yaml12Loader(yaml.SafeLoader):  # type: ignore[misc]  # untyped base, see above
+    """Reads `on` as a word: GitHub and Compose read YAML 1.2, PyYAML 1.1, where it is the value true."""
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def read_yaml() -> ReadYaml:
+    """`read_yaml("compose.yaml")`: the documents of a file of the checkout."""
+
+    def read(path: str) -> list[Any]:
+        with (ROOT / path).open(encoding="utf-8") as file:
+            return [document for document in yaml.load_all(file, _Yaml12Loader) if document is not None]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def deployment_files() -> list[Path]:
+    """Every text file that says how the service is built, shipped or run, documentation included."""
+
+    def files() -> Iterator[Path]:
+        yield ROOT / "compose.yaml"
+        for folder in ("deploy", ".github", ".devcontainer", "docs/deploy"):
+            yield from (path for path in (ROOT / folder).rglob("*") if path.is_file())
+        yield from (ROOT / "docs").glob("container.md")
+
+    return sorted(files())
+
+
+@pytest.fixture(scope="session")
+def run_command() -> RunCommand:
+    """Runs a command in the checkout with exactly the environment that is given beside it."""
+
+    def run(command: Sequence[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: PLW1510 - the tests look at the exit code themselves
+            [str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    return run

@@ -1,0 +1,156 @@
+"""What GitHub runs with our rights: pinned, bounded, and deaf to what strangers write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKFLOWS = sorted((Path(__file__).parents[2] / ".github" / "workflows").glob("*.yml"))
+
+PINNED_USE = re.compile(r"^\s*(?:- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+EXPRESSION = re.compile(r"\$\{\{(.+?)\}\}")
+
+
+@pytest.fixture(params=WORKFLOWS, ids=lambda path: path.stem)
+def workflow_path(request: pytest.FixtureRequest) -> Path:
+    path = request.param
+    assert isinstance(path, Path)
+    return path
+
+
+@pytest.fixture
+def workflow(workflow_path: Path, read_yaml: Any) -> dict[str, Any]:
+    (document,) = read_yaml(str(workflow_path))
+    assert isinstance(document, dict)
+    return document
+
+
+def _steps(workflow: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for job in workflow["jobs"].values():
+        yield from job.get("steps", [])
+
+
+def test_there_are_three_workflows() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy-azure", "release"]
+
+
+def test_every_action_is_pinned_to_a_commit_and_says_its_version(workflow_path: Path) -> None:
+    """A tag of somebody else's repository can be moved, a commit can't; Dependabot keeps the comment current."""
+    uses = [line for line in workflow_path.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- )?uses:", line)]
+    unpinned = [line for line in uses if "uses: ./" not in line and not PINNED_USE.match(line)]
+    assert uses
+    assert unpinned == []
+
+
+def test_one_action_has_one_version_everywhere() -> None:
+    versions: dict[str, set[str]] = {}
+    for path in WORKFLOWS:
+        for name, version in re.findall(r"uses: ([\w./-]+)@(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+def test_the_token_may_do_nothing_but_what_a_job_names(workflow: dict[str, Any]) -> None:
+    assert workflow["permissions"] == {}
+    for name, job in workflow["jobs"].items():
+        assert isinstance(job.get("permissions"), dict), f"job {name} names no permissions"
+
+
+def test_a_job_that_hangs_ends(workflow: dict[str, Any]) -> None:
+    for name, job in workflow["jobs"].items():
+        if "uses" not in job:
+            assert 0 < job["timeout-minutes"] <= 60, name
+
+
+def test_two_runs_of_one_kind_do_not_meet(workflow: dict[str, Any]) -> None:
+    assert workflow["concurrency"]["group"]
+
+
+def test_runners_are_named_by_version(workflow: dict[str, Any]) -> None:
+    """`ubuntu-latest` changes under a release."""
+    for job in workflow["jobs"].values():
+        assert "latest" not in str(job.get("runs-on"))
+
+
+def test_no_expression_reaches_a_shell(workflow: dict[str, Any]) -> None:
+    """A branch name or an input inside `run:` is code; inside `env:` it is a value."""
+    for step in _steps(workflow):
+        assert EXPRESSION.findall(step.get("run", "")) == [], step.get("name")
+
+
+def test_pipes_fail_as_a_whole(workflow: dict[str, Any]) -> None:
+    assert workflow["defaults"]["run"]["shell"] == "bash"
+
+
+def test_a_checkout_leaves_no_token_behind(workflow: dict[str, Any]) -> None:
+    checkouts = [step for step in _steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_no_event_hands_our_secrets_to_a_stranger(workflow: dict[str, Any]) -> None:
+    """`pull_request_target` and `workflow_run` run with them on what a fork proposes."""
+    assert not {"pull_request_target", "workflow_run"} & set(workflow["on"])
+
+
+def test_every_make_target_exists(workflow: dict[str, Any], root: Path) -> None:
+    makefiles = [root / "Makefile", *root.glob("docker/*.mk")]
+    targets = {
+        target
+        for path in makefiles
+        for target in re.findall(r"^([\w-]+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    called = {
+        target
+        for step in _steps(workflow)
+        for target in re.findall(r"^\s*make ([\w-]+)", step.get("run", ""), re.MULTILINE)
+    }
+    assert called <= targets
+
+
+def test_every_script_exists_and_is_executable(workflow: dict[str, Any], root: Path) -> None:
+    for step in _steps(workflow):
+        for script in re.findall(r"\b(?:deploy|docker)/[\w/-]+\.sh\b", step.get("run", "")):
+            assert (root / script).stat().st_mode & 0o111, script
+
+
+def test_ci_runs_every_python_that_we_promise(read_yaml: Any, root: Path) -> None:
+    (ci,) = read_yaml(".github/workflows/ci.yml")
+    promised = re.search(
+        r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (root / "pyproject.toml").read_text(encoding="utf-8")
+    )
+    assert promised
+    low, high = map(int, promised.groups())
+    assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(low, high)]
+
+
+def test_a_release_is_tagged_only_after_every_gate(read_yaml: Any) -> None:
+    """Both architectures are built natively, pushed without a name, and named by a job that needs all the others."""
+    (release,) = read_yaml(".github/workflows/release.yml")
+    jobs = release["jobs"]
+    assert {entry["runner"] for entry in jobs["build"]["strategy"]["matrix"]["include"]} == {
+        "ubuntu-24.04",
+        "ubuntu-24.04-arm",
+    }
+    assert set(jobs["build"]["needs"]) == {"ci", "plan"}
+    assert set(jobs["publish"]["needs"]) == {"plan", "build"}
+    commands = "\n".join(step.get("run", "") + step.get("uses", "") for step in jobs["build"]["steps"])
+    order = [
+        commands.index(gate)
+        for gate in ("wait-until-ready.sh", "make image-size", "anchore/scan-action", "docker/login-action")
+    ]
+    assert order == sorted(order)
+    push = next(step for step in jobs["build"]["steps"] if step.get("id") == "push")["with"]
+    assert "push-by-digest=true" in push["outputs"]
+    assert push["sbom"] is True
+    assert push["provenance"] == "mode=max"
+    assert "tags" not in push
+
+
+def test_dependabot_watches_whatever_is_pinned_here(read_yaml: Any) -> None:
+    (dependabot,) = read_yaml(".github/dependabot.yml")
+    watched = {update["package-ecosystem"] for update in dependabot["updates"]}
+    assert watched == {"github-actions", "pip", "docker", "docker-compose", "devcontainers"}
