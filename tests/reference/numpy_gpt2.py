@@ -82,4 +82,5 @@ class NumpyGpt2:
     def _norm(self, name: str, x: Array) -> Array:
         epsilon = self.config.get("layer_norm_epsilon", 1e-5)
         normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
-        return normal * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+        scaled: Array = normal * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"]
+        return scaled

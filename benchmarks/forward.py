@@ -1,0 +1,82 @@
+"""Prints the raw forward pass in tokens/s: decode steps of 1, 8, 32 and 64 sequences, no sampling.
+
+    python benchmarks/make_model.py /tmp/random
+    python benchmarks/forward.py /tmp/random --precision int8
+
+The upper bound of what the engine can do on this machine. The median of the repeats, and the best of them: on a
+shared machine the two drift apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+from distilgpt2_api.core.config import BLOCK_SIZE, Precision
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.plan import PlanRow
+from distilgpt2_api.model.compiled_store import load_weights
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.forward_pass import ForwardPass
+from distilgpt2_api.model.step_inputs import lay_out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--context", type=int, default=96, help="tokens in the cache of each sequence")
+    parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each number of sequences")
+    parser.add_argument("--cache", type=Path, help="folder for compiled weights")
+    args = parser.parse_args()
+    blocks_each = -(-args.context // BLOCK_SIZE)
+    forward_pass = load(args, num_blocks=max(args.sequences) * blocks_each)
+    print(f"{args.precision}, {args.threads} threads, {args.context} tokens of context")
+    for num_sequences in args.sequences:
+        rows = [decode_row(index, args.context, blocks_each) for index in range(num_sequences)]
+        times = time_steps(forward_pass, rows, args.seconds)
+        median, best = num_sequences / statistics.median(times), num_sequences / min(times)
+        print(f"{num_sequences:3} sequences: {median:6.0f} tokens/s (best {best:.0f})")
+
+
+def load(args: argparse.Namespace, num_blocks: int) -> ForwardPass:
+    config = read_model_config(args.folder)
+    weights = load_weights(args.folder, config, precision=args.precision, cache_folder=args.cache, report=print)
+    return ForwardPass(config, weights, precision=args.precision, num_threads=args.threads, num_blocks=num_blocks)
+
+
+def decode_row(index: int, context: int, blocks_each: int) -> PlanRow:
+    """A sequence about to compute its last token, every earlier one cached (as zeros: the work is the same)."""
+    return PlanRow(
+        sequence_id=index,
+        token_ids=[(7 * index + position) % 256 for position in range(context)],
+        num_prompt_tokens=context,
+        num_computed_tokens=context - 1,
+        num_new_tokens=1,
+        block_ids=list(range(index * blocks_each, (index + 1) * blocks_each)),
+        params=SamplingParams(),
+        seed=0,
+        is_sampling=True,
+    )
+
+
+def time_steps(forward_pass: ForwardPass, rows: list[PlanRow], seconds: float) -> list[float]:
+    """Seconds of each step, the first ones left out: they make the kernels for this number of rows."""
+    for _ in range(3):
+        forward_pass.logits(forward_pass.hidden_states(lay_out(rows)))
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        forward_pass.logits(forward_pass.hidden_states(lay_out(rows)))
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+if __name__ == "__main__":
+    main()
