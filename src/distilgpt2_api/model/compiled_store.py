@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.model.compiled_model import read_compiled_model
 from distilgpt2_api.model.fingerprint import SourceState, content_key
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
 from distilgpt2_api.model.safetensors_file import SafetensorsFile, write_safetensors
@@ -27,7 +27,6 @@ from distilgpt2_api.model.weights import open_checkpoint
 
 FILE_FORMAT = "distilgpt2-api compiled weights 1"
 """Changes whenever the same source would give other bytes."""
-READ_BYTES = 1 << 20
 
 
 def load_weights(
@@ -40,9 +39,13 @@ def load_weights(
 ) -> PreparedWeights:
     """The folder's weights, from the compiled file if there is a good one, else from the source.
 
-    The source's files, names and shapes are checked either way. Raises ModelError for a bad source; a cache folder
-    that can't be read or written costs time and one reported line, no more.
+    A folder that was compiled as a whole (`compiled_model`) has no source and needs no cache. Of any other the source's
+    files, names and shapes are checked either way. Raises ModelError for a bad source; a cache folder that can't be
+    read or written costs time and one reported line, no more.
     """
+    compiled = read_compiled_model(folder, config, precision)
+    if compiled is not None:
+        return compiled
     checkpoint = open_checkpoint(folder, config)
     if cache_folder is None:
         return prepare_weights(config, checkpoint, precision)
@@ -70,10 +73,9 @@ def _read(path: Path, source_paths: Sequence[Path]) -> PreparedWeights:
     try:
         state = json.loads(file.metadata["source"])
         source = SourceState(modified_s=tuple(state["modified_s"]), sha256=state["sha256"])
-        checksum = int(file.metadata["crc32"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: no valid metadata") from error
-    if _checksum(path, begin=8 + len(file.header_bytes)) != checksum:
+    if not file.is_intact():
         raise ModelFormatError(f"{path}: damaged: the checksum differs")
     if not source.matches(source_paths):
         raise ModelFormatError(f"{path}: the model's weights have changed since")
@@ -93,14 +95,3 @@ def _write(path: Path, weights: Mapping[str, NDArray[Any]], source: SourceState)
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
-
-
-def _checksum(path: Path, *, begin: int) -> int:
-    """CRC-32 of everything from `begin`: against accidents, not against enemies, who could write the checksum too."""
-    checksum = 0
-    buffer = memoryview(bytearray(READ_BYTES))
-    with path.open("rb", buffering=0) as file:
-        file.seek(begin)
-        while num_bytes := file.readinto(buffer):
-            checksum = zlib.crc32(buffer[:num_bytes], checksum)
-    return checksum

@@ -16,6 +16,8 @@ from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.weights import Checkpoint, expected_shapes
 
 PreparedWeights = Mapping[str, NDArray[Any]]
+CONV1D_SUFFIXES = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+"""Stored as (in, out) in checkpoints."""
 
 
 def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) -> dict[str, NDArray[Any]]:
@@ -28,8 +30,7 @@ def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Prec
             # Biases, norms and positions: too few to weigh anything, added in float32.
             prepared[name] = np.ascontiguousarray(values)
         else:
-            is_in_out = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))  # Conv1D
-            prepared |= _matrix(name, values.T if is_in_out else values, precision)
+            prepared |= _matrix(name, values.T if name.endswith(CONV1D_SUFFIXES) else values, precision)
     return prepared
 
 

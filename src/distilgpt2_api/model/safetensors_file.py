@@ -30,6 +30,7 @@ ITEM_BYTES = {
 """Bytes of an element, by the format's dtype names."""
 NUMPY_DTYPES = {"I8": "<i1", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}
 """What `view` gives; bf16 as its bits, for NumPy has no such type."""
+READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,18 @@ class SafetensorsFile:
         dtype = np.dtype(NUMPY_DTYPES[span.dtype])
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
+
+    def is_intact(self) -> bool:
+        """Whether the data have the CRC-32 that `write_safetensors` noted: against accidents, not against enemies, who
+        could write the checksum too. Read, not mapped: mapped pages would count as this process's memory.
+        """
+        checksum = 0
+        buffer = memoryview(bytearray(READ_BYTES))
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(8 + len(self.header_bytes))
+            while num_bytes := file.readinto(buffer):
+                checksum = zlib.crc32(buffer[:num_bytes], checksum)
+        return self.metadata.get("crc32") == str(checksum)
 
 
 def _header_bytes(path: Path, data: mmap.mmap) -> bytes:

@@ -1,0 +1,124 @@
+"""A folder with compiled weights alone serves as well as the checkpoint that it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.model.compiled_model import compile_model, file_name, read_compiled_model
+from distilgpt2_api.model.compiled_store import load_weights
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.weights import expected_shapes
+
+CONFIG = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "n_positions": 32,
+    "vocab_size": 40,
+    "bos_token_id": 39,
+    "eos_token_id": 39,
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
+    rng = np.random.default_rng(7)
+    shapes = expected_shapes(read_model_config(folder))
+    save_file(
+        {f"transformer.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
+        folder / "model.safetensors",
+    )
+    return folder
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_compiled_weights_are_those_of_the_checkpoint(checkpoint: Path, tmp_path: Path, precision: Precision) -> None:
+    compiled = tmp_path / "compiled"
+    compile_model(checkpoint, compiled, precision)
+    assert not (compiled / "model.safetensors").exists()
+    assert (compiled / "tokenizer.json").read_text() == "{}"
+
+    weights = {
+        folder: load_weights(
+            folder, read_model_config(folder), precision=precision, cache_folder=None, report=pytest.fail
+        )
+        for folder in (checkpoint, compiled)
+    }
+
+    assert weights[compiled].keys() == weights[checkpoint].keys()
+    for name, values in weights[checkpoint].items():
+        assert values.dtype == weights[compiled][name].dtype
+        np.testing.assert_array_equal(weights[compiled][name], values)
+
+
+def test_the_same_model_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        compile_model(checkpoint, tmp_path / name, Precision.INT8)
+    one, two = (tmp_path / name / file_name(Precision.INT8) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_checkpoint_is_not_compiled(checkpoint: Path) -> None:
+    assert read_compiled_model(checkpoint, read_model_config(checkpoint), Precision.INT8) is None
+
+
+def test_another_precision_needs_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
+    config = read_model_config(checkpoint)
+    with pytest.raises(ModelNotFoundError, match="compiled for precision int8; bf16 needs the checkpoint"):
+        read_compiled_model(tmp_path / "compiled", config, Precision.BF16)
+
+
+def test_beside_its_checkpoint_another_precision_is_made_from_that(checkpoint: Path, tmp_path: Path) -> None:
+    compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
+    (checkpoint / file_name(Precision.INT8)).write_bytes(
+        (tmp_path / "compiled" / file_name(Precision.INT8)).read_bytes()
+    )
+    assert read_compiled_model(checkpoint, read_model_config(checkpoint), Precision.BF16) is None
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / file_name(Precision.INT8)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def change_the_config(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"n_layer": 3}))
+
+
+def write_another_format(folder: Path) -> None:
+    save_file({"wte.weight": np.zeros((40, 16), np.int8)}, folder / file_name(Precision.INT8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (flip_a_byte, "the checksum differs"),
+        (change_the_config, r"tensor h\.2\..* is not what config.json asks for"),
+        (write_another_format, "not written by this version"),
+    ],
+)
+def test_a_spoilt_file_is_refused_by_name(
+    checkpoint: Path, tmp_path: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    compiled = tmp_path / "compiled"
+    compile_model(checkpoint, compiled, Precision.INT8)
+    spoil(compiled)
+    with pytest.raises(ModelFormatError, match=rf"compiled\.int8\.safetensors: .*{words}"):
+        read_compiled_model(compiled, read_model_config(compiled), Precision.INT8)
