@@ -47,14 +47,14 @@ def test_without_a_name_it_is_the_bundled_model(store: ModelStore, tmp_path: Pat
 def test_without_a_name_it_is_distilgpt2_once_that_is_pulled(
     store: ModelStore, put_model: Callable[[str], Path]
 ) -> None:
-    folder = put_model("home/models/distilbert/distilgpt2")
+    folder = put_model("home/models/distilbert--distilgpt2")
     location = store.locate(None)
     assert (location.name, location.origin) == ("distilbert/distilgpt2", ModelOrigin.PULLED)
     assert location.folder == folder
 
 
 def test_the_bundled_model_has_a_name_too(store: ModelStore, put_model: Callable[[str], Path]) -> None:
-    put_model("home/models/distilbert/distilgpt2")
+    put_model("home/models/distilbert--distilgpt2")
     assert store.locate("storyteller").origin is ModelOrigin.BUNDLED
 
 
@@ -62,8 +62,8 @@ def test_the_bundled_model_has_a_name_too(store: ModelStore, put_model: Callable
 def test_a_pulled_model_is_found_by_its_full_name_and_by_its_last_part(
     name: str, store: ModelStore, put_model: Callable[[str], Path]
 ) -> None:
-    put_model("home/models/openai-community/gpt2")
-    put_model("home/models/openai-community/gpt2-large")
+    put_model("home/models/openai-community--gpt2")
+    put_model("home/models/openai-community--gpt2-large")
     assert store.locate(name).name == "openai-community/gpt2"
     assert store.list_pulled() == ["openai-community/gpt2", "openai-community/gpt2-large"]
 
@@ -71,8 +71,8 @@ def test_a_pulled_model_is_found_by_its_full_name_and_by_its_last_part(
 def test_a_last_part_that_two_models_have_asks_for_the_full_name(
     store: ModelStore, put_model: Callable[[str], Path]
 ) -> None:
-    put_model("home/models/a/gpt2")
-    put_model("home/models/b/gpt2")
+    put_model("home/models/a--gpt2")
+    put_model("home/models/b--gpt2")
     with pytest.raises(ModelNotFoundError, match="could be a/gpt2 or b/gpt2"):
         store.locate("gpt2")
 
@@ -115,7 +115,7 @@ def test_the_home_of_the_user_is_understood(
 def test_what_is_not_there_is_one_line_that_says_what_to_do(
     wanted: str, message: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    put_model("home/models/a/b")
+    put_model("home/models/a--b")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelNotFoundError) as caught:
         store.locate(wanted)

@@ -1,4 +1,4 @@
-"""`distilgpt2-api serve`: Gunicorn with our worker, in this very process: its signals and exit status are Gunicorn's."""
+"""`distilgpt2-api serve`: Gunicorn with our worker, in this very process: signals and exit status are Gunicorn's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from gunicorn.app.base import BaseApplication
-from gunicorn.util import import_app
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # Gunicorn has no types
+from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import SettingsError
@@ -55,7 +55,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
 
     def load_config(self) -> None:
         for name, value in self._options.items():
-            self.cfg.set(name, value)
+            if name in self.cfg.settings:  # control sockets came with Gunicorn 25
+                self.cfg.set(name, value)
 
     def load(self) -> Any:
         return import_app(APP)

@@ -1,21 +1,32 @@
 """Where models live: the bundled one in the package, pulled ones below the store's home, others in a folder anywhere.
 
-Reads the disk only. `hub.py` brings models.
+The disk only: what comes over the network comes through `hub.py`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from distilgpt2_api.core.errors import ModelNotFoundError
+from distilgpt2_api.core.errors import ModelError, ModelNotFoundError
 
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
 DEFAULT_NAME = "distilgpt2"
 """Served where no model is named, if it has been pulled; else the bundled one."""
+
+CONFIG_FILE = "config.json"
+RECORD_FILE = "pulled.json"
+"""Beside a pulled model's own files: which commit they are."""
+SEPARATOR = "--"
+"""Stands for the slash of a name in a folder's name; the hub allows it in no name."""
 
 NAME_PATTERN = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9]([\w.-]*\w)?(/[A-Za-z0-9]([\w.-]*\w)?)?", re.ASCII)
 """The hub's names: `name` or `organisation/name`."""
@@ -37,10 +48,11 @@ class ModelLocation:
 
 
 class ModelStore:
-    """Finds models by name. Pulled models lie in `home/models/NAME`, as the hub names them."""
+    """Finds models by name, and takes new ones in. `home/models/ORGANISATION--NAME` is a pulled one, whole."""
 
     def __init__(self, home: Path, *, bundled_folder: Path = BUNDLED_FOLDER) -> None:
         self._models_folder = home.absolute() / "models"
+        self._staging_folder = home.absolute() / "pulling"
         self._bundled_folder = bundled_folder
 
     def locate(self, name_or_folder: str | None) -> ModelLocation:
@@ -66,14 +78,48 @@ class ModelStore:
 
     def list_pulled(self) -> list[str]:
         """Names of the pulled models, sorted."""
-        configs = [*self._models_folder.glob("*/config.json"), *self._models_folder.glob("*/*/config.json")]
-        return sorted(config.parent.relative_to(self._models_folder).as_posix() for config in configs)
+        return sorted(
+            config.parent.name.replace(SEPARATOR, "/") for config in self._models_folder.glob(f"*/{CONFIG_FILE}")
+        )
 
     def folder_of(self, name: str) -> Path:
         """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
         if NAME_PATTERN.fullmatch(name) is None:
             raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
-        return self._models_folder / name
+        return self._models_folder / name.replace("/", SEPARATOR)
+
+    def commit_of(self, name: str) -> str | None:
+        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole."""
+        folder = self.folder_of(name)
+        try:
+            record = json.loads((folder / RECORD_FILE).read_bytes())
+            is_whole = all((folder / file).stat().st_size == size for file, size in record["files"].items())
+            return str(record["commit"]) if is_whole else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    @contextmanager
+    def staging(self, name: str, commit: str) -> Iterator[Path]:
+        """A folder to gather a model's files in; it becomes the model at the end, and stays for a next try on an error.
+
+        Raises ModelError while another process gathers the same, OSError where the disk can't be written.
+        """
+        target = self.folder_of(name)
+        folder = self._staging_folder / f"{target.name}@{commit}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = folder.with_name(f"{folder.name}.lock")
+        with lock_file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ModelError(f"another process is fetching {name} to {folder}") from None
+            folder.mkdir(exist_ok=True)
+            yield folder
+            sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+            record = {"name": name, "commit": commit, "files": sizes}
+            (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+            _replace_folder(target, folder)
+            lock_file.unlink()
 
     def _find_pulled(self, name: str) -> ModelLocation | None:
         """By full name, or by its last part where only one model has that: `distilgpt2` is `distilbert/distilgpt2`."""
@@ -86,7 +132,7 @@ class ModelStore:
         return ModelLocation(name=matches[0], folder=self.folder_of(matches[0]), origin=ModelOrigin.PULLED)
 
     def _bundled(self) -> ModelLocation:
-        if not (self._bundled_folder / "config.json").is_file():
+        if not (self._bundled_folder / CONFIG_FILE).is_file():
             raise ModelNotFoundError(
                 f"the bundled model is missing from {self._bundled_folder}; "
                 f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
@@ -94,13 +140,26 @@ class ModelStore:
         return ModelLocation(name=BUNDLED_NAME, folder=self._bundled_folder.absolute(), origin=ModelOrigin.BUNDLED)
 
 
+def _replace_folder(target: Path, folder: Path) -> None:
+    """A running server keeps the old files, for they are mapped; a start finds the old model or the new."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        old = folder.with_name(f"{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old)
+    else:
+        folder.rename(target)
+
+
 def _is_path(name_or_folder: str) -> bool:
-    return NAME_PATTERN.fullmatch(name_or_folder) is None or Path(name_or_folder, "config.json").is_file()
+    return NAME_PATTERN.fullmatch(name_or_folder) is None or Path(name_or_folder, CONFIG_FILE).is_file()
 
 
 def _locate_folder(folder: Path) -> ModelLocation:
     if not folder.is_dir():
         raise ModelNotFoundError(f"no folder {folder}")
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG_FILE).is_file():
         raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)

@@ -1,0 +1,74 @@
+"""Which files of a repository on the hub make a model, and whether what came is what was announced."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+INDEX_FILE = "model.safetensors.index.json"
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str | None
+    """Of files in large-file storage."""
+    git_sha1: str | None
+    """Of all others: git's hash of the content as a blob."""
+
+    def check(self, path: Path) -> None:
+        """Raises ModelFormatError unless `path` has this file's size and hash."""
+        size = path.stat().st_size
+        if size != self.size:
+            raise ModelFormatError(f"{self.name} came with {size} bytes, but the hub announced {self.size}")
+        # git names a blob by SHA-1 of its size and content; for large files the hub tells SHA-256 of the content.
+        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while portion := file.read(READ_BYTES):
+                digest.update(portion)
+        if digest.hexdigest() != (self.sha256 or self.git_sha1):
+            raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {digest.hexdigest()}")
+
+
+def choose_tokenizer(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
+    """`tokenizer.json`, else GPT-2's own two files. Raises ModelFormatError where there are none."""
+    for wanted in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
+        if all(file in files for file in wanted):
+            return [files[file] for file in wanted]
+    raise ModelFormatError(f"{name} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
+
+
+def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
+    """The safetensors file, or the index of several. Raises ModelFormatError or UnsupportedModelError."""
+    for wanted in ("model.safetensors", INDEX_FILE):
+        if wanted in files:
+            return files[wanted]
+    pickles = sorted(file for file in files if file.endswith(PICKLE_SUFFIXES))
+    if pickles:
+        raise UnsupportedModelError(
+            f"{name} has only pickled weights ({pickles[0]}), which can run any code when they are read; convert them "
+            "on a machine that you can lose (save_pretrained of transformers writes safetensors) and give the folder, "
+            "or pull a revision that has model.safetensors"
+        )
+    raise ModelFormatError(f"{name} has no weights: no model.safetensors")
+
+
+def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:
+    """The files that an index names. Raises ModelFormatError where the repository lacks one."""
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelFormatError(f"{name}: {index.name} is no index of shards") from None
+    missing = [shard for shard in names if shard not in files]
+    if missing:
+        raise ModelFormatError(f"{name}: {index.name} names {missing[0]!r}, which the repository lacks")
+    return [files[shard] for shard in names]
