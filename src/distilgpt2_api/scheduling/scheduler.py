@@ -132,7 +132,7 @@ class Scheduler:
             else:
                 self._advance(sequence, row)
                 if row.is_sampling:
-                    assert row_result.token_id is not None, "a sampling row draws"  # noqa: S101 - only a bug breaks it
+                    assert row_result.token_id is not None, "a sampling row draws"
                     self._append(sequence, row_result.token_id)
                 elif sequence.num_computed_tokens == sequence.max_num_tokens:  # the prompt was all
                     self.finish(sequence.sequence_id, FinishReason.LENGTH)

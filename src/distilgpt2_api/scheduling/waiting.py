@@ -51,9 +51,6 @@ class WaitingQueue:
         self._num_followers += 1
         self.num_tokens += len(sequence.token_ids)
 
-    def has_followers(self, leader_id: int) -> bool:
-        return leader_id in self._followers
-
     def release_followers(self, leader_id: int) -> None:
         """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
         followers = self._followers.pop(leader_id, {})
@@ -68,7 +65,7 @@ class WaitingQueue:
             self._remove_follower(sequence)
 
     def _remove_follower(self, sequence: Sequence) -> None:
-        assert sequence.leader_id is not None, "it does not wait"  # noqa: S101 - only a bug breaks it
+        assert sequence.leader_id is not None, "it does not wait"
         followers = self._followers[sequence.leader_id]
         del followers[sequence.sequence_id]
         self._num_followers -= 1

@@ -1,0 +1,158 @@
+"""A scheduler with a runner that computes nothing, but notices everything."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.scheduling.scheduler import Scheduler, SequenceUpdate
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+
+VOCAB_SIZE = 40
+EOS = 0
+NUM_POSITIONS = 256
+
+
+def draw(token_ids: list[int], seed: int) -> int:
+    """The "model": a token that depends on every token before it and on the seed, and on nothing else."""
+    return crc32(array("I", [seed, *token_ids]).tobytes()) % VOCAB_SIZE
+
+
+class World:
+    """A scheduler, a KV cache that remembers which token was written where, and the checks that hold in every step."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.limits = {"num_blocks": 64, "max_num_sequences": 8, "max_step_tokens": 64, **limits}
+        self.scheduler = Scheduler(**self.limits)
+        self.sequences: dict[int, Sequence] = {}
+        self.scores: dict[int, list[TokenLogprobs]] = defaultdict(list)
+        self.failing_ids: set[int] = set()
+        self.num_steps = 0
+        self.num_tokens_computed = 0
+        self._written: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def add(
+        self,
+        prompt: list[int] | range,
+        *,
+        seed: int = 0,
+        leader: Sequence | None = None,
+        num_positions: int = NUM_POSITIONS,
+        **params: Any,
+    ) -> Sequence:
+        sequence = Sequence(
+            sequence_id=len(self.sequences) + 100,
+            prompt_token_ids=tuple(prompt),
+            params=SamplingParams(**params),
+            seed=seed,
+            num_positions=num_positions,
+            eos_token_id=EOS,
+            leader_id=leader.sequence_id if leader else None,
+        )
+        self.scheduler.add(sequence)
+        self.sequences[sequence.sequence_id] = sequence
+        return sequence
+
+    def schedule(self) -> StepPlan:
+        plan = self.scheduler.schedule()
+        assert plan is not None
+        self._check(plan)
+        return plan
+
+    def update(self, plan: StepPlan) -> list[SequenceUpdate]:
+        """Compute a plan and hand the result in."""
+        self.num_steps += 1
+        self.num_tokens_computed += plan.num_tokens
+        updates = self.scheduler.update(plan, StepResult(rows=[self._compute(row) for row in plan.rows]))
+        for update in updates:
+            self.scores[update.sequence.sequence_id].extend(update.result.prompt_logprobs)
+        self.scheduler.check_accounting()
+        return updates
+
+    def step(self) -> list[SequenceUpdate]:
+        return self.update(self.schedule())
+
+    def run(self, max_steps: int = 10_000) -> None:
+        """Step until all is done."""
+        for _ in range(max_steps):
+            if not self.scheduler.has_work:
+                self.scheduler.check_idle()
+                return
+            self.step()
+        pytest.fail(f"not done after {max_steps} steps")
+
+    def _check(self, plan: StepPlan) -> None:
+        running = [s for s in self.sequences.values() if s.status is SequenceStatus.RUNNING]
+        rows = {row.sequence_id: row for row in plan.rows}
+        assert len(rows) == len(plan.rows), "a sequence has at most one row"
+        assert 0 < plan.num_tokens <= self.limits["max_step_tokens"]
+        assert len(running) <= self.limits["max_num_sequences"]
+        holders = defaultdict(set)
+        for sequence in running:
+            for block_id in sequence.block_ids:
+                holders[block_id].add(sequence.sequence_id)
+            if sequence.num_computed_tokens == len(sequence.token_ids) - 1:
+                assert sequence.sequence_id in rows, "a decode stalled"
+        for row in plan.rows:
+            end = row.num_computed_tokens + row.num_new_tokens
+            assert row.num_new_tokens >= 1
+            assert end <= len(row.token_ids)
+            assert end <= len(row.block_ids) * BLOCK_SIZE, "the block table covers the row"
+            for position in range(row.num_computed_tokens, end):
+                assert holders[row.block_ids[position // BLOCK_SIZE]] == {row.sequence_id}, "writers share no block"
+
+    def _compute(self, row: PlanRow) -> RowResult:
+        end = row.num_computed_tokens + row.num_new_tokens
+        for position in range(end):
+            place = row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE
+            content = position, crc32(array("I", row.token_ids[: position + 1]).tobytes())
+            if position >= row.num_computed_tokens:
+                self._written[place] = content
+            assert self._written[place] == content, "the cache holds this sequence's keys and values"
+        result = RowResult()
+        if row.sequence_id in self.failing_ids:
+            return RowResult(error="not finite")
+        if row.is_sampling:
+            result.token_id = draw([*row.token_ids], row.seed)
+        if row.num_prompt_logprobs is not None:
+            result.prompt_logprobs = [
+                TokenLogprobs(token_id=row.token_ids[position], logprob=-float(position))
+                for position in range(row.num_computed_tokens + 1, min(end + 1, row.num_prompt_tokens))
+            ]
+        return result
+
+
+def undisturbed(sequence: Sequence) -> tuple[list[int], FinishReason]:
+    """What a sequence comes to when it is alone in the world: all tokens, and why it ends."""
+    params = sequence.params
+    token_ids = sequence.token_ids[: sequence.num_prompt_tokens]
+    num_left = min(params.max_tokens, NUM_POSITIONS - len(token_ids))
+    for _ in range(num_left):
+        token_ids.append(draw(token_ids, sequence.seed))
+        if token_ids[-1] in params.stop_token_ids or (token_ids[-1] == EOS and not params.ignore_eos):
+            return token_ids, FinishReason.STOP
+    return token_ids, FinishReason.LENGTH
+
+
+@pytest.fixture
+def build_world() -> Callable[..., World]:
+    return World
+
+
+@pytest.fixture
+def assert_undisturbed() -> Callable[[Sequence], None]:
+    """Check that a finished sequence came to what it would have come to alone."""
+
+    def check(sequence: Sequence) -> None:
+        assert (sequence.token_ids, sequence.finish_reason) == undisturbed(sequence)
+
+    return check

@@ -1,0 +1,145 @@
+"""Whatever happens in whatever order: the books are right, everyone finishes, and nobody notices the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.scheduling.sequence import Sequence
+
+# Few distinct beginnings, so that prompts share blocks; lengths around the borders of blocks.
+PROMPTS = st.builds(
+    lambda first, length: [(first + i) % 40 for i in range(length)],
+    st.integers(0, 2),
+    st.one_of(st.integers(1, 100), st.sampled_from([31, 32, 33, 63, 64, 65, 96])),
+)
+LIMITS = st.fixed_dictionaries(
+    {
+        "num_blocks": st.integers(5, 16),
+        "max_num_sequences": st.integers(1, 6),
+        "max_step_tokens": st.sampled_from([1, 2, 7, 32, 50, 64, 200]),
+        "is_prefix_caching": st.booleans(),
+    }
+)
+PARAMS = st.fixed_dictionaries(
+    {
+        "max_tokens": st.integers(0, 60),
+        "ignore_eos": st.booleans(),
+        "num_prompt_logprobs": st.sampled_from([None, None, None, 0]),
+        "stop_token_ids": st.sampled_from([(), (), (3,)]),
+    }
+)
+
+
+def check_finished(world: Any, sequence: Sequence, assert_undisturbed: Callable[[Sequence], None]) -> None:
+    assert_undisturbed(sequence)
+    if sequence.params.num_prompt_logprobs is not None:
+        scored = [score.token_id for score in world.scores[sequence.sequence_id]]
+        assert scored == sequence.token_ids[1 : sequence.num_prompt_tokens]
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Adds, steps, aborts (also while a step runs), loses steps, and preempts by want of blocks, in any order."""
+
+    build_world: Callable[..., Any]
+    assert_undisturbed: Callable[[Sequence], None]
+
+    @initialize(limits=LIMITS)
+    def build(self, limits: dict[str, Any]) -> None:
+        self.world = self.build_world(**limits)
+        self.aborted: set[int] = set()
+
+    def _some(self, index: int) -> Sequence | None:
+        sequences = list(self.world.sequences.values())
+        return sequences[index % len(sequences)] if sequences else None
+
+    def _abort(self, index: int) -> None:
+        sequence = self._some(index)
+        if sequence and self.world.scheduler.finish(sequence.sequence_id, FinishReason.ABORT):
+            self.aborted.add(sequence.sequence_id)
+
+    @rule(prompt=PROMPTS, seed=st.integers(0, 2), params=PARAMS, num_sequences=st.sampled_from([1, 1, 2, 4]))
+    def add(self, prompt: list[int], seed: int, params: dict[str, Any], num_sequences: int) -> None:
+        leader = self.world.add(prompt, seed=seed, **params)
+        for index in range(1, num_sequences):
+            self.world.add(prompt, seed=seed + index, leader=leader, **params)
+
+    @rule(num_steps=st.integers(1, 25))
+    def step(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            if self.world.scheduler.has_work:
+                self.world.step()
+
+    @rule(index=st.integers(0, 99))
+    def abort(self, index: int) -> None:
+        self._abort(index)
+
+    @precondition(lambda self: self.world.scheduler.has_work)
+    @rule(index=st.integers(0, 99))
+    def abort_while_a_step_runs(self, index: int) -> None:
+        plan = self.world.schedule()
+        self._abort(index)
+        self.world.update(plan)
+
+    @precondition(lambda self: self.world.scheduler.has_work)
+    @rule()
+    def lose_a_step(self) -> None:
+        self.world.schedule()
+
+    @invariant()
+    def accounting_is_exact(self) -> None:
+        self.world.scheduler.check_accounting()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.world.run(max_steps=20_000)
+        for sequence in self.world.sequences.values():
+            if sequence.sequence_id not in self.aborted:
+                check_finished(self.world, sequence, self.assert_undisturbed)
+
+
+def test_any_interleaving_keeps_the_books_and_the_results(
+    build_world: Callable[..., Any],
+    assert_undisturbed: Callable[[Sequence], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(SchedulerMachine, "build_world", staticmethod(build_world), raising=False)
+    monkeypatch.setattr(SchedulerMachine, "assert_undisturbed", staticmethod(assert_undisturbed), raising=False)
+    run_state_machine_as_test(
+        SchedulerMachine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None, derandomize=True)
+    )
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, PARAMS), min_size=1, max_size=10))
+def test_everybody_finishes_in_bounded_time(
+    build_world: Callable[..., Any],
+    assert_undisturbed: Callable[[Sequence], None],
+    limits: dict[str, Any],
+    requests: list[tuple[list[int], dict[str, Any]]],
+) -> None:
+    """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain."""
+    world = build_world(**limits)
+    sequences = [world.add(prompt, **params) for prompt, params in requests]
+    world.run(
+        max_steps=sum(
+            -(-len(sequence.token_ids) // limits["max_step_tokens"]) + sequence.params.max_tokens + 1
+            for sequence in sequences
+        )
+    )
+    for sequence in sequences:
+        check_finished(world, sequence, assert_undisturbed)
