@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+from tokenizers import pre_tokenizers
+
+from distilgpt2_api.text.byte_level import BYTE_OF_CHARACTER, to_bytes
+
+
+def test_the_alphabet_has_a_character_for_every_byte() -> None:
+    assert sorted(BYTE_OF_CHARACTER.values()) == list(range(256))
+    assert set(BYTE_OF_CHARACTER) == set(pre_tokenizers.ByteLevel.alphabet())
+
+
+def test_the_characters_are_those_of_gpt2() -> None:
+    assert to_bytes("ĠkingĊ") == b" king\n"
+    assert to_bytes("Ã©") == "é".encode()
+
+
+def test_another_character_stands_for_no_byte() -> None:
+    with pytest.raises(KeyError):
+        to_bytes("東")
