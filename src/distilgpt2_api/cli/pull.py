@@ -43,7 +43,7 @@ def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:
         from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415 - the reason stands above
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"pull needs {error.name}, which is not installed: pip install 'distilgpt2-api[hub]' (or copy the model's "
+            f"pull needs {error.name}, which is not installed: pip install huggingface-hub (or copy the model's "
             "folder here and give it as --model)"
         ) from None
     return pull_model(ModelStore(settings.home), name, revision=revision, report=_say)

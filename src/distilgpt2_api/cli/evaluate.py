@@ -1,0 +1,80 @@
+"""`distilgpt2-api evaluate`: what a precision costs in quality and gives in speed, on the user's own model and text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_threads_option
+from distilgpt2_api.core.config import BLOCK_SIZE, Precision
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, join_documents, split_documents
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.settings import Settings
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+STEP_TOKENS = 512
+
+
+@click.command("evaluate")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@model_option
+@click.option("--precision", "precisions", type=PRECISIONS, multiple=True, help="One or several. Default: all.")
+@num_threads_option
+def command(*, file: Path, precisions: tuple[str, ...], **options: str | None) -> None:
+    """Measure how well the model predicts the text in FILE: perplexity, bits per byte and tokens/s.
+
+    Documents are separated by <|endoftext|>. Each token is scored once, in windows of the model's context that overlap
+    by half; bits per byte count the bits of all tokens over the bytes of the documents.
+    """
+    settings = Settings(**given(**options))
+    model = settings.locate_model()
+    num_threads = settings.engine_config().num_threads
+    stream = _read_stream(file, Tokenizer.from_folder(model.folder))
+    click.echo(f"{model.name}: {len(stream.token_ids)} tokens of {stream.num_bytes} bytes, {num_threads} threads")
+    click.echo(f"{'precision':<10}{'perplexity':>12}{'bits/byte':>11}{'tokens/s':>10}")
+    for precision in precisions or list(Precision):
+        result = _evaluate(Precision(precision), model.folder, stream, num_threads, settings.cache_home)
+        click.echo(
+            f"{precision:<10}{result.perplexity:>12.3f}{result.bits_per_byte:>11.4f}{result.tokens_per_s:>10.0f}"
+        )
+
+
+def _read_stream(file: Path, tokenizer: Tokenizer) -> Stream:
+    try:
+        documents = split_documents(file.read_text(encoding="utf-8"), END_OF_TEXT)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not documents:
+        raise InvalidRequestError(f"{file} has no text")
+    stream = join_documents(documents, tokenizer.encode_batch, tokenizer.token_id(END_OF_TEXT))
+    if len(stream.token_ids) < 2:
+        raise InvalidRequestError(f"{file} has a single token: nothing to predict")
+    return stream
+
+
+def _evaluate(precision: Precision, folder: Path, stream: Stream, num_threads: int, cache_home: Path) -> Evaluation:
+    config = read_model_config(folder)
+    runner = Runner.load(
+        folder,
+        precision=precision,
+        num_threads=num_threads,
+        num_blocks=-(-config.num_positions // BLOCK_SIZE) + 1,
+        cache_folder=cache_home,
+        report=lambda line: click.echo(line, err=True),
+    )
+    try:
+        with click.progressbar(length=len(stream.token_ids) - 1, label=str(precision), file=sys.stderr) as bar:
+            return evaluate(
+                runner.run,
+                stream,
+                num_positions=config.num_positions,
+                max_step_tokens=STEP_TOKENS,
+                on_scored=bar.update,
+            )
+    finally:
+        runner.close()

@@ -1,0 +1,98 @@
+"""`distilgpt2-api generate`: a prompt's completions on the terminal, without a server."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import click
+
+from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
+from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.settings import Settings
+
+
+@click.command("generate")
+@click.argument("prompt")
+@model_option
+@precision_option
+@num_threads_option
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens at most.")
+@click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
+@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text. Default: by chance.")
+@click.option("--temperature", type=click.FloatRange(0, 2), default=1.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(min=0), default=50, show_default=True, help="0 is off.")
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="1 is off.")
+@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="0 is off.")
+@click.option(
+    "--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="1 is off."
+)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Can be given several times.")
+def command(
+    *,
+    prompt: str,
+    model: str | None,
+    precision: str | None,
+    num_threads: str | None,
+    max_new_tokens: int,
+    num_sequences: int,
+    seed: int | None,
+    **sampling: float | tuple[str, ...],
+) -> None:
+    """Complete PROMPT with the model, and show the text as it comes. PROMPT - is read from standard input."""
+    settings = Settings(**given(model=model, precision=precision, num_threads=num_threads))
+    text = sys.stdin.read() if prompt == "-" else prompt
+    engine = load_engine(
+        settings.locate_model().folder,
+        settings.engine_config(),
+        cache_folder=settings.cache_home,
+        observer=SilentObserver(),
+        report=lambda line: click.echo(line, err=True),
+    )
+    try:
+        request = GenerationRequest(
+            request_id="generate",
+            prompt_token_ids=_encode(engine, text),
+            params=SamplingParams(
+                max_tokens=max_new_tokens,
+                seed=random.getrandbits(63) if seed is None else seed,
+                **sampling,  # type: ignore[arg-type]  # named and typed as the options are
+            ),
+            num_sequences=num_sequences,
+            is_streamed=num_sequences == 1,
+        )
+        _show(engine, request, text)
+    finally:
+        engine.close()
+
+
+def _encode(engine: Engine, text: str) -> tuple[int, ...]:
+    """An empty prompt begins at the model's end of text."""
+    end_of_text = engine.config.eos_token_id
+    return tuple(engine.tokenizer.encode(text) or ([] if end_of_text is None else [end_of_text]))
+
+
+def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:
+    """One completion as it comes; several one after another, each with a line before it."""
+    if request.num_sequences == 1:
+        _write(prompt)
+        for delta in run_request(engine, request):
+            _write(delta.text)
+        _write("\n")
+        return
+    texts = [prompt] * request.num_sequences
+    for delta in run_request(engine, request):
+        texts[delta.index] += delta.text
+    for index, text in enumerate(texts, start=1):
+        _write(f"--- {index} of {len(texts)}\n{text}\n")
+
+
+def _write(text: str) -> None:
+    """Terminals that can't show a character get a mark for it, not a traceback."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, errors="replace").decode(encoding), nl=False)
