@@ -184,6 +184,7 @@ def export(model: GPT2, tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in tensors.items()}
     save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # the library's own mode hides it from a container's user
     end = tokenizer.token_to_id(END_OF_TEXT)
     config = {
         "architectures": ["GPT2LMHeadModel"],

@@ -1,0 +1,90 @@
+"""The door for Python programs: text in, texts out, no server."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.settings import Settings
+
+
+class TextGenerator:
+    """Completes prompts with the model that the settings name, or with `model`: a pulled model's name or a folder.
+
+    With a `seed` the same calls in the same order give the same texts, on any machine that computes the same logits.
+    Safe to share between threads: they take turns. Raises ModelError where the model can't be loaded.
+    """
+
+    def __init__(self, model: str | Path | None = None, *, seed: int | None = None) -> None:
+        settings = Settings() if model is None else Settings(model=str(model))
+        self._random = random.Random(seed)  # noqa: S311 - draws of text, no secrets
+        self._engine: Engine = load_engine(
+            settings.locate_model().folder,
+            settings.engine_config(),
+            cache_folder=settings.cache_home,
+            observer=SilentObserver(),
+            report=_ignore,
+        )
+        self._lock = threading.Lock()
+
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 50,
+        num_return_sequences: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 1.0,
+    ) -> list[str]:
+        """`num_return_sequences` texts, each the prompt and at most `max_new_tokens` sampled tokens after it.
+
+        An empty prompt begins at the model's end of text. Raises InvalidRequestError, with the parameter's name.
+        """
+        texts = [prompt] * num_return_sequences
+        with self._lock:
+            tokenizer = self._engine.tokenizer
+            end_of_text = self._engine.config.eos_token_id
+            token_ids = tokenizer.encode(prompt) or ([] if end_of_text is None else [end_of_text])
+            request = GenerationRequest(
+                request_id="text-generator",
+                prompt_token_ids=tuple(token_ids),
+                params=SamplingParams(
+                    max_tokens=max_new_tokens,
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    seed=self._random.getrandbits(63),
+                ),
+                num_sequences=num_return_sequences,
+                is_streamed=False,
+            )
+            for delta in run_request(self._engine, request):
+                texts[delta.index] += delta.text
+        return texts
+
+    def close(self) -> None:
+        """Free the model's memory. The generator can't be used afterwards."""
+        with self._lock:
+            self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ignore(note: str) -> None:
+    """A library call has no log of its own: what is worth knowing about the cache matters to servers."""

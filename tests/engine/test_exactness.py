@@ -1,0 +1,181 @@
+"""The engine on real kernels in float32: equal to `transformers`, and to itself however the work is cut up."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.events import EngineObserver, SilentObserver, StepStats
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.scheduling.scheduler import Scheduler
+
+RequestBuilder = Callable[..., GenerationRequest]
+GOLDEN = Path(__file__).parent.parent / "golden"
+NUM_BLOCKS = 24
+Texts = dict[str, list[int]]
+
+
+def load_runner(name: str) -> Runner:
+    return Runner.load(
+        GOLDEN / name,
+        precision=Precision.F32,
+        num_threads=1,
+        num_blocks=NUM_BLOCKS,
+        cache_folder=None,
+        report=lambda note: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Runner]:
+    runner = load_runner("plain")
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[Runner]:
+    runner = load_runner("odd")
+    yield runner
+    runner.close()
+
+
+class BareTokenizer:
+    """Tokens without text: this file compares ids."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.token_bytes = (b"",) * vocab_size
+
+
+class RecordedSteps(SilentObserver):
+    """Counts what was preempted."""
+
+    num_preempted = 0
+
+    def on_step(self, stats: StepStats) -> None:
+        self.num_preempted += stats.num_preempted
+
+
+def build(runner: Runner, *, observer: EngineObserver | None = None, **scheduling: Any) -> Engine:
+    options = {"num_blocks": NUM_BLOCKS, "max_num_sequences": 32, "max_step_tokens": 512, **scheduling}
+    return Engine(
+        runner=runner,
+        scheduler=Scheduler(**options),
+        tokenizer=BareTokenizer(runner.config.vocab_size),  # type: ignore[arg-type]  # a fake with the parts that count
+        observer=observer or SilentObserver(),
+    )
+
+
+def complete_all(engine: Engine, requests: list[GenerationRequest]) -> Texts:
+    """Token ids of each request, all of them in flight together."""
+    completions: Texts = {request.request_id: [] for request in requests}
+    for request in requests:
+        engine.add(request, submitted_s=0.0)
+    while engine.has_work:
+        for request_id, deltas in engine.step().deltas.items():
+            for delta in deltas:
+                completions[request_id] += delta.token_ids
+    assert engine.num_free_blocks == NUM_BLOCKS
+    return completions
+
+
+@pytest.fixture
+def mixed_requests(build_request: RequestBuilder) -> list[GenerationRequest]:
+    """32 greedy requests; the first has a long prompt."""
+    draw = random.Random(3)
+    lengths = [40, *(draw.randint(1, 40) for _ in range(31))]
+    return [
+        build_request(
+            [draw.randrange(97) for _ in range(length)], request_id=str(index), temperature=0.0, max_tokens=20
+        )
+        for index, length in enumerate(lengths)
+    ]
+
+
+@pytest.mark.parametrize("name", ["plain", "odd", "scaled", "unscaled"])
+def test_greedy_tokens_and_log_probabilities_are_those_of_transformers(
+    name: str, build_request: RequestBuilder
+) -> None:
+    """Tokens exactly, log-probabilities of prompt and completion within 1e-4."""
+    runner = load_runner(name)
+    try:
+        for golden in json.loads((GOLDEN / name / "golden.json").read_text()):
+            request = build_request(
+                golden["prompt"],
+                temperature=0.0,
+                max_tokens=len(golden["completion"]),
+                num_logprobs=0,
+                num_prompt_logprobs=0,
+            )
+            deltas = list(run_request(build(runner), request))
+            prompt_logprobs = deltas[0].prompt_logprobs or ()
+            assert [token_id for delta in deltas for token_id in delta.token_ids] == golden["completion"]
+            logprobs = [*prompt_logprobs, *(entry for delta in deltas for entry in delta.logprobs)]
+            assert [entry.logprob for entry in logprobs] == pytest.approx(golden["logprobs"], abs=1e-4)
+    finally:
+        runner.close()
+
+
+def test_a_sequence_alone_is_the_same_among_31_others(plain: Runner, mixed_requests: list[GenerationRequest]) -> None:
+    together = complete_all(build(plain, num_blocks=NUM_BLOCKS, is_prefix_caching=False), mixed_requests)
+
+    for request in mixed_requests[::5]:
+        assert complete_all(build(plain), [request])[request.request_id] == together[request.request_id]
+
+
+@pytest.mark.parametrize("max_step_tokens", [32, 37])
+def test_a_prefill_in_chunks_is_the_same_as_whole(
+    plain: Runner, mixed_requests: list[GenerationRequest], max_step_tokens: int
+) -> None:
+    chunked = build(plain, max_step_tokens=max_step_tokens, is_prefix_caching=False)
+
+    assert complete_all(chunked, mixed_requests[:8]) == complete_all(build(plain), mixed_requests[:8])
+
+
+def test_a_cached_prefix_is_the_same_as_a_cold_one(plain: Runner, build_request: RequestBuilder) -> None:
+    prompt = [index * 7 % 97 for index in range(40)]
+    engine = build(plain)
+    cold = list(run_request(engine, build_request(prompt, temperature=0.0, max_tokens=20)))
+    warm = list(run_request(engine, build_request(prompt, temperature=0.0, max_tokens=20)))
+
+    assert (cold[-1].num_cached_tokens, warm[-1].num_cached_tokens) == (0, 32)
+    assert [delta.token_ids for delta in warm] == [delta.token_ids for delta in cold]
+
+
+def test_preempted_and_resumed_is_the_same_as_undisturbed(odd: Runner, build_request: RequestBuilder) -> None:
+    """12 sequences that grow from one block to three, on 24 blocks: somebody must give way."""
+    draw = random.Random(5)
+    requests = [
+        build_request([draw.randrange(131) for _ in range(20)], request_id=str(index), temperature=0.0, max_tokens=50)
+        for index in range(12)
+    ]
+    steps = RecordedSteps()
+
+    disturbed = complete_all(build(odd, observer=steps), requests)
+
+    assert steps.num_preempted > 0
+    for request in requests[::5]:
+        assert complete_all(build(odd), [request])[request.request_id] == disturbed[request.request_id]
+
+
+def test_a_seed_draws_the_same_tokens_in_any_batch(plain: Runner, build_request: RequestBuilder) -> None:
+    def request(index: int) -> GenerationRequest:
+        return build_request(
+            [index, index + 1], request_id=str(index), seed=index, temperature=0.9, top_k=20, max_tokens=16
+        )
+
+    requests = [request(index) for index in range(16)]
+    together = complete_all(build(plain), requests)
+
+    assert complete_all(build(plain), [requests[5]])["5"] == together["5"]
+    assert complete_all(build(plain), requests[::-1]) == together

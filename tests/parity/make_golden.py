@@ -1,0 +1,102 @@
+"""Write tests/golden/: small GPT-2 checkpoints and what `transformers` makes of them, in float32.
+
+    .venv/bin/python tests/parity/make_golden.py tests/golden
+
+Needs the parity dependencies (`make test-parity` installs them). The files are committed, so that the default suite
+compares with `transformers` and needs none of it; `tests/parity/test_golden.py` computes them anew and compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"n_layer": 2, "n_head": 4, "n_embd": 32, "vocab_size": 97, "n_positions": 64},
+    "odd": {
+        "n_layer": 3,
+        "n_head": 3,
+        "n_embd": 63,
+        "n_inner": 50,
+        "vocab_size": 131,
+        "n_positions": 80,
+        "activation_function": "relu",
+        "layer_norm_epsilon": 1e-3,
+    },
+    "scaled": {
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 16,
+        "vocab_size": 65,
+        "n_positions": 48,
+        "activation_function": "gelu",
+        "scale_attn_by_inverse_layer_idx": True,
+        "reorder_and_upcast_attn": True,
+        "tie_word_embeddings": False,
+    },
+    "unscaled": {
+        "n_layer": 1,
+        "n_head": 2,
+        "n_embd": 16,
+        "vocab_size": 64,
+        "n_positions": 40,
+        "activation_function": "silu",
+        "scale_attn_weights": False,
+    },
+}
+NUM_NEW_TOKENS = 24
+
+
+def build_model(case: dict[str, Any]) -> GPT2LMHeadModel:
+    torch.manual_seed(7)
+    config = GPT2Config(**case, bos_token_id=0, eos_token_id=None, attn_implementation="eager")
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Larger than GPT-2's own 0.02, so that a wrong term changes the greedy token.
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    return model
+
+
+@torch.no_grad()
+def complete(model: GPT2LMHeadModel, prompt: list[int]) -> dict[str, Any]:
+    """Greedy tokens after `prompt`, and the log-probability of every token but the first."""
+    output = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+        max_new_tokens=NUM_NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    logprobs = model(output).logits[0, :-1].log_softmax(-1)
+    return {
+        "prompt": prompt,
+        "completion": output[0, len(prompt) :].tolist(),
+        "logprobs": logprobs.gather(1, output[0, 1:, None])[:, 0].tolist(),
+    }
+
+
+def compute(case: dict[str, Any]) -> tuple[GPT2LMHeadModel, list[dict[str, Any]]]:
+    model = build_model(case)
+    generator = torch.Generator().manual_seed(11)
+    lengths = (1, 7, case["n_positions"] - NUM_NEW_TOKENS)
+    prompts = [torch.randint(case["vocab_size"], (length,), generator=generator).tolist() for length in lengths]
+    return model, [complete(model, prompt) for prompt in prompts]
+
+
+def main() -> None:
+    (folder,) = map(Path, sys.argv[1:])
+    for name, case in CASES.items():
+        model, completions = compute(case)
+        model.save_pretrained(folder / name)
+        (folder / name / "generation_config.json").unlink(missing_ok=True)
+        (folder / name / "golden.json").write_text(json.dumps(completions) + "\n")
+
+
+if __name__ == "__main__":
+    main()
