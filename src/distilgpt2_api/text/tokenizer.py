@@ -29,8 +29,8 @@ class Tokenizer:
         for text, token_id in texts.items():
             try:
                 table[token_id] = text.encode() if token_id in added else to_bytes(text)
-            except KeyError as error:
-                raise ModelFormatError(f"tokenizer: {error.args[0]!r} in token {text!r} stands for no byte") from error
+            except ValueError as error:
+                raise ModelFormatError(f"tokenizer: a character of token {text!r} stands for no byte") from error
         self.token_bytes = tuple(table)
         """By token id: the bytes that it stands for; a special token's text in UTF-8; b"" where there is no token."""
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
@@ -58,8 +58,7 @@ class Tokenizer:
 
         InvalidRequestError for what is no text: lone surrogates, and bytes that the vocabulary has no token for.
         """
-        self._check_text(text)
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self.encode_batch([text])[0]  # two to three times faster than the library's encode(): no offsets
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, on all cores."""
