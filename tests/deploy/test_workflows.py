@@ -41,7 +41,7 @@ def test_there_are_three_workflows() -> None:
 def test_every_action_is_pinned_to_a_commit_and_says_its_version(workflow_path: Path) -> None:
     """A tag of somebody else's repository can be moved, a commit can't; Dependabot keeps the comment current."""
     uses = [line for line in workflow_path.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- )?uses:", line)]
-    unpinned = [line for line in uses if "uses: ./" not in line and not PINNED_USE.match(line)]
+    unpinned = [line for line in uses if "uses: $/" not in line and not PINNED_USE.match(line)]
     assert uses
     assert unpinned == []
 

@@ -1,0 +1,29 @@
+"""No file names a setting that the service does not have: it would refuse to start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from distilgpt2_api.settings import Settings
+
+KNOWN = {f"DISTILGPT2_{name.upper()}" for name in Settings.model_fields} | {"DISTILGPT2_CONFIG_FILE"}
+
+
+def test_every_setting_exists(deployment_files: list[Path]) -> None:
+    found = {
+        (name, path.name)
+        for path in deployment_files
+        for name in re.findall(r"\bDISTILGPT2_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8"))
+    }
+    # What Kubernetes would set, named where it is switched off.
+    found.discard(("DISTILGPT2_API_SERVICE_HOST", "deployment.yaml"))
+    assert found
+    assert {entry for entry in found if entry[0] not in KNOWN} == set()
+
+
+def test_no_digest_is_invented(deployment_files: list[Path]) -> None:
+    """Images are named by tag here; the release workflow resolves and pins the digests."""
+    assert [
+        path for path in deployment_files if re.search(r"sha256:[0-9a-f]{64}", path.read_text(encoding="utf-8"))
+    ] == []
