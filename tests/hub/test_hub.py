@@ -1,0 +1,168 @@
+"""Pulling a model: what is fetched, what is checked, what is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.model.hub import pull_model
+from distilgpt2_api.model.store import ModelStore
+
+NAME = "distilbert/distilgpt2"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "home")
+
+
+def pull(store: ModelStore, hub: Any, name: str = "distilgpt2", revision: str = "main") -> Path:
+    return pull_model(store, name, revision=revision, endpoint=hub.url, report=lambda line: None).folder
+
+
+def files_asked(hub: Any) -> list[str]:
+    return [path.rpartition("/")[2] for path, _ in hub.requests if "/resolve/" in path]
+
+
+def test_only_what_serving_needs_is_fetched_and_the_alias_is_resolved(store: ModelStore, hub: Any) -> None:
+    folder = pull(store, hub)
+    assert store.locate(None).folder == folder == store.locate(NAME).folder
+    assert files_asked(hub) == ["config.json", "tokenizer.json", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == hub.weights
+    assert store.commit_of(NAME) == hub.commit
+
+
+def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore, hub: Any) -> None:
+    del hub.main_files["tokenizer.json"]
+    pull(store, hub)
+    assert files_asked(hub) == ["config.json", "vocab.json", "merges.txt", "model.safetensors"]
+
+
+def test_shards_are_those_that_the_index_names(store: ModelStore, hub: Any) -> None:
+    files = hub.main_files
+    files["part-1.safetensors"] = files.pop("model.safetensors")
+    files["part-2.safetensors"] = b"2"
+    files["other.safetensors"] = b"3"
+    index = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors", "c": "part-1.safetensors"}}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    folder = pull(store, hub)
+    assert {path.name for path in folder.glob("*.safetensors")} == {"part-1.safetensors", "part-2.safetensors"}
+
+
+def test_a_model_that_is_here_is_not_fetched_again(store: ModelStore, hub: Any) -> None:
+    pull(store, hub)
+    hub.requests.clear()
+    pull(store, hub)
+    assert files_asked(hub) == []
+
+
+def test_a_model_that_lost_a_file_is_fetched_again(store: ModelStore, hub: Any) -> None:
+    (pull(store, hub) / "model.safetensors").unlink()
+    assert (pull(store, hub) / "model.safetensors").read_bytes() == hub.weights
+
+
+@pytest.mark.parametrize("revision", ["v1", "b" * 40])
+def test_another_revision_takes_the_models_place(revision: str, store: ModelStore, hub: Any) -> None:
+    pull(store, hub)
+    folder = pull(store, hub, revision=revision)
+    assert (folder / "model.safetensors").read_bytes() == hub.old_weights
+    assert store.commit_of(NAME) == "b" * 40
+    assert store.list_pulled() == [NAME]
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(store: ModelStore, hub: Any) -> None:
+    hub.cut_once_after = 1000
+    assert (pull(store, hub) / "model.safetensors").read_bytes() == hub.weights
+    assert (f"/cdn/{hub.commit}/model.safetensors", "bytes=1000-") in hub.requests
+
+
+def test_the_next_pull_goes_on_where_one_was_interrupted(store: ModelStore, hub: Any) -> None:
+    hub.cut_once_after, hub.is_down_after_cut = 1000, True
+    with pytest.raises(ModelError, match="503"):
+        pull(store, hub)
+    assert store.list_pulled() == []
+    hub.is_down_after_cut = False
+    hub.requests.clear()
+    assert (pull(store, hub) / "model.safetensors").read_bytes() == hub.weights
+    assert hub.requests[-1][1] == "bytes=1000-"
+    assert files_asked(hub) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_with_another_hash_is_refused_and_not_kept(name: str, store: ModelStore, hub: Any) -> None:
+    hub.tampered.add(name)
+    with pytest.raises(ModelFormatError, match=f"{name} is not what the hub announced"):
+        pull(store, hub)
+    assert store.list_pulled() == []
+    hub.tampered.clear()
+    pull(store, hub)
+
+
+def test_a_file_that_the_hub_announced_but_lacks_is_an_error(store: ModelStore, hub: Any) -> None:
+    hub.missing.add("model.safetensors")
+    with pytest.raises(ModelError, match=r"404 for .*model.safetensors"):
+        pull(store, hub)
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        (["config.json"], "has no config.json"),
+        (["tokenizer.json", "merges.txt"], "has no tokenizer"),
+        (["model.safetensors", "pytorch_model.bin"], "has no weights"),
+    ],
+)
+def test_a_repository_that_is_no_model_is_refused(
+    removed: list[str], message: str, store: ModelStore, hub: Any
+) -> None:
+    for name in removed:
+        del hub.main_files[name]
+    with pytest.raises(ModelFormatError, match=message):
+        pull(store, hub)
+
+
+def test_pickled_weights_are_refused_with_the_way_out(store: ModelStore, hub: Any) -> None:
+    del hub.main_files["model.safetensors"]
+    with pytest.raises(UnsupportedModelError, match=r"pytorch_model.bin.*convert"):
+        pull(store, hub)
+    assert files_asked(hub) == []
+
+
+def test_another_architecture_is_refused_before_its_weights_come(store: ModelStore, hub: Any) -> None:
+    hub.main_files["config.json"] = json.dumps(
+        json.loads(hub.main_files["config.json"]) | {"model_type": "llama"}
+    ).encode()
+    with pytest.raises(ModelError, match="llama"):
+        pull(store, hub)
+    assert files_asked(hub) == ["config.json"]
+
+
+@pytest.mark.parametrize("shard", ["../../outside.safetensors", "nowhere.safetensors"])
+def test_an_index_that_names_what_is_not_there_is_refused(shard: str, store: ModelStore, hub: Any) -> None:
+    files = hub.main_files
+    del files["model.safetensors"]
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": shard}}).encode()
+    with pytest.raises(ModelFormatError, match="which the repository lacks"):
+        pull(store, hub)
+
+
+def test_unknown_models_and_revisions_are_said_to_be_so(store: ModelStore, hub: Any) -> None:
+    with pytest.raises(ModelNotFoundError, match="has no model nobody/nothing"):
+        pull(store, hub, name="nobody/nothing")
+    with pytest.raises(ModelNotFoundError, match=f"has no revision 'v2' of {NAME}"):
+        pull(store, hub, name=NAME, revision="v2")
+
+
+def test_no_hub_at_all_is_one_line(store: ModelStore) -> None:
+    with pytest.raises(ModelError, match=r"the connection to http://127.0.0.1:9 failed") as caught:
+        pull_model(store, NAME, endpoint="http://127.0.0.1:9", report=lambda line: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_processes_do_not_fetch_the_same_into_one_folder(store: ModelStore, hub: Any) -> None:
+    with store.staging(NAME, hub.commit), pytest.raises(ModelError, match="another process is fetching"):
+        pull(store, hub)
