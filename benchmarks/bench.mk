@@ -1,0 +1,16 @@
+# Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
+
+.PHONY: bench bench-engine bench-http bench-start bench-transformers
+bench: bench-engine bench-http bench-start ## Measure engine, service and start on this machine (minutes)
+
+bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
+	$(BIN)/python -m benchmarks.engine $(BENCH)
+
+bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memory over HTTP
+	$(BIN)/python -m benchmarks.serving $(BENCH)
+
+bench-start: .venv/installed-dev ## Seconds from the start to the first token
+	$(BIN)/python -m benchmarks.start $(BENCH)
+
+bench-transformers: .venv/installed-torch ## The engine in turns with transformers in float32 (installs PyTorch)
+	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(BIN)/python $(BENCH)

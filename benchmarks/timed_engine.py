@@ -1,0 +1,165 @@
+"""The service's own engine with stopwatches put into it, and its forward passes on their own."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilgpt2_api.core.config import EngineConfig, Precision
+from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+
+MAX_NUM_SEQUENCES = 64
+MAX_STEP_TOKENS = 512
+"""The settings' own defaults."""
+PARTS = ("schedule", "lay out", "body", "LM head", "sampling", "update", "collect")
+"""What a step consists of, in order; `body` and `LM head` are the forward pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """So many sequences at once, drawn with top-k sampling; each ends by length."""
+
+    num_sequences: int
+    num_prompt_tokens: int
+    num_new_tokens: int
+    top_k: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_sequences * self.num_new_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRun:
+    """One run of a load. Rates in completion tokens per second, prefill included in the time."""
+
+    engine_rate: float
+    forward_rate: float
+    """The same steps' forward passes alone, one after the other."""
+    step_parts_ms: dict[str, float]
+    """Of a step, on average; body and LM head are the forward pass, and their sum with the others is the step."""
+
+    @property
+    def share_of_forward(self) -> float:
+        return self.engine_rate / self.forward_rate
+
+
+class TimedEngine:
+    """Owns an engine, built as `serve` builds it. One thread's."""
+
+    def __init__(self, folder: Path, *, precision: Precision, num_threads: int | None, cache_folder: Path) -> None:
+        config = EngineConfig(
+            precision=precision,
+            num_threads=num_threads or count_usable_cores(),
+            kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
+            max_num_sequences=MAX_NUM_SEQUENCES,
+            max_step_tokens=MAX_STEP_TOKENS,
+        )
+        self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
+        self._random = np.random.default_rng(0)
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._forward_calls: list[tuple[str, Any]] = []
+        # To look inside is what this class is for.
+        runner: Any = self._engine._runner  # noqa: SLF001
+        scheduler = self._engine._scheduler  # noqa: SLF001
+        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001
+        self._hidden_states, self._logits = self._forward_pass.hidden_states, self._forward_pass.logits
+        self._record("hidden_states", lambda inputs: inputs)
+        self._record("logits", len)
+        for owner, method in (
+            (self._forward_pass, "hidden_states"),
+            (self._forward_pass, "logits"),
+            (runner._reader, "sample"),  # noqa: SLF001
+            (runner, "run"),
+            (scheduler, "schedule"),
+            (scheduler, "update"),
+            (self._engine, "step"),
+        ):
+            self._time(owner, method)
+
+    def run(self, load: Load) -> EngineRun:
+        """Runs the load through the engine, then its forward passes alone."""
+        self._seconds.clear()
+        self._forward_calls.clear()
+        for index in range(load.num_sequences):
+            prompt = self._random.integers(0, self._engine.config.vocab_size - 1, load.num_prompt_tokens)
+            params = SamplingParams(max_tokens=load.num_new_tokens, top_k=load.top_k, ignore_eos=True, seed=index)
+            request = GenerationRequest(
+                request_id=str(index), prompt_token_ids=tuple(prompt.tolist()), params=params, num_sequences=1
+            )
+            self._engine.add(request, submitted_s=time.monotonic())
+        num_steps = 0
+        begin_s = time.perf_counter()
+        while self._engine.has_work:
+            self._engine.step()
+            num_steps += 1
+        engine_s = time.perf_counter() - begin_s
+        parts = {name: 1000 * part_s / num_steps for name, part_s in self._parts_s().items()}
+        begin_s = time.perf_counter()
+        self._replay()
+        forward_s = time.perf_counter() - begin_s
+        return EngineRun(
+            engine_rate=load.num_tokens / engine_s, forward_rate=load.num_tokens / forward_s, step_parts_ms=parts
+        )
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _replay(self) -> None:
+        """The recorded forward passes: the same tokens, positions and blocks."""
+        hidden = np.empty((0, 0), np.float32)
+        for name, argument in self._forward_calls:
+            if name == "hidden_states":
+                hidden = self._hidden_states(argument)
+            else:
+                self._logits(hidden[:argument])
+
+    def _parts_s(self) -> dict[str, float]:
+        seconds = self._seconds
+        forward_s = seconds["hidden_states"] + seconds["logits"]
+        times = (
+            seconds["schedule"],
+            seconds["run"] - forward_s - seconds["sample"],
+            seconds["hidden_states"],
+            seconds["logits"],
+            seconds["sample"],
+            seconds["update"],
+            seconds["step"] - seconds["schedule"] - seconds["run"] - seconds["update"],
+        )
+        return dict(zip(PARTS, times, strict=True))
+
+    def _time(self, owner: object, method: str) -> None:
+        """Adds up the seconds of every call, from whoever calls; costs a third of a microsecond each time."""
+        call: Callable[..., Any] = getattr(owner, method)
+        seconds, clock = self._seconds, time.perf_counter
+
+        @wraps(call)
+        def timed(*args: Any) -> Any:
+            begin_s = clock()
+            result = call(*args)
+            seconds[method] += clock() - begin_s
+            return result
+
+        setattr(owner, method, timed)
+
+    def _record(self, method: str, describe: Callable[[Any], Any]) -> None:
+        call: Callable[..., Any] = getattr(self._forward_pass, method)
+        calls = self._forward_calls
+
+        @wraps(call)
+        def recorded(argument: Any) -> Any:
+            calls.append((method, describe(argument)))
+            return call(argument)
+
+        setattr(self._forward_pass, method, recorded)
