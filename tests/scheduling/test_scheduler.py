@@ -346,6 +346,8 @@ def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: Bu
         assert is_waiting(newcomer)
     num_computed = world.num_tokens_computed
     world.step()
+    assert not is_waiting(second)
+    assert is_waiting(newcomer)
     assert world.num_tokens_computed - num_computed < num_tokens, "part of it came from the cache"
     assert second.num_cached_tokens == 0, "which is not the caller's doing"
     world.run()
@@ -359,6 +361,20 @@ def test_a_preemption_scores_nothing_twice(build_world: BuildWorld, max_step_tok
     scored = world.add(range(40), max_tokens=50, num_prompt_logprobs=1, ignore_eos=True)
     world.run()
     assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(1, 40))
+
+
+@pytest.mark.parametrize("max_step_tokens", [4, 5, 6])
+def test_a_prefill_preempted_halfway_goes_on_scoring_where_it_was(
+    build_world: BuildWorld, max_step_tokens: int
+) -> None:
+    world = build_world(num_blocks=9, max_step_tokens=max_step_tokens)
+    world.add(range(30), max_tokens=70, ignore_eos=True)
+    scored = world.add(range(200), max_tokens=1, num_prompt_logprobs=1)
+    while not world.scheduler.num_preemptions:
+        world.step()
+    assert 0 < len(world.scores[scored.sequence_id]) < 199
+    world.run()
+    assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(1, 200))
 
 
 def test_a_sequence_that_fits_alone_runs_in_the_smallest_cache(
@@ -402,9 +418,9 @@ def test_followers_share_the_prompt_that_their_leader_computes(
 
 def test_followers_hold_up_nobody_else(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=150)
-    leader = world.add(range(100), max_tokens=2)
-    follower = world.add(range(100), max_tokens=2, leader=leader)
-    other = world.add([1, 2, 3], max_tokens=2)
+    leader = world.add(range(100), max_tokens=9)
+    follower = world.add(range(100), max_tokens=9, leader=leader)
+    other = world.add([1, 2, 3], max_tokens=9)
     assert world.scheduler.num_waiting == 3
     assert set(num_new_tokens(world.schedule())) == {leader.sequence_id, other.sequence_id}
     assert is_waiting(follower)
@@ -447,6 +463,20 @@ def test_followers_of_a_preempted_leader_wait_no_longer(build_world: BuildWorld)
         world.step()
     assert is_waiting(leader)
     assert follower.leader_id is None
+    world.run()
+
+
+def test_a_preempted_leader_is_not_waited_for(build_world: BuildWorld) -> None:
+    """It may find all of its prompt in the cache again, and then it has no prefill for anybody to wait for."""
+    world = build_world(num_blocks=9, max_step_tokens=300)
+    world.add(range(1, 97), max_tokens=60, ignore_eos=True)
+    leader = world.add(range(97), max_tokens=156, ignore_eos=True)
+    while not world.scheduler.num_preemptions:
+        world.step()
+    follower = world.add(range(97), max_tokens=1, leader=leader)
+    while follower.finish_reason is None:
+        world.step()
+    assert leader.finish_reason is None
     world.run()
 
 

@@ -74,6 +74,13 @@ def test_digests_name_the_same_block_the_same_in_every_sequence() -> None:
     assert long.digest(0) != long.digest(1)
 
 
+def test_digests_tell_apart_equal_blocks_at_different_places() -> None:
+    sequence = Sequence(
+        sequence_id=1, prompt_token_ids=(7,) * 64, params=SamplingParams(), seed=0, num_positions=256, eos_token_id=None
+    )
+    assert sequence.digest(0) != sequence.digest(1)
+
+
 def test_a_row_says_what_is_computed_and_whether_a_token_is_drawn() -> None:
     sequence = make(40, max_tokens=2, num_prompt_logprobs=3)
     sequence.block_ids = [4, 2]

@@ -29,7 +29,8 @@ class Scheduler:
 
     Each step takes one token of every sequence that decodes, then as much of the prefills as its budget allows, the
     earliest arrival first, then new sequences, in the order of their arrival. A sequence is admitted with blocks for
-    all of its tokens, so only decoding ever asks for more. When none is free, the latest arrival among the running
+    all of its tokens, so only decoding ever asks for more, and only while the step has tokens left, so that there are
+    never more rows than tokens. When none is free, the latest arrival among the running
     loses its blocks and waits again, in front: it recomputes later what it can't find in the prefix cache. The earliest
     arrival therefore always advances, and nobody starves.
     """
@@ -39,8 +40,7 @@ class Scheduler:
     ) -> None:
         self._pool = BlockPool(num_blocks)
         self._max_step_tokens = max_step_tokens
-        # With more rows than tokens some decode would stall.
-        self._max_num_running = min(max_num_sequences, max_step_tokens)
+        self._max_num_sequences = max_num_sequences
         self._is_prefix_caching = is_prefix_caching
         self._sequences: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
@@ -113,7 +113,7 @@ class Scheduler:
             if not budget:
                 break
             budget -= self._plan_chunk(sequence, budget, rows)
-        while budget and not num_preempted and (newcomer := self._admit_first()) is not None:
+        while budget and (newcomer := self._admit_first()) is not None:
             budget -= self._plan_chunk(newcomer, budget, rows)
         return StepPlan(rows=rows, num_preempted=num_preempted) if rows else None
 
@@ -232,7 +232,7 @@ class Scheduler:
     def _admit_first(self) -> Sequence | None:
         """Give the first that waits its blocks and let it run, if there is room."""
         sequence = self._waiting.first
-        if sequence is None or len(self._running) == self._max_num_running:
+        if sequence is None or len(self._running) == self._max_num_sequences:
             return None
         cached = self._find_prefix(sequence)
         num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)

@@ -55,7 +55,7 @@ class WaitingQueue:
         """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
         followers = self._followers.pop(leader_id, {})
         self._num_followers -= len(followers)
-        for follower in reversed(followers.values()):
+        for follower in reversed(followers.values()):  # the last first, so that each finds its place at the front
             follower.leader_id = None
             self._insert(follower)
 
