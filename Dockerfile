@@ -1,0 +1,143 @@
+# syntax=docker/dockerfile:1
+
+# docker build -t distilgpt2-api .                                   with the demo model
+# docker build -t distilgpt2-api --build-arg MODEL=distilgpt2 .      with DistilGPT-2, from the Hugging Face hub
+# docker build -t distilgpt2-api --build-arg MODEL=./my-model .      with the model in that folder of the checkout
+#
+# docs/container.md explains every line.
+
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
+
+# ---- build: the dependencies, as poetry.lock names them
+
+FROM ${PYTHON_IMAGE} AS build
+
+ARG POETRY_VERSION=2.5.1
+ARG POETRY_EXPORT_VERSION=1.10.1
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m venv /opt/poetry \
+    && /opt/poetry/bin/pip install --disable-pip-version-check \
+        "poetry==${POETRY_VERSION}" "poetry-plugin-export==${POETRY_EXPORT_VERSION}"
+
+# Before the code is copied, so that a change of code leaves these layers alone.
+WORKDIR /src
+COPY pyproject.toml poetry.lock ./
+# pip installs what Poetry locked: it checks every hash. The environment has no pip of its own to carry along.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/poetry/bin/poetry export --output /tmp/requirements.txt \
+    && python -m venv --without-pip /opt/venv \
+    && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
+        --no-compile --no-deps --require-hashes --requirement /tmp/requirements.txt
+
+# ---- dependencies: the part of them that is ever loaded; half of OpenVINO is for other devices
+
+FROM build AS dependencies
+
+COPY docker/trim.py docker/freeze.sh docker/
+RUN /opt/venv/bin/python docker/trim.py \
+    && mkdir -p /rootfs/opt \
+    && mv /opt/venv /rootfs/opt/venv \
+    && docker/freeze.sh /rootfs \
+    && cp -a /rootfs/opt/venv /opt/venv
+
+# ---- model: compiled once here, and not at every start
+
+FROM build AS model
+
+# Only the code that compiles models: a change of any other code leaves this stage, and its layer, alone.
+COPY src/distilgpt2_api/__init__.py src/distilgpt2_api/
+COPY src/distilgpt2_api/core src/distilgpt2_api/core
+COPY src/distilgpt2_api/text src/distilgpt2_api/text
+COPY src/distilgpt2_api/model src/distilgpt2_api/model
+COPY docker/prepare_model.py docker/freeze.sh docker/
+
+ARG MODEL=src/distilgpt2_api/models/storyteller
+ARG PRECISION=int8
+ARG HF_ENDPOINT=https://huggingface.co
+# With a name of the hub the pattern matches nothing, and the folder stays empty.
+WORKDIR /src/copied
+COPY ${MODEL}/* ./
+WORKDIR /src
+RUN --mount=type=cache,target=/var/cache/distilgpt2-api \
+    PYTHONPATH=src /opt/venv/bin/python docker/prepare_model.py --model "${MODEL}" --copied copied \
+        --precision "${PRECISION}" --target /rootfs/opt \
+    && docker/freeze.sh /rootfs
+
+# ---- code: our wheel, tried out with just what the image will have
+
+FROM dependencies AS code
+
+COPY pyproject.toml poetry.lock README.md LICENSE ./
+COPY docker/gunicorn.conf.py docker/
+COPY src src
+# Installed into an empty root, so that this layer holds our code and nothing else. The image's one model has its own.
+RUN /opt/poetry/bin/pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
+        --quiet --no-compile --no-deps --no-index --no-warn-script-location --root /rootfs-code dist/*.whl \
+    && rm -rf /rootfs-code/opt/venv/lib/python3.*/site-packages/distilgpt2_api/models/*/ \
+    && install -D docker/gunicorn.conf.py /rootfs-code/etc/distilgpt2-api/gunicorn.conf.py \
+    && docker/freeze.sh /rootfs-code
+# The image as it will be, for a moment: it generates a text, or there is no image.
+COPY --from=model /rootfs/ /
+COPY docker/smoke.py docker/
+RUN cp -a /rootfs-code/. / \
+    && HOME=/nonexistent /opt/venv/bin/python -I docker/smoke.py
+
+# ---- runtime
+
+FROM ${PYTHON_IMAGE} AS runtime
+
+# What the base has and a service never needs: pip (the environment is complete), and programs that run as their owner.
+# The folders that this touches get the date that every layer here has.
+RUN touch --date='1 second ago' /tmp/begin \
+    && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/pip* /usr/local/lib/python3.*/ensurepip \
+        /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache \
+    && find / -xdev -perm /6000 -exec chmod a-s {} + \
+    && find /root /usr -type d -newer /tmp/begin -exec touch --date=@315532800 {} + \
+    && rm /tmp/begin \
+    && touch --date=@315532800 /tmp
+
+# From what changes least to what changes most: each of these is a layer.
+COPY --from=dependencies /rootfs/ /
+COPY --from=model /rootfs/ /
+COPY --from=code /rootfs-code/ /
+
+# No quotes and no $() in the values: Apptainer evaluates them. HOME: the user below has none in /etc/passwd.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNOUSERSITE=1 \
+    PYTHONSAFEPATH=1 \
+    HF_HUB_OFFLINE=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    HOME=/tmp \
+    PORT=8000 \
+    DISTILGPT2_MODEL=/opt/model
+
+# A number, for Kubernetes' runAsNonRoot can't look a name up. Group 0 reads everything, so any other number works too.
+USER 10001:0
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["distilgpt2-api", "healthcheck"]
+
+# The configuration file binds to $PORT on every address; it says what else it sets.
+CMD [ \
+    "gunicorn", \
+    "distilgpt2_api.api:app", \
+    "--worker-class", "distilgpt2_api.worker.Worker", \
+    "--workers", "1", \
+    "--config", "/etc/distilgpt2-api/gunicorn.conf.py" \
+]
+
+# Last, for they change with every commit. They make no layer.
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+ARG CREATED=1980-01-01T00:00:00Z
+ARG SOURCE=https://github.com/OWNER/distilgpt2-api
+LABEL org.opencontainers.image.title="distilgpt2-api" \
+    org.opencontainers.image.description="DistilGPT-2, and any GPT-2 checkpoint, as a REST API" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"

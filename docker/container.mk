@@ -1,0 +1,29 @@
+# Targets for the container image; the root Makefile includes this. With no Docker engine running, root may let
+# docker/with-engine.sh start one for as long as a target runs.
+IMAGE ?= distilgpt2-api
+MODEL ?=
+export DISTILGPT2_CONTAINER_CACHE ?= $(CURDIR)/.tools/container
+
+WITH_ENGINE := docker/with-engine.sh
+BUILD_IMAGE := docker/build.sh $(if $(MODEL),--build-arg MODEL=$(MODEL))
+
+.PHONY: image
+image: container-needs ## Build the container image (IMAGE=name, MODEL=a folder here, or a model of the hub)
+	$(WITH_ENGINE) $(BUILD_IMAGE) --tag $(IMAGE) .
+
+.PHONY: image-size
+image-size: container-needs build/distilgpt2-shape/config.json ## Build with a model of DistilGPT-2's shape; size per layer; fails above the budget
+	$(WITH_ENGINE) bash -c 'docker/build.sh --quiet --build-arg MODEL=build/distilgpt2-shape --tag $(IMAGE):distilgpt2-shape . >/dev/null \
+		&& $(CURDIR)/$(BIN)/python docker/image_size.py $(IMAGE):distilgpt2-shape'
+
+.PHONY: test-container
+test-container: container-needs .venv/installed-dev ## The image's promises, on every engine that can be started here
+	$(WITH_ENGINE) $(BIN)/python -m pytest tests/container --timeout=900 --durations=10 $(ARGS)
+
+build/distilgpt2-shape/config.json: | .venv/installed-dev
+	$(BIN)/python benchmarks/make_model.py $(@D)
+
+# On Debian, as root, what is missing is installed; elsewhere it is named.
+.PHONY: container-needs
+container-needs:
+	@docker/install-needs.sh

@@ -1,0 +1,69 @@
+"""Makes the image's model out of the build argument MODEL: a folder of the build context, or a name of the hub.
+
+    PYTHONPATH=src python docker/prepare_model.py --model MODEL --copied FOLDER --precision int8 --target ROOT
+
+`FOLDER` is what the Dockerfile's COPY found under MODEL. The model comes to lie in ROOT/models/NAME, compiled, without
+its checkpoint; ROOT/model is a link to it, so that one path serves and the model keeps its name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelNotFoundError
+from distilgpt2_api.model.compiled_model import compile_model
+from distilgpt2_api.model.store import NAME_PATTERN, ModelStore
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--copied", type=Path, required=True)
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--target", type=Path, required=True)
+    parser.add_argument("--home", type=Path, default=Path("/var/cache/distilgpt2-api"))
+    arguments = parser.parse_args()
+    try:
+        precision = parse_precision(arguments.precision)
+        name, folder = find_model(arguments.model, arguments.copied, arguments.home)
+        Tokenizer.from_folder(folder)  # a model without one is told now, not at the image's first start
+        target = arguments.target / "models" / name
+        compile_model(folder, target, precision)
+    except Distilgpt2ApiError as error:
+        message = str(error).replace(f"{arguments.copied}", arguments.model)
+        sys.exit(f"error: --build-arg MODEL={arguments.model}: {message}")
+    (arguments.target / "model").symlink_to(Path("models") / name)
+    num_bytes = sum(path.stat().st_size for path in target.iterdir())
+    print(f"model {name}, {precision}, {num_bytes / 1e6:.1f} MB")
+
+
+def parse_precision(text: str) -> Precision:
+    try:
+        return Precision(text)
+    except ValueError:
+        sys.exit(f"error: --build-arg PRECISION={text}: it is one of {', '.join(Precision)}")
+
+
+def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
+    """Name and folder. Raises ModelError."""
+    if not model:
+        raise ModelNotFoundError("it is empty; leave the argument out for the demo model")
+    if (copied / "config.json").is_file():
+        return Path(model).name or "model", copied
+    if any(copied.iterdir()):
+        raise ModelNotFoundError("the folder is no model: it has no config.json")
+    if NAME_PATTERN.fullmatch(model) is None:
+        raise ModelNotFoundError("no such folder in the build context (or .dockerignore leaves it out)")
+    # Only here, for the folder's case has no use for the hub's client.
+    from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415
+
+    location = pull_model(ModelStore(home), model, report=print)
+    return location.name, location.folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Removes from an installed environment what the service never loads: nearly half of it, most of that OpenVINO's.
+
+    /opt/venv/bin/python docker/trim.py
+
+Works on the environment whose Python runs it. Afterwards the image's build generates a text with what is left. An entry
+that matches nothing is named, not an error: other processors' wheels have other parts, and versions differ.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+DISTRIBUTIONS = {
+    "openvino-telemetry": "nothing is sent anywhere; OpenVINO does without it",
+    # tokenizers names huggingface-hub as a dependency, but imports it in `from_pretrained` only.
+    "huggingface-hub": "models come with the image; a server never talks to the hub",
+    "hf-xet": "of huggingface-hub",
+    "httpx2": "of huggingface-hub",
+    "httpcore2": "of httpx2",
+    "truststore": "of httpx2",
+    "fsspec": "of huggingface-hub",
+    "filelock": "of huggingface-hub",
+    "tqdm": "of huggingface-hub",
+    "pyyaml": "of huggingface-hub",
+}
+
+FILES = {
+    "openvino/libs/*_intel_gpu_plugin*": "the graph runs on the CPU",
+    "openvino/libs/cache.json": "of the GPU plugin",
+    "openvino/libs/*_intel_npu_*": "the graph runs on the CPU",
+    "openvino/libs/*_auto*_plugin*": "the device is named, never AUTO",
+    "openvino/libs/*_hetero_plugin*": "there is one device",
+    "openvino/libs/*_onnx_frontend*": "the graph is built by hand; only OpenVINO's own format is read (ir_frontend)",
+    "openvino/libs/*_tensorflow*_frontend*": "as above",
+    "openvino/libs/*_pytorch_frontend*": "as above",
+    "openvino/libs/*_paddle_frontend*": "as above",
+    "openvino/libs/*_jax_frontend*": "as above",
+    "openvino/libs/*_gguf_frontend*": "as above",
+    "openvino/libs/libopenvino_c.so*": "the C interface",
+    "openvino/libs/*.pc": "for compilers",
+    "openvino/frontend/[!_]*/": "the front ends' Python halves",
+    "openvino/torch/": "torch.compile",
+    "openvino/tools/": "the model converter; it would also report every import to OpenVINO's statistics",
+    "openvino/include/": "for compilers",
+    "openvino/cmake/": "for compilers",
+    "numpy/f2py/": "for compilers",
+    "numpy/_core/include/": "for compilers",
+    "numpy/**/*.a": "for compilers",
+    "numpy/_core/_simd*": "of NumPy's own tests",
+    "numpy/_core/_*_tests*": "of NumPy's own tests",
+    "**/tests/": "packages' own tests",
+    "**/*.pyi": "for type checkers",
+    "**/*.pxd": "for compilers",
+    "**/*.pyx": "for compilers",
+    "**/*.[ch]": "for compilers",
+    "**/*.hpp": "for compilers",
+}
+
+SCRIPTS = {"benchmark_app", "ovc", "f2py", "numpy-config", "dotenv", "hf", "tiny-agents"}
+"""In bin/: of the parts removed above."""
+
+
+def main() -> None:
+    site_packages = Path(sysconfig.get_path("purelib"))
+    scripts = Path(sysconfig.get_path("scripts"))
+    before = size_of(site_packages)
+
+    installed = {normal(found.metadata["Name"]): found for found in distributions(path=[str(site_packages)])}
+    for name in DISTRIBUTIONS:
+        if name in installed:
+            remove_distribution(installed[name])
+        else:
+            print(f"trim: no distribution {name}", file=sys.stderr)
+    for pattern in FILES:
+        matches = list(site_packages.glob(pattern))
+        for path in matches:
+            remove(path)
+        if not matches:
+            print(f"trim: nothing matches {pattern}", file=sys.stderr)
+    for name in SCRIPTS:
+        (scripts / name).unlink(missing_ok=True)
+    remove_empty_folders(site_packages)
+
+    print(f"trim: {before / 1e6:.1f} MB are now {size_of(site_packages) / 1e6:.1f} MB")
+
+
+def normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def remove_distribution(distribution: Distribution) -> None:
+    for file in distribution.files or []:
+        Path(str(distribution.locate_file(file))).unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_empty_folders(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+if __name__ == "__main__":
+    main()
