@@ -61,7 +61,7 @@ class Runner:
         config = read_model_config(folder)
         weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
         forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
-        sampler = Sampler(vocab_size=config.vocab_size, num_threads=num_threads, eos_token_id=config.eos_token_id)
+        sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
         runner = cls(config, forward_pass, sampler)
         runner._warm_up()
         return runner

@@ -1,0 +1,90 @@
+"""The likeliest tokens of many rows at once, exactly and in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.model.group_maxima import FAN, GroupMaxima
+
+_LOW_BITS = np.int64(0xFFFFFFFF)
+_SIGN_FREE = np.int32(0x7FFFFFFF)
+_LOWEST = np.finfo(np.float32).min
+_LAST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The largest logits of R rows, best first; among equals the lower token id is first."""
+
+    logits: NDArray[np.float32]
+    """(R, M), -inf after the row's last candidate."""
+    token_ids: NDArray[np.int64]
+    """(R, M)"""
+    counts: NDArray[np.intp]
+    """(R,): candidates of each row. No column outside them has a logit above the last one's."""
+    is_complete: NDArray[np.bool_]
+    """(R,): nothing outside them can be drawn: every other logit is -inf."""
+
+
+def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
+    """At least the `count` largest logits of every row (all above -inf where there are fewer).
+
+    Exact: `count` blocks have maxima of at least the threshold, so `count` columns do, and no column outside the groups
+    that reach the threshold can.
+    """
+    num_rows, num_blocks = maxima.of_blocks.shape
+    if count >= num_blocks:
+        values = maxima.logits
+        token_ids = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+        return _sort_all(values, token_ids, is_complete=True)
+    threshold = np.partition(maxima.of_blocks, num_blocks - count, axis=1)[:, num_blocks - count]  # (R,)
+    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf: slots that pad a group would reach it
+    rows, blocks = np.divmod(np.flatnonzero(maxima.of_blocks >= threshold[:, None]), num_blocks)  # (N,)
+    groups = blocks[:, None] + np.arange(0, FAN * num_blocks, num_blocks)  # (N, FAN)
+    flat = groups + (rows * (FAN * num_blocks))[:, None]
+    reaching = np.flatnonzero(maxima.of_groups.reshape(-1).take(flat) >= threshold[rows][:, None])
+    rows, groups_reaching = rows[reaching // FAN], groups.reshape(-1)[reaching]
+    values, token_ids = maxima.gather_groups(rows, groups_reaching)
+    hits = np.flatnonzero(values >= threshold[rows][:, None])
+    rows = rows[hits // FAN]
+    counts = np.bincount(rows, minlength=num_rows)
+    places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    keys = np.full((num_rows, counts.max()), _LAST)
+    keys[rows, places] = _pack_keys(values.reshape(-1)[hits], token_ids.reshape(-1)[hits])
+    keys.sort(axis=1)
+    return _unpack(keys, counts, counts < count)
+
+
+def sort_row(logits: NDArray[np.float32], count: int) -> Candidates:
+    """The same for one row (V,) and a `count` of any size: slow, for what the quick way can't decide."""
+    vocab_size = len(logits)
+    if count >= vocab_size:
+        token_ids = np.arange(vocab_size)
+    else:
+        token_ids = np.flatnonzero(logits >= np.partition(logits, vocab_size - count)[vocab_size - count])
+    return _sort_all(logits[None, token_ids], token_ids[None], is_complete=len(token_ids) == vocab_size)
+
+
+def _sort_all(values: NDArray[np.float32], token_ids: NDArray[np.int64], *, is_complete: bool) -> Candidates:
+    num_rows, count = values.shape
+    keys = _pack_keys(values, token_ids)
+    keys.sort(axis=1)
+    return _unpack(keys, np.full(num_rows, count), np.full(num_rows, is_complete))
+
+
+def _pack_keys(values: NDArray[np.float32], token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integers whose ascending order is descending value, then ascending token id: one vectorised sort does both."""
+    # + 0.0 makes -0.0 into 0.0: they are equal as numbers, and would not be as bits.
+    bits = (values + np.float32(0.0)).view(np.int32)
+    ordered = bits ^ ((bits >> 31) & _SIGN_FREE)  # as integers in the order of the floats
+    return ((~ordered).astype(np.int64) << 32) | token_ids
+
+
+def _unpack(keys: NDArray[np.int64], counts: NDArray[np.intp], is_complete: NDArray[np.bool_]) -> Candidates:
+    ordered = ~(keys >> 32).astype(np.int32)
+    logits = (ordered ^ ((ordered >> 31) & _SIGN_FREE)).view(np.float32)
+    logits[keys == _LAST] = -np.inf
+    return Candidates(logits=logits, token_ids=keys & _LOW_BITS, counts=counts, is_complete=is_complete)

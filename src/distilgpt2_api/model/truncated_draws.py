@@ -1,0 +1,75 @@
+"""Draws after top-k, top-p and min-p."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.model.candidates import Candidates, find_candidates, sort_row
+from distilgpt2_api.model.draw_table import DrawTable
+from distilgpt2_api.model.exponential_sums import ExponentialSums
+from distilgpt2_api.model.group_maxima import GroupMaxima
+from distilgpt2_api.model.inverse_cdf import find_places
+
+NUM_CANDIDATES = 64
+"""What is tried first: most rows with top-p and min-p need no more. A greater top-k asks for more"""
+MAX_CANDIDATES = 256
+"""but not for more than this: a row whose top-k is greater pays for itself."""
+NUM_MORE_CANDIDATES = 2048
+"""What is tried row by row where that was too little, before the whole vocabulary."""
+
+
+def draw_truncated(maxima: GroupMaxima, table: DrawTable, sums: ExponentialSums) -> NDArray[np.int64]:
+    """Token ids (R,), exactly as if each row had been sorted whole."""
+    if not len(maxima.logits):
+        return np.zeros(0, dtype=np.int64)
+    totals = _sum_masses(maxima, table, sums)
+    served = table.top_ks[table.top_ks <= MAX_CANDIDATES]
+    candidates = find_candidates(maxima, max(NUM_CANDIDATES, int(served.max(initial=0))))
+    token_ids, is_decided = draw_from_candidates(candidates, table, totals)
+    vocab_size = maxima.logits.shape[1]
+    for index in np.flatnonzero(~is_decided):
+        row = np.array([index])
+        for count in (table.top_ks[index] if table.has_top_k[index] else NUM_MORE_CANDIDATES, vocab_size):
+            candidates = sort_row(maxima.logits[index], count)
+            token_ids[row], is_enough = draw_from_candidates(candidates, table.take_rows(row), totals[row])
+            if is_enough.all():
+                break
+    return token_ids
+
+
+def draw_from_candidates(
+    candidates: Candidates, table: DrawTable, totals: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Token ids (R,), and whether the candidates were enough to tell (R,); where not, the id is meaningless.
+
+    `totals` (R,): sum over the whole row of exp((logit - largest logit) / temperature), read for top-p without top-k.
+
+    By inverse CDF over the tokens in descending order. Top-p keeps a token if the mass before it is below p of what
+    top-k left; min-p keeps one with at least that fraction of the first one's mass. Either keeps the first.
+    """
+    rows, places = np.arange(len(totals)), np.arange(candidates.logits.shape[1])
+    logits = candidates.logits.astype(np.float64)
+    masses = np.exp((logits - logits[:, :1]) * table.inverse_temperatures[:, None])  # (R, M), descending from 1
+    masses[places >= table.top_ks[:, None]] = 0.0
+    cumulated = np.cumsum(masses, axis=1)
+    goals = table.top_ps * np.where(table.has_top_k, cumulated[:, -1], totals)
+    num_kept = np.minimum(table.top_ks, candidates.counts)
+    np.minimum(num_kept, 1 + np.count_nonzero(cumulated[:, :-1] < goals[:, None], axis=1), out=num_kept)
+    np.minimum(num_kept, np.count_nonzero(masses >= table.min_ps[:, None], axis=1), out=num_kept)
+    is_cut = (num_kept < candidates.counts) | (cumulated[:, -1] >= goals)  # not kept whole for want of more
+    is_decided = candidates.is_complete | (table.top_ks <= candidates.counts)
+    is_decided |= is_cut & ~(table.has_top_k & table.has_top_p)  # whose goal needs all of the top k
+    hits, _ = find_places(cumulated, cumulated[rows, num_kept - 1], table.uniforms)
+    return candidates.token_ids[rows, hits], is_decided
+
+
+def _sum_masses(maxima: GroupMaxima, table: DrawTable, sums: ExponentialSums) -> NDArray[np.float64]:
+    """Sums (R,) over whole rows, where top-p measures against them; 1 elsewhere."""
+    totals = np.ones(len(maxima.logits))
+    rows = np.flatnonzero(table.has_top_p & ~table.has_top_k)
+    if len(rows):
+        taken = maxima.take_rows(rows)
+        part_masses = sums.compute(taken.logits, taken.of_rows, table.inverse_temperatures[rows])
+        totals[rows] = part_masses.sum(axis=1, dtype=np.float64)
+    return totals
