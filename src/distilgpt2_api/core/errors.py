@@ -10,6 +10,7 @@ Distilgpt2ApiError
 │   ├── NotReadyError              the model is still loading
 │   └── EngineFailedError          the engine thread stopped
 ├── GenerationError                one request failed while it ran
+├── DeadlineExceededError          one request took longer than it may
 ├── ModelError                     a model folder that can't be served
 │   ├── ModelNotFoundError
 │   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
@@ -69,6 +70,10 @@ class EngineFailedError(UnavailableError):
 
 class GenerationError(Distilgpt2ApiError):
     """One request failed while it ran; others go on."""
+
+
+class DeadlineExceededError(Distilgpt2ApiError):
+    """One request was not done within the time it had, queue included."""
 
 
 class ModelError(Distilgpt2ApiError):

@@ -33,6 +33,8 @@ class Tokenizer:
                 raise ModelFormatError(f"tokenizer: a character of token {text!r} stands for no byte") from error
         self.token_bytes = tuple(table)
         """By token id: the bytes that it stands for; a special token's text in UTF-8; b"" where there is no token."""
+        self.max_token_bytes = max(map(len, self.token_bytes))
+        """Length of the longest token: a text of more bytes than n times this has more than n tokens."""
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
 

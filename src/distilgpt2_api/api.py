@@ -1,0 +1,89 @@
+"""`app`, for Gunicorn and Uvicorn: `distilgpt2_api.api:app`. Importing this module reads the settings and builds it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.logs import configure_logging
+from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.lifespan import exit_on_failure
+from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.settings import LogFormat, Settings
+
+EXIT_SETTINGS = 4
+"""Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The application that the settings ask for. Raises ModelNotFoundError; the model itself loads later."""
+    location = settings.locate_model()
+    engine_config = settings.engine_config()
+    log = structlog.stdlib.get_logger("distilgpt2_api")
+    registry = CollectorRegistry()
+    engine_metrics = EngineMetrics(registry)
+    engine = AsyncEngine(
+        lambda: load_engine(
+            location.folder,
+            engine_config,
+            cache_folder=settings.cache_home,
+            observer=engine_metrics,
+            report=log.info,
+        ),
+        admission=Admission(
+            max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
+        ),
+        # After a failure no thread and no stream can be trusted to end: leave without asking them.
+        on_failure=exit_on_failure(os._exit),
+    )
+    log.info("serving", model=location.name, origin=location.origin.value, precision=engine_config.precision.value)
+    return create_app(
+        engine=engine,
+        model=ServedModel(
+            name=location.name,
+            precision=engine_config.precision.value,
+            created=int(time.time()),
+            kernels=f"openvino {version('openvino')}",
+        ),
+        limits=RequestLimits(
+            max_body_bytes=settings.max_body_bytes,
+            max_prompts=settings.max_waiting_requests,
+            max_n=settings.max_n,
+            max_logprobs=settings.max_logprobs,
+            max_stop_sequences=settings.max_stop_sequences,
+            timeout_s=settings.timeout_s,
+        ),
+        registry=registry,
+        engine_metrics=engine_metrics,
+        access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
+        drain_s=settings.drain_s,
+        root_path=settings.root_path,
+    )
+
+
+def _build_or_exit() -> FastAPI:
+    try:
+        settings = Settings()
+        configure_logging(level=settings.log_level.value, is_json=_is_json(settings.log_format))
+        return build_app(settings)
+    except Distilgpt2ApiError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_SETTINGS)
+
+
+def _is_json(log_format: LogFormat) -> bool:
+    return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
+
+
+app = _build_or_exit()

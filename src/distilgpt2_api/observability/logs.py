@@ -1,0 +1,70 @@
+"""Log lines on stderr, one shape for all: ours, Uvicorn's, Gunicorn's."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+FOREIGN_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
+"""Have handlers and formats of their own, set before an application is imported."""
+
+ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
+"""Silenced: they would log a second line a request, with the prompt in its path."""
+
+
+def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
+    """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_formatter(is_json=is_json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in FOREIGN_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    for name in ACCESS_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = False
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _formatter(*, is_json: bool) -> logging.Formatter:
+    last: list[Processor]
+    if is_json:
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+
+
+def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Uvicorn says everything twice: the second time with terminal colours."""
+    event.pop("color_message", None)
+    return event

@@ -1,0 +1,112 @@
+"""The application: parts in, FastAPI out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, openai_response
+from distilgpt2_api.server.lifespan import build_lifespan
+from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
+from distilgpt2_api.server.openapi import build_openapi
+from distilgpt2_api.server.routes import completions, docs, models, operation, probes, tokens, workshop
+from distilgpt2_api.server.schemas.validation import error_of
+from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
+
+DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions.
+
+Every error is an `ErrorResponse`. Every answer has an `x-request-id`: the request's own, if it sent one."""
+
+
+def create_app(
+    *,
+    engine: AsyncEngine,
+    model: ServedModel,
+    limits: RequestLimits,
+    registry: CollectorRegistry,
+    engine_metrics: EngineMetrics,
+    access_log: AccessLog,
+    drain_s: float,
+    root_path: str = "",
+    draw_seed: Callable[[], int] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
+    """An application that starts `engine` with its lifespan, and stops it."""
+    app = Application(
+        title="distilgpt2-api",
+        version=version("distilgpt2-api"),
+        description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        lifespan=build_lifespan(engine, drain_s=drain_s),
+        root_path=root_path,
+        openapi_url=None,  # We serve document and pages ourselves, with our own assets.
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False},
+    )
+    app.state.service = Service(
+        version=app.version,
+        engine=engine,
+        model=model,
+        limits=limits,
+        registry=registry,
+        engine_metrics=engine_metrics,
+        draw_seed=draw_seed or _draw_seed,
+        clock=clock,
+    )
+    for routes in (completions, models, tokens, probes, operation, docs, workshop):
+        routes.add_routes(app.router)
+    _add_heads(app.router)
+    app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), access_log=access_log)
+    return app
+
+
+class Application(FastAPI):
+    """FastAPI with our own OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = build_openapi(self)
+        return self.openapi_schema
+
+
+def _draw_seed() -> int:
+    return random.getrandbits(63)
+
+
+def _add_heads(router: APIRouter) -> None:
+    """HEAD wherever there is GET, outside the document; but not where a GET computes."""
+    for route in list(router.routes):
+        if (
+            isinstance(route, APIRoute)
+            and "GET" in (route.methods or ())
+            and not isinstance(route, workshop.PromptRoute)
+        ):
+            router.add_api_route(
+                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False, name=f"{route.name}_head"
+            )
+
+
+async def _answer_validation_error(_request: Request, error: Exception) -> Response:
+    """What FastAPI finds wrong in a query or a path, in the shape of all other errors."""
+    assert isinstance(error, RequestValidationError)
+    details = dict(error.errors()[0])
+    details["loc"] = details["loc"][1:]  # Without `query` or `path`.
+    return openai_response(describe_error(error_of(details)))

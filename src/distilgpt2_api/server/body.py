@@ -1,0 +1,82 @@
+"""A request's body: read within bounds, JSON in the strict sense, an object without doubt about its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
+
+BODY_TIMEOUT_S = 30.0
+
+
+async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, object]:
+    """The body as a dictionary. InvalidRequestError says what is wrong with it; ClientDisconnect: it never came."""
+    _check_media_type(request)
+    return parse_json_object(await _read_body(request, max_bytes))
+
+
+def parse_json_object(body: bytes) -> dict[str, object]:
+    """Strict JSON (RFC 8259): no NaN, no lone surrogates, no byte order mark, no duplicate keys."""
+    try:
+        value = orjson.loads(body)
+        # orjson is strict but keeps the last of two equal keys; only the standard library shows both.
+        json.loads(body, object_pairs_hook=_check_keys)
+    except (orjson.JSONDecodeError, RecursionError, ValueError) as error:
+        raise InvalidRequestError(f"the body is not valid JSON: {_reason(error)}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return value
+
+
+def _check_media_type(request: Request) -> None:
+    declared = request.headers.get("content-type", "application/json")
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise MediaTypeError(f"the body must be application/json, not {media_type[:100] or 'nothing'}")
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise MediaTypeError(f"compressed bodies are not supported (content-encoding: {encoding[:100]})")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    pieces: list[bytes] = []
+    num_bytes = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                piece = message.get("body", b"")
+                num_bytes += len(piece)
+                if num_bytes > max_bytes:
+                    raise _too_large(max_bytes)
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+    except TimeoutError:
+        raise BodyTimeoutError(f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds") from None
+
+
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes")
+
+
+def _check_keys(pairs: list[tuple[str, object]]) -> None:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise InvalidRequestError(f"the body has the key {key[:100]!r} twice", param=key[:100])
+        keys.add(key)
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -1,0 +1,172 @@
+"""The one table that says what HTTP calls an error, and the shape in which OpenAI's clients read it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from distilgpt2_api.core.errors import (
+    ContextLengthError,
+    DeadlineExceededError,
+    Distilgpt2ApiError,
+    DrainingError,
+    EngineFailedError,
+    GenerationError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    UnavailableError,
+    UnsupportedParameterError,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRY_AFTER_S = 120.0
+
+
+class UnknownModelError(InvalidRequestError):
+    """The request names a model that is not served here."""
+
+
+class UnknownParameterError(InvalidRequestError):
+    """A parameter that no protocol of ours has."""
+
+
+class MediaTypeError(InvalidRequestError):
+    """The body is declared as something else than JSON."""
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """The body is longer than the setting allows."""
+
+
+class BodyTimeoutError(InvalidRequestError):
+    """The body did not arrive in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    status: HTTPStatus
+    type: str
+    code: str | None
+    will_pass: bool | None = None
+    """Whether the same request may work later; None: the status says it."""
+
+
+INVALID = "invalid_request_error"
+UNAVAILABLE = "service_unavailable_error"
+
+KINDS: dict[type[Distilgpt2ApiError], Kind] = {
+    InvalidRequestError: Kind(HTTPStatus.BAD_REQUEST, INVALID, None),
+    ContextLengthError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "context_length_exceeded"),
+    UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
+    UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
+    UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
+    MediaTypeError: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
+    BodyTooLargeError: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID, "body_too_large"),
+    # 408 would make clients send the same slow body again.
+    BodyTimeoutError: Kind(HTTPStatus.REQUEST_TIMEOUT, INVALID, "body_timeout", will_pass=False),
+    OverloadedError: Kind(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "overloaded", will_pass=True),
+    DrainingError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", will_pass=True),
+    NotReadyError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", will_pass=True),
+    EngineFailedError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", will_pass=True),
+    UnavailableError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "unavailable", will_pass=True),
+    GenerationError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "generation_failed", will_pass=False),
+    # The deadline would pass again: retries of a busy service's clients would only feed the queue.
+    DeadlineExceededError: Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "deadline_exceeded", will_pass=False),
+    Distilgpt2ApiError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", None, will_pass=False),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAnswer:
+    """An error as HTTP has it, before any protocol gives it its shape."""
+
+    status: int
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def openai_body(self) -> bytes:
+        """`Error` of OpenAI's specification: all four keys, `param` and `code` string or null."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+INTERNAL = ErrorAnswer(
+    status=HTTPStatus.INTERNAL_SERVER_ERROR,
+    message="the service made a mistake; its log has the details",
+    type="server_error",
+    code="internal_error",
+    headers={"x-should-retry": "false"},
+)
+
+
+def describe_error(error: Exception) -> ErrorAnswer:
+    """What to answer. An error that nobody raised on purpose is INTERNAL, and tells nothing of itself."""
+    if not isinstance(error, Distilgpt2ApiError):
+        return INTERNAL
+    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    headers: dict[str, str] = {}
+    if kind.will_pass is not None:
+        headers["x-should-retry"] = "true" if kind.will_pass else "false"
+    if isinstance(error, UnavailableError):
+        wait_s = min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
+        headers["retry-after"] = str(math.ceil(wait_s))
+        headers["retry-after-ms"] = str(math.ceil(wait_s * 1000))
+    if isinstance(error, BodyTooLargeError | BodyTimeoutError):
+        headers["connection"] = "close"  # What is left of the body is not worth reading.
+    return ErrorAnswer(
+        status=kind.status,
+        message=str(error),
+        type=kind.type,
+        param=error.param if isinstance(error, InvalidRequestError) else None,
+        code=kind.code,
+        headers=headers,
+    )
+
+
+def openai_response(answer: ErrorAnswer) -> Response:
+    return Response(
+        answer.openai_body, status_code=answer.status, headers=answer.headers, media_type="application/json"
+    )
+
+
+async def answer_own_error(_request: Request, error: Exception) -> Response:
+    """Handler of Distilgpt2ApiError."""
+    return openai_response(describe_error(error))
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """Handler of what the router itself raises: no such path (404), no such method there (405)."""
+    assert isinstance(error, HTTPException)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    path, method = request.scope["path"], request.method
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = ", ".join(_allowed_methods(request))
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = f"no such URL: {method} {path}"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{method} is not allowed here; allowed: {headers.get('allow', 'nothing')}"
+    else:
+        message = str(error.detail)
+    return openai_response(
+        ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers, code=None)
+    )
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of all routes with this path: the router names those of the first only."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods})

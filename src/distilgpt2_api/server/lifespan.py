@@ -1,0 +1,52 @@
+"""From the bound port to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from distilgpt2_api.core.errors import ModelError
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.server.drain import DrainOnSignal
+
+logger = logging.getLogger(__name__)
+
+EXIT_MODEL = 3
+"""Gunicorn takes 3 from a worker for `can't ever boot` and stops, instead of starting the next one in vain."""
+EXIT_ENGINE = 70
+"""EX_SOFTWARE of sysexits: a supervisor restarts us."""
+LAST_WORDS_S = 0.5
+"""Time for the answers of the requests that a failing engine took along."""
+
+
+def build_lifespan(engine: AsyncEngine, *, drain_s: float) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The model loads while the port is bound already: readiness and 503 say so meanwhile."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+        await engine.start()
+        try:
+            with DrainOnSignal(engine, drain_s=drain_s):
+                yield
+        finally:
+            await engine.stop()
+
+    return lifespan
+
+
+def exit_on_failure(exit_process: Callable[[int], object]) -> Callable[[Exception], None]:
+    """AsyncEngine's `on_failure`: one clear line, then the process ends for its supervisor to start anew."""
+
+    def fail(error: Exception) -> None:
+        is_model = isinstance(error, ModelError)
+        if is_model:
+            logger.error("can't serve this model: %s", error)
+        else:
+            logger.error("the engine has failed (%s); the process ends", type(error).__name__)
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, exit_process, EXIT_MODEL if is_model else EXIT_ENGINE)
+
+    return fail

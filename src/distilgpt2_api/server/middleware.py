@@ -1,0 +1,108 @@
+"""The outermost layer: request ids, one log line and one count a request, and the last answer to a mistake of ours."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.server.errors import INTERNAL, openai_response
+from distilgpt2_api.server.record import RequestRecord
+
+SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+CLIENT_CLOSED = 499
+"""nginx's status for a client that hung up before it had one; in logs and metrics only."""
+UNMATCHED = "unmatched"
+"""Route label of paths that no route has."""
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/ping", "/metrics"})
+"""Asked every few seconds by machines: logged at debug level."""
+
+
+class AccessLog(Protocol):
+    """As much of a structlog logger as is needed."""
+
+    def info(self, event: str, **fields: object) -> object: ...
+
+    def debug(self, event: str, **fields: object) -> object: ...
+
+    def exception(self, event: str, **fields: object) -> object: ...
+
+
+class RequestMiddleware:
+    """Plain ASGI, so that streams and disconnects pass through untouched."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: HttpMetrics,
+        access_log: AccessLog,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(request_id=_request_id(scope))
+        scope.setdefault("state", {})["record"] = record
+        header = (b"x-request-id", record.request_id.encode())
+        started_s = self._clock()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            record.is_disconnect = True
+        except Exception:
+            self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
+            if status is not None:
+                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+            await openai_response(INTERNAL)(scope, receive, send_with_id)
+        finally:
+            self._tell(scope, record, status or CLIENT_CLOSED, self._clock() - started_s)
+
+    def _tell(self, scope: Scope, record: RequestRecord, status: int, duration_s: float) -> None:
+        route, method = _route(scope), scope["method"]
+        self._metrics.observe(
+            method=method, route=route, status=status, duration_s=duration_s, is_disconnect=record.is_disconnect
+        )
+        log = self._access_log.debug if route in QUIET_ROUTES else self._access_log.info
+        log(
+            "request",
+            request_id=record.request_id,
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=round(duration_s * 1000, 1),
+            **record.log_fields(),
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's, if it sent a sane one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and SANE_REQUEST_ID.fullmatch(value):
+            return bytes(value).decode()
+    return uuid.uuid4().hex
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", UNMATCHED))

@@ -1,0 +1,97 @@
+"""Prompts in every form that clients send them, to token ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+OFFLOADED_CHARACTERS = 8192
+"""Longer texts are tokenized on a thread: 8 KiB are about a millisecond, which the other streams don't notice."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    text: str | None
+    """As it was sent; None where token ids were."""
+    token_ids: tuple[int, ...]
+
+
+async def encode_prompts(
+    prompt: object, *, tokenizer: Tokenizer, config: ModelConfig, max_prompts: int
+) -> list[EncodedPrompt]:
+    """One for each prompt. Raises InvalidRequestError(param="prompt")."""
+    match prompt:
+        case None:
+            return [EncodedPrompt(None, (_end_of_text(tokenizer, config),))]
+        case str():
+            return await encode_texts([prompt], tokenizer=tokenizer, config=config)
+        case []:
+            raise _invalid("prompt is empty")
+        case list() if all(isinstance(item, str) for item in prompt):
+            _check_count(prompt, max_prompts)
+            return await encode_texts(prompt, tokenizer=tokenizer, config=config)
+        case list() if _are_token_ids(prompt):
+            return [_encoded(prompt, config)]
+        case list() if all(isinstance(item, list) and _are_token_ids(item) for item in prompt):
+            _check_count(prompt, max_prompts)
+            return [_encoded(item, config) for item in prompt]
+    raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of such lists")
+
+
+async def encode_texts(texts: Sequence[str], *, tokenizer: Tokenizer, config: ModelConfig) -> list[EncodedPrompt]:
+    """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit."""
+    # No token stands for more bytes than the longest, so a longer text has more tokens than the model has positions.
+    max_characters = config.num_positions * tokenizer.max_token_bytes
+    for text in texts:
+        if not text:
+            raise _invalid("prompt is empty: it needs at least one character")
+        if len(text) > max_characters:
+            raise ContextLengthError(
+                f"this model's maximum context length is {config.num_positions} tokens, but a prompt has"
+                f" {len(text)} characters, which are more",
+                param="prompt",
+            )
+    encoded = await tokenize(texts, tokenizer)
+    return [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
+
+
+async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Token ids of texts, without holding up the event loop."""
+    if sum(map(len, texts)) > OFFLOADED_CHARACTERS:
+        return await asyncio.to_thread(tokenizer.encode_batch, texts)
+    return [tokenizer.encode(text) for text in texts]
+
+
+def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
+    token_id = config.eos_token_id if config.eos_token_id is not None else tokenizer.token_id("<|endoftext|>")
+    if token_id is None:
+        raise _invalid("prompt is required: this model has no end of text to begin with")
+    return token_id
+
+
+def _are_token_ids(items: Sequence[object]) -> bool:
+    return all(type(item) is int for item in items)  # A bool is an int, but no token id.
+
+
+def _encoded(token_ids: Sequence[int], config: ModelConfig) -> EncodedPrompt:
+    if not token_ids:
+        raise _invalid("prompt is empty: it needs at least one token")
+    largest, smallest = max(token_ids), min(token_ids)
+    if smallest < 0 or largest >= config.vocab_size:
+        outside = smallest if smallest < 0 else largest
+        raise _invalid(f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}")
+    return EncodedPrompt(None, tuple(token_ids))
+
+
+def _check_count(prompts: Sequence[object], max_prompts: int) -> None:
+    if len(prompts) > max_prompts:
+        raise _invalid(f"prompt has {len(prompts)} prompts; at most {max_prompts} fit one request")
+
+
+def _invalid(message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param="prompt")

@@ -1,0 +1,122 @@
+"""Answers that take the engine's time: whole, or as a stream of events. Both end the work when the client hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from distilgpt2_api.server.client import ClientWatch
+from distilgpt2_api.server.errors import ErrorAnswer, describe_error
+from distilgpt2_api.server.record import record_of
+
+logger = logging.getLogger(__name__)
+
+PING = b": ping\n\n"
+PING_INTERVAL_S = 15.0
+"""Below the idle limits of the usual proxies (nginx: 60 s; Azure's balancer: 230 s)."""
+
+JSON_HEADERS = [(b"content-type", b"application/json")]
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class WhenDone(Response):
+    """One JSON body, made by `make_body`, which `abort` ends early. An error in it becomes a status."""
+
+    media_type = "application/json"
+
+    def __init__(self, make_body: Callable[[], Awaitable[bytes]], *, abort: Callable[[], None]) -> None:
+        super().__init__()
+        self._make_body = make_body
+        self._abort = abort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ClientWatch(receive, on_gone=self._abort) as client:
+            try:
+                body = await self._make_body()
+            finally:
+                record_of(scope).is_disconnect = client.is_gone
+        if client.is_gone:
+            return
+        headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class EventStream(Response):
+    """Server-sent events: each piece of `events` is one or more whole events, written at once.
+
+    Up to the first piece an error becomes a status; after it `error_event` says it in the stream, which then ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: Callable[[], AsyncGenerator[bytes]],
+        *,
+        abort: Callable[[], None],
+        error_event: Callable[[ErrorAnswer], bytes],
+        ping_interval_s: float = PING_INTERVAL_S,
+    ) -> None:
+        super().__init__()
+        self._events = events
+        self._abort = abort
+        self._error_event = error_event
+        self._ping_interval_s = ping_interval_s
+        self._is_quiet = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        events = self._events()
+        pings: asyncio.Task[None] | None = None
+        # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
+        async with aclosing(events):
+            with ClientWatch(receive, on_gone=self._abort) as client:
+                try:
+                    first = await anext(events, b"")
+                    if client.is_gone:
+                        return
+                    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+                    pings = asyncio.create_task(self._ping(send))
+                    await self._write_all(first, events, send)
+                except Exception as error:
+                    if pings is None:
+                        raise
+                    answer = describe_error(error)
+                    record.error_code = answer.code
+                    if answer.status == 500:
+                        logger.exception("a stream failed", extra={"request_id": record.request_id})
+                    await _write(send, self._error_event(answer))
+                finally:
+                    record.is_disconnect = client.is_gone
+                    if pings is not None:
+                        pings.cancel()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write_all(self, first: bytes, events: AsyncGenerator[bytes], send: Send) -> None:
+        if first:
+            await _write(send, first)
+        async for piece in events:
+            self._is_quiet = False
+            await _write(send, piece)
+
+    async def _ping(self, send: Send) -> None:
+        """Write a comment after each interval in which nothing else was written."""
+        while True:
+            self._is_quiet = True
+            await asyncio.sleep(self._ping_interval_s)
+            if self._is_quiet:
+                await _write(send, PING)
+
+
+async def _write(send: Send, piece: bytes) -> None:
+    await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -1,0 +1,47 @@
+"""`GET /v1/models`: the one model, by its names."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from distilgpt2_api.core.errors import NotReadyError, UnavailableError
+from distilgpt2_api.server.schemas.answers import ServedModelCard, ServedModelList
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.service import Service, ServiceDep
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/v1/models", list_models, methods=["GET"], tags=["OpenAI"], summary="List models")
+    router.add_api_route(
+        "/v1/models/{model:path}",
+        read_model,
+        methods=["GET"],
+        tags=["OpenAI"],
+        summary="Describe a model",
+        responses=error_responses(404),
+    )
+
+
+async def list_models(service: ServiceDep) -> ServedModelList:
+    """The served model. It is listed while it loads, too."""
+    return ServedModelList(data=[_card(service, service.model.name)])
+
+
+async def read_model(service: ServiceDep, model: str) -> ServedModelCard:
+    """The served model, by its name or alias."""
+    service.model.check_name(model)
+    return _card(service, model)
+
+
+def _card(service: Service, name: str) -> ServedModelCard:
+    try:
+        max_model_len = service.engine.model_config.num_positions
+    except (NotReadyError, UnavailableError):
+        max_model_len = None
+    return ServedModelCard(
+        id=name,
+        created=service.model.created,
+        owned_by="distilgpt2-api",
+        root=service.model.name,
+        max_model_len=max_model_len,
+    )

@@ -1,0 +1,68 @@
+"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server import prompts
+from distilgpt2_api.server.body import read_json_object
+from distilgpt2_api.server.schemas.answers import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.service import ServiceDep
+
+
+def add_routes(router: APIRouter) -> None:
+    for path, endpoint, schema in (
+        ("/tokenize", tokenize, "TokenizeRequest"),
+        ("/detokenize", detokenize, "DetokenizeRequest"),
+    ):
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            tags=["vLLM"],
+            responses=error_responses(400, 404, 408, 413, 415, 503),
+            openapi_extra=_body_of(schema),
+        )
+
+
+async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
+    """Text to token ids. Special tokens written in the text become their ids."""
+    body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
+    request = validate_body(TokenizeRequest, body)
+    service.model.check_name(request.model)
+    tokenizer = service.engine.tokenizer
+    [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
+    token_texts = [tokenizer.token_text(token_id) for token_id in token_ids] if request.return_token_strs else None
+    return TokenizeResponse(
+        count=len(token_ids),
+        max_model_len=service.engine.model_config.num_positions,
+        tokens=token_ids,
+        token_strs=token_texts,
+    )
+
+
+async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
+    """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
+    body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
+    request = validate_body(DetokenizeRequest, body)
+    service.model.check_name(request.model)
+    tokenizer = service.engine.tokenizer
+    if request.tokens and (min(request.tokens) < 0 or max(request.tokens) >= tokenizer.vocab_size):
+        raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
+    return DetokenizeResponse(prompt=tokenizer.decode(request.tokens))
+
+
+def _body_of(schema: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,147 @@
+"""The workshop's endpoints: a health check at the root, and a prompt for a path."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import aclosing
+from typing import Annotated
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from fastapi import APIRouter, Path, Query
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.prompts import encode_texts
+from distilgpt2_api.server.record import record_of
+from distilgpt2_api.server.responses import WhenDone
+from distilgpt2_api.server.schemas.answers import GeneratedSequences, Health
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.service import ServiceDep
+
+RESERVED_TREES = ("v1", "docs", "redoc", ".well-known")
+"""First parts of paths that are never prompts, whatever follows."""
+
+RESERVED_NAMES = frozenset(
+    {"favicon.ico", "robots.txt", "sitemap.xml", "apple-touch-icon.png", "apple-touch-icon-precomposed.png"}
+)
+"""What browsers and crawlers ask for unasked."""
+
+
+class GenerateQuery(BaseModel):
+    """Unknown names are refused: a typing error should not silently give the default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_new_tokens: int = Field(50, ge=1, le=2**31, description="Tokens after the prompt, at most.")
+    num_return_sequences: int = Field(1, ge=1, le=128)
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
+    top_k: int = Field(50, ge=0, le=2**31, description="0 is off.")
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description="The same seed draws the same texts.")
+
+
+class PromptRoute(APIRoute):
+    """Matches every path that no other route has and that is not reserved; the prompt is the path as it was sent."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or scope["path"] in {"", "/"} or self._is_reserved(scope):
+            return Match.NONE, {}
+        child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": _prompt_of(scope)}}
+        return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
+
+    def _is_reserved(self, scope: Scope) -> bool:
+        path = _without_root(scope["path"], scope.get("root_path", ""))
+        first = path.removeprefix("/").partition("/")[0]
+        if first in RESERVED_TREES or path[1:] in RESERVED_NAMES:
+            return True
+        others = (route for route in scope["app"].routes if route is not self)
+        return any(route.matches(scope)[0] is not Match.NONE for route in others)
+
+
+def add_routes(router: APIRouter) -> None:
+    """To be called last: whatever is left is a prompt."""
+    router.add_api_route("/", read_health, methods=["GET"], tags=["Workshop"], summary="Health")
+    router.add_api_route(
+        "/{prompt}",
+        generate_text,
+        methods=["GET"],
+        tags=["Workshop"],
+        summary="Continue a prompt",
+        response_model=GeneratedSequences,
+        responses=error_responses(400, 404, 429, 500, 503, 504),
+        route_class_override=PromptRoute,
+    )
+
+
+async def read_health(service: ServiceDep) -> Health:
+    """Says that the process answers; `/readyz` says whether the model is loaded."""
+    return Health(health="ok", version=service.version, model=service.model.name)
+
+
+async def generate_text(
+    http: Request,
+    service: ServiceDep,
+    prompt: Annotated[str, Path(description="The text to continue, percent-encoded UTF-8. It may have slashes.")],
+    query: Annotated[GenerateQuery, Query()],
+) -> Response:
+    """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
+    if query.num_return_sequences > service.limits.max_n:
+        raise InvalidRequestError(
+            f"num_return_sequences: at most {service.limits.max_n} here", param="num_return_sequences"
+        )
+    engine = service.engine
+    record = record_of(http.scope)
+    encoded = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
+    record.num_prompt_tokens = len(encoded[0].token_ids)
+    request = GenerationRequest(
+        request_id=f"prompt-{uuid.uuid4().hex}",
+        prompt_token_ids=encoded[0].token_ids,
+        params=SamplingParams(
+            max_tokens=query.max_new_tokens,
+            temperature=query.temperature,
+            top_k=query.top_k if query.top_k < engine.model_config.vocab_size else 0,
+            top_p=query.top_p,
+            seed=service.draw_seed() if query.seed is None else query.seed,
+        ),
+        num_sequences=query.num_return_sequences,
+        is_streamed=False,
+        deadline_s=service.limits.timeout_s,
+    )
+    generation = Generation(engine, [request], record)
+
+    async def whole() -> bytes:
+        texts = [prompt] * query.num_return_sequences
+        async with aclosing(generation.hand_overs()) as hand_overs:
+            async for hand_over in hand_overs:
+                for _, deltas in hand_over:
+                    for delta in deltas:
+                        texts[delta.index] += delta.text
+        return orjson.dumps({"generated_sequences": texts})
+
+    return WhenDone(whole, abort=generation.abort)
+
+
+def _prompt_of(scope: Scope) -> str:
+    """The path without its first slash. Bytes that are not UTF-8 become lone surrogates, which validation refuses.
+
+    From `raw_path`: in `path` an encoded slash can't be told from a plain one, and bad UTF-8 is lost.
+    """
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    root_path = scope.get("root_path", "").encode()
+    path = unquote_to_bytes(raw_path)
+    return _without_root(path.decode(errors="surrogateescape"), root_path.decode()).removeprefix("/")
+
+
+def _without_root(path: str, root_path: str) -> str:
+    """The path below the prefix that a proxy left on it, if it did."""
+    rest = path.removeprefix(root_path)
+    return rest if rest.startswith("/") else path

@@ -1,0 +1,1 @@
+"""Bodies as their protocols define them."""

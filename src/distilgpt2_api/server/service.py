@@ -1,0 +1,76 @@
+"""What every route works with, and how a route gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.server.errors import UnknownModelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """The one model, as clients see it."""
+
+    name: str
+    precision: str
+    created: int
+    """Unix time in seconds at which the service began to serve it."""
+    kernels: str
+    """What computes it, with its version."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """By which requests may call it: the full name, and its last part."""
+        return tuple(dict.fromkeys((self.name, self.name.rpartition("/")[2])))
+
+    def check_name(self, name: str | None) -> None:
+        """Raises UnknownModelError. None is whichever model is served."""
+        if name is not None and name not in self.names:
+            raise UnknownModelError(
+                f"the model {name[:100]!r} does not exist here; served: {self.name!r}", param="model"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    """What one request may ask at most."""
+
+    max_body_bytes: int
+    max_prompts: int
+    max_n: int
+    max_logprobs: int
+    max_stop_sequences: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The parts that `create_app` was given."""
+
+    version: str
+    engine: AsyncEngine
+    model: ServedModel
+    limits: RequestLimits
+    registry: CollectorRegistry
+    engine_metrics: EngineMetrics
+    draw_seed: Callable[[], int]
+    """For requests without a seed of their own."""
+    clock: Callable[[], float]
+    """Unix time, in seconds."""
+
+
+def _service_of(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service_of)]
