@@ -11,13 +11,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 NAME = "distilbert/distilgpt2"
 COMMIT = "a" * 40
 OLD_COMMIT = "b" * 40
 CONFIG = {"model_type": "gpt2", "vocab_size": 8, "n_positions": 8, "n_layer": 1, "n_head": 1, "n_embd": 4}
-WEIGHTS = bytes(range(256)) * 40
+SHAPES = {
+    "wte.weight": (8, 4),
+    "wpe.weight": (8, 4),
+    "h.0.attn.c_attn.weight": (4, 12),
+    "h.0.attn.c_attn.bias": (12,),
+    "h.0.attn.c_proj.weight": (4, 4),
+    "h.0.attn.c_proj.bias": (4,),
+    "h.0.mlp.c_fc.weight": (4, 16),
+    "h.0.mlp.c_fc.bias": (16,),
+    "h.0.mlp.c_proj.weight": (16, 4),
+    "h.0.mlp.c_proj.bias": (4,),
+    **{f"{name}.{kind}": (4,) for name in ("h.0.ln_1", "h.0.ln_2", "ln_f") for kind in ("weight", "bias")},
+}
+WEIGHTS = save({name: np.ones(shape, np.float32) for name, shape in SHAPES.items()})
 
 
 def as_blob(content: bytes) -> str:

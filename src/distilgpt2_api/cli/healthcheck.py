@@ -23,7 +23,7 @@ def command(*, url: str | None, timeout_s: float) -> None:
     try:
         status = _get_status(url, timeout_s)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        click.echo(f"unhealthy: {url}: {str(error) or type(error).__name__}")
+        click.echo(f"unhealthy: {url}: {' '.join(str(error).split()) or type(error).__name__}")
         sys.exit(1)
     click.echo(f"{'healthy' if status == http.client.OK else 'unhealthy'}: {url}: {status}")
     sys.exit(status != http.client.OK)
