@@ -90,6 +90,15 @@ class World:
             self.step()
         pytest.fail(f"not done after {max_steps} steps")
 
+    @staticmethod
+    def chunks(plan: StepPlan) -> dict[int, int]:
+        """How many tokens each sequence of a plan computes."""
+        return {row.sequence_id: row.num_new_tokens for row in plan.rows}
+
+    @staticmethod
+    def is_waiting(sequence: Sequence) -> bool:
+        return sequence.status is SequenceStatus.WAITING
+
     def _check(self, plan: StepPlan) -> None:
         running = [s for s in self.sequences.values() if s.status is SequenceStatus.RUNNING]
         rows = {row.sequence_id: row for row in plan.rows}

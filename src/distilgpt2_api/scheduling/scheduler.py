@@ -84,6 +84,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it."""
+        assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
         if sequence.num_blocks_at_most > self._pool.num_blocks:
             is_prompt_too_long = num_blocks_for(sequence.num_prompt_tokens) > self._pool.num_blocks
             raise InvalidRequestError(

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.scheduling.sequence import Sequence
+
+World = Any
+"""tests/scheduling/conftest.py has it."""
+BuildWorld = Callable[..., World]
+
+
+def test_the_latest_arrival_gives_way_and_loses_nothing(
+    build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    """Three sequences that together need more blocks than there are all come to what they would come to alone."""
+    world = build_world(num_blocks=8)
+    sequences = [world.add(range(i, i + 30), max_tokens=110, ignore_eos=True) for i in range(3)]
+    num_preempted = 0
+    while world.scheduler.has_work:
+        plan = world.schedule()
+        num_preempted += plan.num_preempted
+        assert not world.is_waiting(sequences[0]), "the first arrival is never preempted"
+        world.update(plan)
+    assert num_preempted == world.scheduler.num_preemptions > 0
+    for sequence in sequences:
+        assert_undisturbed(sequence)
+
+
+def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: BuildWorld) -> None:
+    world = build_world(num_blocks=6)
+    first = world.add(range(30), max_tokens=100, ignore_eos=True)
+    second = world.add(range(1, 31), max_tokens=100, ignore_eos=True)
+    world.step()
+    newcomer = world.add([5] * 100, max_tokens=1)
+    while not world.scheduler.num_preemptions:
+        world.step()
+    assert second.num_computed_tokens == 0
+    num_tokens = len(second.token_ids)
+    while first.finish_reason is None:
+        world.step()
+        assert world.is_waiting(newcomer)
+    num_computed = world.num_tokens_computed
+    world.step()
+    assert not world.is_waiting(second)
+    assert world.is_waiting(newcomer)
+    assert world.num_tokens_computed - num_computed < num_tokens, "part of it came from the cache"
+    assert second.num_cached_tokens == 0, "which is not the caller's doing"
+    world.run()
+
+
+@pytest.mark.parametrize("max_step_tokens", [1, 30, 64])
+def test_a_preemption_scores_nothing_twice(build_world: BuildWorld, max_step_tokens: int) -> None:
+    """Neither in the middle of a prefill nor after it."""
+    world = build_world(num_blocks=4, max_step_tokens=max_step_tokens, max_num_sequences=2)
+    world.add(range(28), max_tokens=70, ignore_eos=True)
+    scored = world.add(range(40), max_tokens=50, num_prompt_logprobs=1, ignore_eos=True)
+    world.run()
+    assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(1, 40))
+
+
+@pytest.mark.parametrize("max_step_tokens", [4, 5, 6])
+def test_a_prefill_preempted_halfway_goes_on_scoring_where_it_was(
+    build_world: BuildWorld, max_step_tokens: int
+) -> None:
+    world = build_world(num_blocks=9, max_step_tokens=max_step_tokens)
+    world.add(range(30), max_tokens=70, ignore_eos=True)
+    scored = world.add(range(200), max_tokens=1, num_prompt_logprobs=1)
+    while not world.scheduler.num_preemptions:
+        world.step()
+    assert 0 < len(world.scores[scored.sequence_id]) < 199
+    world.run()
+    assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(1, 200))
+
+
+def test_a_sequence_that_fits_alone_runs_in_the_smallest_cache(
+    build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    world = build_world(num_blocks=2)
+    sequences = [world.add(range(i, i + 40), max_tokens=25, ignore_eos=True) for i in range(2)]
+    world.run()
+    for sequence in sequences:
+        assert_undisturbed(sequence)
+
+
+@pytest.mark.parametrize(("num_prompt_tokens", "max_tokens", "param"), [(65, 1, "prompt"), (40, 26, "max_tokens")])
+def test_a_sequence_that_can_never_fit_is_refused(
+    build_world: BuildWorld, num_prompt_tokens: int, max_tokens: int, param: str
+) -> None:
+    world = build_world(num_blocks=2)
+    with pytest.raises(InvalidRequestError, match="KV cache holds 64") as caught:
+        world.add(range(num_prompt_tokens), max_tokens=max_tokens)
+    assert caught.value.param == param
+    assert not world.scheduler.has_work
