@@ -1,0 +1,321 @@
+"""A service without kernels: the real application, engine thread and scheduler over a runner that draws by script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+import tokenizers
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from tokenizers import decoders, models, pre_tokenizers
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+END_OF_TEXT = 256
+CONFIG = ModelConfig(
+    vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
+)
+
+
+def byte_tokenizer() -> tokenizers.Tokenizer:
+    """Token i is byte i; 256 is the end of text."""
+    alphabet = _byte_alphabet()
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab={alphabet[byte]: byte for byte in range(256)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's `bytes_to_unicode`."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+@dataclass
+class ScriptedRunner:
+    """Draws the bytes of `script` after every prompt, then the end of text. `gate` lets steps pass one by one.
+
+    A token's log-probability is minus its id over 100; the likeliest tokens are ids 0, 1, 2 …
+    """
+
+    script: bytes = b" hello world"
+    on_run: Callable[[StepPlan], None] = lambda plan: None
+    config: ModelConfig = CONFIG
+    is_gated: bool = False
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    plans: list[StepPlan] = field(default_factory=list)
+
+    def run(self, plan: StepPlan) -> StepResult:
+        if self.is_gated:
+            self.gate.acquire(timeout=20)
+        self.plans.append(plan)
+        self.on_run(plan)
+        return StepResult(rows=[self._draw(row) for row in plan.rows])
+
+    def open_gate(self) -> None:
+        self.is_gated = False
+        self.gate.release()
+
+    def _draw(self, row: PlanRow) -> RowResult:
+        prompt_logprobs: list[TokenLogprobs] = []
+        if row.num_prompt_logprobs is not None:
+            first = row.num_computed_tokens + 1
+            targets = row.token_ids[first : min(first + row.num_new_tokens, row.num_prompt_tokens)]
+            prompt_logprobs = [_logprobs(token_id, row.num_prompt_logprobs) for token_id in targets]
+        if not row.is_sampling:
+            return RowResult(prompt_logprobs=prompt_logprobs)
+        position = len(row.token_ids) - row.num_prompt_tokens
+        token_id = self.script[position] if position < len(self.script) else END_OF_TEXT
+        num_top = row.params.num_logprobs
+        return RowResult(
+            token_id=token_id,
+            logprobs=None if num_top is None else _logprobs(token_id, num_top),
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    def close(self) -> None:
+        self.open_gate()
+
+
+def _logprobs(token_id: int, num_top: int) -> TokenLogprobs:
+    top = tuple((rank, -rank / 100) for rank in range(num_top))
+    return TokenLogprobs(token_id=token_id, logprob=-token_id / 100, top=top)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(byte_tokenizer())
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """An application and what lies under it."""
+
+    app: FastAPI
+    engine: AsyncEngine
+    engines: list[Engine]
+    runner: ScriptedRunner
+    log: structlog.testing.CapturingLogger
+
+
+SceneBuilder = Callable[..., Scene]
+
+
+@pytest.fixture
+def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
+    def build(
+        *,
+        runner: ScriptedRunner | None = None,
+        on_load: Callable[[], None] = lambda: None,
+        max_waiting_requests: int = 8,
+        model_name: str = "organisation/tiny",
+        root_path: str = "",
+        drain_s: float = 1.0,
+        on_failure: Callable[[Exception], None] | None = None,
+        **limits: Any,
+    ) -> Scene:
+        runner = runner or ScriptedRunner()
+        registry = CollectorRegistry()
+        metrics = EngineMetrics(registry)
+        engines: list[Engine] = []
+
+        def load() -> Engine:
+            on_load()
+            scheduler = Scheduler(num_blocks=64, max_num_sequences=8, max_step_tokens=64)
+            engines.append(Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=metrics))
+            return engines[0]
+
+        engine = AsyncEngine(
+            load,
+            admission=Admission(max_waiting_requests=max_waiting_requests, max_waiting_tokens=100_000),
+            on_failure=on_failure,
+        )
+        log = structlog.testing.CapturingLogger()
+        bounds = {
+            "max_body_bytes": 65536,
+            "max_prompts": 8,
+            "max_n": 4,
+            "max_logprobs": 5,
+            "max_stop_sequences": 4,
+            "timeout_s": 60.0,
+        }
+        app = create_app(
+            engine=engine,
+            model=ServedModel(name=model_name, precision="f32", created=1, kernels="script"),
+            limits=RequestLimits(**{**bounds, **limits}),
+            registry=registry,
+            engine_metrics=metrics,
+            access_log=log,
+            drain_s=drain_s,
+            root_path=root_path,
+            draw_seed=lambda: 7,
+            clock=lambda: 1_700_000_000.5,
+        )
+        return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
+
+    return build
+
+
+class Client:
+    """A synchronous client, in the process, of an application with its lifespan. Its loop turns only in calls."""
+
+    def __init__(self, scene: Scene, *, is_loaded: bool = True) -> None:
+        self.scene = scene
+        self.runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._is_loaded = is_loaded
+
+    def __enter__(self) -> Client:
+        self.runner.__enter__()
+        self.runner.run(self._enter())
+        return self
+
+    async def _enter(self) -> None:
+        lifespan: AbstractAsyncContextManager[Any] = self.scene.app.router.lifespan_context(self.scene.app)
+        await self._stack.enter_async_context(lifespan)
+        transport = httpx.ASGITransport(self.scene.app, raise_app_exceptions=False)
+        self._http = await self._stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://test")
+        )
+        if self._is_loaded:
+            await self.scene.engine.wait_loaded()
+
+    def __exit__(self, *error: object) -> None:
+        self.runner.run(self._stack.aclose())
+        self.runner.__exit__(None, None, None)
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        return self.runner.run(self._http.request(method, url, **options))
+
+    def get(self, url: str, **options: Any) -> httpx.Response:
+        return self.request("GET", url, **options)
+
+    def post(self, url: str, **options: Any) -> httpx.Response:
+        return self.request("POST", url, **options)
+
+    def complete(self, **body: Any) -> httpx.Response:
+        return self.post("/v1/completions", json=body)
+
+    def stream(self, **body: Any) -> list[dict[str, Any]]:
+        """The stream's objects, without the last `[DONE]`."""
+        answer = self.complete(stream=True, **body)
+        assert answer.status_code == 200, answer.text
+        events = answer.text.split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""]
+        return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+
+@pytest.fixture
+def open_client(build_scene: SceneBuilder) -> Iterator[Callable[..., Client]]:
+    clients: list[Client] = []
+
+    def opened(scene: Scene | None = None, *, is_loaded: bool = True, **options: Any) -> Client:
+        client = Client(scene or build_scene(**options), is_loaded=is_loaded)
+        clients.append(client.__enter__())
+        return client
+
+    yield opened
+    for client in clients:
+        client.scene.runner.open_gate()
+        client.__exit__()
+
+
+@pytest.fixture
+def client(open_client: Callable[..., Client]) -> Client:
+    return open_client()
+
+
+@pytest.fixture
+def build_runner() -> Callable[..., ScriptedRunner]:
+    return ScriptedRunner
+
+
+@dataclass
+class Call:
+    """One request, spoken in plain ASGI: pieces as they are sent, and a client that can hang up."""
+
+    app: FastAPI
+    path: str
+    method: str = "GET"
+    body: bytes = b""
+    raw_path: bytes | None = None
+    query: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    root_path: str = ""
+    sent: list[dict[str, Any]] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    has_read_body: bool = False
+
+    async def run(self) -> None:
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": self.method,
+            "scheme": "http",
+            "path": self.path,
+            "raw_path": self.path.encode() if self.raw_path is None else self.raw_path,
+            "root_path": self.root_path,
+            "query_string": self.query,
+            "headers": self.headers,
+            "client": ("127.0.0.1", 1),
+            "server": ("test", 80),
+        }
+        await self.app(scope, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self.has_read_body:
+            self.has_read_body = True
+            return {"type": "http.request", "body": self.body, "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        async with self.changed:
+            self.sent.append(message)
+            self.changed.notify_all()
+
+    async def wait_for(self, is_so: Callable[[list[dict[str, Any]]], bool]) -> None:
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: is_so(self.sent))
+
+    @property
+    def status(self) -> int | None:
+        return self.sent[0]["status"] if self.sent else None
+
+    @property
+    def text(self) -> str:
+        return b"".join(message.get("body", b"") for message in self.sent).decode()
+
+
+@pytest.fixture
+def build_call() -> Callable[..., Call]:
+    return Call
+
+
+@pytest.fixture
+def static_folder() -> Path:
+    return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "static" / "docs"

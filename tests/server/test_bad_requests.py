@@ -1,0 +1,229 @@
+"""Whatever is wrong with a request gets a typed 4xx that names the parameter, and nothing else breaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Json = dict[str, Any]
+JSON = {"content-type": "application/json"}
+
+
+def error_of(answer: Any, status: int = 400) -> Json:
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert body.keys() == {"error"}
+    error: Json = body["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert all(isinstance(error[name], str) for name in ("message", "type"))
+    assert all(error[name] is None or isinstance(error[name], str) for name in ("param", "code"))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [""]}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": {"text": "a"}}, "prompt"),
+        ({"prompt": [1.5]}, "prompt"),
+        ({"prompt": [True]}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [None]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [257]}, "prompt"),
+        ({"prompt": [10**30]}, "prompt"),
+        ({"prompt": [[1], [10**12]]}, "prompt"),
+        ({"prompt": ["a"] * 9}, "prompt"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": 5.0}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 10**30}, "max_tokens"),
+        ({"min_tokens": 17}, "min_tokens"),
+        ({"n": 0}, "n"),
+        ({"n": 5}, "n"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": 2.1}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": -2}, "top_k"),
+        ({"min_p": -1}, "min_p"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"frequency_penalty": "high"}, "frequency_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"257": 1}}, "logit_bias"),
+        ({"logprobs": 6}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
+        ({"seed": 2**63}, "seed"),
+        ({"stop": ""}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": 5}, "stop"),
+        ({"stop_token_ids": [257]}, "stop_token_ids"),
+        ({"stop_token_ids": ["1"]}, "stop_token_ids"),
+        ({"echo": "yes"}, "echo"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"user": 5}, "user"),
+    ],
+)
+def test_a_wrong_value_is_named(client: Any, body: Json, param: str) -> None:
+    error = error_of(client.complete(**{"prompt": "a", **body}))
+    assert error["type"] == "invalid_request_error"
+    assert (error["param"] or "").partition(".")[0] == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"best_of": 2},
+        {"best_of": True},
+        {"suffix": "end"},
+        {"typical_p": 0.5},
+        {"bad_words": ["x"]},
+        {"allowed_token_ids": [1]},
+        {"truncate_prompt_tokens": 5},
+        {"return_token_ids": True},
+        {"prompt_logprobs": 0},
+        {"response_format": {"type": "json_object"}},
+        {"guided_json": {}},
+        {"guided_regex": "a+"},
+        {"guided_choice": ["a"]},
+        {"use_beam_search": True},
+        {"length_penalty": 0.5},
+        {"priority": 1},
+        {"skip_special_tokens": False},
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name_and_never_ignored(client: Any, body: Json) -> None:
+    error = error_of(client.complete(prompt="a", **body))
+    assert (error["param"], error["code"]) == (next(iter(body)), "unsupported_parameter")
+
+
+@pytest.mark.parametrize("body", [{"max_token": 5}, {"stream_options": {"usage": True}, "stream": True}])
+def test_an_unknown_field_is_named(client: Any, body: Json) -> None:
+    error = error_of(client.complete(prompt="a", **body))
+    assert error["code"] == "unknown_parameter"
+    assert error["param"] in {"max_token", "usage"}
+
+
+def test_an_unknown_model_is_not_found(client: Any) -> None:
+    error = error_of(client.complete(prompt="a", model="gpt-5"), 404)
+    assert (error["param"], error["code"]) == ("model", "model_not_found")
+
+
+@pytest.mark.parametrize("body", [{"prompt": "a" * 250}, {"prompt": "a" * 60_000}, {"prompt": "a", "max_tokens": 256}])
+def test_more_than_the_context_says_so(client: Any, body: Json) -> None:
+    assert error_of(client.complete(**body))["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b'{"prompt": "a"} x',
+        b'{"temperature": NaN}',
+        b'{"temperature": Infinity}',
+        b'{"temperature": 1e999}',
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "\xff"}',
+        b'\xef\xbb\xbf{"prompt": "a"}',
+        b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"prompt": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"prompt": "a", "prompt": "b"}',
+        b'{"prompt": "a", "logit_bias": {"5": 1, "5": 2}}',
+        b'{"seed": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_strange_json_is_refused(client: Any, body: bytes) -> None:
+    error_of(client.post("/v1/completions", content=body, headers=JSON))
+    assert client.complete(prompt="a").status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
+def test_other_bodies_than_json_are_refused(client: Any, content_type: str) -> None:
+    answer = client.post("/v1/completions", content=b'{"prompt": "a"}', headers={"content-type": content_type})
+    error_of(answer, 415)
+
+
+def test_compressed_bodies_are_refused(client: Any) -> None:
+    answer = client.post("/v1/completions", content=b"x", headers={**JSON, "content-encoding": "gzip"})
+    error_of(answer, 415)
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+def test_a_body_over_the_limit_is_refused_while_it_is_read(client: Any, is_declared: bool) -> None:
+    async def pieces() -> Any:
+        for _ in range(80):
+            yield b" " * 1024
+
+    body: Any = b" " * 80 * 1024 if is_declared else pieces()
+    answer = client.post("/v1/completions", content=body, headers=JSON)
+    error_of(answer, 413)
+    assert answer.headers["connection"] == "close"
+
+
+def test_an_error_never_repeats_the_prompt(client: Any) -> None:
+    secret = "my secret diary"  # noqa: S105 - a prompt, not a password
+    for body in ({"prompt": {"x": secret}}, {"prompt": secret, "stop": {"x": secret}}, {"user": [secret]}):
+        assert secret not in client.complete(**body).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/completions", "POST"),
+        ("PUT", "/v1/completions", "POST"),
+        ("DELETE", "/livez", "GET, HEAD"),
+        ("GET", "/tokenize", "POST"),
+        ("POST", "/some prompt", "GET"),
+        ("HEAD", "/some prompt", "GET"),
+        ("POST", "/", "GET, HEAD"),
+        ("OPTIONS", "/v1/models", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_405_and_says_what_is_allowed(client: Any, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+
+
+def test_a_body_that_never_comes_is_no_error_of_ours(open_client: Callable[..., Any], build_call: Any) -> None:
+    """The client hangs up in the middle of its request: no answer, no exception, a line in the log."""
+    client = open_client()
+    call = build_call(client.scene.app, "/v1/completions", "POST", headers=[(b"content-type", b"application/json")])
+    call.has_read_body = True
+    call.gone.set()
+    client.runner.run(call.run())
+    assert call.sent == []
+    assert client.scene.log.calls[-1].kwargs["status"] == 499
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": 5}, "prompt"),
+        ("/tokenize", {"prompt": "a", "x": 1}, "x"),
+        ("/detokenize", {"tokens": [257]}, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, "tokens"),
+        ("/detokenize", {"tokens": ["1"]}, "tokens.0"),
+    ],
+)
+def test_token_routes_name_what_is_wrong(client: Any, path: str, body: Json, param: str) -> None:
+    assert error_of(client.post(path, content=json.dumps(body), headers=JSON))["param"] == param
