@@ -32,6 +32,16 @@ def test_a_request_streams_its_text_and_ends_at_the_end_of_text(
     assert (last.finish_reason, last.num_prompt_tokens, last.num_completion_tokens) == (FinishReason.STOP, 2, 6)
 
 
+def test_the_stop_token_is_named_only_if_the_caller_named_it(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    by_caller = list(run_request(build_engine(), build_request(stop_token_ids=(ord("o"),))))
+    by_model = list(run_request(build_engine(), build_request()))
+
+    assert (text_of(by_caller), by_caller[-1].stop) == ("hell", ord("o"))
+    assert (text_of(by_model), by_model[-1].stop) == ("hello world", None)
+
+
 def test_max_tokens_ends_with_length(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     deltas = list(run_request(build_engine(), build_request(max_tokens=3)))
 

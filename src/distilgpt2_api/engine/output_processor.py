@@ -110,7 +110,7 @@ class OutputProcessor:
             logprobs=tuple(output.logprobs),
             prompt_logprobs=tuple(output.prompt_logprobs) if is_first and output.has_prompt_logprobs else None,
             finish_reason=finish_reason,
-            stop=stop if stop is not None else sequence.stop_token_id,
+            stop=stop if stop is not None else _stop_token_id(sequence),
             num_prompt_tokens=sequence.num_prompt_tokens,
             num_cached_tokens=sequence.num_cached_tokens,
             num_completion_tokens=sequence.num_completion_tokens,
@@ -138,3 +138,8 @@ class OutputProcessor:
             ttft_s=None if output.first_token_s is None else output.first_token_s - output.submitted_s,
             total_s=now_s - output.submitted_s,
         )
+
+
+def _stop_token_id(sequence: ScheduledSequence) -> int | None:
+    """The token of `stop_token_ids` that ended it; the model's own end of text has no name among the caller's wishes."""
+    return sequence.stop_token_id if sequence.stop_token_id in sequence.params.stop_token_ids else None
