@@ -141,5 +141,5 @@ class OutputProcessor:
 
 
 def _stop_token_id(sequence: ScheduledSequence) -> int | None:
-    """The token of `stop_token_ids` that ended it; the model's own end of text has no name among the caller's wishes."""
+    """The token of `stop_token_ids` that ended it, if one did: the model's own end of text is nobody's wish."""
     return sequence.stop_token_id if sequence.stop_token_id in sequence.params.stop_token_ids else None
