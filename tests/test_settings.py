@@ -161,6 +161,16 @@ def test_the_engine_gets_numbers_and_no_auto() -> None:
     assert (told.num_threads, told.kv_cache_bytes) == (3, 1 << 30)
 
 
+@pytest.mark.parametrize(
+    ("log_format", "on_a_terminal", "elsewhere"),
+    [("auto", False, True), ("json", True, True), ("console", False, False)],
+)
+def test_logs_are_for_people_on_a_terminal_unless_told(log_format: str, on_a_terminal: bool, elsewhere: bool) -> None:
+    settings = Settings(log_format=log_format)
+    assert settings.has_json_logs(is_terminal=True) is on_a_terminal
+    assert settings.has_json_logs(is_terminal=False) is elsewhere
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1

@@ -5,21 +5,26 @@ from __future__ import annotations
 import math
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # Gunicorn has no types
 from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment
 
 APP = "distilgpt2_api.api:app"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file of ours: Gunicorn makes one there, safely
 KEEP_ALIVE_S = 75
 """Longer than balancers keep an idle connection (60 s is common): the client's side closes it, so none is cut."""
+
+BACKLOG = 2048
 
 
 @click.command("serve")
@@ -41,8 +46,9 @@ def command(**options: str | None) -> None:
     model = settings.locate_model()
     listener = listen(settings.host, settings.port)
     export_to_environment(chosen)
-    host, port = listener.getsockname()[:2]
-    click.echo(f"{model.name} ({model.origin}, {settings.precision}) on {shown_url(host, port)}", err=True)
+    configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))
+    url = shown_url(*listener.getsockname()[:2])
+    structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=model.name)
     Server(listener, settings).run()
 
 
@@ -78,17 +84,18 @@ def gunicorn_options(settings: Settings) -> dict[str, object]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a taken port is told before anything starts. Raises SettingsError."""
+    """A listening socket: a taken port is told before anything starts, and early clients wait instead of failing.
+
+    Raises SettingsError.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = infos[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        raise SettingsError(f"can't listen on {host} port {port}: {error.strerror or error}") from None
-    return listener
+        # An unknown host has a number of its own, below zero, and its own words.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise SettingsError(f"can't listen on {host} port {port}: {reason}") from None
 
 
 def shown_url(host: str, port: int) -> str:

@@ -192,6 +192,10 @@ class Settings(BaseModel):
             is_prefix_caching=self.prefix_caching,
         )
 
+    def has_json_logs(self, *, is_terminal: bool) -> bool:
+        """What `log_format` means for a log that goes to a terminal, or not to one."""
+        return self.log_format is LogFormat.JSON or (self.log_format is LogFormat.AUTO and not is_terminal)
+
     def describe(self) -> list[SettingDescription]:
         """All settings, in the order of their fields."""
         return [

@@ -1,0 +1,122 @@
+"""The whole service as a user starts it: one process, Gunicorn's signals, one line for what goes wrong."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+START_LIMIT_S = 60.0
+
+NETWORK_GUARD = """
+import socket
+def refuse(self, address):
+    open({record!r}, "a").write(f"{{address}}\\n")
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[str]
+    url: str
+
+    def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port or 80, timeout=30)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def wait_until_ready(self) -> None:
+        end_s = time.monotonic() + START_LIMIT_S
+        while self.get("/readyz")[0] != http.client.OK:
+            assert time.monotonic() < end_s, "the service did not become ready"
+            threading.Event().wait(0.05)
+
+
+@pytest.fixture
+def serve(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """`serve("--model", …)`: a started service on a free port, that can connect to nobody; ended with the test."""
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(NETWORK_GUARD.format(record=str(tmp_path / "connections")))
+    monkeypatch.setenv("PYTHONPATH", str(guard))
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> Service:
+        process = start("serve", "--host", "127.0.0.1", "--port", "0", *arguments)
+        started.append(process)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "listening" in line, line + process.stderr.read()
+        # Whatever else it logs is read, so that the pipe never fills.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        return Service(process, json.loads(line)["url"])
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+def test_it_serves_the_model_that_was_named_and_touches_no_network(
+    serve: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    service = serve("--model", str(tiny_model), "--precision", "f32")
+    service.wait_until_ready()
+    assert service.get("/v1/models")[1]["data"][0]["id"] == "tiny"
+    status, body = service.get("/Once?max_new_tokens=5")
+    assert status == http.client.OK
+    assert body["generated_sequences"][0].startswith("Once")
+    assert not (tmp_path / "connections").exists()
+
+
+def test_sigterm_ends_it_with_status_0(serve: Any, tiny_model: Path) -> None:
+    service = serve("--model", str(tiny_model))
+    service.wait_until_ready()
+    service.process.terminate()
+    assert service.process.wait(START_LIMIT_S) == 0
+
+
+def test_ctrl_c_ends_it_with_status_0(serve: Any, tiny_model: Path) -> None:
+    """A terminal sends SIGINT to every process of the command."""
+    service = serve("--model", str(tiny_model))
+    service.wait_until_ready()
+    os.killpg(service.process.pid, signal.SIGINT)
+    assert service.process.wait(START_LIMIT_S) == 0
+
+
+def test_a_taken_port_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start("serve", "--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model))
+        _, errors = process.communicate(timeout=START_LIMIT_S)
+    assert process.returncode == 1
+    assert errors == f"error: can't listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "not an address"])
+def test_an_address_that_is_not_ours_is_one_line(host: str, invoke: Any, tiny_model: Path) -> None:
+    result = invoke("serve", "--host", host, "--port", "0", "--model", str(tiny_model))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: can't listen on {host} port 0: ")
+    assert result.stderr.count("\n") == 1
