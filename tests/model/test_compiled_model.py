@@ -55,7 +55,7 @@ def test_compiled_weights_are_those_of_the_checkpoint(checkpoint: Path, tmp_path
     weights = {
         folder: load_weights(
             folder, read_model_config(folder), precision=precision, cache_folder=None, report=pytest.fail
-        )
+        ).tensors
         for folder in (checkpoint, compiled)
     }
 

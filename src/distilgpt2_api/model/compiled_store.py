@@ -10,23 +10,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.model.compiled_file import FILE_FORMAT, read_compiled_file, write_compiled_file
 from distilgpt2_api.model.compiled_model import read_compiled_model
 from distilgpt2_api.model.fingerprint import SourceState, content_key
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
-from distilgpt2_api.model.safetensors_file import SafetensorsFile, write_safetensors
 from distilgpt2_api.model.weights import open_checkpoint
-
-FILE_FORMAT = "distilgpt2-api compiled weights 1"
-"""Changes whenever the same source would give other bytes."""
 
 
 def load_weights(
@@ -52,7 +46,7 @@ def load_weights(
     key = content_key(checkpoint.paths, config, precision, FILE_FORMAT)
     path = cache_folder / f"{key}.{precision}.safetensors"
     try:
-        return _read(path, checkpoint.paths)
+        return _read(path, config, precision, checkpoint.paths)
     except FileNotFoundError:
         pass
     except (ModelFormatError, OSError) as error:
@@ -60,35 +54,33 @@ def load_weights(
     prepared = prepare_weights(config, checkpoint, precision)
     try:
         _write(path, prepared, SourceState.of(checkpoint.paths))
-        return _read(path, checkpoint.paths)  # mapped, so that the arrays' memory goes back
+        return _read(path, config, precision, checkpoint.paths)  # mapped, so that the arrays' memory goes back
     except (ModelFormatError, OSError) as error:
         report(f"compiled weights can't be kept, so that the next start makes them again: {error}")
         return prepared
 
 
-def _read(path: Path, source_paths: Sequence[Path]) -> PreparedWeights:
+def _read(path: Path, config: ModelConfig, precision: Precision, source_paths: Sequence[Path]) -> PreparedWeights:
     """Raises FileNotFoundError, OSError, or ModelFormatError where file or source is not what it was."""
     path.stat()  # no file at all: FileNotFoundError, which is no reason for a line
-    file = SafetensorsFile(path)
+    weights = read_compiled_file(path, config, precision)
+    assert weights.file is not None
     try:
-        state = json.loads(file.metadata["source"])
+        state = json.loads(weights.file.metadata["source"])
         source = SourceState(modified_s=tuple(state["modified_s"]), sha256=state["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: no valid metadata") from error
-    if not file.is_intact():
-        raise ModelFormatError(f"{path}: damaged: the checksum differs")
     if not source.matches(source_paths):
         raise ModelFormatError(f"{path}: the model's weights have changed since")
-    return {name: file.view(name) for name in file.spans}
+    return weights
 
 
-def _write(path: Path, weights: Mapping[str, NDArray[Any]], source: SourceState) -> None:
+def _write(path: Path, weights: PreparedWeights, source: SourceState) -> None:
     """Under another name first: readers see the whole file or none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", delete=False) as file:
         try:
-            metadata = {"format": FILE_FORMAT, "source": json.dumps(asdict(source))}
-            write_safetensors(file, weights, metadata)
+            write_compiled_file(file, weights, {"source": json.dumps(asdict(source))})
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.gpt2 import build_graph
-from distilgpt2_api.model.kernel_options import CACHE_PRECISIONS, kernel_options
+from distilgpt2_api.model.kernel_options import arithmetic_type, kernel_options
 from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
 from distilgpt2_api.model.paged_attention import split_and_page
 from distilgpt2_api.model.prepared_weights import PreparedWeights
@@ -23,10 +23,10 @@ class ForwardPass:
     def __init__(
         self, config: ModelConfig, weights: PreparedWeights, *, precision: Precision, num_threads: int, num_blocks: int
     ) -> None:
-        """Compiles. Nothing refers to `weights` afterwards, but for tables that the kernels read in place."""
-        models = split_and_page(build_graph(config, weights), config.width)
-        declare_cache(models.body, config, CACHE_PRECISIONS[precision])
-        core, options = ov.Core(), kernel_options(precision, num_threads)
+        """Compiles. The kernels pack most weights at the first step; the embeddings they go on reading in place."""
+        models = split_and_page(build_graph(config, weights.tensors), config.width)
+        declare_cache(models.body, config, arithmetic_type(config, precision))
+        core, options = ov.Core(), kernel_options(config, precision, num_threads)
         body = core.compile_model(models.body, "CPU", options)
         self._body = body.create_infer_request()
         self._head = core.compile_model(models.head, "CPU", options).create_infer_request()

@@ -8,15 +8,20 @@ attention, for one, is the paged kernel's affair.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 from openvino.op.util import Variable, VariableInfo
 
 from distilgpt2_api.core.config import Activation, ModelConfig
-from distilgpt2_api.model.prepared_weights import PreparedWeights, scale_name
+from distilgpt2_api.model.prepared_weights import scale_name
+
+Weights = Mapping[str, NDArray[Any]]
+"""`PreparedWeights.tensors`"""
 
 HIDDEN = "hidden"
 """Result 0: the last layer norm's output, (B, S, C)."""
@@ -24,10 +29,10 @@ LOGITS = "logits"
 """Result 1: (B, S, V)."""
 
 
-def build_graph(config: ModelConfig, weights: PreparedWeights) -> ov.Model:
+def build_graph(config: ModelConfig, weights: Weights) -> ov.Model:
     """Inputs `input_ids` and `position_ids` (B, S) int64 and `beam_idx` (B,) int32; results HIDDEN and LOGITS.
 
-    Constants share memory with `weights`, which therefore live as long as the graph.
+    Constants share memory with `weights`.
     """
     return _GraphBuilder(config, weights).build()
 
@@ -38,7 +43,7 @@ class _GraphBuilder:
     Shapes: B sequences, S tokens, C width, H heads, D head size, I inner width, V vocabulary.
     """
 
-    def __init__(self, config: ModelConfig, weights: PreparedWeights) -> None:
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._config = config
         self._weights = weights
         self._sinks: list[Any] = []
@@ -147,10 +152,8 @@ def _widen(node: Any) -> Any:
     return node if node.get_element_type() == ov.Type.f32 else ops.convert(node, "f32")
 
 
-def _constant(array: np.ndarray[Any, Any]) -> Any:
-    """Shares the array's memory; uint16 is bf16's bits."""
-    if array.dtype == np.uint16:
-        return ov.op.Constant(ov.Tensor(array, array.shape, ov.Type.bf16), shared_memory=True)
+def _constant(array: NDArray[Any]) -> Any:
+    """Shares the array's memory and keeps it alive."""
     return ov.op.Constant(array, shared_memory=True)
 
 

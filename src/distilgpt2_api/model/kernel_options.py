@@ -7,28 +7,37 @@ import openvino as ov
 from distilgpt2_api.core.config import BLOCK_SIZE, ModelConfig, Precision
 
 DYNAMIC_QUANTIZATION_GROUP_SIZE = 128
-"""int8: how many activations share a scale."""
+"""int8: how many activations of a row share a scale."""
 
-CACHE_PRECISIONS = {Precision.INT8: ov.Type.bf16, Precision.BF16: ov.Type.bf16, Precision.F32: ov.Type.f32}
-"""Element type of the KV cache."""
 
-INFERENCE_PRECISIONS = {Precision.INT8: "bf16", Precision.BF16: "bf16", Precision.F32: "f32"}
-"""Arithmetic outside the int8 matmuls."""
+def is_widened(config: ModelConfig, precision: Precision) -> bool:
+    """Whether float32 must stand in for bf16.
+
+    The plugin's bf16 attention gives nonsense for prompts longer than a token where the head size is odd (OpenVINO
+    2026.4; no well-known GPT-2 has such heads).
+    """
+    return precision is not Precision.F32 and config.head_size % 2 == 1
+
+
+def arithmetic_type(config: ModelConfig, precision: Precision) -> ov.Type:
+    """Element type of the KV cache and of all arithmetic but the int8 matmuls."""
+    return ov.Type.f32 if precision is Precision.F32 or is_widened(config, precision) else ov.Type.bf16
 
 
 def kv_block_bytes(config: ModelConfig, precision: Precision) -> int:
     """Memory of one block of the KV cache: keys and values of `BLOCK_SIZE` tokens in every layer."""
-    element_bytes: int = CACHE_PRECISIONS[precision].size
+    element_bytes: int = arithmetic_type(config, precision).size
     return 2 * config.num_layers * BLOCK_SIZE * config.width * element_bytes
 
 
-def kernel_options(precision: Precision, num_threads: int) -> dict[str, str]:
+def kernel_options(config: ModelConfig, precision: Precision, num_threads: int) -> dict[str, str]:
     """Properties for `Core.compile_model`."""
+    type_name: str = arithmetic_type(config, precision).to_string()
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": str(num_threads),
-        "INFERENCE_PRECISION_HINT": INFERENCE_PRECISIONS[precision],
-        "KV_CACHE_PRECISION": CACHE_PRECISIONS[precision].to_string(),
+        "INFERENCE_PRECISION_HINT": type_name,
+        "KV_CACHE_PRECISION": type_name,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(DYNAMIC_QUANTIZATION_GROUP_SIZE if precision is Precision.INT8 else 0),
     }

@@ -15,6 +15,7 @@ from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, T
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.forward_pass import ForwardPass
+from distilgpt2_api.model.kernel_options import is_widened
 from distilgpt2_api.model.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
 
@@ -59,11 +60,14 @@ class Runner:
         keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
         """
         config = read_model_config(folder)
+        if is_widened(config, precision):
+            report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
         weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
         forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
         sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
         runner = cls(config, forward_pass, sampler)
         runner._warm_up()
+        weights.release_pages()
         return runner
 
     def run(self, plan: StepPlan) -> StepResult:

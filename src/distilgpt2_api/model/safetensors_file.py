@@ -69,6 +69,10 @@ class SafetensorsFile:
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
 
+    def release_pages(self) -> None:
+        """Takes the map's pages out of the resident memory; a view that is read again brings its own back."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def is_intact(self) -> bool:
         """Whether the data have the CRC-32 that `write_safetensors` noted: against accidents, not against enemies, who
         could write the checksum too. Read, not mapped: mapped pages would count as this process's memory.

@@ -1,0 +1,49 @@
+"""The rows of a step, laid out flat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.plan import PlanRow
+from distilgpt2_api.model.step_inputs import lay_out
+
+
+def build_row(num_tokens: int, begin: int, end: int, block_ids: list[int]) -> PlanRow:
+    return PlanRow(
+        sequence_id=0,
+        token_ids=list(range(100, 100 + num_tokens)),
+        num_prompt_tokens=num_tokens,
+        num_computed_tokens=begin,
+        num_new_tokens=end - begin,
+        block_ids=block_ids,
+        params=SamplingParams(),
+        seed=0,
+        is_sampling=end == num_tokens,
+    )
+
+
+def test_a_prefill_a_chunk_and_a_decode() -> None:
+    rows = [
+        build_row(3, 0, 3, [7]),
+        build_row(70, 30, 65, [5, 2, 9]),
+        build_row(33, 32, 33, [1, 4, 8]),  # the third block is allocated ahead: not yet part of the table
+    ]
+
+    inputs = lay_out(rows)
+
+    expected: dict[str, Any] = {
+        "input_ids": [100, 101, 102, *range(130, 165), 132],
+        "position_ids": [0, 1, 2, *range(30, 65), 32],
+        "past_lens": [0, 30, 32],
+        "subsequence_begins": [0, 3, 38, 39],
+        "block_indices": [7, 5, 2, 9, 1, 4],
+        "block_indices_begins": [0, 1, 4, 6],
+        "max_context_len": 65,
+    }
+    named = inputs.named()
+    assert {name: array.tolist() for name, array in named.items()} == expected
+    assert {name for name, array in named.items() if array.dtype == np.int64} == {"input_ids", "position_ids"}
+    assert {array.dtype for array in named.values()} == {np.dtype(np.int64), np.dtype(np.int32)}

@@ -1,0 +1,272 @@
+"""Checkpoints: which files and tensors are taken, and everything that is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.safetensors_file import write_safetensors
+from distilgpt2_api.model.weights import Checkpoint, open_checkpoint
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def open_folder(folder: Path) -> Checkpoint:
+    return open_checkpoint(folder, read_model_config(folder))
+
+
+def check_same(checkpoint: Checkpoint, tensors: Tensors) -> None:
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(checkpoint.tensor(name), tensor)
+
+
+def shard(model: Any, weight_map: dict[str, str] | None = None, prefix: str = "transformer.") -> None:
+    """Splits the single file in two; `weight_map` replaces the true index."""
+    names = sorted(model.tensors)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file_name, part in halves.items():
+        model.save({prefix + name: model.tensors[name] for name in part}, file_name)
+    true_map = {prefix + name: file_name for file_name, part in halves.items() for name in part}
+    index = {"metadata": {}, "weight_map": true_map if weight_map is None else weight_map}
+    (model.path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model.path / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_names_with_and_without_prefix(make_model: Any, prefix: str) -> None:
+    model = make_model()
+    model.save({prefix + name: tensor for name, tensor in model.tensors.items()})
+
+    check_same(open_folder(model.path), model.tensors)
+
+
+def test_an_untied_head_has_no_prefix(make_model: Any) -> None:
+    """As GPT2LMHeadModel writes it: the body under `transformer.`, the head beside it."""
+    model = make_model(tie_word_embeddings=False)
+    model.save({name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in model.tensors.items()})
+
+    check_same(open_folder(model.path), model.tensors)
+
+
+def test_half_precision_is_widened(make_model: Any) -> None:
+    """F16 exactly; BF16 too."""
+    model = make_model()
+    halves = {name: tensor.astype(np.float16) for name, tensor in model.tensors.items()}
+    model.save(halves)
+    check_same(open_folder(model.path), {name: half.astype(np.float32) for name, half in halves.items()})
+
+    bits = {name: (tensor.view(np.uint32) >> 16).astype(np.uint16) for name, tensor in model.tensors.items()}
+    with (model.path / "model.safetensors").open("wb") as file:
+        write_safetensors(file, bits, {})
+    widened = {name: (part.astype(np.uint32) << 16).view(np.float32) for name, part in bits.items()}
+    check_same(open_folder(model.path), widened)
+
+
+def test_buffers_and_a_second_head_are_ignored(make_model: Any) -> None:
+    """Old checkpoints saved the causal masks; GPT2DoubleHeadsModel has another head."""
+    model = make_model()
+    mask = np.ones((1, 1, 128, 128), bool)
+    extra = {
+        "h.0.attn.bias": mask,
+        "transformer.h.1.attn.bias": mask,
+        "h.0.attn.masked_bias": np.array(-1e9, np.float32),
+        "multiple_choice_head.summary.weight": np.zeros((1, 32), np.float32),
+    }
+    model.save(model.tensors | extra)
+
+    check_same(open_folder(model.path), model.tensors)
+
+
+def test_shards_are_put_together(make_model: Any) -> None:
+    model = make_model()
+    shard(model)
+
+    checkpoint = open_folder(model.path)
+
+    check_same(checkpoint, model.tensors)
+    assert len(checkpoint.paths) == 2
+
+
+def test_links_into_the_hubs_blobs_are_followed(make_model: Any, tmp_path: Path) -> None:
+    """The hub's cache: `snapshots/<revision>/model.safetensors` is a link to `blobs/<hash>`."""
+    model = make_model()
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "abc", tmp_path / "hub" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (model.path / name).rename(blobs / f"hash-of-{name}")
+        (snapshot / name).symlink_to(Path("..") / ".." / "blobs" / f"hash-of-{name}")
+
+    check_same(open_folder(snapshot), model.tensors)
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+def with_tensor(name: str, tensor: NDArray[Any]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: tensors | {name: tensor}
+
+
+SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], type[ModelError], str]] = {
+    "a missing tensor": (
+        without("h.1.mlp.c_fc.bias"),
+        ModelFormatError,
+        r"missing, the first is h\.1\.mlp\.c_fc\.bias",
+    ),
+    "a transposed matrix": (
+        lambda tensors: tensors | {"h.0.attn.c_attn.weight": np.ascontiguousarray(tensors["h.0.attn.c_attn.weight"].T)},
+        ModelFormatError,
+        r"tensor h\.0\.attn\.c_attn\.weight: shape \[96, 32\]; config\.json asks for \[32, 96\]",
+    ),
+    "a vocabulary of another size": (
+        with_tensor("wte.weight", np.zeros((130, 32), np.float32)),
+        ModelFormatError,
+        r"tensor wte\.weight: shape",
+    ),
+    "a layer more": (
+        with_tensor("h.2.ln_1.weight", np.zeros(32, np.float32)),
+        UnsupportedModelError,
+        r"tensor h\.2\.ln_1\.weight: a GPT-2 of this config has no such tensor",
+    ),
+    "an adapter": (
+        with_tensor("h.0.attn.c_attn.lora_A.weight", np.zeros(32, np.float32)),
+        UnsupportedModelError,
+        "lora_A",
+    ),
+    "double precision": (
+        with_tensor("ln_f.bias", np.zeros(32, np.float64)),
+        UnsupportedModelError,
+        r"tensor ln_f\.bias: type F64; supported are F32, F16 and BF16",
+    ),
+    "integers": (with_tensor("ln_f.bias", np.zeros(32, np.int8)), UnsupportedModelError, "type I8"),
+    "a tensor under both names": (
+        with_tensor("transformer.ln_f.bias", np.zeros(32, np.float32)),
+        ModelFormatError,
+        "stored twice",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "error", "message"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_checkpoint_is_refused_by_name(
+    make_model: Any, spoil: Callable[[Tensors], Tensors], error: type[ModelError], message: str
+) -> None:
+    """Before a value is read."""
+    model = make_model()
+    model.save(spoil(model.tensors))
+
+    with pytest.raises(error, match=message) as raised:
+        open_folder(model.path)
+
+    assert str(model.path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_untied_head_that_is_not_there(make_model: Any) -> None:
+    model = make_model()
+    model.save_config(tie_word_embeddings=False)
+
+    with pytest.raises(ModelFormatError, match=r"missing, the first is lm_head\.weight"):
+        open_folder(model.path)
+
+
+def test_a_redundant_head_must_be_the_embeddings(make_model: Any) -> None:
+    model = make_model()
+    model.save(model.tensors | {"lm_head.weight": model.tensors["wte.weight"]})
+    open_folder(model.path).check_tied_head()
+
+    model.save(model.tensors | {"lm_head.weight": model.tensors["wte.weight"] + 1})
+    with pytest.raises(ModelFormatError, match=r"differs from wte\.weight"):
+        open_folder(model.path).check_tied_head()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_values_that_are_no_numbers_name_their_tensor(make_model: Any, value: float, dtype: Any) -> None:
+    model = make_model()
+    model.tensors["h.1.mlp.c_proj.weight"][7, 3] = value
+    model.save({name: tensor.astype(dtype) for name, tensor in model.tensors.items()})
+    checkpoint = open_folder(model.path)
+
+    with pytest.raises(ModelFormatError, match=r"tensor h\.1\.mlp\.c_proj\.weight has values that are NaN"):
+        checkpoint.tensor("h.1.mlp.c_proj.weight")
+
+
+def test_pickle_files_alone_are_refused_with_the_way_out(make_model: Any) -> None:
+    model = make_model()
+    (model.path / "model.safetensors").rename(model.path / "pytorch_model.bin")
+
+    with pytest.raises(UnsupportedModelError, match=r"pytorch_model\.bin: pickle .* safe_serialization=True"):
+        open_folder(model.path)
+
+
+def test_no_weights_at_all(make_model: Any) -> None:
+    model = make_model()
+    (model.path / "model.safetensors").unlink()
+
+    with pytest.raises(ModelNotFoundError, match=r"no model\.safetensors"):
+        open_folder(model.path)
+
+
+@pytest.mark.parametrize(
+    "file_name",
+    ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b.safetensors", "weights.bin", "", "..", 5, None],
+)
+def test_an_index_that_points_elsewhere_is_refused(make_model: Any, file_name: Any) -> None:
+    model = make_model()
+    shard(model, {"transformer.wte.weight": file_name})
+
+    with pytest.raises(ModelFormatError, match=r"index\.json: transformer\.wte\.weight is in"):
+        open_folder(model.path)
+
+
+def test_a_link_out_of_the_folder_is_refused(make_model: Any, tmp_path: Path) -> None:
+    model = make_model()
+    (model.path / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (model.path / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+
+    with pytest.raises(ModelFormatError, match="leads out of the model folder"):
+        open_folder(model.path)
+
+
+def test_a_shard_that_is_missing_or_incomplete(make_model: Any) -> None:
+    model = make_model()
+    shard(model)
+    second = model.path / "model-00002-of-00002.safetensors"
+    model.save({"transformer.wpe.weight": model.tensors["wpe.weight"]}, second.name)
+    with pytest.raises(ModelFormatError, match=r"00002\.safetensors: tensor .* is missing; the index says"):
+        open_folder(model.path)
+
+    second.unlink()
+    with pytest.raises(ModelFormatError, match=r"00002\.safetensors: can't be read"):
+        open_folder(model.path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 99999], ids=range(6)
+)
+def test_an_index_that_is_none(make_model: Any, content: str) -> None:
+    model = make_model()
+    shard(model)
+    (model.path / "model.safetensors.index.json").write_text(content)
+
+    with pytest.raises(ModelFormatError, match=r"index\.json: "):
+        open_folder(model.path)
+
+
+def test_a_config_that_claims_more_than_the_file_takes_no_memory(make_model: Any) -> None:
+    """Terabytes of weights by config.json: refused for what the file lacks."""
+    model = make_model()
+    model.save_config(n_embd=65536, n_head=512, n_layer=1000, vocab_size=2_000_000, n_inner=1_000_000)
+
+    with pytest.raises(ModelFormatError, match="missing"):
+        open_folder(model.path)
