@@ -60,21 +60,23 @@ def serve(
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(NETWORK_GUARD.format(record=str(tmp_path / "connections")))
     monkeypatch.setenv("PYTHONPATH", str(guard))
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def run(*arguments: str) -> Service:
         process = start("serve", "--host", "127.0.0.1", "--port", "0", *arguments)
-        started.append(process)
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert "listening" in line, line + process.stderr.read()
         # Whatever else it logs is read, so that the pipe never fills.
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        rest = threading.Thread(target=process.stderr.read)
+        rest.start()
+        started.append((process, rest))
+        assert "listening" in line
         return Service(process, json.loads(line)["url"])
 
     yield run
-    for process in started:
+    for process, rest in started:
         process.terminate()
+        rest.join()
         process.communicate()
 
 

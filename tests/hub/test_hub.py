@@ -10,6 +10,7 @@ import pytest
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.model.hub import pull_model
+from distilgpt2_api.model.staging import gather_model
 from distilgpt2_api.model.store import ModelStore
 
 NAME = "distilbert/distilgpt2"
@@ -164,5 +165,5 @@ def test_no_hub_at_all_is_one_line(store: ModelStore) -> None:
 
 
 def test_two_processes_do_not_fetch_the_same_into_one_folder(store: ModelStore, hub: Any) -> None:
-    with store.staging(NAME, hub.commit), pytest.raises(ModelError, match="another process is fetching"):
+    with gather_model(store, NAME, hub.commit), pytest.raises(ModelError, match="another process is fetching"):
         pull(store, hub)

@@ -25,12 +25,32 @@ from distilgpt2_api.settings import Settings
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens at most.")
 @click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text. Default: by chance.")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=1.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=click.IntRange(min=0), default=50, show_default=True, help="0 is off.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="1 is off.")
-@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="0 is off.")
 @click.option(
-    "--repetition-penalty", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="1 is off."
+    "--temperature", type=click.FloatRange(0, 2), default=1.0, show_default=True, help="Of the draws; 0 is greedy."
+)
+@click.option(
+    "--top-k", type=click.IntRange(min=0), default=50, show_default=True, help="Only the K likeliest tokens; 0 is off."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Only the likeliest tokens that reach P together; 1 is off.",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Only tokens with this part of the likeliest one's probability; 0 is off.",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="For tokens that the text has already; 1 is off.",
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Can be given several times.")
 def command(

@@ -30,6 +30,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.hub_files import INDEX_FILE, HubFile, choose_shards, choose_tokenizer, choose_weights
+from distilgpt2_api.model.staging import gather_model
 from distilgpt2_api.model.store import ModelLocation, ModelStore
 
 
@@ -52,8 +53,8 @@ def pull_model(
             report(f"{info.id} is here already, at commit {commit}")
             return store.locate(info.id)
         report(f"{info.id}, commit {commit}, from {endpoint}")
-        with store.staging(info.id, commit) as staging:
-            _fetch_model(info, staging, Downloader(info.id, commit, endpoint))
+        with gather_model(store, info.id, commit) as folder:
+            _fetch_model(info, folder, Downloader(info.id, commit, endpoint))
     return store.locate(info.id)
 
 

@@ -1,21 +1,17 @@
 """Where models live: the bundled one in the package, pulled ones below the store's home, others in a folder anywhere.
 
-The disk only: what comes over the network comes through `hub.py`.
+Reads the disk, and nothing else: models come through `hub.py`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from distilgpt2_api.core.errors import ModelError, ModelNotFoundError
+from distilgpt2_api.core.errors import ModelNotFoundError
 
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
@@ -48,11 +44,11 @@ class ModelLocation:
 
 
 class ModelStore:
-    """Finds models by name, and takes new ones in. `home/models/ORGANISATION--NAME` is a pulled one, whole."""
+    """Finds models by name. `home/models/ORGANISATION--NAME` is a pulled one, whole."""
 
     def __init__(self, home: Path, *, bundled_folder: Path = BUNDLED_FOLDER) -> None:
-        self._models_folder = home.absolute() / "models"
-        self._staging_folder = home.absolute() / "pulling"
+        self.home = home.absolute()
+        self._models_folder = self.home / "models"
         self._bundled_folder = bundled_folder
 
     def locate(self, name_or_folder: str | None) -> ModelLocation:
@@ -98,29 +94,6 @@ class ModelStore:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    @contextmanager
-    def staging(self, name: str, commit: str) -> Iterator[Path]:
-        """A folder to gather a model's files in; it becomes the model at the end, and stays for a next try on an error.
-
-        Raises ModelError while another process gathers the same, OSError where the disk can't be written.
-        """
-        target = self.folder_of(name)
-        folder = self._staging_folder / f"{target.name}@{commit}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = folder.with_name(f"{folder.name}.lock")
-        with lock_file.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ModelError(f"another process is fetching {name} to {folder}") from None
-            folder.mkdir(exist_ok=True)
-            yield folder
-            sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-            record = {"name": name, "commit": commit, "files": sizes}
-            (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
-            _replace_folder(target, folder)
-            lock_file.unlink()
-
     def _find_pulled(self, name: str) -> ModelLocation | None:
         """By full name, or by its last part where only one model has that: `distilgpt2` is `distilbert/distilgpt2`."""
         names = self.list_pulled()
@@ -138,19 +111,6 @@ class ModelStore:
                 f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
             )
         return ModelLocation(name=BUNDLED_NAME, folder=self._bundled_folder.absolute(), origin=ModelOrigin.BUNDLED)
-
-
-def _replace_folder(target: Path, folder: Path) -> None:
-    """A running server keeps the old files, for they are mapped; a start finds the old model or the new."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        old = folder.with_name(f"{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-        folder.rename(target)
-        shutil.rmtree(old)
-    else:
-        folder.rename(target)
 
 
 def _is_path(name_or_folder: str) -> bool:
