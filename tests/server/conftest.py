@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -187,7 +187,7 @@ class Client:
         self._stack = AsyncExitStack()
         self._is_loaded = is_loaded
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         self.runner.__enter__()
         self.runner.run(self._enter())
         return self

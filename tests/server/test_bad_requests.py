@@ -179,7 +179,7 @@ def test_a_body_over_the_limit_is_refused_while_it_is_read(client: Any, is_decla
 
 
 def test_an_error_never_repeats_the_prompt(client: Any) -> None:
-    secret = "my secret diary"  # noqa: S105 - a prompt, not a password
+    secret = "my secret diary"
     for body in ({"prompt": {"x": secret}}, {"prompt": secret, "stop": {"x": secret}}, {"user": [secret]}):
         assert secret not in client.complete(**body).text
 

@@ -80,7 +80,7 @@ def test_a_missing_prompt_begins_at_the_end_of_text(client: Any) -> None:
 
 
 def test_choices_are_numbered_prompt_by_prompt(client: Any) -> None:
-    """index = prompt's index × n + the completion's; each prompt is counted once."""
+    """Index = prompt's index times n plus the completion's; each prompt is counted once."""
     body = client.complete(prompt=["a", "bc"], n=2, max_tokens=3, echo=True).json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     assert [choice["text"] for choice in body["choices"]] == ["a he", "a he", "bc he", "bc he"]

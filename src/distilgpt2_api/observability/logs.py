@@ -18,8 +18,9 @@ ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
 
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
     """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_formatter(is_json=is_json))
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(is_json=is_json, has_colors=stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -52,12 +53,12 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(*, is_json: bool) -> logging.Formatter:
+def _formatter(*, is_json: bool, has_colors: bool) -> logging.Formatter:
     last: list[Processor]
     if is_json:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        last = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=structlog.dev.plain_traceback)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],

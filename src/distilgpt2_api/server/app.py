@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -48,12 +49,12 @@ def create_app(
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it."""
     app = Application(
+        path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=build_lifespan(engine, drain_s=drain_s),
-        root_path=root_path,
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
@@ -79,7 +80,17 @@ def create_app(
 
 
 class Application(FastAPI):
-    """FastAPI with our own OpenAPI document."""
+    """FastAPI with our own OpenAPI document, below a proxy's path prefix, whether the proxy strips it or not."""
+
+    def __init__(self, *, path_prefix: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._path_prefix = path_prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Set here as FastAPI's own parameter did, until it was deprecated.
+        if self._path_prefix:
+            scope["root_path"] = self._path_prefix
+        await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

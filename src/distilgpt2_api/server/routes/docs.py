@@ -53,4 +53,7 @@ async def read_asset(http: Request, name: str) -> Response:
 
 
 async def read_openapi(http: Request) -> Response:
-    return Response(orjson.dumps(http.app.openapi()), media_type="application/json")
+    document = http.app.openapi()
+    if root_path := http.scope.get("root_path"):
+        document = document | {"servers": [{"url": root_path}]}
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,146 @@
+"""From the bound port to the end: loading, overload, drain, failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.server.drain import DrainOnSignal
+from distilgpt2_api.server.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
+
+
+def test_while_the_model_loads_probes_say_so_and_work_waits(open_client: Callable[..., Any]) -> None:
+    is_loaded = threading.Event()
+    client = open_client(on_load=lambda: is_loaded.wait(20) or None, is_loaded=False)
+    try:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
+        assert client.get("/v1/models").json()["data"][0]["max_model_len"] is None
+        for answer in (
+            client.complete(prompt="a"),
+            client.get("/once"),
+            client.post("/tokenize", json={"prompt": "a"}),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "not_ready"
+            assert answer.headers["x-should-retry"] == "true"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert int(answer.headers["retry-after-ms"]) >= 1
+    finally:
+        is_loaded.set()
+    client.runner.run(client.scene.engine.wait_loaded())
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.complete(prompt="a").status_code == 200
+
+
+def test_a_full_queue_is_429_with_an_honest_wait(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """A request of two prompts is admitted whole or not at all."""
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner, max_waiting_requests=1)
+    answer = client.complete(prompt=["a", "b"])
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+    assert answer.headers["x-should-retry"] == "true"
+    assert client.scene.engine.num_requests == 0
+    assert client.get("/livez").status_code == 200
+
+
+def test_a_drain_lets_running_work_end_and_refuses_new_work(open_client: Callable[..., Any], build_runner: Any) -> None:
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+
+    async def play() -> None:
+        engine = client.scene.engine
+        running = asyncio.create_task(client._http.post("/v1/completions", json={"prompt": "a", "stream": True}))
+        while not engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(engine.drain(20))
+        await asyncio.sleep(0)
+        ready, refused = await client._http.get("/readyz"), await client._http.get("/once")
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert (await client._http.post("/tokenize", json={"prompt": "a"})).status_code == 200
+        runner.open_gate()
+        await draining
+        assert (await running).text.endswith("data: [DONE]\n\n")
+
+    client.runner.run(play())
+
+
+def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callable[..., Any], build_runner: Any) -> None:
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+
+    async def play() -> tuple[Any, Any]:
+        asked = {"prompt": "a", "max_tokens": 12}
+        streamed = asyncio.create_task(client._http.post("/v1/completions", json={**asked, "stream": True}))
+        whole = asyncio.create_task(client._http.post("/v1/completions", json=asked))
+        while client.scene.engine.num_requests < 2:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        runner.gate.release(4)
+        while len(runner.plans) < 4:  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await client.scene.engine.drain(0.01)
+        return await streamed, await whole
+
+    streamed, whole = client.runner.run(play())
+    assert streamed.status_code == 200
+    assert '"code":"draining"' in streamed.text.strip().rpartition("data: ")[2]
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "draining")
+
+
+def test_a_signal_starts_the_drain_once_and_still_reaches_the_server(build_scene: Any) -> None:
+    heard: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    async def play() -> None:
+        engine = build_scene().engine
+        await engine.start()
+        await engine.wait_loaded()
+        with DrainOnSignal(engine, drain_s=1.0):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while engine.is_ready:  # noqa: ASYNC110 - the engine has no event for it
+                await asyncio.sleep(0)
+        await engine.stop()
+
+    try:
+        asyncio.run(play())
+        assert heard == [signal.SIGTERM, signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == 3, "the server's handler is back"
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ModelFormatError("model.safetensors is truncated"), EXIT_MODEL, "model.safetensors is truncated"),
+        (ZeroDivisionError("at line 5"), EXIT_ENGINE, "ZeroDivisionError"),
+    ],
+)
+def test_a_failed_engine_ends_the_process_with_one_clear_line(
+    error: Exception, code: int, line: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilgpt2_api.server.lifespan.LAST_WORDS_S", 0.0)
+
+    async def play() -> int:
+        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        exit_on_failure(exited.set_result)(error)
+        return await asyncio.wait_for(exited, 5)
+
+    assert asyncio.run(play()) == code
+    assert len(caplog.messages) == 1
+    assert line in caplog.messages[0]

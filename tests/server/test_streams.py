@@ -1,0 +1,213 @@
+"""Streams and hang-ups, message by message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import GenerationError
+from distilgpt2_api.server.completion_writer import error_event
+from distilgpt2_api.server.record import RequestRecord
+from distilgpt2_api.server.responses import EventStream
+
+HEADERS = [(b"content-type", b"application/json")]
+
+
+def post(build_call: Any, client: Any, **body: Any) -> Any:
+    content = json.dumps({"prompt": "once", "max_tokens": 50, **body}).encode()
+    return build_call(client.scene.app, "/v1/completions", "POST", body=content, headers=HEADERS)
+
+
+def bodies(sent: list[dict[str, Any]]) -> list[bytes]:
+    return [message["body"] for message in sent[1:] if message["body"]]
+
+
+def test_the_first_token_comes_before_the_200_and_each_step_is_one_write(
+    open_client: Callable[..., Any], build_runner: Any, build_call: Any
+) -> None:
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+    call = post(build_call, client, stream=True, n=2)
+
+    async def play() -> None:
+        task = asyncio.create_task(call.run())
+        while not client.scene.engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        assert call.sent == [], "nothing is drawn yet"
+        for num_steps in (1, 2):
+            runner.gate.release()
+            await call.wait_for(lambda sent, count=2 * num_steps: b"".join(bodies(sent)).count(b"data: ") == count)
+        call.gone.set()
+        runner.open_gate()
+        await task
+
+    client.runner.run(play())
+    headers = dict(call.sent[0]["headers"])
+    assert headers[b"content-type"].startswith(b"text/event-stream")
+    assert headers[b"cache-control"] == b"no-cache, no-transform"
+    assert headers[b"x-accel-buffering"] == b"no"
+    assert [piece.count(b"data: ") for piece in bodies(call.sent)[:2]] == [2, 2], "one write for both sequences"
+    assert all(piece.endswith(b"\n\n") for piece in bodies(call.sent)), "a write has whole events only"
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize("prompt", ["once", ["once", "upon"]])
+def test_a_hang_up_frees_every_block(
+    open_client: Callable[..., Any], build_runner: Any, build_call: Any, is_stream: bool, prompt: Any
+) -> None:
+    """Streamed or not, with one prompt or several; the log and the metrics tell."""
+    running = asyncio.Event()
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+    engine = client.scene.engine
+    call = post(build_call, client, stream=is_stream, prompt=prompt, n=2)
+
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        runner.on_run = lambda plan: loop.call_soon_threadsafe(running.set)
+        task = asyncio.create_task(call.run())
+        runner.gate.release()
+        await running.wait()
+        call.gone.set()
+        await asyncio.wait_for(task, 10)
+        assert engine.num_requests == 0
+        runner.open_gate()
+
+    client.runner.run(play())
+    assert client.complete(prompt="after", max_tokens=1).status_code == 200
+    assert client.scene.engines[0].num_free_blocks == 64
+    entry = client.scene.log.calls[0].kwargs
+    assert entry["is_disconnect"] is True
+    assert "distilgpt2_client_disconnects_total 1.0" in client.get("/metrics").text
+
+
+def test_an_engine_that_fails_midway_ends_the_stream_with_an_error_event(
+    open_client: Callable[..., Any], build_runner: Any
+) -> None:
+    def fail(plan: Any) -> None:
+        if len(runner.plans) == 4:
+            raise ZeroDivisionError
+
+    failures: list[Exception] = []
+    runner = build_runner(on_run=fail)
+    client = open_client(runner=runner, on_failure=failures.append)
+    answer = client.complete(prompt="once", stream=True)
+    assert answer.status_code == 200
+    events = answer.text.strip().split("\n\n")
+    assert "[DONE]" not in answer.text
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "engine_failed"
+    assert [type(error) for error in failures] == [ZeroDivisionError]
+    after = client.complete(prompt="once")
+    assert after.status_code == 503
+    assert client.get("/livez").status_code == 503
+    assert client.get("/readyz").json() == {"status": "failed"}
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_deadline_is_an_error_that_says_so(
+    open_client: Callable[..., Any], build_runner: Any, is_stream: bool
+) -> None:
+    """Before the first token a 504; nobody is asked to try the same again."""
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+
+    async def play() -> Any:
+        asking = asyncio.create_task(
+            client._http.post("/v1/completions", json={"prompt": "a", "timeout_s": 1e-9, "stream": is_stream})
+        )
+        while not client.scene.engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        runner.open_gate()
+        return await asking
+
+    answer = client.runner.run(play())
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert answer.headers["x-should-retry"] == "false"
+
+
+class StreamScene:
+    """An EventStream alone, on events that a test writes."""
+
+    def __init__(self, build_call: Any, events: Any, *, ping_interval_s: float = 15.0) -> None:
+        self.is_aborted = False
+        response = EventStream(events, abort=self._abort, error_event=error_event, ping_interval_s=ping_interval_s)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"] = {"record": RequestRecord(request_id="1")}
+            await response(scope, receive, send)
+
+        self.call = build_call(app, "/")
+        self.call.has_read_body = True
+
+    def _abort(self) -> None:
+        self.is_aborted = True
+
+
+def test_an_idle_stream_is_kept_alive_by_comments(build_call: Any) -> None:
+    async def play() -> str:
+        done = asyncio.Event()
+
+        async def events() -> Any:
+            yield b"data: 1\n\n"
+            await done.wait()
+            yield b"data: 2\n\n"
+
+        scene = StreamScene(build_call, events, ping_interval_s=0.001)
+        task = asyncio.create_task(scene.call.run())
+        await scene.call.wait_for(lambda sent: sum(b": ping\n\n" in m.get("body", b"") for m in sent) >= 2)
+        done.set()
+        await task
+        return str(scene.call.text)
+
+    text = asyncio.run(play())
+    assert text.startswith("data: 1\n\n: ping\n\n")
+    assert text.endswith("data: 2\n\n")
+
+
+def test_an_error_before_the_first_event_is_raised_for_the_status(build_call: Any) -> None:
+    async def events() -> Any:
+        raise GenerationError("no")
+        yield b""
+
+    scene = StreamScene(build_call, events)
+    with pytest.raises(GenerationError):
+        asyncio.run(scene.call.run())
+    assert scene.call.sent == []
+
+
+def test_a_mistake_of_ours_midway_tells_nothing_of_itself(build_call: Any, caplog: Any) -> None:
+    async def events() -> Any:
+        yield b"data: 1\n\n"
+        raise ZeroDivisionError("secret")
+
+    scene = StreamScene(build_call, events)
+    asyncio.run(scene.call.run())
+    assert "internal_error" in scene.call.text
+    assert "secret" not in scene.call.text
+    assert "a stream failed" in caplog.text
+
+
+def test_whatever_ends_a_stream_closes_its_events(build_call: Any) -> None:
+    closed: list[bool] = []
+
+    async def events() -> Any:
+        try:
+            yield b"data: 1\n\n"
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    async def play() -> None:
+        scene = StreamScene(build_call, events)
+        task = asyncio.create_task(scene.call.run())
+        await scene.call.wait_for(lambda sent: len(sent) >= 2)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(play())
+    assert closed == [True]
