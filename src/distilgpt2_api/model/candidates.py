@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distilgpt2_api.model.group_maxima import FAN, GroupMaxima
+from distilgpt2_api.model.group_maxima import GROUP_SIZE, GroupMaxima
 
 _LOW_BITS = np.int64(0xFFFFFFFF)
 _SIGN_FREE = np.int32(0x7FFFFFFF)
@@ -36,24 +36,24 @@ def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
     that reach the threshold can.
     """
     num_rows, num_blocks = maxima.of_blocks.shape
+    vocab_size = maxima.logits.shape[1]
     if count >= num_blocks:
-        values = maxima.logits
-        token_ids = np.broadcast_to(np.arange(values.shape[1]), values.shape)
-        return _sort_all(values, token_ids, is_complete=True)
+        return _sort_all(maxima.logits, np.arange(vocab_size)[None], is_complete=True)
     threshold = np.partition(maxima.of_blocks, num_blocks - count, axis=1)[:, num_blocks - count]  # (R,)
-    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf: slots that pad a group would reach it
-    rows, blocks = np.divmod(np.flatnonzero(maxima.of_blocks >= threshold[:, None]), num_blocks)  # (N,)
-    groups = blocks[:, None] + np.arange(0, FAN * num_blocks, num_blocks)  # (N, FAN)
-    flat = groups + (rows * (FAN * num_blocks))[:, None]
-    reaching = np.flatnonzero(maxima.of_groups.reshape(-1).take(flat) >= threshold[rows][:, None])
-    rows, groups_reaching = rows[reaching // FAN], groups.reshape(-1)[reaching]
-    values, token_ids = maxima.gather_groups(rows, groups_reaching)
-    hits = np.flatnonzero(values >= threshold[rows][:, None])
-    rows = rows[hits // FAN]
+    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf, which groups that pad a block would reach
+    rows, groups = np.divmod(np.flatnonzero(maxima.of_groups >= threshold[:, None]), maxima.of_groups.shape[1])
+    columns = maxima.locate_columns(rows, groups)  # (N, GROUP_SIZE)
+    values = maxima.logits.reshape(-1).take(columns, mode="clip")
+    hits = np.flatnonzero(values >= threshold[rows, None])
+    rows = rows[hits // GROUP_SIZE]
+    values, token_ids = values.reshape(-1)[hits], columns.reshape(-1)[hits] - rows * vocab_size
+    is_within = token_ids < vocab_size
+    if not is_within.all():
+        rows, values, token_ids = rows[is_within], values[is_within], token_ids[is_within]
     counts = np.bincount(rows, minlength=num_rows)
     places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
     keys = np.full((num_rows, counts.max()), _LAST)
-    keys[rows, places] = _pack_keys(values.reshape(-1)[hits], token_ids.reshape(-1)[hits])
+    keys[rows, places] = _pack_keys(values, token_ids)
     keys.sort(axis=1)
     return _unpack(keys, counts, counts < count)
 

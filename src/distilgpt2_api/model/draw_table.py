@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.random_numbers import draw_uniforms
+from distilgpt2_api.model.random_numbers import make_keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +22,8 @@ class DrawTable:
     top_ps: NDArray[np.float64]
     """Infinity where it is off: a mass that no row reaches."""
     min_ps: NDArray[np.float64]
-    uniforms: NDArray[np.float64]
-    """The row's random number, in [0, 1)."""
+    keys: NDArray[np.uint64]
+    """Of the row's random numbers."""
     has_top_k: NDArray[np.bool_]
     has_top_p: NDArray[np.bool_]
 
@@ -40,7 +40,7 @@ class DrawTable:
             top_ks=np.where(has_top_k, top_ks, vocab_size),
             top_ps=np.where(has_top_p, top_ps, np.inf),
             min_ps=np.array([one.min_p for one in params]),
-            uniforms=draw_uniforms([row.seed for row in rows], [len(row.token_ids) for row in rows]),
+            keys=make_keys([row.seed for row in rows], [len(row.token_ids) for row in rows]),
             has_top_k=has_top_k,
             has_top_p=has_top_p,
         )
@@ -51,7 +51,7 @@ class DrawTable:
             top_ks=self.top_ks[rows],
             top_ps=self.top_ps[rows],
             min_ps=self.min_ps[rows],
-            uniforms=self.uniforms[rows],
+            keys=self.keys[rows],
             has_top_k=self.has_top_k[rows],
             has_top_p=self.has_top_p[rows],
         )

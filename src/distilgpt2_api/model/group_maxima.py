@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-FAN = 8
-"""Columns of a group, and groups of a block."""
+GROUP_SIZE = 16
+"""Columns of a group."""
+BLOCK_GROUPS = 8
+"""Groups of a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class GroupMaxima:
     logits: NDArray[np.float32]
     """(R, V), C-contiguous."""
     of_groups: NDArray[np.float32]
-    """(R, FAN * B): the G groups, then -inf."""
+    """(R, BLOCK_GROUPS * B): the G groups, then -inf."""
     of_blocks: NDArray[np.float32]
     """(R, B)"""
     of_rows: NDArray[np.float32]
@@ -38,19 +39,18 @@ class GroupMaxima:
     def of(cls, logits: NDArray[np.float32]) -> GroupMaxima:
         """`logits` (R, V), C-contiguous, R and V at least 1."""
         num_rows, vocab_size = logits.shape
-        num_groups = -(-vocab_size // FAN)
-        num_blocks = -(-num_groups // FAN)
-        of_groups = np.empty((num_rows, FAN * num_blocks), dtype=np.float32)
+        num_groups = -(-vocab_size // GROUP_SIZE)
+        num_blocks = -(-num_groups // BLOCK_GROUPS)
+        of_groups = np.empty((num_rows, BLOCK_GROUPS * num_blocks), dtype=np.float32)
         of_groups[:, num_groups:] = -np.inf
-        num_full = vocab_size // num_groups  # stretches of num_groups columns; FAN of them, or one shorter last
-        stretches = as_strided(
-            logits, (num_rows, num_full, num_groups), (logits.strides[0], num_groups * logits.itemsize, logits.itemsize)
-        )
+        num_full = vocab_size // num_groups  # stretches of num_groups columns; GROUP_SIZE of them, or one shorter last
+        strides = (logits.strides[0], num_groups * logits.itemsize, logits.itemsize)
+        stretches = np.ndarray((num_rows, num_full, num_groups), np.float32, logits, strides=strides)  # a view
         groups = of_groups[:, :num_groups]
         stretches.max(axis=1, out=groups)
         num_left = vocab_size - num_full * num_groups
         np.maximum(groups[:, :num_left], logits[:, vocab_size - num_left :], out=groups[:, :num_left])
-        of_blocks = of_groups.reshape(num_rows, FAN, num_blocks).max(axis=1)
+        of_blocks = of_groups.reshape(num_rows, BLOCK_GROUPS, num_blocks).max(axis=1)
         return cls(
             logits=logits,
             of_groups=of_groups,
@@ -71,17 +71,11 @@ class GroupMaxima:
             num_groups=self.num_groups,
         )
 
-    def gather_groups(
-        self, rows: NDArray[np.intp], groups: NDArray[np.intp]
-    ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-        """Logits and token ids of the groups named by `rows` (N,) and `groups` (N,): two arrays (N, FAN).
+    def locate_columns(self, rows: NDArray[np.intp], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Places in the flat logits of the columns of N groups, (N, GROUP_SIZE).
 
-        A slot beyond the vocabulary has the logit -inf.
+        The last places of a group may lie beyond their row, for the vocabulary needn't fill all groups.
         """
-        vocab_size = self.logits.shape[1]
-        token_ids = groups[:, None] + np.arange(0, FAN * self.num_groups, self.num_groups)
-        is_beyond = token_ids >= vocab_size
-        flat = token_ids + (rows * vocab_size)[:, None]
-        values = self.logits.reshape(-1).take(flat, mode="clip")
-        values[is_beyond] = -np.inf
-        return values, token_ids
+        starts = rows * self.logits.shape[1] + groups
+        columns: NDArray[np.intp] = starts[:, None] + np.arange(0, GROUP_SIZE * self.num_groups, self.num_groups)
+        return columns

@@ -7,15 +7,18 @@ from numpy.typing import NDArray
 
 
 def find_places(
-    cumulated: NDArray[np.float64], totals: NDArray[np.float64], uniforms: NDArray[np.float64]
+    cumulated: NDArray[np.float64], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Place hit in each row (R,), and how far into it, from 0 to 1 (R,).
+    """Place hit by each point (N,), and how far the point lies beyond its beginning (N,).
 
-    `cumulated` (R, N): masses summed up along the row; `totals` (R,): its value at the last place that may be hit,
-    positive; `uniforms` (R,): points in [0, 1). A place without mass is never hit.
+    `cumulated` (N, K): masses summed up along the row. A point beyond all of them hits place K; a place without mass is
+    never hit.
     """
-    rows = np.arange(len(cumulated))
-    points = np.minimum(uniforms * totals, np.nextafter(totals, 0.0))  # the product may round up to the total
-    places = np.count_nonzero(cumulated <= points[:, None], axis=1)
-    starts = np.where(places > 0, cumulated[rows, places - 1], 0.0)
-    return places, (points - starts) / (cumulated[rows, places] - starts)
+    places = (cumulated <= points[:, None]).sum(axis=1)
+    starts = np.where(places > 0, cumulated[np.arange(len(places)), places - 1], 0.0)
+    return places, points - starts
+
+
+def aim(uniforms: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N,) below their positive totals (N,), also where a product of both rounds up to the total."""
+    return np.minimum(uniforms * totals, np.nextafter(totals, 0.0))

@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.model.candidates import find_candidates
-from distilgpt2_api.model.exponential_sums import ExponentialSums
+from distilgpt2_api.model.exponential_sums import sum_exponentials
 from distilgpt2_api.model.group_maxima import GroupMaxima
 
 
-def score_tokens(
-    logits: NDArray[np.float32], token_ids: Sequence[int], nums_top: Sequence[int], sums: ExponentialSums
-) -> list[TokenLogprobs]:
+def score_tokens(logits: NDArray[np.float32], token_ids: Sequence[int], nums_top: Sequence[int]) -> list[TokenLogprobs]:
     """One for each row of raw `logits` (R, V): of `token_ids[i]`, and of the `nums_top[i]` likeliest tokens.
 
     The same logit and the same denominator give the same float, wherever a token is listed.
@@ -23,7 +21,7 @@ def score_tokens(
     if not len(logits):
         return []
     maxima = GroupMaxima.of(logits)
-    totals = sums.compute(logits, maxima.of_rows, np.ones(len(logits))).sum(axis=1, dtype=np.float64)
+    totals = sum_exponentials(logits, maxima.of_rows, np.ones(len(logits)))
     denominators = maxima.of_rows + np.log(totals)  # (R,), float64
     logprobs = (logits[np.arange(len(logits)), token_ids] - denominators).tolist()
     tops: list[tuple[tuple[int, float], ...]] = [()] * len(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, TokenLogprobs
 from distilgpt2_api.model.draw_table import DrawTable
-from distilgpt2_api.model.exponential_sums import ExponentialSums
 from distilgpt2_api.model.full_draws import draw_full
 from distilgpt2_api.model.group_maxima import GroupMaxima
 from distilgpt2_api.model.log_probabilities import score_tokens
@@ -18,8 +18,15 @@ from distilgpt2_api.model.logits_processors import process_logits
 from distilgpt2_api.model.truncated_draws import draw_truncated
 
 
+class _Kind(IntEnum):
+    GREEDY = 0
+    FULL = 1
+    """From the whole distribution."""
+    TRUNCATED = 2
+
+
 class Sampler:
-    """Draws tokens and scores them. Owns a buffer: for one thread at a time.
+    """Draws tokens and scores them. It keeps nothing between calls.
 
     A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
     """
@@ -27,7 +34,6 @@ class Sampler:
     def __init__(self, *, vocab_size: int, eos_token_id: int | None = None) -> None:
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
-        self._sums = ExponentialSums(vocab_size=vocab_size)
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
@@ -53,7 +59,7 @@ class Sampler:
 
     def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
         """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
-        return score_tokens(logits, target_ids, [num_top] * len(target_ids), self._sums)
+        return score_tokens(logits, target_ids, [num_top] * len(target_ids))
 
     def _process(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> dict[int, NDArray[np.float32]]:
         """Run the logits processors; returns the rows as they were, where log-probabilities will ask for them."""
@@ -69,31 +75,30 @@ class Sampler:
         self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and largest logits, (R,) each; where the latter isn't finite the former is meaningless."""
+        kinds = np.array([self._kind(row.params) for row in rows])
+        greedy, drawn = np.flatnonzero(kinds == _Kind.GREEDY), np.flatnonzero(kinds != _Kind.GREEDY)
         token_ids = np.zeros(len(rows), dtype=np.int64)
         largest = np.empty(len(rows), dtype=np.float32)
-        is_truncated = np.array([self._is_truncated(row.params) for row in rows])
-        truncated, untruncated = np.flatnonzero(is_truncated), np.flatnonzero(~is_truncated)
-        if len(truncated):
-            maxima = GroupMaxima.of(_take_rows(logits, truncated))
-            largest[truncated] = maxima.of_rows
-            drawn = np.flatnonzero(np.isfinite(maxima.of_rows))
-            table = DrawTable.of([rows[index] for index in truncated[drawn].tolist()], self._vocab_size)
-            token_ids[truncated[drawn]] = draw_truncated(maxima.take_rows(drawn), table, self._sums)
-        if len(untruncated):
-            taken = _take_rows(logits, untruncated)
-            token_ids[untruncated] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
-            largest[untruncated] = taken[np.arange(len(taken)), likeliest]
-            is_greedy = np.array([_is_greedy(rows[index].params) for index in untruncated.tolist()])
-            drawn = np.flatnonzero(~is_greedy & np.isfinite(largest[untruncated]))
-            table = DrawTable.of([rows[index] for index in untruncated[drawn].tolist()], self._vocab_size)
-            token_ids[untruncated[drawn]] = draw_full(
-                _take_rows(taken, drawn), largest[untruncated[drawn]], table, self._sums
-            )
+        if len(greedy):
+            taken = _take_rows(logits, greedy)
+            token_ids[greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
+            largest[greedy] = taken[np.arange(len(taken)), likeliest]
+        if len(drawn):
+            maxima = GroupMaxima.of(_take_rows(logits, drawn))
+            largest[drawn] = maxima.of_rows
+            for kind, draw in ((_Kind.FULL, draw_full), (_Kind.TRUNCATED, draw_truncated)):
+                chosen = np.flatnonzero((kinds[drawn] == kind) & np.isfinite(maxima.of_rows))
+                if len(chosen):
+                    indices = drawn[chosen]
+                    table = DrawTable.of([rows[index] for index in indices.tolist()], self._vocab_size)
+                    token_ids[indices] = draw(maxima.take_rows(chosen), table)
         return token_ids, largest
 
-    def _is_truncated(self, params: SamplingParams) -> bool:
+    def _kind(self, params: SamplingParams) -> _Kind:
+        if params.is_greedy or params.top_k == 1:
+            return _Kind.GREEDY
         has_top_k = 0 < params.top_k < self._vocab_size
-        return (has_top_k or params.top_p < 1.0 or params.min_p > 0.0) and not _is_greedy(params)
+        return _Kind.TRUNCATED if has_top_k or params.top_p < 1.0 or params.min_p > 0.0 else _Kind.FULL
 
     def _add_logprobs(self, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> None:
         asking = [
@@ -104,13 +109,9 @@ class Sampler:
         if not asking:
             return
         indices, token_ids, nums_top = zip(*asking, strict=True)
-        scores = score_tokens(_take_rows(logits, np.array(indices)), token_ids, nums_top, self._sums)
+        scores = score_tokens(_take_rows(logits, np.array(indices)), token_ids, nums_top)
         for index, scored in zip(indices, scores, strict=True):
             results[index].logprobs = scored
-
-
-def _is_greedy(params: SamplingParams) -> bool:
-    return params.is_greedy or params.top_k == 1
 
 
 def _take_rows(logits: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.model.candidates import Candidates, find_candidates, sort_row
 from distilgpt2_api.model.draw_table import DrawTable
-from distilgpt2_api.model.exponential_sums import ExponentialSums
+from distilgpt2_api.model.exponential_sums import sum_exponentials
 from distilgpt2_api.model.group_maxima import GroupMaxima
-from distilgpt2_api.model.inverse_cdf import find_places
+from distilgpt2_api.model.inverse_cdf import aim, find_places
+from distilgpt2_api.model.random_numbers import draw_uniforms
 
 NUM_CANDIDATES = 64
 """What is tried first: most rows with top-p and min-p need no more. A greater top-k asks for more"""
@@ -19,11 +20,9 @@ NUM_MORE_CANDIDATES = 2048
 """What is tried row by row where that was too little, before the whole vocabulary."""
 
 
-def draw_truncated(maxima: GroupMaxima, table: DrawTable, sums: ExponentialSums) -> NDArray[np.int64]:
-    """Token ids (R,), exactly as if each row had been sorted whole."""
-    if not len(maxima.logits):
-        return np.zeros(0, dtype=np.int64)
-    totals = _sum_masses(maxima, table, sums)
+def draw_truncated(maxima: GroupMaxima, table: DrawTable) -> NDArray[np.int64]:
+    """Token ids (R,) for rows whose largest logits are finite, exactly as if each had been sorted whole."""
+    totals = _sum_masses(maxima, table)
     served = table.top_ks[table.top_ks <= MAX_CANDIDATES]
     candidates = find_candidates(maxima, max(NUM_CANDIDATES, int(served.max(initial=0))))
     token_ids, is_decided = draw_from_candidates(candidates, table, totals)
@@ -52,24 +51,23 @@ def draw_from_candidates(
     logits = candidates.logits.astype(np.float64)
     masses = np.exp((logits - logits[:, :1]) * table.inverse_temperatures[:, None])  # (R, M), descending from 1
     masses[places >= table.top_ks[:, None]] = 0.0
-    cumulated = np.cumsum(masses, axis=1)
+    cumulated = masses.cumsum(axis=1)
     goals = table.top_ps * np.where(table.has_top_k, cumulated[:, -1], totals)
     num_kept = np.minimum(table.top_ks, candidates.counts)
-    np.minimum(num_kept, 1 + np.count_nonzero(cumulated[:, :-1] < goals[:, None], axis=1), out=num_kept)
-    np.minimum(num_kept, np.count_nonzero(masses >= table.min_ps[:, None], axis=1), out=num_kept)
+    np.minimum(num_kept, 1 + (cumulated[:, :-1] < goals[:, None]).sum(axis=1), out=num_kept)
+    np.minimum(num_kept, (masses >= table.min_ps[:, None]).sum(axis=1), out=num_kept)
     is_cut = (num_kept < candidates.counts) | (cumulated[:, -1] >= goals)  # not kept whole for want of more
     is_decided = candidates.is_complete | (table.top_ks <= candidates.counts)
     is_decided |= is_cut & ~(table.has_top_k & table.has_top_p)  # whose goal needs all of the top k
-    hits, _ = find_places(cumulated, cumulated[rows, num_kept - 1], table.uniforms)
+    hits, _ = find_places(cumulated, aim(draw_uniforms(table.keys), cumulated[rows, num_kept - 1]))
     return candidates.token_ids[rows, hits], is_decided
 
 
-def _sum_masses(maxima: GroupMaxima, table: DrawTable, sums: ExponentialSums) -> NDArray[np.float64]:
+def _sum_masses(maxima: GroupMaxima, table: DrawTable) -> NDArray[np.float64]:
     """Sums (R,) over whole rows, where top-p measures against them; 1 elsewhere."""
     totals = np.ones(len(maxima.logits))
     rows = np.flatnonzero(table.has_top_p & ~table.has_top_k)
     if len(rows):
         taken = maxima.take_rows(rows)
-        part_masses = sums.compute(taken.logits, taken.of_rows, table.inverse_temperatures[rows])
-        totals[rows] = part_masses.sum(axis=1, dtype=np.float64)
+        totals[rows] = sum_exponentials(taken.logits, taken.of_rows, table.inverse_temperatures[rows])
     return totals
