@@ -44,6 +44,7 @@ class ServerProcess:
                 output.close()
 
     def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a timeout ends it as well
         return self
 
     def __exit__(
