@@ -91,6 +91,8 @@ imports: .venv/installed-dev ## import-linter: imports only go down
 train: .venv/installed-torch ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(BIN)/python training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
+include docker/container.mk benchmarks/bench.mk
+
 .PHONY: clean
 clean: ## Remove what the targets made
 	rm -rf .venv .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
