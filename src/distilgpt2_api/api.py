@@ -20,7 +20,7 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
-from distilgpt2_api.settings import LogFormat, Settings
+from distilgpt2_api.settings import Settings
 
 EXIT_SETTINGS = 4
 """Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
@@ -75,15 +75,13 @@ def build_app(settings: Settings) -> FastAPI:
 def _build_or_exit() -> FastAPI:
     try:
         settings = Settings()
-        configure_logging(level=settings.log_level.value, is_json=_is_json(settings.log_format))
+        configure_logging(
+            level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty())
+        )
         return build_app(settings)
     except Distilgpt2ApiError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_SETTINGS)
-
-
-def _is_json(log_format: LogFormat) -> bool:
-    return log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not sys.stderr.isatty())
 
 
 app = _build_or_exit()

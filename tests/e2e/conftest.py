@@ -1,0 +1,216 @@
+"""Real servers on loopback, on a free port, with a tiny random model: everything but the weights is what users get."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tokenizers
+from prometheus_client.parser import text_string_to_metric_families
+from safetensors.numpy import save_file
+from tokenizers import decoders, models, pre_tokenizers
+
+NUM_POSITIONS = 16384
+WIDTH = 32
+VOCAB_SIZE = 257
+DEADLINE_S = 30.0
+
+COMMANDS = {
+    "gunicorn": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "distilgpt2_api.worker.Worker"],
+    "gunicorn-plain": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "uvicorn_worker.UvicornWorker"],
+    "uvicorn": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0"],
+    "serve": ["distilgpt2_api", "serve", "--host", "127.0.0.1", "--port", "0"],
+}
+GUNICORN_OPTIONS = ["--workers", "1", "--bind", "127.0.0.1:0", "--no-control-socket", "--worker-tmp-dir", "/dev/shm"]
+
+
+def eventually(is_so: Callable[[], Any], what: str) -> Any:
+    """The first true value of `is_so`, asked until the deadline."""
+    end = time.monotonic() + DEADLINE_S
+    while time.monotonic() < end:
+        if value := is_so():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"not within {DEADLINE_S:g} s: {what}")
+
+
+def write_model(folder: Path) -> Path:
+    """GPT-2 with random weights; token i is byte i, 256 is the end of text."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> Any:
+        return rng.normal(0, 0.3, shape).astype(np.float32)
+
+    tensors = {"wte.weight": normal(VOCAB_SIZE, WIDTH), "wpe.weight": normal(NUM_POSITIONS, WIDTH)}
+    for layer in range(2):
+        for name, num_in, num_out in (
+            ("attn.c_attn", WIDTH, 3 * WIDTH),
+            ("attn.c_proj", WIDTH, WIDTH),
+            ("mlp.c_fc", WIDTH, 4 * WIDTH),
+            ("mlp.c_proj", 4 * WIDTH, WIDTH),
+        ):
+            tensors[f"h.{layer}.{name}.weight"] = normal(num_in, num_out)
+            tensors[f"h.{layer}.{name}.bias"] = normal(num_out)
+    for norm in ("h.0.ln_1", "h.0.ln_2", "h.1.ln_1", "h.1.ln_2", "ln_f"):
+        tensors[f"{norm}.weight"] = np.ones(WIDTH, np.float32)
+        tensors[f"{norm}.bias"] = np.zeros(WIDTH, np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": VOCAB_SIZE,
+        "n_positions": NUM_POSITIONS,
+        "n_embd": WIDTH,
+        "n_layer": 2,
+        "n_head": 2,
+        "activation_function": "gelu_new",
+        "bos_token_id": 256,
+        "eos_token_id": 256,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    vocabulary = {chr(byte) if byte in printable else chr(next(others)): byte for byte in range(256)}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+@dataclass
+class Server:
+    """A server's process, its log and a client of it."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    url: str = ""
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def wait_listening(self) -> None:
+        def find() -> re.Match[str] | None:
+            assert self.process.poll() is None, self.log
+            return re.search(r"http://127\.0\.0\.1:\d+", self.log)
+
+        self.url = eventually(find, "the server listens")[0]
+
+    def wait_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.log
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/readyz").status_code == 200
+            return False
+
+        eventually(is_ready, "the server is ready")
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
+
+    def complete(self, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
+
+    def stream(self, **body: Any) -> contextlib.AbstractContextManager[httpx.Response]:
+        body = {"prompt": "once", "stream": True, "ignore_eos": True, **body}
+        return httpx.stream("POST", f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
+
+    def metric(self, name: str, **labels: str) -> float:
+        samples = (
+            sample
+            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+        return sum(sample.value for sample in samples)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait_exit(self) -> int:
+        return self.process.wait(DEADLINE_S)
+
+
+def events_of(response: httpx.Response) -> Iterator[Any]:
+    """The stream's objects as they come; `[DONE]` as a text."""
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            text = line.removeprefix("data: ")
+            yield text if text == "[DONE]" else json.loads(text)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("tiny"))
+
+
+Launcher = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Starts a server of one of the kinds in `COMMANDS`, with settings; ends it after the tests."""
+    servers: list[Server] = []
+    cache_folder = tmp_path_factory.mktemp("cache")
+
+    def start(kind: str = "gunicorn", **settings: object) -> Server:
+        chosen = {"model": model_folder, "precision": "f32", "num_threads": 1, "cache_home": cache_folder, **settings}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_")}
+        environment |= {f"DISTILGPT2_{name.upper()}": str(value) for name, value in chosen.items()}
+        environment.pop("PORT", None)
+        log_file = tmp_path_factory.mktemp("log") / "log"
+        command = [sys.executable, "-m", *COMMANDS[kind]]
+        if kind.startswith("gunicorn"):
+            command += GUNICORN_OPTIONS
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        servers.append(Server(process, log_file))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.terminate()
+    for server in servers:
+        server.process.wait(DEADLINE_S)
+
+
+@pytest.fixture(scope="session")
+def server(launch: Launcher) -> Server:
+    """One server for all tests that leave it as it was."""
+    server = launch()
+    server.wait_listening()
+    server.wait_ready()
+    return server
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    return eventually
+
+
+@pytest.fixture
+def read_events() -> Callable[[httpx.Response], Iterator[Any]]:
+    return events_of

@@ -1,0 +1,100 @@
+"""The process: every way to start it, how it ends, what stops the start."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain"])
+def test_every_way_to_start_serves_and_drains(
+    launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
+) -> None:
+    """SIGTERM in mid-stream: new connections are refused or told so; the stream ends with an error event, on time."""
+    server = launch(kind, drain_s=0.5)
+    server.wait_listening()
+    server.wait_ready()
+    assert server.complete(prompt="once", max_tokens=3).status_code == 200
+    with server.stream(max_tokens=16000) as response:
+        events = read_events(response)
+        next(events)
+        server.signal(signal.SIGTERM)
+        signalled_s = time.monotonic()
+        *_, last = events
+    assert last["error"]["code"] == "draining"
+    exit_code = server.wait_exit()
+    assert time.monotonic() - signalled_s < 4
+    # Bare Uvicorn raises the signal anew when it has shut down, as a shell expects of it.
+    assert exit_code == (-signal.SIGTERM if kind == "uvicorn" else 0)
+    assert "Traceback" not in server.log
+
+
+def test_a_short_request_survives_the_drain(launch: Callable[..., Any], read_events: Any) -> None:
+    server = launch(drain_s=20)
+    server.wait_listening()
+    server.wait_ready()
+    with server.stream(max_tokens=400) as response:
+        events = read_events(response)
+        next(events)
+        server.signal(signal.SIGTERM)
+        assert list(events)[-1] == "[DONE]"
+    assert server.wait_exit() == 0
+
+
+def test_a_reload_lets_streams_end_and_serves_on(
+    launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any]
+) -> None:
+    """Gunicorn's HUP: a new worker, the old one's work done, the port never closed."""
+    server = launch(drain_s=20)
+    server.wait_listening()
+    server.wait_ready()
+    with server.stream(max_tokens=600) as response:
+        events = read_events(response)
+        next(events)
+        server.signal(signal.SIGHUP)
+        assert list(events)[-1] == "[DONE]"
+    wait_until(lambda: server.log.count("Finished server process") == 1, "the old worker has ended")
+
+    def is_served() -> bool:
+        return httpx.get(f"{server.url}/once", timeout=20).status_code == 200
+
+    wait_until(is_served, "the new worker serves")
+    assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [({"model": "/nowhere"}, "error: no folder /nowhere"), ({"max_n": "many"}, "error: DISTILGPT2_MAX_N")],
+)
+def test_a_bad_setting_stops_the_start_with_one_clear_line(
+    launch: Callable[..., Any], kind: str, setting: dict[str, str], words: str
+) -> None:
+    server = launch(kind, **setting)
+    assert server.wait_exit() != 0
+    assert server.log.count("error: ") == 1
+    assert words in server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])
+def test_a_broken_model_stops_the_service_with_one_clear_line(
+    launch: Callable[..., Any], model_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """It is read only after the port is bound; Gunicorn does not start worker after worker in vain."""
+    folder = tmp_path / "broken"
+    shutil.copytree(model_folder, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    server = launch(kind, model=folder)
+    assert server.wait_exit() != 0
+    assert server.log.count("can't serve this model") == 1
+    assert "model.safetensors" in server.log
+    assert "Traceback" not in server.log

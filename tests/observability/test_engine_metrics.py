@@ -1,0 +1,96 @@
+"""What the engine did, as Prometheus sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from distilgpt2_api.core.events import SequenceFinished, StepStats
+from distilgpt2_api.core.outputs import FinishReason, RequestTimings
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+
+STEP = StepStats(
+    duration_s=0.01,
+    num_rows=3,
+    num_tokens=40,
+    num_sampled_tokens=2,
+    num_waiting=5,
+    num_running=3,
+    num_preempted=1,
+    kv_cache_usage=0.25,
+)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> EngineMetrics:
+    return EngineMetrics(registry)
+
+
+def finished(**options: Any) -> SequenceFinished:
+    timings = RequestTimings(queue_s=0.01, ttft_s=0.1, total_s=1.1)
+    defaults: dict[str, Any] = {
+        "finish_reason": FinishReason.STOP,
+        "num_prompt_tokens": 7,
+        "num_cached_tokens": 3,
+        "num_completion_tokens": 11,
+        "timings": timings,
+    }
+    return SequenceFinished(**(defaults | options))
+
+
+def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    metrics.on_step(STEP)
+    metrics.on_step(STEP)
+    values = {
+        "running_sequences": 3,
+        "waiting_sequences": 5,
+        "kv_cache_usage_ratio": 0.25,
+        "preemptions_total": 2,
+        "computed_tokens_total": 80,
+        "step_duration_seconds_count": 2,
+        "step_sequences_sum": 6,
+    }
+    assert {name: registry.get_sample_value(f"distilgpt2_{name}") for name in values} == values
+
+
+def test_after_the_last_abort_nothing_seems_to_run(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    metrics.on_step(STEP)
+    metrics.show_idle()
+    for name in ("running_sequences", "waiting_sequences", "kv_cache_usage_ratio"):
+        assert registry.get_sample_value(f"distilgpt2_{name}") == 0
+
+
+def test_a_sequences_end_is_counted_with_its_times(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    metrics.on_sequence_finished(finished())
+    values = {
+        "prompt_tokens_total": 7,
+        "cached_prompt_tokens_total": 3,
+        "completion_tokens_total": 11,
+        "queue_time_seconds_sum": 0.01,
+        "time_to_first_token_seconds_sum": 0.1,
+        "end_to_end_latency_seconds_sum": 1.1,
+        "time_per_output_token_seconds_sum": pytest.approx(0.1),
+    }
+    assert {name: registry.get_sample_value(f"distilgpt2_{name}") for name in values} == values
+    assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "stop"}) == 1
+
+
+def test_a_sequence_that_drew_nothing_has_no_token_times(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    timings = RequestTimings(queue_s=1.0, ttft_s=None, total_s=1.0)
+    metrics.on_sequence_finished(finished(finish_reason=FinishReason.ABORT, num_completion_tokens=0, timings=timings))
+    assert registry.get_sample_value("distilgpt2_time_to_first_token_seconds_count") == 0
+    assert registry.get_sample_value("distilgpt2_time_per_output_token_seconds_count") == 0
+    assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "abort"}) == 1
+
+
+def test_every_finish_reason_is_there_from_the_start(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    """A counter that appears only with its first event hides that event from `rate`."""
+    for reason in FinishReason:
+        assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": reason.value}) == 0

@@ -1,0 +1,80 @@
+"""Log lines: one shape for all, whoever writes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from distilgpt2_api.observability.logs import ACCESS_LOGGERS, FOREIGN_LOGGERS, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Logging is the process's own: each test gives it back."""
+    loggers = [logging.getLogger(name) for name in ("", *FOREIGN_LOGGERS, *ACCESS_LOGGERS)]
+    states = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in states:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    structlog.reset_defaults()
+
+
+def written(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_json_lines_are_the_same_for_structlog_and_the_standard_library() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", is_json=True, stream=stream)
+    structlog.stdlib.get_logger("ours").info("done", tokens=5)
+    logging.getLogger("uvicorn.error").info("Started %s", "here", extra={"color_message": "colourful"})
+    ours, theirs = written(stream)
+    assert ours.pop("timestamp").endswith("Z")
+    assert ours == {"event": "done", "tokens": 5, "level": "info", "logger": "ours"}
+    assert theirs.pop("timestamp").endswith("Z")
+    assert theirs == {"event": "Started here", "level": "info", "logger": "uvicorn.error"}
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    stream = io.StringIO()
+    configure_logging(level="warning", is_json=True, stream=stream)
+    structlog.stdlib.get_logger("ours").info("quiet")
+    logging.getLogger("gunicorn.error").info("quiet")
+    structlog.stdlib.get_logger("ours").warning("loud")
+    assert [line["event"] for line in written(stream)] == ["loud"]
+
+
+def test_servers_own_access_logs_are_silent() -> None:
+    """They would log a second line a request, with the prompt in its path."""
+    stream = io.StringIO()
+    uvicorn_access = logging.getLogger("uvicorn.access")
+    uvicorn_access.addHandler(logging.StreamHandler(stream))
+    configure_logging(level="debug", is_json=True, stream=stream)
+    uvicorn_access.info("GET /my%20secret")
+    assert stream.getvalue() == ""
+    assert not uvicorn_access.hasHandlers()
+
+
+def test_a_traceback_is_one_json_line() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", is_json=True, stream=stream)
+    structlog.stdlib.get_logger("ours").error("failed", exc_info=ZeroDivisionError())
+    [line] = written(stream)
+    assert "ZeroDivisionError" in line["exception"]
+
+
+def test_people_get_lines_without_escape_codes_in_a_file() -> None:
+    stream = io.StringIO()
+    configure_logging(level="info", is_json=False, stream=stream)
+    structlog.stdlib.get_logger("ours").info("done", tokens=5)
+    assert "done" in stream.getvalue()
+    assert "tokens=5" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
