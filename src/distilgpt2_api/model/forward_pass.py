@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.gpt2 import build_graph
-from distilgpt2_api.model.kernel_options import arithmetic_type, kernel_options
+from distilgpt2_api.model.kernel_options import arithmetic_type, body_options, head_options
 from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
 from distilgpt2_api.model.paged_attention import split_and_page
 from distilgpt2_api.model.prepared_weights import PreparedWeights
@@ -26,12 +26,12 @@ class ForwardPass:
         """Compiles. The kernels pack most weights at the first step; the embeddings they go on reading in place."""
         models = split_and_page(build_graph(config, weights.tensors), config.width)
         declare_cache(models.body, config, arithmetic_type(config, precision))
-        core, options = ov.Core(), kernel_options(config, precision, num_threads)
-        body = core.compile_model(models.body, "CPU", options)
-        self._body = body.create_infer_request()
-        self._head = core.compile_model(models.head, "CPU", options).create_infer_request()
+        core = ov.Core()
+        body = core.compile_model(models.body, "CPU", body_options(config, precision, num_threads))
+        head = core.compile_model(models.head, "CPU", head_options(config, precision, num_threads))
+        self._body, self._head = body.create_infer_request(), head.create_infer_request()
         self._width = config.width
-        self._input_indices = {port.any_name: index for index, port in enumerate(body.inputs)}
+        self._inputs = {port.any_name: _Input(index) for index, port in enumerate(body.inputs)}
         cache = allocate_cache(body, num_blocks)
         self.kv_block_bytes = cache.block_bytes
         for index, tensor in cache.tensors.items():
@@ -40,16 +40,29 @@ class ForwardPass:
     def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
         """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
         for name, array in inputs.named().items():
-            self._body.set_input_tensor(self._input_indices[name], ov.Tensor(array, shared_memory=True))
-        self._body.start_async()
-        self._body.wait()
+            self._inputs[name].set(self._body, array)
+        self._body.infer(share_outputs=True)
         hidden: NDArray[np.float32] = self._body.get_output_tensor(0).data
         return hidden.reshape(-1, self._width)
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C) → (N, V). A view, writable and valid until the next call."""
         self._head.set_input_tensor(0, ov.Tensor(hidden, shared_memory=True))
-        self._head.start_async()
-        self._head.wait()
+        self._head.infer(share_outputs=True)
         logits: NDArray[Any] = self._head.get_output_tensor(0).data
         return logits
+
+
+class _Input:
+    """One input of the body. Decode steps follow each other in the same shape: those only copy a few numbers."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._array: NDArray[Any] | None = None
+
+    def set(self, request: ov.InferRequest, array: NDArray[Any]) -> None:
+        if self._array is not None and self._array.shape == array.shape:
+            self._array[...] = array
+        else:
+            self._array = array
+            request.set_input_tensor(self._index, ov.Tensor(array, shared_memory=True))
