@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+from distilgpt2_api.model.step_inputs import StepInputs
 
 MAX_NUM_SEQUENCES = 64
 MAX_STEP_TOKENS = 512
@@ -75,7 +76,7 @@ class TimedEngine:
         scheduler = self._engine._scheduler  # noqa: SLF001
         self._forward_pass: Any = runner._forward_pass  # noqa: SLF001
         self._hidden_states, self._logits = self._forward_pass.hidden_states, self._forward_pass.logits
-        self._record("hidden_states", lambda inputs: inputs)
+        self._record("hidden_states", _copy_inputs)
         self._record("logits", len)
         for owner, method in (
             (self._forward_pass, "hidden_states"),
@@ -163,3 +164,8 @@ class TimedEngine:
             return call(argument)
 
         setattr(self._forward_pass, method, recorded)
+
+
+def _copy_inputs(inputs: StepInputs) -> StepInputs:
+    """Its arrays are the forward pass's, once it has got them."""
+    return replace(inputs, **{name: array.copy() for name, array in inputs.named().items()})
