@@ -5,7 +5,7 @@
 #
 # Where the base image can neither be found nor pulled, a stand-in takes its name (stand-in-base.sh). Images on top of it
 # are for trying things out on this machine; they carry the label `stand-in-base`.
-#   DISTILGPT2_CONTAINER_CACHE   folder for the stand-in; default .tools/container in the checkout
+#   CONTAINER_CACHE_FOLDER   folder for the stand-in; default .tools/container in the checkout
 set -eu -o pipefail
 
 here=$(dirname "$(realpath "$0")")
@@ -18,7 +18,7 @@ label() { docker image inspect --format '{{index .Config.Labels "stand-in-base"}
 
 if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout 300 docker pull --quiet "$base" >/dev/null 2>&1; then
     echo "build: $base can't be pulled: building on a stand-in from Debian's packages" >&2
-    tar=$("$here/stand-in-base.sh" "${DISTILGPT2_CONTAINER_CACHE:-$here/../.tools/container}")
+    tar=$("$here/stand-in-base.sh" "${CONTAINER_CACHE_FOLDER:-$here/../.tools/container}")
     docker import --change 'LABEL stand-in-base=yes' --change 'CMD ["python3"]' "$tar" "$base" >/dev/null
 fi
 

@@ -2,7 +2,7 @@
 # docker/with-engine.sh start one for as long as a target runs.
 IMAGE ?= distilgpt2-api
 MODEL ?=
-export DISTILGPT2_CONTAINER_CACHE ?= $(CURDIR)/.tools/container
+export CONTAINER_CACHE_FOLDER ?= $(CURDIR)/.tools/container
 
 WITH_ENGINE := docker/with-engine.sh
 BUILD_IMAGE := docker/build.sh $(if $(MODEL),--build-arg MODEL=$(MODEL))

@@ -5,7 +5,7 @@
 #
 # The private daemon keeps everything (socket, images, containers, logs) under one temporary folder and inside a mount
 # namespace of its own; afterwards its processes, mounts, bridge and firewall rules are gone.
-#   DISTILGPT2_ENGINE_FOLDER   keep the private daemon's images in this folder, so that the next run finds its cache
+#   CONTAINER_ENGINE_FOLDER   keep the private daemon's images in this folder, so that the next run finds its cache
 set -eu -o pipefail
 
 say() { echo "with-engine: $*" >&2; }
@@ -21,7 +21,7 @@ dockerd=$(PATH=$PATH:/usr/sbin:/sbin command -v dockerd) \
 [ "$(id -u)" = 0 ] || { say "error: no Docker engine answers, and only root can start one"; exit 1; }
 
 run=$(mktemp -d "${TMPDIR:-/tmp}/engine.XXXXXX")
-images=${DISTILGPT2_ENGINE_FOLDER:-$run/data}
+images=${CONTAINER_ENGINE_FOLDER:-$run/data}
 mkdir -p "$images" "$run/bin"
 daemon=
 forwarding=
