@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
-from distilgpt2_api.model.compiled_model import compile_model, file_name, read_compiled_model
+from distilgpt2_api.model.compiled_model import compile_model, read_compiled_model
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.weight_files import compiled_name
 from distilgpt2_api.model.weights import expected_shapes
 
 CONFIG = {
@@ -68,7 +69,7 @@ def test_compiled_weights_are_those_of_the_checkpoint(checkpoint: Path, tmp_path
 def test_the_same_model_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         compile_model(checkpoint, tmp_path / name, Precision.INT8)
-    one, two = (tmp_path / name / file_name(Precision.INT8) for name in ("one", "two"))
+    one, two = (tmp_path / name / compiled_name(Precision.INT8) for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -85,14 +86,14 @@ def test_another_precision_needs_the_checkpoint(checkpoint: Path, tmp_path: Path
 
 def test_beside_its_checkpoint_another_precision_is_made_from_that(checkpoint: Path, tmp_path: Path) -> None:
     compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
-    (checkpoint / file_name(Precision.INT8)).write_bytes(
-        (tmp_path / "compiled" / file_name(Precision.INT8)).read_bytes()
+    (checkpoint / compiled_name(Precision.INT8)).write_bytes(
+        (tmp_path / "compiled" / compiled_name(Precision.INT8)).read_bytes()
     )
     assert read_compiled_model(checkpoint, read_model_config(checkpoint), Precision.BF16) is None
 
 
 def flip_a_byte(folder: Path) -> None:
-    path = folder / file_name(Precision.INT8)
+    path = folder / compiled_name(Precision.INT8)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -103,7 +104,7 @@ def change_the_config(folder: Path) -> None:
 
 
 def write_another_format(folder: Path) -> None:
-    save_file({"wte.weight": np.zeros((40, 16), np.int8)}, folder / file_name(Precision.INT8))
+    save_file({"wte.weight": np.zeros((40, 16), np.int8)}, folder / compiled_name(Precision.INT8))
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import shutil
 from pathlib import Path
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.core.errors import ModelNotFoundError
 from distilgpt2_api.model.compiled_file import read_compiled_file, write_compiled_file
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
+from distilgpt2_api.model.weight_files import compiled_name, find_compiled_file
 from distilgpt2_api.model.weights import open_checkpoint
 
 COMPANIONS = (
@@ -36,7 +36,7 @@ def compile_model(folder: Path, target: Path, precision: Precision) -> None:
     for name in COMPANIONS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
-    with (target / file_name(precision)).open("wb") as file:
+    with (target / compiled_name(precision)).open("wb") as file:
         write_compiled_file(file, weights, {})
 
 
@@ -46,16 +46,5 @@ def read_compiled_model(folder: Path, config: ModelConfig, precision: Precision)
     Every name, shape and type is checked against the config, and the checksum. Raises ModelFormatError, or
     ModelNotFoundError where the folder has weights for another precision and nothing to make these from.
     """
-    path = folder / file_name(precision)
-    if not path.is_file():
-        others = [other for other in Precision if (folder / file_name(other)).is_file()]
-        if others and not any(folder.glob("model*.safetensors*")):
-            raise ModelNotFoundError(
-                f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint itself"
-            )
-        return None
-    return read_compiled_file(path, config, precision)
-
-
-def file_name(precision: Precision) -> str:
-    return f"compiled.{precision}.safetensors"
+    path = find_compiled_file(folder, precision)
+    return None if path is None else read_compiled_file(path, config, precision)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.gpt2 import build_graph
-from distilgpt2_api.model.kernel_options import arithmetic_type, body_options, head_options
+from distilgpt2_api.model.kernel_options import body_options, element_types, head_options
 from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
 from distilgpt2_api.model.paged_attention import split_and_page
 from distilgpt2_api.model.prepared_weights import PreparedWeights
@@ -25,7 +25,7 @@ class ForwardPass:
     ) -> None:
         """Compiles. The kernels pack most weights at the first step; the embeddings they go on reading in place."""
         models = split_and_page(build_graph(config, weights.tensors), config.width)
-        declare_cache(models.body, config, arithmetic_type(config, precision))
+        declare_cache(models.body, config, element_types(config, precision).cache)
         core = ov.Core()
         body = core.compile_model(models.body, "CPU", body_options(config, precision, num_threads))
         head = core.compile_model(models.head, "CPU", head_options(config, precision, num_threads))

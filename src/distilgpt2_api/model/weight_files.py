@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 
 SINGLE_FILE = "model.safetensors"
@@ -41,6 +42,26 @@ def find_weight_files(folder: Path) -> list[WeightFile]:
             "model once with transformers: model.save_pretrained(folder, safe_serialization=True)"
         )
     raise ModelNotFoundError(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}")
+
+
+def find_compiled_file(folder: Path, precision: Precision) -> Path | None:
+    """The folder's weights compiled for `precision` (`compiled_model`); None where the checkpoint is to be read.
+
+    Raises ModelNotFoundError where the folder has weights for another precision only, and no checkpoint.
+    """
+    path = folder / compiled_name(precision)
+    if path.is_file():
+        return path
+    others = [other for other in Precision if (folder / compiled_name(other)).is_file()]
+    if others and not (folder / SINGLE_FILE).exists() and not (folder / INDEX_FILE).exists():
+        raise ModelNotFoundError(
+            f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint itself"
+        )
+    return None
+
+
+def compiled_name(precision: Precision) -> str:
+    return f"compiled.{precision}.safetensors"
 
 
 def _read_index(folder: Path) -> list[WeightFile]:
