@@ -81,7 +81,7 @@ RUN /opt/poetry/bin/pip --disable-pip-version-check wheel --quiet --no-deps --no
 COPY --from=model /rootfs/ /
 COPY docker/smoke.py docker/
 RUN cp -a /rootfs-code/. / \
-    && HOME=/nonexistent /opt/venv/bin/python -I docker/smoke.py
+    && HOME=/nonexistent DISTILGPT2_MODEL=/opt/model /opt/venv/bin/python docker/smoke.py
 
 # ---- runtime
 

@@ -1,22 +1,61 @@
-"""What `gunicorn` in the image's CMD takes from our settings: address, drain, log level, and how mistakes are told.
+"""What `gunicorn` in the image's CMD takes from our settings: address, drain, log level. And how mistakes are told: in
+one line, before anything starts.
 
 `distilgpt2-api serve` starts the same server with the same options; the image spells the command out, so that
 `docker inspect` shows it and `docker run IMAGE gunicorn …` changes it.
 """
 
+import tempfile
+import time
 from typing import Any
 
+from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # Gunicorn has no types
+
 from distilgpt2_api.cli.serve import gunicorn_options, listen
-from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
+from distilgpt2_api.model.resources import read_memory_limit_bytes
+from distilgpt2_api.model.weight_files import find_compiled_file
 from distilgpt2_api.settings import Settings
+
+LEAST_BYTES = 96 << 20
+"""Python, OpenVINO and FastAPI without a model: what no limit may be below. Measured: 100 MB resident."""
+BOOT_S = 20.0
+"""A worker that is killed earlier was killed by its start, and the next one would be as well."""
+KILLED = 3
+
+
+def check(settings: Settings) -> None:
+    """Raises what a worker would raise later, or would be killed for."""
+    model = settings.locate_model()
+    compiled = find_compiled_file(model.folder, settings.precision)
+    weights_bytes = compiled.stat().st_size if compiled else 0
+    limit_bytes = read_memory_limit_bytes()
+    if limit_bytes < LEAST_BYTES + weights_bytes:
+        raise SettingsError(
+            f"the memory limit of {limit_bytes >> 20} MiB is too small: model {model.name} takes at least "
+            f"{(LEAST_BYTES + weights_bytes) >> 20} MiB"
+        )
+
+
+def check_heartbeat_folder() -> None:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise SettingsError(
+            "neither /dev/shm nor /tmp can be written: Gunicorn's heartbeat needs one of them"
+        ) from None
+
 
 try:
     settings = Settings()
-    model = settings.locate_model()
+    check(settings)
+    options = gunicorn_options(settings)
+    if "worker_tmp_dir" not in options:
+        check_heartbeat_folder()
 except Distilgpt2ApiError as error:
     raise SystemExit(f"error: {error}") from None
 
-globals().update(gunicorn_options(settings))
+globals().update(options)
 # Gunicorn puts its folder on the path of imports: one that nobody writes to, whichever the caller's was.
 chdir = "/"
 # $PORT is what Azure, Cloud Run and the like set; DISTILGPT2_PORT wins over it.
@@ -29,3 +68,15 @@ def on_starting(server: Any) -> None:  # noqa: ARG001 - Gunicorn's signature
         listen(settings.host, settings.port).close()
     except Distilgpt2ApiError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - Gunicorn's signature
+    worker.started_s = time.monotonic()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Gunicorn would start worker after worker; whoever runs the container knows better when to try again."""
+    seconds = time.monotonic() - worker.started_s
+    if server.LISTENERS and seconds < BOOT_S:
+        limit = f"{read_memory_limit_bytes() >> 20} MiB"
+        raise HaltServer(f"the worker was killed {seconds:.1f} s after its start; the memory limit is {limit}", KILLED)

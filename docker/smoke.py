@@ -10,11 +10,11 @@ from importlib import import_module
 
 from distilgpt2_api.text_generation import TextGenerator
 
-with TextGenerator("/opt/model", seed=1) as generator:
+with TextGenerator(seed=1) as generator:
     [text] = generator.generate("Once upon a time", max_new_tokens=8)
     assert text.startswith("Once upon a time"), text
 for module in ("distilgpt2_api.api", "distilgpt2_api.worker", "distilgpt2_api.cli.healthcheck"):
     import_module(module)
 assert "huggingface_hub" not in sys.modules
-assert "openvino_telemetry" not in sys.modules
+assert sys.modules.get("openvino_telemetry") is None
 print(f"smoke test: {text!r}")

@@ -1,0 +1,89 @@
+"""The image, built once; the engines that can be had here; a running service on each.
+
+`make test-container` brings what these need. A test whose engine can't be had is skipped, and says why.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.container.builds import ROOT, build, copy_checkout
+from tests.container.engines import Apptainer, Container, Docker, Engine, Podman
+
+IMAGE = "distilgpt2-api-test:demo"
+LARGE_IMAGE = "distilgpt2-api-test:distilgpt2-shape"
+
+
+@pytest.fixture(scope="session")
+def docker() -> Docker:
+    engine = Docker()
+    if why_not := engine.missing():
+        pytest.skip(f"docker: {why_not}")
+    return engine
+
+
+@pytest.fixture(scope="session")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout to build from."""
+    return copy_checkout(tmp_path_factory.mktemp("context"))
+
+
+@pytest.fixture(scope="session")
+def image(docker: Docker, context: Path) -> str:
+    """The image with the demo model."""
+    result = build(context, IMAGE)
+    assert result.exit_status == 0, result.output
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def large_image(image: str, context: Path) -> str:
+    """The image with random weights in DistilGPT-2's shape, out of a folder of the checkout."""
+    program = str(ROOT / "benchmarks" / "make_model.py")
+    subprocess.run([sys.executable, program, str(context / "my-model")], check=True, capture_output=True)
+    result = build(context, LARGE_IMAGE, MODEL="./my-model")
+    assert result.exit_status == 0, result.output
+    return LARGE_IMAGE
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    engine = Podman(tmp_path_factory.mktemp("podman"))
+    yield engine
+    if engine.missing() is None:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def apptainer(tmp_path_factory: pytest.TempPathFactory) -> Apptainer:
+    folder = tmp_path_factory.mktemp("apptainer")
+    for parent in (folder, *folder.parents[:2]):  # pytest keeps its folders to itself; the unprivileged user must read
+        parent.chmod(0o755)
+    return Apptainer(folder)
+
+
+@pytest.fixture(scope="session")
+def every_engine(docker: Docker, podman: Podman, apptainer: Apptainer) -> list[Engine]:
+    return [docker, podman, apptainer]
+
+
+@pytest.fixture(scope="session", params=["docker", "podman", "apptainer"])
+def engine(request: pytest.FixtureRequest, every_engine: list[Engine], image: str) -> Engine:
+    """Each engine that can be had, with the image loaded."""
+    [engine] = [engine for engine in every_engine if engine.name == request.param]
+    if why_not := engine.missing():
+        pytest.skip(f"{engine.name}: {why_not}")
+    engine.load(image)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def service(engine: Engine, image: str) -> Iterator[Container]:
+    """The image with the demo model, as `docker run` starts it; for tests that only ask."""
+    with engine.running(image) as container:
+        container.wait_until_ready()
+        yield container

@@ -1,0 +1,351 @@
+"""Three container engines behind one face: start an image with options, ask it, stop it, leave nothing behind.
+
+Docker is whichever answers (`make test-container` starts a private one where none does). Podman and Apptainer get the
+image as the archive that `docker save` writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.container.http import READY_TIMEOUT_S, is_ready
+
+DOCKER_FOLDER = Path(__file__).parents[2] / "docker"
+Result = subprocess.CompletedProcess[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `docker run` calls it; Apptainer, which runs as whoever calls it, has no use for most."""
+
+    flags: Sequence[str] = ()
+    environment: Mapping[str, str] | None = None
+    is_offline: bool = False
+    """`--network none`: reached by `execute` alone."""
+    is_on_host_network: bool = False
+    """`--network host`; Apptainer always is."""
+
+
+HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+
+
+def call(command: Sequence[str], *, timeout_s: float = 120, is_checked: bool = True) -> Result:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if is_checked and result.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
+    return result
+
+
+class Container(ABC):
+    """A running service. Whoever started it removes it."""
+
+    port: int
+    """On 127.0.0.1."""
+
+    @abstractmethod
+    def execute(self, *command: str) -> Result:
+        """Runs a command inside."""
+
+    @abstractmethod
+    def log(self) -> str: ...
+
+    @abstractmethod
+    def stop(self, timeout_s: int) -> int:
+        """Asks it to end, kills it after `timeout_s`, and gives the exit status."""
+
+    @abstractmethod
+    def has_ended(self) -> bool: ...
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not is_ready(self.port):
+            assert not self.has_ended(), f"the container ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"not ready after {timeout_s} s:\n{self.log()}"
+            time.sleep(0.02)
+
+
+class Engine(ABC):
+    name: str
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Why it can't be had on this machine; None if it can."""
+
+    @abstractmethod
+    def load(self, image: str) -> None:
+        """Makes Docker's image `image` known to this engine. Idempotent."""
+
+    @abstractmethod
+    def start(self, image: str, options: Options) -> Container: ...
+
+    @abstractmethod
+    def remove(self, container: Container) -> None: ...
+
+    @abstractmethod
+    def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
+        """Runs a command, or the image's own, to its end."""
+
+    @contextmanager
+    def running(self, image: str, options: Options | None = None) -> Iterator[Container]:
+        container = self.start(image, options or Options())
+        try:
+            yield container
+        finally:
+            self.remove(container)
+
+
+class DockerLikeContainer(Container):
+    def __init__(self, command: Sequence[str], name: str, port: int) -> None:
+        self._command = command
+        self.name = name
+        self.port = port
+
+    def execute(self, *command: str) -> Result:
+        return call([*self._command, "exec", self.name, *command], is_checked=False)
+
+    def log(self) -> str:
+        result = call([*self._command, "logs", self.name], is_checked=False)
+        return result.stdout + result.stderr
+
+    def stop(self, timeout_s: int) -> int:
+        call([*self._command, "stop", "-t", str(timeout_s), self.name])
+        return int(self._inspect("{{.State.ExitCode}}"))
+
+    def has_ended(self) -> bool:
+        return self._inspect("{{.State.Running}}") != "true"
+
+    def _inspect(self, form: str) -> str:
+        return call([*self._command, "inspect", "--format", form, self.name]).stdout.strip()
+
+
+class DockerLike(Engine):
+    """Docker's command line; Podman's is the same."""
+
+    command: Sequence[str] = ()
+    run_flags: Sequence[str] = ()
+
+    def start(self, image: str, options: Options) -> Container:
+        name = f"distilgpt2-api-{uuid.uuid4().hex[:8]}"
+        port = 0 if options.is_offline else free_port()
+        call([*self.command, "run", "--detach", "--name", name, *self._flags(options, port), self.reference(image)])
+        return DockerLikeContainer(self.command, name, port)
+
+    def remove(self, container: Container) -> None:
+        assert isinstance(container, DockerLikeContainer)
+        call([*self.command, "rm", "--force", container.name])
+
+    def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
+        name = f"distilgpt2-api-{uuid.uuid4().hex[:8]}"
+        flags = self._flags(options or Options(is_offline=True), free_port())
+        try:
+            return call(
+                [*self.command, "run", "--name", name, *flags, self.reference(image), *command],
+                timeout_s=timeout_s,
+                is_checked=False,
+            )
+        finally:
+            call([*self.command, "rm", "--force", name], is_checked=False)
+
+    def reference(self, image: str) -> str:
+        return image
+
+    def _flags(self, options: Options, port: int) -> list[str]:
+        if options.is_on_host_network:
+            network = ["--network=host"]
+        else:
+            network = ["--network=none"] if options.is_offline else self.publish(port)
+        environment = [f"--env={name}={value}" for name, value in (options.environment or {}).items()]
+        return [*self.run_flags, *network, *environment, *options.flags]
+
+    @abstractmethod
+    def publish(self, port: int) -> list[str]: ...
+
+
+class Docker(DockerLike):
+    name = "docker"
+    command = ("docker",)
+
+    def missing(self) -> str | None:
+        if shutil.which("docker") is None:
+            return "there is no docker"
+        if call(["docker", "info"], is_checked=False).returncode != 0:
+            return "no Docker engine answers"
+        return None
+
+    def load(self, image: str) -> None:
+        pass
+
+    def publish(self, port: int) -> list[str]:
+        return [f"--publish=127.0.0.1:{port}:8000"]
+
+
+class Podman(DockerLike):
+    """Its images and containers in a folder of their own."""
+
+    name = "podman"
+    # Some kernels mix the two versions of control groups, which crun refuses; limits above the caller's own fail.
+    run_flags = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--read-only-tmpfs=false")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        runc = shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        self.command = (
+            *("podman", "--root", str(folder / "images"), "--runroot", str(folder / "run")),
+            *(("--runtime", runc) if runc else ()),
+            "--cgroup-manager=cgroupfs",
+        )
+
+    def missing(self) -> str | None:
+        if shutil.which("podman") is None:
+            return "there is no podman (Debian: apt-get install podman runc)"
+        result = call([*self.command, "info"], is_checked=False)
+        return None if result.returncode == 0 else f"podman info: {result.stderr.strip().splitlines()[-1]}"
+
+    def load(self, image: str) -> None:
+        if call([*self.command, "image", "exists", self.reference(image)], is_checked=False).returncode == 0:
+            return
+        archive = self._folder / "image.tar"
+        call(["docker", "save", "--output", str(archive), image], timeout_s=300)
+        call([*self.command, "load", "--quiet", "--input", str(archive)], timeout_s=300)
+        archive.unlink()
+
+    def reference(self, image: str) -> str:
+        return f"localhost/{image}"
+
+    def publish(self, port: int) -> list[str]:
+        # The host's network: Podman's own needs plugins that minimal systems lack. It also tries $PORT.
+        return ["--network=host", f"--env=PORT={port}", "--env=DISTILGPT2_HOST=127.0.0.1"]
+
+    def close(self) -> None:
+        call([*self.command, "rm", "--all", "--force"], is_checked=False)
+        call([*self.command, "rmi", "--all", "--force"], is_checked=False, timeout_s=300)
+
+
+class ApptainerContainer(Container):
+    def __init__(self, process: subprocess.Popen[bytes], engine: Apptainer, image: str, log: Path, port: int) -> None:
+        self.process = process
+        self._engine = engine
+        self._image = image
+        self._log = log
+        self.port = port
+
+    def execute(self, *command: str) -> Result:
+        return self._engine.run(self._image, *command)
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def stop(self, timeout_s: int) -> int:
+        os.kill(_gunicorn_below(self.process.pid), signal.SIGTERM)
+        try:
+            return self.process.wait(timeout_s + 5)  # the sandbox is removed afterwards
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+
+class Apptainer(Engine):
+    """As an unprivileged user, with neither that user's home nor the machine's /tmp, on the machine's network."""
+
+    name = "apptainer"
+    user = "nobody"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._why_not: str | None = None
+        self._is_checked = False
+
+    def missing(self) -> str | None:
+        if not self._is_checked:
+            self._is_checked = True
+            result = call(self._command("root", "version"), timeout_s=600, is_checked=False)
+            if result.returncode != 0:
+                self._why_not = (result.stderr.strip().splitlines() or ["it does not start"])[-1]
+        return self._why_not
+
+    def load(self, image: str) -> None:
+        if (self._folder / self._file(image)).exists():
+            return
+        archive = self._folder / "image.tar"
+        call(["docker", "save", "--output", str(archive), image], timeout_s=300)
+        archive.chmod(0o644)
+        call(self._command("root", "build", self._file(image), f"docker-archive:{archive.name}"), timeout_s=600)
+        archive.unlink()
+
+    def start(self, image: str, options: Options) -> Container:
+        port = free_port()
+        environment = {"PORT": str(port), "DISTILGPT2_HOST": "127.0.0.1", **(options.environment or {})}
+        log = self._folder / f"{uuid.uuid4().hex[:8]}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                self._command(self.user, "run", *self._flags(environment), self._file(image)),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
+        return ApptainerContainer(process, self, image, log, port)
+
+    def remove(self, container: Container) -> None:
+        assert isinstance(container, ApptainerContainer)
+        if container.process.poll() is None:
+            container.stop(10)
+
+    def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
+        environment = dict(options.environment or {}) if options else {}
+        action = "exec" if command else "run"
+        return call(
+            self._command(self.user, action, *self._flags(environment), self._file(image), *command),
+            timeout_s=timeout_s,
+            is_checked=False,
+        )
+
+    def _command(self, user: str, *arguments: str) -> list[str]:
+        return [str(DOCKER_FOLDER / "apptainer.sh"), str(self._folder), user, *arguments]
+
+    def _flags(self, environment: Mapping[str, str]) -> list[str]:
+        flags = ["--containall", "--no-home"]
+        for name, value in environment.items():
+            flags += ["--env", f"{name}={value}"]
+        return flags
+
+    def _file(self, image: str) -> str:
+        return f"{image.replace(':', '-')}.sif"
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _gunicorn_below(process_id: int) -> int:
+    """The first Gunicorn below a process: its master."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+    queue = [process_id]
+    for candidate in queue:
+        arguments = Path(f"/proc/{candidate}/cmdline").read_bytes().split(b"\0")
+        if any(Path(os.fsdecode(argument)).name == "gunicorn" for argument in arguments[:2]):
+            return candidate
+        queue.extend(sorted(children.get(candidate, [])))
+    raise AssertionError(f"no Gunicorn below process {process_id}")

@@ -1,0 +1,78 @@
+"""The image serves where almost everything is forbidden, and has nothing inside that an intruder would like."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from tests.container.engines import HARDENED, Container, Engine, Options
+from tests.container.http import INSIDE_PROGRAM, PROMPT, READY_TIMEOUT_S, complete
+
+WRITABLE_BY_ALL = {"/tmp", "/var/tmp", "/run/lock", "/dev/shm", "/dev/mqueue"}
+NEEDLESS_PROGRAMS = ("curl", "wget", "gcc", "cc", "g++", "make", "pip", "pip3", "poetry", "git", "sudo", "nc", "ssh")
+NEEDLESS_MODULES = "pip ensurepip poetry huggingface_hub hf_xet openvino_telemetry"
+
+
+@pytest.mark.parametrize("user", ["123456:0", "123456:123456"])
+def test_serves_without_network_capabilities_writable_disk_or_known_user(engine: Engine, image: str, user: str) -> None:
+    """Acceptance 1: no tmpfs either. No promise covers the second user, not in group 0; it works all the same."""
+    if engine.name == "apptainer":
+        pytest.skip("apptainer: it has no such options; test_serves_an_unprivileged_caller is its case")
+    options = Options(flags=(*HARDENED, f"--user={user}"), is_offline=True)
+    with engine.running(image, options) as container:
+        wait_for_healthcheck(container)
+        body = json.dumps({"prompt": PROMPT, "max_tokens": 4, "seed": 1})
+        result = container.execute("python", "-c", INSIDE_PROGRAM, body)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert json.loads(result.stdout)["usage"]["completion_tokens"] == 4
+
+
+def wait_for_healthcheck(container: Container) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while container.execute("distilgpt2-api", "healthcheck").returncode != 0:
+        assert time.monotonic() < deadline, container.log()
+
+
+def test_serves_an_unprivileged_caller(service: Container) -> None:
+    """On Apptainer that is whoever calls it, without home or the machine's /tmp; elsewhere the image's own user."""
+    assert service.execute("id", "-u").stdout.strip() not in {"", "0"}
+    assert complete(service.port, max_tokens=4)["usage"]["completion_tokens"] == 4
+
+
+def test_the_user_can_change_nothing(service: Container) -> None:
+    for path in ("/opt/venv", "/opt/model/config.json", "/etc/distilgpt2-api/gunicorn.conf.py", "/usr/bin"):
+        assert service.execute("test", "-e", path).returncode == 0
+        assert service.execute("test", "-w", path).returncode != 0, path
+
+
+def test_no_file_gives_its_callers_other_rights(service: Container) -> None:
+    """Acceptance 4: neither set-user-id nor set-group-id, on files or folders."""
+    found = service.execute("find", "/", "-xdev", "-perm", "/6000")
+    assert found.stdout == "", found.stdout
+
+
+def test_only_temporary_folders_are_open_to_all(service: Container) -> None:
+    """Acceptance 4."""
+    found = service.execute("find", "/", "-xdev", "-type", "d", "-perm", "-0002").stdout.split()
+    assert set(found) <= WRITABLE_BY_ALL
+    open_files = service.execute("find", "/opt", "/usr", "/etc", "-xdev", "-type", "f", "-perm", "-0002").stdout
+    assert open_files == ""
+
+
+def test_has_no_program_that_a_service_never_needs(service: Container) -> None:
+    """Acceptance 4."""
+    found = service.execute("sh", "-c", f"for name in {' '.join(NEEDLESS_PROGRAMS)}; do command -v $name; done")
+    assert found.stdout == "", found.stdout
+
+
+def test_has_no_module_that_a_service_never_needs(service: Container) -> None:
+    """In our environment, nor in the base's Python."""
+    program = f'from importlib.util import find_spec; print(*filter(find_spec, "{NEEDLESS_MODULES}".split()))'
+    found = service.execute("sh", "-c", f"python -c '{program}'; /usr/local/bin/python -c '{program}'")
+    assert found.stdout.split() == [], found.stdout + found.stderr
+    assert found.returncode == 0, found.stderr
+
+
+def test_has_a_shell_for_those_who_look_for_a_fault(service: Container) -> None:
+    assert service.execute("sh", "-c", "echo $0").stdout.strip() == "sh"

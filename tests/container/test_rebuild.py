@@ -1,0 +1,86 @@
+"""A build is fast when little has changed, the same whenever it is done, and says in one line what it can't do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.container.builds import Build, build
+from tests.container.engines import Docker, call
+
+MAX_REBUILD_S = 10
+SECOND_IMAGE = "distilgpt2-api-test:second"
+
+
+def layers(image: str) -> list[str]:
+    found = call(["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", image]).stdout
+    digests: list[str] = json.loads(found)
+    return digests
+
+
+def test_a_change_of_code_rebuilds_nothing_else(image: str, context: Path, tmp_path: Path) -> None:
+    """Acceptance 5: dependencies and model from the cache, all but the topmost layer the same, in under 10 s."""
+    changed = tmp_path / "changed"
+    shutil.copytree(context, changed)
+    module = changed / "src" / "distilgpt2_api" / "api.py"
+    module.write_text(module.read_text() + "\n# another line\n")
+
+    result = build(changed, SECOND_IMAGE)
+
+    assert result.exit_status == 0, result.output
+    for step in ("poetry export", "docker/trim.py \\", "docker/prepare_model.py --model", "chmod a-s"):
+        assert result.is_cached(step.removesuffix(" \\")), f"{step}: not from the cache"
+    assert layers(SECOND_IMAGE)[:-1] == layers(image)[:-1]
+    assert layers(SECOND_IMAGE)[-1] != layers(image)[-1]
+    assert result.seconds < MAX_REBUILD_S
+
+
+def test_two_builds_give_the_same_layers(
+    image: str, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cache, another day's checkout, another umask: the same digests."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    copy = tmp_path / "copy"
+    shutil.copytree(context, copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+        path.chmod(0o700 if path.is_dir() or path.suffix == ".sh" else 0o600)
+
+    result = build(copy, SECOND_IMAGE, "--no-cache")
+
+    assert result.exit_status == 0, result.output
+    assert layers(SECOND_IMAGE) == layers(image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"MODEL": "./nowhere"}, "error: --build-arg MODEL=./nowhere: no such folder in the build context"),
+        ({"MODEL": "docker"}, "error: --build-arg MODEL=docker: the folder is no model: it has no config.json"),
+        ({"MODEL": "no-model-of-that-name"}, "error: --build-arg MODEL=no-model-of-that-name: "),
+        ({"MODEL": ""}, "error: --build-arg MODEL=: it is empty"),
+        ({"PRECISION": "int3"}, "error: --build-arg PRECISION=int3: it is one of int8, bf16, f32"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line(
+    docker: Docker, image: str, context: Path, arguments: dict[str, str], message: str
+) -> None:
+    result = build(context, SECOND_IMAGE, **arguments)
+    assert result.exit_status != 0
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_broken_model_is_told_in_one_line(docker: Docker, image: str, context: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "context"
+    shutil.copytree(context, broken)
+    model = broken / "my-model"
+    model.mkdir(exist_ok=True)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    result: Build = build(broken, SECOND_IMAGE, MODEL="./my-model")
+    assert result.exit_status != 0
+    assert "error: --build-arg MODEL=./my-model: ./my-model/config.json" in result.output
+    assert "Traceback" not in result.output
