@@ -79,6 +79,17 @@ def test_a_prompt_in_chunks_is_the_prompt_whole(precision: str, chunk: int, make
     np.testing.assert_allclose(chunked, whole, atol=atol)
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_what_a_block_held_before_leaves_no_trace(precision: str, make_model: Any, drive: Any) -> None:
+    """Exactly the same log-probabilities in fresh blocks, and in blocks that another sequence filled and left."""
+    driven = drive(make_model().path, precision)
+    fresh = driven.logprobs(PROMPT, chunk=4)
+
+    driven.logprobs([130 - token_id for token_id in LONG_PROMPT])
+
+    np.testing.assert_array_equal(driven.logprobs(PROMPT, chunk=4), fresh)
+
+
 def test_greedy_tokens_do_not_depend_on_chunks_or_blocks(make_model: Any, drive: Any) -> None:
     model = make_model()
     driven = drive(model.path, num_blocks=16)

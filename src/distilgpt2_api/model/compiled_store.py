@@ -47,8 +47,8 @@ def load_weights(
     path = cache_folder / f"{key}.{precision}.safetensors"
     try:
         return _read(path, config, precision, checkpoint.paths)
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # nothing there yet, or nothing can be: the writing below says so
     except (ModelFormatError, OSError) as error:
         report(f"compiled weights are made anew: {error}")
     prepared = prepare_weights(config, checkpoint, precision)
@@ -62,7 +62,7 @@ def load_weights(
 
 def _read(path: Path, config: ModelConfig, precision: Precision, source_paths: Sequence[Path]) -> PreparedWeights:
     """Raises FileNotFoundError, OSError, or ModelFormatError where file or source is not what it was."""
-    path.stat()  # no file at all: FileNotFoundError, which is no reason for a line
+    path.stat()  # no file at all is no reason for a line, other than a bad one
     weights = read_compiled_file(path, config, precision)
     assert weights.file is not None
     try:
