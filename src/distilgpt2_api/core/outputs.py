@@ -29,9 +29,12 @@ class RequestTimings:
     total_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class SequenceDelta:
-    """What one sequence of a request gained since its last delta."""
+    """What one sequence of a request gained since its last delta.
+
+    Read-only by contract; not frozen, for a frozen one costs three times as much to make, once a token.
+    """
 
     index: int
     """Which of the request's sequences, from 0."""

@@ -161,29 +161,28 @@ class Engine:
         num_sampled = 0
         for update in updates:
             sequence = update.sequence
-            sequence_id = sequence.sequence_id
+            output = self._outputs.of(sequence.sequence_id)
             num_sampled += update.token_id is not None
-            stop = self._outputs.accept(update, now_s)
+            stop = output.accept(update, now_s)
             if stop is not None and sequence.finish_reason in (None, FinishReason.LENGTH):
-                self._scheduler.finish(sequence_id, FinishReason.STOP)
+                self._scheduler.finish(sequence.sequence_id, FinishReason.STOP)
                 sequence.finish_reason = FinishReason.STOP
-            request_id = self._outputs.request_id(sequence_id)
             if sequence.finish_reason is not None:
-                into.setdefault(request_id, []).append(self._finish(sequence_id, now_s, stop=stop))
-            elif (delta := self._outputs.take(sequence_id, now_s)) is not None:
-                into.setdefault(request_id, []).append(delta)
+                into.setdefault(output.request_id, []).append(self._finish(sequence.sequence_id, now_s, stop=stop))
+            elif (delta := output.take(now_s)) is not None:
+                into.setdefault(output.request_id, []).append(delta)
         return num_sampled
 
     def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
-        request_id = self._outputs.request_id(sequence_id)
-        delta = self._outputs.take(sequence_id, now_s, stop=stop)
+        output = self._outputs.forget(sequence_id)
+        delta = output.take(now_s, stop=stop)
         assert delta is not None
         assert delta.finish_reason is not None
         assert delta.timings is not None
-        live = self._requests[request_id]
+        live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
-            self._forget(request_id)
+            self._forget(output.request_id)
         self._observer.on_sequence_finished(
             SequenceFinished(
                 finish_reason=delta.finish_reason,

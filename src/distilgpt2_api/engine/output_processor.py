@@ -16,30 +16,102 @@ from distilgpt2_api.text.stop_matcher import StopMatcher
 
 @dataclass(slots=True, kw_only=True)
 class SequenceOutput:
-    """Mutable state, owned by `OutputProcessor`: what one sequence has drawn and not yet shown."""
+    """Mutable: what one sequence has drawn and not yet shown."""
 
     request_id: str
     index: int
     is_streamed: bool
     sequence: ScheduledSequence
     detokenizer: IncrementalDetokenizer
-    stop_matcher: StopMatcher
+    stop_matcher: StopMatcher | None
+    """None where there are no stop sequences."""
     submitted_s: float
     has_prompt_logprobs: bool
     started_s: float | None = None
     first_token_s: float | None = None
-    text: list[str] = field(default_factory=list)
+    text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
+    def accept(self, update: SequenceUpdate, now_s: float) -> str | None:
+        """Take in one step's gain. Returns the stop sequence that it completed: the caller finishes the sequence."""
+        result = update.result
+        if self.has_prompt_logprobs and result.prompt_logprobs:
+            self.prompt_logprobs.extend(result.prompt_logprobs)
+        if update.token_id is None:
+            return None
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.token_ids.append(update.token_id)
+        if result.logprobs is not None:
+            self.logprobs.append(result.logprobs)
+        if self.sequence.finish_reason is FinishReason.STOP:
+            return None  # End of text and stop tokens are counted, never shown.
+        return self._show(self.detokenizer.push(update.token_id))
+
+    def take(self, now_s: float, *, stop: str | None = None) -> SequenceDelta | None:
+        """What the sequence gained since the last take; None while there is nothing to hand over.
+
+        `stop` is the stop sequence that finished it.
+        """
+        sequence = self.sequence
+        finish_reason = sequence.finish_reason
+        if finish_reason is not None:
+            if stop is None:
+                self._show_rest()
+        elif not self.is_streamed or not self.token_ids:
+            return None
+        num_completion_tokens = sequence.num_completion_tokens
+        is_first = num_completion_tokens == len(self.token_ids)
+        delta = SequenceDelta(
+            index=self.index,
+            text=self.text,
+            token_ids=tuple(self.token_ids),
+            logprobs=tuple(self.logprobs),
+            prompt_logprobs=tuple(self.prompt_logprobs) if is_first and self.has_prompt_logprobs else None,
+            finish_reason=finish_reason,
+            stop=stop if finish_reason is None or stop is not None else _stop_token_id(sequence),
+            num_prompt_tokens=sequence.num_prompt_tokens,
+            num_cached_tokens=sequence.num_cached_tokens,
+            num_completion_tokens=num_completion_tokens,
+            timings=None if finish_reason is None else self._timings(now_s),
+        )
+        self.text = ""
+        self.token_ids.clear()
+        self.logprobs.clear()
+        return delta
+
+    def _show(self, text: str) -> str | None:
+        """Show a piece of text, up to the stop sequence that it completes; returns that."""
+        stop = None
+        if self.stop_matcher is not None and text:
+            text, stop = self.stop_matcher.push(text)
+        self.text += text
+        return stop
+
+    def _show_rest(self) -> None:
+        """Show what was held back, now that nothing can complete it. A stop sequence in it still ends the text."""
+        stop = self._show(self.detokenizer.flush())
+        if stop is None and self.stop_matcher is not None:
+            self.text += self.stop_matcher.flush()
+
+    def _timings(self, now_s: float) -> RequestTimings:
+        started_s = self.started_s if self.started_s is not None else now_s
+        return RequestTimings(
+            queue_s=started_s - self.submitted_s,
+            ttft_s=None if self.first_token_s is None else self.first_token_s - self.submitted_s,
+            total_s=now_s - self.submitted_s,
+        )
+
 
 class OutputProcessor:
-    """Holds the outputs of every live sequence. Engine thread only; times are the engine clock's, in seconds."""
+    """Owns the outputs of every live sequence. Engine thread only; times are the engine clock's, in seconds."""
 
     def __init__(self, *, token_bytes: Sequence[bytes]) -> None:
         self._token_bytes = token_bytes
         self._outputs: dict[int, SequenceOutput] = {}
+        self._not_started: set[int] = set()
 
     def add(self, request: GenerationRequest, sequence: ScheduledSequence, *, index: int, submitted_s: float) -> None:
         params = request.params
@@ -49,95 +121,34 @@ class OutputProcessor:
             is_streamed=request.is_streamed,
             sequence=sequence,
             detokenizer=IncrementalDetokenizer(self._token_bytes),
-            stop_matcher=StopMatcher(params.stop, is_included=params.include_stop_str_in_output),
+            stop_matcher=StopMatcher(params.stop, is_included=params.include_stop_str_in_output)
+            if params.stop
+            else None,
             submitted_s=submitted_s,
             has_prompt_logprobs=params.num_prompt_logprobs is not None,
         )
+        self._not_started.add(sequence.sequence_id)
+
+    def of(self, sequence_id: int) -> SequenceOutput:
+        return self._outputs[sequence_id]
+
+    def forget(self, sequence_id: int) -> SequenceOutput:
+        """The output of a sequence that has ended: its last delta is still to be taken."""
+        self._not_started.discard(sequence_id)
+        return self._outputs.pop(sequence_id)
 
     def mark_started(self, rows: Iterable[PlanRow], now_s: float) -> list[str]:
         """Ends the rows' queue time where it has not ended before; returns the request ids of those."""
+        if not self._not_started:
+            return []
         started = []
         for row in rows:
-            output = self._outputs[row.sequence_id]
-            if output.started_s is None:
+            if row.sequence_id in self._not_started:
+                self._not_started.remove(row.sequence_id)
+                output = self._outputs[row.sequence_id]
                 output.started_s = now_s
                 started.append(output.request_id)
         return started
-
-    def accept(self, update: SequenceUpdate, now_s: float) -> str | None:
-        """Take one step's gain of a sequence. Returns the stop sequence that it completed: the caller finishes it."""
-        output = self._outputs[update.sequence.sequence_id]
-        result = update.result
-        if output.has_prompt_logprobs and result.prompt_logprobs:
-            output.prompt_logprobs.extend(result.prompt_logprobs)
-        if update.token_id is None:
-            return None
-        if output.first_token_s is None:
-            output.first_token_s = now_s
-        output.token_ids.append(update.token_id)
-        if result.logprobs is not None:
-            output.logprobs.append(result.logprobs)
-        if update.sequence.finish_reason is FinishReason.STOP:
-            return None  # End of text and stop tokens are counted, never shown.
-        text = output.detokenizer.push(update.token_id)
-        if not text:
-            return None
-        text, stop = output.stop_matcher.push(text)
-        if text:
-            output.text.append(text)
-        return stop
-
-    def take(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta | None:
-        """What a sequence gained since the last take; None while there is nothing to hand over.
-
-        The last delta of a finished sequence forgets it. `stop` is the stop sequence that finished it.
-        """
-        output = self._outputs[sequence_id]
-        sequence = output.sequence
-        finish_reason = sequence.finish_reason
-        if finish_reason is None:
-            if not output.is_streamed or not output.token_ids:
-                return None
-        else:
-            del self._outputs[sequence_id]
-            if stop is None:
-                output.text.append(self._rest_of_text(output))
-        is_first = sequence.num_completion_tokens == len(output.token_ids)
-        delta = SequenceDelta(
-            index=output.index,
-            text="".join(output.text),
-            token_ids=tuple(output.token_ids),
-            logprobs=tuple(output.logprobs),
-            prompt_logprobs=tuple(output.prompt_logprobs) if is_first and output.has_prompt_logprobs else None,
-            finish_reason=finish_reason,
-            stop=stop if stop is not None else _stop_token_id(sequence),
-            num_prompt_tokens=sequence.num_prompt_tokens,
-            num_cached_tokens=sequence.num_cached_tokens,
-            num_completion_tokens=sequence.num_completion_tokens,
-            timings=None if finish_reason is None else self._timings(output, now_s),
-        )
-        output.text.clear()
-        output.token_ids.clear()
-        output.logprobs.clear()
-        return delta
-
-    def request_id(self, sequence_id: int) -> str:
-        return self._outputs[sequence_id].request_id
-
-    @staticmethod
-    def _rest_of_text(output: SequenceOutput) -> str:
-        """What was held back, now that nothing can complete it. A stop sequence in it still ends the text."""
-        shown, stop = output.stop_matcher.push(output.detokenizer.flush())
-        return shown if stop is not None else shown + output.stop_matcher.flush()
-
-    @staticmethod
-    def _timings(output: SequenceOutput, now_s: float) -> RequestTimings:
-        started_s = output.started_s if output.started_s is not None else now_s
-        return RequestTimings(
-            queue_s=started_s - output.submitted_s,
-            ttft_s=None if output.first_token_s is None else output.first_token_s - output.submitted_s,
-            total_s=now_s - output.submitted_s,
-        )
 
 
 def _stop_token_id(sequence: ScheduledSequence) -> int | None:

@@ -6,6 +6,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Sequence
 
 _Utf8Decoder = getincrementaldecoder("utf-8")
+_NOTHING_HELD = _Utf8Decoder().getstate()
 
 
 class IncrementalDetokenizer:
@@ -17,14 +18,20 @@ class IncrementalDetokenizer:
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         """`token_bytes` by token id, as the tokenizer's."""
         self._token_bytes = token_bytes
-        self._decode = _Utf8Decoder("replace").decode  # (bytes, final)
+        self._decoder = _Utf8Decoder("replace")
+        self._is_within_character = False
 
     def push(self, token_id: int) -> str:
         """The characters that this token completes. An id past the vocabulary, as a padded model may draw, has none."""
         if token_id >= len(self._token_bytes):
             return ""
-        return self._decode(self._token_bytes[token_id])
+        piece = self._token_bytes[token_id]
+        if not self._is_within_character and piece.isascii():
+            return piece.decode()  # nearly always
+        text = self._decoder.decode(piece)
+        self._is_within_character = self._decoder.getstate() != _NOTHING_HELD
+        return text
 
     def flush(self) -> str:
         """At the end: U+FFFD if a character was left half said, else nothing."""
-        return self._decode(b"", True)
+        return self._decoder.decode(b"", True)
