@@ -77,15 +77,13 @@ class Runner:
         inputs = lay_out(rows)
         hidden = self._forward_pass.hidden_states(inputs)  # (T, C)
         results = [RowResult() for _ in rows]
-        ends = inputs.subsequence_begins[1:]
         sampling = [index for index, row in enumerate(rows) if row.is_sampling]
-        if sampling:
-            positions = ends[sampling] - 1
-            for start, logits in self._portions(hidden, positions):
-                indices = sampling[start : start + len(logits)]
-                drawn = self._reader.sample(logits, [rows[index] for index in indices])
-                for index, result in zip(indices, drawn, strict=True):
-                    results[index] = result
+        last_positions = inputs.subsequence_begins[1:][sampling] - 1
+        for start, logits in self._portions(hidden, last_positions):
+            indices = sampling[start : start + len(logits)]
+            drawn = self._reader.sample(logits, [rows[index] for index in indices])
+            for index, result in zip(indices, drawn, strict=True):
+                results[index] = result
         for index, row in enumerate(rows):
             if row.num_prompt_logprobs is not None:
                 results[index].prompt_logprobs = self._score(hidden, int(inputs.subsequence_begins[index]), row)
