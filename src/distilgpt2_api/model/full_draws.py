@@ -25,9 +25,8 @@ _HEAVY_SHARE = np.float32(1 / 128)
 _POINTS_AT_ONCE = 128
 
 
-def draw_full(maxima: GroupMaxima, table: DrawTable) -> NDArray[np.int64]:
-    """Token ids (R,) for rows whose largest logits are finite."""
-    keys = table.keys
+def draw_full(maxima: GroupMaxima, table: DrawTable, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Token ids (R,) for rows whose largest logits are finite; `keys` (R,) are of the rows' random numbers."""
     envelope = _Envelope.over(maxima, table.inverse_temperatures.astype(np.float32))
     token_ids = np.empty(len(keys), dtype=np.int64)
     pending = np.arange(len(keys))

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, TokenLogprobs
-from distilgpt2_api.model.draw_table import DrawTable
+from distilgpt2_api.model.draw_table import DrawRules
 from distilgpt2_api.model.full_draws import draw_full
 from distilgpt2_api.model.group_maxima import GroupMaxima
 from distilgpt2_api.model.log_probabilities import score_tokens
 from distilgpt2_api.model.logits_processors import process_logits
+from distilgpt2_api.model.random_numbers import make_keys
 from distilgpt2_api.model.truncated_draws import draw_truncated
 
 
-class _Kind(IntEnum):
-    GREEDY = 0
-    FULL = 1
-    """From the whole distribution."""
-    TRUNCATED = 2
-
-
 class Sampler:
-    """Draws tokens and scores them. It keeps nothing between calls.
+    """Draws tokens and scores them. Keeps the last step's rules, for decode steps follow each other with the same rows.
 
     A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
     """
@@ -34,6 +26,7 @@ class Sampler:
     def __init__(self, *, vocab_size: int, eos_token_id: int | None = None) -> None:
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
+        self._rules = DrawRules.of([], vocab_size)
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
@@ -44,6 +37,9 @@ class Sampler:
         assert logits.flags.c_contiguous
         if not rows:
             return []
+        params = [row.params for row in rows]
+        if params != self._rules.params:  # cheap: most are the very same objects
+            self._rules = DrawRules.of(params, self._vocab_size)
         unprocessed = self._process(logits, rows)
         token_ids, largest = self._draw(logits, rows)
         results = [
@@ -64,47 +60,44 @@ class Sampler:
     def _process(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> dict[int, NDArray[np.float32]]:
         """Run the logits processors; returns the rows as they were, where log-probabilities will ask for them."""
         unprocessed = {}
-        for index, row in enumerate(rows):
-            if row.params.has_logits_processors:
-                if row.params.num_logprobs is not None:
-                    unprocessed[index] = logits[index].copy()
-                process_logits(logits[index], row, eos_token_id=self._eos_token_id)
+        for index in self._rules.processed:
+            row = rows[index]
+            if row.params.num_logprobs is not None:
+                unprocessed[index] = logits[index].copy()
+            process_logits(logits[index], row, eos_token_id=self._eos_token_id)
         return unprocessed
 
     def _draw(
         self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and largest logits, (R,) each; where the latter isn't finite the former is meaningless."""
-        kinds = np.array([self._kind(row.params) for row in rows])
-        greedy, drawn = np.flatnonzero(kinds == _Kind.GREEDY), np.flatnonzero(kinds != _Kind.GREEDY)
+        rules = self._rules
         token_ids = np.zeros(len(rows), dtype=np.int64)
         largest = np.empty(len(rows), dtype=np.float32)
-        if len(greedy):
-            taken = _take_rows(logits, greedy)
-            token_ids[greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
-            largest[greedy] = taken[np.arange(len(taken)), likeliest]
-        if len(drawn):
-            maxima = GroupMaxima.of(_take_rows(logits, drawn))
-            largest[drawn] = maxima.of_rows
-            for kind, draw in ((_Kind.FULL, draw_full), (_Kind.TRUNCATED, draw_truncated)):
-                chosen = np.flatnonzero((kinds[drawn] == kind) & np.isfinite(maxima.of_rows))
-                if len(chosen):
-                    indices = drawn[chosen]
-                    table = DrawTable.of([rows[index] for index in indices.tolist()], self._vocab_size)
-                    token_ids[indices] = draw(maxima.take_rows(chosen), table)
+        if len(rules.greedy):
+            taken = _take_rows(logits, rules.greedy)
+            token_ids[rules.greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
+            largest[rules.greedy] = taken[np.arange(len(taken)), likeliest]
+        for indices, table, draw in (
+            (rules.full, rules.full_table, draw_full),
+            (rules.truncated, rules.truncated_table, draw_truncated),
+        ):
+            if len(indices):
+                maxima = GroupMaxima.of(_take_rows(logits, indices))
+                largest[indices] = maxima.of_rows
+                fine = np.flatnonzero(np.isfinite(maxima.of_rows))
+                if len(fine):
+                    chosen = indices[fine]
+                    drawn = [rows[index] for index in chosen.tolist()]
+                    keys = make_keys([row.seed for row in drawn], [len(row.token_ids) for row in drawn])
+                    token_ids[chosen] = draw(maxima.take_rows(fine), table.take_rows(fine), keys)
         return token_ids, largest
-
-    def _kind(self, params: SamplingParams) -> _Kind:
-        if params.is_greedy or params.top_k == 1:
-            return _Kind.GREEDY
-        has_top_k = 0 < params.top_k < self._vocab_size
-        return _Kind.TRUNCATED if has_top_k or params.top_p < 1.0 or params.min_p > 0.0 else _Kind.FULL
 
     def _add_logprobs(self, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> None:
         asking = [
-            (index, result.token_id, row.params.num_logprobs)
-            for index, (row, result) in enumerate(zip(rows, results, strict=True))
-            if row.params.num_logprobs is not None and result.token_id is not None
+            (index, token_id, rows[index].params.num_logprobs)
+            for index in self._rules.scored
+            if (token_id := results[index].token_id) is not None
         ]
         if not asking:
             return

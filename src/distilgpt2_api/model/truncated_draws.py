@@ -13,32 +13,38 @@ from distilgpt2_api.model.inverse_cdf import aim, find_places
 from distilgpt2_api.model.random_numbers import draw_uniforms
 
 NUM_CANDIDATES = 64
-"""What is tried first: most rows with top-p and min-p need no more. A greater top-k asks for more"""
+"""What is tried first for rows without top-k: most need no more. Rows with top-k have theirs tried"""
 MAX_CANDIDATES = 256
-"""but not for more than this: a row whose top-k is greater pays for itself."""
+"""up to this many: a row whose top-k is greater pays for itself."""
 NUM_MORE_CANDIDATES = 2048
 """What is tried row by row where that was too little, before the whole vocabulary."""
 
 
-def draw_truncated(maxima: GroupMaxima, table: DrawTable) -> NDArray[np.int64]:
-    """Token ids (R,) for rows whose largest logits are finite, exactly as if each had been sorted whole."""
+def draw_truncated(maxima: GroupMaxima, table: DrawTable, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Token ids (R,) for rows whose largest logits are finite, exactly as if each had been sorted whole.
+
+    `keys` (R,) are of the rows' random numbers.
+    """
+    uniforms = draw_uniforms(keys)
     totals = _sum_masses(maxima, table)
     served = table.top_ks[table.top_ks <= MAX_CANDIDATES]
-    candidates = find_candidates(maxima, max(NUM_CANDIDATES, int(served.max(initial=0))))
-    token_ids, is_decided = draw_from_candidates(candidates, table, totals)
+    fewest = 1 if table.has_top_k.all() else NUM_CANDIDATES
+    candidates = find_candidates(maxima, max(fewest, int(served.max(initial=0))))
+    token_ids, is_decided = draw_from_candidates(candidates, table, totals, uniforms)
     vocab_size = maxima.logits.shape[1]
     for index in np.flatnonzero(~is_decided):
         row = np.array([index])
         for count in (table.top_ks[index] if table.has_top_k[index] else NUM_MORE_CANDIDATES, vocab_size):
             candidates = sort_row(maxima.logits[index], count)
-            token_ids[row], is_enough = draw_from_candidates(candidates, table.take_rows(row), totals[row])
+            one = draw_from_candidates(candidates, table.take_rows(row), totals[row], uniforms[row])
+            token_ids[row], is_enough = one
             if is_enough.all():
                 break
     return token_ids
 
 
 def draw_from_candidates(
-    candidates: Candidates, table: DrawTable, totals: NDArray[np.float64]
+    candidates: Candidates, table: DrawTable, totals: NDArray[np.float64], uniforms: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Token ids (R,), and whether the candidates were enough to tell (R,); where not, the id is meaningless.
 
@@ -59,7 +65,7 @@ def draw_from_candidates(
     is_cut = (num_kept < candidates.counts) | (cumulated[:, -1] >= goals)  # not kept whole for want of more
     is_decided = candidates.is_complete | (table.top_ks <= candidates.counts)
     is_decided |= is_cut & ~(table.has_top_k & table.has_top_p)  # whose goal needs all of the top k
-    hits, _ = find_places(cumulated, aim(draw_uniforms(table.keys), cumulated[rows, num_kept - 1]))
+    hits, _ = find_places(cumulated, aim(uniforms, cumulated[rows, num_kept - 1]))
     return candidates.token_ids[rows, hits], is_decided
 
 
