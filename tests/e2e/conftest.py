@@ -125,7 +125,11 @@ class Server:
                 return httpx.get(f"{self.url}/readyz").status_code == 200
             return False
 
-        eventually(is_ready, "the server is ready")
+        try:
+            eventually(is_ready, "the server is ready")
+        except AssertionError as error:
+            error.add_note(f"its log:\n{self.log}")
+            raise
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=DEADLINE_S, **options)

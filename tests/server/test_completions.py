@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -150,6 +151,17 @@ def test_a_stream_never_shows_half_a_character(open_client: Callable[..., Any], 
     client = open_client(runner=build_runner(script="aé🎉ü".encode()))
     chunks = client.stream(prompt="a", max_tokens=50)
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "é", "🎉", "ü", ""]
+
+
+def test_an_event_is_one_line_for_every_reader(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """Some readers, httpx among them, split lines as `str.splitlines` does, at more characters than the protocol's."""
+    script = "a\u0085b\u2028c\u2029d\r\n\x0b\x0c\x1ee"
+    client = open_client(runner=build_runner(script=script.encode()))
+    answer = client.complete(prompt="a", max_tokens=50, stream=True, logprobs=0)
+    events = [line for line in answer.text.splitlines() if line]
+    assert all(line.startswith("data: ") for line in events)
+    pieces = [json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in events[:-1]]
+    assert "".join(pieces) == script
 
 
 def test_logprobs_have_four_parallel_lists(client: Any) -> None:

@@ -78,6 +78,8 @@ def test_metrics_count_requests_by_route_and_tokens(client: Any) -> None:
     assert samples["distilgpt2_prompt_tokens_total",] == len("secret prompt") + len("secret path")
     assert samples["distilgpt2_time_to_first_token_seconds_count",] == 2
     assert samples["distilgpt2_running_sequences",] == 0
+    info = {"version": client.scene.app.version, "model": "organisation/tiny", "precision": "f32"}
+    assert samples["distilgpt2_service_info", *sorted(info.items())] == 1
 
 
 def test_the_log_has_one_line_a_request_and_no_text(client: Any) -> None:

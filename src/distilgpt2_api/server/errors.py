@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -26,8 +25,6 @@ from distilgpt2_api.core.errors import (
     UnavailableError,
     UnsupportedParameterError,
 )
-
-logger = logging.getLogger(__name__)
 
 MAX_RETRY_AFTER_S = 120.0
 
@@ -156,7 +153,7 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["allow"] = ", ".join(_allowed_methods(request))
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"no such URL: {method} {path}"
+        message = f"no such URL: {method} {path[:200]}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{method} is not allowed here; allowed: {headers.get('allow', 'nothing')}"
     else:

@@ -67,7 +67,8 @@ class Service:
     """Unix time, in seconds."""
 
 
-def _service_of(request: Request) -> Service:
+async def _service_of(request: Request) -> Service:
+    # Asynchronous though it waits for nothing: FastAPI would send a plain function to a thread, for every request.
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
