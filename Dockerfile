@@ -40,6 +40,18 @@ RUN /opt/venv/bin/python docker/trim.py \
     && docker/freeze.sh /rootfs \
     && cp -a /rootfs/opt/venv /opt/venv
 
+# ---- source: the folder that MODEL names, if it names one
+# A stage of its own, so that the next one depends on that folder and not on the code beside it.
+
+FROM ${PYTHON_IMAGE} AS source
+
+ARG MODEL=src/distilgpt2_api/models/storyteller
+WORKDIR /context
+COPY . .
+RUN mkdir /model \
+    && if [ -f "./${MODEL}/config.json" ]; then cp -rL "./${MODEL}/." /model; \
+        elif [ -d "./${MODEL}" ]; then touch /model/is-no-model; fi
+
 # ---- model: compiled once here, and not at every start
 
 FROM build AS model
@@ -54,10 +66,7 @@ COPY docker/prepare_model.py docker/freeze.sh docker/
 ARG MODEL=src/distilgpt2_api/models/storyteller
 ARG PRECISION=int8
 ARG HF_ENDPOINT=https://huggingface.co
-# With a name of the hub the pattern matches nothing, and the folder stays empty.
-WORKDIR /src/copied
-COPY ${MODEL}/* ./
-WORKDIR /src
+COPY --from=source /model copied
 RUN --mount=type=cache,target=/var/cache/distilgpt2-api \
     PYTHONPATH=src /opt/venv/bin/python docker/prepare_model.py --model "${MODEL}" --copied copied \
         --precision "${PRECISION}" --target /rootfs/opt \

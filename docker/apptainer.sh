@@ -30,7 +30,7 @@ if [ ! -e "$tree/usr/bin/apptainer" ]; then
     mkdir -p "$cache"
     # Unstable's index may be past its date on a mirror that is a snapshot.
     mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
-        --include=apptainer,ca-certificates sid "$tree.partial" "$mirror" >&2
+        --include=apptainer,squashfuse,fuse3,ca-certificates sid "$tree.partial" "$mirror" >&2
     rm -rf "$tree"
     mv "$tree.partial" "$tree"
 fi
@@ -46,6 +46,11 @@ exec unshare --mount --pid --fork --kill-child --propagation private bash -eu -c
     mount --rbind /dev "$tree/dev"
     mount --rbind /sys "$tree/sys"
     mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
+    # Everybody may mount images: as udev has it, which a minimal machine lacks.
+    if [ -c /dev/fuse ]; then
+        [ -c "$tree/fuse" ] || mknod -m 666 "$tree/fuse" c 10 229
+        mount --bind "$tree/fuse" "$tree/dev/fuse"
+    fi
     mkdir -p "$tree/mnt"
     mount --bind "$folder" "$tree/mnt"
     cd "$tree"

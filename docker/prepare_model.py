@@ -2,8 +2,9 @@
 
     PYTHONPATH=src python docker/prepare_model.py --model MODEL --copied FOLDER --precision int8 --target ROOT
 
-`FOLDER` is what the Dockerfile's COPY found under MODEL. The model comes to lie in ROOT/models/NAME, compiled, without
-its checkpoint; ROOT/model is a link to it, so that one path serves and the model keeps its name.
+`FOLDER` has the files of the folder MODEL; it is empty where the build context has no such folder. The model comes to
+lie in ROOT/models/NAME, compiled, without its checkpoint; ROOT/model is a link to it, so that one path serves and the
+model keeps its name.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ def main() -> None:
     try:
         precision = parse_precision(arguments.precision)
         name, folder = find_model(arguments.model, arguments.copied, arguments.home)
-        Tokenizer.from_folder(folder)  # a model without one is told now, not at the image's first start
         target = arguments.target / "models" / name
         compile_model(folder, target, precision)
+        Tokenizer.from_folder(target)  # a model without one is told now, not at the image's first start
     except Distilgpt2ApiError as error:
         message = str(error).replace(f"{arguments.copied}", arguments.model)
         sys.exit(f"error: --build-arg MODEL={arguments.model}: {message}")
