@@ -33,6 +33,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit)
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
+        """SIGQUIT, which Gunicorn sends after a Ctrl-C: the original only takes note of it, until it is killed."""
+        signal.raise_signal(signal.SIGTERM)
+
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)

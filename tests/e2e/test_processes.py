@@ -36,6 +36,17 @@ def test_every_way_to_start_serves_and_drains(
     assert "Traceback" not in server.log
 
 
+def test_an_interrupt_of_the_master_alone_ends_the_service_in_its_time(launch: Callable[..., Any]) -> None:
+    """Gunicorn passes it on as SIGQUIT, which must not wait to be killed."""
+    server = launch("gunicorn", drain_s=20)
+    server.wait_listening()
+    server.wait_ready()
+    server.signal(signal.SIGINT)
+    signalled_s = time.monotonic()
+    assert server.wait_exit() == 0
+    assert time.monotonic() - signalled_s < 10
+
+
 def test_a_short_request_survives_the_drain(launch: Callable[..., Any], read_events: Any) -> None:
     server = launch(drain_s=20)
     server.wait_listening()

@@ -22,19 +22,26 @@ def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
         raise InvalidRequestError(
             f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}", param="prompt"
         )
-    if num_prompt_tokens + request.params.max_tokens > config.num_positions:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {num_prompt_tokens} prompt"
-            f" tokens and max_tokens {request.params.max_tokens} were asked for"
-            f" ({num_prompt_tokens + request.params.max_tokens} in total)",
-            param="prompt" if num_prompt_tokens >= config.num_positions else "max_tokens",
-        )
+    check_context_length(num_prompt_tokens, request.params.max_tokens, config)
     for token_id, _ in request.params.logit_bias:
         if not 0 <= token_id < config.vocab_size:
             raise InvalidRequestError(
                 f"logit_bias has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}",
                 param="logit_bias",
             )
+
+
+def check_context_length(
+    num_prompt_tokens: int, max_tokens: int, config: ModelConfig, *, param: str = "max_tokens"
+) -> None:
+    """Raise ContextLengthError unless prompt and completion fit; `param` is the caller's word for `max_tokens`."""
+    num_tokens = num_prompt_tokens + max_tokens
+    if num_tokens > config.num_positions:
+        raise ContextLengthError(
+            f"this model's maximum context length is {config.num_positions} tokens, but {num_prompt_tokens} prompt"
+            f" tokens and {param} {max_tokens} were asked for ({num_tokens} in total)",
+            param="prompt" if num_prompt_tokens >= config.num_positions else param,
+        )
 
 
 class Admission:

@@ -19,6 +19,7 @@ from starlette.types import Scope
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.admission import check_context_length
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
@@ -102,6 +103,7 @@ async def generate_text(
     record = record_of(http.scope)
     encoded = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
     record.num_prompt_tokens = len(encoded[0].token_ids)
+    check_context_length(len(encoded[0].token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
     request = GenerationRequest(
         request_id=f"prompt-{uuid.uuid4().hex}",
         prompt_token_ids=encoded[0].token_ids,
