@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,13 +22,20 @@ class ServerProcess:
     """Owns `distilgpt2-api serve` with Gunicorn's master and worker; a context manager that ends them."""
 
     def __init__(
-        self, folder: Path, *, precision: str, cache_home: Path, port: int | None = None, log: Path | None = None
+        self,
+        folder: Path,
+        *,
+        precision: str,
+        cache_home: Path,
+        settings: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
-        """Starts, and returns at once. `log` gets what the server prints."""
-        self.port = port or free_port()
+        """Starts, and returns at once. `settings`: others, by name in upper case. `log` gets what the server prints."""
+        self.port = free_port()
         self.started_s = time.perf_counter()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILGPT2_")}
         environment |= {"DISTILGPT2_CACHE_HOME": str(cache_home), "DISTILGPT2_LOG_LEVEL": "warning"}
+        environment |= {f"DISTILGPT2_{name}": value for name, value in (settings or {}).items()}
         arguments = ["serve", f"--model={folder}", f"--precision={precision}", "--host=127.0.0.1"]
         output = None if log is None else log.open("ab")
         try:

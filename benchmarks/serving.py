@@ -62,11 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--setting", metavar="NAME=VALUE", action="append", default=[], help="as in MAX_STEP_TOKENS=256"
+    )
     args = parser.parse_args(arguments)
     folder = prepare_model_folder(args.model)
     machine = describe_machine()
     print_header("serving", machine)
-    with ServerProcess(folder, precision=args.precision, cache_home=COMPILED, log=RESULTS / "server.log") as server:
+    settings = dict(setting.split("=", 1) for setting in args.setting)
+    with ServerProcess(
+        folder, precision=args.precision, cache_home=COMPILED, settings=settings, log=RESULTS / "server.log"
+    ) as server:
         server.wait_ready()
         measurements = {f"{num_clients}": partial(measure, server, args, num_clients) for num_clients in args.clients}
         repeat_interleaved(measurements, 1)  # kernels are made for each number of rows
