@@ -5,21 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from distilgpt2_api.core.seeds import sequence_seed
-from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys
+from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys, open_streams
 
 
 def test_stream_of_seed_0_is_splitmix64() -> None:
     """The published generator's first outputs from state 0, as 53-bit fractions."""
     outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert draw_uniforms(make_keys([0, 0, 0], [0, 1, 2])).tolist() == [(output >> 11) / 2**53 for output in outputs]
+    keys = make_keys(open_streams([0, 0, 0]), [0, 1, 2])
+    assert draw_uniforms(keys).tolist() == [(output >> 11) / 2**53 for output in outputs]
 
 
 def test_numbers_are_uniform_along_seeds_and_positions() -> None:
     """Mean and variance of U(0, 1), every tenth equally full, and neighbours unrelated; so for numbers of one key."""
     count = 20_000
-    along_seeds = draw_uniforms(make_keys(range(count), [5] * count))
-    along_positions = draw_uniforms(make_keys([5] * count, range(count)))
-    along_numbers = draw_uniforms(make_keys([5] * count, [5] * count), np.arange(count))
+    along_seeds = draw_uniforms(make_keys(open_streams(range(count)), [5] * count))
+    along_positions = draw_uniforms(make_keys(open_streams([5] * count), range(count)))
+    along_numbers = draw_uniforms(make_keys(open_streams([5] * count), [5] * count), np.arange(count))
     for numbers in (along_seeds, along_positions, along_numbers):
         assert numbers.min() >= 0
         assert numbers.max() < 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
-from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys
+from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys, open_streams
 from distilgpt2_api.model.sampler import Sampler
 
 GPT2_VOCAB_SIZE = 50_257
@@ -160,7 +160,7 @@ def test_truncated_draw_is_the_reference_inverse_cdf(options: dict[str, Any], vo
 
 def reference_draw(logits: NDArray[np.float32], row: PlanRow) -> int:
     token_ids, probabilities = keep_tokens(logits, row.params)
-    (uniform,) = draw_uniforms(make_keys([row.seed], [len(row.token_ids)]))
+    (uniform,) = draw_uniforms(make_keys(open_streams([row.seed]), [len(row.token_ids)]))
     return int(token_ids[np.searchsorted(np.cumsum(probabilities), uniform, side="right")])
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.model.draw_table import DrawTable
 from distilgpt2_api.model.group_maxima import BLOCK_GROUPS, GROUP_SIZE, GroupMaxima
-from distilgpt2_api.model.inverse_cdf import aim, find_places
+from distilgpt2_api.model.inverse_cdf import aim, descend, find_places
 from distilgpt2_api.model.random_numbers import draw_uniforms
 
 _HEAVY_SHARE = np.float32(1 / 128)
@@ -76,12 +76,12 @@ class _Envelope:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Token ids (N,) under a point each in `rows` (N,), and whether it hit (N,); else the id is meaningless."""
         num_blocks = self.cumulated.shape[1]
-        blocks, points = find_places(self.cumulated[rows], aim(uniforms, self.cumulated[rows, -1]))
+        blocks, points = descend(self.cumulated[rows], aim(uniforms, self.cumulated[rows, -1]))
         groups = blocks[:, None] + np.arange(0, BLOCK_GROUPS * num_blocks, num_blocks)  # (N, BLOCK_GROUPS)
         bounds = self.of_groups[rows[:, None], groups].cumsum(axis=1, dtype=np.float64)
-        places, points = find_places(bounds, aim(points / bounds[:, -1], bounds[:, -1]))
+        places, points = descend(bounds, aim(points / bounds[:, -1], bounds[:, -1]))
         token_ids, masses = _weigh_columns(self.maxima, self.scales, rows, blocks + num_blocks * places)
-        columns, _ = find_places(masses.cumsum(axis=1, dtype=np.float64), points * GROUP_SIZE)
+        columns = find_places(masses.cumsum(axis=1, dtype=np.float64), points * GROUP_SIZE)
         is_hit = columns < GROUP_SIZE
         return token_ids[np.arange(len(rows)), np.where(is_hit, columns, 0)], is_hit
 

@@ -6,15 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def find_places(
-    cumulated: NDArray[np.float64], points: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Place hit by each point (N,), and how far the point lies beyond its beginning (N,).
+def find_places(cumulated: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Place hit by each point (N,).
 
     `cumulated` (N, K): masses summed up along the row. A point beyond all of them hits place K; a place without mass is
     never hit.
     """
-    places = (cumulated <= points[:, None]).sum(axis=1)
+    places: NDArray[np.intp] = (cumulated <= points[:, None]).sum(axis=1)
+    return places
+
+
+def descend(
+    cumulated: NDArray[np.float64], points: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Place hit by each point (N,), and how far the point lies beyond its beginning (N,)."""
+    places = find_places(cumulated, points)
     starts = np.where(places > 0, cumulated[np.arange(len(places)), places - 1], 0.0)
     return places, points - starts
 

@@ -18,18 +18,22 @@ _MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
-def make_keys(seeds: Sequence[int], positions: Sequence[int]) -> NDArray[np.uint64]:
-    """Keys (R,) of the random numbers for the token at `positions[i]` under `seeds[i]` (taken modulo 2**64)."""
-    streams = _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64))
+def open_streams(seeds: Sequence[int]) -> NDArray[np.uint64]:
+    """Streams (R,) of random numbers, by seed (taken modulo 2**64)."""
+    return _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64))
+
+
+def make_keys(streams: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[np.uint64]:
+    """Keys (R,) of the random numbers for the token at `positions[i]` in `streams[i]`."""
     return streams + (np.array(positions, dtype=np.uint64) + np.uint64(1)) * _GOLDEN_GAMMA
 
 
-def draw_uniforms(keys: NDArray[np.uint64], numbers: NDArray[np.intp] | int = 0) -> NDArray[np.float64]:
-    """Numbers in [0, 1) of 53 random bits, one a key; `numbers` (below 2**32) tell those of a key apart."""
-    # The counter of a stream: positions, which are far below 2**32, in its lower half.
-    offsets = (np.asarray(numbers, dtype=np.uint64) << np.uint64(32)) * _GOLDEN_GAMMA
-    bits = _mix(keys + offsets) >> np.uint64(11)
-    return bits.astype(np.float64) * 2.0**-53
+def draw_uniforms(keys: NDArray[np.uint64], numbers: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+    """Numbers in [0, 1) of 53 random bits, one a key; `numbers` (below 2**32; else 0) tell those of a key apart."""
+    if numbers is not None:
+        # The counter of a stream: positions, which are far below 2**32, in its lower half.
+        keys = keys + (numbers.astype(np.uint64) << np.uint64(32)) * _GOLDEN_GAMMA
+    return (_mix(keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

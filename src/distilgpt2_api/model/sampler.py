@@ -26,7 +26,7 @@ class Sampler:
     def __init__(self, *, vocab_size: int, eos_token_id: int | None = None) -> None:
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
-        self._rules = DrawRules.of([], vocab_size)
+        self._rules = DrawRules.of([], [], vocab_size)
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
@@ -37,9 +37,9 @@ class Sampler:
         assert logits.flags.c_contiguous
         if not rows:
             return []
-        params = [row.params for row in rows]
-        if params != self._rules.params:  # cheap: most are the very same objects
-            self._rules = DrawRules.of(params, self._vocab_size)
+        params, seeds = [row.params for row in rows], [row.seed for row in rows]
+        if params != self._rules.params or seeds != self._rules.seeds:  # cheap: most are the very same objects
+            self._rules = DrawRules.of(params, seeds, self._vocab_size)
         unprocessed = self._process(logits, rows)
         token_ids, largest = self._draw(logits, rows)
         results = [
@@ -88,9 +88,9 @@ class Sampler:
                 fine = np.flatnonzero(np.isfinite(maxima.of_rows))
                 if len(fine):
                     chosen = indices[fine]
-                    drawn = [rows[index] for index in chosen.tolist()]
-                    keys = make_keys([row.seed for row in drawn], [len(row.token_ids) for row in drawn])
-                    token_ids[chosen] = draw(maxima.take_rows(fine), table.take_rows(fine), keys)
+                    drawing = table.take_rows(fine)
+                    keys = make_keys(drawing.streams, [len(rows[index].token_ids) for index in chosen.tolist()])
+                    token_ids[chosen] = draw(maxima.take_rows(fine), drawing, keys)
         return token_ids, largest
 
     def _add_logprobs(self, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> None:

@@ -12,12 +12,8 @@ from distilgpt2_api.model.group_maxima import GroupMaxima
 from distilgpt2_api.model.inverse_cdf import aim, find_places
 from distilgpt2_api.model.random_numbers import draw_uniforms
 
-NUM_CANDIDATES = 64
-"""What is tried first for rows without top-k: most need no more. Rows with top-k have theirs tried"""
-MAX_CANDIDATES = 256
-"""up to this many: a row whose top-k is greater pays for itself."""
 NUM_MORE_CANDIDATES = 2048
-"""What is tried row by row where that was too little, before the whole vocabulary."""
+"""What is tried row by row where the table's number was too little, before the whole vocabulary."""
 
 
 def draw_truncated(maxima: GroupMaxima, table: DrawTable, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -27,9 +23,7 @@ def draw_truncated(maxima: GroupMaxima, table: DrawTable, keys: NDArray[np.uint6
     """
     uniforms = draw_uniforms(keys)
     totals = _sum_masses(maxima, table)
-    served = table.top_ks[table.top_ks <= MAX_CANDIDATES]
-    fewest = 1 if table.has_top_k.all() else NUM_CANDIDATES
-    candidates = find_candidates(maxima, max(fewest, int(served.max(initial=0))))
+    candidates = find_candidates(maxima, table.num_candidates)
     token_ids, is_decided = draw_from_candidates(candidates, table, totals, uniforms)
     vocab_size = maxima.logits.shape[1]
     for index in np.flatnonzero(~is_decided):
@@ -58,20 +52,23 @@ def draw_from_candidates(
     masses = np.exp((logits - logits[:, :1]) * table.inverse_temperatures[:, None])  # (R, M), descending from 1
     masses[places >= table.top_ks[:, None]] = 0.0
     cumulated = masses.cumsum(axis=1)
-    goals = table.top_ps * np.where(table.has_top_k, cumulated[:, -1], totals)
     num_kept = np.minimum(table.top_ks, candidates.counts)
-    np.minimum(num_kept, 1 + (cumulated[:, :-1] < goals[:, None]).sum(axis=1), out=num_kept)
-    np.minimum(num_kept, (masses >= table.min_ps[:, None]).sum(axis=1), out=num_kept)
-    is_cut = (num_kept < candidates.counts) | (cumulated[:, -1] >= goals)  # not kept whole for want of more
     is_decided = candidates.is_complete | (table.top_ks <= candidates.counts)
-    is_decided |= is_cut & ~(table.has_top_k & table.has_top_p)  # whose goal needs all of the top k
-    hits, _ = find_places(cumulated, aim(uniforms, cumulated[rows, num_kept - 1]))
+    if table.is_cut_by_mass:
+        goals = table.top_ps * np.where(table.has_top_k, cumulated[:, -1], totals)
+        np.minimum(num_kept, 1 + (cumulated[:, :-1] < goals[:, None]).sum(axis=1), out=num_kept)
+        np.minimum(num_kept, (masses >= table.min_ps[:, None]).sum(axis=1), out=num_kept)
+        is_cut = (num_kept < candidates.counts) | (cumulated[:, -1] >= goals)  # not kept whole for want of more
+        is_decided |= is_cut & ~(table.has_top_k & table.has_top_p)  # whose goal needs all of the top k
+    hits = find_places(cumulated, aim(uniforms, cumulated[rows, num_kept - 1]))
     return candidates.token_ids[rows, hits], is_decided
 
 
 def _sum_masses(maxima: GroupMaxima, table: DrawTable) -> NDArray[np.float64]:
     """Sums (R,) over whole rows, where top-p measures against them; 1 elsewhere."""
     totals = np.ones(len(maxima.logits))
+    if not table.is_cut_by_mass:
+        return totals
     rows = np.flatnonzero(table.has_top_p & ~table.has_top_k)
     if len(rows):
         taken = maxima.take_rows(rows)
