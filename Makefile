@@ -10,6 +10,7 @@ BIN := .venv/bin
 POETRY := .tools/poetry/bin/poetry
 POETRY_VERSION := 2.5.1
 TORCH_VERSION := 2.13.0
+TRANSFORMERS_VERSION := 5.23.0
 CORPUS ?= ../shared/corpus
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
@@ -42,9 +43,13 @@ endef
 	$(call install_locked,--with test --with lint --extras hub)
 	@touch .venv/installed
 
-# PyTorch outside the lock: its index build would bring gigabytes of CUDA.
-.venv/installed-torch: .venv/installed-dev
-	$(PIP_INSTALL) "torch==$(TORCH_VERSION)" transformers
+# PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would
+# change what is locked.
+TORCH_PYTHON := .tools/torch/bin/python
+.tools/torch/installed: Makefile
+	$(PYTHON) -m venv .tools/torch
+	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check \
+		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout
 	@touch $@
 
 # ---- for users
@@ -63,8 +68,8 @@ test: .venv/installed-dev ## Run the default test suite (pytest's options: make 
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: test-parity
-test-parity: .venv/installed-torch ## Compare with transformers on PyTorch (installs both)
-	$(BIN)/python -m pytest tests/parity $(ARGS)
+test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
+	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
 .PHONY: check
 check: lint types imports ## Lint, types and import contracts
@@ -88,8 +93,8 @@ imports: .venv/installed-dev ## import-linter: imports only go down
 	$(BIN)/lint-imports
 
 .PHONY: train
-train: .venv/installed-torch ## Train the bundled demo model from CORPUS (hours on two cores)
-	$(BIN)/python training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
+train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
+	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
 include docker/container.mk benchmarks/bench.mk
 

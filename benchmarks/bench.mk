@@ -12,5 +12,5 @@ bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memor
 bench-start: .venv/installed-dev ## Seconds from the start to the first token
 	$(BIN)/python -m benchmarks.start $(BENCH)
 
-bench-transformers: .venv/installed-torch ## The engine in turns with transformers in float32 (installs PyTorch)
-	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(BIN)/python $(BENCH)
+bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)
+	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(TORCH_PYTHON) $(BENCH)

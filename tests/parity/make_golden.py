@@ -1,8 +1,8 @@
 """Write tests/golden/: small GPT-2 checkpoints and what `transformers` makes of them, in float32.
 
-    .venv/bin/python tests/parity/make_golden.py tests/golden
+    .tools/torch/bin/python tests/parity/make_golden.py tests/golden
 
-Needs the parity dependencies (`make test-parity` installs them). The files are committed, so that the default suite
+Needs PyTorch and transformers (`make test-parity` installs them). The files are committed, so that the default suite
 compares with `transformers` and needs none of it; `tests/parity/test_golden.py` computes them anew and compares.
 """
 
