@@ -45,9 +45,9 @@ class Recipe:
     num_heads: int = 7
     width: int = 224
     batch_size: int = 8
-    num_steps: int = 5000
+    num_steps: int = 3500
     warmup_steps: int = 100
-    decay_fraction: float = 0.4
+    decay_fraction: float = 0.29
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 0.003
     weight_decay: float = 0.02
