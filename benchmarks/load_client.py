@@ -24,7 +24,8 @@ from typing import cast
 import uvloop
 
 HEADER_END = b"\r\n\r\n"
-EVENT = b"data: "
+PIECE = b'"choices":[{'
+"""In every event with text, and not in the last two: usage and `[DONE]`."""
 USAGE = b'"usage":{'
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
@@ -40,9 +41,9 @@ class Measurements:
     num_tokens: int = 0
     num_requests: int = 0
     ttfts_s: list[float] = field(default_factory=list)
-    """From the request's first byte sent to its first event."""
+    """From the request's first byte sent to its first piece of text."""
     itls_s: list[float] = field(default_factory=list)
-    """Between events of one request, those that come in one read being one."""
+    """Between pieces of one request's text, those that come in one read being one."""
 
 
 class Client(asyncio.Protocol):
@@ -55,7 +56,7 @@ class Client(asyncio.Protocol):
         self._buffer = b""
         self._is_in_body = False
         self._sent_s = 0.0
-        self._last_event_s = 0.0
+        self._last_piece_s = 0.0
         self._usage = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,24 +83,14 @@ class Client(asyncio.Protocol):
             self._transport.close()
             return
         self._is_in_body = False
-        self._last_event_s = 0.0
+        self._last_piece_s = 0.0
         self._sent_s = time.perf_counter()
         self._transport.write(request)
 
     def _read(self, data: bytes, now_s: float) -> None:
-        position = 0
-        if not self._is_in_body:
-            end = data.find(HEADER_END)
-            if end < 0:
-                self._buffer = data
-                return
-            header = data[:end].lower()
-            if not header.startswith(b"http/1.1 200 ") or b"transfer-encoding: chunked" not in header:
-                raise ServerAnsweredError(data[:500].decode(errors="replace"))
-            self._is_in_body = True
-            position = end + len(HEADER_END)
-        has_events = False
-        while True:  # chunk by chunk
+        position = 0 if self._is_in_body else self._read_head(data)
+        has_pieces = False
+        while self._is_in_body:  # chunk by chunk
             line_end = data.find(b"\r\n", position)
             if line_end < 0:
                 break
@@ -109,21 +100,34 @@ class Client(asyncio.Protocol):
                 break
             position = end + 2
             if size == 0:
+                if has_pieces:
+                    self._mark_pieces(now_s)
                 self._end_stream()
                 return
-            has_events = has_events or data.find(EVENT, begin, end) >= 0
+            has_pieces = has_pieces or data.find(PIECE, begin, end) >= 0
             if data.find(USAGE, begin, end) >= 0:
                 self._usage = data[begin:end]
         self._buffer = data[position:]
-        if has_events:
-            self._mark_events(now_s)
+        if has_pieces:
+            self._mark_pieces(now_s)
 
-    def _mark_events(self, now_s: float) -> None:
-        if self._last_event_s:
-            self._measurements.itls_s.append(now_s - self._last_event_s)
+    def _read_head(self, data: bytes) -> int:
+        """Where the body begins; 0 while the head is not whole."""
+        end = data.find(HEADER_END)
+        if end < 0:
+            return 0
+        head = data[:end].lower()
+        if not head.startswith(b"http/1.1 200 ") or b"transfer-encoding: chunked" not in head:
+            raise ServerAnsweredError(data[:500].decode(errors="replace"))
+        self._is_in_body = True
+        return end + len(HEADER_END)
+
+    def _mark_pieces(self, now_s: float) -> None:
+        if self._last_piece_s:
+            self._measurements.itls_s.append(now_s - self._last_piece_s)
         else:
             self._measurements.ttfts_s.append(now_s - self._sent_s)
-        self._last_event_s = now_s
+        self._last_piece_s = now_s
 
     def _end_stream(self) -> None:
         match = COMPLETION_TOKENS.search(self._usage)
