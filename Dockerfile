@@ -92,12 +92,11 @@ COPY docker/smoke.py docker/
 RUN cp -a /rootfs-code/. / \
     && HOME=/nonexistent DISTILGPT2_MODEL=/opt/model /opt/venv/bin/python docker/smoke.py
 
-# ---- runtime
+# ---- base: Debian and Python, without what a service never needs
+# pip, for the environment is complete, and the rights of programs to run as their owner.
 
-FROM ${PYTHON_IMAGE} AS runtime
+FROM ${PYTHON_IMAGE} AS base
 
-# What the base has and a service never needs: pip (the environment is complete), and programs that run as their owner.
-# The folders that this touches get the date that every layer here has.
 RUN touch --date='1 second ago' /tmp/begin \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/pip* /usr/local/lib/python3.*/ensurepip \
         /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache \
@@ -106,13 +105,22 @@ RUN touch --date='1 second ago' /tmp/begin \
     && rm /tmp/begin \
     && touch --date=@315532800 /tmp
 
+# ---- runtime
+# Not an empty image, but the stage above as one layer: it has the shell and the libraries of its Debian. On top of
+# PYTHON_IMAGE itself the deletions would save no byte, and would leave marks that carry the time of the build.
+
+FROM scratch AS runtime
+
 # From what changes least to what changes most: each of these is a layer.
+# hadolint ignore=DL3067
+COPY --from=base / /
 COPY --from=dependencies /rootfs/ /
 COPY --from=model /rootfs/ /
 COPY --from=code /rootfs-code/ /
 
 # No quotes and no $() in the values: Apptainer evaluates them. HOME: the user below has none in /etc/passwd.
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONNOUSERSITE=1 \
@@ -143,10 +151,12 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1980-01-01T00:00:00Z
 ARG SOURCE=https://github.com/OWNER/distilgpt2-api
+ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="distilgpt2-api" \
     org.opencontainers.image.description="DistilGPT-2, and any GPT-2 checkpoint, as a REST API" \
     org.opencontainers.image.licenses="MIT" \
     org.opencontainers.image.source="${SOURCE}" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.created="${CREATED}"
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${PYTHON_IMAGE}"

@@ -37,6 +37,7 @@ fi
 
 # Inside the namespaces: the tree becomes the root, with the machine's devices, names and users.
 export tree folder user
+# shellcheck disable=SC2016 # they expand in there
 exec unshare --mount --pid --fork --kill-child --propagation private bash -eu -c '
     mount --bind "$tree" "$tree"
     for name in hosts resolv.conf passwd group; do

@@ -4,7 +4,7 @@
 #   docker/build.sh [OPTIONS OF docker build] CONTEXT
 #
 # Where the base image can neither be found nor pulled, a stand-in takes its name (stand-in-base.sh). Images on top of it
-# are for trying things out on this machine; they carry the label `stand-in-base`.
+# are for trying things out on this machine.
 #   CONTAINER_CACHE_FOLDER   folder for the stand-in; default .tools/container in the checkout
 set -eu -o pipefail
 

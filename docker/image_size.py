@@ -31,7 +31,6 @@ CONTENTS = {
     "opt/models/*": "model: compiled weights and tokenizer",
     "*/site-packages/distilgpt2_api/*": "code: our wheel and Gunicorn's configuration",
     "etc/debian_version": "base: Debian and Python",
-    "usr/*": "base, corrected: no pip, no set-user-id files",
 }
 """What a layer is, by a file that it has; the first that fits."""
 

@@ -37,6 +37,8 @@ stop() {
     [ -e "$run/had-bridge" ] || ip link delete docker0 2>/dev/null || true
     [ ! -e "$run/firewall" ] || iptables-restore <"$run/firewall" || true
     [ -z "$forwarding" ] || sysctl -qw "net.ipv4.ip_forward=$forwarding" || true
+    # What dockerd leaves of control groups; one with a process in it stays.
+    rmdir /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker 2>/dev/null || true
     rm -rf "$run"
 }
 trap stop EXIT

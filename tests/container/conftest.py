@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.container.builds import ROOT, build, copy_checkout
-from tests.container.engines import Apptainer, Container, Docker, Engine, Podman
+from tests.container.engines import NAME_PREFIX, Apptainer, Container, Docker, Engine, Podman, call
 
 IMAGE = "distilgpt2-api-test:demo"
+MOUNTS = Path("/proc/self/mounts")
 LARGE_IMAGE = "distilgpt2-api-test:distilgpt2-shape"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """When all is done, no container of ours and no mount that was not there before."""
+    mounts = set(MOUNTS.read_text().splitlines())
+    yield
+    if Docker().missing() is None:
+        assert call(["docker", "ps", "--all", "--quiet", "--filter", f"name={NAME_PREFIX}"]).stdout == ""
+    assert set(MOUNTS.read_text().splitlines()) <= mounts
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder for gigabytes, gone afterwards; others may read it, for one engine runs as another user."""
+    with tempfile.TemporaryDirectory(prefix="container-tests-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +48,9 @@ def docker() -> Docker:
 
 
 @pytest.fixture(scope="session")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def context(scratch: Path) -> Path:
     """A copy of the checkout to build from."""
-    return copy_checkout(tmp_path_factory.mktemp("context"))
+    return copy_checkout(scratch / "context")
 
 
 @pytest.fixture(scope="session")
@@ -51,19 +72,18 @@ def large_image(image: str, context: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    engine = Podman(tmp_path_factory.mktemp("podman"))
+def podman(scratch: Path) -> Iterator[Podman]:
+    (scratch / "podman").mkdir()
+    engine = Podman(scratch / "podman")
     yield engine
     if engine.missing() is None:
         engine.close()
 
 
 @pytest.fixture(scope="session")
-def apptainer(tmp_path_factory: pytest.TempPathFactory) -> Apptainer:
-    folder = tmp_path_factory.mktemp("apptainer")
-    for parent in (folder, *folder.parents[:2]):  # pytest keeps its folders to itself; the unprivileged user must read
-        parent.chmod(0o755)
-    return Apptainer(folder)
+def apptainer(scratch: Path) -> Apptainer:
+    (scratch / "apptainer").mkdir()
+    return Apptainer(scratch / "apptainer")
 
 
 @pytest.fixture(scope="session")
