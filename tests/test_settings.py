@@ -95,7 +95,7 @@ def test_the_platforms_port_and_host_are_honoured_below_our_own_names(monkeypatc
         ({"DISTILGPT2_XYZZY": "1"}, "unknown setting DISTILGPT2_XYZZY in the environment"),
         ({"DISTILGPT2_TIMEOUT_S": "nan"}, "DISTILGPT2_TIMEOUT_S (environment) can't be 'nan'"),
         ({"DISTILGPT2_KV_CACHE_BYTES": "much"}, "DISTILGPT2_KV_CACHE_BYTES (environment) can't be 'much'"),
-        ({"DISTILGPT2_MAX_NUM_SEQUENCES": "600"}, "max_step_tokens (512) is below max_num_sequences (600)"),
+        ({"DISTILGPT2_MAX_NUM_SEQUENCES": "600"}, "max_step_tokens (256) is below max_num_sequences (600)"),
     ],
 )
 def test_a_bad_value_or_name_is_one_line_that_names_it(

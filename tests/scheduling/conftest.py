@@ -14,8 +14,8 @@ from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
-from distilgpt2_api.scheduling.scheduler import Scheduler, SequenceUpdate
-from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
 
 VOCAB_SIZE = 40
 EOS = 0

@@ -46,6 +46,21 @@ def test_blank_blocks_go_before_cached_ones() -> None:
     assert pool.find(b"name") == kept
 
 
+def test_past_the_eager_ones_a_cached_block_goes_before_one_never_used() -> None:
+    """What finished sequences left behind makes memory grow to four blocks; what one holds, to all six."""
+    pool = BlockPool(6, num_eager_blocks=4)
+    for index in range(10):
+        block_id = pool.allocate()
+        pool.keep(block_id, bytes([index]))
+        pool.release([block_id])
+    assert (pool.num_used, pool.num_cached) == (4, 4)
+
+    held = [pool.allocate() for _ in range(6)]
+
+    assert sorted(held) == [0, 1, 2, 3, 4, 5]
+    assert pool.num_free == 0
+
+
 def test_the_longest_released_is_forgotten_first_and_a_use_renews() -> None:
     pool = BlockPool(3)
     blocks = [pool.allocate() for _ in range(3)]

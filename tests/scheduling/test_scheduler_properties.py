@@ -34,6 +34,7 @@ LIMITS = st.fixed_dictionaries(
         "max_num_sequences": st.integers(1, 6),
         "max_step_tokens": st.sampled_from([1, 2, 7, 32, 50, 64, 200]),
         "is_prefix_caching": st.booleans(),
+        "num_eager_blocks": st.sampled_from([None, 0, 4]),
     }
 )
 PARAMS = st.fixed_dictionaries(

@@ -73,3 +73,5 @@ class EngineConfig:
     max_step_tokens: int
     """Tokens that one step computes at most: longer prefills are cut into chunks."""
     is_prefix_caching: bool = True
+    prefix_cache_bytes: int | None = None
+    """How far memory may grow to keep what finished sequences computed; None: to all of `kv_cache_bytes`."""

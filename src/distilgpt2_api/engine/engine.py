@@ -14,8 +14,8 @@ from distilgpt2_api.core.plan import StepPlan, StepResult
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.engine.output_processor import OutputProcessor
-from distilgpt2_api.scheduling.scheduler import Scheduler, SequenceUpdate
-from distilgpt2_api.scheduling.sequence import Sequence
+from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceUpdate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 

@@ -48,6 +48,7 @@ def load_engine(
         max_num_sequences=config.max_num_sequences,
         max_step_tokens=config.max_step_tokens,
         is_prefix_caching=config.is_prefix_caching,
+        num_eager_blocks=num_eager_blocks(model_config, config),
     )
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=observer)
 
@@ -57,3 +58,10 @@ def num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
     blocks_per_context = -(-model_config.num_positions // BLOCK_SIZE)
     affordable = config.kv_cache_bytes // kv_block_bytes(model_config, config.precision)
     return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))
+
+
+def num_eager_blocks(model_config: ModelConfig, config: EngineConfig) -> int | None:
+    """Blocks that are taken into use for the prefix cache's sake."""
+    if config.prefix_cache_bytes is None:
+        return None
+    return config.prefix_cache_bytes // kv_block_bytes(model_config, config.precision)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
 from distilgpt2_api.core.plan import PlanRow, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.scheduling.scheduler import SequenceUpdate
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
+from distilgpt2_api.scheduling.sequence import SequenceUpdate
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.stop_matcher import StopMatcher
 

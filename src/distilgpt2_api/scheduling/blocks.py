@@ -18,17 +18,23 @@ class BlockPool:
 
     - held by one or more sequences (reference-counted), cached or not;
     - free and cached: nobody holds it, but its content is known by digest and may be shared again;
-    - free and blank.
+    - free and blank, used before or not.
 
-    Blank blocks are handed out first, then the cached one that was released longest ago. Every operation is O(1) a
+    Blank blocks are handed out first, then the cached one that was released longest ago. A block never used takes no
+    memory yet: past the first `num_eager_blocks` of them, one that is cached and free is handed out before it, so that
+    memory grows with what sequences hold at once, and not with what they have left behind. Every operation is O(1) a
     block. A cached block is full and computed, and is never written again: whoever writes holds a block handed out by
     `allocate()`, which nobody else can find before `keep()`.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, *, num_eager_blocks: int | None = None) -> None:
         self.num_blocks = num_blocks
+        self._num_eager_blocks = num_blocks if num_eager_blocks is None else min(num_blocks, num_eager_blocks)
         self._num_holders = [0] * num_blocks
-        self._blank = list(range(num_blocks - 1, -1, -1))
+        self.num_used = 0
+        """Blocks ever handed out: 0 to `num_used`, the others never."""
+        self._blank: list[int] = []
+        """Free and blank, but used before."""
         self._evictable: OrderedDict[int, None] = OrderedDict()
         """Free and cached, the least recently released first."""
         self._block_of_digest: dict[bytes, int] = {}
@@ -36,7 +42,7 @@ class BlockPool:
 
     @property
     def num_free(self) -> int:
-        return len(self._blank) + len(self._evictable)
+        return len(self._blank) + len(self._evictable) + self.num_blocks - self.num_used
 
     @property
     def num_cached(self) -> int:
@@ -47,6 +53,9 @@ class BlockPool:
         """A block of one's own to write into; its old content is forgotten. There must be a free one."""
         if self._blank:
             block_id = self._blank.pop()
+        elif self.num_used < (self._num_eager_blocks if self._evictable else self.num_blocks):
+            block_id = self.num_used
+            self.num_used += 1
         else:
             block_id, _ = self._evictable.popitem(last=False)
             del self._block_of_digest[self._digest_of_block.pop(block_id)]
@@ -89,7 +98,7 @@ class BlockPool:
     def check(self, block_tables: Iterable[Sequence[int]]) -> None:
         """Raise AssertionError unless the books agree with these block tables, block by block."""
         num_holders = Counter(block_id for block_ids in block_tables for block_id in block_ids)
-        free = [*self._blank, *self._evictable]
+        free = [*self._blank, *self._evictable, *range(self.num_used, self.num_blocks)]
         is_cached = self._digest_of_block.__contains__
         faults = {
             "holders counted wrong": [b for b in range(self.num_blocks) if self._num_holders[b] != num_holders[b]],

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason
-from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult
+from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
-from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
 from distilgpt2_api.scheduling.waiting import WaitingQueue
-
-
-@dataclass(slots=True, kw_only=True)
-class SequenceUpdate:
-    """What a step gave to one sequence. If that ended it, `sequence.finish_reason` is set."""
-
-    sequence: Sequence
-    token_id: int | None
-    """Drawn, and already the last of `sequence.token_ids`."""
-    result: RowResult
 
 
 class Scheduler:
@@ -36,9 +25,15 @@ class Scheduler:
     """
 
     def __init__(
-        self, *, num_blocks: int, max_num_sequences: int, max_step_tokens: int, is_prefix_caching: bool = True
+        self,
+        *,
+        num_blocks: int,
+        max_num_sequences: int,
+        max_step_tokens: int,
+        is_prefix_caching: bool = True,
+        num_eager_blocks: int | None = None,
     ) -> None:
-        self._pool = BlockPool(num_blocks)
+        self._pool = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
         self._max_step_tokens = max_step_tokens
         self._max_num_sequences = max_num_sequences
         self._is_prefix_caching = is_prefix_caching

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.plan import PlanRow
+from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.prefix import block_digest
 
@@ -148,3 +149,13 @@ class Sequence:
             is_sampling=num_computed_tokens + num_new_tokens == len(self.token_ids) < self.max_num_tokens,
             num_prompt_logprobs=num_prompt_logprobs,
         )
+
+
+@dataclass(slots=True, kw_only=True)
+class SequenceUpdate:
+    """What a step gave to one sequence. If that ended it, `sequence.finish_reason` is set."""
+
+    sequence: Sequence
+    token_id: int | None
+    """Drawn, and already the last of `sequence.token_ids`."""
+    result: RowResult

@@ -104,13 +104,19 @@ class Settings(BaseModel):
     )
     max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Sequences that run at once; others wait.")
     max_step_tokens: int = Field(
-        default=512,
+        default=256,
         ge=32,
         le=65536,
         description="Tokens that one step computes at most. Smaller: smoother streams; larger: faster prefill.",
     )
     prefix_caching: bool = Field(
         default=True, description="Keep full blocks of finished prompts, so that a shared beginning is computed once."
+    )
+    prefix_cache_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20),
+        ge=0,
+        description="Memory that the KV cache may grow to only to remember finished prompts; beyond it the oldest is "
+        "forgotten first. Running sequences may use all of `kv_cache_bytes`.",
     )
     max_waiting_requests: int = Field(
         default=1024, ge=1, le=1_000_000, description="Requests that wait; one more is refused with 429."
@@ -190,6 +196,7 @@ class Settings(BaseModel):
             max_num_sequences=self.max_num_sequences,
             max_step_tokens=self.max_step_tokens,
             is_prefix_caching=self.prefix_caching,
+            prefix_cache_bytes=int(self.prefix_cache_bytes),
         )
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
