@@ -77,6 +77,7 @@ def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - Gunicorn's sig
 def child_exit(server: Any, worker: Any) -> None:
     """Gunicorn would start worker after worker; whoever runs the container knows better when to try again."""
     seconds = time.monotonic() - worker.started_s
-    if server.LISTENERS and seconds < BOOT_S:
+    # After a HUP the old worker ends in peace, beside the new one.
+    if server.LISTENERS and not server.WORKERS and seconds < BOOT_S:
         limit = f"{read_memory_limit_bytes() >> 20} MiB"
         raise HaltServer(f"the worker was killed {seconds:.1f} s after its start; the memory limit is {limit}", KILLED)
