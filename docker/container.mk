@@ -5,6 +5,7 @@ MODEL ?=
 HADOLINT_VERSION := 2.15.1
 export CONTAINER_CACHE_FOLDER ?= $(CURDIR)/.tools/container
 
+BASE_IMAGE = $(shell sed -n 's/^ARG PYTHON_IMAGE=//p' Dockerfile)
 WITH_ENGINE := docker/with-engine.sh
 BUILD_IMAGE := docker/build.sh $(if $(MODEL),--build-arg MODEL=$(MODEL))
 
@@ -19,7 +20,8 @@ image-size: container-needs build/distilgpt2-shape/config.json ## Build with a m
 
 .PHONY: test-container
 test-container: container-needs .tools/hadolint/installed .venv/installed-dev ## The image's promises, on every engine that can be started here
-	$(WITH_ENGINE) $(BIN)/python -m pytest tests/container --timeout=900 --durations=10 $(ARGS)
+	$(WITH_ENGINE) bash -euc 'docker/base-image.sh $(BASE_IMAGE) >/dev/null; exec "$$@"' - \
+		$(BIN)/python -m pytest tests/container --timeout=900 --durations=10 $(ARGS)
 
 .tools/hadolint/installed: docker/container.mk
 	$(PYTHON) -m venv .tools/hadolint

@@ -38,7 +38,9 @@ stop() {
     [ ! -e "$run/firewall" ] || iptables-restore <"$run/firewall" || true
     [ -z "$forwarding" ] || sysctl -qw "net.ipv4.ip_forward=$forwarding" || true
     # What dockerd leaves of control groups; one with a process in it stays.
-    rmdir /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker 2>/dev/null || true
+    for group in /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker; do
+        rmdir "$group"/*/ "$group" 2>/dev/null || true
+    done
     rm -rf "$run"
 }
 trap stop EXIT

@@ -232,6 +232,9 @@ class Podman(DockerLike):
     def close(self) -> None:
         call([*self.command, "rm", "--all", "--force"], is_checked=False)
         call([*self.command, "rmi", "--all", "--force"], is_checked=False, timeout_s=300)
+        # What Podman leaves of control groups; one with a process in it stays.
+        for group in [*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")]:
+            call(["sh", "-c", 'rmdir "$1"/*/ "$1"', "-", str(group)], is_checked=False)
 
 
 class ApptainerContainer(Container):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.container.builds import build
-from tests.container.engines import Docker, call
+from tests.container.engines import Docker, Options, call
 
 LABELS = {"title", "description", "licenses", "source", "version", "revision", "created"}
 
@@ -92,7 +92,5 @@ for source in pathlib.Path(distilgpt2_api.__file__).parent.rglob("*.py"):
 
 
 def test_processor_threads_are_those_of_the_cpuset(docker: Docker, image: str) -> None:
-    from tests.container.engines import Options
-
     result = docker.run(image, "distilgpt2-api", "config", options=Options(flags=("--cpuset-cpus=0",), is_offline=True))
     assert re.search(r"num_threads +auto \(1\)", result.stdout), result.stdout + result.stderr
