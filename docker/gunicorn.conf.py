@@ -32,8 +32,8 @@ def check(settings: Settings) -> None:
     limit_bytes = read_memory_limit_bytes()
     if limit_bytes < LEAST_BYTES + weights_bytes:
         raise SettingsError(
-            f"the memory limit of {limit_bytes >> 20} MiB is too small: model {model.name} takes at least "
-            f"{(LEAST_BYTES + weights_bytes) >> 20} MiB"
+            f"the memory limit of {limit_bytes >> 20} MiB is too small: model {model.name} takes "
+            f"{(LEAST_BYTES + weights_bytes >> 20) + 1} MiB or more"
         )
 
 
