@@ -39,6 +39,8 @@ def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
     vocab_size = maxima.logits.shape[1]
     if count >= num_blocks:
         return _sort_all(maxima.logits, np.arange(vocab_size)[None], is_complete=True)
+    if num_rows == 1:
+        return _find_in_one_row(maxima, count)
     threshold = np.partition(maxima.of_blocks, num_blocks - count, axis=1)[:, num_blocks - count]  # (R,)
     np.maximum(threshold, _LOWEST, out=threshold)  # never -inf, which groups that pad a block would reach
     rows, groups = np.divmod(np.flatnonzero(maxima.of_groups >= threshold[:, None]), maxima.of_groups.shape[1])
@@ -56,6 +58,14 @@ def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
     keys[rows, places] = _pack_keys(values, token_ids)
     keys.sort(axis=1)
     return _unpack(keys, counts, counts < count)
+
+
+def _find_in_one_row(maxima: GroupMaxima, count: int) -> Candidates:
+    """The same in a third of the calls, each of which costs more than a look at all columns of a single row."""
+    groups, logits = maxima.of_groups[0], maxima.logits[0]
+    threshold = max(np.partition(groups, len(groups) - count)[len(groups) - count], _LOWEST)
+    token_ids = np.flatnonzero(logits >= threshold)
+    return _sort_all(logits[None, token_ids], token_ids[None], is_complete=len(token_ids) < count)
 
 
 def sort_row(logits: NDArray[np.float32], count: int) -> Candidates:
