@@ -79,6 +79,7 @@ for _ in $(seq 120); do
 done
 "$client" info >/dev/null 2>&1 || { say "error: dockerd did not start; its last lines:"; tail -5 "$run/log" >&2; exit 1; }
 say "no Docker engine answered: started a private one ($("$client" version --format '{{.Server.Version}}'))"
+[ -n "${CONTAINER_ENGINE_FOLDER:-}" ] || say "its images go when it does; CONTAINER_ENGINE_FOLDER=FOLDER keeps them"
 
 status=0
 "$@" || status=$?

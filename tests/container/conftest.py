@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.container.apptainer import Apptainer
 from tests.container.builds import ROOT, build, copy_checkout
-from tests.container.engines import NAME_PREFIX, Apptainer, Container, Docker, Engine, Podman, call
+from tests.container.engines import NAME_PREFIX, Container, Docker, Engine, Podman, call
 
 IMAGE = "distilgpt2-api-test:demo"
 MOUNTS = Path("/proc/self/mounts")
