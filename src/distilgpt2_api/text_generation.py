@@ -13,7 +13,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.local import complete, encode_prompt
 from distilgpt2_api.settings import Settings
 
 
@@ -50,14 +50,10 @@ class TextGenerator:
 
         An empty prompt begins at the model's end of text. Raises InvalidRequestError, with the parameter's name.
         """
-        texts = [prompt] * num_return_sequences
         with self._lock:
-            tokenizer = self._engine.tokenizer
-            end_of_text = self._engine.config.eos_token_id
-            token_ids = tokenizer.encode(prompt) or ([] if end_of_text is None else [end_of_text])
             request = GenerationRequest(
                 request_id="text-generator",
-                prompt_token_ids=tuple(token_ids),
+                prompt_token_ids=encode_prompt(self._engine, prompt),
                 params=SamplingParams(
                     max_tokens=max_new_tokens,
                     temperature=temperature,
@@ -68,9 +64,7 @@ class TextGenerator:
                 num_sequences=num_return_sequences,
                 is_streamed=False,
             )
-            for delta in run_request(self._engine, request):
-                texts[delta.index] += delta.text
-        return texts
+            return complete(self._engine, request, prompt)
 
     def close(self) -> None:
         """Free the model's memory. The generator can't be used afterwards."""

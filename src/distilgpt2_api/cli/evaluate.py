@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_threads_option
-from distilgpt2_api.core.config import BLOCK_SIZE, Precision
+from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, join_documents, split_documents
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -63,7 +64,7 @@ def _evaluate(precision: Precision, folder: Path, stream: Stream, num_threads: i
         folder,
         precision=precision,
         num_threads=num_threads,
-        num_blocks=-(-config.num_positions // BLOCK_SIZE) + 1,
+        num_blocks=num_blocks_for(config.num_positions + 1),
         cache_folder=cache_home,
         report=lambda line: click.echo(line, err=True),
     )

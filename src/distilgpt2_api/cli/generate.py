@@ -13,7 +13,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.local import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
 
 
@@ -77,7 +77,7 @@ def command(
     try:
         request = GenerationRequest(
             request_id="generate",
-            prompt_token_ids=_encode(engine, text),
+            prompt_token_ids=encode_prompt(engine, text),
             params=SamplingParams(
                 max_tokens=max_new_tokens,
                 seed=random.getrandbits(63) if seed is None else seed,
@@ -91,12 +91,6 @@ def command(
         engine.close()
 
 
-def _encode(engine: Engine, text: str) -> tuple[int, ...]:
-    """An empty prompt begins at the model's end of text."""
-    end_of_text = engine.config.eos_token_id
-    return tuple(engine.tokenizer.encode(text) or ([] if end_of_text is None else [end_of_text]))
-
-
 def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:
     """One completion as it comes; several one after another, each with a line before it."""
     if request.num_sequences == 1:
@@ -105,9 +99,7 @@ def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:
             _write(delta.text)
         _write("\n")
         return
-    texts = [prompt] * request.num_sequences
-    for delta in run_request(engine, request):
-        texts[delta.index] += delta.text
+    texts = complete(engine, request, prompt)
     for index, text in enumerate(texts, start=1):
         _write(f"--- {index} of {len(texts)}\n{text}\n")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.request import GenerationRequest
@@ -13,22 +15,26 @@ TOKENS_PER_SECOND_GUESS = 1000.0
 
 def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
     """Raise InvalidRequestError, with the parameter's name, for what this model can't do at all."""
-    num_prompt_tokens = len(request.prompt_token_ids)
-    if num_prompt_tokens == 0:
-        raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
-    largest, smallest = max(request.prompt_token_ids), min(request.prompt_token_ids)
-    if smallest < 0 or largest >= config.vocab_size:
-        outside = smallest if smallest < 0 else largest
-        raise InvalidRequestError(
-            f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}", param="prompt"
-        )
-    check_context_length(num_prompt_tokens, request.params.max_tokens, config)
+    check_prompt(request.prompt_token_ids, config)
+    check_context_length(len(request.prompt_token_ids), request.params.max_tokens, config)
     for token_id, _ in request.params.logit_bias:
         if not 0 <= token_id < config.vocab_size:
             raise InvalidRequestError(
                 f"logit_bias has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}",
                 param="logit_bias",
             )
+
+
+def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:
+    """Raise InvalidRequestError unless there are token ids, and all are the model's."""
+    if not token_ids:
+        raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
+    largest, smallest = max(token_ids), min(token_ids)
+    if smallest < 0 or largest >= config.vocab_size:
+        outside = smallest if smallest < 0 else largest
+        raise InvalidRequestError(
+            f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}", param="prompt"
+        )
 
 
 def check_context_length(

@@ -89,10 +89,7 @@ class Engine:
 
     def add(self, request: GenerationRequest, *, submitted_s: float) -> None:
         """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
-        deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
-        live = LiveRequest(sequence_ids=set(), deadline_s=deadline_s)
-        self._requests[request.request_id] = live
-        self._num_with_deadline += deadline_s is not None
+        sequence_ids: set[int] = set()
         leader_id: int | None = None
         for index in range(request.num_sequences):
             sequence = Sequence(
@@ -105,15 +102,15 @@ class Engine:
                 leader_id=leader_id,
             )
             self._next_sequence_id += 1
-            try:
-                self._scheduler.add(sequence)
-            except Exception:
-                self._forget(request.request_id)
-                raise
+            # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.
+            self._scheduler.add(sequence)
             if leader_id is None:
                 leader_id = sequence.sequence_id
-            live.sequence_ids.add(sequence.sequence_id)
+            sequence_ids.add(sequence.sequence_id)
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
+        deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
+        self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
+        self._num_with_deadline += deadline_s is not None
 
     def abort(self, request_id: str) -> list[SequenceDelta]:
         """End what still runs of a request; its blocks are free at once. Idempotent. Returns the last deltas."""

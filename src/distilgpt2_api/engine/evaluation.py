@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
+from distilgpt2_api.scheduling.blocks import num_blocks_for
 
 NO_DRAWS = SamplingParams(max_tokens=0)
 
@@ -111,7 +111,7 @@ def _score_window(
 ) -> Iterator[float]:
     """Log-likelihoods of the window's scored tokens, in order; steps of at most `max_step_tokens` tokens."""
     token_ids = stream_ids[window.first : window.end]
-    block_ids = range(-(-len(token_ids) // BLOCK_SIZE))
+    block_ids = range(num_blocks_for(len(token_ids)))
     first_telling = window.first_scored - window.first - 1  # this position's logits score the first token
     # Context costs no logits: it is computed apart from what is scored.
     for begin, end, is_telling in ((0, first_telling, False), (first_telling, len(token_ids) - 1, True)):

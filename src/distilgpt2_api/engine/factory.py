@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig, ModelConfig
+from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.kernel_options import kv_block_bytes
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -55,7 +56,7 @@ def load_engine(
 
 def num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
     """What `kv_cache_bytes` holds or the batch can use; at least one context's, so that any request fits."""
-    blocks_per_context = -(-model_config.num_positions // BLOCK_SIZE)
+    blocks_per_context = num_blocks_for(model_config.num_positions)
     affordable = config.kv_cache_bytes // kv_block_bytes(model_config, config.precision)
     return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))
 

@@ -11,6 +11,20 @@ from distilgpt2_api.engine.admission import validate_request
 from distilgpt2_api.engine.engine import Engine
 
 
+def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:
+    """An empty prompt begins at the model's end of text, if it has one."""
+    end_of_text = engine.config.eos_token_id
+    return tuple(engine.tokenizer.encode(prompt) or ([] if end_of_text is None else [end_of_text]))
+
+
+def complete(engine: Engine, request: GenerationRequest, prompt: str) -> list[str]:
+    """`prompt` and what each of the request's sequences adds to it. As `run_request`."""
+    texts = [prompt] * request.num_sequences
+    for delta in run_request(engine, request):
+        texts[delta.index] += delta.text
+    return texts
+
+
 def run_request(engine: Engine, request: GenerationRequest) -> Iterator[SequenceDelta]:
     """Deltas of one request as they come; closing the iterator early aborts it. Raises InvalidRequestError.
 

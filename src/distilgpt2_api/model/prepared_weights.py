@@ -44,8 +44,7 @@ def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Prec
     prepared: dict[str, NDArray[Any]] = {}
     for name, shape in expected_shapes(config).items():
         values = checkpoint.tensor(name)
-        if len(shape) == 1 or name == "wpe.weight":
-            # Biases, norms and positions: too few to weigh anything, added in float32.
+        if not _is_matrix(name, shape):
             prepared[name] = np.ascontiguousarray(values)
         else:
             prepared |= _matrix(name, values.T if name.endswith(CONV1D_SUFFIXES) else values, precision)
@@ -56,7 +55,7 @@ def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple
     """What `prepare_weights` makes of a model of that config: name → type (safetensors' word) and shape."""
     spans: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, shape in expected_shapes(config).items():
-        if len(shape) == 1 or name == "wpe.weight":
+        if not _is_matrix(name, shape):
             spans[name] = ("F32", shape)
             continue
         num_out, num_in = reversed(shape) if name.endswith(CONV1D_SUFFIXES) else shape
@@ -68,6 +67,11 @@ def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple
 
 def scale_name(weight_name: str) -> str:
     return weight_name.removesuffix("weight") + "scale"
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Multiplied with; not biases, norms and positions: too few to weigh anything, they are added in float32."""
+    return len(shape) > 1 and name != "wpe.weight"
 
 
 def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dict[str, NDArray[Any]]:

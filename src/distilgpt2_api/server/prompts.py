@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.engine.admission import check_prompt
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 OFFLOADED_CHARACTERS = 8192
@@ -79,12 +80,7 @@ def _are_token_ids(items: Sequence[object]) -> bool:
 
 
 def _encoded(token_ids: Sequence[int], config: ModelConfig) -> EncodedPrompt:
-    if not token_ids:
-        raise _invalid("prompt is empty: it needs at least one token")
-    largest, smallest = max(token_ids), min(token_ids)
-    if smallest < 0 or largest >= config.vocab_size:
-        outside = smallest if smallest < 0 else largest
-        raise _invalid(f"prompt has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}")
+    check_prompt(token_ids, config)
     return EncodedPrompt(None, tuple(token_ids))
 
 

@@ -110,7 +110,7 @@ async def generate_text(
         params=SamplingParams(
             max_tokens=query.max_new_tokens,
             temperature=query.temperature,
-            top_k=query.top_k if query.top_k < engine.model_config.vocab_size else 0,
+            top_k=query.top_k,
             top_p=query.top_p,
             seed=service.draw_seed() if query.seed is None else query.seed,
         ),
