@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distilgpt2_api.core.grammar import Grammar
+
 GREEDY_TEMPERATURE = 1e-5
 """Below this a temperature is greedy decoding: the division would overflow float32 logits."""
 
@@ -12,8 +14,9 @@ GREEDY_TEMPERATURE = 1e-5
 class SamplingParams:
     """One request's sampling parameters, validated at the door; the defaults change nothing.
 
-    The order in which they act on a row of logits: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`),
-    `repetition_penalty`, `presence_penalty` and `frequency_penalty`, `temperature`, `top_k`, `top_p`, `min_p`.
+    The order in which they act on a row of logits: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`,
+    `bad_words`, `allowed_token_ids`, `grammar`), `repetition_penalty`, `presence_penalty` and `frequency_penalty`,
+    `temperature`, `typical_p`, `top_k`, `top_p`, `min_p`.
     """
 
     max_tokens: int = 16
@@ -28,6 +31,9 @@ class SamplingParams:
     """The smallest set of most likely tokens whose probability reaches p (Holtzman et al. 2020); 1 is off."""
     min_p: float = 0.0
     """Only tokens with at least this fraction of the likeliest token's probability (Nguyen et al. 2024); 0 is off."""
+    typical_p: float = 1.0
+    """The smallest set of tokens of nearly average information whose probability reaches p (Meister et al. 2023); 1 is
+    off."""
     presence_penalty: float = 0.0
     """Taken once from the logit of each token that the completion has."""
     frequency_penalty: float = 0.0
@@ -38,6 +44,12 @@ class SamplingParams:
     """No n-gram of prompt and completion occurs twice; 0 is off."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, added to its logit)."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of token ids that the completion must not have: the last token of one can't follow the others."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """Nothing else can be drawn; empty is off. The end of text is drawn only if it is among them."""
+    grammar: Grammar | None = None
+    """What the completion's text must be; the end of text comes when it is whole, and not before."""
     seed: int = 0
     """Always set: a caller without a wish gets one drawn at the door. The same seed draws the same in any batch."""
     stop: tuple[str, ...] = ()
@@ -66,4 +78,7 @@ class SamplingParams:
             or self.repetition_penalty != 1.0
             or self.presence_penalty
             or self.frequency_penalty
+            or self.bad_words
+            or self.allowed_token_ids
+            or self.grammar
         )

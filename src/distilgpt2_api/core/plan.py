@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from distilgpt2_api.core.params import SamplingParams
+
+
+class TokenMask(Protocol):
+    """Which tokens a grammar allows next; it is computed while the kernels run."""
+
+    def wait(self) -> bytes:
+        """One bit for each token, token 0 in the lowest bit of the first byte; a whole number of 4-byte words."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +42,8 @@ class PlanRow:
     """This sequence's own. With the position of the token drawn it is the key of the random number."""
     is_sampling: bool
     """The last new token is the sequence's last: draw the next."""
+    mask: TokenMask | None = None
+    """Where `params.grammar` is set and the row draws."""
     num_prompt_logprobs: int | None = None
     """None, or: also score the prompt tokens that follow the new tokens (see `RowResult.prompt_logprobs`)."""
 

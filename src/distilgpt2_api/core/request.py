@@ -19,5 +19,7 @@ class GenerationRequest:
     """Sequence i draws with a seed of its own, made from `params.seed` and i."""
     is_streamed: bool = True
     """Deltas as they come; else one for each sequence, at its end, which costs the engine less."""
+    priority: int = 0
+    """Who waits with a lower one is served earlier; among equals, who came earlier. It preempts nobody."""
     deadline_s: float | None = None
     """Seconds from submission after which the request is aborted, queue time included."""
