@@ -123,9 +123,13 @@ def test_a_mistake_of_ours_is_a_500_that_tells_nothing(client: Any, monkeypatch:
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
 def test_pages_need_nothing_from_elsewhere(client: Any, page: str) -> None:
-    html = client.get(page).text
+    shown = client.get(page)
+    html = shown.text
     assert "//" not in html.replace("<!doctype", "")
-    assert "<script>" not in html, "no inline script: a strict content security policy can come"
+    assert "<script>" not in html
+    policy = dict(rule.split(" ", 1) for rule in shown.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
     for asset in re.findall(r'(?:src|href)="(docs/assets/[^"]+)"', html):
         answer = client.get(f"/{asset}")
         assert answer.status_code == 200
