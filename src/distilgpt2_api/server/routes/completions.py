@@ -19,11 +19,14 @@ from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_prompts
 from distilgpt2_api.server.record import RequestRecord, record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
-from distilgpt2_api.server.sampling import check_limits, sampling_params
+from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
 from distilgpt2_api.server.schemas.answers import Completion
-from distilgpt2_api.server.schemas.completions import CompletionRequest, StreamOptions, parse_completion_request
+from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_completion_request
 from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.sampling import StreamOptions
 from distilgpt2_api.server.service import Service, ServiceDep
+
+DEFAULT_MAX_TOKENS = 16
 
 STREAM_EXAMPLE = (
     'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"distilgpt2",'
@@ -63,6 +66,7 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
     record = record_of(http.scope)
     service.model.check_name(request.model)
     check_limits(request, service.limits)
+    check_num_logprobs(request.logprobs, service.limits, param="logprobs")
     if request.user:
         record.user_hash = hashlib.sha256(request.user.encode()).hexdigest()[:16]
     generation, writer = await _prepare(request, service, record)
@@ -89,7 +93,16 @@ async def _prepare(
 ) -> tuple[Generation, CompletionWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    params = sampling_params(request, config=config, seed=service.draw_seed())
+    params = sampling_params(
+        request,
+        tokenizer=tokenizer,
+        config=config,
+        max_tokens=DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+        num_logprobs=request.logprobs,
+        num_prompt_logprobs=request.logprobs if request.echo else None,
+        grammar=None,
+        seed=service.draw_seed(),
+    )
     prompts = await encode_prompts(
         request.prompt, tokenizer=tokenizer, config=config, max_prompts=service.limits.max_prompts
     )

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from distilgpt2_api.core.errors import UnsupportedParameterError
-from distilgpt2_api.server.schemas.validation import Body, validate_body
+from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields, drop_neutral
+from distilgpt2_api.server.schemas.validation import validate_body
 
 PROMPT_SCHEMA: dict[str, Any] = {
     "title": "Prompt",
@@ -28,95 +28,25 @@ PROMPT_SCHEMA: dict[str, Any] = {
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
 """Checked where it is tokenized: as a union, pydantic would try a long list of ids four times."""
 
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-TokenId = Annotated[int, Field(ge=0, le=2**31)]
-StopSequence = Annotated[str, Field(min_length=1)]
-TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
-Bias = Annotated[float, Field(ge=-100, le=100)]
 
-
-class StreamOptions(Body):
-    include_usage: bool | None = Field(None, description="A last chunk without choices brings the usage.")
-    continuous_usage_stats: bool | None = Field(None, description="Every chunk brings the usage so far.")
-
-
-class CompletionRequest(Body):
+class CompletionRequest(SamplingFields):
     """Null means the default, for every field."""
 
-    model: str | None = Field(None, description="The served model's name or alias.")
     prompt: Prompt = None
     max_tokens: int | None = Field(None, ge=0, le=2**31, description="16 by default. 0 with `echo` scores the prompt.")
-    min_tokens: int | None = Field(None, ge=0, le=2**31, description="No end of text before that many tokens.")
-    n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
-    temperature: float | None = Field(None, ge=0, le=2, description="1 by default; 0 is greedy.")
-    top_p: Probability | None = Field(None, description="1 by default.")
-    top_k: int | None = Field(None, ge=-1, le=2**31, description="0 and -1, the default, are off.")
-    min_p: Probability | None = Field(None, description="0 by default.")
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
-    logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: StopSequence | list[StopSequence] | None = None
-    stop_token_ids: list[TokenId] | None = None
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
     echo: bool | None = Field(None, description="The prompt stands before the completion.")
     logprobs: int | None = Field(None, ge=0, description="Likeliest tokens listed for each token drawn.")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
-    user: str | None = Field(None, description="Logged as a hash.")
 
 
-NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+COMPLETION_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = NEUTRAL_VALUES | {
     "best_of": (1,),
     "suffix": ("",),
-    "typical_p": (1, 1.0),
-    "bad_words": ([],),
-    "allowed_token_ids": (),
-    "truncate_prompt_tokens": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "prompt_logprobs": (),
-    "response_format": ({"type": "text"},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_decoding_backend": (),
-    "guided_whitespace_pattern": (),
-    "structured_outputs": (),
-    "use_beam_search": (False,),
-    "length_penalty": (1, 1.0),
-    "early_stopping": (False,),
-    "priority": (0,),
-    "request_id": (),
-    "cache_salt": (),
-    "logits_processors": ([],),
-    "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
     "add_special_tokens": (True, False),
-    "kv_transfer_params": (),
-    "vllm_xargs": (),
 }
-"""Parameters that peers have and we do not: the values, beside null, that ask for nothing.
-
-`add_special_tokens` is here because GPT-2's tokenizer adds none either way.
-"""
+"""`add_special_tokens` is here because GPT-2's tokenizer adds none either way."""
 
 
 def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
-    for name in NEUTRAL_VALUES.keys() & body.keys():
-        value = body[name]
-        # `1 == True` in Python, but not in JSON.
-        is_neutral = value is None or any(
-            value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
-            for neutral in (*NEUTRAL_VALUES[name], *([body.get("n") or 1] if name == "best_of" else []))
-        )
-        if not is_neutral:
-            raise UnsupportedParameterError(f"{name} is not supported here", param=name)
-    return validate_body(CompletionRequest, {name: value for name, value in body.items() if name not in NEUTRAL_VALUES})
+    neutral_values = COMPLETION_NEUTRAL_VALUES | {"best_of": (1, body.get("n") or 1)}
+    return validate_body(CompletionRequest, drop_neutral(body, neutral_values))

@@ -1,0 +1,95 @@
+"""What requests for completions and for chat have in common: how to draw, and how to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from distilgpt2_api.core.errors import UnsupportedParameterError
+from distilgpt2_api.server.schemas.validation import Body
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+TokenId = Annotated[int, Field(ge=0, le=2**31)]
+StopSequence = Annotated[str, Field(min_length=1)]
+TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = Field(None, description="A last chunk without choices brings the usage.")
+    continuous_usage_stats: bool | None = Field(None, description="Every chunk brings the usage so far.")
+
+
+class SamplingFields(Body):
+    """Null means the default, for every field."""
+
+    model: str | None = Field(None, description="The served model's name or alias.")
+    min_tokens: int | None = Field(None, ge=0, le=2**31, description="No end of text before that many tokens.")
+    n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
+    temperature: float | None = Field(None, ge=0, le=2, description="1 by default; 0 is greedy.")
+    top_p: Probability | None = Field(None, description="1 by default.")
+    top_k: int | None = Field(None, ge=-1, le=2**31, description="0 and -1, the default, are off.")
+    min_p: Probability | None = Field(None, description="0 by default.")
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
+    logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: StopSequence | list[StopSequence] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
+    user: str | None = Field(None, description="Logged as a hash.")
+
+
+NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+    "typical_p": (1, 1.0),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "truncate_prompt_tokens": (),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "prompt_logprobs": (),
+    "response_format": ({"type": "text"},),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_decoding_backend": (),
+    "guided_whitespace_pattern": (),
+    "structured_outputs": (),
+    "use_beam_search": (False,),
+    "length_penalty": (1, 1.0),
+    "early_stopping": (False,),
+    "priority": (0,),
+    "request_id": (),
+    "cache_salt": (),
+    "logits_processors": ([],),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "kv_transfer_params": (),
+    "vllm_xargs": (),
+}
+"""Parameters that peers have and we do not: the values, beside null, that ask for nothing."""
+
+
+def drop_neutral(
+    body: Mapping[str, object], neutral_values: Mapping[str, tuple[object, ...]] = NEUTRAL_VALUES
+) -> dict[str, object]:
+    """The body without what `neutral_values` names. UnsupportedParameterError for one that asks for something."""
+    for name in neutral_values.keys() & body.keys():
+        if body[name] is not None and not any(_is_same(body[name], neutral) for neutral in neutral_values[name]):
+            raise UnsupportedParameterError(f"{name} is not supported here", param=name)
+    return {name: value for name, value in body.items() if name not in neutral_values}
+
+
+def _is_same(value: object, other: object) -> bool:
+    """In JSON, where `1` is not `true`, as it is in Python."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
