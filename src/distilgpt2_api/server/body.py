@@ -12,6 +12,8 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
 
 BODY_TIMEOUT_S = 30.0
+MAX_SAFE_INTEGER = 2.0**53
+"""Beyond it not every integer has a float."""
 
 
 async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, object]:
@@ -21,11 +23,14 @@ async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, obj
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:
-    """Strict JSON (RFC 8259): no NaN, no lone surrogates, no byte order mark, no duplicate keys."""
+    """Strict JSON (RFC 8259): no NaN, no lone surrogates, no byte order mark, no duplicate keys.
+
+    JSON has one type of numbers: 16.0 is the integer 16 (JSON Schema 2020-12, section 4.2.3), which some clients send.
+    """
     try:
-        value = orjson.loads(body)
-        # orjson is strict but keeps the last of two equal keys; only the standard library shows both.
-        json.loads(body, object_pairs_hook=_check_keys)
+        # orjson is strict; the standard library shows both of two equal keys, and how a number is written.
+        orjson.loads(body)
+        value = json.loads(body, object_pairs_hook=_check_keys, parse_float=_parse_number)
     except (orjson.JSONDecodeError, RecursionError, ValueError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {_reason(error)}") from None
     if not isinstance(value, dict):
@@ -70,12 +75,18 @@ def _too_large(max_bytes: int) -> BodyTooLargeError:
     return BodyTooLargeError(f"the body is longer than {max_bytes} bytes")
 
 
-def _check_keys(pairs: list[tuple[str, object]]) -> None:
-    keys = set()
-    for key, _ in pairs:
-        if key in keys:
+def _check_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for key, value in pairs:
+        if key in members:
             raise InvalidRequestError(f"the body has the key {key[:100]!r} twice", param=key[:100])
-        keys.add(key)
+        members[key] = value
+    return members
+
+
+def _parse_number(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) <= MAX_SAFE_INTEGER else number
 
 
 def _reason(error: Exception) -> str:
