@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.core.errors import GenerationError
-from distilgpt2_api.server.completion_writer import error_event
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.server.responses import EventStream
+from distilgpt2_api.server.sse import error_event
 
 HEADERS = [(b"content-type", b"application/json")]
 

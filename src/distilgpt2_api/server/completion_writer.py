@@ -8,17 +8,12 @@ from dataclasses import dataclass, field
 import orjson
 
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.logprobs_writer import LogprobsLists, LogprobsWriter, empty_lists
 from distilgpt2_api.server.prompts import EncodedPrompt
+from distilgpt2_api.server.sse import DONE, dump_line
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-DONE = b"data: [DONE]\n\n"
-
-LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
-"""Next line, line separator and paragraph separator: in UTF-8, and escaped. Other line ends JSON escapes itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +92,9 @@ class CompletionWriter:
             return  # All held back: half a character, or what may become a stop sequence.
         pieces.append(self._event_head)
         pieces.append(choice.chunk_head)
-        pieces.append(_dump_line(text))
+        pieces.append(dump_line(text))
         pieces.append(b',"logprobs":')
-        pieces.append(b"null" if logprobs is None else _dump_line(logprobs))
+        pieces.append(b"null" if logprobs is None else dump_line(logprobs))
         pieces.append(b',"finish_reason":')
         pieces.append(b"null}" if finish_reason is None else b'"%s"}' % finish_reason.value.encode())
         if self._shape.has_usage_in_chunks:
@@ -175,18 +170,3 @@ class CompletionWriter:
             "total_tokens": self._num_prompt_tokens + num_completion_tokens,
             "prompt_tokens_details": {"cached_tokens": sum(choice.num_cached_tokens for choice in firsts)},
         }
-
-
-def _dump_line(value: object) -> bytes:
-    """JSON without the characters that are no line ends in an event stream, but in `str.splitlines` of its readers."""
-    line = orjson.dumps(value)
-    if line.isascii():
-        return line
-    for character, escape in LINE_ENDS:
-        line = line.replace(character, escape)
-    return line
-
-
-def error_event(answer: ErrorAnswer) -> bytes:
-    """The last event of a stream that fails."""
-    return b"data: " + answer.openai_body + b"\n\n"

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.server.body import read_json_object
-from distilgpt2_api.server.completion_writer import CompletionShape, CompletionWriter, error_event
+from distilgpt2_api.server.completion_writer import CompletionShape, CompletionWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_prompts
 from distilgpt2_api.server.record import RequestRecord, record_of
@@ -25,6 +25,7 @@ from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_c
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.sampling import StreamOptions
 from distilgpt2_api.server.service import Service, ServiceDep
+from distilgpt2_api.server.sse import error_event
 
 DEFAULT_MAX_TOKENS = 16
 
