@@ -8,6 +8,7 @@ compares with `transformers` and needs none of it; `tests/parity/test_golden.py`
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -50,6 +51,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 NUM_NEW_TOKENS = 24
+NUMS_BEAMS = (2, 4, 5)
+LENGTH_PENALTIES = (0.0, 1.0, 2.0, -1.0)
+EARLY_STOPPINGS: tuple[Any, ...] = (False, True, "never")
 
 
 def build_model(case: dict[str, Any]) -> GPT2LMHeadModel:
@@ -81,21 +85,68 @@ def complete(model: GPT2LMHeadModel, prompt: list[int]) -> dict[str, Any]:
     }
 
 
-def compute(case: dict[str, Any]) -> tuple[GPT2LMHeadModel, list[dict[str, Any]]]:
+@torch.no_grad()
+def search_beams(model: GPT2LMHeadModel, prompt: list[int], ending: list[int], **options: Any) -> dict[str, Any]:
+    """The best sequences after `prompt` and their scores; the tokens of `ending` end a sequence."""
+    output = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+        do_sample=False,
+        eos_token_id=ending or None,
+        pad_token_id=-1,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **options,
+    )
+    completions = [[int(token) for token in row[len(prompt) :] if token >= 0] for row in output.sequences]
+    scores = output.sequences_scores.tolist()
+    return {"prompt": prompt, "ending": ending, **options, "completions": completions, "scores": scores}
+
+
+def compute_beams(model: GPT2LMHeadModel, prompts: list[list[int]]) -> list[dict[str, Any]]:
+    """Every early stopping with every length penalty; the other options take turns.
+
+    What may end a sequence are tokens that the search finds where nothing ends one, so that some end early.
+    """
+    searches = []
+    for number, (length_penalty, early_stopping) in enumerate(itertools.product(LENGTH_PENALTIES, EARLY_STOPPINGS)):
+        prompt = prompts[(number + number // 3) % 3]
+        num_beams = NUMS_BEAMS[(2 * number + number // 3) % 3]
+        options: dict[str, Any] = {
+            "num_beams": num_beams,
+            "num_return_sequences": 1 if number % 4 == 3 else num_beams,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+            "max_new_tokens": (NUM_NEW_TOKENS, 9)[number % 5 == 4],
+        }
+        without_end = search_beams(model, prompt, [], **options)
+        second, last = without_end["completions"][0][1], without_end["completions"][-1][-1]
+        searches += [
+            without_end,
+            search_beams(model, prompt, [last], **options),
+            search_beams(model, prompt, sorted({second, last}), min_new_tokens=number % 4 * 2, **options),
+        ]
+    return searches
+
+
+def compute(case: dict[str, Any]) -> tuple[GPT2LMHeadModel, dict[str, list[dict[str, Any]]]]:
+    """The model, and what each file of values is to hold."""
     model = build_model(case)
     generator = torch.Generator().manual_seed(11)
     lengths = (1, 7, case["n_positions"] - NUM_NEW_TOKENS)
     prompts = [torch.randint(case["vocab_size"], (length,), generator=generator).tolist() for length in lengths]
-    return model, [complete(model, prompt) for prompt in prompts]
+    completions = [complete(model, prompt) for prompt in prompts]
+    return model, {"golden.json": completions, "beams.json": compute_beams(model, prompts)}
 
 
 def main() -> None:
     (folder,) = map(Path, sys.argv[1:])
     for name, case in CASES.items():
-        model, completions = compute(case)
+        model, files = compute(case)
         model.save_pretrained(folder / name)
         (folder / name / "generation_config.json").unlink(missing_ok=True)
-        (folder / name / "golden.json").write_text(json.dumps(completions) + "\n")
+        for file_name, values in files.items():
+            (folder / name / file_name).write_text(json.dumps(values) + "\n")
 
 
 if __name__ == "__main__":

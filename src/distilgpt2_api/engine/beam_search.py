@@ -1,0 +1,161 @@
+"""Beam search over one prompt: which continuations live on, which have ended, and when nothing better can come.
+
+The rules are those of `transformers` 5: `generate(num_beams=…, do_sample=False)` finds the same sequences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from distilgpt2_api.core.plan import TokenLogprobs
+
+Candidates = Sequence[tuple[int, float]]
+"""Likeliest next tokens and their log-probabilities, best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamOptions:
+    """How wide to search, and what counts as good."""
+
+    num_beams: int
+    """Continuations that are followed at once."""
+    length_penalty: float = 1.0
+    """The exponent of the length by which a sum of log-probabilities is divided: above 0 favours long sequences, below
+    0 short ones."""
+    early_stopping: bool | Literal["never"] = False
+    """When to stop, once `num_beams` sequences have ended. True: at once. False: when the best live beam scores no
+    better than the worst of them at its present length. "never": when it could not at any length up to the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beam:
+    """One continuation of the prompt, as far as it has come."""
+
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One for each token."""
+    sum_logprob: float = 0.0
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(token.token_id for token in self.logprobs)
+
+    def extend(self, token: TokenLogprobs) -> Beam:
+        return Beam(logprobs=(*self.logprobs, token), sum_logprob=self.sum_logprob + token.logprob)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """A beam that has ended."""
+
+    beam: Beam
+    score: float
+    """`sum_logprob / length ** length_penalty`; the length counts the token that ended it."""
+    ending_token_id: int | None
+    """The last token, if it is one of those that end a sequence; None where it ended by length."""
+
+
+class BeamSearch:
+    """Mutable state of one prompt's search. Equal scores rank by beam, then by token id."""
+
+    def __init__(
+        self,
+        options: BeamOptions,
+        *,
+        max_tokens: int,
+        min_tokens: int = 0,
+        ending_token_ids: frozenset[int] = frozenset(),
+        num_top: int = 0,
+    ) -> None:
+        """`max_tokens` is at least 1. `ending_token_ids` are not drawn before `min_tokens` tokens.
+
+        Of each token's rivals the `num_top` likeliest are kept, for those who asked for log-probabilities.
+        """
+        self._options = options
+        self._max_tokens = max_tokens
+        self._min_tokens = min_tokens
+        self._ending_token_ids = ending_token_ids
+        self._num_top = num_top
+        self._length = 0
+        self._beams: list[Beam] = [Beam()]
+        self._hypotheses: list[Hypothesis] = []
+        self._is_done = False
+
+    @property
+    def beams(self) -> Sequence[Beam]:
+        """Those that are followed, best first: at the beginning a single empty one."""
+        return self._beams
+
+    @property
+    def hypotheses(self) -> Sequence[Hypothesis]:
+        """The best that have ended, best first; when the search is done there are `num_beams` of them."""
+        return self._hypotheses
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_done
+
+    @property
+    def num_candidates(self) -> int:
+        """How many likeliest tokens `advance` needs of each beam; fewer only where the vocabulary has no more."""
+        return self._num_kept + len(self._ending_token_ids)
+
+    @property
+    def _num_kept(self) -> int:
+        """Continuations looked at in a step: should every beam's best ones end, `num_beams` others are left."""
+        return max(2, 1 + len(self._ending_token_ids)) * self._options.num_beams
+
+    def advance(self, candidates: Sequence[Candidates]) -> None:
+        """Take the likeliest next tokens of each of `beams`, in their order."""
+        assert not self._is_done
+        num_beams = self._options.num_beams
+        ranked = self._rank(candidates)
+        self._length += 1
+        is_last = self._length == self._max_tokens
+        survivors: list[Beam] = []
+        for rank, (beam_index, token_id, logprob) in enumerate(ranked):
+            is_ending = token_id in self._ending_token_ids
+            # Below the first num_beams ranks a continuation is only a spare for the next step: it can't end there.
+            if rank >= num_beams and (is_last or is_ending or len(survivors) == num_beams):
+                continue
+            top = tuple(candidates[beam_index][: self._num_top])
+            beam = self._beams[beam_index].extend(TokenLogprobs(token_id=token_id, logprob=logprob, top=top))
+            if is_last or is_ending:
+                score = self._score(beam, self._length)
+                self._hypotheses.append(
+                    Hypothesis(beam=beam, score=score, ending_token_id=token_id if is_ending else None)
+                )
+            else:
+                survivors.append(beam)
+        self._hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: among equals the earlier one is first
+        del self._hypotheses[num_beams:]
+        self._beams = survivors
+        self._is_done = is_last or not survivors or self._is_settled()
+
+    def _rank(self, candidates: Sequence[Candidates]) -> list[tuple[int, int, float]]:
+        """The best continuations of all beams, best first: beam, token, the token's log-probability."""
+        is_barred = self._length < self._min_tokens
+        scored = [
+            (-(beam.sum_logprob + logprob), index, token_id, logprob)
+            for index, (beam, of_beam) in enumerate(zip(self._beams, candidates, strict=True))
+            for token_id, logprob in of_beam
+            if not (is_barred and token_id in self._ending_token_ids)
+        ]
+        scored.sort()
+        return [(index, token_id, logprob) for _, index, token_id, logprob in scored[: self._num_kept]]
+
+    def _is_settled(self) -> bool:
+        """Whether the hypotheses that are there are the ones to keep."""
+        options = self._options
+        if len(self._hypotheses) < options.num_beams:
+            return False
+        if options.early_stopping is True:
+            return True
+        has_far_view = options.early_stopping == "never" and options.length_penalty > 0
+        length = self._max_tokens if has_far_view else self._length
+        return self._score(self._beams[0], length) <= self._hypotheses[-1].score
+
+    def _score(self, beam: Beam, length: int) -> float:
+        return beam.sum_logprob / math.pow(length, self._options.length_penalty)
