@@ -230,6 +230,42 @@ def test_drain_fails_what_outlasts_it(
     run(scenario)
 
 
+def test_drain_waits_for_work_that_comes_in_parts(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    """What is held open may go on until it is let go, though the queue is full and the service takes nothing new."""
+
+    async def scenario() -> None:
+        async with running(build_engine, max_waiting_requests=1) as engine:
+            await engine.wait_loaded()
+            with engine.held_open():
+                await read(engine.submit(build_request()))
+                draining = asyncio.create_task(engine.drain(10.0))
+                await asyncio.sleep(0)
+                with pytest.raises(DrainingError):
+                    engine.submit(build_request())
+                streams = [engine.submit(build_request(), is_continuation=True) for _ in range(3)]
+                assert [await read(stream) for stream in streams] == ["hello world"] * 3
+                assert not draining.done()
+            await draining
+
+    run(scenario)
+
+
+def test_nothing_goes_on_after_a_drain_has_timed_out(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    """Not even the next part of what is held open: nobody would answer it."""
+
+    async def scenario() -> None:
+        async with running(build_engine) as engine:
+            await engine.wait_loaded()
+            with engine.held_open():
+                await engine.drain(0.0)
+                with pytest.raises(DrainingError):
+                    engine.submit(build_request(), is_continuation=True)
+
+    run(scenario)
+
+
 def test_one_request_id_is_one_request(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     async def scenario() -> None:
         async with running(build_engine) as engine:

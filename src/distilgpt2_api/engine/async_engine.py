@@ -7,7 +7,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -86,6 +87,8 @@ class AsyncEngine:
         self._loaded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._num_held = 0
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # ---- for the doors
@@ -126,23 +129,36 @@ class AsyncEngine:
         await self._loaded.wait()
         self._loaded_engine()
 
-    def submit(self, request: GenerationRequest) -> RequestStream:
+    def submit(self, request: GenerationRequest, *, is_continuation: bool = False) -> RequestStream:
         """Admit a request, or refuse it.
 
-        Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError.
+        Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
+        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it.
         """
         config = self._loaded_engine().config
-        if self._state is not EngineState.READY:
+        if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
             raise DrainingError("the service is shutting down", retry_after_s=5.0)
         validate_request(request, config)
         if request.request_id in self._streams:
             raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
-        self._admission.admit(request)
+        if not is_continuation:
+            self._admission.admit(request)
         stream = RequestStream(request, abort=self._abort)
         self._streams[request.request_id] = stream
         self._idle.clear()
         self._inbox.put(Submission(request, self._clock()))
         return stream
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """For work that comes as one request after another: a drain waits for it as for a request in flight."""
+        self._num_held += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._num_held -= 1
+            self._note_idle()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new requests; let those in flight end, for `timeout_s` seconds at most, then fail them."""
@@ -151,6 +167,7 @@ class AsyncEngine:
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
+            self._is_closed = True
             for stream in list(self._streams.values()):
                 self._end(stream, DrainingError("the service shut down before the request was done"))
                 self._inbox.put(Abort(stream.request_id))
@@ -180,7 +197,10 @@ class AsyncEngine:
             return
         self._admission.release(stream.request_id)
         stream.end(error)
-        if not self._streams:
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self._streams and not self._num_held:
             self._idle.set()
 
     # ---- callbacks from the engine thread, on the loop
