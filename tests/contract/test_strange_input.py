@@ -1,0 +1,226 @@
+"""Strange input on every protocol: a typed 4xx in that protocol's own shape, and the service goes on."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from tests.e2e.conftest import DEADLINE_S, Server
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A route that reads a body: what asks for little of it, and where its text is."""
+
+    path: str
+    body: Json
+    text: str = "prompt"
+    """The name that an error about the text begins with."""
+    is_tgi: bool = False
+    reads_ids: bool = False
+    """Whether the text may be token ids."""
+    number: str = ""
+    """A parameter that is a whole number."""
+
+    def with_text(self, text: object) -> Json:
+        return {**self.body, self.text: text}
+
+    def check_error(self, answer: httpx.Response, *statuses: int) -> str:
+        """The message of an error in this protocol's shape."""
+        assert answer.status_code in statuses, answer.text
+        assert answer.headers["x-request-id"]
+        body = answer.json()
+        if self.is_tgi:
+            assert body.keys() == {"error", "error_type"}
+            assert isinstance(body["error"], str)
+            assert body["error_type"] == "validation"
+            message: str = body["error"]
+        else:
+            assert body.keys() == {"error"}
+            error = body["error"]
+            assert error.keys() == {"message", "type", "param", "code"}
+            assert error["type"] == "invalid_request_error"
+            assert all(error[name] is None or isinstance(error[name], str) for name in ("param", "code"))
+            message = error["message"]
+        assert message
+        assert "\n" not in message
+        assert len(message) < 1000
+        return message
+
+
+PROTOCOLS = [
+    Protocol("/v1/completions", {"prompt": "on", "max_tokens": 1}, reads_ids=True, number="max_tokens"),
+    Protocol("/tokenize", {"prompt": "on"}),
+    Protocol("/detokenize", {"tokens": [111]}, text="tokens"),
+]
+
+JSON_HEADERS = {"content-type": "application/json"}
+BAD = (400, 422)
+
+
+def only(protocols: list[Protocol]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("protocol", protocols, ids=lambda protocol: protocol.path)
+
+
+@pytest.fixture(params=PROTOCOLS, ids=lambda protocol: protocol.path)
+def protocol(request: pytest.FixtureRequest) -> Protocol:
+    chosen: Protocol = request.param
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def still_serves(server: Server, protocol: Protocol) -> Iterator[None]:
+    """After each test the same route answers, and no block is held."""
+    yield
+    answer = httpx.post(server.url + protocol.path, json=protocol.body, timeout=DEADLINE_S)
+    assert answer.status_code == 200, answer.text
+    assert server.metric("distilgpt2_kv_cache_usage_ratio") == 0
+
+
+def post(server: Server, protocol: Protocol, content: bytes | str, headers: dict[str, str] | None = None) -> Any:
+    return httpx.post(
+        server.url + protocol.path, content=content, headers=JSON_HEADERS | (headers or {}), timeout=DEADLINE_S
+    )
+
+
+def with_raw_text(protocol: Protocol, raw: str) -> str:
+    """The body as JSON, with the text written as it stands."""
+    return json.dumps(protocol.with_text("@")).replace('"@"', raw)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"5",
+        b"\xff\xfe{}",
+        b"\xef\xbb\xbf{}",
+        b"{'prompt': 'a'}",
+        b'{"prompt": "a"} {}',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"1" * 400 + b"}",
+        b'{"a": \x00}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+    ids=repr,
+)
+def test_what_is_no_json_object_is_refused(server: Server, protocol: Protocol, content: bytes) -> None:
+    protocol.check_error(post(server, protocol, content), *BAD)
+
+
+@pytest.mark.parametrize("raw", [r'"\ud800"', r'"a\udfff"', '"\x01"', '"unfinished', "NaN", "-Infinity"])
+def test_texts_that_json_has_not_are_refused(server: Server, protocol: Protocol, raw: str) -> None:
+    """Lone surrogates, raw control characters, numbers that are none."""
+    protocol.check_error(post(server, protocol, with_raw_text(protocol, raw)), *BAD)
+
+
+@pytest.mark.parametrize("value", [True, {}, 5, [None], [[]], [{}], [1.5], ["a", 1], [[True]]], ids=repr)
+def test_a_text_of_another_type_is_refused_by_name(server: Server, protocol: Protocol, value: object) -> None:
+    answer = httpx.post(server.url + protocol.path, json=protocol.with_text(value), timeout=DEADLINE_S)
+    assert protocol.text in protocol.check_error(answer, *BAD)
+
+
+@only([one for one in PROTOCOLS if one.reads_ids or one.text == "tokens"])
+@pytest.mark.parametrize("token_id", [-1, 257, 2**31, 2**63, 2**64, 10**40])
+def test_ids_outside_the_vocabulary_are_refused(server: Server, protocol: Protocol, token_id: int) -> None:
+    answer = httpx.post(server.url + protocol.path, json=protocol.with_text([token_id]), timeout=DEADLINE_S)
+    assert protocol.text in protocol.check_error(answer, *BAD)
+
+
+def test_unknown_and_doubled_keys_are_refused_by_name(server: Server, protocol: Protocol) -> None:
+    answer = httpx.post(server.url + protocol.path, json={**protocol.body, "promt": "a"}, timeout=DEADLINE_S)
+    assert "promt" in protocol.check_error(answer, *BAD)
+    body = json.dumps(protocol.body)
+    assert protocol.text in protocol.check_error(post(server, protocol, body[:-1] + ", " + body[1:]), *BAD)
+
+
+@only([one for one in PROTOCOLS if one.number])
+@pytest.mark.parametrize("number", ["1" * 40, "-" + "9" * 40, "1e308", "0.1", '"1"', "true", "[1]"])
+def test_absurd_numbers_are_refused_by_name(server: Server, protocol: Protocol, number: str) -> None:
+    content = json.dumps({**protocol.body, protocol.number: "@"}).replace('"@"', number)
+    assert protocol.number in protocol.check_error(post(server, protocol, content), *BAD)
+
+
+@pytest.mark.parametrize(
+    ("headers", "statuses"),
+    [
+        ({"content-type": "text/plain"}, (415, 422)),
+        ({"content-type": "application/x-www-form-urlencoded"}, (415, 422)),
+        ({"content-type": ""}, (415, 422)),
+        ({"content-encoding": "gzip"}, (415, 422)),
+        ({"content-encoding": "br"}, (415, 422)),
+    ],
+    ids=repr,
+)
+def test_other_kinds_of_body_are_refused(
+    server: Server, protocol: Protocol, headers: dict[str, str], statuses: tuple[int, ...]
+) -> None:
+    protocol.check_error(post(server, protocol, json.dumps(protocol.body), headers), *statuses)
+
+
+def test_a_megabyte_of_text_gets_an_answer(server: Server, protocol: Protocol) -> None:
+    """Over the body's limit, or over the context: refused before it costs anything. Tokenizing has no context."""
+    answer = post(server, protocol, json.dumps(protocol.with_text("a" * 2**20)))
+    if protocol.path == "/tokenize":
+        assert answer.json()["count"] == 2**20
+    else:
+        protocol.check_error(answer, 400, 413, 422)
+
+
+@only([one for one in PROTOCOLS if one.text != "tokens"])
+@pytest.mark.parametrize("text", ["\x00", "\ufeff", "\x7f\x1b[31m", "a\u202eb", "\U0010ffff", "e\u0301" * 40])
+def test_any_unicode_is_text(server: Server, protocol: Protocol, text: str) -> None:
+    """NUL, byte order mark, control characters, right-to-left marks, the last code point, combining marks."""
+    answer = httpx.post(server.url + protocol.path, json=protocol.with_text(text), timeout=DEADLINE_S)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
+def test_other_methods_are_told_which_are_allowed(server: Server, protocol: Protocol, method: str) -> None:
+    answer = httpx.request(method, server.url + protocol.path, timeout=DEADLINE_S)
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["allow"]
+    protocol.check_error(answer, 405)
+
+
+def test_a_body_shorter_than_its_length_is_no_request(server: Server, protocol: Protocol) -> None:
+    """The client hangs up before the rest: nobody is left to answer, and nothing was begun."""
+    body = json.dumps(protocol.body).encode()
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+        connection.sendall(head_of(protocol, len(body) + 10) + body)
+        connection.shutdown(socket.SHUT_WR)
+        assert not connection.recv(65536).startswith(b"HTTP/1.1 2")
+
+
+def test_a_body_longer_than_its_length_is_cut_or_refused(server: Server, protocol: Protocol) -> None:
+    """What comes after the declared end is never read into the body: it is the next request, and no good one."""
+    body = json.dumps(protocol.body).encode()
+    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+        connection.sendall(head_of(protocol, len(body) - 1) + body + b"\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 4")
+    assert b"HTTP/1.1 2" not in received
+
+
+def head_of(protocol: Protocol, length: int) -> bytes:
+    return (
+        f"POST {protocol.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    ).encode()
