@@ -75,19 +75,25 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
     return chosen
 
 
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as client:
+        yield client
+
+
 @pytest.fixture(autouse=True)
-def still_serves(server: Server, protocol: Protocol) -> Iterator[None]:
+def still_serves(client: httpx.Client, protocol: Protocol) -> Iterator[None]:
     """After each test the same route answers, and no block is held."""
     yield
-    answer = httpx.post(server.url + protocol.path, json=protocol.body, timeout=DEADLINE_S)
+    answer = client.post(protocol.path, json=protocol.body)
     assert answer.status_code == 200, answer.text
-    assert server.metric("distilgpt2_kv_cache_usage_ratio") == 0
+    assert "distilgpt2_kv_cache_usage_ratio 0.0" in client.get("/metrics").text
 
 
-def post(server: Server, protocol: Protocol, content: bytes | str, headers: dict[str, str] | None = None) -> Any:
-    return httpx.post(
-        server.url + protocol.path, content=content, headers=JSON_HEADERS | (headers or {}), timeout=DEADLINE_S
-    )
+def post(
+    client: httpx.Client, protocol: Protocol, content: bytes | str, headers: dict[str, str] | None = None
+) -> httpx.Response:
+    return client.post(protocol.path, content=content, headers=JSON_HEADERS | (headers or {}))
 
 
 def with_raw_text(protocol: Protocol, raw: str) -> str:
@@ -118,41 +124,41 @@ def with_raw_text(protocol: Protocol, raw: str) -> str:
     ],
     ids=repr,
 )
-def test_what_is_no_json_object_is_refused(server: Server, protocol: Protocol, content: bytes) -> None:
-    protocol.check_error(post(server, protocol, content), *BAD)
+def test_what_is_no_json_object_is_refused(client: httpx.Client, protocol: Protocol, content: bytes) -> None:
+    protocol.check_error(post(client, protocol, content), *BAD)
 
 
 @pytest.mark.parametrize("raw", [r'"\ud800"', r'"a\udfff"', '"\x01"', '"unfinished', "NaN", "-Infinity"])
-def test_texts_that_json_has_not_are_refused(server: Server, protocol: Protocol, raw: str) -> None:
+def test_texts_that_json_has_not_are_refused(client: httpx.Client, protocol: Protocol, raw: str) -> None:
     """Lone surrogates, raw control characters, numbers that are none."""
-    protocol.check_error(post(server, protocol, with_raw_text(protocol, raw)), *BAD)
+    protocol.check_error(post(client, protocol, with_raw_text(protocol, raw)), *BAD)
 
 
 @pytest.mark.parametrize("value", [True, {}, 5, [None], [[]], [{}], [1.5], ["a", 1], [[True]]], ids=repr)
-def test_a_text_of_another_type_is_refused_by_name(server: Server, protocol: Protocol, value: object) -> None:
-    answer = httpx.post(server.url + protocol.path, json=protocol.with_text(value), timeout=DEADLINE_S)
+def test_a_text_of_another_type_is_refused_by_name(client: httpx.Client, protocol: Protocol, value: object) -> None:
+    answer = client.post(protocol.path, json=protocol.with_text(value))
     assert protocol.text in protocol.check_error(answer, *BAD)
 
 
 @only([one for one in PROTOCOLS if one.reads_ids or one.text == "tokens"])
 @pytest.mark.parametrize("token_id", [-1, 257, 2**31, 2**63, 2**64, 10**40])
-def test_ids_outside_the_vocabulary_are_refused(server: Server, protocol: Protocol, token_id: int) -> None:
-    answer = httpx.post(server.url + protocol.path, json=protocol.with_text([token_id]), timeout=DEADLINE_S)
+def test_ids_outside_the_vocabulary_are_refused(client: httpx.Client, protocol: Protocol, token_id: int) -> None:
+    answer = client.post(protocol.path, json=protocol.with_text([token_id]))
     assert protocol.text in protocol.check_error(answer, *BAD)
 
 
-def test_unknown_and_doubled_keys_are_refused_by_name(server: Server, protocol: Protocol) -> None:
-    answer = httpx.post(server.url + protocol.path, json={**protocol.body, "promt": "a"}, timeout=DEADLINE_S)
+def test_unknown_and_doubled_keys_are_refused_by_name(client: httpx.Client, protocol: Protocol) -> None:
+    answer = client.post(protocol.path, json={**protocol.body, "promt": "a"})
     assert "promt" in protocol.check_error(answer, *BAD)
     body = json.dumps(protocol.body)
-    assert protocol.text in protocol.check_error(post(server, protocol, body[:-1] + ", " + body[1:]), *BAD)
+    assert protocol.text in protocol.check_error(post(client, protocol, body[:-1] + ", " + body[1:]), *BAD)
 
 
 @only([one for one in PROTOCOLS if one.number])
 @pytest.mark.parametrize("number", ["1" * 40, "-" + "9" * 40, "1e308", "0.1", '"1"', "true", "[1]"])
-def test_absurd_numbers_are_refused_by_name(server: Server, protocol: Protocol, number: str) -> None:
+def test_absurd_numbers_are_refused_by_name(client: httpx.Client, protocol: Protocol, number: str) -> None:
     content = json.dumps({**protocol.body, protocol.number: "@"}).replace('"@"', number)
-    assert protocol.number in protocol.check_error(post(server, protocol, content), *BAD)
+    assert protocol.number in protocol.check_error(post(client, protocol, content), *BAD)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +173,14 @@ def test_absurd_numbers_are_refused_by_name(server: Server, protocol: Protocol, 
     ids=repr,
 )
 def test_other_kinds_of_body_are_refused(
-    server: Server, protocol: Protocol, headers: dict[str, str], statuses: tuple[int, ...]
+    client: httpx.Client, protocol: Protocol, headers: dict[str, str], statuses: tuple[int, ...]
 ) -> None:
-    protocol.check_error(post(server, protocol, json.dumps(protocol.body), headers), *statuses)
+    protocol.check_error(post(client, protocol, json.dumps(protocol.body), headers), *statuses)
 
 
-def test_a_megabyte_of_text_gets_an_answer(server: Server, protocol: Protocol) -> None:
+def test_a_megabyte_of_text_gets_an_answer(client: httpx.Client, protocol: Protocol) -> None:
     """Over the body's limit, or over the context: refused before it costs anything. Tokenizing has no context."""
-    answer = post(server, protocol, json.dumps(protocol.with_text("a" * 2**20)))
+    answer = post(client, protocol, json.dumps(protocol.with_text("a" * 2**20)))
     if protocol.path == "/tokenize":
         assert answer.json()["count"] == 2**20
     else:
@@ -183,15 +189,15 @@ def test_a_megabyte_of_text_gets_an_answer(server: Server, protocol: Protocol) -
 
 @only([one for one in PROTOCOLS if one.text != "tokens"])
 @pytest.mark.parametrize("text", ["\x00", "\ufeff", "\x7f\x1b[31m", "a\u202eb", "\U0010ffff", "e\u0301" * 40])
-def test_any_unicode_is_text(server: Server, protocol: Protocol, text: str) -> None:
+def test_any_unicode_is_text(client: httpx.Client, protocol: Protocol, text: str) -> None:
     """NUL, byte order mark, control characters, right-to-left marks, the last code point, combining marks."""
-    answer = httpx.post(server.url + protocol.path, json=protocol.with_text(text), timeout=DEADLINE_S)
+    answer = client.post(protocol.path, json=protocol.with_text(text))
     assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-def test_other_methods_are_told_which_are_allowed(server: Server, protocol: Protocol, method: str) -> None:
-    answer = httpx.request(method, server.url + protocol.path, timeout=DEADLINE_S)
+def test_other_methods_are_told_which_are_allowed(client: httpx.Client, protocol: Protocol, method: str) -> None:
+    answer = client.request(method, protocol.path)
     assert answer.status_code == 405
     assert "POST" in answer.headers["allow"]
     protocol.check_error(answer, 405)
