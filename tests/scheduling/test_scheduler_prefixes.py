@@ -84,6 +84,21 @@ def test_prompt_scores_take_nothing_from_the_cache(build_world: BuildWorld) -> N
     assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(1, 100))
 
 
+@pytest.mark.parametrize("max_step_tokens", [7, 200])
+@pytest.mark.parametrize("first_scored_token", [1, 32, 33, 70, 99])
+def test_what_is_not_to_be_scored_may_come_from_the_cache(
+    first_scored_token: int, max_step_tokens: int, build_world: BuildWorld
+) -> None:
+    """The token before the first one scored is computed: its logits tell that one."""
+    world = build_world(max_step_tokens=max_step_tokens)
+    world.add(range(100), max_tokens=2)
+    world.run()
+    scored = world.add(range(100), max_tokens=0, num_prompt_logprobs=0, first_scored_token=first_scored_token)
+    world.run()
+    assert scored.num_cached_tokens == (first_scored_token - 1) // 32 * 32
+    assert [score.token_id for score in world.scores[scored.sequence_id]] == list(range(first_scored_token, 100))
+
+
 def test_the_prefix_cache_can_be_off(build_world: BuildWorld) -> None:
     world = build_world(is_prefix_caching=False)
     leader = world.add(range(64), max_tokens=2)

@@ -42,6 +42,7 @@ PARAMS = st.fixed_dictionaries(
         "max_tokens": st.integers(0, 60),
         "ignore_eos": st.booleans(),
         "num_prompt_logprobs": st.sampled_from([None, None, None, 0]),
+        "first_scored_token": st.sampled_from([1, 1, 2, 33, 50]),
         "stop_token_ids": st.sampled_from([(), (), (3,)]),
     }
 )
@@ -51,7 +52,7 @@ def check_finished(world: Any, sequence: Sequence, assert_undisturbed: Callable[
     assert_undisturbed(sequence)
     if sequence.params.num_prompt_logprobs is not None:
         scored = [score.token_id for score in world.scores[sequence.sequence_id]]
-        assert scored == sequence.token_ids[1 : sequence.num_prompt_tokens]
+        assert scored == sequence.token_ids[sequence.params.first_scored_token : sequence.num_prompt_tokens]
 
 
 class SchedulerMachine(RuleBasedStateMachine):

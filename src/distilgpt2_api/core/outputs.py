@@ -45,7 +45,7 @@ class SequenceDelta:
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each of `token_ids`, where asked for."""
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    """On the sequence's first delta, where asked for: one for each prompt token but the first."""
+    """On the sequence's first delta, where asked for: one for each prompt token from `params.first_scored_token` on."""
     finish_reason: FinishReason | None = None
     """Set on the sequence's last delta."""
     stop: str | int | None = None

@@ -62,7 +62,10 @@ class SamplingParams:
     num_logprobs: int | None = None
     """None: no log-probabilities; n: of the token drawn and of the n likeliest ones."""
     num_prompt_logprobs: int | None = None
-    """The same for every prompt token but the first."""
+    """The same for prompt tokens, from `first_scored_token` on."""
+    first_scored_token: int = 1
+    """Place in the prompt, from 1: nothing predicts the token at 0. What stands before it costs no logits, and may come
+    from the prefix cache."""
 
     @property
     def is_greedy(self) -> bool:

@@ -89,8 +89,9 @@ class Sequence:
         self.num_cached_tokens = 0
         """Prompt tokens found in the prefix cache when it was first admitted. (Later it finds its own.)"""
         self.num_computed_tokens = 0
-        self.num_scored_tokens = 0
-        """Prompt tokens computed with their successors scored: a preemption does not make these scores come again."""
+        self.num_scored_tokens = params.first_scored_token - 1
+        """Prompt tokens computed with their successors scored: a preemption does not make these scores come again.
+        Those whose successors nobody wants scored count from the start."""
         self.block_ids: list[int] = []
         self._digests: list[bytes] = []
 
