@@ -1,0 +1,252 @@
+"""Chat templates: what `transformers` renders, and nothing that a stranger's template might try besides."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, ModelFormatError
+from distilgpt2_api.text.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+
+CHATML = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+HELLO = [{"role": "user", "content": "hello"}]
+NOW = datetime(2026, 11, 23, 9, 5, tzinfo=UTC)
+
+
+def template_of(source: str, **special_tokens: str) -> ChatTemplate:
+    return ChatTemplate(source, origin="here", special_tokens=special_tokens, now=lambda: NOW)
+
+
+def render(
+    source: str, messages: Sequence[Mapping[str, str]] = HELLO, *, max_characters: int = 1000, **options: Any
+) -> str:
+    return template_of(source).render(messages, max_characters=max_characters, **options)
+
+
+def doubling(start: str, step: str, end: str = "") -> str:
+    """Sixty turns of `step` on `ns.x`."""
+    turns = f"{{% for i in range(60) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
+    return f"{{% set ns = namespace(x={start}) %}}{turns}{end}"
+
+
+def test_messages_become_one_text_that_ends_where_the_assistant_begins() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, *HELLO]
+
+    assert render(CHATML, messages) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert render(CHATML, has_generation_prompt=False) == "<|im_start|>user\nhello<|im_end|>\n"
+
+
+def test_a_final_message_can_be_left_open() -> None:
+    """The model goes on with its last words: what the template puts after them is gone."""
+    messages = [*HELLO, {"role": "assistant", "content": " Well, "}]
+
+    text = render(CHATML, messages, has_generation_prompt=False, is_continued=True)
+    trimmed = render("{% for m in messages %}[{{ m.content | trim }}]{% endfor %}", messages, is_continued=True)
+
+    assert text.endswith("<|im_start|>assistant\n Well, ")
+    assert trimmed == "[hello][Well,"
+
+
+def test_a_final_message_that_the_template_changes_cannot_be_left_open() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        render("{{ messages[-1].content | upper }}", is_continued=True)
+
+    assert caught.value.param == "continue_final_message"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ bos_token }}{{ eos_token }}", "<s></s>"),
+        ("{{ pad_token }}|{{ tools }}|{{ documents is none }}", "|None|True"),
+        ("{% for i in 'abcd' %}{% if i == 'b' %}{% continue %}{% endif %}{{ i }}{% endfor %}", "acd"),
+        ("{% for i in 'abcd' %}{% if i == 'c' %}{% break %}{% endif %}{{ i }}{% endfor %}", "ab"),
+        ("  {% if true %}\n  x\n  {% endif %}\n", "  x\n"),
+        ("{{ {'b': 'é<', 'a': [1]} | tojson }}", '{"b": "é<", "a": [1]}'),
+        ("{{ {'a': 1} | tojson(indent=2) }}", '{\n  "a": 1\n}'),
+        ("{{ strftime_now('%d %b %Y') }}", "23 Nov 2026"),
+        ("{% generation %}{{ messages[0].content }}{% endgeneration %}", "hello"),
+        ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1"),
+        ("{% macro say(m) %}<{{ m.content }}>{% endmacro %}{{ say(messages[0]) }}", "<hello>"),
+        ("{% macro w() %}({{ caller() }}){% endmacro %}{% call w() %}x{% endcall %}", "(x)"),
+        ("{% for m in messages %}{{ loop.index }}{{ loop.last }}{{ loop.length }}{% endfor %}", "1True1"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.role ~ ':' ~ 1 }}{% else %}none{% endfor %}", "user:1"),
+        ("{{ messages | map(attribute='content') | join(', ') }}{{ ', '.join(['a', 'b']) }}", "helloa, b"),
+        ("{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "1"),
+        ("{{ 'a-b'.split('-')[1] }}{{ ' x '.strip() }}", "bx"),
+        ("{{ 'aXb'.replace('X', '--') }}{{ 'ab' | replace('a', 'c') }}", "a--bcb"),
+        ("{{ {'a': 1}.get('b', 2) }}{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "2a1"),
+        ("{{ 'a\nb' | indent(2) }}{{ 7 % 4 }}{{ 2 * 3 }}", "a\n  b36"),
+        ("{{ '=' * 3 }}{{ '%s!' % 'x' }}{{ [1] + [2] }}", "===x![1, 2]"),
+        ("{{ messages[1] is defined }}{{ messages[0]['name'] is defined }}", "FalseFalse"),
+        ("{% set x %}a{{ 1 }}{% endset %}{{ x | upper }}{{ 'abc'[::-1] }}{{ '1' | int + 1 }}", "A1cba2"),
+    ],
+)  # fmt: skip
+def test_templates_have_what_transformers_gives_them(source: str, text: str) -> None:
+    template = template_of(source, bos_token="<s>", eos_token="</s>")
+
+    assert template.render(HELLO, max_characters=1000) == text
+
+
+def test_what_a_template_says_of_messages_reaches_the_caller() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^messages: roles must\s+alternate$") as caught:
+        render("{{ raise_exception('roles must\\n alternate') }}")
+
+    assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize("source", ["{{ {}[messages[0].content].x }}", "{{ messages[0].content + 1 }}"])
+def test_errors_that_the_template_did_not_mean_tell_nothing_of_the_messages(source: str) -> None:
+    """Jinja's and Python's would repeat values."""
+    with pytest.raises(InvalidRequestError, match=r"the chat template (fails|reads)") as caught:
+        render(source, [{"role": "user", "content": "secret"}])
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}",
+        "{{ messages | nosuchfilter }}",
+        "{{ 'x' | center(10 ** 9) }}",
+        "{% include 'x' %}",
+        "{% import 'x' as x %}",
+        "{% from 'x' import y %}",
+        "{% extends 'x' %}",
+        "{% for m in messages recursive %}{{ loop(m) }}{% endfor %}",
+        "{{ " + "(" * 5000 + ")" * 5000 + " }}",
+        "{% if true %}" * 150 + "{% endif %}" * 150,
+        "x" * (MAX_TEMPLATE_CHARACTERS + 1),
+    ],
+)
+def test_what_is_no_template_is_refused_in_one_line_before_anybody_calls(source: str) -> None:
+    with pytest.raises(ModelFormatError, match=r"^here: ") as caught:
+        template_of(source)
+
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__ }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.__class__.__init__.__globals__ }}",
+        "{{ raise_exception.__globals__ }}",
+        "{{ strftime_now.__globals__['sys'] }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{{ self._TemplateReference__context.environment }}",
+        "{{ ''['__class__']['__base__'] }}",
+        "{{ '' | attr('__class__') | attr('__mro__') }}",
+        "{{ ['__class__'] | map('attr') | list }}",
+        "{{ messages | map(attribute='__class__') | join }}",
+        "{{ '{0.__class__}'.format(messages) }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update({'role': 'x'}) }}",
+        "{{ (messages | map('string') | first).format() }}",
+        "{{ cycler() }}{{ lipsum() }}",
+        "{{ messages | map(attribute='content.__class__') | list }}",
+    ],
+)
+def test_no_internals_are_reached(source: str) -> None:
+    """Either an error, or a text without anything that was not in the messages."""
+    try:
+        text = render(source)
+    except InvalidRequestError as error:
+        text = str(error)
+
+    assert not re.search(r"<(class|module|function|bound|built-in)|jinja2\.|object at", text), text
+
+
+def test_messages_survive_a_template_that_changes_them() -> None:
+    messages = [dict(HELLO[0])]
+
+    render("{% set m = messages[0] %}{% set m = dict(m, role='x') %}{{ m.role }}", messages)
+
+    assert messages == HELLO
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
+        "{% set x %}{% for i in range(90000) %}" + "x" * 50_000 + "{% endfor %}{% endset %}",
+        "{{ 'a' * 10 ** 9 }}",
+        "{{ 10 ** 10 ** 10 }}",
+        "{{ 2 ** 99999999 }}",
+        doubling("'aa'", "ns.x + ns.x"),
+        doubling("'aa'", "ns.x ~ ns.x"),
+        doubling("'aa'", "ns.x.replace('a', ns.x)"),
+        doubling("'aa'", "ns.x | replace('a', ns.x)"),
+        doubling("'aa'", "ns.x.join([ns.x, ns.x])"),
+        doubling("'aa'", "[ns.x, ns.x] | join(ns.x)"),
+        doubling("['a']", "[ns.x, ns.x]", "{{ ns.x }}"),
+        doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | tojson }}"),
+        doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | string }}"),
+        doubling("3", "ns.x * ns.x"),
+        "{{ '%999999999d' % 1 }}",
+        "{{ '%*d' % (999999999, 1) }}",
+        "{{ 'x'.ljust(999999999) }}",
+        "{{ '{:999999999}'.format(1) }}",
+        "{{ 'a\nb' | indent(999999999) | tojson(indent=999999999) }}{{ raise_exception('no') }}",
+        "{{ [0] * 999999999 }}",
+        "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{{ 'x' | map('nosuch') | list }}",
+    ],
+)  # fmt: skip
+def test_a_rendering_ends_soon_and_small_whatever_the_template_does(source: str) -> None:
+    template = template_of(source)
+    begin = time.process_time()
+
+    with pytest.raises(InvalidRequestError):
+        template.render(HELLO, max_characters=1000)
+
+    assert time.process_time() - begin < 5
+
+
+def test_more_text_than_the_context_holds_says_so() -> None:
+    with pytest.raises(ContextLengthError) as caught:
+        render("{{ messages[0].content }}", [{"role": "user", "content": "a" * 1001}])
+
+    assert caught.value.param == "messages"
+    assert render("{{ messages[0].content }}", [{"role": "user", "content": "a" * 1000}]) == "a" * 1000
+
+
+def test_long_chats_are_within_the_bounds() -> None:
+    """A thousand messages, to a template that looks at all of them for each."""
+    messages = [{"role": "user", "content": "a long and winding message"}] * 400
+    source = "{% for m in messages %}{% for n in messages[:loop.index] %}{% endfor %}{{ m.content | trim }}{% endfor %}"
+
+    assert len(render(source, messages, max_characters=100_000)) == 400 * 26
+
+
+def test_only_variables_that_the_template_reads_can_be_given() -> None:
+    template = template_of(
+        "{{ bos_token }}{% if enable_thinking %}{{ messages }}{% endif %}{{ tools }}", bos_token="<s>"
+    )
+
+    template.check_variables(["enable_thinking"], param="chat_template_kwargs")
+    for name in ("enable_thinkin", "messages", "bos_token", "tools", "raise_exception", "range"):
+        with pytest.raises(InvalidRequestError, match=name) as caught:
+            template.check_variables([name], param="chat_template_kwargs")
+        assert caught.value.param == "chat_template_kwargs"
+    assert template.render(HELLO, max_characters=100, variables={"enable_thinking": False}) == "<s>None"

@@ -1,0 +1,82 @@
+"""Where a model's chat template may lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelFormatError, SettingsError
+from distilgpt2_api.text.chat_template_files import MAX_FILE_BYTES, load_chat_template
+
+
+def write_config(folder: Path, **config: object) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def rendered(folder: Path, path: Path | None = None) -> str:
+    template = load_chat_template(folder, path)
+    assert template is not None
+    return template.render([{"role": "user", "content": "hi"}], max_characters=100)
+
+
+def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:
+    assert load_chat_template(tmp_path, None) is None
+    write_config(tmp_path, bos_token="<s>", chat_template=None)
+    assert load_chat_template(tmp_path, None) is None
+
+
+def test_the_setting_beats_the_file_beats_the_tokenizers_config(tmp_path: Path) -> None:
+    """The special tokens are the tokenizer's, wherever the template comes from."""
+    write_config(tmp_path, bos_token="<s>", eos_token={"content": "</s>"}, chat_template="{{ bos_token }}3")
+    assert rendered(tmp_path) == "<s>3"
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}2")
+    assert rendered(tmp_path) == "<s>2"
+    (tmp_path / "mine.jinja").write_text("{{ eos_token }}1")
+    assert rendered(tmp_path, tmp_path / "mine.jinja") == "</s>1"
+
+
+def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    write_config(tmp_path, chat_template=named)
+    assert rendered(tmp_path) == "d"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b"{"),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer_config.json", b"\xff"),
+        ("tokenizer_config.json", b"[" * 100_000),
+        ("tokenizer_config.json", b'{"chat_template": 5}'),
+        ("tokenizer_config.json", b'{"chat_template": [{"name": "tool_use", "template": "t"}]}'),
+        ("tokenizer_config.json", b'{"chat_template": "{{"}'),
+        ("chat_template.jinja", b"{% if"),
+        ("chat_template.jinja", b"\xff"),
+        ("chat_template.jinja", b" " * (MAX_FILE_BYTES + 1)),
+    ],
+)
+def test_a_broken_file_is_named_in_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ModelFormatError, match=name) as caught:
+        load_chat_template(tmp_path, None)
+
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"{% if", b"\xff"])
+def test_a_broken_setting_is_a_settings_error(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "mine.jinja"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=r"^chat_template: .*mine\.jinja"):
+        load_chat_template(tmp_path, path)
+
+
+def test_a_folder_is_no_template(tmp_path: Path) -> None:
+    with pytest.raises(Distilgpt2ApiError, match="not a file"):
+        load_chat_template(tmp_path, tmp_path)
