@@ -18,7 +18,9 @@ def joined(chunks: list[Json]) -> list[Json]:
     for chunk in chunks:
         for piece in chunk["choices"]:
             choice = choices[piece["index"]]
-            choice["index"] = piece["index"]
+            choice |= {name: piece[name] for name in ("index", "stop_reason", "prompt_token_ids") if name in piece}
+            if "token_ids" in piece:
+                choice["token_ids"] = choice.get("token_ids", []) + piece["token_ids"]
             choice["text"] += piece["text"]
             assert choice["finish_reason"] is None, "nothing comes after the finish reason"
             choice["finish_reason"] = piece["finish_reason"]
@@ -35,11 +37,12 @@ def test_a_completion_has_every_field(client: Any) -> None:
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
     assert body.pop("id").startswith("cmpl-")
+    assert body.pop("system_fingerprint").startswith("fp_")
     assert body == {
         "object": "text_completion",
         "created": 1_700_000_000,
         "model": "organisation/tiny",
-        "choices": [{"index": 0, "text": " hello", "logprobs": None, "finish_reason": "length"}],
+        "choices": [{"index": 0, "text": " hello", "logprobs": None, "finish_reason": "length", "stop_reason": None}],
         "usage": {
             "prompt_tokens": 4,
             "completion_tokens": 6,
@@ -107,6 +110,16 @@ def test_choices_are_numbered_prompt_by_prompt(client: Any) -> None:
         {"stop_token_ids": [ord("w")]},
         {"max_tokens": 3},
         {"ignore_eos": True, "max_tokens": 30},
+        {"max_tokens": 0},
+        {"max_tokens": 0, "logprobs": 0},
+        {"min_tokens": 15},
+        {"n": 2, "best_of": 2},
+        {"return_token_ids": True, "n": 2},
+        {"return_token_ids": True, "echo": True, "logprobs": 1, "stop": "wor"},
+        {"return_token_ids": True, "max_tokens": 0},
+        {"return_tokens_as_token_ids": True, "logprobs": 2, "echo": True},
+        {"truncate_prompt_tokens": 2, "echo": True, "logprobs": 0, "return_token_ids": True},
+        {"request_id": "mine", "n": 2, "prompt": ["a", "b", "c"], "logprobs": 5, "echo": True, "stop": ["d", "o"]},
     ],
 )
 def test_streamed_and_whole_agree_field_by_field(client: Any, options: Json) -> None:
@@ -119,6 +132,7 @@ def test_streamed_and_whole_agree_field_by_field(client: Any, options: Json) -> 
     assert chunks[-1]["usage"] | cached == whole["usage"] | cached
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
     assert {(chunk["object"], chunk["model"]) for chunk in chunks} == {("text_completion", "organisation/tiny")}
+    assert {chunk["system_fingerprint"] for chunk in chunks} == {whole["system_fingerprint"]}
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
@@ -245,7 +259,15 @@ def test_the_model_goes_by_its_names(client: Any, model: str | None) -> None:
 
 @pytest.mark.parametrize(
     "neutral",
-    [{"best_of": 1}, {"best_of": 2, "n": 2}, {"suffix": ""}, {"use_beam_search": False}, {"typical_p": 1.0}],
+    [
+        {"suffix": ""},
+        {"use_beam_search": False},
+        {"add_special_tokens": False},
+        {"prompt_embeds": None},
+        {"spaces_between_special_tokens": False},
+        {"stream_interval": 1},
+        {"response_format": {"type": "text"}},
+    ],
 )
 def test_an_unsupported_parameter_may_say_that_it_wants_nothing(client: Any, neutral: Json) -> None:
     assert client.complete(prompt="a", **neutral).status_code == 200

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from operator import itemgetter
 
 import orjson
 
 from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.server.completion_choice import CompletionChoice, CompletionShape
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.logprobs_writer import LogprobsLists, LogprobsWriter, empty_lists
 from distilgpt2_api.server.prompts import EncodedPrompt
 from distilgpt2_api.server.sse import DONE, dump_line
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionShape:
-    """What the answer is to contain."""
-
-    num_choices_per_prompt: int
-    has_echo: bool
-    has_logprobs: bool
-    has_usage_chunk: bool = False
-    has_usage_in_chunks: bool = False
-
-
-@dataclass(slots=True)
-class ChoiceState:
-    """Mutable: one choice as far as it has come."""
-
-    logprobs_writer: LogprobsWriter | None
-    chunk_head: bytes
-    """`{"index":…,"text":`"""
-    is_begun: bool = False
-    num_completion_tokens: int = 0
-    num_cached_tokens: int = 0
-    text: list[str] = field(default_factory=list)
-    logprobs: LogprobsLists | None = None
-    finish_reason: str | None = None
 
 
 class CompletionWriter:
@@ -50,24 +23,35 @@ class CompletionWriter:
         *,
         completion_id: str,
         model: str,
+        system_fingerprint: str,
         created: int,
         prompts: Sequence[EncodedPrompt],
         shape: CompletionShape,
         tokenizer: Tokenizer,
     ) -> None:
-        self._prompts = prompts
         self._shape = shape
-        self._tokenizer = tokenizer
         self._num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
-        envelope = {"id": completion_id, "object": "text_completion", "created": created, "model": model}
+        self._num_dropped_tokens = 0
+        envelope = {
+            "id": completion_id,
+            "object": "text_completion",
+            "created": created,
+            "model": model,
+            "system_fingerprint": system_fingerprint,
+        }
         self._head = orjson.dumps(envelope)[:-1] + b',"choices":['
         self._event_head = b"data: " + self._head
         # Where a usage chunk comes, the specification wants `usage: null` in all the others.
         self._event_tail = b'],"usage":null}\n\n' if shape.has_usage_chunk else b"]}\n\n"
+        prompts_of_choices = (prompt for prompt in prompts for _ in range(shape.num_choices_per_prompt))
         self._choices = [
-            ChoiceState(LogprobsWriter(tokenizer) if shape.has_logprobs else None, b'{"index":%d,"text":' % index)
-            for index in range(len(prompts) * shape.num_choices_per_prompt)
+            CompletionChoice(index, prompt, shape, tokenizer) for index, prompt in enumerate(prompts_of_choices)
         ]
+        self._bodies: list[dict[str, object]] = []
+
+    def count_dropped(self, num_tokens: int) -> None:
+        """Completion tokens that were drawn for no choice: usage has them."""
+        self._num_dropped_tokens += num_tokens
 
     # ---- a stream
 
@@ -86,83 +70,49 @@ class CompletionWriter:
         return self._event_head + b'],"usage":' + orjson.dumps(self._usage()) + b"}\n\n" + DONE
 
     def _add_event(self, prompt_index: int, delta: SequenceDelta, pieces: list[bytes]) -> None:
-        choice, text, logprobs = self._accept(prompt_index, delta)
+        shape = self._shape
+        choice = self._choice(prompt_index, delta)
+        is_first = not choice.is_begun
+        text, logprobs = choice.accept(delta)
         finish_reason = delta.finish_reason
-        if not (text or logprobs or finish_reason or self._shape.has_usage_in_chunks):
+        if not (text or logprobs or finish_reason or shape.has_token_ids or shape.has_usage_in_chunks):
             return  # All held back: half a character, or what may become a stop sequence.
-        pieces.append(self._event_head)
-        pieces.append(choice.chunk_head)
-        pieces.append(dump_line(text))
-        pieces.append(b',"logprobs":')
+        pieces += (self._event_head, choice.chunk_head, dump_line(text), b',"logprobs":')
         pieces.append(b"null" if logprobs is None else dump_line(logprobs))
-        pieces.append(b',"finish_reason":')
-        pieces.append(b"null}" if finish_reason is None else b'"%s"}' % finish_reason.value.encode())
-        if self._shape.has_usage_in_chunks:
-            pieces.append(b'],"usage":' + orjson.dumps(self._usage()) + b"}\n\n")
+        if shape.has_token_ids:
+            pieces += (b',"token_ids":', orjson.dumps(delta.token_ids))
+            if is_first:
+                pieces += (b',"prompt_token_ids":', orjson.dumps(choice.prompt.token_ids))
+        if finish_reason is None:
+            pieces.append(b',"finish_reason":null}')
+        else:
+            pieces += (b',"finish_reason":"', finish_reason.value.encode(), b'","stop_reason":')
+            pieces += (dump_line(delta.stop), b"}")
+        if shape.has_usage_in_chunks:
+            pieces += (b'],"usage":', orjson.dumps(self._usage()), b"}\n\n")
         else:
             pieces.append(self._event_tail)
 
     # ---- a whole
 
     def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
-        """Take one hand-over into the whole."""
+        """Take one hand-over into the whole: the only delta of each of its sequences."""
         for prompt_index, deltas in hand_over:
-            for delta in deltas:
-                choice, text, logprobs = self._accept(prompt_index, delta)
-                choice.text.append(text)
-                if delta.finish_reason is not None:
-                    choice.finish_reason = delta.finish_reason.value
-                if logprobs is None:
-                    continue
-                if choice.logprobs is None:
-                    choice.logprobs = empty_lists()
-                for name, values in logprobs.items():
-                    choice.logprobs[name] += values
+            self._bodies += [self._choice(prompt_index, delta).whole(delta) for delta in deltas]
 
     def body(self) -> bytes:
         """The whole answer."""
-        choices = [
-            {
-                "index": index,
-                "text": "".join(choice.text),
-                "logprobs": choice.logprobs,
-                "finish_reason": choice.finish_reason,
-            }
-            for index, choice in enumerate(self._choices)
-        ]
+        choices = sorted(self._bodies, key=itemgetter("index"))
         return self._head[:-1] + orjson.dumps(choices) + b',"usage":' + orjson.dumps(self._usage()) + b"}"
 
     # ---- both
 
-    def _accept(self, prompt_index: int, delta: SequenceDelta) -> tuple[ChoiceState, str, LogprobsLists | None]:
-        """The choice that a delta belongs to, and what it adds to it."""
-        choice = self._choices[prompt_index * self._shape.num_choices_per_prompt + delta.index]
-        choice.num_completion_tokens = delta.num_completion_tokens
-        choice.num_cached_tokens = delta.num_cached_tokens
-        text = delta.text
-        is_echo = self._shape.has_echo and not choice.is_begun
-        choice.is_begun = True
-        if is_echo:
-            text = self._prompt_text(self._prompts[prompt_index]) + text
-        writer = choice.logprobs_writer
-        if writer is None:
-            return choice, text, None
-        lists = empty_lists()
-        if is_echo:
-            writer.write_first(self._prompts[prompt_index].token_ids[0], lists)
-            writer.write(delta.prompt_logprobs or (), lists)
-        writer.write(delta.logprobs, lists)
-        return choice, text, lists
-
-    def _prompt_text(self, prompt: EncodedPrompt) -> str:
-        if prompt.text is not None:
-            return prompt.text
-        detokenizer = IncrementalDetokenizer(self._tokenizer.token_bytes)
-        return "".join(map(detokenizer.push, prompt.token_ids)) + detokenizer.flush()
+    def _choice(self, prompt_index: int, delta: SequenceDelta) -> CompletionChoice:
+        return self._choices[prompt_index * self._shape.num_choices_per_prompt + delta.index]
 
     def _usage(self) -> dict[str, object]:
         """Tokens so far. A prompt counts once, however many completions it gets."""
-        num_completion_tokens = sum(choice.num_completion_tokens for choice in self._choices)
+        num_completion_tokens = sum(choice.num_completion_tokens for choice in self._choices) + self._num_dropped_tokens
         firsts = self._choices[:: self._shape.num_choices_per_prompt]
         return {
             "prompt_tokens": self._num_prompt_tokens,

@@ -1,8 +1,8 @@
-"""Log-probabilities in the shape of OpenAI's completions: four parallel lists."""
+"""Log-probabilities in the shape of OpenAI's completions, four parallel lists, and of vLLM's `prompt_logprobs`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
@@ -21,8 +21,11 @@ def empty_lists() -> LogprobsLists:
 class LogprobsWriter:
     """Mutable: how far one choice's text has come, in characters."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool = False) -> None:
+        """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`."""
         self._tokenizer = tokenizer
+        self._num_top = num_top
+        self._is_by_id = is_by_id
         self._detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
         self._offset = 0
 
@@ -31,10 +34,15 @@ class LogprobsWriter:
         self._write(token_id, None, None, lists)
 
     def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
-        """Append the tokens in their order. `top_logprobs` has the likeliest ones, and always the token itself."""
+        """Append the tokens in their order. `top_logprobs` has the likeliest ones, and always the token itself.
+
+        Where two tokens are written alike, the likelier one is listed: the largest value is always the likeliest's.
+        """
         for token in logprobs:
             logprob = max(token.logprob, MIN_LOGPROB)
-            top = {self._text(token_id): max(value, MIN_LOGPROB) for token_id, value in token.top}
+            top: dict[str, float] = {}
+            for token_id, value in token.top[: self._num_top]:
+                top.setdefault(self._text(token_id), max(value, MIN_LOGPROB))
             top.setdefault(self._text(token.token_id), logprob)
             self._write(token.token_id, logprob, top, lists)
 
@@ -46,5 +54,33 @@ class LogprobsWriter:
         self._offset += len(self._detokenizer.push(token_id))
 
     def _text(self, token_id: int) -> str:
-        # A padded model has tokens beyond its tokenizer's: they have no text.
-        return self._tokenizer.token_text(token_id) if token_id < self._tokenizer.vocab_size else ""
+        return f"token_id:{token_id}" if self._is_by_id else token_text(self._tokenizer, token_id)
+
+
+def prompt_logprobs_by_id(
+    logprobs: Sequence[TokenLogprobs], *, num_top: int, tokenizer: Tokenizer
+) -> list[dict[str, dict[str, object]] | None]:
+    """As vLLM has them: null for the first prompt token, then by token id the token itself and the `num_top` likeliest.
+
+    `rank` is 1 for the likeliest; null for a token that is not among those listed.
+    """
+    positions: list[dict[str, dict[str, object]] | None] = [None]
+    for token in logprobs:
+        top = token.top[:num_top]
+        ranks = {token_id: rank for rank, (token_id, _) in enumerate(top, 1)}
+        positions.append(
+            {
+                str(token_id): {
+                    "logprob": max(logprob, MIN_LOGPROB),
+                    "rank": ranks.get(token_id),
+                    "decoded_token": token_text(tokenizer, token_id),
+                }
+                for token_id, logprob in ((token.token_id, token.logprob), *top)
+            }
+        )
+    return positions
+
+
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
+    """A token as listings show it. A padded model has tokens beyond its tokenizer's: they have no text."""
+    return tokenizer.token_text(token_id) if token_id < tokenizer.vocab_size else ""

@@ -22,43 +22,67 @@ class EncodedPrompt:
     token_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """How much of a long prompt is used: what does not fit is cut off, and not refused."""
+
+    max_tokens: int
+    """At least 1."""
+    keeps_end: bool = True
+    """The prompt's last tokens are kept; else its first."""
+
+    def cut(self, prompt: EncodedPrompt) -> EncodedPrompt:
+        if len(prompt.token_ids) <= self.max_tokens:
+            return prompt
+        kept = prompt.token_ids[-self.max_tokens :] if self.keeps_end else prompt.token_ids[: self.max_tokens]
+        return EncodedPrompt(None, kept)
+
+
 async def encode_prompts(
-    prompt: object, *, tokenizer: Tokenizer, config: ModelConfig, max_prompts: int
+    prompt: object,
+    *,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    max_prompts: int,
+    truncation: Truncation | None = None,
 ) -> list[EncodedPrompt]:
     """One for each prompt. Raises InvalidRequestError(param="prompt")."""
     match prompt:
         case None:
             return [EncodedPrompt(None, (_end_of_text(tokenizer, config),))]
         case str():
-            return await encode_texts([prompt], tokenizer=tokenizer, config=config)
+            return await encode_texts([prompt], tokenizer=tokenizer, config=config, truncation=truncation)
         case []:
             raise _invalid("prompt is empty")
         case list() if all(isinstance(item, str) for item in prompt):
             _check_count(prompt, max_prompts)
-            return await encode_texts(prompt, tokenizer=tokenizer, config=config)
+            return await encode_texts(prompt, tokenizer=tokenizer, config=config, truncation=truncation)
         case list() if _are_token_ids(prompt):
-            return [_encoded(prompt, config)]
+            return [_encoded(prompt, config, truncation)]
         case list() if all(isinstance(item, list) and _are_token_ids(item) for item in prompt):
             _check_count(prompt, max_prompts)
-            return [_encoded(item, config) for item in prompt]
+            return [_encoded(item, config, truncation) for item in prompt]
     raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of such lists")
 
 
-async def encode_texts(texts: Sequence[str], *, tokenizer: Tokenizer, config: ModelConfig) -> list[EncodedPrompt]:
+async def encode_texts(
+    texts: Sequence[str], *, tokenizer: Tokenizer, config: ModelConfig, truncation: Truncation | None = None
+) -> list[EncodedPrompt]:
     """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit."""
     # No token stands for more bytes than the longest, so a longer text has more tokens than the model has positions.
     max_characters = config.num_positions * tokenizer.max_token_bytes
     for text in texts:
         if not text:
             raise _invalid("prompt is empty: it needs at least one character")
-        if len(text) > max_characters:
+        if truncation is None and len(text) > max_characters:
             raise ContextLengthError(
                 f"this model's maximum context length is {config.num_positions} tokens, but a prompt has"
                 f" {len(text)} characters, which are more",
                 param="prompt",
             )
     encoded = await tokenize(texts, tokenizer)
-    return [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
+    prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
+    return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]
 
 
 async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -79,9 +103,10 @@ def _are_token_ids(items: Sequence[object]) -> bool:
     return all(type(item) is int for item in items)  # A bool is an int, but no token id.
 
 
-def _encoded(token_ids: Sequence[int], config: ModelConfig) -> EncodedPrompt:
+def _encoded(token_ids: Sequence[int], config: ModelConfig, truncation: Truncation | None) -> EncodedPrompt:
     check_prompt(token_ids, config)
-    return EncodedPrompt(None, tuple(token_ids))
+    prompt = EncodedPrompt(None, tuple(token_ids))
+    return prompt if truncation is None else truncation.cut(prompt)
 
 
 def _check_count(prompts: Sequence[object], max_prompts: int) -> None:

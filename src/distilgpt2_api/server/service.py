@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -65,6 +66,12 @@ class Service:
     """For requests without a seed of their own."""
     clock: Callable[[], float]
     """Unix time, in seconds."""
+
+    @property
+    def system_fingerprint(self) -> str:
+        """Changes with whatever may change the texts that a seed gives: code, model, precision and kernels."""
+        parts = (self.version, self.model.name, self.model.precision, self.model.kernels)
+        return f"fp_{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:10]}"
 
 
 async def _service_of(request: Request) -> Service:

@@ -16,11 +16,27 @@ class Logprobs(BaseModel):
     text_offset: list[int] = Field(description="Where each token begins in `text`, in characters.")
 
 
+class PromptLogprob(BaseModel):
+    logprob: float
+    rank: int | None = Field(description="1 is the likeliest; null for a token that is not among those listed.")
+    decoded_token: str
+
+
 class Choice(BaseModel):
     index: int = Field(description="Prompt's index times n, plus the completion's.")
     text: str
     logprobs: Logprobs | None
     finish_reason: Literal["stop", "length"] | None = Field(description="Null in all but a stream's last chunk.")
+    stop_reason: str | int | None = Field(
+        None, description="The stop sequence or stop token id that ended it. In a stream: in the last chunk."
+    )
+    token_ids: list[int] | None = Field(None, description="With `return_token_ids`: the completion's, or the chunk's.")
+    prompt_token_ids: list[int] | None = Field(
+        None, description="With `return_token_ids`. In a stream: in the choice's first chunk."
+    )
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = Field(
+        None, description="With `prompt_logprobs`: by token id, for each prompt token; null for the first."
+    )
 
 
 class PromptTokensDetails(BaseModel):
@@ -41,6 +57,7 @@ class Completion(BaseModel):
     object: Literal["text_completion"]
     created: int = Field(description="Unix time, in seconds.")
     model: str
+    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
     choices: list[Choice]
     usage: Usage | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
@@ -28,25 +28,50 @@ PROMPT_SCHEMA: dict[str, Any] = {
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
 """Checked where it is tokenized: as a union, pydantic would try a long list of ids four times."""
 
+TruncatedLength = Literal[-1] | Annotated[int, Field(ge=1, le=2**31)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=@-]{1,128}$")]
+
 
 class CompletionRequest(SamplingFields):
     """Null means the default, for every field."""
 
     prompt: Prompt = None
     max_tokens: int | None = Field(None, ge=0, le=2**31, description="16 by default. 0 with `echo` scores the prompt.")
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Completions drawn of each prompt, of which the `n` with the highest mean log-probability per "
+        "token are answered. Not with `stream`. Usage counts them all.",
+    )
     echo: bool | None = Field(None, description="The prompt stands before the completion.")
     logprobs: int | None = Field(None, ge=0, description="Likeliest tokens listed for each token drawn.")
+    prompt_logprobs: int | None = Field(
+        None, ge=0, description="Likeliest tokens listed for each prompt token, by token id. Not with `stream`."
+    )
+    return_token_ids: bool | None = Field(None, description="Choices have `token_ids` and `prompt_token_ids`.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="In `logprobs` tokens are written `token_id:123` instead of as text."
+    )
+    truncate_prompt_tokens: TruncatedLength | None = Field(
+        None, description="Keeps so many tokens of each prompt; -1: as many as leave room for `max_tokens`."
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="Where tokens are cut off: `left`, the default, keeps the prompt's end."
+    )
+    request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` and this.")
 
 
-COMPLETION_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = NEUTRAL_VALUES | {
-    "best_of": (1,),
+COMPLETION_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+    **{name: values for name, values in NEUTRAL_VALUES.items() if name not in CompletionRequest.model_fields},
     "suffix": ("",),
     "add_special_tokens": (True, False),
+    "prompt_embeds": ([],),
+    "return_token_offsets": (False,),
 }
 """`add_special_tokens` is here because GPT-2's tokenizer adds none either way."""
 
 
 def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
-    neutral_values = COMPLETION_NEUTRAL_VALUES | {"best_of": (1, body.get("n") or 1)}
-    return validate_body(CompletionRequest, drop_neutral(body, neutral_values))
+    return validate_body(CompletionRequest, drop_neutral(body, COMPLETION_NEUTRAL_VALUES))

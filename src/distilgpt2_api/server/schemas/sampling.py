@@ -54,9 +54,11 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "bad_words": ([],),
     "allowed_token_ids": (),
     "truncate_prompt_tokens": (),
+    "truncation_side": (),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
     "prompt_logprobs": (),
+    "logprob_token_ids": (),
     "response_format": ({"type": "text"},),
     "guided_json": (),
     "guided_regex": (),
@@ -70,14 +72,25 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "early_stopping": (False,),
     "priority": (0,),
     "request_id": (),
+    "session_id": (),
     "cache_salt": (),
     "logits_processors": ([],),
+    "watermarking": (False,),
+    "repetition_detection": (),
+    "thinking_token_budget": (-1,),
+    "stream_interval": (1,),
     "skip_special_tokens": (True,),
-    "spaces_between_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),
+    "return_mm_kwargs": (True,),
+    "routed_experts_prompt_start": (0,),
     "kv_transfer_params": (),
+    "ec_transfer_params": (),
     "vllm_xargs": (),
 }
-"""Parameters that peers have and we do not: the values, beside null, that ask for nothing."""
+"""Parameters that peers have: the values, beside null, that ask for nothing. A route leaves out those it supports.
+
+`spaces_between_special_tokens` is here because a byte-level tokenizer puts none between them either way.
+"""
 
 
 def drop_neutral(

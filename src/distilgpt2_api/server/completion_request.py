@@ -1,0 +1,100 @@
+"""A completion request and what it comes to: checks across its fields, work for the engine, the answer's shape."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.server.completion_choice import CompletionShape
+from distilgpt2_api.server.prompts import EncodedPrompt, Truncation
+from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
+from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.service import RequestLimits, Service
+
+DEFAULT_MAX_TOKENS = 16
+
+
+def check_completion(request: CompletionRequest, limits: RequestLimits) -> None:
+    """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
+    check_limits(request, limits)
+    check_num_logprobs(request.logprobs, limits, param="logprobs")
+    check_num_logprobs(request.prompt_logprobs, limits, param="prompt_logprobs")
+    if request.stream and request.prompt_logprobs is not None:
+        raise InvalidRequestError("prompt_logprobs: not with stream", param="prompt_logprobs")
+    num_choices, num_drawn = request.n or 1, num_sequences(request)
+    if num_drawn < num_choices:
+        raise InvalidRequestError(f"best_of: at least n ({num_choices})", param="best_of")
+    if num_drawn > limits.max_n:
+        raise InvalidRequestError(f"best_of: at most {limits.max_n} here", param="best_of")
+    if request.stream and num_drawn > num_choices:
+        raise InvalidRequestError("best_of: more than n can't be streamed", param="best_of")
+
+
+def num_sequences(request: CompletionRequest) -> int:
+    """Completions drawn of each prompt."""
+    return request.best_of or request.n or 1
+
+
+def max_tokens_of(request: CompletionRequest) -> int:
+    return DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+
+
+def truncation_of(request: CompletionRequest, config: ModelConfig) -> Truncation | None:
+    length = request.truncate_prompt_tokens
+    if length is None:
+        return None
+    if length == -1:
+        length = max(1, config.num_positions - max_tokens_of(request))
+    return Truncation(length, keeps_end=request.truncation_side != "right")
+
+
+def completion_params(request: CompletionRequest, service: Service) -> SamplingParams:
+    """Raises InvalidRequestError."""
+    num_logprobs = request.logprobs
+    if num_logprobs is None and num_sequences(request) > (request.n or 1):
+        num_logprobs = 0  # The choice among the sequences needs those of the tokens drawn.
+    nums_for_prompt = (request.logprobs if request.echo else None, request.prompt_logprobs)
+    return sampling_params(
+        request,
+        tokenizer=service.engine.tokenizer,
+        config=service.engine.model_config,
+        max_tokens=max_tokens_of(request),
+        num_logprobs=num_logprobs,
+        num_prompt_logprobs=max((num for num in nums_for_prompt if num is not None), default=None),
+        grammar=None,
+        seed=service.draw_seed(),
+    )
+
+
+def generation_requests(
+    request: CompletionRequest, prompts: Sequence[EncodedPrompt], params: SamplingParams, limits: RequestLimits
+) -> Iterator[GenerationRequest]:
+    """One for each prompt."""
+    group_id = uuid.uuid4().hex
+    for index, prompt in enumerate(prompts):
+        yield GenerationRequest(
+            request_id=f"{group_id}-{index}",
+            prompt_token_ids=prompt.token_ids,
+            params=params,
+            num_sequences=num_sequences(request),
+            is_streamed=bool(request.stream),
+            deadline_s=min(request.timeout_s or limits.timeout_s, limits.timeout_s),
+        )
+
+
+def shape_of(request: CompletionRequest) -> CompletionShape:
+    options = request.stream_options
+    return CompletionShape(
+        num_choices_per_prompt=request.n or 1,
+        has_echo=bool(request.echo),
+        num_logprobs=request.logprobs,
+        num_prompt_logprobs=request.prompt_logprobs,
+        has_token_ids=bool(request.return_token_ids),
+        has_tokens_by_id=bool(request.return_tokens_as_token_ids),
+        has_usage_chunk=options is not None and bool(options.include_usage),
+        has_usage_in_chunks=options is not None and bool(options.continuous_usage_stats),
+    )

@@ -1,0 +1,168 @@
+"""What vLLM's clients send to `/v1/completions` beyond OpenAI's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.server.logprobs_writer import LogprobsWriter, empty_lists
+
+Json = dict[str, Any]
+
+
+def choice_of(answer: Any) -> Json:
+    assert answer.status_code == 200, answer.text
+    [choice] = answer.json()["choices"]
+    return dict(choice)
+
+
+def test_token_ids_come_with_the_choice(client: Any) -> None:
+    """The completion's, the last one too that is not shown; and the prompt's."""
+    choice = choice_of(client.complete(prompt="ab", max_tokens=50, stop_token_ids=[ord("l")], return_token_ids=True))
+    assert choice["text"] == " he"
+    assert choice["token_ids"] == [*b" hel"]
+    assert choice["prompt_token_ids"] == [*b"ab"]
+    assert "token_ids" not in choice_of(client.complete(prompt="ab", return_token_ids=False))
+
+
+def test_streamed_token_ids_come_chunk_by_chunk_and_the_prompts_once(client: Any) -> None:
+    """Also while the text is held back, for it may become a stop sequence."""
+    chunks = client.stream(prompt=["ab", "c"], max_tokens=5, stop="hellx", return_token_ids=True)
+    pieces = [chunk["choices"][0] for chunk in chunks]
+    for index, prompt in enumerate(("ab", "c")):
+        mine = [piece for piece in pieces if piece["index"] == index]
+        assert [piece["token_ids"] for piece in mine] == [[byte] for byte in b" hell"]
+        assert [piece.get("prompt_token_ids") for piece in mine] == [[*prompt.encode()], None, None, None, None]
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "stop_reason"),
+    [
+        ({"stop": ["zz", "o w"]}, "o w"),
+        ({"stop_token_ids": [ord("w")]}, ord("w")),
+        ({"max_tokens": 3}, None),
+        ({}, None),
+    ],
+)
+def test_the_stop_reason_says_what_ended_it(client: Any, asked: Json, stop_reason: Any, is_stream: bool) -> None:
+    body = {"prompt": "a", "max_tokens": 50, **asked}
+    choice = client.stream(**body)[-1]["choices"][0] if is_stream else choice_of(client.complete(**body))
+    assert choice["stop_reason"] == stop_reason
+
+
+def test_tokens_as_ids(client: Any) -> None:
+    logprobs = choice_of(
+        client.complete(prompt="a", max_tokens=1, logprobs=1, echo=True, return_tokens_as_token_ids=True)
+    )["logprobs"]
+    assert logprobs["tokens"] == ["token_id:97", "token_id:32"]
+    assert logprobs["top_logprobs"] == [None, {"token_id:0": 0.0, "token_id:32": -0.32}]
+
+
+def test_prompt_logprobs_are_by_id_with_rank_and_text(client: Any) -> None:
+    """Independent of `echo` and `logprobs`; the token itself is always there."""
+    choice = choice_of(client.complete(prompt="a\x01b", max_tokens=1, prompt_logprobs=2))
+    assert choice["logprobs"] is None
+    likeliest = {
+        "0": {"logprob": 0.0, "rank": 1, "decoded_token": "\0"},
+        "1": {"logprob": -0.01, "rank": 2, "decoded_token": "\x01"},
+    }
+    assert choice["prompt_logprobs"] == [
+        None,
+        likeliest,
+        likeliest | {"98": {"logprob": -0.98, "rank": None, "decoded_token": "b"}},
+    ]
+
+
+@pytest.mark.parametrize(("logprobs", "prompt_logprobs"), [(0, 3), (3, 0), (2, 2)])
+def test_prompt_logprobs_and_echoed_logprobs_each_list_as_many_as_asked(
+    client: Any, logprobs: int, prompt_logprobs: int
+) -> None:
+    choice = choice_of(
+        client.complete(prompt="ab", max_tokens=0, echo=True, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+    )
+    assert len(choice["logprobs"]["top_logprobs"][1]) == logprobs + 1
+    assert len(choice["prompt_logprobs"][1]) == prompt_logprobs + 1
+
+
+def test_every_choice_has_the_prompts_logprobs(client: Any) -> None:
+    body = client.complete(prompt=["ab", "c"], n=2, max_tokens=1, prompt_logprobs=0).json()
+    assert [len(choice["prompt_logprobs"]) for choice in body["choices"]] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"truncate_prompt_tokens": 3}, "fgh"),
+        ({"truncate_prompt_tokens": 3, "truncation_side": "left"}, "fgh"),
+        ({"truncate_prompt_tokens": 3, "truncation_side": "right"}, "abc"),
+        ({"truncate_prompt_tokens": 8}, "abcdefgh"),
+        ({"truncate_prompt_tokens": 9}, "abcdefgh"),
+        ({"truncate_prompt_tokens": -1}, "abcdefgh"),
+        ({"truncate_prompt_tokens": -1, "max_tokens": 250}, "cdefgh"),
+    ],
+)
+@pytest.mark.parametrize("prompt", ["abcdefgh", [*b"abcdefgh"]])
+def test_a_prompt_is_cut_to_length(client: Any, prompt: Any, asked: Json, kept: str) -> None:
+    """The kept part is what is echoed and counted."""
+    body = client.complete(prompt=prompt, echo=True, **{"max_tokens": 0, **asked}).json()
+    assert body["choices"][0]["text"].removesuffix(" hello world") == kept
+    assert body["usage"]["prompt_tokens"] == len(kept)
+
+
+def test_a_text_far_over_the_context_can_be_cut(client: Any) -> None:
+    answer = client.complete(prompt="x" * 50_000 + "end", truncate_prompt_tokens=-1, max_tokens=100, echo=True)
+    assert answer.json()["usage"]["prompt_tokens"] == 156
+    assert choice_of(answer)["text"].startswith("x" * 153 + "end")
+
+
+def test_each_of_several_prompts_is_cut(client: Any) -> None:
+    body = client.complete(prompt=["abc", "d", "efg"], truncate_prompt_tokens=2, max_tokens=0, echo=True).json()
+    assert [choice["text"] for choice in body["choices"]] == ["bc", "d", "fg"]
+
+
+def test_the_request_id_names_the_answer_and_need_not_be_unique(client: Any) -> None:
+    for _ in range(2):
+        assert client.complete(prompt="a", request_id="mine-1").json()["id"] == "cmpl-mine-1"
+    assert {chunk["id"] for chunk in client.stream(prompt="a", request_id="mine-1")} == {"cmpl-mine-1"}
+
+
+def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[..., Any]) -> None:
+    """The same of every answer, and another for another model."""
+    client, other = open_client(), open_client(model_name="another")
+    first, second = (client.complete(prompt="a").json()["system_fingerprint"] for _ in range(2))
+    assert first == second != other.complete(prompt="a").json()["system_fingerprint"]
+
+
+def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:
+    """lm-eval takes a token for greedy if its log-probability is the largest of `top_logprobs`, exactly."""
+    beyond = tokenizer.vocab_size  # Two tokens that a padded model has and the tokenizer has not: both are "".
+    writer, lists = LogprobsWriter(tokenizer, num_top=2), empty_lists()
+    likeliest, second = (beyond, -0.5), (beyond + 1, -0.75)
+    writer.write(
+        [
+            TokenLogprobs(token_id=beyond, logprob=-0.5, top=(likeliest, second)),
+            TokenLogprobs(token_id=beyond + 1, logprob=-0.75, top=(likeliest, second)),
+            TokenLogprobs(token_id=97, logprob=-3.0, top=(likeliest, second)),
+        ],
+        lists,
+    )
+    assert lists["top_logprobs"] == [{"": -0.5}, {"": -0.5}, {"": -0.5, "a": -3.0}]
+    tops: Any = lists["top_logprobs"]
+    pairs = zip(lists["token_logprobs"], tops, strict=True)
+    are_greedy = [logprob == max(top.values()) for logprob, top in pairs]
+    assert are_greedy == [True, False, False]
+
+
+def test_scoring_requests_as_lm_eval_sends_them(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """Lists of ids with one token less than the context; per prompt every position but the first is scored."""
+    client = open_client(runner=build_runner(script=b"!"))
+    prompts = [[*b"abc"], [65] * 255, [*b"de"]]
+    body = client.complete(prompt=prompts, echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234).json()
+    for choice, prompt in zip(body["choices"], prompts, strict=True):
+        logprobs = choice["logprobs"]
+        assert logprobs["token_logprobs"] == [None, *(-token_id / 100 for token_id in prompt[1:]), -0.33]
+        assert {len(values) for values in logprobs.values()} == {len(prompt) + 1}
