@@ -43,6 +43,13 @@ def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore
     assert files_asked(hub) == ["config.json", "vocab.json", "merges.txt", "model.safetensors"]
 
 
+def test_a_chat_template_comes_along(store: ModelStore, hub: Any) -> None:
+    hub.main_files |= {"tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ messages }}"}
+    folder = pull(store, hub)
+    assert (folder / "tokenizer_config.json").read_bytes() == b"{}"
+    assert (folder / "chat_template.jinja").read_bytes() == b"{{ messages }}"
+
+
 def test_shards_are_those_that_the_index_names(store: ModelStore, hub: Any) -> None:
     files = hub.main_files
     files["part-1.safetensors"] = files.pop("model.safetensors")

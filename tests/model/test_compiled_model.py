@@ -73,6 +73,17 @@ def test_the_same_model_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_the_chat_template_comes_along(checkpoint: Path, tmp_path: Path) -> None:
+    """In either of the files that have it."""
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        (checkpoint / name).write_text("{}")
+
+    compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
+
+    assert (tmp_path / "compiled" / "chat_template.jinja").read_text() == "{}"
+    assert (tmp_path / "compiled" / "tokenizer_config.json").read_text() == "{}"
+
+
 def test_a_checkpoint_is_not_compiled(checkpoint: Path) -> None:
     assert read_compiled_model(checkpoint, read_model_config(checkpoint), Precision.INT8) is None
 

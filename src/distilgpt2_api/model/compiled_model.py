@@ -22,6 +22,8 @@ COMPANIONS = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
+    "tokenizer_config.json",
+    "chat_template.jinja",
     "README.md",
     "LICENSE",
 )

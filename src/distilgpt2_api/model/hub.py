@@ -29,7 +29,14 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
 from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.hub_files import INDEX_FILE, HubFile, choose_shards, choose_tokenizer, choose_weights
+from distilgpt2_api.model.hub_files import (
+    INDEX_FILE,
+    HubFile,
+    choose_chat_files,
+    choose_shards,
+    choose_tokenizer,
+    choose_weights,
+)
 from distilgpt2_api.model.staging import gather_model
 from distilgpt2_api.model.store import ModelLocation, ModelStore
 
@@ -89,7 +96,7 @@ def _fetch_model(info: ModelInfo, folder: Path, downloader: Downloader) -> None:
         raise ModelFormatError(f"{info.id} has no config.json")
     downloader.fetch(files["config.json"], folder)
     read_model_config(folder)  # another architecture is refused before its gigabytes come
-    for file in [*tokenizer, weights]:
+    for file in [*tokenizer, *choose_chat_files(files), weights]:
         downloader.fetch(file, folder)
     if weights.name == INDEX_FILE:
         for file in choose_shards(info.id, folder / INDEX_FILE, files):

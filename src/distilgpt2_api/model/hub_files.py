@@ -47,6 +47,11 @@ def choose_tokenizer(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
     raise ModelFormatError(f"{name} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
 
 
+def choose_chat_files(files: Mapping[str, HubFile]) -> list[HubFile]:
+    """What says how messages become a prompt, where there is any."""
+    return [files[file] for file in ("tokenizer_config.json", "chat_template.jinja") if file in files]
+
+
 def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
     """The safetensors file, or the index of several. Raises ModelFormatError or UnsupportedModelError."""
     for wanted in ("model.safetensors", INDEX_FILE):
