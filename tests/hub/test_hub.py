@@ -44,7 +44,7 @@ def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore
 
 
 def test_a_chat_template_comes_along(store: ModelStore, hub: Any) -> None:
-    hub.main_files |= {"tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ messages }}"}
+    hub.main_files.update({"tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ messages }}"})
     folder = pull(store, hub)
     assert (folder / "tokenizer_config.json").read_bytes() == b"{}"
     assert (folder / "chat_template.jinja").read_bytes() == b"{{ messages }}"
