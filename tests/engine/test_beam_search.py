@@ -82,8 +82,8 @@ def test_an_end_within_the_first_ranks_is_kept_and_a_later_one_is_not() -> None:
 def test_all_first_ranks_may_end_and_spares_go_on() -> None:
     """Even where every ending token outranks the others, `num_beams` continuations are left."""
     search = begin(ending=(8, END))
-    assert search.num_candidates == 8
-    search.advance([[(8, -1.0), (END, -1.1), (1, -2.0), (2, -2.1), (3, -2.2)]])
+    assert search.num_candidates == 4
+    search.advance([[(8, -1.0), (END, -1.1), (1, -2.0), (2, -2.1)]])
 
     assert [beam.token_ids for beam in search.beams] == [(1,), (2,)]
     assert [hypothesis.ending_token_id for hypothesis in search.hypotheses] == [8, END]
@@ -150,10 +150,10 @@ def test_at_the_last_length_everything_ends() -> None:
 
 
 def test_nothing_ends_before_min_tokens() -> None:
-    """The ending token is passed over, and one candidate more is asked for so that none is missing."""
+    """The ending token is passed over."""
     search = begin(min_tokens=1)
-    assert search.num_candidates == 5
-    search.advance([[(END, -0.1), (1, -1.0), (2, -2.0), (3, -3.0), (4, -4.0)]])
+    assert search.num_candidates == 3
+    search.advance([[(END, -0.1), (1, -1.0), (2, -2.0)]])
     assert not search.hypotheses
     search.advance([[(END, -0.1), (1, -5.0)], [(END, -0.1)]])
 

@@ -99,13 +99,11 @@ class BeamSearch:
 
     @property
     def num_candidates(self) -> int:
-        """How many likeliest tokens `advance` needs of each beam; fewer only where the vocabulary has no more."""
-        return self._num_kept + len(self._ending_token_ids)
+        """How many likeliest tokens `advance` needs of each beam; fewer only where the vocabulary has no more.
 
-    @property
-    def _num_kept(self) -> int:
-        """Continuations looked at in a step: should every beam's best ones end, `num_beams` others are left."""
-        return max(2, 1 + len(self._ending_token_ids)) * self._options.num_beams
+        Should every token that ends a sequence be among them, `num_beams` others are left.
+        """
+        return self._options.num_beams + len(self._ending_token_ids)
 
     def advance(self, candidates: Sequence[Candidates]) -> None:
         """Take the likeliest next tokens of each of `beams`, in their order."""
@@ -135,7 +133,7 @@ class BeamSearch:
         self._is_done = is_last or not survivors or self._is_settled()
 
     def _rank(self, candidates: Sequence[Candidates]) -> list[tuple[int, int, float]]:
-        """The best continuations of all beams, best first: beam, token, the token's log-probability."""
+        """The continuations of all beams, best first: beam, token, the token's log-probability."""
         is_barred = self._length < self._min_tokens
         scored = [
             (-(beam.sum_logprob + logprob), index, token_id, logprob)
@@ -144,7 +142,7 @@ class BeamSearch:
             if not (is_barred and token_id in self._ending_token_ids)
         ]
         scored.sort()
-        return [(index, token_id, logprob) for _, index, token_id, logprob in scored[: self._num_kept]]
+        return [(index, token_id, logprob) for _, index, token_id, logprob in scored]
 
     def _is_settled(self) -> bool:
         """Whether the hypotheses that are there are the ones to keep."""

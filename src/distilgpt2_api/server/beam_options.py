@@ -1,0 +1,93 @@
+"""Beam search as requests ask for it: how wide, how long, and together with what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.engine.beam_search import BeamOptions
+
+MAX_LENGTH_PENALTY = 10.0
+"""Of either sign: a thousand tokens to a higher power are soon no number any more."""
+
+MAX_STOP_TOKEN_IDS = 64
+"""Each beam's likeliest tokens are looked through in each step, and so many more for tokens that end it."""
+
+NEUTRAL = SamplingParams()
+FOREIGN_PARAMS = (
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "logit_bias",
+    "bad_words",
+    "allowed_token_ids",
+    "stop",
+)
+"""Parameters of single draws, by their name in `SamplingParams` and on the wire: a beam search draws nothing."""
+
+
+def beam_options(
+    *,
+    n: int | None,
+    best_of: int | None,
+    length_penalty: float | None,
+    early_stopping: bool | Literal["never"] | None,
+    max_beams: int,
+) -> BeamOptions:
+    """From a request's fields, None being the default: `best_of` beams, or `n`. Raises InvalidRequestError."""
+    num_beams = best_of or n or 1
+    if num_beams > max_beams:
+        name = "best_of" if best_of else "n"
+        raise InvalidRequestError(f"{name}: at most {max_beams} here", param=name)
+    if num_beams < (n or 1):
+        raise InvalidRequestError(f"best_of: at least n ({n})", param="best_of")
+    length_penalty = 1.0 if length_penalty is None else float(length_penalty)
+    if not -MAX_LENGTH_PENALTY <= length_penalty <= MAX_LENGTH_PENALTY:
+        raise InvalidRequestError(
+            f"length_penalty: from {-MAX_LENGTH_PENALTY:g} to {MAX_LENGTH_PENALTY:g}", param="length_penalty"
+        )
+    return BeamOptions(num_beams=num_beams, length_penalty=length_penalty, early_stopping=early_stopping or False)
+
+
+def check_beam_search(
+    params: SamplingParams,
+    options: BeamOptions,
+    config: ModelConfig,
+    *,
+    is_streamed: bool,
+    grammar_param: str = "response_format",
+) -> None:
+    """Raise InvalidRequestError for what does not go with a beam search; `grammar_param` is the caller's word."""
+    foreign = [name for name in FOREIGN_PARAMS if getattr(params, name) != getattr(NEUTRAL, name)]
+    if not params.is_greedy and params.temperature != NEUTRAL.temperature:
+        foreign.append("temperature")
+    if params.grammar is not None:
+        foreign.append(grammar_param)
+    if is_streamed:
+        foreign.append("stream")
+    if foreign:
+        raise InvalidRequestError(f"{foreign[0]}: not together with use_beam_search", param=foreign[0])
+    if params.max_tokens < 1:
+        raise InvalidRequestError("max_tokens: at least 1 with use_beam_search", param="max_tokens")
+    if len(params.stop_token_ids) > MAX_STOP_TOKEN_IDS:
+        raise InvalidRequestError(
+            f"stop_token_ids: at most {MAX_STOP_TOKEN_IDS} with use_beam_search", param="stop_token_ids"
+        )
+    max_beams = config.vocab_size - len(find_ending_token_ids(params, config))
+    if options.num_beams > max_beams:
+        raise InvalidRequestError(
+            f"use_beam_search: at most {max_beams} beams with this model", param="use_beam_search"
+        )
+
+
+def find_ending_token_ids(params: SamplingParams, config: ModelConfig) -> frozenset[int]:
+    """The tokens that end a sequence."""
+    end_of_text = () if params.ignore_eos or config.eos_token_id is None else (config.eos_token_id,)
+    return frozenset((*params.stop_token_ids, *end_of_text))
