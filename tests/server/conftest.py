@@ -237,7 +237,7 @@ def open_client(build_scene: SceneBuilder) -> Iterator[Callable[..., Client]]:
         return client
 
     yield opened
-    for client in clients:
+    for client in reversed(clients):  # Each gives back the signal handlers that it found.
         client.scene.runner.open_gate()
         client.__exit__()
 
