@@ -45,6 +45,15 @@ def test_tokenize_and_detokenize_are_inverse(client: Any) -> None:
     assert client.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
 
 
+def test_the_tokenizer_tells_its_special_tokens(client: Any) -> None:
+    """As vLLM does; lm-evaluation-harness tokenizes them to learn their ids."""
+    info = client.get("/tokenizer_info").json()
+    assert info["bos_token"] == info["eos_token"] == "<|endoftext|>"
+    assert (info["pad_token"], info["chat_template"], info["model_max_length"]) == (None, None, 256)
+    request = {"prompt": info["eos_token"], "add_special_tokens": False}
+    assert client.post("/tokenize", json=request).json()["tokens"] == [256]
+
+
 def test_a_long_text_is_tokenized_like_a_short_one(client: Any) -> None:
     answer = client.post("/tokenize", json={"prompt": "a" * 20_000}).json()
     assert answer["count"] == 20_000

@@ -25,9 +25,10 @@ from distilgpt2_api.server.errors import answer_http_error, answer_own_error, de
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
-from distilgpt2_api.server.routes import completions, docs, models, operation, probes, tokens, workshop
+from distilgpt2_api.server.routes import chat, completions, docs, models, operation, probes, score, tokens, workshop
 from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions.
 
@@ -44,6 +45,7 @@ def create_app(
     access_log: AccessLog,
     drain_s: float,
     root_path: str = "",
+    chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
@@ -71,8 +73,9 @@ def create_app(
         engine_metrics=engine_metrics,
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
+        chat_template=chat_template,
     )
-    for routes in (completions, models, tokens, probes, operation, docs, workshop):
+    for routes in (completions, chat, score, models, tokens, probes, operation, docs, workshop):
         routes.add_routes(app.router)
     _add_heads(app.router)
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)

@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.schemas.answers import DetokenizeRequest, TokenizeRequest
+from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.schemas.score import ScoreRequest
 
-BODIES: tuple[type[BaseModel], ...] = (CompletionRequest, TokenizeRequest, DetokenizeRequest)
+BODIES: tuple[type[BaseModel], ...] = (CompletionRequest, ScoreRequest, TokenizeRequest, DetokenizeRequest)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server import prompts
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.schemas.answers import (
@@ -15,10 +15,13 @@ from distilgpt2_api.server.schemas.answers import (
     DetokenizeResponse,
     TokenizeRequest,
     TokenizeResponse,
+    TokenizerInfo,
 )
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.validation import validate_body
 from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 
 def add_routes(router: APIRouter) -> None:
@@ -34,11 +37,21 @@ def add_routes(router: APIRouter) -> None:
             responses=error_responses(400, 404, 408, 413, 415, 503),
             openapi_extra=_body_of(schema),
         )
+    router.add_api_route(
+        "/tokenizer_info",
+        tokenizer_info,
+        methods=["GET"],
+        tags=["vLLM"],
+        response_model=TokenizerInfo,
+        responses=error_responses(503),
+    )
 
 
 async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
     """Text to token ids. Special tokens written in the text become their ids."""
     body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
+    if body.get("messages") is not None:
+        raise UnsupportedParameterError("messages are not supported here: give a prompt", param="messages")
     request = validate_body(TokenizeRequest, body)
     service.model.check_name(request.model)
     tokenizer = service.engine.tokenizer
@@ -61,6 +74,28 @@ async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
     if request.tokens and (min(request.tokens) < 0 or max(request.tokens) >= tokenizer.vocab_size):
         raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
     return DetokenizeResponse(prompt=tokenizer.decode(request.tokens))
+
+
+async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
+    """The tokenizer's special tokens and bounds."""
+    tokenizer, config = service.engine.tokenizer, service.engine.model_config
+    end_of_text = tokenizer.token_id(END_OF_TEXT) if config.eos_token_id is None else config.eos_token_id
+    eos_token = _special_token(end_of_text, tokenizer)
+    return TokenizerInfo(
+        model_max_length=config.num_positions,
+        bos_token=_special_token(config.bos_token_id, tokenizer) or eos_token,
+        eos_token=eos_token,
+        unk_token=eos_token,  # as GPT-2's own configuration has it; a byte-level tokenizer needs none
+        pad_token=None,
+    )
+
+
+def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
+    """Its text, if `/tokenize` makes that text this token."""
+    if token_id is None or token_id >= tokenizer.vocab_size:
+        return None
+    text = tokenizer.token_text(token_id)
+    return text if tokenizer.encode(text) == [token_id] else None
 
 
 def _body_of(schema: str) -> dict[str, Any]:

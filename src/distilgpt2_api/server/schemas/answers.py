@@ -101,6 +101,20 @@ class DetokenizeResponse(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """What a `tokenizer_config.json` says, as vLLM has it; lm-evaluation-harness reads the special tokens."""
+
+    tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    add_bos_token: Literal[False] = False
+    add_prefix_space: Literal[False] = False
+    chat_template: str | None = None
+
+
 class GeneratedSequences(BaseModel):
     generated_sequences: list[str] = Field(description="Each begins with the prompt.")
 

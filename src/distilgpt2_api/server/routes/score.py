@@ -1,0 +1,80 @@
+"""`POST /v1/score`."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.engine.scoring import scoring_request
+from distilgpt2_api.server.body import read_json_object
+from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.record import record_of
+from distilgpt2_api.server.responses import WhenDone
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.score import ScoreList, ScoreRequest
+from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.scoring import ScoreWriter, encode_input
+from distilgpt2_api.server.service import ServiceDep
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route(
+        "/v1/score",
+        create_scores,
+        methods=["POST"],
+        tags=["Scores"],
+        summary="Score texts",
+        response_model=ScoreList,
+        responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScoreRequest"}}},
+            }
+        },
+    )
+
+
+async def create_scores(http: Request, service: ServiceDep) -> Response:
+    """How likely the model finds texts, or continuations after their contexts. Nothing is generated."""
+    body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
+    request = validate_body(ScoreRequest, body)
+    record = record_of(http.scope)
+    service.model.check_name(request.model)
+    if request.user:
+        record.user_hash = hashlib.sha256(request.user.encode()).hexdigest()[:16]
+    tokenizer = service.engine.tokenizer
+    prompts = await encode_input(
+        request.input, tokenizer=tokenizer, config=service.engine.model_config, max_items=service.limits.max_prompts
+    )
+    record.num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+    score_id = f"score-{uuid.uuid4().hex}"
+    requests = [
+        scoring_request(
+            prompt,
+            request_id=f"{score_id}-{index}",
+            priority=request.priority or 0,
+            deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    generation = Generation(service.engine, requests, record)
+    writer = ScoreWriter(
+        model=service.model.name if request.model is None else request.model,
+        prompts=prompts,
+        tokenizer=tokenizer,
+        has_tokens=bool(request.token_logprobs),
+    )
+
+    async def whole() -> bytes:
+        async with aclosing(generation.hand_overs()) as hand_overs:
+            async for hand_over in hand_overs:
+                writer.collect(hand_over)
+        return writer.body()
+
+    return WhenDone(whole, abort=generation.abort)

@@ -1,0 +1,173 @@
+"""`input` of `/v1/score` to prompts, and their scores to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TypeGuard
+
+import orjson
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.engine.scoring import (
+    MIN_LOGPROB,
+    Passage,
+    ScoringPrompt,
+    encode_passages,
+    score_of,
+    scoring_prompt,
+)
+from distilgpt2_api.server.errors import UnknownParameterError
+from distilgpt2_api.server.generation import PromptDeltas
+from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+PAIR_KEYS = ("context", "continuation")
+FORMS = "a text, a list of token ids or an object with context and continuation"
+
+
+async def encode_input(
+    value: object, *, tokenizer: Tokenizer, config: ModelConfig, max_items: int
+) -> list[ScoringPrompt]:
+    """One prompt for each item. Raises InvalidRequestError with the item's place: `input`, or `input.0` and so on."""
+    named = _name_items(value, max_items)
+    # Texts are tokenized together, on all cores; the places of the others are known at once.
+    prompts: dict[int, ScoringPrompt] = {}
+    passages: dict[int, Passage] = {}
+    for index, (name, item) in enumerate(named):
+        match item:
+            case str():
+                passages[index] = Passage(name=name, text=item)
+            case dict():
+                context, continuation = _parts(name, item)
+                if isinstance(context, str):
+                    assert isinstance(continuation, str)
+                    passages[index] = Passage(name=f"{name}.continuation", text=continuation, context=context)
+                else:
+                    assert not isinstance(continuation, str)
+                    _check_ids(f"{name}.context", context, config)
+                    prompts[index] = _prompt_of_ids(f"{name}.continuation", context, continuation, tokenizer, config)
+            case _:
+                assert _are_ids(item)
+                prompts[index] = _prompt_of_ids(name, (), item, tokenizer, config)
+    encoded = await _encode(list(passages.values()), tokenizer, config)
+    prompts |= dict(zip(passages, encoded, strict=True))
+    return [prompts[index] for index in range(len(named))]
+
+
+def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
+    if isinstance(value, list) and not _are_ids(value):
+        if len(value) > max_items:
+            raise InvalidRequestError(
+                f"input has {len(value)} items; at most {max_items} fit one request", param="input"
+            )
+        named = [(f"input.{index}", item) for index, item in enumerate(value)]
+    else:
+        named = [("input", value)]
+    for name, item in named:
+        if item in ("", []):
+            raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
+        if not isinstance(item, str | dict) and not _are_ids(item):
+            whole = f"{FORMS}, or a list of such items" if name == "input" else FORMS
+            raise InvalidRequestError(f"{name} must be {whole}", param=name)
+    return named
+
+
+def _parts(name: str, pair: dict[str, object]) -> tuple[str | list[int], str | list[int]]:
+    for key in pair.keys() - PAIR_KEYS:
+        raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
+    for key in PAIR_KEYS:
+        if key not in pair:
+            raise InvalidRequestError(f"{name}.{key} is required", param=f"{name}.{key}")
+    context, continuation = (pair[key] for key in PAIR_KEYS)
+    if isinstance(context, str) and isinstance(continuation, str):
+        return context, continuation
+    if _are_ids(context) and _are_ids(continuation):
+        return context, continuation
+    raise InvalidRequestError(f"{name}: context and continuation must both be texts, or both token ids", param=name)
+
+
+def _prompt_of_ids(
+    name: str, context: Sequence[int], token_ids: Sequence[int], tokenizer: Tokenizer, config: ModelConfig
+) -> ScoringPrompt:
+    if not token_ids:
+        raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
+    _check_ids(name, token_ids, config)
+    return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
+
+
+def _check_ids(name: str, token_ids: Sequence[int], config: ModelConfig) -> None:
+    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+        if not 0 <= token_id < config.vocab_size:
+            raise InvalidRequestError(
+                f"{name} has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}", param=name
+            )
+
+
+def _are_ids(value: object) -> TypeGuard[list[int]]:
+    """An empty list is one of ids. (A bool is an int, but no token id.)"""
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+async def _encode(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
+    """Without holding up the event loop."""
+    if sum(len(passage.context) + len(passage.text) for passage in passages) > OFFLOADED_CHARACTERS:
+        return await asyncio.to_thread(encode_passages, passages, tokenizer, config)
+    return encode_passages(passages, tokenizer, config)
+
+
+class ScoreWriter:
+    """Mutable: one request's scores as they come, in any order."""
+
+    def __init__(self, *, model: str, prompts: Sequence[ScoringPrompt], tokenizer: Tokenizer, has_tokens: bool) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._has_tokens = has_tokens
+        self._num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+        self._num_cached_tokens = 0
+        self._scores: list[dict[str, object]] = [{} for _ in prompts]
+
+    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
+        for index, deltas in hand_over:
+            for delta in deltas:
+                if delta.finish_reason is FinishReason.LENGTH:  # the prompt was all; else nobody waits for the score
+                    self._scores[index] = self._score(index, delta)
+                    self._num_cached_tokens += delta.num_cached_tokens
+
+    def body(self) -> bytes:
+        """The whole answer."""
+        usage = {
+            "prompt_tokens": self._num_prompt_tokens,
+            "total_tokens": self._num_prompt_tokens,
+            "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
+        }
+        return orjson.dumps({"object": "list", "data": self._scores, "model": self._model, "usage": usage})
+
+    def _score(self, index: int, delta: SequenceDelta) -> dict[str, object]:
+        logprobs = delta.prompt_logprobs or ()
+        score = score_of(logprobs, self._tokenizer.token_bytes)
+        body: dict[str, object] = {
+            "object": "score",
+            "index": index,
+            "logprob": score.logprob,
+            "num_tokens": score.num_tokens,
+            "num_bytes": score.num_bytes,
+            "perplexity": score.perplexity,
+            "bits_per_byte": score.bits_per_byte,
+            "is_greedy": score.is_greedy,
+        }
+        return body | self._tokens(logprobs) if self._has_tokens else body
+
+    def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:
+        return {
+            "tokens": [self._text(token.token_id) for token in logprobs],
+            "token_ids": [token.token_id for token in logprobs],
+            "token_logprobs": [max(token.logprob, MIN_LOGPROB) for token in logprobs],
+        }
+
+    def _text(self, token_id: int) -> str:
+        # A padded model has tokens beyond its tokenizer's: they have no text.
+        return self._tokenizer.token_text(token_id) if token_id < self._tokenizer.vocab_size else ""
