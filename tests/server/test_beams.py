@@ -35,7 +35,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.beam_options import beam_options, check_beam_search
+from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.tokenizer import Tokenizer
@@ -473,35 +473,6 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
 # ---- what may be asked
 
 
-def options(**fields: Any) -> BeamOptions:
-    asked = {"n": None, "best_of": None, "length_penalty": None, "early_stopping": None, "max_beams": 16}
-    return beam_options(**{**asked, **fields})
-
-
-def test_best_of_beams_or_n(play: Player) -> None:
-    assert options() == BeamOptions(num_beams=1, length_penalty=1.0, early_stopping=False)
-    assert options(n=3).num_beams == 3
-    assert options(n=3, best_of=5, length_penalty=-1, early_stopping="never") == BeamOptions(
-        num_beams=5, length_penalty=-1.0, early_stopping="never"
-    )
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"n": 17}, "n"),
-        ({"n": 2, "best_of": 17}, "best_of"),
-        ({"n": 3, "best_of": 2}, "best_of"),
-        ({"length_penalty": 10.5}, "length_penalty"),
-        ({"length_penalty": -11}, "length_penalty"),
-    ],
-)
-def test_options_out_of_bounds_are_refused_by_name(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequestError, match=param) as caught:
-        options(**fields)
-    assert caught.value.param == param
-
-
 @pytest.mark.parametrize(
     ("params", "param"),
     [
@@ -525,21 +496,21 @@ def test_options_out_of_bounds_are_refused_by_name(fields: dict[str, Any], param
 )
 def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError, match=param) as caught:
-        check_beam_search(SamplingParams(**params), options(n=2), CONFIG, is_streamed=False)
+        check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
     assert caught.value.param == param
 
 
 def test_a_beam_search_is_not_streamed() -> None:
     with pytest.raises(InvalidRequestError, match="stream"):
-        check_beam_search(SamplingParams(), options(n=2), CONFIG, is_streamed=True)
+        check_beam_search(SamplingParams(), BeamOptions(num_beams=2), CONFIG, is_streamed=True)
 
 
 def test_there_must_be_a_token_for_each_beam() -> None:
     """Else a search could not return as many sequences as were asked for."""
     tiny = replace(CONFIG, vocab_size=5, eos_token_id=4)
-    check_beam_search(SamplingParams(), options(n=4), tiny, is_streamed=False)
+    check_beam_search(SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False)
     with pytest.raises(InvalidRequestError, match="at most 4 beams"):
-        check_beam_search(SamplingParams(), options(n=5), tiny, is_streamed=False)
+        check_beam_search(SamplingParams(), BeamOptions(num_beams=5), tiny, is_streamed=False)
 
 
 @pytest.mark.parametrize(
@@ -551,4 +522,85 @@ def test_there_must_be_a_token_for_each_beam() -> None:
     ],
 )
 def test_what_goes_with_a_beam_search_is_taken(params: dict[str, Any]) -> None:
-    check_beam_search(SamplingParams(**params), options(n=2), CONFIG, is_streamed=False)
+    check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
+
+
+# ---- over HTTP
+
+
+@pytest.fixture
+def client(open_client: Callable[..., Any]) -> Any:
+    return open_client(runner=TableRunner(), max_n=4)
+
+
+def test_a_request_for_beams_gets_the_best_sequences(client: Any) -> None:
+    """`best_of` beams, `n` choices; every other part of the answer is as in any completion."""
+    body = client.complete(
+        prompt=[">", "b"],
+        use_beam_search=True,
+        n=2,
+        best_of=3,
+        max_tokens=3,
+        echo=True,
+        logprobs=1,
+        return_token_ids=True,
+        early_stopping="never",
+    ).json()
+    choices = body["choices"]
+    assert [(choice["index"], choice["text"], choice["finish_reason"]) for choice in choices] == [
+        (0, ">bz", "stop"),
+        (1, ">b", "stop"),
+        (2, "b", "stop"),
+        (3, "bz", "stop"),
+    ]
+    assert choices[0]["token_ids"] == [98, 122, END_OF_TEXT]
+    assert choices[0]["prompt_token_ids"] == [62]
+    assert choices[0]["logprobs"] == {
+        "tokens": [">", "b", "z", "<|endoftext|>"],
+        "token_logprobs": [None, -1.0, -0.2, -0.3],
+        "top_logprobs": [None, {"a": -0.5, "b": -1.0}, {"<|endoftext|>": -0.1, "z": -0.2}, {"<|endoftext|>": -0.3}],
+        "text_offset": [0, 1, 2, 3],
+    }
+    assert body["usage"]["prompt_tokens"] == 2
+    assert body["usage"]["completion_tokens"] == 3 + 2 + 1 + 2
+
+
+def test_the_length_penalty_reaches_the_search(client: Any) -> None:
+    asked = {"prompt": ">", "use_beam_search": True, "n": 2, "max_tokens": 3, "early_stopping": True}
+    texts = [
+        [choice["text"] for choice in client.complete(**asked, length_penalty=penalty).json()["choices"]]
+        for penalty in (2, -2.5)
+    ]
+    assert texts == [["bz", "b"], ["b", "bz"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"use_beam_search": True, "best_of": 5}, "best_of"),
+        ({"use_beam_search": True, "n": 2, "best_of": 1}, "best_of"),
+        ({"use_beam_search": True, "stream": True}, "stream"),
+        ({"use_beam_search": True, "temperature": 0.5}, "temperature"),
+        ({"use_beam_search": True, "top_p": 0}, "top_p"),
+        ({"use_beam_search": True, "stop": "x"}, "stop"),
+        ({"use_beam_search": True, "max_tokens": 0, "echo": True}, "max_tokens"),
+        ({"use_beam_search": True, "length_penalty": 11}, "length_penalty"),
+        ({"use_beam_search": True, "early_stopping": "always"}, "early_stopping"),
+        ({"use_beam_search": True, "early_stopping": 1}, "early_stopping"),
+        ({"use_beam_search": 1}, "use_beam_search"),
+        ({"length_penalty": 0.5}, "length_penalty"),
+        ({"early_stopping": True}, "early_stopping"),
+    ],
+)
+def test_what_a_search_cannot_do_is_named(client: Any, body: dict[str, Any], param: str) -> None:
+    answer = client.complete(**{"prompt": ">", **body})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].partition(".")[0] == param
+
+
+def test_draws_may_be_spelled_out(client: Any) -> None:
+    """What other servers' clients send along and asks for nothing is taken."""
+    body = client.complete(
+        prompt=">", use_beam_search=True, temperature=0, top_p=1, top_k=-1, seed=1, max_tokens=2
+    ).json()
+    assert body["choices"][0]["text"] == "ax"

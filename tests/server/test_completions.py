@@ -261,7 +261,7 @@ def test_the_model_goes_by_its_names(client: Any, model: str | None) -> None:
     "neutral",
     [
         {"suffix": ""},
-        {"use_beam_search": False},
+        {"use_beam_search": False, "length_penalty": 1, "early_stopping": False},
         {"add_special_tokens": False},
         {"prompt_embeds": None},
         {"spaces_between_special_tokens": False},

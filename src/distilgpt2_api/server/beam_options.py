@@ -1,8 +1,6 @@
-"""Beam search as requests ask for it: how wide, how long, and together with what."""
+"""What goes together with a beam search, and what does not."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
@@ -31,29 +29,6 @@ FOREIGN_PARAMS = (
     "stop",
 )
 """Parameters of single draws, by their name in `SamplingParams` and on the wire: a beam search draws nothing."""
-
-
-def beam_options(
-    *,
-    n: int | None,
-    best_of: int | None,
-    length_penalty: float | None,
-    early_stopping: bool | Literal["never"] | None,
-    max_beams: int,
-) -> BeamOptions:
-    """From a request's fields, None being the default: `best_of` beams, or `n`. Raises InvalidRequestError."""
-    num_beams = best_of or n or 1
-    if num_beams > max_beams:
-        name = "best_of" if best_of else "n"
-        raise InvalidRequestError(f"{name}: at most {max_beams} here", param=name)
-    if num_beams < (n or 1):
-        raise InvalidRequestError(f"best_of: at least n ({n})", param="best_of")
-    length_penalty = 1.0 if length_penalty is None else float(length_penalty)
-    if not -MAX_LENGTH_PENALTY <= length_penalty <= MAX_LENGTH_PENALTY:
-        raise InvalidRequestError(
-            f"length_penalty: from {-MAX_LENGTH_PENALTY:g} to {MAX_LENGTH_PENALTY:g}", param="length_penalty"
-        )
-    return BeamOptions(num_beams=num_beams, length_penalty=length_penalty, early_stopping=early_stopping or False)
 
 
 def check_beam_search(

@@ -146,6 +146,7 @@ class PromptSearch:
         request, search = self._request, self._search
         params = SamplingParams(
             max_tokens=1,
+            first_scored_token=request.params.first_scored_token,
             temperature=0.0,
             ignore_eos=True,
             num_logprobs=max(search.num_candidates, request.params.num_logprobs or 0),

@@ -9,6 +9,8 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.beam_search import BeamOptions
+from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.completion_choice import CompletionShape
 from distilgpt2_api.server.prompts import EncodedPrompt, Truncation
 from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
@@ -32,10 +34,25 @@ def check_completion(request: CompletionRequest, limits: RequestLimits) -> None:
         raise InvalidRequestError(f"best_of: at most {limits.max_n} here", param="best_of")
     if request.stream and num_drawn > num_choices:
         raise InvalidRequestError("best_of: more than n can't be streamed", param="best_of")
+    if not request.use_beam_search:
+        for name, neutral in (("length_penalty", 1), ("early_stopping", False)):
+            if getattr(request, name) not in (None, neutral):
+                raise InvalidRequestError(f"{name}: only with use_beam_search", param=name)
+
+
+def beam_options_of(request: CompletionRequest) -> BeamOptions | None:
+    """None: draws, no search."""
+    if not request.use_beam_search:
+        return None
+    return BeamOptions(
+        num_beams=num_sequences(request),
+        length_penalty=1.0 if request.length_penalty is None else float(request.length_penalty),
+        early_stopping=request.early_stopping or False,
+    )
 
 
 def num_sequences(request: CompletionRequest) -> int:
-    """Completions drawn of each prompt."""
+    """Completions drawn of each prompt, or beams followed."""
     return request.best_of or request.n or 1
 
 
@@ -58,16 +75,20 @@ def completion_params(request: CompletionRequest, service: Service) -> SamplingP
     if num_logprobs is None and num_sequences(request) > (request.n or 1):
         num_logprobs = 0  # The choice among the sequences needs those of the tokens drawn.
     nums_for_prompt = (request.logprobs if request.echo else None, request.prompt_logprobs)
-    return sampling_params(
+    config = service.engine.model_config
+    params = sampling_params(
         request,
         tokenizer=service.engine.tokenizer,
-        config=service.engine.model_config,
+        config=config,
         max_tokens=max_tokens_of(request),
         num_logprobs=num_logprobs,
         num_prompt_logprobs=max((num for num in nums_for_prompt if num is not None), default=None),
         grammar=None,
         seed=service.draw_seed(),
     )
+    if (options := beam_options_of(request)) is not None:
+        check_beam_search(params, options, config, is_streamed=bool(request.stream))
+    return params
 
 
 def generation_requests(
@@ -80,7 +101,7 @@ def generation_requests(
             request_id=f"{group_id}-{index}",
             prompt_token_ids=prompt.token_ids,
             params=params,
-            num_sequences=num_sequences(request),
+            num_sequences=(request.n or 1) if request.use_beam_search else num_sequences(request),
             is_streamed=bool(request.stream),
             deadline_s=min(request.timeout_s or limits.timeout_s, limits.timeout_s),
         )

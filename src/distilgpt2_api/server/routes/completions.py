@@ -12,9 +12,11 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.best_of import BestOf
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.completion_request import (
+    beam_options_of,
     check_completion,
     completion_params,
     generation_requests,
@@ -94,7 +96,7 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
 
 async def _prepare(
     request: CompletionRequest, service: Service, record: RequestRecord
-) -> tuple[Generation | BestOf, CompletionWriter]:
+) -> tuple[Generation | BestOf | BeamGeneration, CompletionWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
     params = completion_params(request, service)
@@ -116,6 +118,8 @@ async def _prepare(
         tokenizer=tokenizer,
     )
     requests = [*generation_requests(request, prompts, params, service.limits)]
+    if (options := beam_options_of(request)) is not None:
+        return BeamGeneration(service.engine, requests, options, record), writer
     generation = Generation(service.engine, requests, record)
     num_drawn, num_choices = num_sequences(request), request.n or 1
     if num_drawn == num_choices:

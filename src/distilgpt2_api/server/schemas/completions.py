@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
+from distilgpt2_api.server.beam_options import MAX_LENGTH_PENALTY
 from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields, drop_neutral
 from distilgpt2_api.server.schemas.validation import validate_body
 
@@ -42,7 +43,24 @@ class CompletionRequest(SamplingFields):
         ge=1,
         le=128,
         description="Completions drawn of each prompt, of which the `n` with the highest mean log-probability per "
-        "token are answered. Not with `stream`. Usage counts them all.",
+        "token are answered. Not with `stream`. Usage counts them all. With `use_beam_search`: the number of beams.",
+    )
+    use_beam_search: bool | None = Field(
+        None,
+        description="The `n` best sequences that a search with `best_of` beams finds, best first, in place of draws. "
+        "Not with `stream`, nor with parameters of draws: `top_p`, `stop`, penalties and others are refused.",
+    )
+    length_penalty: float | None = Field(
+        None,
+        ge=-MAX_LENGTH_PENALTY,
+        le=MAX_LENGTH_PENALTY,
+        description="1 by default: with `use_beam_search` a sequence's log-probability is divided by its length to "
+        "this power. Above 0 it favours long sequences.",
+    )
+    early_stopping: Literal["never"] | bool | None = Field(
+        None,
+        description="When `use_beam_search` stops, once as many sequences as beams have ended. `true`: at once; "
+        '`false`, the default: when no other is better at its present length; `"never"`: when none can become better.',
     )
     echo: bool | None = Field(None, description="The prompt stands before the completion.")
     logprobs: int | None = Field(None, ge=0, description="Likeliest tokens listed for each token drawn.")
