@@ -144,6 +144,28 @@ def test_more_rows_than_the_head_takes_at_once(make_model: Any, drive: Any) -> N
     np.testing.assert_allclose(driven.logprobs(LONG_PROMPT), model.reference.logprobs(LONG_PROMPT)[:-1], atol=1e-4)
 
 
+def test_rows_that_are_scored_together_keep_their_scores_apart(make_model: Any, drive: Any) -> None:
+    """Rows of any length, among others that are not scored, with different numbers of likeliest tokens."""
+    model = make_model()
+    driven = drive(model.path, num_blocks=60)
+    nums_top = [0, None, 2, 0, 2] * 8
+    prompts = [[(7 * index + 3 * place) % 131 for place in range(1 + index)] for index in range(len(nums_top))]
+    rows = [
+        driven.row(prompt, 0, len(prompt), [index, 40 + index % 20], is_sampling=False, num_prompt_logprobs=num_top)
+        for index, (prompt, num_top) in enumerate(zip(prompts, nums_top, strict=True))
+        if len(prompt) <= 32
+    ]
+
+    for row, result in zip(rows, driven.step(*rows), strict=True):
+        prompt = list(row.token_ids)
+        scored = [] if row.num_prompt_logprobs is None else prompt[1:]
+        assert [entry.token_id for entry in result.prompt_logprobs] == scored
+        reference = model.reference.logprobs(prompt)
+        for position, entry in enumerate(result.prompt_logprobs):
+            assert len(entry.top) >= row.num_prompt_logprobs
+            assert entry.logprob == pytest.approx(reference[position, prompt[position + 1]], abs=1e-4)
+
+
 def test_a_step_may_need_no_logits(make_model: Any, drive: Any) -> None:
     """Middle chunks give empty results and still fill the cache."""
     model = make_model()

@@ -84,24 +84,38 @@ class Runner:
             drawn = self._reader.sample(logits, [rows[index] for index in indices])
             for index, result in zip(indices, drawn, strict=True):
                 results[index] = result
-        for index, row in enumerate(rows):
-            if row.num_prompt_logprobs is not None:
-                results[index].prompt_logprobs = self._score(hidden, int(inputs.subsequence_begins[index]), row)
+        self._score(hidden, inputs.subsequence_begins, rows, results)
         return StepResult(rows=results)
 
     def close(self) -> None:
         """Frees the model and its cache. Idempotent."""
         self._forward_pass = None
 
-    def _score(self, hidden: NDArray[np.float32], begin: int, row: PlanRow) -> list[TokenLogprobs]:
-        """The prompt tokens that follow the row's new tokens; the last of a chunk scores the first of the next."""
-        first = row.num_computed_tokens
-        last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
-        scores: list[TokenLogprobs] = []
-        for start, logits in self._portions(hidden, np.arange(begin, begin + last - first)):
-            targets = row.token_ids[first + start + 1 : first + start + 1 + len(logits)]
-            scores.extend(self._reader.score(logits, targets, row.num_prompt_logprobs or 0))
-        return scores
+    def _score(
+        self, hidden: NDArray[np.float32], begins: NDArray[np.int32], rows: Sequence[PlanRow], results: list[RowResult]
+    ) -> None:
+        """The prompt tokens that follow the rows' new tokens; the last of a chunk scores the first of the next.
+
+        All rows together, for the LM head has to read all of its weights for a single position too.
+        """
+        for num_top in {row.num_prompt_logprobs for row in rows if row.num_prompt_logprobs is not None}:
+            positions: list[int] = []
+            targets: list[int] = []
+            ends: dict[int, int] = {}
+            for index, row in enumerate(rows):
+                if row.num_prompt_logprobs == num_top:
+                    first = row.num_computed_tokens
+                    last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
+                    positions += range(begins[index], begins[index] + last - first)
+                    targets += row.token_ids[first + 1 : last + 1]
+                    ends[index] = len(targets)
+            scores: list[TokenLogprobs] = []
+            for start, logits in self._portions(hidden, np.array(positions)):
+                scores += self._reader.score(logits, targets[start : start + len(logits)], num_top)
+            start = 0
+            for index, end in ends.items():
+                results[index].prompt_logprobs = scores[start:end]
+                start = end
 
     def _portions(
         self, hidden: NDArray[np.float32], positions: NDArray[np.integer]
