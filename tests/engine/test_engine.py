@@ -197,6 +197,12 @@ def test_a_request_starts_once(build_engine: EngineBuilder, build_request: Reque
         ({"prompt": "x" * 256}, "prompt"),
         ({"max_tokens": 253}, "max_tokens"),
         ({"logit_bias": ((260, 1.0),)}, "logit_bias"),
+        ({"stop_token_ids": (1, 260)}, "stop_token_ids"),
+        ({"bad_words": ((1, 2), (3, 260))}, "bad_words"),
+        ({"bad_words": ((-1,),)}, "bad_words"),
+        ({"bad_words": ((1,), ())}, "bad_words"),
+        ({"allowed_token_ids": (5, 260)}, "allowed_token_ids"),
+        ({"allowed_token_ids": (-1, 5)}, "allowed_token_ids"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused_by_the_parameters_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,28 @@ from hypothesis import strategies as st
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.logits_processors import process_logits, repeating_tokens
+from distilgpt2_api.model.logits_processors import LogitsProcessors, repeating_tokens
 
 INF = float("inf")
 
 
+@dataclass
+class ReadyMask:
+    """A grammar's mask that has been computed."""
+
+    bits: bytes
+
+    def wait(self) -> bytes:
+        return self.bits
+
+
 def process(
-    logits: list[float], *, prompt: tuple[int, ...] = (0,), completion: tuple[int, ...] = (), **options: Any
+    logits: list[float],
+    *,
+    prompt: tuple[int, ...] = (0,),
+    completion: tuple[int, ...] = (),
+    mask: bytes | None = None,
+    **options: Any,
 ) -> list[float]:
     """What the processors make of a row, with 4 as the end of text."""
     row = PlanRow(
@@ -30,9 +46,10 @@ def process(
         params=SamplingParams(**options),
         seed=0,
         is_sampling=True,
+        mask=None if mask is None else ReadyMask(mask),
     )
     array = np.array(logits, dtype=np.float32)
-    process_logits(array, row, eos_token_id=4)
+    LogitsProcessors(row.params, eos_token_id=4).apply(array, row)
     result: list[float] = array.tolist()
     return result
 
@@ -86,6 +103,78 @@ def test_no_repeat_ngram_is_its_definition(tokens: list[int], size: int) -> None
     assert set(repeating_tokens(np.array(tokens), size).tolist()) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "completion", "banned"),
+    [
+        (((2,),), (), {2}),
+        (((2,), (0,)), (1, 1), {0, 2}),
+        (((1, 2),), (1,), {2}),
+        (((1, 2),), (3, 1), {2}),
+        (((1, 2),), (1, 3), set()),
+        (((1, 2),), (), set()),
+        (((1, 1),), (1, 1), {1}),
+        (((3, 1, 2),), (1,), set()),
+        (((3, 1, 2),), (0, 3, 1), {2}),
+        (((3, 1, 2), (1, 0), (0, 1, 4), (2, 2)), (3, 1), {0, 2}),
+    ],
+)
+def test_a_bad_word_never_gets_its_last_token(
+    words: tuple[tuple[int, ...], ...], completion: tuple[int, ...], banned: set[int]
+) -> None:
+    """A word of one token is banned always; of more, where the completion ends with all its other tokens."""
+    logits = process([0.0] * 5, completion=completion, bad_words=words)
+    assert {token_id for token_id, logit in enumerate(logits) if logit == -INF} == banned
+
+
+def test_bad_words_begin_in_the_completion() -> None:
+    """What the prompt ends with does not count."""
+    assert process([0, 0, 0], prompt=(3, 1), bad_words=((1, 2), (3, 1, 2))) == [0, 0, 0]
+    assert process([0, 0, 0], prompt=(3,), completion=(1,), bad_words=((3, 1, 2),)) == [0, 0, 0]
+
+
+@given(
+    words=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple), min_size=1, max_size=4),
+    completion=st.lists(st.integers(0, 2), max_size=12),
+)
+def test_bad_words_are_their_definition(words: list[tuple[int, ...]], completion: list[int]) -> None:
+    """A token is banned just if the completion would end with a bad word after it."""
+    logits = process([0.0] * 3, completion=tuple(completion), bad_words=tuple(words))
+    for token_id in range(3):
+        after = (*completion, token_id)
+        assert (logits[token_id] == -INF) == any(after[-len(word) :] == word for word in words)
+
+
+def test_allowed_tokens_are_all_there_is() -> None:
+    """The end of text too needs to be among them; in any order, and twice if need be."""
+    assert process([1, 2, 3, 4, 5], allowed_token_ids=(3, 1, 3)) == [-INF, 2, -INF, 4, -INF]
+    assert process([1, 2, 3, 4, 5], allowed_token_ids=(4,)) == [-INF, -INF, -INF, -INF, 5]
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (b"\xff\xff\xff\xff", [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (b"\x05\x01\x00\x00", [1, -INF, 3, -INF, -INF, -INF, -INF, -INF, 9]),
+        (b"\x80\xfe\xff\xff", [-INF, -INF, -INF, -INF, -INF, -INF, -INF, 8, -INF]),
+        (b"\x00\x00\x00\x00", [-INF] * 9),
+    ],
+)
+def test_a_grammar_allows_what_its_mask_has_bits_for(mask: bytes, expected: list[float]) -> None:
+    """Token 0 is the lowest bit of the first byte; bits beyond the vocabulary mean nothing."""
+    assert process([1, 2, 3, 4, 5, 6, 7, 8, 9], mask=mask) == expected
+
+
+@given(allowed=st.sets(st.integers(0, 99)), num_covered=st.sampled_from([0, 32, 64, 96, 128]))
+def test_tokens_without_a_bit_are_forbidden(allowed: set[int], num_covered: int) -> None:
+    """A model's vocabulary may be padded beyond what a grammar knows of."""
+    bits = [token_id in allowed for token_id in range(num_covered)]
+    mask = np.packbits(np.array(bits, dtype=np.bool_), bitorder="little").tobytes()
+    logits = process([0.5] * 100, mask=mask)
+    assert {token_id for token_id, logit in enumerate(logits) if logit == 0.5} == {
+        token_id for token_id in allowed if token_id < num_covered
+    }
+
+
 def test_repetition_penalty() -> None:
     """Divides positive and multiplies negative logits of tokens seen anywhere, once however often they were seen."""
     assert process([4, -4, 4, -4, 0], prompt=(0, 1, 1), completion=(0, 4), repetition_penalty=2.0) == [2, -8, 4, -4, 0]
@@ -100,9 +189,13 @@ def test_presence_and_frequency_penalties() -> None:
 
 def test_processors_act_in_the_promised_order() -> None:
     """Bias before repetition penalty, which is before presence and frequency; a ban stays a ban."""
-    options = {"logit_bias": ((0, 2.0),), "repetition_penalty": 2.0, "presence_penalty": 1.0}
+    options: dict[str, Any] = {"logit_bias": ((0, 2.0),), "repetition_penalty": 2.0, "presence_penalty": 1.0}
     assert process([2, 0, 1], prompt=(2,), completion=(0,), **options) == [1, 0, 0.5]
     assert process([2, 1], prompt=(1,), completion=(0,), no_repeat_ngram_size=1, **options) == [-INF, -INF]
+    assert process([2, 0, 1], prompt=(2,), completion=(0,), bad_words=((0,),), **options) == [-INF, 0, 0.5]
+    assert process([2, 0, 1], prompt=(2,), completion=(0,), allowed_token_ids=(2,), **options) == [-INF, -INF, 0.5]
+    assert process([2, 0, 1], prompt=(2,), completion=(0,), mask=b"\x04\0\0\0", **options) == [-INF, -INF, 0.5]
+    assert process([2, 0, 1], allowed_token_ids=(0, 1), bad_words=((1,),), mask=b"\x02\0\0\0") == [-INF] * 3
 
 
 def test_defaults_change_nothing() -> None:

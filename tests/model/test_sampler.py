@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from distilgpt2_api.core.errors import GenerationError
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys, open_streams
@@ -38,8 +41,33 @@ TRUNCATIONS: list[dict[str, Any]] = [
 ]
 
 
+@dataclass(frozen=True)
+class Mask:
+    """A grammar's: ready, or given up."""
+
+    bits: bytes | None = None
+    on_wait: Callable[[], None] = lambda: None
+
+    def wait(self) -> bytes:
+        self.on_wait()
+        if self.bits is None:
+            raise GenerationError("the grammar is too complex")
+        return self.bits
+
+
+def make_mask(token_ids: Sequence[int], vocab_size: int) -> Mask:
+    bits = np.zeros(-(-vocab_size // 32) * 32, dtype=np.bool_)
+    bits[list(token_ids)] = True
+    return Mask(np.packbits(bits, bitorder="little").tobytes())
+
+
 def make_row(
-    params: SamplingParams, *, seed: int = 0, token_ids: tuple[int, ...] = (0,), num_prompt: int = 1
+    params: SamplingParams,
+    *,
+    seed: int = 0,
+    token_ids: tuple[int, ...] = (0,),
+    num_prompt: int = 1,
+    mask: Mask | None = None,
 ) -> PlanRow:
     return PlanRow(
         sequence_id=0,
@@ -51,6 +79,7 @@ def make_row(
         params=params,
         seed=seed,
         is_sampling=True,
+        mask=mask,
     )
 
 
@@ -216,6 +245,8 @@ EVERY_KIND = [
     SamplingParams(top_k=50, repetition_penalty=1.3),
     SamplingParams(presence_penalty=1.0, logit_bias=((3, 5.0),), num_logprobs=2),
     SamplingParams(num_logprobs=5),
+    SamplingParams(bad_words=((7,), (5, 3, 8)), num_logprobs=1),
+    SamplingParams(top_p=0.9, allowed_token_ids=(11, 500, 1_234, 4_321)),
 ]
 
 
@@ -271,6 +302,65 @@ def test_banned_tokens_are_never_drawn(options: dict[str, Any]) -> None:
     assert results[3].error == "every token is banned"
 
 
+GRAMMAR = Grammar(GrammarKind.REGEX, "a+")
+"""Any will do: the mask comes with the row."""
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}])
+@pytest.mark.parametrize(
+    ("bans", "expected"),
+    [
+        ({"allowed_token_ids": (3, 4, 5_999)}, {3, 4, 5_999}),
+        ({"allowed_token_ids": (3, 4, 5), "bad_words": ((3,), (1, 2, 5), (9, 2, 4))}, {4}),
+        ({"allowed_token_ids": (3, 4, 5), "grammar": GRAMMAR}, {5}),
+        ({"grammar": GRAMMAR}, {5, 6, 5_998}),
+        ({"allowed_token_ids": (3, 4), "grammar": GRAMMAR}, set()),
+        ({"allowed_token_ids": (4,), "bad_words": ((1, 2, 4),)}, set()),
+    ],
+)
+def test_only_what_no_ban_forbids_is_drawn(bans: dict[str, Any], options: dict[str, Any], expected: set[int]) -> None:
+    """Bans of all kinds hold together, whatever truncation follows; where they leave nothing the row is an error."""
+    sampler = Sampler(vocab_size=6_000)
+    params = SamplingParams(**bans, **options)
+    mask = make_mask([5, 6, 5_998], 6_000) if params.grammar else None
+    rows = [make_row(params, seed=seed, token_ids=(0, 1, 2), mask=mask) for seed in range(40)]
+    for result in sampler.sample(make_logits(40, 6_000), rows):
+        if expected:
+            assert token_of(result) in expected
+        else:
+            assert (result.token_id, result.error) == (None, "every token is banned")
+
+
+def test_a_grammar_that_gives_up_fails_its_row_alone() -> None:
+    """Its error is the row's, log-probabilities or not; the rows beside it draw as without it."""
+    sampler = Sampler(vocab_size=500)
+    logits = make_logits(3, 500)
+    plain = make_row(SamplingParams(num_logprobs=1), seed=3)
+    stuck = make_row(SamplingParams(grammar=GRAMMAR, num_logprobs=1), mask=Mask(None))
+    expected = sampler.sample(logits[[0, 2]], [plain, plain])
+    assert sampler.sample(logits, [plain, stuck, plain]) == [
+        expected[0],
+        RowResult(error="the grammar is too complex"),
+        expected[1],
+    ]
+
+
+def test_masks_are_waited_for_last() -> None:
+    """The rows that wait for nothing are edited meanwhile, wherever they stand."""
+    sampler = Sampler(vocab_size=500)
+    logits = make_logits(2, 500)
+    seen = []
+    mask = Mask(make_mask([5], 500).bits, on_wait=lambda: seen.append(logits[1, 9]))
+    sampler.sample(
+        logits,
+        [
+            make_row(SamplingParams(grammar=GRAMMAR), mask=mask),
+            make_row(SamplingParams(bad_words=((9,),))),
+        ],
+    )
+    assert seen == [-np.inf]
+
+
 def test_min_tokens_bans_end_of_text() -> None:
     """The sampler knows the model's end of text, and bans it until there are enough tokens."""
     sampler = Sampler(vocab_size=10, eos_token_id=9)
@@ -299,6 +389,29 @@ def test_scores_are_log_softmax(draw: Callable[..., Any]) -> None:
         assert [token_id for token_id, _ in score.top] == np.argsort(-row)[: len(score.top)].tolist()
         assert [logprob for _, logprob in score.top] == pytest.approx(np.sort(row)[::-1][: len(score.top)], abs=1e-6)
     assert [score.token_id for score in scores] == [7, 0, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bad_words": ((7,), (2, 8))},
+        {"allowed_token_ids": (11, 12)},
+        {"grammar": GRAMMAR},
+        {"min_tokens": 5, "stop_token_ids": (3,)},
+        {"no_repeat_ngram_size": 1},
+        {"allowed_token_ids": (11, 12), "bad_words": ((11,),), "temperature": 0.0},
+    ],
+    ids=str,
+)
+def test_bans_move_no_log_probabilities(options: dict[str, Any]) -> None:
+    """They are those of the row as the model gave it, banned tokens included: no renormalisation, no -inf."""
+    sampler = Sampler(vocab_size=500, eos_token_id=499)
+    logits = make_logits(1, 500)
+    params = SamplingParams(num_logprobs=500, **options)
+    row = make_row(params, token_ids=(0, 2), mask=make_mask([11, 12], 500) if params.grammar else None)
+    (result,) = sampler.sample(logits.copy(), [row])
+    assert result.logprobs == sampler.score(logits.copy(), [token_of(result)], 500)[0]
+    assert sum(np.exp([logprob for _, logprob in result.logprobs.top])) == pytest.approx(1.0)
 
 
 def test_logprobs_are_the_models_own() -> None:

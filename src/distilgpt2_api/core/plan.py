@@ -17,7 +17,10 @@ class TokenMask(Protocol):
     """Which tokens a grammar allows next; it is computed while the kernels run."""
 
     def wait(self) -> bytes:
-        """One bit for each token, token 0 in the lowest bit of the first byte; a whole number of 4-byte words."""
+        """One bit for each token, token 0 in the lowest bit of the first byte; a whole number of 4-byte words.
+
+        Tokens beyond the last bit are forbidden. Raises GenerationError where there is no saying what is allowed.
+        """
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.model.logits_processors import LogitsProcessors
 from distilgpt2_api.model.random_numbers import open_streams
 
 NUM_CANDIDATES = 64
@@ -81,8 +82,8 @@ class DrawRules:
     params: Sequence[SamplingParams]
     """One for each row, as the next."""
     seeds: Sequence[int]
-    processed: Sequence[int]
-    """Rows whose logits are edited first."""
+    processed: Sequence[tuple[int, LogitsProcessors]]
+    """Rows whose logits are edited first. Those with a grammar are last: their masks may still be in the making."""
     scored: Sequence[int]
     """Rows that want log-probabilities."""
     greedy: NDArray[np.intp]
@@ -94,7 +95,14 @@ class DrawRules:
     truncated_table: DrawTable
 
     @classmethod
-    def of(cls, params: Sequence[SamplingParams], seeds: Sequence[int], vocab_size: int) -> Self:
+    def of(
+        cls,
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        *,
+        vocab_size: int,
+        eos_token_id: int | None,
+    ) -> Self:
         greedy, full, truncated = [], [], []
         for index, one in enumerate(params):
             if one.is_greedy or one.top_k == 1:
@@ -107,10 +115,12 @@ class DrawRules:
         def take(rows: Sequence[int]) -> DrawTable:
             return DrawTable.of([params[row] for row in rows], [seeds[row] for row in rows], vocab_size)
 
+        processed = [index for index, one in enumerate(params) if one.has_logits_processors]
+        processed.sort(key=lambda index: params[index].grammar is not None)
         return cls(
             params=params,
             seeds=seeds,
-            processed=[index for index, one in enumerate(params) if one.has_logits_processors],
+            processed=[(index, LogitsProcessors(params[index], eos_token_id=eos_token_id)) for index in processed],
             scored=[index for index, one in enumerate(params) if one.num_logprobs is not None],
             greedy=np.array(greedy, dtype=np.intp),
             full=np.array(full, dtype=np.intp),

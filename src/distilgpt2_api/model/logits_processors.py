@@ -1,32 +1,79 @@
-"""Sparse edits of a row of logits, in place, before temperature and truncation: only the rows that ask for them pay."""
+"""Edits of a row of logits, in place, before a token is drawn from it: only the rows that ask for them pay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
+from distilgpt2_api.model.token_masks import ban_outside
 
 
-def process_logits(logits: NDArray[np.float32], row: PlanRow, *, eos_token_id: int | None) -> None:
-    """Apply the logits processors of `row.params` to `logits` (V,), in the order of `SamplingParams`."""
-    params = row.params
-    tokens = np.array(row.token_ids, dtype=np.int64)  # (L,)
-    completion = tokens[row.num_prompt_tokens :]
-    if params.logit_bias:
-        _add_bias(logits, params.logit_bias)
-    if len(completion) < params.min_tokens:
-        _ban_endings(logits, params, eos_token_id)
-    if params.no_repeat_ngram_size:
-        logits[repeating_tokens(tokens, params.no_repeat_ngram_size)] = -np.inf
-    if params.repetition_penalty != 1.0:
-        _penalise_repetition(logits, tokens, params.repetition_penalty)
-    if (params.presence_penalty or params.frequency_penalty) and len(completion):
-        token_ids, counts = np.unique(completion, return_counts=True)
-        logits[token_ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
+class LogitsProcessors:
+    """Those of one row's parameters, in the order of `SamplingParams`; what every step needs alike is made once."""
+
+    def __init__(self, params: SamplingParams, *, eos_token_id: int | None) -> None:
+        self._params = params
+        self._biased_ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.int64)
+        self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
+        endings = {*params.stop_token_ids}
+        if eos_token_id is not None and not params.ignore_eos:
+            endings.add(eos_token_id)
+        self._endings = sorted(endings)
+        self._bad_tokens = [word[0] for word in params.bad_words if len(word) == 1]
+        self._bad_words: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
+        for word in params.bad_words:
+            if len(word) > 1:
+                self._bad_words[word[-2]].append(([*word[:-1]], word[-1]))
+        self._allowed_ids = np.array(params.allowed_token_ids, dtype=np.int64)
+
+    def apply(self, logits: NDArray[np.float32], row: PlanRow) -> None:
+        """Edit `logits` (V,), which are `row`'s. Raises GenerationError where its grammar has no mask to give."""
+        if len(self._biases):
+            np.add.at(logits, self._biased_ids, self._biases)
+        self._ban(logits, row)
+        self._penalise(logits, row)
+
+    def _ban(self, logits: NDArray[np.float32], row: PlanRow) -> None:
+        params = self._params
+        if len(row.token_ids) - row.num_prompt_tokens < params.min_tokens:
+            logits[self._endings] = -np.inf
+        if params.no_repeat_ngram_size:
+            tokens = np.array(row.token_ids, dtype=np.int64)
+            logits[repeating_tokens(tokens, params.no_repeat_ngram_size)] = -np.inf
+        if params.bad_words:
+            logits[self._bad_tokens] = -np.inf
+            logits[self._find_word_ends(row)] = -np.inf
+        if params.allowed_token_ids:
+            allowed = logits[self._allowed_ids]
+            logits.fill(-np.inf)
+            logits[self._allowed_ids] = allowed
+        if row.mask is not None:
+            ban_outside(logits, row.mask.wait())
+
+    def _find_word_ends(self, row: PlanRow) -> list[int]:
+        """Last tokens of the bad words, of two tokens or more, that the completion's end begins."""
+        num_tokens = len(row.token_ids)
+        if num_tokens == row.num_prompt_tokens:
+            return []
+        return [
+            last
+            for beginning, last in self._bad_words.get(row.token_ids[-1], ())
+            if len(beginning) <= num_tokens - row.num_prompt_tokens
+            and [*row.token_ids[num_tokens - len(beginning) :]] == beginning
+        ]
+
+    def _penalise(self, logits: NDArray[np.float32], row: PlanRow) -> None:
+        params = self._params
+        if params.repetition_penalty != 1.0:
+            _penalise_repetition(logits, np.array(row.token_ids, dtype=np.int64), params.repetition_penalty)
+        if params.presence_penalty or params.frequency_penalty:
+            completion = np.array(row.token_ids[row.num_prompt_tokens :], dtype=np.int64)
+            token_ids, counts = np.unique(completion, return_counts=True)
+            logits[token_ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
 
 
 def repeating_tokens(tokens: NDArray[np.int64], ngram_size: int) -> NDArray[np.int64]:
@@ -43,17 +90,6 @@ def repeating_tokens(tokens: NDArray[np.int64], ngram_size: int) -> NDArray[np.i
         if not len(starts):
             break
     return tokens[starts + ngram_size - 1]
-
-
-def _add_bias(logits: NDArray[np.float32], logit_bias: Sequence[tuple[int, float]]) -> None:
-    token_ids = np.array([token_id for token_id, _ in logit_bias], dtype=np.int64)
-    np.add.at(logits, token_ids, np.array([bias for _, bias in logit_bias], dtype=np.float32))
-
-
-def _ban_endings(logits: NDArray[np.float32], params: SamplingParams, eos_token_id: int | None) -> None:
-    logits[list(params.stop_token_ids)] = -np.inf
-    if eos_token_id is not None and not params.ignore_eos:
-        logits[eos_token_id] = -np.inf
 
 
 def _penalise_repetition(logits: NDArray[np.float32], tokens: NDArray[np.int64], penalty: float) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from distilgpt2_api.core.errors import GenerationError
 from distilgpt2_api.core.plan import PlanRow, RowResult, TokenLogprobs
 from distilgpt2_api.model.draw_table import DrawRules
 from distilgpt2_api.model.full_draws import draw_full
 from distilgpt2_api.model.group_maxima import GroupMaxima
 from distilgpt2_api.model.log_probabilities import score_tokens
-from distilgpt2_api.model.logits_processors import process_logits
 from distilgpt2_api.model.random_numbers import make_keys
 from distilgpt2_api.model.truncated_draws import draw_truncated
 
@@ -26,12 +26,13 @@ class Sampler:
     def __init__(self, *, vocab_size: int, eos_token_id: int | None = None) -> None:
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
-        self._rules = DrawRules.of([], [], vocab_size)
+        self._rules = DrawRules.of([], [], vocab_size=vocab_size, eos_token_id=eos_token_id)
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
 
-        A row whose logits hold NaN, or nothing to draw, gets an `error` and leaves the others alone.
+        A row whose logits hold NaN, or nothing to draw, or whose grammar has no mask to give gets an `error`, and
+        leaves the others alone.
         """
         assert logits.shape == (len(rows), self._vocab_size)
         assert logits.flags.c_contiguous
@@ -39,8 +40,8 @@ class Sampler:
             return []
         params, seeds = [row.params for row in rows], [row.seed for row in rows]
         if params != self._rules.params or seeds != self._rules.seeds:  # cheap: most are the very same objects
-            self._rules = DrawRules.of(params, seeds, self._vocab_size)
-        unprocessed = self._process(logits, rows)
+            self._rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_id=self._eos_token_id)
+        unprocessed, failures = self._process(logits, rows)
         token_ids, largest = self._draw(logits, rows)
         results = [
             RowResult(token_id=token_id) if is_finite else RowResult(error=_describe(value))
@@ -48,6 +49,8 @@ class Sampler:
                 token_ids.tolist(), np.isfinite(largest).tolist(), largest.tolist(), strict=True
             )
         ]
+        for index, failure in failures.items():
+            results[index] = RowResult(error=str(failure))
         for index, raw in unprocessed.items():
             logits[index] = raw
         self._add_logprobs(results, logits, rows)
@@ -57,15 +60,21 @@ class Sampler:
         """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
         return score_tokens(logits, target_ids, [num_top] * len(target_ids))
 
-    def _process(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> dict[int, NDArray[np.float32]]:
-        """Run the logits processors; returns the rows as they were, where log-probabilities will ask for them."""
+    def _process(
+        self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
+    ) -> tuple[dict[int, NDArray[np.float32]], dict[int, GenerationError]]:
+        """Run the logits processors: rows as they were, where log-probabilities will ask for them; and who failed."""
         unprocessed = {}
-        for index in self._rules.processed:
+        failures = {}
+        for index, processors in self._rules.processed:
             row = rows[index]
             if row.params.num_logprobs is not None:
                 unprocessed[index] = logits[index].copy()
-            process_logits(logits[index], row, eos_token_id=self._eos_token_id)
-        return unprocessed
+            try:
+                processors.apply(logits[index], row)
+            except GenerationError as error:
+                failures[index] = error
+        return unprocessed, failures
 
     def _draw(
         self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
