@@ -21,14 +21,16 @@ from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.settings import Settings
+from distilgpt2_api.text.chat_template_files import load_chat_template
 
 EXIT_SETTINGS = 4
 """Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
 
 
 def build_app(settings: Settings) -> FastAPI:
-    """The application that the settings ask for. Raises ModelNotFoundError; the model itself loads later."""
+    """The application that the settings ask for. Raises ModelError, SettingsError; the model itself loads later."""
     location = settings.locate_model()
+    chat_template = load_chat_template(location.folder, settings.chat_template)
     engine_config = settings.engine_config()
     log = structlog.stdlib.get_logger("distilgpt2_api")
     registry = CollectorRegistry()
@@ -69,6 +71,7 @@ def build_app(settings: Settings) -> FastAPI:
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
         root_path=settings.root_path,
+        chat_template=chat_template,
     )
 
 

@@ -28,6 +28,7 @@ from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 END_OF_TEXT = 256
@@ -132,6 +133,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         max_waiting_requests: int = 8,
         model_name: str = "organisation/tiny",
         root_path: str = "",
+        chat_template: ChatTemplate | None = None,
         drain_s: float = 1.0,
         on_failure: Callable[[Exception], None] | None = None,
         **limits: Any,
@@ -170,6 +172,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             access_log=log,
             drain_s=drain_s,
             root_path=root_path,
+            chat_template=chat_template,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
         )

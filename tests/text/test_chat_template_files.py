@@ -15,8 +15,8 @@ def write_config(folder: Path, **config: object) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def rendered(folder: Path, path: Path | None = None) -> str:
-    template = load_chat_template(folder, path)
+def rendered(folder: Path, choice: str | None = None) -> str:
+    template = load_chat_template(folder, choice)
     assert template is not None
     return template.render([{"role": "user", "content": "hi"}], max_characters=100)
 
@@ -34,7 +34,13 @@ def test_the_setting_beats_the_file_beats_the_tokenizers_config(tmp_path: Path) 
     (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}2")
     assert rendered(tmp_path) == "<s>2"
     (tmp_path / "mine.jinja").write_text("{{ eos_token }}1")
-    assert rendered(tmp_path, tmp_path / "mine.jinja") == "</s>1"
+    assert rendered(tmp_path, str(tmp_path / "mine.jinja")) == "</s>1"
+
+
+def test_the_models_own_can_be_switched_off(tmp_path: Path) -> None:
+    """Even one that is broken."""
+    (tmp_path / "chat_template.jinja").write_text("{% if")
+    assert load_chat_template(tmp_path, "off") is None
 
 
 def test_of_several_named_templates_the_default_is_taken(tmp_path: Path) -> None:
@@ -74,9 +80,9 @@ def test_a_broken_setting_is_a_settings_error(tmp_path: Path, content: bytes | N
         path.write_bytes(content)
 
     with pytest.raises(SettingsError, match=r"^chat_template: .*mine\.jinja"):
-        load_chat_template(tmp_path, path)
+        load_chat_template(tmp_path, str(path))
 
 
 def test_a_folder_is_no_template(tmp_path: Path) -> None:
     with pytest.raises(Distilgpt2ApiError, match="not a file"):
-        load_chat_template(tmp_path, tmp_path)
+        load_chat_template(tmp_path, str(tmp_path))

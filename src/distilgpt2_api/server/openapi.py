@@ -15,7 +15,14 @@ from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompleti
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.score import ScoreRequest
 
-BODIES: tuple[type[BaseModel], ...] = (CompletionRequest, ScoreRequest, TokenizeRequest, DetokenizeRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    CompletionRequest,
+    ChatCompletionRequest,
+    ChatCompletionChunk,
+    ScoreRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+)
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 

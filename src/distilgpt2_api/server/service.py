@@ -14,6 +14,7 @@ from starlette.requests import Request
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.server.errors import UnknownModelError
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ class Service:
     """For requests without a seed of their own."""
     clock: Callable[[], float]
     """Unix time, in seconds."""
+    chat_template: ChatTemplate | None = None
+    """Without one there is no chat."""
 
     @property
     def system_fingerprint(self) -> str:

@@ -90,6 +90,12 @@ class Settings(BaseModel):
         pattern=r"^(/.*[^/])?$",
         description="Path prefix that a proxy in front strips, for the links in /docs.",
     )
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A Jinja file that makes a prompt of a chat's messages, for /v1/chat/completions. Unset: the "
+        "model's own, if it has one. `off`: none.",
+    )
     num_threads: AutoInt = Field(
         default=None,
         ge=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -18,7 +19,7 @@ BASE_WORK = 1_000_000
 WORK_PER_CHARACTER = 16
 """What a rendering may cost: about a tenth of a second, and more where the context is longer."""
 
-OWN_VARIABLES = frozenset(["messages", "tools", "documents", "add_generation_prompt"])
+OWN_VARIABLES = frozenset(["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"])
 """What a template gets in any case; `tools` and `documents` are none."""
 
 Message = Mapping[str, str]
@@ -68,7 +69,7 @@ class ChatTemplate:
 
     def uses(self, word: str) -> bool:
         """Whether the template has the word at all."""
-        return word in self.source
+        return re.search(rf"\b{re.escape(word)}\b", self.source) is not None
 
     def check_variables(self, names: Sequence[str], *, param: str) -> None:
         """Raises InvalidRequestError for what is the template's own to set, or what it does not read."""
@@ -92,7 +93,7 @@ class ChatTemplate:
         Raises InvalidRequestError with what the template says of these messages, and ContextLengthError for a text of
         more than `max_characters`. Takes some tenths of a second at worst, so callers on an event loop use a thread.
         """
-        values = {**self.special_tokens, **(variables or {}), "messages": [dict(message) for message in messages]}
+        values = {**(variables or {}), **self.special_tokens, "messages": [dict(message) for message in messages]}
         values |= {"tools": None, "documents": None, "add_generation_prompt": has_generation_prompt}
         meter = METER.set(Meter(BASE_WORK + WORK_PER_CHARACTER * max_characters))
         try:

@@ -9,22 +9,25 @@ from typing import Any
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
 from distilgpt2_api.text.chat_template import ChatTemplate
 
+OFF = "off"
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 MAX_FILE_BYTES = 4 * 1024 * 1024
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
-def load_chat_template(folder: Path, path: Path | None) -> ChatTemplate | None:
-    """From the file `path`; without one, the folder's own; None where that has none either.
+def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
+    """From the file that `choice` names; without one, the folder's own; None where that has none, and for `off`.
 
     The folder's: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, which is a text, or a list of
-    named ones of which we take `default`. Raises ModelFormatError, or SettingsError for `path`.
+    named ones of which we take `default`. Raises ModelFormatError, or SettingsError for the chosen file.
     """
+    if choice == OFF:
+        return None
     config = _read_config(folder / TOKENIZER_CONFIG_FILE)
     special_tokens = _special_tokens(config)
-    if path is not None:
-        return _load_chosen(path, special_tokens)
+    if choice is not None:
+        return _load_chosen(Path(choice).expanduser(), special_tokens)
     if (folder / TEMPLATE_FILE).exists():
         return _load_file(folder / TEMPLATE_FILE, special_tokens)
     source = _default_of(config.get("chat_template"), folder / TOKENIZER_CONFIG_FILE)

@@ -1,0 +1,149 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.admission import check_context_length
+from distilgpt2_api.server.body import read_json_object
+from distilgpt2_api.server.chat_prompt import encode_chat, require_template
+from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
+from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.record import RequestRecord, record_of
+from distilgpt2_api.server.responses import EventStream, WhenDone
+from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
+from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.service import RequestLimits, Service, ServiceDep
+from distilgpt2_api.server.sse import error_event
+
+STREAM_EXAMPLE = (
+    'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"distilgpt2",'
+    '"system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" time"},"logprobs":null,'
+    '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
+EVENT_STREAM = {
+    "description": "The answer, or with `stream` events: `data: ` and a `ChatCompletionChunk` each. The last one is "
+    "`data: [DONE]`, or `data: ` and an `ErrorResponse` where it failed midway.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}},
+}
+
+
+def add_routes(router: APIRouter) -> None:
+    responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
+    responses |= error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
+    router.add_api_route(
+        "/v1/chat/completions",
+        create_chat_completion,
+        methods=["POST"],
+        tags=["OpenAI"],
+        summary="Answer in a chat",
+        response_model=ChatCompletion,
+        responses=responses,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletionRequest"}}},
+            }
+        },
+    )
+
+
+async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
+    """OpenAI's chat completions, for models with a chat template; without one the answer is 400 and says what to do."""
+    body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
+    require_template(service.chat_template)
+    request = parse_chat_request(body)
+    record = record_of(http.scope)
+    service.model.check_name(request.model)
+    _check(request, service.limits)
+    if request.user:
+        record.user_hash = hashlib.sha256(request.user.encode()).hexdigest()[:16]
+    work, writer = await _prepare(request, service, record)
+
+    async def whole() -> bytes:
+        async with aclosing(work.hand_overs()) as hand_overs:
+            async for hand_over in hand_overs:
+                writer.collect(hand_over)
+        return writer.body()
+
+    async def events() -> AsyncGenerator[bytes]:
+        async with aclosing(work.hand_overs()) as hand_overs:
+            async for hand_over in hand_overs:
+                yield writer.events(hand_over)
+        yield writer.last_events()
+
+    if request.stream:
+        return EventStream(events, abort=work.abort, error_event=error_event)
+    return WhenDone(whole, abort=work.abort)
+
+
+def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
+    """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
+    check_limits(request, limits)
+    check_num_logprobs(request.top_logprobs, limits, param="top_logprobs")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise InvalidRequestError("top_logprobs: only with logprobs", param="top_logprobs")
+    lengths = (request.max_completion_tokens, request.max_tokens)
+    if None not in lengths and len(set(lengths)) > 1:
+        raise InvalidRequestError("max_tokens: not another value than max_completion_tokens", param="max_tokens")
+
+
+async def _prepare(
+    request: ChatCompletionRequest, service: Service, record: RequestRecord
+) -> tuple[Generation, ChatWriter]:
+    """The work, not yet begun, and who writes it down."""
+    tokenizer, config = service.engine.tokenizer, service.engine.model_config
+    template = require_template(service.chat_template)
+    prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
+    num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    if max_tokens is None:
+        max_tokens = config.num_positions - num_prompt_tokens
+    param = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    check_context_length(num_prompt_tokens, max_tokens, config, param=param)
+    num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    chat_id = f"chatcmpl-{uuid.uuid4().hex}"
+    generation_request = GenerationRequest(
+        request_id=chat_id,
+        prompt_token_ids=prompt.token_ids,
+        params=sampling_params(
+            request,
+            tokenizer=tokenizer,
+            config=config,
+            max_tokens=max_tokens,
+            num_logprobs=num_logprobs,
+            num_prompt_logprobs=None,
+            grammar=None,
+            seed=service.draw_seed(),
+        ),
+        num_sequences=request.n or 1,
+        is_streamed=bool(request.stream),
+        deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+    )
+    options = request.stream_options
+    writer = ChatWriter(
+        chat_id=chat_id,
+        model=service.model.name if request.model is None else request.model,
+        system_fingerprint=service.system_fingerprint,
+        created=int(service.clock()),
+        num_prompt_tokens=num_prompt_tokens,
+        shape=ChatShape(
+            num_choices=request.n or 1,
+            num_logprobs=num_logprobs,
+            has_usage_chunk=options is not None and bool(options.include_usage),
+            has_usage_in_chunks=options is not None and bool(options.continuous_usage_stats),
+        ),
+        tokenizer=tokenizer,
+    )
+    return Generation(service.engine, [generation_request], record), writer

@@ -1,0 +1,176 @@
+"""`POST /v1/chat/completions`: OpenAI's `CreateChatCompletionRequest`, with the extras that vLLM's clients send."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from distilgpt2_api.core.errors import UnsupportedParameterError
+from distilgpt2_api.server.schemas.answers import Usage
+from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields, drop_neutral
+from distilgpt2_api.server.schemas.validation import validate_body
+
+ROLES = ("system", "developer", "user", "assistant")
+
+MESSAGES_SCHEMA: dict[str, Any] = {
+    "title": "Messages",
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["role", "content"],
+        "properties": {
+            "role": {"type": "string", "enum": list(ROLES)},
+            "content": {
+                "anyOf": [
+                    {"type": "string"},
+                    {
+                        "type": "array",
+                        "minItems": 1,
+                        "items": {
+                            "type": "object",
+                            "required": ["type", "text"],
+                            "properties": {"type": {"type": "string", "const": "text"}, "text": {"type": "string"}},
+                            "additionalProperties": False,
+                        },
+                    },
+                ]
+            },
+            "name": {"type": ["string", "null"], "description": "Where the chat template has a use for it."},
+        },
+    },
+}
+
+Messages = Annotated[Any, WithJsonSchema(MESSAGES_SCHEMA)]
+"""Read by `chat_messages`, which can say what is not supported."""
+
+
+class ChatCompletionRequest(SamplingFields):
+    """Null means the default, for every field but `messages`."""
+
+    messages: Messages
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=2**31, description="As many as the context has room for, by default."
+    )
+    max_tokens: int | None = Field(None, ge=1, le=2**31, description="The older name of `max_completion_tokens`.")
+    logprobs: bool | None = Field(None, description="Log-probabilities of the tokens drawn.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="Likeliest tokens listed beside each; `logprobs`.")
+    add_generation_prompt: bool | None = Field(
+        None, description="The prompt ends where an assistant's message begins. True by default."
+    )
+    continue_final_message: bool | None = Field(
+        None, description="The last message is left open, and the completion goes on with it."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Values of variables that the chat template reads."
+    )
+
+
+CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+    **{name: values for name, values in NEUTRAL_VALUES.items() if name not in ChatCompletionRequest.model_fields},
+    "add_special_tokens": (True, False),
+    "audio": (),
+    "documents": ([],),
+    "echo": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "include_reasoning": (True, False),
+    "media_io_kwargs": ({},),
+    "metadata": ({},),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "moderation": (),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "prompt_cache_key": (),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
+    "reasoning_effort": ("none",),
+    "return_prompt_text": (False,),
+    "return_token_offsets": (False,),
+    "safety_identifier": (),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""Without tools or reasoning their options ask for nothing; GPT-2's tokenizer adds no special tokens either way."""
+
+
+def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
+    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    if body.get("chat_template") is not None:
+        raise UnsupportedParameterError(
+            "chat_template: templates come with the model or from a setting, not with requests", param="chat_template"
+        )
+    rest = {name: value for name, value in body.items() if name != "chat_template"}
+    return validate_body(ChatCompletionRequest, drop_neutral(rest, CHAT_NEUTRAL_VALUES))
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class ChatAnswer(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    stop_reason: str | int | None = Field(description="The stop sequence or stop token id that ended it.")
+
+
+class ChatCompletion(BaseModel):
+    """OpenAI's `CreateChatCompletionResponse`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix time, in seconds.")
+    model: str
+    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(BaseModel):
+    role: Literal["assistant"] | None = Field(None, description="In a choice's first chunk.")
+    content: str | None = Field(None, description="Absent in a choice's last chunk.")
+
+
+class ChatChunkChoice(BaseModel):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None = Field(description="Null in all but a choice's last chunk.")
+    stop_reason: str | int | None = Field(None, description="In a choice's last chunk.")
+
+
+class ChatCompletionChunk(BaseModel):
+    """OpenAI's `CreateChatCompletionStreamResponse`: an event of the stream, but for the last, which is `[DONE]`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
