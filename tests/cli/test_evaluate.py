@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,64 @@ def test_a_file_that_can_not_be_scored_is_one_line(
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def score_lines(folder: Path, *values: Any, invoke: Any, model: Path) -> list[dict[str, Any]]:
+    (folder / "texts.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+    result = invoke("evaluate", str(folder / "texts.jsonl"), "--jsonl", "--precision", "f32", "--model", str(model))
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_each_line_of_a_file_has_its_score(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+    """In the lines' order; a pair's continuation alone. A text is what a pair's continuation without context is."""
+    whole, bare, continuation = score_lines(
+        tmp_path,
+        "The king went home.",
+        {"context": "", "continuation": "The king went home."},
+        {"context": "The king", "continuation": " went home."},
+        invoke=invoke,
+        model=tiny_model,
+    )
+
+    assert [line["index"] for line in (whole, bare, continuation)] == [0, 1, 2]
+    assert whole | {"index": 1} == bare
+    assert (whole["num_tokens"], whole["num_bytes"], continuation["num_tokens"]) == (19, 19, 11)
+    assert whole["perplexity"] == pytest.approx(math.exp(-whole["logprob"] / 19))
+    assert whole["bits_per_byte"] == pytest.approx(-whole["logprob"] / math.log(2) / 19)
+    assert whole["is_greedy"] is False
+
+
+def test_a_file_has_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+    texts = [f"{'x' * (index % 5)}{index}" for index in range(600)]
+    lines = score_lines(tmp_path, *texts, invoke=invoke, model=tiny_model)
+    assert [(line["index"], line["num_bytes"]) for line in lines] == [(i, len(text)) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"\n", "has no text"),
+        (b'"a"\n"a', "line 2 is not valid JSON"),
+        (b'"a"\n\n[1]', "line 3 must be a text"),
+        (b'{"context": "a"}', "line 1 must be a text"),
+        (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a text"),
+        (b'"a"\n""', "line 2 is empty"),
+        (b'"a"\n"\\ud800"', "line 2: prompt is not Unicode text"),
+        (b'"' + b"a" * 64 + b'"', "line 1 has 65"),
+    ],
+)
+def test_a_line_that_can_not_be_scored_is_named_before_any_score(
+    content: bytes, message: str, tiny_model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(content)
+    result = invoke("evaluate", str(tmp_path / "bad.jsonl"), "--jsonl", "--model", str(tiny_model))
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_lines_are_scored_in_one_precision(tiny_model: Path, text_file: Path, invoke: Any) -> None:
+    result = invoke("evaluate", str(text_file), "--jsonl", "--precision", "f32", "--precision", "int8")
+    assert (result.exit_code, "one --precision" in result.stderr) == (2, True)

@@ -12,7 +12,7 @@ COMMANDS = {
     "serve": "Serve a model over HTTP.",
     "generate": "Complete a prompt on the terminal.",
     "pull": "Fetch a model from the Hugging Face hub.",
-    "evaluate": "Measure perplexity and speed on a text, for each precision.",
+    "evaluate": "Measure perplexity and speed on a text, or score many texts.",
     "config": "Show every setting, its value and its source.",
     "healthcheck": "Ask a running service whether it is ready.",
 }

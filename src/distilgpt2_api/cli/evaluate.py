@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from distilgpt2_api.cli.line_scores import print_scores, read_passages
 from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_threads_option
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import InvalidRequestError
@@ -16,8 +17,8 @@ from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"
 STEP_TOKENS = 512
 
 
@@ -26,13 +27,24 @@ STEP_TOKENS = 512
 @model_option
 @click.option("--precision", "precisions", type=PRECISIONS, multiple=True, help="One or several. Default: all.")
 @num_threads_option
-def command(*, file: Path, precisions: tuple[str, ...], **options: str | None) -> None:
+@click.option("--jsonl", "is_jsonl", is_flag=True, help="Score each line of FILE on its own, with one precision.")
+def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **options: str | None) -> None:
     """Measure how well the model predicts the text in FILE: perplexity, bits per byte and tokens/s.
 
     Documents are separated by <|endoftext|>. Each token is scored once, in windows of the model's context that overlap
     by half; bits per byte count the bits of all tokens over the bytes of the documents.
+
+    With --jsonl each line of FILE is a text or a pair as JSON ("…", or {"context": "…", "continuation": "…"}), and each
+    line of the output is that text's score, or the continuation's: what POST /v1/score answers. Texts may be as long as
+    the model's context.
     """
     settings = Settings(**given(**options))
+    if is_jsonl:
+        if len(precisions) > 1:
+            raise click.UsageError("--jsonl takes one --precision.")
+        settings = Settings(**given(**options, precision=precisions[0] if precisions else None))
+        print_scores(read_passages(file), settings)
+        return
     model = settings.locate_model()
     num_threads = settings.engine_config().num_threads
     stream = _read_stream(file, Tokenizer.from_folder(model.folder))

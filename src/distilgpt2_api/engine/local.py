@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.request import GenerationRequest
@@ -26,15 +26,26 @@ def complete(engine: Engine, request: GenerationRequest, prompt: str) -> list[st
 
 
 def run_request(engine: Engine, request: GenerationRequest) -> Iterator[SequenceDelta]:
-    """Deltas of one request as they come; closing the iterator early aborts it. Raises InvalidRequestError.
+    """Deltas of one request as they come; as `run_requests`."""
+    for _, delta in run_requests(engine, [request]):
+        yield delta
+
+
+def run_requests(engine: Engine, requests: Sequence[GenerationRequest]) -> Iterator[tuple[str, SequenceDelta]]:
+    """Deltas of requests that run together, each with its request's id, as they come; closing the iterator early aborts
+    what still runs. Raises InvalidRequestError.
 
     The engine must have no thread of its own, and no other request.
     """
-    validate_request(request, engine.config)
-    engine.add(request, submitted_s=time.monotonic())
+    for request in requests:
+        validate_request(request, engine.config)
     try:
+        for request in requests:
+            engine.add(request, submitted_s=time.monotonic())
         while engine.has_work:
-            for deltas in engine.step().deltas.values():
-                yield from deltas
+            for request_id, deltas in engine.step().deltas.items():
+                for delta in deltas:
+                    yield request_id, delta
     finally:
-        engine.abort(request.request_id)
+        for request in requests:
+            engine.abort(request.request_id)

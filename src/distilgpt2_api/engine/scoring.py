@@ -65,6 +65,17 @@ class Score:
         """None for tokens without text, as padded models have them."""
         return -self.logprob / math.log(2) / self.num_bytes if self.num_bytes else None
 
+    def as_fields(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "logprob": self.logprob,
+            "num_tokens": self.num_tokens,
+            "num_bytes": self.num_bytes,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "is_greedy": self.is_greedy,
+        }
+
 
 def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
     """Text and context are tokenized as one and cut where the context's own tokens end, as lm-evaluation-harness does:

@@ -149,16 +149,7 @@ class ScoreWriter:
     def _score(self, index: int, delta: SequenceDelta) -> dict[str, object]:
         logprobs = delta.prompt_logprobs or ()
         score = score_of(logprobs, self._tokenizer.token_bytes)
-        body: dict[str, object] = {
-            "object": "score",
-            "index": index,
-            "logprob": score.logprob,
-            "num_tokens": score.num_tokens,
-            "num_bytes": score.num_bytes,
-            "perplexity": score.perplexity,
-            "bits_per_byte": score.bits_per_byte,
-            "is_greedy": score.is_greedy,
-        }
+        body: dict[str, object] = {"object": "score", "index": index, **score.as_fields()}
         return body | self._tokens(logprobs) if self._has_tokens else body
 
     def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:

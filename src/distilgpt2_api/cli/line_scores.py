@@ -1,0 +1,75 @@
+"""`distilgpt2-api evaluate --jsonl`: the score of each text of a file, as the service would answer it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.engine.local import run_requests
+from distilgpt2_api.engine.scoring import Passage, Score, ScoringPrompt, encode_passages, score_of, scoring_request
+from distilgpt2_api.settings import Settings
+
+BATCH_SIZE = 256
+"""Texts in flight: enough for full steps, and few enough that the first scores come soon."""
+
+
+def read_passages(file: Path) -> list[Passage]:
+    """One for each line that is not blank. Raises InvalidRequestError, which names file and line."""
+    passages = []
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    passages.append(_parse(line, name=f"{file} line {number}"))
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
+    if not passages:
+        raise InvalidRequestError(f"{file} has no text")
+    return passages
+
+
+def _parse(line: str, *, name: str) -> Passage:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"{name} is not valid JSON") from None
+    match value:
+        case str():
+            return Passage(name=name, text=value)
+        case {"context": str(context), "continuation": str(continuation), **others} if not others:
+            return Passage(name=name, text=continuation, context=context)
+    raise InvalidRequestError(f"{name} must be a text, or an object with the texts context and continuation")
+
+
+def print_scores(passages: Sequence[Passage], settings: Settings) -> None:
+    """A line of JSON for each passage, in their order. Raises InvalidRequestError before the first for any of them."""
+    engine = load_engine(
+        settings.locate_model().folder,
+        settings.engine_config(),
+        cache_folder=settings.cache_home,
+        observer=SilentObserver(),
+        report=lambda line: click.echo(line, err=True),
+    )
+    try:
+        prompts = encode_passages(passages, engine.tokenizer, engine.config)
+        for first in range(0, len(prompts), BATCH_SIZE):
+            for index, score in enumerate(_score(engine, prompts[first : first + BATCH_SIZE]), start=first):
+                click.echo(json.dumps({"index": index, **score.as_fields()}))
+    finally:
+        engine.close()
+
+
+def _score(engine: Engine, prompts: Sequence[ScoringPrompt]) -> list[Score]:
+    requests = [scoring_request(prompt, request_id=str(index)) for index, prompt in enumerate(prompts)]
+    scores = {
+        request_id: score_of(delta.prompt_logprobs or (), engine.tokenizer.token_bytes)
+        for request_id, delta in run_requests(engine, requests)
+    }
+    return [scores[request.request_id] for request in requests]
