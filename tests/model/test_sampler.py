@@ -38,6 +38,9 @@ TRUNCATIONS: list[dict[str, Any]] = [
     {"top_k": 50, "min_p": 0.05},
     {"top_p": 0.95, "min_p": 0.02},
     {"top_k": 40, "top_p": 0.9, "min_p": 0.01},
+    {"typical_p": 0.6, "top_p": 0.9},
+    {"typical_p": 0.95, "min_p": 0.02},
+    {"typical_p": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.01},
 ]
 
 
@@ -59,6 +62,16 @@ def make_mask(token_ids: Sequence[int], vocab_size: int) -> Mask:
     bits = np.zeros(-(-vocab_size // 32) * 32, dtype=np.bool_)
     bits[list(token_ids)] = True
     return Mask(np.packbits(bits, bitorder="little").tobytes())
+
+
+EVERY_TRUNCATION: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.0},
+    {"top_k": 50},
+    {"top_p": 0.9},
+    {"min_p": 0.1},
+    {"typical_p": 0.5},
+]
 
 
 def make_row(
@@ -93,6 +106,14 @@ def keep_tokens(logits: NDArray[np.float32], params: SamplingParams) -> tuple[ND
     order = np.lexsort((np.arange(len(logits)), -logits.astype(np.float64)))
     scaled = logits[order].astype(np.float64) / params.temperature
     masses = np.exp(scaled - scaled[0])
+    if params.typical_p < 1.0:
+        probabilities = masses / masses.sum()
+        surprisals = -np.log(np.maximum(probabilities, 1e-300))
+        distances = np.abs(surprisals - probabilities @ surprisals)
+        nearest = np.argsort(distances)
+        num_nearest = 1 + (np.cumsum(probabilities[nearest])[:-1] < params.typical_p).sum()
+        is_typical = distances <= distances[nearest[num_nearest - 1]] + 1e-12
+        order, masses = order[is_typical], masses[is_typical] / masses[is_typical].max()
     if params.top_k:
         order, masses = order[: params.top_k], masses[: params.top_k]
     before = np.cumsum(masses) - masses
@@ -144,6 +165,9 @@ def critical_value(degrees: int) -> float:
         {"top_p": 0.6},
         {"min_p": 0.2},
         {"temperature": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.05},
+        {"typical_p": 0.2},
+        {"typical_p": 0.9, "temperature": 1.3},
+        {"temperature": 0.8, "typical_p": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.05},
     ],
 )
 def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
@@ -155,6 +179,41 @@ def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
     assert set(draws.tolist()) <= set(token_ids.tolist())
     statistic, degrees = chi_square(draws, token_ids, probabilities)
     assert statistic < critical_value(degrees)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 40}, {"top_p": 0.8, "min_p": 0.01}])
+def test_typical_sampling_follows_the_logits_as_edited(options: dict[str, Any]) -> None:
+    """Penalties, biases and bans come before the entropy is taken; what truncation cuts comes after."""
+    edited = make_logits(1, 211, spread=1.5)[0]
+    logits = edited.copy()
+    edited[[3, 5]] += 2.0
+    edited[[7, 8]] -= 1.5
+    edited[11] = -np.inf
+    params = SamplingParams(
+        typical_p=0.7, logit_bias=((3, 2.0), (5, 2.0)), presence_penalty=1.5, bad_words=((11,),), **options
+    )
+    sampler = Sampler(vocab_size=211)
+    rows = [make_row(params, seed=seed, token_ids=(0, 7, 8, 7)) for seed in range(4_000)]
+    drawn = sampler.sample(np.repeat(logits[None], len(rows), axis=0), rows)
+    token_ids, probabilities = keep_tokens(edited, params)
+    assert len(token_ids) < 100
+    draws = np.array([token_of(result) for result in drawn])
+    assert set(draws.tolist()) <= set(token_ids.tolist())
+    statistic, degrees = chi_square(draws, token_ids, probabilities)
+    assert statistic < critical_value(degrees)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, 1), ({"temperature": 0.0}, 0), ({"typical_p": 0.999}, 0), ({"typical_p": 1.0}, 0)]
+)
+def test_typical_sampling_comes_before_top_k(options: dict[str, Any], expected: int) -> None:
+    """With top-k 1 it draws the likeliest of the typical tokens, which may not be the likeliest of all."""
+    logits = np.log(np.array([[0.5, 0.24, 0.21, 0.05]])).astype(np.float32)
+    params = SamplingParams(**{"typical_p": 0.4, "top_k": 1, "num_logprobs": 1, **options})
+    (result,) = Sampler(vocab_size=4).sample(logits.copy(), [make_row(params)])
+    assert token_of(result) == expected
+    assert result.logprobs is not None
+    assert [token_id for token_id, _ in result.logprobs.top] == [0]
 
 
 def test_draws_from_gpt2_vocabulary_follow_the_distribution() -> None:
@@ -247,6 +306,8 @@ EVERY_KIND = [
     SamplingParams(num_logprobs=5),
     SamplingParams(bad_words=((7,), (5, 3, 8)), num_logprobs=1),
     SamplingParams(top_p=0.9, allowed_token_ids=(11, 500, 1_234, 4_321)),
+    SamplingParams(typical_p=0.7),
+    SamplingParams(typical_p=0.95, top_k=20, frequency_penalty=0.5, num_logprobs=1),
 ]
 
 
@@ -291,7 +352,7 @@ def test_row_without_numbers_fails_alone(params: SamplingParams, bad: float) -> 
     assert [results[0], results[2]] == [expected[0], expected[2]]
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}])
+@pytest.mark.parametrize("options", EVERY_TRUNCATION)
 def test_banned_tokens_are_never_drawn(options: dict[str, Any]) -> None:
     """Logits of -inf have no probability; a row of nothing else is an error."""
     sampler = Sampler(vocab_size=6_000)
@@ -306,7 +367,7 @@ GRAMMAR = Grammar(GrammarKind.REGEX, "a+")
 """Any will do: the mask comes with the row."""
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}])
+@pytest.mark.parametrize("options", EVERY_TRUNCATION)
 @pytest.mark.parametrize(
     ("bans", "expected"),
     [
@@ -420,6 +481,7 @@ def test_logprobs_are_the_models_own() -> None:
     logits = make_logits(4, 500)
     changed = SamplingParams(
         temperature=0.3,
+        typical_p=0.9,
         top_k=20,
         logit_bias=((11, 60.0),),
         repetition_penalty=1.5,

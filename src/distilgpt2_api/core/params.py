@@ -32,8 +32,8 @@ class SamplingParams:
     min_p: float = 0.0
     """Only tokens with at least this fraction of the likeliest token's probability (Nguyen et al. 2024); 0 is off."""
     typical_p: float = 1.0
-    """The smallest set of tokens of nearly average information whose probability reaches p (Meister et al. 2023); 1 is
-    off."""
+    """The tokens whose information is nearest to the average, the fewest whose probability reaches p (Meister et al.
+    2023); 1 is off."""
     presence_penalty: float = 0.0
     """Taken once from the logit of each token that the completion has."""
     frequency_penalty: float = 0.0
@@ -73,7 +73,7 @@ class SamplingParams:
 
     @property
     def has_logits_processors(self) -> bool:
-        """Whether a row's logits are changed before the temperature."""
+        """Whether a row's logits are edited before a token is drawn from them."""
         return bool(
             self.logit_bias
             or self.min_tokens
@@ -84,4 +84,10 @@ class SamplingParams:
             or self.bad_words
             or self.allowed_token_ids
             or self.grammar
+            or self.is_typical
         )
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether `typical_p` cuts anything. Greedy decoding has no use for it, nor for any other truncation."""
+        return self.typical_p < 1.0 and not self.is_greedy
