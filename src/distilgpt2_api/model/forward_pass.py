@@ -15,6 +15,7 @@ from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
 from distilgpt2_api.model.paged_attention import split_and_page
 from distilgpt2_api.model.prepared_weights import PreparedWeights
 from distilgpt2_api.model.step_inputs import StepInputs
+from distilgpt2_api.model.token_embedding import TokenEmbedding
 
 
 class ForwardPass:
@@ -23,7 +24,7 @@ class ForwardPass:
     def __init__(
         self, config: ModelConfig, weights: PreparedWeights, *, precision: Precision, num_threads: int, num_blocks: int
     ) -> None:
-        """Compiles. The kernels pack most weights at the first step; the embeddings they go on reading in place."""
+        """Compiles. The kernels pack the weights at the first step; the rest, all of it small, they read in place."""
         models = split_and_page(build_graph(config, weights.tensors), config.width)
         declare_cache(models.body, config, element_types(config, precision).cache)
         core = ov.Core()
@@ -31,6 +32,7 @@ class ForwardPass:
         head = core.compile_model(models.head, "CPU", head_options(config, precision, num_threads))
         self._body, self._head = body.create_infer_request(), head.create_infer_request()
         self._width = config.width
+        self._embedding = TokenEmbedding(weights)
         self._inputs = {port.any_name: _Input(index) for index, port in enumerate(body.inputs)}
         cache = allocate_cache(body, num_blocks)
         self.kv_block_bytes = cache.block_bytes
@@ -39,7 +41,9 @@ class ForwardPass:
 
     def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
         """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
-        for name, array in inputs.named().items():
+        arrays = inputs.named()
+        arrays["inputs_embeds"] = self._embedding.look_up(arrays.pop("input_ids"))
+        for name, array in arrays.items():
             self._inputs[name].set(self._body, array)
         self._body.infer(share_outputs=True)
         hidden: NDArray[np.float32] = self._body.get_output_tensor(0).data

@@ -30,7 +30,8 @@ LOGITS = "logits"
 
 
 def build_graph(config: ModelConfig, weights: Weights) -> ov.Model:
-    """Inputs `input_ids` and `position_ids` (B, S) int64 and `beam_idx` (B,) int32; results HIDDEN and LOGITS.
+    """Inputs `inputs_embeds` (B, S, C) float32, the tokens' embeddings (`token_embedding.py`), `position_ids` (B, S)
+    int64 and `beam_idx` (B,) int32; results HIDDEN and LOGITS.
 
     Constants share memory with `weights`.
     """
@@ -51,9 +52,9 @@ class _GraphBuilder:
 
     def build(self) -> ov.Model:
         config = self._config
-        input_ids = _parameter("input_ids", [-1, -1], ov.Type.i64)
+        embeddings = _parameter("inputs_embeds", [-1, -1, config.width], ov.Type.f32)
         position_ids = _parameter("position_ids", [-1, -1], ov.Type.i64)
-        hidden = ops.add(self._token_embedding(input_ids), self._position_embedding(position_ids))  # (B, S, C)
+        hidden = ops.add(embeddings, self._position_embedding(position_ids))  # (B, S, C)
         for layer in range(config.num_layers):
             name = f"h.{layer}"
             attended = self._attention(layer, self._layer_norm(f"{name}.ln_1", hidden))
@@ -65,15 +66,9 @@ class _GraphBuilder:
         return ov.Model(
             [_result(HIDDEN, hidden), _result(LOGITS, logits)],
             self._sinks,
-            [input_ids, position_ids, self._beam_idx],
+            [embeddings, position_ids, self._beam_idx],
             "gpt2",
         )
-
-    def _token_embedding(self, input_ids: Any) -> Any:
-        """(B, S) → (B, S, C). Gathers the stored rows first: only those are widened to float32."""
-        rows = _widen(ops.gather(_constant(self._weights["wte.weight"]), input_ids, _axis(0)))
-        scale = self._weights.get(scale_name("wte.weight"))
-        return rows if scale is None else ops.multiply(rows, ops.gather(_constant(scale), input_ids, _axis(0)))
 
     def _position_embedding(self, position_ids: Any) -> Any:
         return ops.gather(_constant(self._weights["wpe.weight"]), position_ids, _axis(0))

@@ -3,7 +3,8 @@
 Paged attention: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention".
 All tokens of a step lie flat in one dimension T, those of a sequence side by side; R counts sequences:
 
-    input_ids, position_ids (T,) int64      max_context_len () int32: the longest sequence, new tokens included
+    inputs_embeds (T, C) float32: the embeddings of the new tokens
+    position_ids (T,) int64                 max_context_len () int32: the longest sequence, new tokens included
     past_lens (R,) int32                    tokens of each sequence that are in the cache
     subsequence_begins (R + 1,) int32       where each sequence's new tokens begin in T
     block_indices, block_indices_begins     the block tables, joined, and where each begins (R + 1)

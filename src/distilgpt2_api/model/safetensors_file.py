@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
+import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -55,8 +57,10 @@ class SafetensorsFile:
         try:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                self._descriptor = os.dup(file.fileno())
         except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
             raise ModelFormatError(f"{path}: can't be read: {error}") from error
+        weakref.finalize(self, os.close, self._descriptor)
         self.header_bytes = _header_bytes(path, self._map)
         self.spans, self.metadata = _parse_header(path, self.header_bytes, num_bytes=len(self._map))
 
@@ -68,6 +72,13 @@ class SafetensorsFile:
         dtype = np.dtype(NUMPY_DTYPES[span.dtype])
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
+
+    def read_rows(self, name: str, indices: Sequence[int]) -> NDArray[Any]:
+        """`view(name)[indices]`, all of them within the tensor. Read, not mapped, as in `is_intact`; read-only."""
+        span = self.spans[name]
+        row_bytes = (span.end - span.begin) // span.shape[0]
+        rows = [os.pread(self._descriptor, row_bytes, span.begin + row_bytes * index) for index in indices]
+        return np.frombuffer(b"".join(rows), NUMPY_DTYPES[span.dtype]).reshape(len(rows), *span.shape[1:])
 
     def release_pages(self) -> None:
         """Takes the map's pages out of the resident memory; a view that is read again brings its own back."""

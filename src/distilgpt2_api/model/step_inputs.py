@@ -15,7 +15,7 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences; the names of the graph's inputs (`paged_attention.py`)."""
+    """T tokens of R sequences; the names are those of the graph's inputs, which gets embeddings for the ids."""
 
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
