@@ -228,6 +228,7 @@ def test_parameters_reach_the_engine(client: Any) -> None:
         "top_k": 7,
         "top_p": 0.9,
         "min_p": 0.1,
+        "typical_p": 0.8,
         "presence_penalty": 1,
         "frequency_penalty": -1.5,
         "repetition_penalty": 1.2,
@@ -235,13 +236,21 @@ def test_parameters_reach_the_engine(client: Any) -> None:
         "seed": -5,
         "ignore_eos": True,
         "stop_token_ids": [3],
+        "allowed_token_ids": [4, 5],
     }
     assert client.complete(prompt="a", logit_bias={"5": -100}, stop="x", **sent).status_code == 200
     params = client.scene.runner.plans[0].rows[0].params
     got = {name: getattr(params, name) for name in sent}
-    assert got == sent | {"stop_token_ids": (3,)}
+    assert got == sent | {"stop_token_ids": (3,), "allowed_token_ids": (4, 5)}
     assert params.logit_bias == ((5, -100.0),)
     assert params.stop == ("x",)
+
+
+def test_bad_words_are_banned_at_the_beginning_and_after_a_space(client: Any) -> None:
+    """Each as token ids; a space before the word says nothing, and twice the same is once."""
+    assert client.complete(prompt="a", bad_words=["ab", " ab", "c"]).status_code == 200
+    params = client.scene.runner.plans[0].rows[0].params
+    assert params.bad_words == ((97, 98), (32, 97, 98), (99,), (32, 99))
 
 
 def test_null_means_the_default_for_every_field(client: Any) -> None:

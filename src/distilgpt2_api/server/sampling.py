@@ -35,7 +35,7 @@ def check_num_logprobs(num_logprobs: int | None, limits: RequestLimits, *, param
 def sampling_params(
     fields: SamplingFields,
     *,
-    tokenizer: Tokenizer,  # noqa: ARG001 - for bad words, as soon as the engine has them
+    tokenizer: Tokenizer,
     config: ModelConfig,
     max_tokens: int,
     num_logprobs: int | None,
@@ -55,11 +55,14 @@ def sampling_params(
         top_k=top_k if 0 < top_k < config.vocab_size else 0,
         top_p=max(_or_default(fields.top_p, 1.0), MIN_TOP_P),
         min_p=_or_default(fields.min_p, 0.0),
+        typical_p=_or_default(fields.typical_p, 1.0),
         presence_penalty=_or_default(fields.presence_penalty, 0.0),
         frequency_penalty=_or_default(fields.frequency_penalty, 0.0),
         repetition_penalty=_or_default(fields.repetition_penalty, 1.0),
         no_repeat_ngram_size=fields.no_repeat_ngram_size or 0,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
+        bad_words=_bad_words(fields.bad_words or (), tokenizer),
+        allowed_token_ids=_token_ids(fields.allowed_token_ids or (), config, param="allowed_token_ids"),
         grammar=grammar,
         seed=seed if fields.seed is None else fields.seed,
         stop=_stop_sequences(fields),
@@ -77,6 +80,18 @@ def _token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> 
             f"{param}: {max(token_ids)} is outside the vocabulary: 0 to {config.vocab_size - 1}", param=param
         )
     return tuple(token_ids)
+
+
+def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """Each word's tokens where it begins a text, and where it follows a space."""
+    stripped = [word.lstrip() for word in words]
+    if not all(stripped):
+        raise InvalidRequestError("bad_words has a word without characters other than space", param="bad_words")
+    try:
+        encoded = tokenizer.encode_batch([prefix + word for word in stripped for prefix in ("", " ")])
+    except InvalidRequestError as error:
+        raise InvalidRequestError(str(error).replace("prompt", "bad_words", 1), param="bad_words") from error
+    return tuple(dict.fromkeys(map(tuple, encoded)))
 
 
 def _stop_sequences(fields: SamplingFields) -> tuple[str, ...]:

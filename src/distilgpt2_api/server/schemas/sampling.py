@@ -16,6 +16,7 @@ TokenId = Annotated[int, Field(ge=0, le=2**31)]
 StopSequence = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class StreamOptions(Body):
@@ -33,11 +34,16 @@ class SamplingFields(Body):
     top_p: Probability | None = Field(None, description="1 by default.")
     top_k: int | None = Field(None, ge=-1, le=2**31, description="0 and -1, the default, are off.")
     min_p: Probability | None = Field(None, description="0 by default.")
+    typical_p: float | None = Field(None, gt=0, le=1, description="1 by default.")
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
     logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
+    bad_words: list[BadWord] | None = Field(
+        None, max_length=256, description="Texts that the completion must not have, at its beginning or after a space."
+    )
+    allowed_token_ids: list[TokenId] | None = Field(None, min_length=1, description="Nothing else is drawn.")
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: StopSequence | list[StopSequence] | None = None
     stop_token_ids: list[TokenId] | None = None
@@ -50,9 +56,6 @@ class SamplingFields(Body):
 
 
 NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
-    "typical_p": (1, 1.0),
-    "bad_words": ([],),
-    "allowed_token_ids": (),
     "truncate_prompt_tokens": (),
     "truncation_side": (),
     "return_token_ids": (False,),
