@@ -127,6 +127,7 @@ def build_request() -> RequestBuilder:
         *,
         num_sequences: int = 1,
         is_streamed: bool = True,
+        priority: int = 0,
         deadline_s: float | None = None,
         request_id: str | None = None,
         **params: object,
@@ -140,6 +141,7 @@ def build_request() -> RequestBuilder:
             params=SamplingParams(**{"max_tokens": 64, **params}),  # type: ignore[arg-type]  # the test names real fields
             num_sequences=num_sequences,
             is_streamed=is_streamed,
+            priority=priority,
             deadline_s=deadline_s,
         )
 

@@ -188,6 +188,18 @@ def test_a_request_starts_once(build_engine: EngineBuilder, build_request: Reque
     assert started == ["one"]
 
 
+def test_requests_start_by_priority_then_arrival(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    """All sequences of one before the first of the next."""
+    engine = build_engine(max_num_sequences=1)
+    for name, priority in (("a", 2), ("b", 0), ("c", -1), ("d", 0), ("e", 2)):
+        engine.add(build_request(request_id=name, priority=priority, num_sequences=2), submitted_s=0.0)
+    finished = []
+    while engine.has_work:
+        finished += [name for name, deltas in engine.step().deltas.items() if deltas[0].finish_reason]
+
+    assert finished == list("ccbbddaaee")
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [

@@ -46,6 +46,7 @@ class World:
         *,
         seed: int = 0,
         leader: Sequence | None = None,
+        priority: int = 0,
         num_positions: int = NUM_POSITIONS,
         **params: Any,
     ) -> Sequence:
@@ -57,15 +58,18 @@ class World:
             num_positions=num_positions,
             eos_token_id=EOS,
             leader_id=leader.sequence_id if leader else None,
+            priority=priority,
         )
         self.scheduler.add(sequence)
         self.sequences[sequence.sequence_id] = sequence
         return sequence
 
     def schedule(self) -> StepPlan:
+        waiting = [sequence for sequence in self.sequences.values() if self.is_waiting(sequence)]
         plan = self.scheduler.schedule()
         assert plan is not None
         self._check(plan)
+        self._check_order(waiting)
         return plan
 
     def update(self, plan: StepPlan) -> list[SequenceUpdate]:
@@ -118,6 +122,12 @@ class World:
             assert end <= len(row.block_ids) * BLOCK_SIZE, "the block table covers the row"
             for position in range(row.num_computed_tokens, end):
                 assert holders[row.block_ids[position // BLOCK_SIZE]] == {row.sequence_id}, "writers share no block"
+
+    def _check_order(self, waiting: list[Sequence]) -> None:
+        """Of those who waited nobody was let in past one who still waits for nothing but room."""
+        admitted = [s.rank for s in waiting if not self.is_waiting(s)]
+        left = [s.rank for s in self.sequences.values() if self.is_waiting(s) and s.leader_id is None]
+        assert not admitted or not left or max(admitted) < min(left), "somebody was overtaken"
 
     def _compute(self, row: PlanRow) -> RowResult:
         end = row.num_computed_tokens + row.num_new_tokens

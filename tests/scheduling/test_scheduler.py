@@ -84,6 +84,33 @@ def test_admission_is_first_come_first_served(build_world: BuildWorld) -> None:
     world.run()
 
 
+def test_a_lower_priority_is_admitted_earlier_and_throws_nobody_out(build_world: BuildWorld) -> None:
+    """It passes those who wait, not those who run."""
+    world = build_world(max_num_sequences=1)
+    running = world.add([1], max_tokens=9, ignore_eos=True, priority=5)
+    world.step()
+    waiting = [world.add([9], max_tokens=2, ignore_eos=True, priority=priority) for priority in (5, 0, 5, -1, 0)]
+    order: list[Sequence] = []
+    while world.scheduler.has_work:
+        world.step()
+        order += [s for s in waiting if not world.is_waiting(s) and s not in order]
+        assert order == [] or running.finish_reason is FinishReason.LENGTH
+    assert order == [waiting[index] for index in (3, 1, 4, 0, 2)]
+    assert world.scheduler.num_preemptions == 0
+
+
+def test_prefills_go_by_priority(build_world: BuildWorld) -> None:
+    """What decodes leaves of a step goes to the lowest priority's prompt first, also where another's has begun."""
+    world = build_world(max_step_tokens=50)
+    early = world.add(range(120), max_tokens=2, priority=1)
+    world.step()
+    urgent = world.add(range(1, 71), max_tokens=2)
+    world.step()
+    assert (early.num_computed_tokens, urgent.num_computed_tokens) == (100, 0), "who runs fills the step it can fill"
+    assert world.chunks(world.schedule()) == {early.sequence_id: 20, urgent.sequence_id: 30}
+    world.run()
+
+
 def test_no_more_rows_than_sequences_allowed(build_world: BuildWorld) -> None:
     world = build_world(max_num_sequences=3)
     for i in range(5):

@@ -30,6 +30,41 @@ def test_the_latest_arrival_gives_way_and_loses_nothing(
         assert_undisturbed(sequence)
 
 
+def test_the_highest_priority_gives_way_first(
+    build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    """Where blocks run out among those who run, the earliest arrival is not spared for being early."""
+    world = build_world(num_blocks=8)
+    sequences = [
+        world.add(range(i, i + 30), max_tokens=110, ignore_eos=True, priority=priority)
+        for i, priority in enumerate([3, 0, 0])
+    ]
+    while world.scheduler.num_preemptions == 0:
+        world.step()
+    assert [world.is_waiting(sequence) for sequence in sequences] == [True, False, False]
+    while world.scheduler.has_work:
+        world.step()
+        assert not world.is_waiting(sequences[1]), "the first in rank is never preempted"
+    for sequence in sequences:
+        assert_undisturbed(sequence)
+
+
+def test_who_is_preempted_waits_behind_lower_priorities(build_world: BuildWorld) -> None:
+    """In front of its equals, but not of those it would have waited for in the first place."""
+    world = build_world(num_blocks=6)
+    world.add(range(30), max_tokens=100, ignore_eos=True)
+    second = world.add(range(1, 31), max_tokens=100, ignore_eos=True, priority=1)
+    world.step()
+    equal = world.add([5] * 100, max_tokens=1, priority=1)
+    urgent = world.add([6] * 100, max_tokens=1)
+    order: list[Sequence] = []
+    while world.scheduler.has_work:
+        world.step()
+        if world.scheduler.num_preemptions:
+            order += [s for s in (second, equal, urgent) if not world.is_waiting(s) and s not in order]
+    assert order == [urgent, second, equal]
+
+
 def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: BuildWorld) -> None:
     world = build_world(num_blocks=6)
     first = world.add(range(30), max_tokens=100, ignore_eos=True)

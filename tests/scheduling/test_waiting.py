@@ -13,7 +13,7 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 def arrive() -> Callable[..., Sequence]:
     """Make a sequence whose id is its place in the order of arrival, with a prompt of 3 tokens."""
 
-    def make(arrival: int, leader_id: int | None = None) -> Sequence:
+    def make(arrival: int, leader_id: int | None = None, priority: int = 0) -> Sequence:
         sequence = Sequence(
             sequence_id=arrival,
             prompt_token_ids=(1, 2, 3),
@@ -22,6 +22,7 @@ def arrive() -> Callable[..., Sequence]:
             num_positions=16,
             eos_token_id=None,
             leader_id=leader_id,
+            priority=priority,
         )
         sequence.arrival = arrival
         return sequence
@@ -51,6 +52,52 @@ def test_who_is_put_back_stands_where_it_stood(arrive: Callable[..., Sequence], 
     queue.append(arrive(4))
     queue.put_back(arrive(arrival))
     assert ids(queue) == order
+
+
+def test_the_lower_priority_is_first_and_equals_keep_the_order_of_arrival(arrive: Callable[..., Sequence]) -> None:
+    queue = WaitingQueue()
+    for arrival, priority in enumerate([0, 5, -3, 0, 5, -3, 0]):
+        queue.append(arrive(arrival, priority=priority))
+    assert ids(queue) == [2, 5, 0, 3, 6, 1, 4]
+    assert (len(queue), queue.num_tokens) == (7, 21)
+    for expected in ids(queue):
+        first = queue.first
+        assert first is not None
+        assert first.sequence_id == expected
+        queue.remove(first)
+    assert (len(queue), queue.num_tokens, queue.first) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("arrival", "priority", "order"),
+    [
+        (0, 0, [2, 0, 1, 4, 3]),
+        (5, 0, [2, 1, 4, 5, 3]),
+        (0, 9, [2, 1, 4, 0, 3]),
+        (5, -2, [5, 2, 1, 4, 3]),
+        (0, 20, [2, 1, 4, 3, 0]),
+    ],
+)
+def test_who_is_put_back_stands_among_its_equals(
+    arrive: Callable[..., Sequence], arrival: int, priority: int, order: list[int]
+) -> None:
+    """Having run before is no way past a lower priority."""
+    queue = WaitingQueue()
+    for waiting, own_priority in ((1, 0), (2, -1), (3, 9), (4, 0)):
+        queue.append(arrive(waiting, priority=own_priority))
+    queue.put_back(arrive(arrival, priority=priority))
+    assert ids(queue) == order
+
+
+def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) -> None:
+    queue = WaitingQueue()
+    for arrival in (1, 2):
+        queue.stand_aside(arrive(arrival, leader_id=0, priority=7), 0)
+    for arrival, priority in ((3, 7), (4, 0), (5, 8)):
+        queue.append(arrive(arrival, priority=priority))
+    queue.release_followers(0)
+    assert ids(queue) == [4, 1, 2, 3, 5]
+    assert (len(queue), queue.num_tokens) == (5, 15)
 
 
 def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..., Sequence]) -> None:

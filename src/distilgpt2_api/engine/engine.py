@@ -100,6 +100,7 @@ class Engine:
                 num_positions=self.config.num_positions,
                 eos_token_id=self.config.eos_token_id,
                 leader_id=leader_id,
+                priority=request.priority,
             )
             self._next_sequence_id += 1
             # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.

@@ -16,12 +16,13 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 class Scheduler:
     """Owner of the sequences in flight and of the blocks that they hold. One thread's.
 
-    Each step takes one token of every sequence that decodes, then as much of the prefills as its budget allows, the
-    earliest arrival first, then new sequences, in the order of their arrival. A sequence is admitted with blocks for
-    all of its tokens, so only decoding ever asks for more, and only while the step has tokens left, so that there are
-    never more rows than tokens. When none is free, the latest arrival among the running
-    loses its blocks and waits again, in front: it recomputes later what it can't find in the prefix cache. The earliest
-    arrival therefore always advances, and nobody starves.
+    Sequences have a rank: the lower priority goes first, and among equals the earlier arrival. Each step takes one
+    token of every sequence that decodes, then as much of the prefills as its budget allows, then new sequences, by rank
+    all of them. A sequence is admitted with blocks for all of its tokens, so only decoding ever asks for more, and only
+    while the step has tokens left, so that there are never more rows than tokens. When none is free, the last in rank
+    among the running loses its blocks and waits again, in front of its equals: it recomputes later what it can't find
+    in the prefix cache. Nobody loses any for a newcomer's sake. The first in rank therefore always advances, and nobody
+    starves but behind lower priorities that never cease to come.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Scheduler:
         self._sequences: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []
-        """In the order of arrival."""
+        """By rank."""
         self._planned: list[Sequence] = []
         """Whose the rows of the last plan are."""
         self._num_arrivals = 0
@@ -173,7 +174,7 @@ class Scheduler:
             and all(s.status is SequenceStatus.RUNNING for s in self._running),
             "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
             "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self._running),
-            "order of arrival": self._running == sorted(self._running, key=_arrival),
+            "order": self._running == sorted(self._running, key=_rank),
             "tokens waiting": self._waiting.num_tokens == sum(len(s.token_ids) for s in waiting),
         }
         if not all(is_sound.values()):
@@ -193,7 +194,7 @@ class Scheduler:
             else:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
                     num_preempted += self._make_room()
-                    if index == len(running):  # it was the latest arrival itself
+                    if index == len(running):  # it was the last in rank itself
                         break
                     sequence.block_ids.append(self._pool.allocate())
                 self._planned.append(sequence)
@@ -202,7 +203,7 @@ class Scheduler:
         return prefills, num_preempted
 
     def _make_room(self) -> int:
-        """Preempt until a block is free; how many it took. Latest arrivals first: none of them has a row yet."""
+        """Preempt until a block is free; how many it took. The last in rank first: none of them has a row yet."""
         num_preempted = 0
         while not self._pool.num_free:
             victim = self._running.pop()
@@ -246,7 +247,7 @@ class Scheduler:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.num_prefix_queried_tokens += sequence.num_prompt_tokens
             self.num_prefix_hit_tokens += sequence.num_cached_tokens
-        insort(self._running, sequence, key=_arrival)
+        insort(self._running, sequence, key=_rank)
         return sequence
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -291,5 +292,5 @@ class Scheduler:
         sequence.block_ids = []  # a new list: a plan that was made already may still hold the old one
 
 
-def _arrival(sequence: Sequence) -> int:
-    return sequence.arrival
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

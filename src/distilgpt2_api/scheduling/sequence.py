@@ -40,6 +40,7 @@ class Sequence:
         "num_prompt_tokens",
         "num_scored_tokens",
         "params",
+        "priority",
         "seed",
         "sequence_id",
         "status",
@@ -57,6 +58,7 @@ class Sequence:
         num_positions: int,
         eos_token_id: int | None,
         leader_id: int | None = None,
+        priority: int = 0,
     ) -> None:
         """`num_positions` is the model's; the prompt may fill them all, but not more.
 
@@ -70,6 +72,7 @@ class Sequence:
         self.params = params
         self.seed = seed
         self.leader_id = leader_id
+        self.priority = priority
         self.token_ids = list(prompt_token_ids)
         """Prompt and completion."""
         self.num_prompt_tokens = len(prompt_token_ids)
@@ -94,6 +97,11 @@ class Sequence:
         Those whose successors nobody wants scored count from the start."""
         self.block_ids: list[int] = []
         self._digests: list[bytes] = []
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Who has the lower one goes first: the lower priority, then the earlier arrival."""
+        return self.priority, self.arrival
 
     @property
     def num_completion_tokens(self) -> int:

@@ -1,7 +1,8 @@
-"""The sequences that wait, in the order of their arrival."""
+"""The sequences that wait, in line: by priority, then by arrival."""
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -9,13 +10,19 @@ from distilgpt2_api.scheduling.sequence import Sequence
 
 
 class WaitingQueue:
-    """Owner of who is next. Taking the first, adding at either end and removing from anywhere are O(1).
+    """Owner of who is next: who has the lowest priority, and of those the earliest arrival.
 
-    A follower stands aside, out of the others' way, until its leader has computed the prompt that they share.
+    Taking the first, adding at either end of a priority and removing from anywhere are O(1), but for a look at the
+    priorities in use, of which there are few. A follower stands aside, out of the others' way, until its leader has
+    computed the prompt that they share.
     """
 
     def __init__(self) -> None:
-        self._queue: OrderedDict[int, Sequence] = OrderedDict()
+        self._lines: dict[int, OrderedDict[int, Sequence]] = {}
+        """By priority, then by id, in the order of arrival; none is empty."""
+        self._priorities: list[int] = []
+        """Of the lines, ascending."""
+        self._num_in_line = 0
         self._followers: dict[int, dict[int, Sequence]] = {}
         """By leader, then by their own id."""
         self._num_followers = 0
@@ -23,25 +30,27 @@ class WaitingQueue:
         """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
 
     def __len__(self) -> int:
-        return len(self._queue) + self._num_followers
+        return self._num_in_line + self._num_followers
 
     def __iter__(self) -> Iterator[Sequence]:
-        yield from self._queue.values()
+        for priority in self._priorities:
+            yield from self._lines[priority].values()
         for followers in self._followers.values():
             yield from followers.values()
 
     @property
     def first(self) -> Sequence | None:
         """The next to be admitted."""
-        return next(iter(self._queue.values()), None)
+        return next(iter(self._lines[self._priorities[0]].values())) if self._priorities else None
 
     def append(self, sequence: Sequence) -> None:
-        """Queue a new arrival."""
-        self._queue[sequence.sequence_id] = sequence
+        """Queue a new arrival, behind all of its priority."""
+        self._open_line(sequence.priority)[sequence.sequence_id] = sequence
+        self._num_in_line += 1
         self.num_tokens += len(sequence.token_ids)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Queue an earlier arrival in its place, in front of all that came after it: nearly always the very front."""
+        """Queue an earlier arrival in its place, in front of its equals that came later: nearly always of all."""
         self.num_tokens += len(sequence.token_ids)
         self._insert(sequence)
 
@@ -61,8 +70,14 @@ class WaitingQueue:
 
     def remove(self, sequence: Sequence) -> None:
         self.num_tokens -= len(sequence.token_ids)
-        if self._queue.pop(sequence.sequence_id, None) is None:
+        line = self._lines.get(sequence.priority)
+        if line is None or line.pop(sequence.sequence_id, None) is None:
             self._remove_follower(sequence)
+            return
+        self._num_in_line -= 1
+        if not line:
+            del self._lines[sequence.priority]
+            self._priorities.remove(sequence.priority)
 
     def _remove_follower(self, sequence: Sequence) -> None:
         assert sequence.leader_id is not None, "it does not wait"
@@ -73,12 +88,22 @@ class WaitingQueue:
             del self._followers[sequence.leader_id]
 
     def _insert(self, sequence: Sequence) -> None:
+        line = self._open_line(sequence.priority)
         elders = []
-        for waiting in self._queue.values():
+        for waiting in line.values():
             if waiting.arrival > sequence.arrival:
                 break
             elders.append(waiting.sequence_id)
-        self._queue[sequence.sequence_id] = sequence
-        self._queue.move_to_end(sequence.sequence_id, last=False)
+        line[sequence.sequence_id] = sequence
+        line.move_to_end(sequence.sequence_id, last=False)
         for sequence_id in reversed(elders):
-            self._queue.move_to_end(sequence_id, last=False)
+            line.move_to_end(sequence_id, last=False)
+        self._num_in_line += 1
+
+    def _open_line(self, priority: int) -> OrderedDict[int, Sequence]:
+        """The line of a priority, for somebody who comes to stand in it."""
+        line = self._lines.get(priority)
+        if line is None:
+            line = self._lines[priority] = OrderedDict()
+            insort(self._priorities, priority)
+        return line
