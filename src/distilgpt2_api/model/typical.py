@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 _LEAST_EXPONENT = np.float32(-120.0)
 """exp() of it is 0 in float32, near enough: what lies below weighs nothing."""
 _FIRST_WIDTH = 1.0
-"""In nats: tokens whose information is as near to the average are looked at first, then those within twice as much."""
+"""In nats. Tokens within it are looked at first, then those within twice as much: seldom more than a few thousand."""
+_BINS_PER_NAT = np.float32(32)
 
 
 def keep_typical(logits: NDArray[np.float32], *, temperature: float, typical_p: float) -> None:
@@ -32,12 +33,29 @@ def keep_typical(logits: NDArray[np.float32], *, temperature: float, typical_p: 
 
 
 def _find_limit(distances: NDArray[np.float32], masses: NDArray[np.float32], goal: float) -> np.float32:
-    """The least distance within which the mass reaches the goal. Sorts only what is near: a few hundred as a rule."""
+    """The least distance within which the mass reaches the goal. Sorts no more than those at the border."""
+    distances, masses = _take_near(distances, masses, goal)
+    bins = (distances * _BINS_PER_NAT).astype(np.intp)
+    reached = np.bincount(bins, weights=masses).cumsum()
+    goal = min(max(goal, np.finfo(np.float64).tiny), reached[-1])  # so that a bin with mass in it reaches it
+    border = int(reached.searchsorted(goal))
+    at_border = np.flatnonzero(bins == border)
+    at_border = at_border[distances[at_border].argsort()]
+    reached_before = reached[border - 1] if border else 0.0
+    place = int(masses[at_border].cumsum(dtype=np.float64).searchsorted(goal - reached_before))
+    return np.float32(distances[at_border[min(place, len(at_border) - 1)]])
+
+
+def _take_near(
+    distances: NDArray[np.float32], masses: NDArray[np.float32], goal: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Distances and masses of the nearest tokens, which have more mass than the goal, or of all."""
     width = _FIRST_WIDTH
-    near = np.flatnonzero(distances <= width)
-    while len(near) < len(distances) and masses[near].sum(dtype=np.float64) <= goal:
-        width *= 2
+    while True:
         near = np.flatnonzero(distances <= width)
-    near = near[distances[near].argsort()]
-    place = int(masses[near].cumsum(dtype=np.float64).searchsorted(goal))
-    return np.float32(distances[near[min(place, len(near) - 1)]])
+        if len(near) == len(distances):
+            return distances, masses
+        near_masses = masses[near]
+        if near_masses.sum(dtype=np.float64) > goal:
+            return distances[near], near_masses
+        width *= 2
