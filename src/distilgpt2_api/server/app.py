@@ -21,18 +21,31 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
-from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, openai_response
+from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, error_response
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
-from distilgpt2_api.server.routes import chat, completions, docs, models, operation, probes, score, tokens, workshop
+from distilgpt2_api.server.routes import (
+    chat,
+    completions,
+    docs,
+    models,
+    operation,
+    probes,
+    score,
+    tgi,
+    tokens,
+    workshop,
+)
 from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
 
-DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions.
+DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
+Hugging Face's TGI.
 
-Every error is an `ErrorResponse`. Every answer has an `x-request-id`: the request's own, if it sent one."""
+Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`. Every answer has an `x-request-id`: the
+request's own, if it sent one."""
 
 
 def create_app(
@@ -75,9 +88,7 @@ def create_app(
         clock=clock,
         chat_template=chat_template,
     )
-    for routes in (completions, chat, score, models, tokens, probes, operation, docs, workshop):
-        routes.add_routes(app.router)
-    _add_heads(app.router)
+    add_routes(app.router)
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
@@ -104,6 +115,13 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
+def add_routes(router: APIRouter) -> None:
+    """Every route of the application."""
+    for routes in (completions, chat, score, models, tgi, tokens, probes, operation, docs, workshop):
+        routes.add_routes(router)
+    _add_heads(router)
+
+
 def _draw_seed() -> int:
     return random.getrandbits(63)
 
@@ -121,9 +139,9 @@ def _add_heads(router: APIRouter) -> None:
             )
 
 
-async def _answer_validation_error(_request: Request, error: Exception) -> Response:
+async def _answer_validation_error(request: Request, error: Exception) -> Response:
     """What FastAPI finds wrong in a query or a path, in the shape of all other errors."""
     assert isinstance(error, RequestValidationError)
     details = dict(error.errors()[0])
     details["loc"] = details["loc"][1:]  # Without `query` or `path`.
-    return openai_response(describe_error(error_of(details)))
+    return error_response(describe_error(error_of(details)), request.scope)

@@ -1,4 +1,4 @@
-"""The one table that says what HTTP calls an error, and the shape in which OpenAI's clients read it."""
+"""The one table that says what HTTP calls an error, and the shapes in which the protocols' clients read it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import Scope
 
 from distilgpt2_api.core.errors import (
     ContextLengthError,
@@ -60,6 +61,7 @@ class Kind:
 
 INVALID = "invalid_request_error"
 UNAVAILABLE = "service_unavailable_error"
+GENERATION_FAILED = "generation_failed"
 
 KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     InvalidRequestError: Kind(HTTPStatus.BAD_REQUEST, INVALID, None),
@@ -76,11 +78,25 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     NotReadyError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", will_pass=True),
     EngineFailedError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", will_pass=True),
     UnavailableError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "unavailable", will_pass=True),
-    GenerationError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "generation_failed", will_pass=False),
+    GenerationError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", GENERATION_FAILED, will_pass=False),
     # The deadline would pass again: retries of a busy service's clients would only feed the queue.
     DeadlineExceededError: Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "deadline_exceeded", will_pass=False),
     Distilgpt2ApiError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", None, will_pass=False),
 }
+
+TGI_ROUTES = frozenset({"/", "/generate", "/generate_stream", "/info"})
+"""Templates of the routes whose errors have the shape, statuses and words of Hugging Face's TGI."""
+
+TGI_STATUSES: dict[int | str, tuple[HTTPStatus, str]] = {
+    HTTPStatus.BAD_REQUEST: (HTTPStatus.UNPROCESSABLE_ENTITY, "validation"),
+    HTTPStatus.TOO_MANY_REQUESTS: (HTTPStatus.TOO_MANY_REQUESTS, "overloaded"),
+    HTTPStatus.INTERNAL_SERVER_ERROR: (HTTPStatus.INTERNAL_SERVER_ERROR, "incomplete_generation"),
+    HTTPStatus.SERVICE_UNAVAILABLE: (HTTPStatus.SERVICE_UNAVAILABLE, "healthcheck"),
+    HTTPStatus.GATEWAY_TIMEOUT: (HTTPStatus.GATEWAY_TIMEOUT, "incomplete_generation"),
+    GENERATION_FAILED: (HTTPStatus.FAILED_DEPENDENCY, "generation"),
+}
+"""What TGI calls our statuses, or our codes where they say more. Those not here keep their status and are
+`validation`: something is wrong with the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +115,22 @@ class ErrorAnswer:
         """`Error` of OpenAI's specification: all four keys, `param` and `code` string or null."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error})
+
+    @property
+    def tgi_status(self) -> int:
+        return self._tgi[0]
+
+    @property
+    def tgi_body(self) -> bytes:
+        """TGI's `ErrorResponse`. It has no place for the parameter's name: the message has it."""
+        is_named = self.param is None or self.param in self.message
+        message = self.message if is_named else f"{self.param}: {self.message}"
+        return orjson.dumps({"error": message, "error_type": self._tgi[1]})
+
+    @property
+    def _tgi(self) -> tuple[int, str]:
+        default = TGI_STATUSES.get(self.status, (self.status, "validation"))
+        return default if self.code is None else TGI_STATUSES.get(self.code, default)
 
 
 INTERNAL = ErrorAnswer(
@@ -134,15 +166,20 @@ def describe_error(error: Exception) -> ErrorAnswer:
     )
 
 
-def openai_response(answer: ErrorAnswer) -> Response:
+def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
+    """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's."""
+    is_tgi = getattr(scope.get("route"), "path", None) in TGI_ROUTES
     return Response(
-        answer.openai_body, status_code=answer.status, headers=answer.headers, media_type="application/json"
+        answer.tgi_body if is_tgi else answer.openai_body,
+        status_code=answer.tgi_status if is_tgi else answer.status,
+        headers=answer.headers,
+        media_type="application/json",
     )
 
 
-async def answer_own_error(_request: Request, error: Exception) -> Response:
+async def answer_own_error(request: Request, error: Exception) -> Response:
     """Handler of Distilgpt2ApiError."""
-    return openai_response(describe_error(error))
+    return error_response(describe_error(error), request.scope)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -158,9 +195,8 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         message = f"{method} is not allowed here; allowed: {headers.get('allow', 'nothing')}"
     else:
         message = str(error.detail)
-    return openai_response(
-        ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers, code=None)
-    )
+    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers, code=None)
+    return error_response(answer, request.scope)
 
 
 def _allowed_methods(request: Request) -> list[str]:

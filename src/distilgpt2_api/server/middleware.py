@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
-from distilgpt2_api.server.errors import INTERNAL, openai_response
+from distilgpt2_api.server.errors import INTERNAL, error_response
 from distilgpt2_api.server.record import RequestRecord
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -75,7 +75,7 @@ class RequestMiddleware:
             self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
             if status is not None:
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
-            await openai_response(INTERNAL)(scope, receive, send_with_id)
+            await error_response(INTERNAL, scope)(scope, receive, send_with_id)
         finally:
             self._tell(scope, record, status or CLIENT_CLOSED, self._clock() - started_s)
 

@@ -66,19 +66,27 @@ async def encode_prompts(
 
 
 async def encode_texts(
-    texts: Sequence[str], *, tokenizer: Tokenizer, config: ModelConfig, truncation: Truncation | None = None
+    texts: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    truncation: Truncation | None = None,
+    param: str = "prompt",
 ) -> list[EncodedPrompt]:
-    """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit."""
+    """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit.
+
+    `param` is the caller's word for a prompt.
+    """
     # No token stands for more bytes than the longest, so a longer text has more tokens than the model has positions.
     max_characters = config.num_positions * tokenizer.max_token_bytes
     for text in texts:
         if not text:
-            raise _invalid("prompt is empty: it needs at least one character")
+            raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
         if truncation is None and len(text) > max_characters:
             raise ContextLengthError(
                 f"this model's maximum context length is {config.num_positions} tokens, but a prompt has"
                 f" {len(text)} characters, which are more",
-                param="prompt",
+                param=param,
             )
     encoded = await tokenize(texts, tokenizer)
     prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]

@@ -19,19 +19,21 @@ class IncrementalDetokenizer:
         """`token_bytes` by token id, as the tokenizer's."""
         self._token_bytes = token_bytes
         self._decoder = _Utf8Decoder("replace")
-        self._is_within_character = False
+        self.is_within_character = False
+        """Whether the last token left a character half said: what follows completes it, or shows that it was none."""
 
     def push(self, token_id: int) -> str:
         """The characters that this token completes. An id past the vocabulary, as a padded model may draw, has none."""
         if token_id >= len(self._token_bytes):
             return ""
         piece = self._token_bytes[token_id]
-        if not self._is_within_character and piece.isascii():
+        if not self.is_within_character and piece.isascii():
             return piece.decode()  # nearly always
         text = self._decoder.decode(piece)
-        self._is_within_character = self._decoder.getstate() != _NOTHING_HELD
+        self.is_within_character = self._decoder.getstate() != _NOTHING_HELD
         return text
 
     def flush(self) -> str:
         """At the end: U+FFFD if a character was left half said, else nothing."""
+        self.is_within_character = False
         return self._decoder.decode(b"", True)

@@ -1,0 +1,115 @@
+"""A request of TGI's protocol and what it comes to: TGI's own rules across its fields, work for the engine."""
+
+from __future__ import annotations
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.prompts import Truncation
+from distilgpt2_api.server.schemas.tgi import TgiParameters, TgiRequest
+from distilgpt2_api.server.service import RequestLimits, Service
+from distilgpt2_api.server.tgi_writer import TgiShape
+
+DEFAULT_MAX_NEW_TOKENS = 1024
+
+DEFAULT_PARAMETERS = TgiParameters.model_validate({"do_sample": True})
+"""Where a request has no parameters at all: TGI samples then, though not where they are empty."""
+
+
+def parameters_of(request: TgiRequest) -> TgiParameters:
+    return DEFAULT_PARAMETERS if request.parameters is None else request.parameters
+
+
+def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: bool) -> None:
+    """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
+    best_of = parameters.best_of or 1
+    if best_of > limits.max_n:
+        raise _invalid("best_of", f"at most {limits.max_n} here")
+    if best_of > 1 and not is_sampled(parameters):
+        raise _invalid("best_of", "more than 1 needs sampling")
+    if best_of > 1 and parameters.seed is not None:
+        raise _invalid("best_of", "more than 1 can't have a seed")
+    if best_of > 1 and is_streamed:
+        raise _invalid("best_of", "more than 1 can't be streamed")
+    if parameters.decoder_input_details and is_streamed:
+        raise _invalid("decoder_input_details", "can't be streamed")
+    if len(parameters.stop or ()) > limits.max_stop_sequences:
+        raise _invalid("stop", f"at most {limits.max_stop_sequences} sequences here")
+    if (parameters.top_n_tokens or 0) > limits.max_logprobs:
+        raise _invalid("top_n_tokens", f"at most {limits.max_logprobs} here")
+
+
+def is_sampled(parameters: TgiParameters) -> bool:
+    draw = (parameters.temperature, parameters.top_k, parameters.top_p, parameters.typical_p)
+    return bool(parameters.do_sample) or any(value is not None for value in draw)
+
+
+def truncation_of(parameters: TgiParameters, config: ModelConfig) -> Truncation | None:
+    """Raises InvalidRequestError for one that leaves the model no room."""
+    length = parameters.truncate
+    if length is None:
+        return None
+    if length >= config.num_positions:
+        raise _invalid("truncate", f"at most {config.num_positions - 1} here")
+    return Truncation(length)
+
+
+def tgi_params(
+    parameters: TgiParameters, *, service: Service, num_prompt_tokens: int, is_streamed: bool
+) -> SamplingParams:
+    """Raises ContextLengthError."""
+    config = service.engine.model_config
+    has_tokens = is_streamed or has_details(parameters) or (parameters.best_of or 1) > 1
+    top_k = parameters.top_k or 0
+    return SamplingParams(
+        max_tokens=_max_tokens(parameters.max_new_tokens, num_prompt_tokens, config),
+        temperature=(parameters.temperature or 1.0) if is_sampled(parameters) else 0.0,
+        top_k=top_k if top_k < config.vocab_size else 0,
+        top_p=parameters.top_p or 1.0,
+        typical_p=parameters.typical_p or 1.0,
+        frequency_penalty=parameters.frequency_penalty or 0.0,
+        repetition_penalty=parameters.repetition_penalty or 1.0,
+        seed=service.draw_seed() if parameters.seed is None else parameters.seed,
+        stop=tuple(parameters.stop or ()),
+        include_stop_str_in_output=True,
+        num_logprobs=(parameters.top_n_tokens or 0) if has_tokens else None,
+        num_prompt_logprobs=0 if parameters.decoder_input_details else None,
+    )
+
+
+def has_details(parameters: TgiParameters) -> bool:
+    return bool(parameters.details or parameters.decoder_input_details)
+
+
+def shape_of(parameters: TgiParameters, params: SamplingParams, *, inputs: str) -> TgiShape:
+    return TgiShape(
+        text_before=inputs if parameters.return_full_text else "",
+        has_details=has_details(parameters),
+        has_prefill=bool(parameters.decoder_input_details),
+        num_top_tokens=parameters.top_n_tokens or 0,
+        seed=None if params.is_greedy else params.seed,
+    )
+
+
+def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig) -> int:
+    num_left = config.num_positions - num_prompt_tokens
+    if num_left < 1:
+        raise ContextLengthError(
+            f"inputs: {num_prompt_tokens} tokens; at most {config.num_positions - 1} here, for the model's context is"
+            f" {config.num_positions} tokens",
+            param="inputs",
+        )
+    if max_new_tokens is None:
+        return min(DEFAULT_MAX_NEW_TOKENS, num_left)
+    if max_new_tokens > num_left:
+        raise ContextLengthError(
+            f"parameters.max_new_tokens: {max_new_tokens} after {num_prompt_tokens} tokens of inputs are more than the"
+            f" model's context of {config.num_positions}; at most {num_left}",
+            param="parameters.max_new_tokens",
+        )
+    return max_new_tokens
+
+
+def _invalid(name: str, message: str) -> InvalidRequestError:
+    param = f"parameters.{name}"
+    return InvalidRequestError(f"{param}: {message}", param=param)

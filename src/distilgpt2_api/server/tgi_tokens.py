@@ -1,0 +1,110 @@
+"""A sequence's tokens, each with the text that it adds, as TGI shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
+from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class ShownToken:
+    """One drawn token. Mutable until `TgiTokens` hands it out."""
+
+    token_id: int
+    text: str
+    """What it adds to the text; a special token's own."""
+    is_special: bool
+    """No part of the text."""
+    logprobs: TokenLogprobs | None
+
+
+class TgiTokens:
+    """Mutable: one sequence's tokens as they come.
+
+    The texts of all that are not special, joined, are the generated text; it ends early where a stop sequence ends
+    within a token. Characters of several tokens are the text of the last of them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
+        self._held: list[ShownToken] = []
+        self._texts: list[str] = []
+        self._num_surplus = 0
+        """Characters of the tokens beyond those that the engine showed."""
+
+    def accept(self, delta: SequenceDelta) -> list[ShownToken]:
+        """The tokens that are ready: all, but for the last while it may yet have to end half a character."""
+        is_stopped = isinstance(delta.stop, str)
+        num_shown = len(delta.token_ids)
+        if delta.finish_reason is FinishReason.STOP and not is_stopped:
+            num_shown -= 1  # The end of text, which the engine does not show.
+        tokens = self._held
+        for place, token_id in enumerate(delta.token_ids):
+            tokens.append(self._show(token_id, tokens, is_end=place >= num_shown))
+            if delta.logprobs:
+                tokens[-1].logprobs = delta.logprobs[place]
+        self._num_surplus -= len(delta.text)
+        self._held = []
+        if delta.finish_reason is None:
+            if self._detokenizer.is_within_character:
+                self._held.append(tokens.pop())
+        elif not is_stopped:
+            self._end_character(tokens)
+        elif tokens[-1].is_special:
+            self._num_surplus = 0  # What is left of it after the stop sequence is no part of the text anyway.
+        self._texts += [token.text for token in tokens if not token.is_special]
+        return tokens
+
+    def generated_text(self) -> str:
+        """After the last delta: the text up to, and with, the stop sequence that ended it."""
+        text = "".join(self._texts)
+        return text[: len(text) - self._num_surplus]
+
+    def _show(self, token_id: int, before: list[ShownToken], *, is_end: bool) -> ShownToken:
+        if is_end or token_id in self._tokenizer.special_token_ids:
+            self._end_character(before)
+            text = piece_of(token_id, self._tokenizer)
+            self._num_surplus += 0 if is_end else len(text)
+            return ShownToken(token_id, text, is_special=True, logprobs=None)
+        text = self._detokenizer.push(token_id)
+        self._num_surplus += len(text)
+        return ShownToken(token_id, text, is_special=False, logprobs=None)
+
+    def _end_character(self, tokens: list[ShownToken]) -> None:
+        """Nothing completes it any more: the token that left it half said has U+FFFD."""
+        if self._detokenizer.is_within_character:
+            text = self._detokenizer.flush()
+            self._num_surplus += len(text)
+            tokens[-1].text += text
+
+
+def token_body(token: ShownToken) -> dict[str, object]:
+    """TGI's `Token`."""
+    assert token.logprobs is not None
+    return _token_body(token.token_id, token.text, token.logprobs.logprob, is_special=token.is_special)
+
+
+def top_token_bodies(token: ShownToken, tokenizer: Tokenizer, *, num_top: int) -> list[dict[str, object]]:
+    """The likeliest tokens at its place."""
+    assert token.logprobs is not None
+    return [
+        _token_body(
+            token_id, piece_of(token_id, tokenizer), logprob, is_special=token_id in tokenizer.special_token_ids
+        )
+        for token_id, logprob in token.logprobs.top[:num_top]
+    ]
+
+
+def piece_of(token_id: int, tokenizer: Tokenizer) -> str:
+    """A token's text by itself. A padded model has tokens beyond its tokenizer's: they have none."""
+    return tokenizer.decode([token_id]) if token_id < tokenizer.vocab_size else ""
+
+
+def _token_body(token_id: int, text: str, logprob: float, *, is_special: bool) -> dict[str, object]:
+    return {"id": token_id, "text": text, "logprob": max(logprob, MIN_LOGPROB), "special": is_special}
