@@ -71,6 +71,10 @@ test: .venv/installed-dev ## Run the default test suite (pytest's options: make 
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
 	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
+.PHONY: test-fuzz
+test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document (FUZZ_REQUESTS=20000: so many)
+	$(BIN)/python -m pytest tests/fuzz -o log_cli=true -o log_cli_level=INFO $(ARGS)
+
 .PHONY: check
 check: lint types imports ## Lint, types and import contracts
 
@@ -96,7 +100,7 @@ imports: .venv/installed-dev ## import-linter: imports only go down
 train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
-include docker/container.mk benchmarks/bench.mk
+include docker/container.mk benchmarks/bench.mk tests/clients/clients.mk
 
 .PHONY: clean
 clean: ## Remove what the targets made

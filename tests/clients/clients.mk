@@ -1,0 +1,10 @@
+# Clients too heavy for the lock: included by the Makefile.
+
+.tools/lm-eval/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .tools/lm-eval
+	.tools/lm-eval/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+.PHONY: test-clients
+test-clients: .venv/installed-dev .tools/lm-eval/installed ## Run lm-evaluation-harness against a live server (installs it, apart from .venv)
+	$(BIN)/python -m pytest tests/clients $(ARGS)
