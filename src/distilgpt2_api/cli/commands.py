@@ -14,6 +14,7 @@ COMMANDS = {
     "pull": "Fetch a model from the Hugging Face hub.",
     "evaluate": "Measure perplexity and speed on a text, or score many texts.",
     "config": "Show every setting, its value and its source.",
+    "api": "Print the reference of the HTTP API.",
     "healthcheck": "Ask a running service whether it is ready.",
 }
 

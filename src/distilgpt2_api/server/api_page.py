@@ -1,0 +1,188 @@
+"""docs/api.md, generated: no page can promise what the code does not do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+
+import orjson
+from fastapi.routing import APIRoute
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
+from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer
+from distilgpt2_api.server.parameter_table import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
+from distilgpt2_api.server.peers import LLAMA_CPP
+from distilgpt2_api.server.routes import chat, completions
+
+PREFACE = """\
+<!-- Generated: `distilgpt2-api api > docs/api.md` -->
+
+# API
+
+One port speaks the workshop's own protocol, OpenAI's, vLLM's extras to it, and that of Hugging Face's Text Generation
+Inference (TGI). A running service describes itself at `/docs`, `/redoc` and `/openapi.json`, without the network. No
+parameter is accepted and ignored: it works, or it is refused by name.
+"""
+
+UNLISTED = {
+    "/docs": "The API in Swagger UI",
+    "/docs/assets/{name}": "What the two pages are made of",
+    "/openapi.json": "The API as an OpenAPI document",
+    "/redoc": "The API in Redoc",
+    "/robots.txt": "Keeps crawlers from following prompts",
+}
+"""Routes that are not in the OpenAPI document."""
+
+ERRORS = """\
+## Errors
+
+Every error says what is wrong, and names the parameter. On all routes but TGI's, as OpenAI has it:
+
+```json
+{"error": {"message": "max_tokens: …", "type": "invalid_request_error", "param": "max_tokens", "code": null}}
+```
+
+`param` and `code` are null where there is nothing to say. On TGI's routes (`POST /`, `/generate`, `/generate_stream`,
+`/info`), with TGI's statuses:
+
+```json
+{"error": "parameters.max_new_tokens: …", "error_type": "validation"}
+```
+
+`x-should-retry` tells clients whether the same request may pass later; with 429 and 503 comes `Retry-After` (and
+`retry-after-ms`), at most 120 seconds. Every answer has an `x-request-id`: the request's own, if it sent a sane one.
+"""
+
+STREAMS = """\
+## Streams
+
+With `stream` an answer is `text/event-stream`: events of one `data: ` line each, a blank line after each. The status
+goes out with the first token, so whatever fails before it has a status of its own. A failure after it is an event with
+the error's body, and the end. A line that begins with a colon is a comment: one comes after every 15 quiet seconds, to
+keep the connection alive. A client that hangs up, streamed or not, ends the work.
+
+`/v1/completions`: an event for each piece of a choice; `finish_reason` is null in all but the last.
+
+```
+{completion_example}
+```
+
+`/v1/chat/completions`: a choice's first event has its role, the last one its `finish_reason`.
+
+```
+{chat_example}
+```
+
+Both end with `data: [DONE]`. With `stream_options.include_usage` the event before it has the usage, and no choices.
+`/generate_stream`, and `POST /` with `stream`: an event for each token, the whole text in the last one; no `[DONE]`.
+"""
+
+PARAMETERS = """\
+## Parameters
+
+The tables are read off the schemas that requests are checked against. Null means the default wherever a parameter has
+one. Some bounds are narrower by [settings](configuration.md): `n` and `best_of` (`max_n`), the numbers of
+log-probabilities (`max_logprobs`), `stop` (`max_stop_sequences`). What is refused may still be there with null, or with
+a value that asks for nothing, where one is named.
+"""
+
+INTRODUCTIONS = {
+    "/v1/completions": "OpenAI's completions, with vLLM's extras.",
+    "/v1/chat/completions": "OpenAI's chat, with vLLM's extras, for models with a chat template; for others the answer "
+    "is 400 and says what to do. Templates come with a model (`chat_template.jinja`, or `chat_template` in "
+    "`tokenizer_config.json`) or from the setting [`chat_template`](configuration.md), never with a request. A message "
+    "has `role` (`system`, `developer`, `user`, `assistant`), `content` (a text, or text parts, which are joined by "
+    "line ends) and, where the template has a use for it, `name`. `developer` becomes `system` where the template does "
+    "not know it. Images, sounds and tools are refused. The answer ends with the end of text or with `stop`; without a "
+    "length it may fill the context.",
+    "/generate": "TGI's parameters, below `parameters`, beside `inputs`: for `POST /`, `/generate` and "
+    "`/generate_stream`.",
+    "/v1/score": "A protocol of our own: how likely the model finds given texts.",
+}
+
+
+def api_page(routes: Iterable[object]) -> str:
+    """Markdown, the same on every machine. `routes`: the application's."""
+    streams = STREAMS.format(
+        completion_example=completions.STREAM_EXAMPLE.strip(), chat_example=chat.STREAM_EXAMPLE.strip()
+    )
+    parts = [PREFACE, _routes_section(routes), ERRORS, _error_table(), streams, PARAMETERS]
+    parts += [_parameters_section(table) for table in TABLES]
+    parts.append(_llama_cpp_section())
+    return "\n".join(parts)
+
+
+def _routes_section(routes: Iterable[object]) -> str:
+    rows = []
+    for route in routes:
+        assert isinstance(route, APIRoute)
+        methods = sorted(set(route.methods or ()) - {"HEAD"})
+        if methods:
+            purpose = route.summary or UNLISTED.get(route.path) or _first_line(route.endpoint)
+            protocol = str(route.tags[0]) if route.tags else "Documentation"
+            rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, purpose))
+    note = "`HEAD` works where `GET` computes nothing."
+    return f"## Routes\n\n{_table(('route', 'protocol', 'purpose'), rows)}\n\n{note}\n"
+
+
+def _error_table() -> str:
+    rows = [_error_row(INTERNAL, "The service made a mistake; its log has the details.", "no")]
+    for error, kind in KINDS.items():
+        if error in {Distilgpt2ApiError, UnavailableError}:
+            continue  # What happens is a kind of theirs.
+        answer = ErrorAnswer(status=kind.status, message="", type=kind.type, code=kind.code)
+        rows.append(_error_row(answer, _first_line(error), "yes, after `Retry-After`" if kind.will_pass else "no"))
+    header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "try again?")
+    return (
+        _table(header, sorted(rows))
+        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, an unknown method.\n"
+    )
+
+
+def _error_row(answer: ErrorAnswer, when: str, retry: str) -> tuple[str, ...]:
+    code = "null" if answer.code is None else f"`{answer.code}`"
+    tgi_type = orjson.loads(answer.tgi_body)["error_type"]
+    return (f"{answer.status:d}", f"`{answer.type}`", code, f"{answer.tgi_status:d}", f"`{tgi_type}`", when, retry)
+
+
+def _parameters_section(table: ParameterTable) -> str:
+    rows = list(rows_of(table))
+    supported = [row for row in rows if row.is_supported]
+    refused = [row for row in rows if not row.is_supported]
+    parts = [f"### {table.path}", INTRODUCTIONS[table.path], _supported_table(supported)]
+    if refused:
+        listed = [(f"`{row.name}`", ", ".join(row.peers), row.note) for row in refused]
+        parts += ["Refused:", _table(("parameter", "known from", ""), listed)]
+    if table.peers:
+        parts.append("\n".join(f"{peer.name}: {peer.source}." for peer in table.peers))
+    return "\n\n".join(parts) + "\n"
+
+
+def _supported_table(rows: Iterable[ParameterRow]) -> str:
+    return _table(
+        ("parameter", "known from", "values", "default", "meaning"),
+        [(f"`{row.name}`", ", ".join(row.peers), row.values, row.default, row.note) for row in rows],
+    )
+
+
+def _llama_cpp_section() -> str:
+    rows = [
+        (f"`{row.name}`", "yes" if row.is_supported else "refused", row.values if row.is_supported else row.note)
+        for row in llama_cpp_rows()
+    ]
+    intro = (
+        "There is no `/completion` here: its clients use `/v1/completions`, which llama.cpp's server has too. What its "
+        "own parameters are there:"
+    )
+    table = _table(("parameter", "/v1/completions", ""), rows)
+    return f"### llama.cpp's parameters\n\n{intro}\n\n{table}\n\n{LLAMA_CPP.name}: {LLAMA_CPP.source}.\n"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]

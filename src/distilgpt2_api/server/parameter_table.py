@@ -1,0 +1,158 @@
+"""What becomes of each parameter that a client may send: read off our schemas, for docs/api.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.peers import LLAMA_CPP, OPENAI_CHAT, OPENAI_COMPLETION, TGI, VLLM_CHAT, VLLM_COMPLETION, Peer
+from distilgpt2_api.server.schema_words import in_words
+from distilgpt2_api.server.schemas.chat import CHAT_NEUTRAL_VALUES, ChatCompletionRequest
+from distilgpt2_api.server.schemas.completions import COMPLETION_NEUTRAL_VALUES, CompletionRequest
+from distilgpt2_api.server.schemas.score import ScoreRequest
+from distilgpt2_api.server.schemas.tgi import UNSUPPORTED, TgiParameters
+
+COMMON_DEFAULTS: dict[str, object] = {
+    "model": "the one served",
+    "n": 1,
+    "seed": "drawn",
+    "timeout_s": "the setting `timeout_s`",
+    "priority": 0,
+}
+SAMPLING_DEFAULTS = COMMON_DEFAULTS | {
+    item.name: item.default
+    for item in dataclasses.fields(SamplingParams)
+    if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterTable:
+    path: str
+    model: type[BaseModel]
+    peers: tuple[Peer, ...]
+    neutral_values: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    """Of parameters that are refused, the values that ask for nothing."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Where `model`'s null stands for something that is not the engine's own default."""
+    prefix: str = ""
+    """What leads to the parameters in the body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRow:
+    name: str
+    peers: tuple[str, ...]
+    """Who has it; empty: only we do."""
+    is_supported: bool
+    values: str = ""
+    """In words, of a supported one."""
+    default: str = ""
+    note: str = ""
+
+
+COMPLETIONS = ParameterTable(
+    path="/v1/completions",
+    model=CompletionRequest,
+    peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
+    neutral_values=COMPLETION_NEUTRAL_VALUES,
+    defaults=SAMPLING_DEFAULTS
+    | {"prompt": "the end of text token", "best_of": "`n`", "length_penalty": 1, "truncation_side": "`left`"},
+)
+CHAT = ParameterTable(
+    path="/v1/chat/completions",
+    model=ChatCompletionRequest,
+    peers=(OPENAI_CHAT, VLLM_CHAT),
+    neutral_values=CHAT_NEUTRAL_VALUES,
+    defaults=SAMPLING_DEFAULTS
+    | {
+        "max_completion_tokens": "what the context has room for",
+        "max_tokens": "what the context has room for",
+        "top_logprobs": 0,
+        "add_generation_prompt": "`true`, but with `continue_final_message`",
+    },
+)
+GENERATE = ParameterTable(
+    path="/generate",
+    model=TgiParameters,
+    peers=(TGI,),
+    neutral_values=UNSUPPORTED,
+    defaults=COMMON_DEFAULTS
+    | {
+        "best_of": 1,
+        "max_new_tokens": "1024, or what the context has room for",
+        "repetition_penalty": 1,
+        "temperature": 1,
+    },
+    prefix="parameters",
+)
+SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, peers=(), defaults=COMMON_DEFAULTS)
+LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, peers=(LLAMA_CPP,))
+TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
+
+
+def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
+    """Ours in the order of the schema, then what is refused, by name."""
+    schema = table.model.model_json_schema()
+    supported = [name for name in table.model.model_fields if name not in table.neutral_values]
+    for name in supported:
+        yield _supported_row(name, table, schema)
+    theirs = {name for peer in table.peers for name in peer.parameters} | table.neutral_values.keys()
+    for name in sorted(theirs.difference(supported)):
+        yield _refused_row(name, table)
+
+
+def llama_cpp_rows() -> Iterator[ParameterRow]:
+    """Its own parameters only, at our completions."""
+    table = LLAMA_CPP_COMPLETION
+    schema = table.model.model_json_schema()
+    for name in LLAMA_CPP.parameters:
+        is_supported = name in table.model.model_fields and name not in table.neutral_values
+        yield _supported_row(name, table, schema) if is_supported else _refused_row(name, table)
+
+
+def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
+    other_names = [peer.other_names[name] for peer in table.peers if name in peer.other_names]
+    notes = []
+    for other_name in other_names:
+        ours, _, remark = other_name.partition(";")
+        if ours in table.model.model_fields:
+            notes.append(f"here `{ours}`" + (f",{remark}" if remark else ""))
+    if neutral := table.neutral_values.get(name):
+        notes.append("may be " + " or ".join(f"`{json.dumps(value)}`" for value in neutral))
+    return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))
+
+
+def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> ParameterRow:
+    info = table.model.model_fields[name]
+    default = table.defaults.get(name)
+    if info.is_required():
+        words = "required"
+    elif isinstance(default, str):
+        words = default
+    elif default is not None:
+        words = f"`{default:g}`" if isinstance(default, float) else f"`{json.dumps(default)}`"
+    else:
+        words = "`false`" if _is_bool(schema["properties"][name]) else "none"
+    return ParameterRow(
+        name=name,
+        peers=_owners(name, table),
+        is_supported=True,
+        values=in_words(schema["properties"][name], schema.get("$defs", {})),
+        default=words,
+        note=info.description or "",
+    )
+
+
+def _owners(name: str, table: ParameterTable) -> tuple[str, ...]:
+    return tuple(peer.name for peer in table.peers if name in peer.parameters)
+
+
+def _is_bool(schema: dict[str, Any]) -> bool:
+    return any(branch.get("type") == "boolean" for branch in schema.get("anyOf", [schema]))

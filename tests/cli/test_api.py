@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+
+
+def test_the_documentations_page_is_up_to_date(invoke: Any) -> None:
+    """To mend it: distilgpt2-api api > docs/api.md."""
+    assert invoke("api").output == PAGE.read_text(encoding="utf-8")
