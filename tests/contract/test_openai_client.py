@@ -198,6 +198,7 @@ def test_a_stream_that_is_closed_early_ends_the_work(
         ({"extra_body": {"max_token": 5}}, (openai.BadRequestError, "max_token", "unknown_parameter")),
         ({"max_tokens": 20000}, (openai.BadRequestError, "max_tokens", "context_length_exceeded")),
         ({"prompt": [999]}, (openai.BadRequestError, "prompt", None)),
+        ({"extra_body": {"allowed_token_ids": [97], "bad_words": ["a"]}}, (openai.BadRequestError, None, None)),
         ({"model": "another"}, (openai.NotFoundError, "model", "model_not_found")),
     ],
 )

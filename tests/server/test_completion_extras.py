@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.core.plan import NOTHING_TO_DRAW, RowResult, TokenLogprobs
 from distilgpt2_api.server.logprobs_writer import LogprobsWriter, empty_lists
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 
@@ -166,3 +167,43 @@ def test_scoring_requests_as_lm_eval_sends_them(open_client: Callable[..., Any],
         logprobs = choice["logprobs"]
         assert logprobs["token_logprobs"] == [None, *(-token_id / 100 for token_id in prompt[1:]), -0.33]
         assert {len(values) for values in logprobs.values()} == {len(prompt) + 1}
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_the_priority_reaches_the_queue(
+    open_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    client = open_client(chat_template=ChatTemplate("{{ messages[0].content }}", origin="test"))
+    submitted: list[Any] = []
+    submit = client.scene.engine.submit
+
+    def noted(request: Any) -> Any:
+        submitted.append(request)
+        return submit(request)
+
+    monkeypatch.setattr(client.scene.engine, "submit", noted)
+    prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": ["a", "b"]}
+    assert client.post(path, json={**prompt, "priority": -3}).status_code == 200
+    assert client.post(path, json=prompt).status_code == 200
+    assert {request.priority for request in submitted} == {-3, 0}
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt": ["a", "b"]}, {"best_of": 2}])
+def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
+    open_client: Callable[..., Any], build_runner: Any, options: Json
+) -> None:
+    """Only the engine can tell. After the first chunk, if there was time for one, it is an event."""
+
+    class Exhausted(build_runner):  # type: ignore[misc]
+        def _draw(self, row: Any) -> Any:
+            is_over = len(row.token_ids) - row.num_prompt_tokens == 2
+            return RowResult(error=NOTHING_TO_DRAW) if is_over else super()._draw(row)
+
+    client = open_client(runner=Exhausted())
+    answer = client.complete(**{"prompt": "a", **options})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    if "best_of" not in options:
+        stream = client.complete(stream=True, **{"prompt": "a", **options})
+        assert '"type":"invalid_request_error"' in stream.text.strip().rpartition("data: ")[2]
+    assert client.scene.engine.num_requests == 0

@@ -48,6 +48,8 @@ class SequenceDelta:
     """On the sequence's first delta, where asked for: one for each prompt token from `params.first_scored_token` on."""
     finish_reason: FinishReason | None = None
     """Set on the sequence's last delta."""
+    error: str | None = None
+    """Why it ended with `FinishReason.ERROR`: as `RowResult.error` has it."""
     stop: str | int | None = None
     """The stop sequence or stop token id that ended it."""
     num_prompt_tokens: int = 0

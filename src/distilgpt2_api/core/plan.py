@@ -12,6 +12,9 @@ from typing import Protocol
 
 from distilgpt2_api.core.params import SamplingParams
 
+NOTHING_TO_DRAW = "every token is banned"
+"""`RowResult.error` where it is the request's own parameters that leave no token to draw."""
+
 
 class TokenMask(Protocol):
     """Which tokens a grammar allows next; it is computed while the kernels run."""

@@ -29,6 +29,7 @@ class SequenceOutput:
     has_prompt_logprobs: bool
     started_s: float | None = None
     first_token_s: float | None = None
+    error: str | None = None
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -40,6 +41,7 @@ class SequenceOutput:
         if self.has_prompt_logprobs and result.prompt_logprobs:
             self.prompt_logprobs.extend(result.prompt_logprobs)
         if update.token_id is None:
+            self.error = result.error
             return None
         if self.first_token_s is None:
             self.first_token_s = now_s
@@ -71,6 +73,7 @@ class SequenceOutput:
             logprobs=tuple(self.logprobs),
             prompt_logprobs=tuple(self.prompt_logprobs) if is_first and self.has_prompt_logprobs else None,
             finish_reason=finish_reason,
+            error=self.error,
             stop=stop if finish_reason is None or stop is not None else _stop_token_id(sequence),
             num_prompt_tokens=sequence.num_prompt_tokens,
             num_cached_tokens=sequence.num_cached_tokens,

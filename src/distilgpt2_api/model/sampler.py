@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import GenerationError
-from distilgpt2_api.core.plan import PlanRow, RowResult, TokenLogprobs
+from distilgpt2_api.core.plan import NOTHING_TO_DRAW, PlanRow, RowResult, TokenLogprobs
 from distilgpt2_api.model.draw_table import DrawRules
 from distilgpt2_api.model.full_draws import draw_full
 from distilgpt2_api.model.group_maxima import GroupMaxima
@@ -122,4 +122,4 @@ def _take_rows(logits: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[n
 
 
 def _describe(largest_logit: float) -> str:
-    return "every token is banned" if largest_logit == -np.inf else "the model's logits are not numbers"
+    return NOTHING_TO_DRAW if largest_logit == -np.inf else "the model's logits are not numbers"

@@ -103,6 +103,7 @@ def generation_requests(
             params=params,
             num_sequences=(request.n or 1) if request.use_beam_search else num_sequences(request),
             is_streamed=bool(request.stream),
+            priority=request.priority or 0,
             deadline_s=min(request.timeout_s or limits.timeout_s, limits.timeout_s),
         )
 

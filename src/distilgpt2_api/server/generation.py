@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
+from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError, InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.plan import NOTHING_TO_DRAW
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.request_stream import RequestStream
@@ -37,8 +38,8 @@ class Generation:
     async def hand_overs(self) -> AsyncGenerator[list[PromptDeltas]]:
         """What is new, as often as the engine hands over. Raises what the engine refuses or fails with.
 
-        Finish reasons are `stop` or `length`: a sequence that ended otherwise raises DeadlineExceededError or
-        GenerationError, except after `abort`.
+        Finish reasons are `stop` or `length`: a sequence that ended otherwise raises DeadlineExceededError,
+        InvalidRequestError (nothing to draw) or GenerationError, except after `abort`.
         """
         try:
             if self._is_aborted:
@@ -61,6 +62,10 @@ class Generation:
             self._record.note(delta)
             if delta.finish_reason is FinishReason.ABORT and not self._is_aborted:
                 raise DeadlineExceededError("the request was not done before its deadline")
+            if delta.error == NOTHING_TO_DRAW:
+                raise InvalidRequestError(
+                    "no token is left to draw: together, what the request bans and what it allows rule out all of them"
+                )
             if delta.finish_reason is FinishReason.ERROR:
                 raise GenerationError("the completion failed")
 

@@ -129,6 +129,7 @@ async def _prepare(
         ),
         num_sequences=request.n or 1,
         is_streamed=bool(request.stream),
+        priority=request.priority or 0,
         deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
     )
     options = request.stream_options

@@ -51,6 +51,7 @@ class SamplingFields(Body):
     ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="Lower is served earlier. 0 by default.")
     timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
     user: str | None = Field(None, description="Logged as a hash.")
 
@@ -73,7 +74,6 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "use_beam_search": (False,),
     "length_penalty": (1, 1.0),
     "early_stopping": (False,),
-    "priority": (0,),
     "request_id": (),
     "session_id": (),
     "cache_salt": (),
