@@ -10,11 +10,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from distilgpt2_api.server.schemas.answers import DetokenizeRequest, TokenizeRequest
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.score import ScoreRequest
 from distilgpt2_api.server.schemas.tgi import TgiRequest, TgiStreamEvent, TgiStreamRequest, TgiWholeRequest
+from distilgpt2_api.server.schemas.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 
 BODIES: tuple[type[BaseModel], ...] = (
     CompletionRequest,
@@ -22,6 +22,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionChunk,
     ScoreRequest,
     TokenizeRequest,
+    TokenizeChatRequest,
     DetokenizeRequest,
     TgiRequest,
     TgiWholeRequest,

@@ -7,27 +7,30 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
+from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server import prompts
 from distilgpt2_api.server.body import read_json_object
-from distilgpt2_api.server.schemas.answers import (
+from distilgpt2_api.server.chat_prompt import encode_chat, require_template
+from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
+from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
-    TokenizeRequest,
+    TokenizeChatRequest,
     TokenizeResponse,
     TokenizerInfo,
+    parse_tokenize_request,
 )
-from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.validation import validate_body
-from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.server.service import Service, ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 
 def add_routes(router: APIRouter) -> None:
-    for path, endpoint, schema in (
-        ("/tokenize", tokenize, "TokenizeRequest"),
-        ("/detokenize", detokenize, "DetokenizeRequest"),
+    for path, endpoint, schemas in (
+        ("/tokenize", tokenize, ("TokenizeRequest", "TokenizeChatRequest")),
+        ("/detokenize", detokenize, ("DetokenizeRequest",)),
     ):
         router.add_api_route(
             path,
@@ -35,7 +38,7 @@ def add_routes(router: APIRouter) -> None:
             methods=["POST"],
             tags=["vLLM"],
             responses=error_responses(400, 404, 408, 413, 415, 503),
-            openapi_extra=_body_of(schema),
+            openapi_extra=_body_of(*schemas),
         )
     router.add_api_route(
         "/tokenizer_info",
@@ -48,14 +51,15 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
-    """Text to token ids. Special tokens written in the text become their ids."""
+    """Text to token ids, or a chat's messages. Special tokens written in the text become their ids."""
     body = await read_json_object(http, max_bytes=service.limits.max_body_bytes)
-    if body.get("messages") is not None:
-        raise UnsupportedParameterError("messages are not supported here: give a prompt", param="messages")
-    request = validate_body(TokenizeRequest, body)
+    request = parse_tokenize_request(body)
     service.model.check_name(request.model)
     tokenizer = service.engine.tokenizer
-    [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
+    if isinstance(request, TokenizeChatRequest):
+        token_ids = await _tokenize_chat(request, service)
+    else:
+        [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
     token_texts = [tokenizer.token_text(token_id) for token_id in token_ids] if request.return_token_strs else None
     return TokenizeResponse(
         count=len(token_ids),
@@ -63,6 +67,23 @@ async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
         tokens=token_ids,
         token_strs=token_texts,
     )
+
+
+async def _tokenize_chat(request: TokenizeChatRequest, service: Service) -> list[int]:
+    """The prompt of a chat with these messages."""
+    chat = ChatCompletionRequest.model_construct(
+        messages=request.messages,
+        add_generation_prompt=request.add_generation_prompt,
+        continue_final_message=request.continue_final_message,
+        chat_template_kwargs=request.chat_template_kwargs,
+    )
+    prompt = await encode_chat(
+        chat,
+        template=require_template(service.chat_template),
+        tokenizer=service.engine.tokenizer,
+        config=service.engine.model_config,
+    )
+    return list(prompt.token_ids)
 
 
 async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
@@ -87,6 +108,7 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
         eos_token=eos_token,
         unk_token=eos_token,  # as GPT-2's own configuration has it; a byte-level tokenizer needs none
         pad_token=None,
+        chat_template=None if service.chat_template is None else service.chat_template.source,
     )
 
 
@@ -98,6 +120,7 @@ def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
     return text if tokenizer.encode(text) == [token_id] else None
 
 
-def _body_of(schema: str) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+def _body_of(*schemas: str) -> dict[str, Any]:
+    refs = [{"$ref": f"#/components/schemas/{schema}"} for schema in schemas]
+    content = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}}
     return {"requestBody": {"required": True, "content": content}}

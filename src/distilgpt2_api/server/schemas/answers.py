@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from distilgpt2_api.server.schemas.validation import Body
-
 
 class Logprobs(BaseModel):
     tokens: list[str]
@@ -76,43 +74,6 @@ class ServedModelCard(BaseModel):
 class ServedModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[ServedModelCard]
-
-
-class TokenizeRequest(Body):
-    model: str | None = None
-    prompt: str
-    add_special_tokens: bool | None = Field(None, description="GPT-2's tokenizer adds none either way.")
-    return_token_strs: bool | None = None
-
-
-class TokenizeResponse(BaseModel):
-    count: int
-    max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | None
-
-
-class DetokenizeRequest(Body):
-    model: str | None = None
-    tokens: list[int]
-
-
-class DetokenizeResponse(BaseModel):
-    prompt: str
-
-
-class TokenizerInfo(BaseModel):
-    """What a `tokenizer_config.json` says, as vLLM has it; lm-evaluation-harness reads the special tokens."""
-
-    tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"
-    model_max_length: int
-    bos_token: str | None
-    eos_token: str | None
-    unk_token: str | None
-    pad_token: str | None
-    add_bos_token: Literal[False] = False
-    add_prefix_space: Literal[False] = False
-    chat_template: str | None = None
 
 
 class GeneratedSequences(BaseModel):

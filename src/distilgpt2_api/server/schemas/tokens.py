@@ -1,0 +1,76 @@
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, as vLLM has them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from distilgpt2_api.server.schemas.chat import Messages
+from distilgpt2_api.server.schemas.sampling import drop_neutral
+from distilgpt2_api.server.schemas.validation import Body, validate_body
+
+
+class TokenizeRequest(Body):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = Field(None, description="GPT-2's tokenizer adds none either way.")
+    return_token_strs: bool | None = None
+
+
+class TokenizeChatRequest(Body):
+    """A chat's messages, as `/v1/chat/completions` lays them out: for models with a chat template."""
+
+    model: str | None = None
+    messages: Messages
+    add_generation_prompt: bool | None = Field(None, description="True by default, as in a chat.")
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = Field(None, description="GPT-2's tokenizer adds none either way.")
+    return_token_strs: bool | None = None
+
+
+CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+    "chat_template": (),
+    "tools": ([],),
+    "media_io_kwargs": ({},),
+    "mm_processor_kwargs": ({},),
+}
+"""What vLLM has and we do not: the values, beside null, that ask for nothing."""
+
+
+def parse_tokenize_request(body: dict[str, object]) -> TokenizeRequest | TokenizeChatRequest:
+    """Raises InvalidRequestError."""
+    if "messages" in body:
+        return validate_body(TokenizeChatRequest, drop_neutral(body, CHAT_NEUTRAL_VALUES))
+    return validate_body(TokenizeRequest, body)
+
+
+class TokenizeResponse(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(Body):
+    model: str | None = None
+    tokens: list[int]
+
+
+class DetokenizeResponse(BaseModel):
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """What a `tokenizer_config.json` says, as vLLM has it; lm-evaluation-harness reads the special tokens."""
+
+    tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    add_bos_token: Literal[False] = False
+    add_prefix_space: Literal[False] = False
+    chat_template: str | None = None

@@ -1,0 +1,69 @@
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, beyond plain texts: chats, and models of other kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.text.chat_template import ChatTemplate
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"
+)
+HELLO = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture
+def chatting(open_client: Callable[..., Any]) -> Any:
+    return open_client(chat_template=ChatTemplate(TEMPLATE, origin="test"))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "[user]hi[a]"),
+        ({"add_generation_prompt": True, "tools": None, "add_special_tokens": False}, "[user]hi[a]"),
+        ({"add_generation_prompt": False}, "[user]hi"),
+        ({"continue_final_message": True}, "[user]hi"),
+    ],
+)
+def test_messages_are_tokenized_as_a_chat_lays_them_out(chatting: Any, options: dict[str, Any], text: str) -> None:
+    answer = chatting.post("/tokenize", json={"messages": HELLO, "return_token_strs": True, **options}).json()
+    assert bytes(answer["tokens"]).decode() == "".join(answer["token_strs"]) == text
+    assert answer["count"] == len(text)
+
+
+def test_a_chat_s_prompt_has_as_many_tokens_as_tokenize_says(chatting: Any) -> None:
+    count = chatting.post("/tokenize", json={"messages": HELLO}).json()["count"]
+    answer = chatting.post("/v1/chat/completions", json={"messages": HELLO, "max_tokens": 1}).json()
+    assert answer["usage"]["prompt_tokens"] == count
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"prompt": "a"}, "prompt"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"tools": [{}]}, "tools"),
+        ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
+        ({"messages": [{"role": "user", "content": "a" * 300}]}, "messages"),
+    ],
+)
+def test_what_is_wrong_with_a_chat_is_named(chatting: Any, options: dict[str, Any], param: str) -> None:
+    answer = chatting.post("/tokenize", json={"messages": HELLO, **options})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_messages_need_a_template(client: Any) -> None:
+    answer = client.post("/tokenize", json={"messages": HELLO})
+    assert answer.status_code == 400
+    assert "chat template" in answer.json()["error"]["message"]
+
+
+def test_the_tokenizer_shows_its_chat_template(chatting: Any) -> None:
+    """lm-evaluation-harness renders it itself."""
+    assert chatting.get("/tokenizer_info").json()["chat_template"] == TEMPLATE
