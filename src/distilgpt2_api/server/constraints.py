@@ -1,0 +1,185 @@
+"""What each protocol says of a completion's form, as a grammar. Whether it can be followed is not judged here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
+
+ANY_OBJECT = Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
+MAX_CHOICES = 10_000
+
+
+def openai_grammar(
+    *,
+    response_format: object = None,
+    guided_json: object = None,
+    guided_regex: object = None,
+    guided_choice: object = None,
+    guided_grammar: object = None,
+    structured_outputs: object = None,
+) -> tuple[Grammar, str] | None:
+    """The grammar and the name of the parameter that gave it; None where nothing was asked for.
+
+    `response_format` is OpenAI's, the others are vLLM's, old and new. Raises InvalidRequestError for what is malformed,
+    and for more than one. UnsupportedParameterError: vLLM has it and we do not.
+    """
+    readers: dict[str, tuple[object, Callable[[object, str], tuple[Grammar, str] | None]]] = {
+        "response_format": (response_format, _response_format),
+        "guided_json": (guided_json, _named(_schema)),
+        "guided_regex": (guided_regex, _named(_regex)),
+        "guided_choice": (guided_choice, _named(_choice)),
+        "guided_grammar": (guided_grammar, _named(_lark)),
+        "structured_outputs": (structured_outputs, _structured_outputs),
+    }
+    read = [found for name, (value, reader) in readers.items() if value is not None and (found := reader(value, name))]
+    if len(read) > 1:
+        raise InvalidRequestError(
+            f"{read[0][1]} and {read[1][1]} exclude each other: a completion has one form", param=read[1][1]
+        )
+    return read[0] if read else None
+
+
+def tgi_grammar(grammar: object) -> Grammar | None:
+    """`parameters.grammar` of TGI: `{"type": "json" | "json_schema" | "regex", "value": …}`. As `openai_grammar`."""
+    if grammar is None:
+        return None
+    param = "parameters.grammar"
+    fields = _object(grammar, param, known={"type", "value"})
+    if "value" not in fields:
+        raise InvalidRequestError(f"{param}.value is required", param=f"{param}.value")
+    kind, value = fields.get("type"), fields["value"]
+    match kind:
+        case "json":
+            return _schema(value, f"{param}.value")
+        case "regex":
+            return _regex(value, f"{param}.value")
+        case "json_schema":
+            return _named_schema(value, f"{param}.value", is_name_required=False)[0]
+    raise InvalidRequestError(f"{param}.type must be 'json', 'json_schema' or 'regex'", param=f"{param}.type")
+
+
+def _response_format(value: object, param: str) -> tuple[Grammar, str] | None:
+    fields = _object(value, param, known={"type", "json_schema"})
+    kind = fields.get("type")
+    if kind not in ("text", "json_object", "json_schema"):
+        raise InvalidRequestError(f"{param}.type must be 'text', 'json_object' or 'json_schema'", param=f"{param}.type")
+    if kind == "json_schema":
+        return _named_schema(fields.get("json_schema"), f"{param}.json_schema", is_name_required=True)
+    if fields.get("json_schema") is not None:
+        raise InvalidRequestError(f"{param}.json_schema needs {param}.type 'json_schema'", param=f"{param}.json_schema")
+    return (ANY_OBJECT, param) if kind == "json_object" else None
+
+
+def _named_schema(value: object, param: str, *, is_name_required: bool) -> tuple[Grammar, str]:
+    """OpenAI's `json_schema`. `strict` or not, the schema is held to; name and description are for larger models."""
+    fields = _object(value, param, known={"name", "description", "schema", "strict"})
+    name = fields.get("name")
+    if not (isinstance(name, str) and name) and (is_name_required or name is not None):
+        raise InvalidRequestError(f"{param}.name is required: a string", param=f"{param}.name")
+    for key, kind, word in (("description", str, "a string"), ("strict", bool, "true or false")):
+        if fields.get(key) is not None and not isinstance(fields[key], kind):
+            raise InvalidRequestError(f"{param}.{key} must be {word}", param=f"{param}.{key}")
+    schema = fields.get("schema")
+    if not isinstance(schema, dict):
+        raise InvalidRequestError(f"{param}.schema is required: a JSON schema, an object", param=f"{param}.schema")
+    return _schema(schema, f"{param}.schema"), f"{param}.schema"
+
+
+def _structured_outputs(value: object, param: str) -> tuple[Grammar, str] | None:
+    readers: dict[str, Callable[[object, str], Grammar]] = {
+        "json": _schema,
+        "regex": _regex,
+        "choice": _choice,
+        "grammar": _lark,
+        "json_object": _any_object,
+    }
+    unsupported = {
+        "structural_tag",
+        "whitespace_pattern",
+        "disable_any_whitespace",
+        "disable_additional_properties",
+        "disable_fallback",
+    }
+    fields = _object(value, param, known={*readers} | unsupported)
+    for name in unsupported & fields.keys():
+        if fields[name] not in (None, False):
+            raise UnsupportedParameterError(f"{param}.{name} is not supported here", param=f"{param}.{name}")
+    given = [name for name in readers if fields.get(name) not in (None, False)]
+    if len(given) != 1:
+        raise InvalidRequestError(
+            f"{param} must have exactly one of {', '.join(readers)}; it has {', '.join(given) or 'none'}", param=param
+        )
+    name = f"{param}.{given[0]}"
+    return readers[given[0]](fields[given[0]], name), name
+
+
+def _any_object(value: object, param: str) -> Grammar:
+    if value is not True:
+        raise InvalidRequestError(f"{param} must be true or false", param=param)
+    return ANY_OBJECT
+
+
+def _schema(value: object, param: str) -> Grammar:
+    """A schema as an object, or as the JSON of one."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise InvalidRequestError(f"{param} is a string, but not JSON", param=param) from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{param} must be a JSON schema: an object, or its JSON", param=param)
+    try:
+        # The order of keys is kept: it is the order in which properties are written.
+        return Grammar(GrammarKind.JSON_SCHEMA, json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"{param} is nested too deeply, or has NaN or Infinity", param=param) from None
+
+
+def _regex(value: object, param: str) -> Grammar:
+    return Grammar(GrammarKind.REGEX, _text(value, param, "a regular expression"))
+
+
+def _lark(value: object, param: str) -> Grammar:
+    source = _text(value, param, "a grammar in llguidance's dialect of Lark")
+    if "::=" in source:
+        raise InvalidRequestError(
+            f"{param} is written in GBNF or EBNF ('::='), but must be a grammar in llguidance's dialect of Lark, as in"
+            ' start: "yes" | "no"',
+            param=param,
+        )
+    return Grammar(GrammarKind.LARK, source)
+
+
+def _choice(value: object, param: str) -> Grammar:
+    if not isinstance(value, list) or not value or not all(isinstance(choice, str) and choice for choice in value):
+        raise InvalidRequestError(f"{param} must be a list of texts, none of them empty", param=param)
+    if len(value) > MAX_CHOICES:
+        raise InvalidRequestError(f"{param} has {len(value)} choices; at most {MAX_CHOICES} are taken", param=param)
+    # Lark's strings are escaped as JSON's are. As one terminal: as rules, each choice would be parsed on its own.
+    choices = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in dict.fromkeys(value))
+    return Grammar(GrammarKind.LARK, f"start: CHOICE\nCHOICE: {choices}")
+
+
+def _text(value: object, param: str, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidRequestError(f"{param} must be {what}", param=param)
+    return value
+
+
+def _named(reader: Callable[[object, str], Grammar]) -> Callable[[object, str], tuple[Grammar, str]]:
+    return lambda value, param: (reader(value, param), param)
+
+
+def _object(value: object, param: str, *, known: set[str]) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{param} must be an object", param=param)
+    for name in value:
+        if name not in known:
+            raise InvalidRequestError(
+                f"{param} has an unknown field {str(name)[:100]!r}; known are {', '.join(sorted(known))}",
+                param=f"{param}.{str(name)[:100]}",
+            )
+    return value

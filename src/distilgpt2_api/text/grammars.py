@@ -1,0 +1,270 @@
+"""Holds completions to grammars: compiles them with llguidance, and follows one sequence through one."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, cast
+
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
+
+MAX_SOURCE_BYTES = 64 * 1024
+"""Of a grammar as the caller wrote it."""
+MAX_REMEMBERED = 32
+"""Compiled grammars, the least recently used of which is forgotten first."""
+MAX_WAIT_S = 10.0
+"""For others' grammars to be compiled, one after the other."""
+MAX_REASON_CHARACTERS = 200
+NUM_TRIAL_TOKENS = 2
+"""That a new grammar is followed for: one that outgrows the limits nearly always does so at once."""
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python's `json.dumps` writes it. Where any white space may stand, a small model writes nothing else."""
+NAMES = {
+    GrammarKind.JSON_SCHEMA: "JSON schema",
+    GrammarKind.REGEX: "regular expression",
+    GrammarKind.LARK: "Lark grammar",
+}
+NOWHERE = r"(?!)"
+NAMES = {
+    GrammarKind.JSON_SCHEMA: "JSON schema",
+    GrammarKind.REGEX: "regular expression",
+    GrammarKind.LARK: "Lark grammar",
+}
+
+
+class Guide:
+    """Mutable: where one sequence is in its grammar. One thread's at a time."""
+
+    def __init__(self, start: Callable[[], LLMatcher], *, num_mask_bytes: int) -> None:
+        """`start` gives the sequence a matcher of its own; not asked before it is needed: sequences may wait long."""
+        self._start = start
+        self._num_mask_bytes = num_mask_bytes
+        self._matcher: LLMatcher | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """The grammar is complete, and nothing may follow."""
+        return self._matcher is not None and self._matcher.is_stopped()
+
+    def fill_mask(self) -> bytes:
+        """Which tokens may come next; see `TokenMask.wait`. Raises GenerationError where that is too much work.
+
+        The end of text is among them where the text may end. Releases the GIL while it computes.
+        """
+        matcher = self._following()
+        mask = matcher.compute_bitmask()
+        _check(matcher)
+        return mask[: self._num_mask_bytes]
+
+    def accept(self, token_id: int) -> None:
+        """Go on by a token that was drawn. Raises GenerationError if the grammar does not allow it."""
+        matcher = self._following()
+        matcher.consume_token(token_id)
+        _check(matcher)
+
+    def _following(self) -> LLMatcher:
+        if self._matcher is None:
+            self._matcher = self._start()
+        return self._matcher
+
+
+class GrammarCompiler:
+    """Compiles grammars for one vocabulary and remembers the last of them. Any thread may call it; close it in the end.
+
+    The library's own form of the vocabulary (15 MB for GPT-2's), and the process that tries grammars (22 MB), come with
+    the first grammar: who uses none pays nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        token_bytes: Sequence[bytes],
+        special_token_ids: AbstractSet[int],
+        eos_token_id: int | None,
+        vocab_size: int,
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        """`vocab_size` is the model's, which may have more tokens than `token_bytes`; `encode` is the tokenizer's."""
+        self._vocabulary = Vocabulary(
+            token_bytes=token_bytes,
+            special_token_ids=special_token_ids,
+            eos_token_id=eos_token_id,
+            vocab_size=vocab_size,
+            encode=encode,
+        )
+        self._num_mask_bytes = (vocab_size + 31) // 32 * 4
+        self._remembered: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
+        """Compiled, or why not."""
+        self._lock = threading.Lock()
+        """Of what is remembered; never held for long."""
+        self._tokenizer: LLTokenizer | None = None
+        self._trial = GrammarTrial()
+        self._compiling = threading.Lock()
+        """Of the two above. One grammar at a time: the cores are for those who have theirs."""
+
+    def check(self, grammar: Grammar, *, param: str) -> None:
+        """Raise InvalidRequestError, with `param`, for what is no grammar, or not supported, or too complex.
+
+        Compiles it, which may take a tenth of a second, or three seconds at worst; `open` is quick afterwards.
+        OverloadedError: too many others are being compiled.
+        """
+        compiled = self._compiled(grammar)
+        if isinstance(compiled, str):
+            raise InvalidRequestError(
+                f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
+            )
+
+    def open(self, grammar: Grammar) -> Guide:
+        """A guide for one sequence. Raises what `check` does, of a parameter `grammar`."""
+        self.check(grammar, param="grammar")
+        return Guide(lambda: self._copy(grammar), num_mask_bytes=self._num_mask_bytes)
+
+    def close(self) -> None:
+        """End the process that tries grammars. Idempotent."""
+        with self._compiling:
+            self._trial.close()
+
+    def _copy(self, grammar: Grammar) -> LLMatcher:
+        """A matcher of one's own. The grammar was good once: if it was forgotten since, it is compiled again."""
+        compiled = self._compiled(grammar)
+        if isinstance(compiled, str):
+            raise GenerationError(f"the completion can't follow its grammar: {compiled}")
+        return compiled.deep_copy()
+
+    def _compiled(self, grammar: Grammar) -> LLMatcher | str:
+        if (found := self._find(grammar)) is not None:
+            return found
+        if not self._compiling.acquire(timeout=MAX_WAIT_S):
+            raise OverloadedError("the service is overloaded: too many grammars are being compiled; try again later")
+        try:
+            if (found := self._find(grammar)) is not None:  # while this thread waited
+                return found
+            compiled: LLMatcher | str
+            try:
+                compiled = self._compile(grammar)
+            except ValueError as error:
+                compiled = _describe(str(error))
+            self._remember(grammar, compiled)
+            return compiled
+        finally:
+            self._compiling.release()
+
+    def _find(self, grammar: Grammar) -> LLMatcher | str | None:
+        with self._lock:
+            if grammar in self._remembered:
+                self._remembered.move_to_end(grammar)
+            return self._remembered.get(grammar)
+
+    def _remember(self, grammar: Grammar, compiled: LLMatcher | str) -> None:
+        with self._lock:
+            self._remembered[grammar] = compiled
+            if len(self._remembered) > MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        """Compile, and follow it for a few tokens. ValueError says what is wrong."""
+        serialized = _serialize(grammar)
+        try:
+            if not self._trial.survives(serialized):
+                raise ValueError("it takes too much time or memory to compile")
+        except OSError as error:
+            raise OverloadedError("the service is overloaded: it can't try a grammar now") from error
+        if self._tokenizer is None:
+            self._tokenizer = LLTokenizer(cast(TokenizerWrapper, self._vocabulary))
+        matcher = LLMatcher(self._tokenizer, serialized, log_level=0, limits=LIMITS)
+        token_id = self._first_allowed(matcher)
+        if token_id is None:
+            raise ValueError("it allows no text")
+        follower = matcher.deep_copy()
+        for _ in range(NUM_TRIAL_TOKENS):
+            follower.consume_token(token_id)
+            token_id = self._first_allowed(follower)
+            if token_id is None:
+                break
+        return matcher
+
+    def _first_allowed(self, matcher: LLMatcher) -> int | None:
+        """A token that may come next, other than the end of text. ValueError where the matcher has failed."""
+        mask = matcher.compute_bitmask() if not matcher.is_stopped() else b""
+        if matcher.is_error():
+            raise ValueError(matcher.get_error())
+        assert self._tokenizer is not None
+        allowed = int.from_bytes(mask, "little") & ~(1 << self._tokenizer.eos_token)
+        return (allowed & -allowed).bit_length() - 1 if allowed else None
+
+
+class Vocabulary:
+    """The tokenizer as llguidance asks for it: its `TokenizerWrapper`, by shape."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(
+        self,
+        *,
+        token_bytes: Sequence[bytes],
+        special_token_ids: AbstractSet[int],
+        eos_token_id: int | None,
+        vocab_size: int,
+        encode: Callable[[str], list[int]],
+    ) -> None:
+        self.eos_token_id = eos_token_id
+        """None: the library adds one of its own, beyond the vocabulary."""
+        self.tokens = [*token_bytes, *[b""] * (vocab_size - len(token_bytes))]
+        # The end of text is never a text, even where the tokenizer doesn't call it special.
+        self.special_token_ids = sorted({*special_token_ids, *([] if eos_token_id is None else [eos_token_id])})
+        self._encode = encode
+        self._max_characters = 4 * max(map(len, token_bytes))
+        special_texts = [token_bytes[token_id].decode(errors="replace") for token_id in special_token_ids]
+        self._insides = re.compile(
+            "|".join(f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in special_texts if len(text) > 1)
+            or NOWHERE
+        )
+
+    def __call__(self, text: str) -> list[int]:
+        """Tokens of a text that the grammar forces. Its beginning is enough: only the first of them is used.
+
+        A special token written in it is a text like any other, which `encode` would not see: so it is cut in two.
+        """
+        pieces = self._insides.split(text[: self._max_characters])
+        return [token_id for piece in pieces if piece for token_id in self._encode(piece)]
+
+
+def _serialize(grammar: Grammar) -> str:
+    """The library's own form. ValueError for what is not even that."""
+    try:
+        num_bytes = len(grammar.source.encode())
+    except UnicodeEncodeError:
+        raise ValueError("it has a lone surrogate, which is no text") from None
+    if num_bytes > MAX_SOURCE_BYTES:
+        raise ValueError(f"it has {num_bytes} bytes; at most {MAX_SOURCE_BYTES} are compiled")
+    match grammar.kind:
+        case GrammarKind.JSON_SCHEMA:
+            return LLMatcher.grammar_from_json_schema(grammar.source, cast(Any, JSON_STYLE))
+        case GrammarKind.REGEX:
+            return LLMatcher.grammar_from_regex(grammar.source)
+        case GrammarKind.LARK:
+            return LLMatcher.grammar_from_lark(grammar.source)
+
+
+def _check(matcher: LLMatcher) -> None:
+    if matcher.is_error():
+        raise GenerationError(f"the completion can't follow its grammar: {_describe(matcher.get_error())}")
+
+
+def _describe(message: str) -> str:
+    """The library's reason in one short line: it may go on with the grammar itself, or with what it knows of it."""
+    lines = message.splitlines()
+    if message.startswith("panic"):
+        return "the vocabulary can't write it"
+    # Of a regular expression the library shows where the error is, then says it.
+    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+    shown = "".join(character if character.isprintable() else " " for character in reason)
+    return shown if len(shown) <= MAX_REASON_CHARACTERS else f"{shown[:MAX_REASON_CHARACTERS]} …"
