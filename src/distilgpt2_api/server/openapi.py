@@ -15,6 +15,7 @@ from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.score import ScoreRequest
 from distilgpt2_api.server.schemas.tgi import TgiRequest, TgiStreamEvent, TgiStreamRequest, TgiWholeRequest
 from distilgpt2_api.server.schemas.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
+from distilgpt2_api.server.service import RequestLimits
 
 BODIES: tuple[type[BaseModel], ...] = (
     CompletionRequest,
@@ -34,7 +35,7 @@ VALIDATION_ERROR = "HTTPValidationError"
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 
-def build_openapi(app: FastAPI) -> dict[str, Any]:
+def build_openapi(app: FastAPI, limits: RequestLimits) -> dict[str, Any]:
     """The whole document. FastAPI's own 422 is taken out: what it finds wrong is answered with 400."""
     document = get_openapi(
         title=app.title,
@@ -53,7 +54,27 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
     schemas |= definitions["$defs"]
     for unused in (VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
+    _bound(document, limits)
     return document
+
+
+def _bound(document: dict[str, Any], limits: RequestLimits) -> None:
+    """Write the settings' limits where the protocols allow more."""
+    maxima = dict.fromkeys(("n", "best_of", "num_return_sequences"), limits.max_n)
+    maxima |= dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens"), limits.max_logprobs)
+    named = [
+        (parameter["name"], parameter["schema"])
+        for operation in _operations(document)
+        for parameter in operation.get("parameters", ())
+    ]
+    for schema in document["components"]["schemas"].values():
+        named += schema.get("properties", {}).items()
+    for name, schema in named:
+        for choice in schema.get("anyOf", [schema]):
+            if name in maxima and choice.get("type") == "integer":
+                choice["maximum"] = min(maxima[name], choice.get("maximum", maxima[name]))
+            if name == "stop" and choice.get("type") == "array":
+                choice["maxItems"] = limits.max_stop_sequences
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

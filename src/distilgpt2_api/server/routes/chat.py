@@ -21,9 +21,10 @@ from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
-from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
+from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
 from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import RequestLimits, Service, ServiceDep
 from distilgpt2_api.server.sse import error_event
 
@@ -32,11 +33,14 @@ STREAM_EXAMPLE = (
     '"system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"content":" time"},"logprobs":null,'
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
-EVENT_STREAM = {
-    "description": "The answer, or with `stream` events: `data: ` and a `ChatCompletionChunk` each. The last one is "
-    "`data: [DONE]`, or `data: ` and an `ErrorResponse` where it failed midway.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}},
-}
+EVENT_STREAM = event_stream(
+    "The answer, or with `stream` events: a `ChatCompletionChunk` each. The last is `[DONE]`, or an `ErrorResponse` "
+    "where it failed midway.",
+    "ChatCompletionChunk",
+    "ErrorResponse",
+    has_done=True,
+    example=STREAM_EXAMPLE,
+)
 
 
 def add_routes(router: APIRouter) -> None:
@@ -113,6 +117,7 @@ async def _prepare(
     param = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     check_context_length(num_prompt_tokens, max_tokens, config, param=param)
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    grammar, _ = await read_grammar(request, service.engine.grammars) or (None, "")
     chat_id = f"chatcmpl-{uuid.uuid4().hex}"
     generation_request = GenerationRequest(
         request_id=chat_id,
@@ -124,7 +129,7 @@ async def _prepare(
             max_tokens=max_tokens,
             num_logprobs=num_logprobs,
             num_prompt_logprobs=None,
-            grammar=None,
+            grammar=grammar,
             seed=service.draw_seed(),
         ),
         num_sequences=request.n or 1,

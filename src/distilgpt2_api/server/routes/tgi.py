@@ -17,6 +17,7 @@ from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
+from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
     TgiAnswer,
     TgiInfo,
@@ -34,14 +35,9 @@ STREAM_EXAMPLE = (
     'data:{"index":1,"token":{"id":640,"text":" time","logprob":-0.01,"special":false},'
     '"generated_text":" time","details":null}\n\n'
 )
-EVENT_STREAM: dict[str, Any] = {
-    "description": "One event for each token: `data:` and a `TgiStreamEvent`. Where it fails midway, the last is "
-    "`data:` and a `TgiErrorResponse`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}},
-}
-WHOLE_OR_STREAM = EVENT_STREAM | {
-    "description": f"A list of the one answer; or with `stream`, events. {EVENT_STREAM['description']}"
-}
+ONE_EACH = "One event for each token: a `TgiStreamEvent`. Where it fails midway, the last is a `TgiErrorResponse`."
+EVENT_STREAM = event_stream(ONE_EACH, "TgiStreamEvent", "TgiErrorResponse", example=STREAM_EXAMPLE)
+WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or with `stream`, events. {ONE_EACH}"}
 
 
 def add_routes(router: APIRouter) -> None:

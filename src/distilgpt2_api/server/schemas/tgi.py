@@ -23,7 +23,7 @@ class TgiParameters(Body):
         "More than one: sampled, without `seed` and not as a stream.",
     )
     temperature: float | None = Field(None, gt=0, le=100, description="1 by default. Setting it samples.")
-    repetition_penalty: float | None = Field(None, gt=0, le=100, description="1, the default, is off.")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="1, the default, is off.")
     frequency_penalty: Penalty | None = Field(
         None, description="Taken from a token's logit for each time that the text generated so far has it."
     )
