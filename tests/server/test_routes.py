@@ -168,10 +168,21 @@ def test_the_openapi_document_tells_the_truth_about_bodies_and_errors(client: An
     assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/CompletionRequest")
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert set(operation["responses"]) >= {"400", "404", "413", "415", "429", "503", "504"}
-    assert "422" not in text
+    with_422 = {path for path, item in document["paths"].items() for one in item.values() if "422" in one["responses"]}
+    assert with_422 == {"/", "/generate", "/generate_stream"}, "TGI's routes only"
     parameters = document["paths"]["/{prompt}"]["get"]["parameters"]
     assert [parameter["name"] for parameter in parameters][:3] == ["prompt", "max_new_tokens", "num_return_sequences"]
     assert all("head" not in path_item for path_item in document["paths"].values())
+
+
+def test_the_openapi_document_has_the_settings_limits(open_client: Callable[..., Any]) -> None:
+    document = open_client(max_n=3, max_logprobs=2, max_stop_sequences=1).get("/openapi.json").json()
+    properties = document["components"]["schemas"]["CompletionRequest"]["properties"]
+    maxima = [properties[name]["anyOf"][0]["maximum"] for name in ("n", "best_of", "logprobs")]
+    assert maxima == [3, 3, 2]
+    assert [choice["maxItems"] for choice in properties["stop"]["anyOf"] if choice["type"] == "array"] == [1]
+    parameters = {one["name"]: one["schema"] for one in document["paths"]["/{prompt}"]["get"]["parameters"]}
+    assert parameters["num_return_sequences"]["maximum"] == 3
 
 
 def test_links_in_the_document_follow_a_proxys_prefix(open_client: Callable[..., Any]) -> None:
