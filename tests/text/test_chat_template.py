@@ -35,10 +35,34 @@ def render(
     return template_of(source).render(messages, max_characters=max_characters, **options)
 
 
+COMPARED = [
+    ("['a']", "[ns.x, ns.x]", "{% set copy = namespace(x=['a']) %}{{ ns.x == copy.x }}"),
+    ("'a'", "(ns.x, ns.x)", "{{ {ns.x: 1} }}"),
+    ("{}", "dict(a=ns.x, b=ns.x)", "{{ ns.x == ns.x }}"),
+    ("{}", "{'a': ns.x, 'b': ns.x}", "{{ ns.x == ns.x }}"),
+    ("['a']", "['', ''] | map('d', ns.x, true) | list", "{{ ns.x == ns.x }}"),
+]
+SEARCHED = [
+    ("'a' * 9000", "'b' in big"),
+    ("'a' * 9000", "'b' is in big"),
+    ("'a' * 9000", "big[1:]"),
+    ("' ' * 9000", "big.isspace()"),
+    ("range(9000) | list", "-1 in big"),
+    ("range(9000) | list", "big.count(1)"),
+    ("range(9000) | list", "big | max"),
+]
+
+
 def doubling(start: str, step: str, end: str = "") -> str:
     """Sixty turns of `step` on `ns.x`."""
     turns = f"{{% for i in range(60) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
     return f"{{% set ns = namespace(x={start}) %}}{turns}{end}"
+
+
+def searching(big: str, use: str) -> str:
+    """Sixty thousand looks at something long."""
+    turns = f"{{% for i in range(60000) %}}{{% if {use} %}}{{% endif %}}{{% endfor %}}"
+    return f"{{% set big = {big} %}}{turns}"
 
 
 def test_messages_become_one_text_that_ends_where_the_assistant_begins() -> None:
@@ -202,6 +226,12 @@ def test_messages_survive_a_template_that_changes_them() -> None:
         doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | tojson }}"),
         doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | string }}"),
         doubling("3", "ns.x * ns.x"),
+        *(doubling(start, step, end) for start, step, end in COMPARED),
+        *(searching(big, use) for big, use in SEARCHED),
+        (
+            "{% set ns = namespace(x='a') %}{% macro f() %}{% set ns.x = varargs %}{% endmacro %}"
+            "{% for i in range(60) %}{{ f(ns.x, ns.x) }}{% endfor %}{{ {ns.x: 1} }}"
+        ),
         "{{ '%999999999d' % 1 }}",
         "{{ '%*d' % (999999999, 1) }}",
         "{{ 'x'.ljust(999999999) }}",

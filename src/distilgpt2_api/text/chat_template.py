@@ -10,7 +10,8 @@ import jinja2
 from jinja2 import meta
 
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, ModelFormatError
-from distilgpt2_api.text.template_sandbox import METER, Meter, TemplateEnvironment, TemplateLimitError
+from distilgpt2_api.text.template_meter import METER, Meter, TemplateLimitError
+from distilgpt2_api.text.template_sandbox import TemplateEnvironment
 
 MAX_TEMPLATE_CHARACTERS = 1 << 16
 MAX_MESSAGE_CHARACTERS = 500
