@@ -474,6 +474,19 @@ def test_no_rows() -> None:
     assert Sampler(vocab_size=5).sample(np.zeros((0, 5), dtype=np.float32), []) == []
 
 
+@pytest.mark.parametrize("num_top", [0, 1, 2, 30])
+def test_scores_do_not_depend_on_other_rows_or_on_how_many_are_listed(num_top: int) -> None:
+    """Bit by bit, ties in the order of their ids."""
+    logits = make_logits(77, 3_000).round(1)
+    targets = [(37 * index) % 3_000 for index in range(77)]
+    expected = [Sampler(vocab_size=3_000).score(logits[[i]], [target], 30)[0] for i, target in enumerate(targets)]
+
+    scores = Sampler(vocab_size=3_000).score(logits, targets, num_top)
+
+    assert [(one.token_id, one.logprob) for one in scores] == [(one.token_id, one.logprob) for one in expected]
+    assert [one.top for one in scores] == [one.top[:num_top] for one in expected]
+
+
 @pytest.mark.parametrize("draw", [lambda s, x: s.score(x, [7, 0, 2], 3), lambda s, x: s.score(x, [7, 0, 2], 0)])
 def test_scores_are_log_softmax(draw: Callable[..., Any]) -> None:
     """Log-probabilities are those of log-softmax in float64, listed from the likeliest down."""

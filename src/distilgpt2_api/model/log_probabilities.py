@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +16,32 @@ from distilgpt2_api.model.group_maxima import GroupMaxima
 def score_tokens(logits: NDArray[np.float32], token_ids: Sequence[int], nums_top: Sequence[int]) -> list[TokenLogprobs]:
     """One for each row of raw `logits` (R, V): of `token_ids[i]`, and of the `nums_top[i]` likeliest tokens.
 
-    The same logit and the same denominator give the same float, wherever a token is listed.
+    The same logit and the same denominator give the same float, wherever a token is listed. On one thread: two were no
+    faster in the engine, though the kernels' cores are idle meanwhile.
     """
-    if not len(logits):
+    num_rows = len(logits)
+    if not num_rows:
         return []
-    maxima = GroupMaxima.of(logits)
-    totals = sum_exponentials(logits, maxima.of_rows, np.ones(len(logits)))
-    denominators = maxima.of_rows + np.log(totals)  # (R,), float64
-    logprobs = (logits[np.arange(len(logits)), token_ids] - denominators).tolist()
-    tops: list[tuple[tuple[int, float], ...]] = [()] * len(logits)
-    if max(nums_top):
-        candidates = find_candidates(maxima, max(nums_top))
-        top_ids = candidates.token_ids.tolist()
-        top_logprobs = (candidates.logits - denominators[:, None]).tolist()
-        tops = [
-            tuple(zip(ids[:num_top], values[:num_top], strict=True))
-            for ids, values, num_top in zip(top_ids, top_logprobs, nums_top, strict=True)
-        ]
+    rows = np.arange(num_rows)
+    if (num_top := max(nums_top)) > 1:
+        maxima = GroupMaxima.of(logits)
+        candidates = find_candidates(maxima, num_top)
+        largest, top_ids, top_logits = maxima.of_rows, candidates.token_ids, candidates.logits
+    else:  # twice as fast; of equal ones it is the lowest id here too
+        likeliest = logits.argmax(axis=1)
+        largest = logits[rows, likeliest]
+        top_ids, top_logits = likeliest[:, None], largest[:, None]
+    denominators = largest + np.log(sum_exponentials(logits, largest, np.ones(num_rows)))  # (R,), float64
+    logprobs = (logits[rows, token_ids] - denominators).tolist()
+    tops = _list_tops(top_ids, top_logits - denominators[:, None], nums_top) if num_top else iter([()] * num_rows)
     return [
         TokenLogprobs(token_id=token_id, logprob=logprob, top=top)
         for token_id, logprob, top in zip(token_ids, logprobs, tops, strict=True)
     ]
+
+
+def _list_tops(
+    token_ids: NDArray[np.int64], logprobs: NDArray[np.floating], nums_top: Sequence[int]
+) -> Iterator[tuple[tuple[int, float], ...]]:
+    for ids, values, num_top in zip(token_ids.tolist(), logprobs.tolist(), nums_top, strict=True):
+        yield tuple(zip(ids[:num_top], values[:num_top], strict=True))
