@@ -116,6 +116,8 @@ def test_a_final_message_that_the_template_changes_cannot_be_left_open() -> None
         ("{{ {'a': 1}.get('b', 2) }}{% for k, v in {'a': 1}.items() %}{{ k }}{{ v }}{% endfor %}", "2a1"),
         ("{{ 'a\nb' | indent(2) }}{{ 7 % 4 }}{{ 2 * 3 }}", "a\n  b36"),
         ("{{ '=' * 3 }}{{ '%s!' % 'x' }}{{ [1] + [2] }}", "===x![1, 2]"),
+        ("{{ (messages[0]['role'] == 'user') != (0 % 2 == 0) }}{{ messages[0] == messages[-1] }}", "FalseTrue"),
+        ("{% for m in messages[0:] + [{'role': 'x'}] %}{{ m.role not in ['x', 'y'] }}{% endfor %}", "TrueFalse"),
         ("{{ messages[1] is defined }}{{ messages[0]['name'] is defined }}", "FalseFalse"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x | upper }}{{ 'abc'[::-1] }}{{ '1' | int + 1 }}", "A1cba2"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,9 +99,10 @@ TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
 
 
 def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
-    """Ours in the order of the schema, then what is refused, by name."""
+    """Ours in the order of the schemas, the narrowest first; then what is refused, by name."""
     schema = table.model.model_json_schema()
-    supported = [name for name in table.model.model_fields if name not in table.neutral_values]
+    fields = [name for cls in table.model.__mro__ for name in inspect.get_annotations(cls)]
+    supported = [name for name in fields if name in table.model.model_fields and name not in table.neutral_values]
     for name in supported:
         yield _supported_row(name, table, schema)
     theirs = {name for peer in table.peers for name in peer.parameters} | table.neutral_values.keys()
