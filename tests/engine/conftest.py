@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from distilgpt2_api.core.plan import RowResult, StepPlan, StepResult, TokenLogpr
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.text.grammars import GrammarCompiler
 
 END_OF_TEXT = 256
 CONFIG = ModelConfig(
@@ -26,6 +28,8 @@ class ByteTokenizer:
 
     token_bytes = (*(bytes([value]) for value in range(256)), b"<|endoftext|>")
     vocab_size = 257
+    special_token_ids = frozenset({256})
+    max_token_bytes = 13
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -96,7 +100,9 @@ def observer() -> RecordingObserver:
 
 
 @pytest.fixture
-def build_engine(observer: RecordingObserver) -> EngineBuilder:
+def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
+    compilers: list[GrammarCompiler] = []
+
     def build(
         runner: ScriptedRunner | None = None,
         *,
@@ -105,17 +111,23 @@ def build_engine(observer: RecordingObserver) -> EngineBuilder:
         max_num_sequences: int = 8,
         max_step_tokens: int = 64,
     ) -> Engine:
+        tokenizer: Any = ByteTokenizer()  # a fake with the parts that count
+        grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_id=CONFIG.eos_token_id)
+        compilers.append(grammars)
         return Engine(
             runner=runner or ScriptedRunner(script=script),
             scheduler=Scheduler(
                 num_blocks=num_blocks, max_num_sequences=max_num_sequences, max_step_tokens=max_step_tokens
             ),
-            tokenizer=ByteTokenizer(),  # type: ignore[arg-type]  # a fake with the parts that count
+            tokenizer=tokenizer,
+            grammars=grammars,
             observer=observer,
             clock=TickingClock(),
         )
 
-    return build
+    yield build
+    for grammars in compilers:
+        grammars.close()
 
 
 @pytest.fixture

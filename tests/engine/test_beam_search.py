@@ -17,6 +17,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import run_request
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.text.grammars import GrammarCompiler
 
 RequestBuilder = Callable[..., GenerationRequest]
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -197,10 +198,12 @@ def test_sequences_and_scores_are_those_of_transformers(name: str, build_request
         cache_folder=None,
         report=lambda note: None,
     )
+    tokenizer: Any = BareTokenizer(runner.config.vocab_size)  # a fake with the parts that count
     engine = Engine(
         runner=runner,
         scheduler=Scheduler(num_blocks=24, max_num_sequences=8, max_step_tokens=512),
-        tokenizer=BareTokenizer(runner.config.vocab_size),  # type: ignore[arg-type]  # a fake with the parts that count
+        tokenizer=tokenizer,
+        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
         observer=SilentObserver(),
     )
     try:

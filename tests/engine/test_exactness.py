@@ -17,6 +17,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import run_request
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.text.grammars import GrammarCompiler
 
 RequestBuilder = Callable[..., GenerationRequest]
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -68,10 +69,12 @@ class RecordedSteps(SilentObserver):
 
 def build(runner: Runner, *, observer: EngineObserver | None = None, **scheduling: Any) -> Engine:
     options = {"num_blocks": NUM_BLOCKS, "max_num_sequences": 32, "max_step_tokens": 512, **scheduling}
+    tokenizer: Any = BareTokenizer(runner.config.vocab_size)  # a fake with the parts that count
     return Engine(
         runner=runner,
         scheduler=Scheduler(**options),
-        tokenizer=BareTokenizer(runner.config.vocab_size),  # type: ignore[arg-type]  # a fake with the parts that count
+        tokenizer=tokenizer,
+        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
         observer=observer or SilentObserver(),
     )
 

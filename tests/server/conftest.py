@@ -29,6 +29,7 @@ from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 END_OF_TEXT = 256
@@ -146,7 +147,12 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         def load() -> Engine:
             on_load()
             scheduler = Scheduler(num_blocks=64, max_num_sequences=8, max_step_tokens=64)
-            engines.append(Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=metrics))
+            grammars = GrammarCompiler(
+                tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=runner.config.eos_token_id
+            )
+            engines.append(
+                Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=metrics)
+            )
             return engines[0]
 
         engine = AsyncEngine(

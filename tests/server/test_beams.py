@@ -38,6 +38,7 @@ from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.record import RequestRecord
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -123,7 +124,13 @@ def play(tokenizer: Tokenizer) -> Player:
     @asynccontextmanager
     async def opened(runner: StepRunner, max_waiting_requests: int) -> AsyncIterator[Scene]:
         scheduler = Scheduler(num_blocks=NUM_BLOCKS, max_num_sequences=8, max_step_tokens=64)
-        core = Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=SilentObserver())
+        core = Engine(
+            runner=runner,
+            scheduler=scheduler,
+            tokenizer=tokenizer,
+            grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
+            observer=SilentObserver(),
+        )
         admission = Admission(max_waiting_requests=max_waiting_requests, max_waiting_tokens=10_000)
         engine = AsyncEngine(lambda: core, admission=admission)
         await engine.start()

@@ -24,6 +24,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission, validate_request
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.engine.request_stream import RequestStream
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,10 @@ class AsyncEngine:
     @property
     def tokenizer(self) -> Tokenizer:
         return self._loaded_engine().tokenizer
+
+    @property
+    def grammars(self) -> GrammarCompiler:
+        return self._loaded_engine().grammars
 
     @property
     def model_config(self) -> ModelConfig:

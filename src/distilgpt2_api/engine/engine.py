@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distilgpt2_api.core.config import ModelConfig
@@ -13,9 +14,11 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import StepPlan, StepResult
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import sequence_seed
+from distilgpt2_api.engine.guides import Guides
 from distilgpt2_api.engine.output_processor import OutputProcessor
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceUpdate
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -52,7 +55,7 @@ class LiveRequest:
 
 
 class Engine:
-    """Owns scheduler, runner and output processor. Every method runs on one thread; nothing here blocks but `step`."""
+    """Owns scheduler, runner, guides and output processor. Every method runs on one thread; only `step` blocks."""
 
     def __init__(
         self,
@@ -60,15 +63,18 @@ class Engine:
         runner: StepRunner,
         scheduler: Scheduler,
         tokenizer: Tokenizer,
+        grammars: GrammarCompiler,
         observer: EngineObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tokenizer = tokenizer
+        self.grammars = grammars
         self._runner = runner
         self._scheduler = scheduler
         # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
         padding = runner.config.vocab_size - len(tokenizer.token_bytes)
         self._outputs = OutputProcessor(token_bytes=tokenizer.token_bytes + (b"",) * padding)
+        self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
         self._observer = observer
         self._clock = clock
         self._requests: dict[str, LiveRequest] = {}
@@ -91,11 +97,13 @@ class Engine:
         """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
+        # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
+        params = request.params if request.params.grammar is None else replace(request.params, ignore_eos=False)
         for index in range(request.num_sequences):
             sequence = Sequence(
                 sequence_id=self._next_sequence_id,
                 prompt_token_ids=request.prompt_token_ids,
-                params=request.params,
+                params=params,
                 seed=sequence_seed(request.params.seed, index),
                 num_positions=self.config.num_positions,
                 eos_token_id=self.config.eos_token_id,
@@ -108,6 +116,7 @@ class Engine:
             if leader_id is None:
                 leader_id = sequence.sequence_id
             sequence_ids.add(sequence.sequence_id)
+            self._guides.open(sequence.sequence_id, request.params)
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
         deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
@@ -133,10 +142,12 @@ class Engine:
             return StepOutputs(deltas=deltas, started=[])
         started_s = self._clock()
         started = self._outputs.mark_started(plan.rows, started_s)
+        self._guides.begin_masks(plan.rows)
         result = self._runner.run(plan)
+        complete = self._guides.accept(plan.rows, result.rows)
         updates = self._scheduler.update(plan, result)
         now_s = self._clock()
-        num_sampled = self._collect(updates, now_s, into=deltas)
+        num_sampled = self._collect(updates, complete, now_s, into=deltas)
         scheduler = self._scheduler
         self._observer.on_step(
             StepStats(
@@ -154,15 +165,25 @@ class Engine:
 
     def close(self) -> None:
         self._runner.close()
+        self._guides.close()
 
-    def _collect(self, updates: Iterable[SequenceUpdate], now_s: float, *, into: dict[str, list[SequenceDelta]]) -> int:
+    def _collect(
+        self,
+        updates: Iterable[SequenceUpdate],
+        complete: AbstractSet[int],
+        now_s: float,
+        *,
+        into: dict[str, list[SequenceDelta]],
+    ) -> int:
+        """`complete`: sequences whose grammars allow nothing more."""
         num_sampled = 0
         for update in updates:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
             num_sampled += update.token_id is not None
             stop = output.accept(update, now_s)
-            if stop is not None and sequence.finish_reason in (None, FinishReason.LENGTH):
+            is_over = stop is not None or sequence.sequence_id in complete
+            if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
                 self._scheduler.finish(sequence.sequence_id, FinishReason.STOP)
                 sequence.finish_reason = FinishReason.STOP
             if sequence.finish_reason is not None:
@@ -173,6 +194,7 @@ class Engine:
 
     def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
         output = self._outputs.forget(sequence_id)
+        self._guides.forget(sequence_id)
         delta = output.take(now_s, stop=stop)
         assert delta is not None
         assert delta.finish_reason is not None

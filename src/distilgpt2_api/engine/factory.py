@@ -14,6 +14,7 @@ from distilgpt2_api.model.kernel_options import kv_block_bytes
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -51,7 +52,8 @@ def load_engine(
         is_prefix_caching=config.is_prefix_caching,
         num_eager_blocks=num_eager_blocks(model_config, config),
     )
-    return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, observer=observer)
+    grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_id=model_config.eos_token_id)
+    return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 
 
 def num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:

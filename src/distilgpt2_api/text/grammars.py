@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from typing import Any, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -14,6 +13,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
+from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_SOURCE_BYTES = 64 * 1024
 """Of a grammar as the caller wrote it."""
@@ -82,29 +82,17 @@ class GrammarCompiler:
     the first grammar: who uses none pays nothing.
     """
 
-    def __init__(
-        self,
-        *,
-        token_bytes: Sequence[bytes],
-        special_token_ids: AbstractSet[int],
-        eos_token_id: int | None,
-        vocab_size: int,
-        encode: Callable[[str], list[int]],
-    ) -> None:
-        """`vocab_size` is the model's, which may have more tokens than `token_bytes`; `encode` is the tokenizer's."""
-        self._vocabulary = Vocabulary(
-            token_bytes=token_bytes,
-            special_token_ids=special_token_ids,
-            eos_token_id=eos_token_id,
-            vocab_size=vocab_size,
-            encode=encode,
-        )
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_id: int | None) -> None:
+        """Vocabulary and end of text are the model's; the former may be larger than the tokenizer's."""
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._eos_token_id = eos_token_id
         self._num_mask_bytes = (vocab_size + 31) // 32 * 4
         self._remembered: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
         """Compiled, or why not."""
         self._lock = threading.Lock()
         """Of what is remembered; never held for long."""
-        self._tokenizer: LLTokenizer | None = None
+        self._vocabulary: LLTokenizer | None = None
         self._trial = GrammarTrial()
         self._compiling = threading.Lock()
         """Of the two above. One grammar at a time: the cores are for those who have theirs."""
@@ -112,7 +100,7 @@ class GrammarCompiler:
     def check(self, grammar: Grammar, *, param: str) -> None:
         """Raise InvalidRequestError, with `param`, for what is no grammar, or not supported, or too complex.
 
-        Compiles it, which may take a tenth of a second, or three seconds at worst; `open` is quick afterwards.
+        Compiles it, which may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
         OverloadedError: too many others are being compiled.
         """
         compiled = self._compiled(grammar)
@@ -122,8 +110,7 @@ class GrammarCompiler:
             )
 
     def open(self, grammar: Grammar) -> Guide:
-        """A guide for one sequence. Raises what `check` does, of a parameter `grammar`."""
-        self.check(grammar, param="grammar")
+        """A guide for one sequence. Quick, for a grammar that was checked; with one that is none the guide fails."""
         return Guide(lambda: self._copy(grammar), num_mask_bytes=self._num_mask_bytes)
 
     def close(self) -> None:
@@ -132,7 +119,7 @@ class GrammarCompiler:
             self._trial.close()
 
     def _copy(self, grammar: Grammar) -> LLMatcher:
-        """A matcher of one's own. The grammar was good once: if it was forgotten since, it is compiled again."""
+        """A matcher of one's own. If the grammar was forgotten since it was checked, it is compiled again."""
         compiled = self._compiled(grammar)
         if isinstance(compiled, str):
             raise GenerationError(f"the completion can't follow its grammar: {compiled}")
@@ -176,9 +163,12 @@ class GrammarCompiler:
                 raise ValueError("it takes too much time or memory to compile")
         except OSError as error:
             raise OverloadedError("the service is overloaded: it can't try a grammar now") from error
-        if self._tokenizer is None:
-            self._tokenizer = LLTokenizer(cast(TokenizerWrapper, self._vocabulary))
-        matcher = LLMatcher(self._tokenizer, serialized, log_level=0, limits=LIMITS)
+        if self._vocabulary is None:
+            described = VocabularyDescription(
+                self._tokenizer, vocab_size=self._vocab_size, eos_token_id=self._eos_token_id
+            )
+            self._vocabulary = LLTokenizer(cast(TokenizerWrapper, described))
+        matcher = LLMatcher(self._vocabulary, serialized, log_level=0, limits=LIMITS)
         token_id = self._first_allowed(matcher)
         if token_id is None:
             raise ValueError("it allows no text")
@@ -195,34 +185,28 @@ class GrammarCompiler:
         mask = matcher.compute_bitmask() if not matcher.is_stopped() else b""
         if matcher.is_error():
             raise ValueError(matcher.get_error())
-        assert self._tokenizer is not None
-        allowed = int.from_bytes(mask, "little") & ~(1 << self._tokenizer.eos_token)
+        assert self._vocabulary is not None
+        allowed = int.from_bytes(mask, "little") & ~(1 << self._vocabulary.eos_token)
         return (allowed & -allowed).bit_length() - 1 if allowed else None
 
 
-class Vocabulary:
+class VocabularyDescription:
     """The tokenizer as llguidance asks for it: its `TokenizerWrapper`, by shape."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(
-        self,
-        *,
-        token_bytes: Sequence[bytes],
-        special_token_ids: AbstractSet[int],
-        eos_token_id: int | None,
-        vocab_size: int,
-        encode: Callable[[str], list[int]],
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_id: int | None) -> None:
+        token_bytes = tokenizer.token_bytes
         self.eos_token_id = eos_token_id
         """None: the library adds one of its own, beyond the vocabulary."""
         self.tokens = [*token_bytes, *[b""] * (vocab_size - len(token_bytes))]
         # The end of text is never a text, even where the tokenizer doesn't call it special.
-        self.special_token_ids = sorted({*special_token_ids, *([] if eos_token_id is None else [eos_token_id])})
-        self._encode = encode
-        self._max_characters = 4 * max(map(len, token_bytes))
-        special_texts = [token_bytes[token_id].decode(errors="replace") for token_id in special_token_ids]
+        special = {*tokenizer.special_token_ids, *([] if eos_token_id is None else [eos_token_id])}
+        self.special_token_ids = sorted(special)
+        self._encode = tokenizer.encode
+        self._max_characters = 4 * tokenizer.max_token_bytes
+        special_texts = [self.tokens[token_id].decode(errors="replace") for token_id in special]
         self._insides = re.compile(
             "|".join(f"(?<={re.escape(text[0])})(?={re.escape(text[1:])})" for text in special_texts if len(text) > 1)
             or NOWHERE

@@ -1,0 +1,269 @@
+"""Grammars: what is refused and how, what guides allow, and that nobody's grammar hangs or ends the process."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from distilgpt2_api.core.errors import GenerationError, InvalidRequestError
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.grammars import GrammarCompiler, Guide
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+END_OF_TEXT = 0
+
+
+def schema(value: object) -> Grammar:
+    return Grammar(GrammarKind.JSON_SCHEMA, value if isinstance(value, str) else json.dumps(value))
+
+
+def regex(source: str) -> Grammar:
+    return Grammar(GrammarKind.REGEX, source)
+
+
+def lark(source: str) -> Grammar:
+    return Grammar(GrammarKind.LARK, source)
+
+
+@pytest.fixture(scope="module")
+def compiler(json_folder: Any) -> Iterator[GrammarCompiler]:
+    """For a vocabulary that a model has padded, as models do."""
+    tokenizer = Tokenizer.from_folder(json_folder)
+    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size + 20, eos_token_id=END_OF_TEXT)
+    yield compiler
+    compiler.close()
+
+
+def allowed_by(guide: Guide) -> list[int]:
+    mask = int.from_bytes(guide.fill_mask(), "little")
+    return [token_id for token_id in range(mask.bit_length()) if mask >> token_id & 1]
+
+
+def walk(compiler: GrammarCompiler, grammar: Grammar, tokenizer: Tokenizer, *, seed: int) -> str:
+    """A text drawn at random, token by token, until the grammar is complete or the end of text is drawn."""
+    draw = random.Random(seed)
+    guide = compiler.open(grammar)
+    token_ids: list[int] = []
+    while not guide.is_finished:
+        allowed = allowed_by(guide)
+        # Whatever can end ends soon.
+        closing = [token_id for token_id in allowed if tokenizer.token_bytes[token_id] in (b'"', b"}", b"]")]
+        hurry = len(token_ids) > 30
+        token_id = END_OF_TEXT if END_OF_TEXT in allowed and hurry else draw.choice((hurry and closing) or allowed)
+        guide.accept(token_id)
+        if token_id == END_OF_TEXT:
+            break
+        token_ids.append(token_id)
+        assert len(token_ids) < 500
+    return tokenizer.decode(token_ids)
+
+
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "object"},
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer", "minimum": 0}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    },
+    {"type": "array", "items": {"enum": ["red", "green", None, 3]}, "minItems": 2, "maxItems": 4},
+    {"anyOf": [{"type": "boolean"}, {"$ref": "#/$defs/word"}], "$defs": {"word": {"type": "string", "maxLength": 5}}},
+    {"type": "string", "format": "date"},
+    {"const": "<|endoftext|> isn't the end, é"},
+]
+
+
+@pytest.mark.parametrize("value", SCHEMAS, ids=lambda value: json.dumps(value)[:40])
+def test_every_path_through_a_schema_is_json_that_validates(
+    compiler: GrammarCompiler, tokenizer: Tokenizer, value: dict[str, Any]
+) -> None:
+    for seed in range(8):
+        text = walk(compiler, schema(value), tokenizer, seed=seed)
+
+        jsonschema.validate(json.loads(text), value)
+
+
+def test_json_is_written_as_python_writes_it(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    """One space after commas and colons, none elsewhere: or a small model would write nothing but white space."""
+    value = {"properties": {"a": {"const": 1}, "b": {"const": [2, 3]}}, "required": ["a", "b"]}
+
+    text = walk(compiler, schema({"type": "object", "additionalProperties": False, **value}), tokenizer, seed=0)
+
+    assert text == json.dumps({"a": 1, "b": [2, 3]})
+
+
+def test_a_finished_grammar_says_so_without_an_end_of_text(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    guide = compiler.open(regex("[0-9]{3}"))
+    for digit in tokenizer.encode("1") + tokenizer.encode("8") + tokenizer.encode("1"):
+        assert not guide.is_finished
+        guide.accept(digit)
+
+    assert guide.is_finished
+
+
+def test_the_end_of_text_is_allowed_where_the_text_may_end_and_not_before(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    guide = compiler.open(regex("a+"))
+    assert END_OF_TEXT not in allowed_by(guide)
+    guide.accept(tokenizer.encode("a")[0])
+    assert END_OF_TEXT in allowed_by(guide)
+
+
+def test_a_model_without_an_end_of_text_can_follow_grammars(tokenizer: Tokenizer) -> None:
+    """Its masks have no bit that no token has."""
+    vocab_size = tokenizer.vocab_size + -tokenizer.vocab_size % 32
+    compiler = GrammarCompiler(tokenizer, vocab_size=vocab_size, eos_token_id=None)
+    try:
+        guide = compiler.open(regex("a*"))
+        assert len(guide.fill_mask()) == vocab_size // 8
+        assert END_OF_TEXT not in allowed_by(guide)
+    finally:
+        compiler.close()
+
+
+def test_special_tokens_are_no_text(compiler: GrammarCompiler) -> None:
+    guide = compiler.open(regex("<.*"))
+
+    assert END_OF_TEXT not in allowed_by(guide)
+
+
+def test_guides_of_one_grammar_do_not_share_their_place(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    first, second = compiler.open(lark('start: "ab" | "cd"')), compiler.open(lark('start: "ab" | "cd"'))
+    first.accept(tokenizer.encode("a")[0])
+
+    assert allowed_by(first) != allowed_by(second)
+
+
+def test_a_token_that_the_grammar_forbids_fails_the_guide(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    guide = compiler.open(regex("[0-9]+"))
+
+    with pytest.raises(GenerationError, match="can't follow its grammar"):
+        guide.accept(tokenizer.encode("x")[0])
+    with pytest.raises(GenerationError):
+        guide.fill_mask()
+
+
+def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler) -> None:
+    with pytest.raises(GenerationError, match="unclosed group"):
+        compiler.open(regex("(never checked")).fill_mask()
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        (schema('{"type":'), "EOF while parsing"),
+        (schema("true"), "object"),
+        (schema({"type": "strin"}), "Invalid type"),
+        (schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
+        (schema({"not": {"type": "string"}}), '"not"'),
+        (schema({"type": "string", "format": "poem"}), "Unknown format"),
+        (schema({"properties": {"a": False}, "required": ["a"], "type": "object"}), "Unsatisfiable"),
+        (schema({"$ref": "https://example.com/schema.json"}), "does not fetch"),
+        (schema({"$ref": "file:///etc/passwd"}), "does not fetch"),
+        (schema({"$ref": "#"}), "NoExtension"),
+        (schema('{"type": "object", "x": "\ud800"}'), "surrogate"),
+        (regex("(a"), "unclosed group"),
+        (regex("(?=a)b"), "look-around"),
+        (regex("(a)\\1"), "backreferences"),
+        (regex("x" * 70_000), "70000 bytes"),
+        (lark("start: nobody"), "unknown name"),
+        (lark('start: ""'), "allows no text"),
+        (lark('start: %json {"$ref": "https://example.com/"}'), "does not fetch"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_what_can_not_be_followed_is_refused_with_the_reason(
+    compiler: GrammarCompiler, grammar: Grammar, reason: str
+) -> None:
+    """In one line of bounded length, by the parameter's name; the second time as the first."""
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match=reason) as refused:
+            compiler.check(grammar, param="guided_something")
+
+        assert refused.value.param == "guided_something"
+        assert str(refused.value).startswith("guided_something is not a ")
+        assert len(str(refused.value)) < 320
+        assert str(refused.value).isprintable()
+
+
+def lark_chain(depth: int) -> str:
+    return "\n".join(["start: r0", *(f'r{index}: r{index + 1} "x"' for index in range(depth)), f'r{depth}: "a"'])
+
+
+def nested_schema(depth: int) -> dict[str, Any]:
+    definitions: dict[str, Any] = {f"d{index}": {"items": {"$ref": f"#/$defs/d{index + 1}"}} for index in range(depth)}
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{depth}": {"type": "string"}}}
+
+
+HOSTILE = {
+    "counted repetition of counted repetition": regex("(a{1000}){1000}"),
+    "a square of stars": regex(".*" * 20_000),
+    "parentheses": regex("(" * 20_000 + "a" + ")" * 20_000),
+    "arrays in arrays": schema('{"items":' * 5_000 + "{}" + "}" * 5_000),
+    "references to references": schema(nested_schema(1_500)),
+    "an object that needs itself": schema(
+        {"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"], "additionalProperties": False}
+    ),
+    "rules of rules": lark(lark_chain(3_500)),
+    "doubled thirty times": lark(
+        "\n".join(["start: R30", *(f"R{index}: R{index - 1} R{index - 1}" for index in range(1, 31)), 'R0: "a"'])
+    ),
+    "an intersection of many": lark(
+        "start: A\nA: " + " & ".join(f"/(.|\\n)*w{index}(.|\\n)*/" for index in range(100))
+    ),
+    "the same in a schema's allOf": schema(
+        {"allOf": [{"type": "string", "pattern": f".*k{index}.*"} for index in range(100)]}
+    ),
+    "ten thousand entries": schema({"enum": [f"value {index}" for index in range(10_000)]}),
+    "too many optional properties": schema(
+        {"type": "object", "properties": {f"k{index}": {} for index in range(1_500)}}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_grammars_are_refused_in_bounded_time(compiler: GrammarCompiler, name: str) -> None:
+    """Some would hang for hours, fill the memory or overflow the stack: then the process that tries them ends."""
+    with pytest.raises(InvalidRequestError) as refused:
+        compiler.check(HOSTILE[name], param="grammar")
+
+    assert len(str(refused.value)) < 320
+
+
+def test_after_a_hostile_grammar_others_are_compiled_as_before(compiler: GrammarCompiler) -> None:
+    with pytest.raises(InvalidRequestError, match="too much time or memory"):
+        compiler.check(lark(lark_chain(3_600)), param="grammar")
+
+    compiler.check(regex("yes|no"), param="grammar")
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        schema({"enum": [f"v{index}" for index in range(4_000)]}),
+        schema({"type": "object", "properties": {f"k{index}": {"type": "string"} for index in range(100)}}),
+        schema({"type": "string", "minLength": 10, "maxLength": 1000}),
+        regex(r"[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{2,10}){1,3}"),
+        lark("start: CHOICE\nCHOICE: " + " | ".join(f'"choice {index}"' for index in range(1_000))),
+    ],
+    ids=["enum", "optional properties", "long string", "e-mail", "choices"],
+)
+def test_large_grammars_that_people_write_are_accepted(compiler: GrammarCompiler, grammar: Grammar) -> None:
+    compiler.check(grammar, param="grammar")
+
+    assert allowed_by(compiler.open(grammar))
+
+
+def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompiler) -> None:
+    """A sequence may wait for long between its check and its first token."""
+    guide = compiler.open(regex("abc"))
+    for number in range(40):
+        compiler.check(regex(f"{number}"), param="grammar")
+
+    assert allowed_by(guide)
