@@ -15,6 +15,13 @@ model's perplexity rose by 0.1 to 0.2 % with each of them. Whole rows are no cho
 outlier features would take the scale of all others (Dettmers et al. 2022, LLM.int8(), table 1).
 """
 
+RUNTIME_CACHE_CAPACITY = 64
+"""Kernels that are kept for the next step of that many rows, those last used. Each number of rows takes some ten of
+them, half a megabyte to a whole one, and any step may have another number: with the plugin's default of 5000 the memory
+grows for as long as new ones come. Decode steps of 1 to 32 rows, in turns, are no slower for it, those mixed with
+prefills by 6 %.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElementTypes:
@@ -79,6 +86,7 @@ def _options(arithmetic: ov.Type, precision: Precision, num_threads: int) -> dic
         "INFERENCE_NUM_THREADS": str(num_threads),
         # No faster when on, and the event loop needs one of these cores too.
         "ENABLE_CPU_PINNING": "NO",
+        "CPU_RUNTIME_CACHE_CAPACITY": str(RUNTIME_CACHE_CAPACITY),
         "INFERENCE_PRECISION_HINT": arithmetic.to_string(),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(DYNAMIC_QUANTIZATION_GROUP_SIZE if precision is Precision.INT8 else 0),
     }

@@ -15,6 +15,7 @@ from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, T
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.forward_pass import ForwardPass
+from distilgpt2_api.model.kernel_memory import bound_kernel_memory
 from distilgpt2_api.model.kernel_options import is_widened
 from distilgpt2_api.model.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
@@ -59,6 +60,7 @@ class Runner:
         `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
         keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
         """
+        bound_kernel_memory()
         config = read_model_config(folder)
         if is_widened(config, precision):
             report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
