@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,9 @@ def test_every_form_of_prompt(client: openai.OpenAI, model: str, prompt: Any, nu
         {"extra_body": {"truncate_prompt_tokens": 5, "request_id": "mine"}, "echo": True, "prompt": "once upon a time"},
         {"extra_body": {"ignore_eos": True, "min_tokens": 3}, "user": "someone"},
         {"best_of": 2, "n": 2},
+        {"extra_body": {"guided_choice": ["yes", "no, thanks"]}, "n": 3, "logprobs": 1},
+        {"extra_body": {"guided_regex": "(a|b){3}c"}, "temperature": 0},
+        {"extra_body": {"response_format": {"type": "json_object"}, "return_token_ids": True}},
     ],
 )
 @pytest.mark.parametrize("seed", [1, 2])
@@ -114,6 +119,45 @@ def test_streamed_and_whole_are_the_same_field_by_field(
         assert getattr(last.usage, name) == getattr(whole.usage, name)
     assert {chunk.system_fingerprint for chunk in chunks} == {whole.system_fingerprint}
     assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_so"),
+    [
+        ({"guided_choice": ["yes", "no, thanks"]}, lambda text: text in ("yes", "no, thanks")),
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, lambda text: text in ("yes", "no")),
+        ({"guided_regex": "[0-9]{3}-[a-f]"}, lambda text: re.fullmatch("[0-9]{3}-[a-f]", text)),
+        ({"guided_grammar": 'start: "x" "y"?'}, lambda text: text in ("x", "xy")),
+        ({"guided_json": {"enum": [1, "two", None]}}, lambda text: json.loads(text) in (1, "two", None)),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "answer",
+                        "schema": {
+                            "type": "object",
+                            "properties": {"ok": {"type": "boolean"}, "size": {"enum": ["S", "L"]}},
+                            "required": ["ok", "size"],
+                            "additionalProperties": False,
+                        },
+                    },
+                }
+            },
+            lambda text: json.loads(text).keys() == {"ok", "size"},
+        ),
+    ],
+)
+def test_a_completion_has_the_form_that_was_asked_for(
+    client: openai.OpenAI, model: str, asked: Json, is_so: Callable[[str], Any]
+) -> None:
+    """Whatever the model would rather say; and it ends when it is whole."""
+    completion = client.completions.create(
+        model=model, prompt="once", max_tokens=400, n=4, temperature=1.5, seed=1, extra_body=asked
+    )
+    for choice in completion.choices:
+        assert choice.finish_reason == "stop"
+        assert is_so(choice.text), choice.text
 
 
 def test_best_of_answers_the_likeliest_of_those_that_n_answers(client: openai.OpenAI, model: str) -> None:

@@ -7,11 +7,25 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW, RowResult, TokenLogprobs
 from distilgpt2_api.server.logprobs_writer import LogprobsWriter, empty_lists
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 Json = dict[str, Any]
+
+
+def note_submissions(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the engine is asked from now on."""
+    submitted: list[Any] = []
+    submit = client.scene.engine.submit
+
+    def noted(request: Any) -> Any:
+        submitted.append(request)
+        return submit(request)
+
+    monkeypatch.setattr(client.scene.engine, "submit", noted)
+    return submitted
 
 
 def choice_of(answer: Any) -> Json:
@@ -174,14 +188,7 @@ def test_the_priority_reaches_the_queue(
     open_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     client = open_client(chat_template=ChatTemplate("{{ messages[0].content }}", origin="test"))
-    submitted: list[Any] = []
-    submit = client.scene.engine.submit
-
-    def noted(request: Any) -> Any:
-        submitted.append(request)
-        return submit(request)
-
-    monkeypatch.setattr(client.scene.engine, "submit", noted)
+    submitted = note_submissions(client, monkeypatch)
     prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": ["a", "b"]}
     assert client.post(path, json={**prompt, "priority": -3}).status_code == 200
     assert client.post(path, json=prompt).status_code == 200
@@ -207,3 +214,30 @@ def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
         stream = client.complete(stream=True, **{"prompt": "a", **options})
         assert '"type":"invalid_request_error"' in stream.text.strip().rpartition("data: ")[2]
     assert client.scene.engine.num_requests == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("asked", "grammar"),
+    [
+        ({"guided_regex": "[ab]+"}, Grammar(GrammarKind.REGEX, "[ab]+")),
+        ({"structured_outputs": {"regex": "[ab]+"}}, Grammar(GrammarKind.REGEX, "[ab]+")),
+        ({"guided_grammar": 'start: "a"'}, Grammar(GrammarKind.LARK, 'start: "a"')),
+        ({"guided_json": {"type": "integer"}}, Grammar(GrammarKind.JSON_SCHEMA, '{"type": "integer"}')),
+        ({"response_format": {"type": "json_object"}}, Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object"}')),
+        ({"response_format": {"type": "text"}}, None),
+        ({"structured_outputs": None}, None),
+    ],
+)
+def test_the_form_of_a_completion_reaches_the_engine(
+    open_client: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Json,
+    grammar: Grammar | None,
+    path: str,
+) -> None:
+    client = open_client(chat_template=ChatTemplate("{{ messages[0].content }}", origin="test"))
+    submitted = note_submissions(client, monkeypatch)
+    prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
+    client.post(path, json={**prompt, **asked, "max_tokens": 1})
+    assert [request.params.grammar for request in submitted] == [grammar]

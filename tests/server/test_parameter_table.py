@@ -37,6 +37,11 @@ BODIES: dict[str, Json] = {
     SCORE.path: {"input": "ab"},
 }
 VALUES: dict[str, object] = {
+    "grammar": {"type": "regex", "value": "1+"},
+    "guided_choice": ["1"],
+    "guided_grammar": 'start: "1"',
+    "guided_json": {"type": "integer"},
+    "guided_regex": "1+",
     "input": "ab",
     "logit_bias": {"5": 1},
     "logprobs": True,
@@ -45,7 +50,9 @@ VALUES: dict[str, object] = {
     "model": "tiny",
     "prompt": "a",
     "request_id": "mine",
+    "response_format": {"type": "json_schema", "json_schema": {"name": "number", "schema": {"type": "integer"}}},
     "stop": ["zzz"],
+    "structured_outputs": {"choice": ["12"]},
     "chat_template_kwargs": {"shout": True},
 }
 """Where a schema's first sound value would not be one."""
@@ -60,9 +67,10 @@ COMPANIONS: dict[str, Json] = {
 
 
 @pytest.fixture
-def client(open_client: Callable[..., Any]) -> Any:
+def client(open_client: Callable[..., Any], build_runner: Any) -> Any:
+    """It draws a 1, which every form of `VALUES` begins with."""
     template = "{% for m in messages %}{{ m.content }}{{ '!' if shout }}{% endfor %}"
-    return open_client(chat_template=ChatTemplate(template, origin="test"))
+    return open_client(chat_template=ChatTemplate(template, origin="test"), runner=build_runner(script=b"1"))
 
 
 def post(client: Any, table: ParameterTable, parameters: Json) -> Any:

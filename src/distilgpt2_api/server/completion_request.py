@@ -13,7 +13,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.completion_choice import CompletionShape
 from distilgpt2_api.server.prompts import EncodedPrompt, Truncation
-from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, sampling_params
+from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.service import RequestLimits, Service
 
@@ -69,13 +69,14 @@ def truncation_of(request: CompletionRequest, config: ModelConfig) -> Truncation
     return Truncation(length, keeps_end=request.truncation_side != "right")
 
 
-def completion_params(request: CompletionRequest, service: Service) -> SamplingParams:
+async def completion_params(request: CompletionRequest, service: Service) -> SamplingParams:
     """Raises InvalidRequestError."""
     num_logprobs = request.logprobs
     if num_logprobs is None and num_sequences(request) > (request.n or 1):
         num_logprobs = 0  # The choice among the sequences needs those of the tokens drawn.
     nums_for_prompt = (request.logprobs if request.echo else None, request.prompt_logprobs)
     config = service.engine.model_config
+    grammar, grammar_param = await read_grammar(request, service.engine.grammars) or (None, "")
     params = sampling_params(
         request,
         tokenizer=service.engine.tokenizer,
@@ -83,11 +84,11 @@ def completion_params(request: CompletionRequest, service: Service) -> SamplingP
         max_tokens=max_tokens_of(request),
         num_logprobs=num_logprobs,
         num_prompt_logprobs=max((num for num in nums_for_prompt if num is not None), default=None),
-        grammar=None,
+        grammar=grammar,
         seed=service.draw_seed(),
     )
     if (options := beam_options_of(request)) is not None:
-        check_beam_search(params, options, config, is_streamed=bool(request.stream))
+        check_beam_search(params, options, config, is_streamed=bool(request.stream), grammar_param=grammar_param)
     return params
 
 

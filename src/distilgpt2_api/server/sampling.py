@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.constraints import openai_grammar
 from distilgpt2_api.server.schemas.sampling import SamplingFields
+from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.service import RequestLimits
+from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MIN_TOP_P = 1e-6
@@ -30,6 +34,25 @@ def check_num_logprobs(num_logprobs: int | None, limits: RequestLimits, *, param
     """Raises InvalidRequestError over the setting's bound; `param` is the caller's word."""
     if (num_logprobs or 0) > limits.max_logprobs:
         raise InvalidRequestError(f"{param}: at most {limits.max_logprobs} here", param=param)
+
+
+async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> tuple[Grammar, str] | None:
+    """What the completion must be, and the name of the field that says so. Raises InvalidRequestError.
+
+    Compiles the grammar on a thread: that may take a tenth of a second.
+    """
+    found = openai_grammar(
+        response_format=fields.response_format,
+        guided_json=fields.guided_json,
+        guided_regex=fields.guided_regex,
+        guided_choice=fields.guided_choice,
+        guided_grammar=fields.guided_grammar,
+        structured_outputs=fields.structured_outputs,
+    )
+    if found is not None:
+        grammar, param = found
+        await asyncio.to_thread(grammars.check, grammar, param=param)
+    return found
 
 
 def sampling_params(

@@ -32,6 +32,7 @@ from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.schemas.answers import Completion
 from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_completion_request
 from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import Service, ServiceDep
 from distilgpt2_api.server.sse import error_event
 
@@ -39,11 +40,14 @@ STREAM_EXAMPLE = (
     'data: {"id":"cmpl-1","object":"text_completion","created":1,"model":"distilgpt2",'
     '"choices":[{"index":0,"text":" time","logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
-EVENT_STREAM = {
-    "description": "The completion, or with `stream` one event for each piece of it: `data: ` and a `Completion` with "
-    "the piece's choices. The last event is `data: [DONE]`, or `data: ` and an `ErrorResponse` where it failed midway.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}, "example": STREAM_EXAMPLE}},
-}
+EVENT_STREAM = event_stream(
+    "The completion, or with `stream` one event for each piece of it: a `Completion` with its choices. The last "
+    "event is `[DONE]`, or an `ErrorResponse` where it failed midway.",
+    "Completion",
+    "ErrorResponse",
+    has_done=True,
+    example=STREAM_EXAMPLE,
+)
 
 
 def add_routes(router: APIRouter) -> None:
@@ -99,7 +103,7 @@ async def _prepare(
 ) -> tuple[Generation | BestOf | BeamGeneration, CompletionWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    params = completion_params(request, service)
+    params = await completion_params(request, service)
     prompts = await encode_prompts(
         request.prompt,
         tokenizer=tokenizer,

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
+from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.schemas.validation import Body
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -24,7 +25,7 @@ class StreamOptions(Body):
     continuous_usage_stats: bool | None = Field(None, description="Every chunk brings the usage so far.")
 
 
-class SamplingFields(Body):
+class SamplingFields(StructuredFields):
     """Null means the default, for every field."""
 
     model: str | None = Field(None, description="The served model's name or alias.")
@@ -37,7 +38,7 @@ class SamplingFields(Body):
     typical_p: float | None = Field(None, gt=0, le=1, description="1 by default.")
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
     logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
     bad_words: list[BadWord] | None = Field(
@@ -63,14 +64,8 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "return_tokens_as_token_ids": (False,),
     "prompt_logprobs": (),
     "logprob_token_ids": (),
-    "response_format": ({"type": "text"},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
     "guided_decoding_backend": (),
     "guided_whitespace_pattern": (),
-    "structured_outputs": (),
     "use_beam_search": (False,),
     "length_penalty": (1, 1.0),
     "early_stopping": (False,),

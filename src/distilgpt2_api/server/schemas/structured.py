@@ -1,0 +1,89 @@
+"""What a completion's text must be, as OpenAI's and vLLM's clients say it. `server/constraints.py` reads it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from distilgpt2_api.server.schemas.validation import Body
+
+JSON_SCHEMA: dict[str, Any] = {"type": "object", "description": "A JSON schema."}
+JSON_SCHEMA_OR_TEXT: dict[str, Any] = {
+    "anyOf": [JSON_SCHEMA, {"type": "string", "minLength": 2, "description": "The JSON of one."}]
+}
+TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": 10_000, "items": TEXT}
+
+RESPONSE_FORMAT: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": ["text", "json_object"]}},
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "required": ["type", "json_schema"],
+            "properties": {
+                "type": {"const": "json_schema"},
+                "json_schema": {
+                    "type": "object",
+                    "required": ["name", "schema"],
+                    "properties": {
+                        "name": TEXT,
+                        "description": {"type": ["string", "null"]},
+                        "schema": JSON_SCHEMA,
+                        "strict": {"type": ["boolean", "null"], "description": "The schema is held to either way."},
+                    },
+                    "additionalProperties": False,
+                },
+            },
+            "additionalProperties": False,
+        },
+        {"type": "null"},
+    ]
+}
+
+STRUCTURED_OUTPUTS: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "properties": {
+                "json": JSON_SCHEMA_OR_TEXT,
+                "regex": TEXT,
+                "choice": CHOICE,
+                "grammar": TEXT,
+                "json_object": {"const": True},
+            },
+            "additionalProperties": False,
+        },
+        {"type": "null"},
+    ]
+}
+
+
+def _or_null(schema: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+
+
+class StructuredFields(Body):
+    """One of them at most. Null: any text."""
+
+    response_format: Annotated[Any, WithJsonSchema(RESPONSE_FORMAT)] = Field(
+        None, description="`json_object`, or `json_schema` with the schema."
+    )
+    structured_outputs: Annotated[Any, WithJsonSchema(STRUCTURED_OUTPUTS)] = Field(
+        None, description="A JSON schema, a regular expression, a choice of texts or a grammar in llguidance's Lark."
+    )
+    guided_json: Annotated[Any, _or_null(JSON_SCHEMA_OR_TEXT)] = Field(None, description="A JSON schema.")
+    guided_regex: Annotated[Any, _or_null(TEXT)] = Field(
+        None, description="A regular expression that the whole completion matches."
+    )
+    guided_choice: Annotated[Any, _or_null(CHOICE)] = Field(None, description="Texts, of which the completion is one.")
+    guided_grammar: Annotated[Any, _or_null(TEXT)] = Field(
+        None, description="A grammar in llguidance's dialect of Lark."
+    )
