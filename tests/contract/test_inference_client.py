@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -134,6 +136,21 @@ def test_a_stop_sequence_ends_the_text_and_is_in_it(ask: Ask) -> None:
     assert answer.generated_text == whole.generated_text[: whole.generated_text.index(stop) + len(stop)]
 
 
+def test_a_grammar_is_kept_to(ask: Ask) -> None:
+    regex = {"type": "regex", "value": "[0-9]{3}-[a-f]{2}"}
+    assert re.fullmatch(regex["value"], ask(**SAMPLED, grammar=regex))
+    pieces = ask(**SAMPLED, grammar=regex, stream=True)
+    assert re.fullmatch(regex["value"], "".join(pieces).removesuffix("<|endoftext|>"))
+    schema: dict[str, Any] = {
+        "properties": {"legs": {"type": "integer", "minimum": 1, "maximum": 4}},
+        "required": ["legs"],
+    }
+    schema |= {"type": "object", "additionalProperties": False}
+    answer = ask(max_new_tokens=40, grammar={"type": "json", "value": schema}, details=True)
+    assert answer.details.finish_reason == "eos_token"
+    assert 1 <= json.loads(answer.generated_text)["legs"] <= 4
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize(
     ("options", "name"),
@@ -145,6 +162,7 @@ def test_a_stop_sequence_ends_the_text_and_is_in_it(ask: Ask) -> None:
         ({"stop": ["x"] * 17}, "stop"),
         ({"watermark": True}, "watermark"),
         ({"adapter_id": "lora"}, "adapter_id"),
+        ({"grammar": {"type": "regex", "value": "("}}, "grammar"),
         ({"top_n_tokens": 21}, "top_n_tokens"),
     ],
     ids=str,

@@ -298,6 +298,44 @@ def test_every_parameter_of_the_draw_reaches_the_engine(client: Any) -> None:
     assert params_of(client).top_k == 0, "more than there are tokens is all of them"
 
 
+@pytest.mark.parametrize(
+    ("grammar", "source"),
+    [
+        ({"type": "regex", "value": " hello w[a-z]+"}, " hello w[a-z]+"),
+        ({"type": "json", "value": {"type": "string"}}, '{"type": "string"}'),
+        ({"type": "json", "value": '{"type":"string"}'}, '{"type": "string"}'),
+        ({"type": "json_schema", "value": {"name": "text", "schema": {"type": "string"}}}, '{"type": "string"}'),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_a_grammar_reaches_the_engine(
+    open_client: Callable[..., Any], build_runner: Any, grammar: Json | None, source: str | None
+) -> None:
+    text = '"a"' if source and "string" in source else TEXT
+    client = open_client(runner=build_runner(script=text.encode()))
+    assert generate(client, grammar=grammar) == {"generated_text": text}
+    asked = params_of(client).grammar
+    assert (asked and asked.source) == source
+
+
+@pytest.mark.parametrize(
+    ("grammar", "name"),
+    [
+        ("[a-z]", "parameters.grammar"),
+        ({"type": "regex"}, "parameters.grammar.value"),
+        ({"type": "lark", "value": "x"}, "parameters.grammar.type"),
+        ({"type": "regex", "value": "("}, "parameters.grammar"),
+        ({"type": "json", "value": "{"}, "parameters.grammar.value"),
+        ({"type": "json", "value": {"type": "text"}}, "parameters.grammar"),
+    ],
+    ids=str,
+)
+def test_what_is_no_grammar_is_refused_by_name(client: Any, grammar: Any, name: str) -> None:
+    assert name in refusal(client, parameters={"grammar": grammar})
+    assert client.scene.runner.plans == []
+
+
 @pytest.mark.parametrize(("inputs", "max_tokens"), [("ab", 254), ("a" * 200, 56)])
 def test_without_a_bound_it_may_take_what_the_context_leaves(client: Any, inputs: str, max_tokens: int) -> None:
     generate(client, inputs)

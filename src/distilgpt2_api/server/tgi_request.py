@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
 from distilgpt2_api.server.schemas.tgi import TgiParameters, TgiRequest
 from distilgpt2_api.server.service import RequestLimits, Service
 from distilgpt2_api.server.tgi_writer import TgiShape
+from distilgpt2_api.text.grammars import GrammarCompiler
 
 DEFAULT_MAX_NEW_TOKENS = 1024
 
@@ -54,8 +59,16 @@ def truncation_of(parameters: TgiParameters, config: ModelConfig) -> Truncation 
     return Truncation(length)
 
 
+async def read_grammar(parameters: TgiParameters, grammars: GrammarCompiler) -> Grammar | None:
+    """Compiled on a thread, for that may take a tenth of a second. Raises InvalidRequestError."""
+    grammar = tgi_grammar(parameters.grammar)
+    if grammar is not None:
+        await asyncio.to_thread(grammars.check, grammar, param="parameters.grammar")
+    return grammar
+
+
 def tgi_params(
-    parameters: TgiParameters, *, service: Service, num_prompt_tokens: int, is_streamed: bool
+    parameters: TgiParameters, grammar: Grammar | None, *, service: Service, num_prompt_tokens: int, is_streamed: bool
 ) -> SamplingParams:
     """Raises ContextLengthError."""
     config = service.engine.model_config
@@ -69,6 +82,7 @@ def tgi_params(
         typical_p=parameters.typical_p or 1.0,
         frequency_penalty=parameters.frequency_penalty or 0.0,
         repetition_penalty=parameters.repetition_penalty or 1.0,
+        grammar=grammar,
         seed=service.draw_seed() if parameters.seed is None else parameters.seed,
         stop=tuple(parameters.stop or ()),
         include_stop_str_in_output=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
+from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
@@ -30,8 +30,9 @@ class TgiTokens:
     within a token. Characters of several tokens are the text of the last of them.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, eos_token_id: int | None) -> None:
         self._tokenizer = tokenizer
+        self._eos_token_id = eos_token_id
         self._detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
         self._held: list[ShownToken] = []
         self._texts: list[str] = []
@@ -41,12 +42,9 @@ class TgiTokens:
     def accept(self, delta: SequenceDelta) -> list[ShownToken]:
         """The tokens that are ready: all, but for the last while it may yet have to end half a character."""
         is_stopped = isinstance(delta.stop, str)
-        num_shown = len(delta.token_ids)
-        if delta.finish_reason is FinishReason.STOP and not is_stopped:
-            num_shown -= 1  # The end of text, which the engine does not show.
         tokens = self._held
         for place, token_id in enumerate(delta.token_ids):
-            tokens.append(self._show(token_id, tokens, is_end=place >= num_shown))
+            tokens.append(self._show(token_id, tokens))
             if delta.logprobs:
                 tokens[-1].logprobs = delta.logprobs[place]
         self._num_surplus -= len(delta.text)
@@ -66,11 +64,12 @@ class TgiTokens:
         text = "".join(self._texts)
         return text[: len(text) - self._num_surplus]
 
-    def _show(self, token_id: int, before: list[ShownToken], *, is_end: bool) -> ShownToken:
-        if is_end or token_id in self._tokenizer.special_token_ids:
+    def _show(self, token_id: int, before: list[ShownToken]) -> ShownToken:
+        if token_id == self._eos_token_id or token_id in self._tokenizer.special_token_ids:
             self._end_character(before)
             text = piece_of(token_id, self._tokenizer)
-            self._num_surplus += 0 if is_end else len(text)
+            if token_id != self._eos_token_id:
+                self._num_surplus += len(text)  # The end of text the engine does not show.
             return ShownToken(token_id, text, is_special=True, logprobs=None)
         text = self._detokenizer.push(token_id)
         self._num_surplus += len(text)

@@ -28,7 +28,14 @@ from distilgpt2_api.server.schemas.tgi import (
     tgi_error_responses,
 )
 from distilgpt2_api.server.service import Service, ServiceDep
-from distilgpt2_api.server.tgi_request import check_tgi, parameters_of, shape_of, tgi_params, truncation_of
+from distilgpt2_api.server.tgi_request import (
+    check_tgi,
+    parameters_of,
+    read_grammar,
+    shape_of,
+    tgi_params,
+    truncation_of,
+)
 from distilgpt2_api.server.tgi_writer import TgiWriter, tgi_error_event
 
 STREAM_EXAMPLE = (
@@ -163,7 +170,13 @@ async def _prepare(
         param="inputs",
     )
     record.num_prompt_tokens = len(prompt.token_ids)
-    params = tgi_params(parameters, service=service, num_prompt_tokens=len(prompt.token_ids), is_streamed=is_streamed)
+    params = tgi_params(
+        parameters,
+        await read_grammar(parameters, engine.grammars),
+        service=service,
+        num_prompt_tokens=len(prompt.token_ids),
+        is_streamed=is_streamed,
+    )
     generation_request = GenerationRequest(
         request_id=f"tgi-{uuid.uuid4().hex}",
         prompt_token_ids=prompt.token_ids,
@@ -176,6 +189,7 @@ async def _prepare(
         prompt_token_ids=prompt.token_ids,
         shape=shape_of(parameters, params, inputs=request.inputs),
         tokenizer=engine.tokenizer,
+        eos_token_id=config.eos_token_id,
     )
     return Generation(engine, [generation_request], record), writer
 

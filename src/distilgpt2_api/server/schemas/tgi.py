@@ -4,10 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence, drop_neutral
-from distilgpt2_api.server.schemas.validation import Body, validate_body
+from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, TEXT
+from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, validate_body
+
+
+def _grammar(kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    properties = {"type": {"const": kind}, "value": value}
+    return {
+        "type": "object",
+        "required": ["type", "value"],
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+GRAMMAR: dict[str, Any] = {
+    "anyOf": [
+        _grammar("json", JSON_SCHEMA_OR_TEXT),
+        _grammar("regex", TEXT),
+        _grammar(
+            "json_schema",
+            {
+                "type": "object",
+                "required": ["schema"],
+                "properties": {"name": TEXT, "schema": JSON_SCHEMA, "strict": {"type": ["boolean", "null"]}},
+                "additionalProperties": False,
+            },
+        ),
+        {"type": "null"},
+    ]
+}
+"""Read by `server/constraints.py`."""
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
@@ -43,14 +73,16 @@ class TgiParameters(Body):
         None, description="The text ends with the first of them, which is part of it."
     )
     truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
-    watermark: Literal[False] | None = Field(None, description="Not supported.")
+    watermark: OnlyFalse | None = Field(None, description="Not supported.")
     details: bool | None = Field(None, description="The answer has `details`.")
     decoder_input_details: bool | None = Field(
         None, description="`details` with the prompt's tokens in `prefill`. Not as a stream."
     )
     seed: int | None = Field(None, ge=0, le=2**64 - 1, description="The same seed draws the same text.")
     top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
-    grammar: Unsupported = None
+    grammar: Annotated[Any, WithJsonSchema(GRAMMAR)] = Field(
+        None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."
+    )
     adapter_id: Unsupported = None
 
 
@@ -65,16 +97,16 @@ class TgiRequest(Body):
 class TgiWholeRequest(TgiRequest):
     """TGI's `GenerateRequest`, answered as a whole."""
 
-    stream: Literal[False] | None = None
+    stream: OnlyFalse | None = None
 
 
 class TgiStreamRequest(TgiRequest):
     """TGI's `GenerateRequest`, answered as a stream."""
 
-    stream: Literal[True] | None = None
+    stream: OnlyTrue | None = None
 
 
-UNSUPPORTED: dict[str, tuple[object, ...]] = {"watermark": (False,), "grammar": (), "adapter_id": ()}
+UNSUPPORTED: dict[str, tuple[object, ...]] = {"watermark": (False,), "adapter_id": ()}
 """Parameters that TGI has and we do not: the values, beside null, that ask for nothing."""
 
 
