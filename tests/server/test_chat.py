@@ -241,6 +241,19 @@ def test_parameters_reach_the_engine(client: Any) -> None:
     assert (params.max_tokens, params.stop, params.logit_bias, len(rows)) == (5, ("x",), ((5, -100.0),), 2)
 
 
+def test_an_answer_can_be_held_to_a_form(open_chat: Callable[..., Any], build_runner: Any) -> None:
+    client = open_chat(runner=build_runner(script=b'{"a": 1}'))
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    named = {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}}
+    for body in ({"response_format": named}, {"guided_json": schema}, {"structured_outputs": {"json": schema}}):
+        assert chat(client, max_tokens=20, **body).json()["choices"][0]["message"]["content"] == '{"a": 1}'
+        grammar = client.scene.runner.plans[-1].rows[0].params.grammar
+        assert (grammar.kind, json.loads(grammar.source)) == ("json_schema", schema)
+    assert chat(client, max_tokens=1, response_format={"type": "text"}).status_code == 200
+    assert client.scene.runner.plans[-1].rows[0].params.grammar is None
+    assert error_of(chat(client, response_format={"type": "x"}))["param"] == "response_format.type"
+
+
 def test_null_and_what_asks_for_nothing_change_nothing(client: Any) -> None:
     schema = client.get("/openapi.json").json()["components"]["schemas"]["ChatCompletionRequest"]
     nulls = dict.fromkeys(name for name in schema["properties"] if name != "messages")
