@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -107,6 +108,22 @@ def test_the_asynchronous_client_gets_the_same(chat_server: Any, client: openai.
 
     expected = client.chat.completions.create(**options).choices[0].message.content
     assert asyncio.run(ask()) == [expected] * 4
+
+
+def test_an_answer_is_of_the_schema_that_was_asked_for(client: openai.OpenAI, model: str) -> None:
+    """The helper that parses it, too."""
+
+    class Person(pydantic.BaseModel):
+        name: Literal["Ann", "Bob"]
+        is_here: bool
+
+    completion = client.chat.completions.parse(
+        messages=MESSAGES, model=model, response_format=Person, max_completion_tokens=200, seed=1
+    )
+    person = completion.choices[0].message.parsed
+
+    assert isinstance(person, Person)
+    assert completion.choices[0].finish_reason == "stop"
 
 
 def test_an_answer_goes_back_as_it_came(client: openai.OpenAI, model: str) -> None:
