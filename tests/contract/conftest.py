@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import launch, model_folder, read_events, server, wait_until
+import pytest
+from tests.contract.conformance import NUM_POSITIONS
+from tests.e2e.conftest import Launcher, Server, launch, model_folder, read_events, server, wait_until, write_model
 
-__all__ = ["launch", "model_folder", "read_events", "server", "wait_until"]
+__all__ = ["launch", "model_folder", "read_events", "server", "small_server", "wait_until"]
+
+
+@pytest.fixture(scope="session")
+def small_server(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server of a model with a short context, so that no request takes long, and a chat template."""
+    folder = write_model(tmp_path_factory.mktemp("small"), num_positions=NUM_POSITIONS)
+    template = folder / "chat_template.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    server = launch(model=folder)
+    server.wait_listening()
+    server.wait_ready()
+    return server

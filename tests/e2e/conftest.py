@@ -47,14 +47,14 @@ def eventually(is_so: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"not within {DEADLINE_S:g} s: {what}")
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS) -> Path:
     """GPT-2 with random weights; token i is byte i, 256 is the end of text."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
         return rng.normal(0, 0.3, shape).astype(np.float32)
 
-    tensors = {"wte.weight": normal(VOCAB_SIZE, WIDTH), "wpe.weight": normal(NUM_POSITIONS, WIDTH)}
+    tensors = {"wte.weight": normal(VOCAB_SIZE, WIDTH), "wpe.weight": normal(num_positions, WIDTH)}
     for layer in range(2):
         for name, num_in, num_out in (
             ("attn.c_attn", WIDTH, 3 * WIDTH),
@@ -71,7 +71,7 @@ def write_model(folder: Path) -> Path:
     config = {
         "model_type": "gpt2",
         "vocab_size": VOCAB_SIZE,
-        "n_positions": NUM_POSITIONS,
+        "n_positions": num_positions,
         "n_embd": WIDTH,
         "n_layer": 2,
         "n_head": 2,

@@ -13,6 +13,7 @@ JSON_SCHEMA_OR_TEXT: dict[str, Any] = {
     "anyOf": [JSON_SCHEMA, {"type": "string", "minLength": 2, "description": "The JSON of one."}]
 }
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
+NULL: dict[str, Any] = {"type": "null"}
 CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": 10_000, "items": TEXT}
 
 RESPONSE_FORMAT: dict[str, Any] = {
@@ -50,14 +51,14 @@ STRUCTURED_OUTPUTS: dict[str, Any] = {
     "anyOf": [
         {
             "type": "object",
+            "description": "Exactly one.",
             "minProperties": 1,
-            "maxProperties": 1,
             "properties": {
-                "json": JSON_SCHEMA_OR_TEXT,
-                "regex": TEXT,
-                "choice": CHOICE,
-                "grammar": TEXT,
-                "json_object": {"const": True},
+                "json": {"anyOf": [JSON_SCHEMA_OR_TEXT, NULL]},
+                "regex": {"anyOf": [TEXT, NULL]},
+                "choice": {"anyOf": [CHOICE, NULL]},
+                "grammar": {"anyOf": [TEXT, NULL]},
+                "json_object": {"type": ["boolean", "null"]},
             },
             "additionalProperties": False,
         },

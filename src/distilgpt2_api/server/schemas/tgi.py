@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence, drop_neutral
-from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, TEXT
+from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
 from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, validate_body
 
 
@@ -30,7 +30,11 @@ GRAMMAR: dict[str, Any] = {
             {
                 "type": "object",
                 "required": ["schema"],
-                "properties": {"name": TEXT, "schema": JSON_SCHEMA, "strict": {"type": ["boolean", "null"]}},
+                "properties": {
+                    "name": {"anyOf": [TEXT, NULL]},
+                    "schema": JSON_SCHEMA,
+                    "strict": {"type": ["boolean", "null"]},
+                },
                 "additionalProperties": False,
             },
         ),

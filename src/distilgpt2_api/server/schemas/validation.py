@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.errors import UnknownParameterError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _check_bool(value: object) -> object:
+    """`0 == False` in Python, and for `Literal`; but not in JSON."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("input should be a valid boolean")
+    return value
+
+
+OnlyTrue = Annotated[Literal[True], BeforeValidator(_check_bool)]
+OnlyFalse = Annotated[Literal[False], BeforeValidator(_check_bool)]
 
 
 class Body(BaseModel):

@@ -1,0 +1,59 @@
+"""Checks of our own for schemathesis, loaded by SCHEMATHESIS_HOOKS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+
+CROSS_FIELD = {
+    # The model's: its context, its vocabulary, its tokenizer.
+    "prompt": "more tokens than the context; ids outside the vocabulary",
+    "inputs": "more tokens than the context",
+    "input": "more tokens than the context; ids outside the vocabulary; pairs of a text and ids",
+    "messages": "more tokens than the context; what the template can't show",
+    "tokens": "ids outside the vocabulary",
+    "stop_token_ids": "ids outside the vocabulary",
+    "allowed_token_ids": "ids outside the vocabulary; all of them banned",
+    "logit_bias": "ids outside the vocabulary",
+    "bad_words": "texts without tokens",
+    "max_tokens": "with the prompt, over the context",
+    "max_completion_tokens": "with the prompt, over the context",
+    "max_new_tokens": "with the prompt, over the context",
+    "truncate": "over the context",
+    "truncate_prompt_tokens": "over the context",
+    # Another field's.
+    "min_tokens": "above max_tokens",
+    "stream_options": "only with stream",
+    "best_of": "below n; streamed; seeded",
+    "prompt_logprobs": "streamed",
+    "decoder_input_details": "streamed",
+    "top_logprobs": "only with logprobs",
+    "use_beam_search": "what beams don't combine with",
+    "length_penalty": "only with use_beam_search",
+    "early_stopping": "only with use_beam_search",
+    "add_generation_prompt": "not with continue_final_message",
+    "continue_final_message": "not with add_generation_prompt",
+    # A language of its own.
+    "response_format": "a schema that can't be compiled; two grammars at once",
+    "guided_json": "a schema that can't be compiled; two grammars at once",
+    "guided_regex": "no regular expression; two grammars at once",
+    "guided_choice": "two grammars at once",
+    "guided_grammar": "no grammar; two grammars at once",
+    "structured_outputs": "what can't be compiled; two grammars at once",
+    "grammar": "what can't be compiled",
+}
+"""Parameters that a 400 or 422 may name for a body that the document allows, and for what no JSON Schema can say."""
+
+
+@schemathesis.check
+def only_cross_field_rules_refuse_what_the_document_allows(
+    _context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """The document is truthful: what it allows is refused for the named rules only."""
+    if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code not in (400, 422):
+        return
+    error = response.json()["error"]
+    named = error["param"] if isinstance(error, dict) else error.partition(":")[0].removeprefix("parameters.")
+    if (named or "").partition(".")[0] not in CROSS_FIELD:
+        raise AssertionError(f"the document allows what is refused: {error}")

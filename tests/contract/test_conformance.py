@@ -1,0 +1,71 @@
+"""The OpenAPI document is truthful: requests made from it, right ones and wrong ones, get what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from tests.contract.conformance import run_schemathesis
+from tests.e2e.conftest import DEADLINE_S, Server
+
+Json = dict[str, Any]
+
+
+@pytest.mark.timeout(300)
+def test_requests_made_from_the_document_get_what_it_says(small_server: Server, tmp_path: Path) -> None:
+    """Statuses, bodies, headers and events as documented; what it allows is accepted, what it doesn't is refused."""
+    assert run_schemathesis(small_server, tmp_path, max_examples=10, seed=1) > 0
+
+
+@pytest.fixture(scope="module")
+def document(small_server: Server) -> Json:
+    document: Json = small_server.get("/openapi.json").json()
+    return document
+
+
+STREAMS: dict[str, list[Json]] = {
+    "/v1/completions": [
+        {"prompt": "on", "stream": True, "max_tokens": 5},
+        {"prompt": "on", "stream": True, "max_tokens": 5, "logprobs": 2, "echo": True, "n": 2},
+        {"prompt": ["on", "a"], "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 3},
+    ],
+    "/v1/chat/completions": [
+        {"messages": [{"role": "user", "content": "on"}], "stream": True, "max_tokens": 5},
+        {
+            "messages": [{"role": "user", "content": "on"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "logprobs": True,
+            "top_logprobs": 2,
+            "n": 2,
+            "max_tokens": 5,
+        },
+    ],
+    "/": [{"inputs": "on", "stream": True, "parameters": {"max_new_tokens": 4, "details": True, "top_n_tokens": 2}}],
+    "/generate_stream": [{"inputs": "on", "parameters": {"max_new_tokens": 4}}],
+}
+"""Requests for streams, by path: the conformance run checks the frame of an event, these what its data are."""
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in STREAMS.items() for body in bodies])
+def test_every_event_is_of_the_schema_that_the_document_gives(
+    small_server: Server, document: Json, path: str, body: Json
+) -> None:
+    answer = httpx.post(small_server.url + path, json=body, timeout=DEADLINE_S)
+    assert answer.status_code == 200, answer.text
+    content = document["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    data_schema = content["itemSchema"]["properties"]["data"]
+    choices = data_schema.get("anyOf", [data_schema])
+    has_done = any(choice.get("const") == "[DONE]" for choice in choices)
+    schema = next(choice["contentSchema"] for choice in choices if "contentSchema" in choice)
+    validator = jsonschema.Draft202012Validator({**schema, "components": document["components"]})
+    events = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
+    if has_done:
+        assert events.pop() == "[DONE]"
+    assert events
+    for event in events:
+        validator.validate(json.loads(event))
