@@ -107,7 +107,7 @@ def _structured_outputs(value: object, param: str) -> tuple[Grammar, str] | None
     for name in unsupported & fields.keys():
         if fields[name] not in (None, False):
             raise UnsupportedParameterError(f"{param}.{name} is not supported here", param=f"{param}.{name}")
-    given = [name for name in readers if fields.get(name) not in (None, False)]
+    given = [name for name in readers if fields.get(name) is not None and fields[name] is not False]
     if len(given) != 1:
         raise InvalidRequestError(
             f"{param} must have exactly one of {', '.join(readers)}; it has {', '.join(given) or 'none'}", param=param
@@ -178,8 +178,6 @@ def _object(value: object, param: str, *, known: set[str]) -> dict[str, object]:
         raise InvalidRequestError(f"{param} must be an object", param=param)
     for name in value:
         if name not in known:
-            raise InvalidRequestError(
-                f"{param} has an unknown field {str(name)[:100]!r}; known are {', '.join(sorted(known))}",
-                param=f"{param}.{str(name)[:100]}",
-            )
+            unknown = f"{param}.{str(name)[:100]}"
+            raise InvalidRequestError(f"{unknown} is unknown; there are {', '.join(sorted(known))}", param=unknown)
     return value
