@@ -27,6 +27,7 @@ class ByteTokenizer:
     """Token i is byte i; 256 is the end of text. As much of `Tokenizer` as an engine needs."""
 
     token_bytes = (*(bytes([value]) for value in range(256)), b"<|endoftext|>")
+    plain_token_bytes = (*token_bytes[:256], b"")
     vocab_size = 257
     special_token_ids = frozenset({256})
     max_token_bytes = 13

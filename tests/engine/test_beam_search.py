@@ -29,7 +29,7 @@ class BareTokenizer:
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self.token_bytes = (b"",) * vocab_size
+        self.token_bytes = self.plain_token_bytes = (b"",) * vocab_size
 
 
 def begin(num_beams: int = 2, *, max_tokens: int = 8, ending: tuple[int, ...] = (END,), **options: Any) -> BeamSearch:

@@ -55,7 +55,7 @@ class BareTokenizer:
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self.token_bytes = (b"",) * vocab_size
+        self.token_bytes = self.plain_token_bytes = (b"",) * vocab_size
 
 
 class RecordedSteps(SilentObserver):

@@ -241,3 +241,31 @@ def test_the_form_of_a_completion_reaches_the_engine(
     prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
     client.post(path, json={**prompt, **asked, "max_tokens": 1})
     assert [request.params.grammar for request in submitted] == [grammar]
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize(
+    ("is_skipped", "text"), [(None, "a<|endoftext|><|endoftext|>"), (False, "a<|endoftext|><|endoftext|>"), (True, "a")]
+)
+def test_special_tokens_among_others_are_shown_or_not(
+    open_client: Callable[..., Any], build_runner: Any, is_skipped: Any, text: str, is_stream: bool
+) -> None:
+    """Where `ignore_eos` lets them be drawn; either way they are listed and counted."""
+    client = open_client(runner=build_runner(script=b"a"))
+    body: Json = {"prompt": "p", "max_tokens": 3, "ignore_eos": True, "logprobs": 0, "skip_special_tokens": is_skipped}
+    if is_stream:
+        choices = [chunk["choices"][0] for chunk in client.stream(**body)]
+    else:
+        choices = client.complete(**body).json()["choices"]
+    assert "".join(choice["text"] for choice in choices) == text
+    assert [offset for choice in choices for offset in choice["logprobs"]["text_offset"]] == (
+        [0, 1, 1] if is_skipped else [0, 1, 14]
+    )
+    assert [token for choice in choices for token in choice["logprobs"]["tokens"]] == ["a", *["<|endoftext|>"] * 2]
+
+
+def test_an_echoed_prompt_keeps_its_special_tokens(client: Any) -> None:
+    body = {"prompt": "<|endoftext|>b", "max_tokens": 1, "echo": True, "logprobs": 0, "skip_special_tokens": True}
+    choice = choice_of(client.complete(**body))
+    assert choice["text"] == "<|endoftext|>b "
+    assert choice["logprobs"]["text_offset"] == [0, 13, 14]

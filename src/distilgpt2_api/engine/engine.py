@@ -73,7 +73,10 @@ class Engine:
         self._scheduler = scheduler
         # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
         padding = runner.config.vocab_size - len(tokenizer.token_bytes)
-        self._outputs = OutputProcessor(token_bytes=tokenizer.token_bytes + (b"",) * padding)
+        self._outputs = OutputProcessor(
+            token_bytes=tokenizer.token_bytes + (b"",) * padding,
+            plain_token_bytes=tokenizer.plain_token_bytes + (b"",) * padding,
+        )
         self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
         self._observer = observer
         self._clock = clock

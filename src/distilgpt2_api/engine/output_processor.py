@@ -111,8 +111,10 @@ class SequenceOutput:
 class OutputProcessor:
     """Owns the outputs of every live sequence. Engine thread only; times are the engine clock's, in seconds."""
 
-    def __init__(self, *, token_bytes: Sequence[bytes]) -> None:
+    def __init__(self, *, token_bytes: Sequence[bytes], plain_token_bytes: Sequence[bytes]) -> None:
+        """By token id, as the tokenizer's: with the text of special tokens, and without."""
         self._token_bytes = token_bytes
+        self._plain_token_bytes = plain_token_bytes
         self._outputs: dict[int, SequenceOutput] = {}
         self._not_started: set[int] = set()
 
@@ -123,7 +125,9 @@ class OutputProcessor:
             index=index,
             is_streamed=request.is_streamed,
             sequence=sequence,
-            detokenizer=IncrementalDetokenizer(self._token_bytes),
+            detokenizer=IncrementalDetokenizer(
+                self._plain_token_bytes if params.skip_special_tokens else self._token_bytes
+            ),
             stop_matcher=StopMatcher(params.stop, is_included=params.include_stop_str_in_output)
             if params.stop
             else None,

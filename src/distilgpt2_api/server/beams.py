@@ -120,7 +120,8 @@ class PromptSearch:
         validate_request(request, config)
         self.index = index
         self._request = request
-        self._token_bytes = engine.tokenizer.token_bytes
+        tokenizer = engine.tokenizer
+        self._token_bytes = tokenizer.plain_token_bytes if params.skip_special_tokens else tokenizer.token_bytes
         self._begun_s = begun_s
         self._search = BeamSearch(
             options,

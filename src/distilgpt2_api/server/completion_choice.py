@@ -24,6 +24,8 @@ class CompletionShape:
     has_token_ids: bool = False
     has_tokens_by_id: bool = False
     """Log-probabilities name tokens by their ids."""
+    skips_special_tokens: bool = False
+    """In the completion, that is: a prompt is echoed as it is."""
     has_usage_chunk: bool = False
     has_usage_in_chunks: bool = False
 
@@ -44,7 +46,10 @@ class CompletionChoice:
         self._logprobs_writer: LogprobsWriter | None = None
         if shape.num_logprobs is not None:
             self._logprobs_writer = LogprobsWriter(
-                tokenizer, num_top=shape.num_logprobs, is_by_id=shape.has_tokens_by_id
+                tokenizer,
+                num_top=shape.num_logprobs,
+                is_by_id=shape.has_tokens_by_id,
+                skips_special_tokens=shape.skips_special_tokens,
             )
 
     def accept(self, delta: SequenceDelta) -> tuple[str, LogprobsLists | None]:
@@ -60,7 +65,7 @@ class CompletionChoice:
         lists = empty_lists()
         if is_echo:
             writer.write_first(self.prompt.token_ids[0], lists)
-            writer.write(delta.prompt_logprobs or (), lists)
+            writer.write(delta.prompt_logprobs or (), lists, is_prompt=True)
         writer.write(delta.logprobs, lists)
         return text, lists
 

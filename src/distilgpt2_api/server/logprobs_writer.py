@@ -21,19 +21,25 @@ def empty_lists() -> LogprobsLists:
 class LogprobsWriter:
     """Mutable: how far one choice's text has come, in characters."""
 
-    def __init__(self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool = False) -> None:
-        """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`."""
+    def __init__(
+        self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool = False, skips_special_tokens: bool = False
+    ) -> None:
+        """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`.
+
+        `skips_special_tokens`: the completion's special tokens are listed, but its text has them not.
+        """
         self._tokenizer = tokenizer
         self._num_top = num_top
         self._is_by_id = is_by_id
         self._detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
+        self._hidden_token_ids = tokenizer.special_token_ids if skips_special_tokens else frozenset()
         self._offset = 0
 
     def write_first(self, token_id: int, lists: LogprobsLists) -> None:
         """The first prompt token, which nothing predicts."""
-        self._write(token_id, None, None, lists)
+        self._write(token_id, None, None, lists, is_hidden=False)
 
-    def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
+    def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists, *, is_prompt: bool = False) -> None:
         """Append the tokens in their order. `top_logprobs` has the likeliest ones, and always the token itself.
 
         Where two tokens are written alike, the likelier one is listed: the largest value is always the likeliest's.
@@ -44,14 +50,24 @@ class LogprobsWriter:
             for token_id, value in token.top[: self._num_top]:
                 top.setdefault(self._text(token_id), max(value, MIN_LOGPROB))
             top.setdefault(self._text(token.token_id), logprob)
-            self._write(token.token_id, logprob, top, lists)
+            is_hidden = not is_prompt and token.token_id in self._hidden_token_ids
+            self._write(token.token_id, logprob, top, lists, is_hidden=is_hidden)
 
-    def _write(self, token_id: int, logprob: float | None, top: dict[str, float] | None, lists: LogprobsLists) -> None:
+    def _write(
+        self,
+        token_id: int,
+        logprob: float | None,
+        top: dict[str, float] | None,
+        lists: LogprobsLists,
+        *,
+        is_hidden: bool,
+    ) -> None:
         lists["tokens"].append(self._text(token_id))
         lists["token_logprobs"].append(logprob)
         lists["top_logprobs"].append(top)
         lists["text_offset"].append(self._offset)
-        self._offset += len(self._detokenizer.push(token_id))
+        if not is_hidden:
+            self._offset += len(self._detokenizer.push(token_id))
 
     def _text(self, token_id: int) -> str:
         return f"token_id:{token_id}" if self._is_by_id else token_text(self._tokenizer, token_id)

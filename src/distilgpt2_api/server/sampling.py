@@ -92,6 +92,7 @@ def sampling_params(
         include_stop_str_in_output=bool(fields.include_stop_str_in_output),
         stop_token_ids=_token_ids(fields.stop_token_ids or (), config, param="stop_token_ids"),
         ignore_eos=bool(fields.ignore_eos),
+        skip_special_tokens=bool(fields.skip_special_tokens),
         num_logprobs=num_logprobs,
         num_prompt_logprobs=num_prompt_logprobs,
     )

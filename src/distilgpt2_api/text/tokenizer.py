@@ -36,6 +36,10 @@ class Tokenizer:
         self.max_token_bytes = max(map(len, self.token_bytes))
         """Length of the longest token: a text of more bytes than n times this has more than n tokens."""
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.plain_token_bytes = tuple(
+            b"" if token_id in self.special_token_ids else token for token_id, token in enumerate(table)
+        )
+        """The same, but b"" for special tokens."""
         self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
 
     @classmethod

@@ -50,6 +50,9 @@ class SamplingFields(StructuredFields):
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
+    skip_special_tokens: bool | None = Field(
+        None, description="With `ignore_eos`: the end of text is drawn, but not shown."
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="Lower is served earlier. 0 by default.")
@@ -77,7 +80,6 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "repetition_detection": (),
     "thinking_token_budget": (-1,),
     "stream_interval": (1,),
-    "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True, False),
     "return_mm_kwargs": (True,),
     "routed_experts_prompt_start": (0,),
