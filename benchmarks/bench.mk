@@ -1,10 +1,13 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
-.PHONY: bench bench-engine bench-http bench-start bench-transformers
-bench: bench-engine bench-http bench-start ## Measure engine, service and start on this machine (minutes)
+.PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers
+bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
 	$(BIN)/python -m benchmarks.engine $(BENCH)
+
+bench-scoring: .venv/installed-dev ## Scored tokens/s, and the roof that body and LM head set
+	$(BIN)/python -m benchmarks.scoring $(BENCH)
 
 bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memory over HTTP
 	$(BIN)/python -m benchmarks.serving $(BENCH)

@@ -59,13 +59,21 @@ class EngineRun:
 class TimedEngine:
     """Owns an engine, built as `serve` builds it. One thread's."""
 
-    def __init__(self, folder: Path, *, precision: Precision, num_threads: int | None, cache_folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        precision: Precision,
+        num_threads: int | None,
+        cache_folder: Path,
+        max_step_tokens: int = MAX_STEP_TOKENS,
+    ) -> None:
         config = EngineConfig(
             precision=precision,
             num_threads=num_threads or count_usable_cores(),
             kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
             max_num_sequences=MAX_NUM_SEQUENCES,
-            max_step_tokens=MAX_STEP_TOKENS,
+            max_step_tokens=max_step_tokens,
         )
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)

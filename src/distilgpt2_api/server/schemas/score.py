@@ -31,9 +31,6 @@ ITEMS: list[dict[str, Any]] = [
 ]
 INPUT_SCHEMA: dict[str, Any] = {
     "title": "Input",
-    "description": "What to score: a text, token ids, a pair of context and continuation, or a list of such items. "
-    "Of a text every token is scored, the first one after the end of text token; of a pair the continuation's tokens. "
-    "White space at a context's end is scored with the continuation, as lm-evaluation-harness does it.",
     "anyOf": [*ITEMS, {"type": "array", "minItems": 1, "items": {"anyOf": ITEMS}}],
     "examples": ["Once upon a time", {"context": "The sky is", "continuation": " blue"}],
 }
@@ -46,7 +43,12 @@ class ScoreRequest(Body):
     """Null means the default, for every field but `input`."""
 
     model: str | None = None
-    input: ScoreInput = Field(...)
+    input: ScoreInput = Field(
+        ...,
+        description="What to score: a text, token ids, a pair of context and continuation, or a list of such items. Of "
+        "a text every token is scored, the first one after the end of text token; of a pair the continuation's tokens. "
+        "White space at a context's end is scored with the continuation, as lm-evaluation-harness does it.",
+    )
     token_logprobs: bool | None = Field(None, description="Scores have `tokens`, `token_ids` and `token_logprobs`.")
     timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
     priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="Lower is served earlier. 0 by default.")

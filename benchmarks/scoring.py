@@ -1,0 +1,176 @@
+"""Scored tokens per second of the engine, against its own forward pass, and the roof that the LM head sets.
+
+    python -m benchmarks.scoring                    DistilGPT-2's shape, int8, 16 texts of 256 tokens
+    python -m benchmarks.scoring --tokens 1023 --max-step-tokens 512
+
+Three loads, in turns: texts of which every token is scored, as `/v1/score` scores them; pairs whose second half is
+scored after the first; and prompts of which none is scored: prefill alone. The body of the model computes every token,
+the LM head (50 257 columns) every token that is scored, so nothing can score faster than the two of them together: that
+is the roof, from the same run's own times. On a machine that others use too, read the shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.model_folder import COMPILED, prepare_model_folder
+from benchmarks.report import Spread, describe_machine, print_header, print_table, repeat_interleaved, write_json
+from benchmarks.timed_engine import TimedEngine
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.scoring import score_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringLoad:
+    """So many texts at once."""
+
+    num_texts: int
+    num_tokens: int
+    """Of each, the one that the first is scored after included."""
+    first_scored: int | None
+    """Place of the first token that is scored; None: none is."""
+
+    @property
+    def num_scored(self) -> int:
+        return 0 if self.first_scored is None else self.num_texts * (self.num_tokens - self.first_scored)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringRun:
+    """One run of a load. Rates in tokens per second: all of them, scored or not, but for the head's."""
+
+    engine_rate: float
+    roof: float
+    """With nothing but body and LM head."""
+    body_rate: float
+    head_rate: float | None
+    """Of scored tokens."""
+    score_share: float
+    """Of the engine's time: from logits to log-probabilities."""
+
+    @property
+    def share_of_roof(self) -> float:
+        return self.engine_rate / self.roof
+
+
+class ScoringEngine(TimedEngine):
+    """Owns an engine that scores. One thread's."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        precision: Precision,
+        num_threads: int | None,
+        cache_folder: Path,
+        max_step_tokens: int,
+    ) -> None:
+        super().__init__(
+            folder,
+            precision=precision,
+            num_threads=num_threads,
+            cache_folder=cache_folder,
+            max_step_tokens=max_step_tokens,
+        )
+        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def score(self, load: ScoringLoad) -> ScoringRun:
+        """Runs the load through the engine, up to its perplexities."""
+        self._seconds.clear()
+        for request in self._requests(load):
+            self._engine.add(request, submitted_s=time.monotonic())
+        num_scored = 0
+        begin_s = time.perf_counter()
+        while self._engine.has_work:
+            for deltas in self._engine.step().deltas.values():
+                for delta in deltas:
+                    score = score_of(delta.prompt_logprobs or (), self._engine.tokenizer.token_bytes)
+                    num_scored += score.num_tokens
+        engine_s = time.perf_counter() - begin_s
+        assert num_scored == load.num_scored
+        body_s, head_s = self._seconds["hidden_states"], self._seconds["logits"]
+        num_tokens = load.num_texts * load.num_tokens
+        return ScoringRun(
+            engine_rate=num_tokens / engine_s,
+            roof=num_tokens / (body_s + head_s),
+            body_rate=num_tokens / body_s,
+            head_rate=load.num_scored / head_s if head_s else None,
+            score_share=self._seconds["score"] / engine_s,
+        )
+
+    def _requests(self, load: ScoringLoad) -> list[GenerationRequest]:
+        is_scored = load.first_scored is not None
+        params = SamplingParams(
+            max_tokens=0, num_prompt_logprobs=1 if is_scored else None, first_scored_token=load.first_scored or 1
+        )
+        # Other tokens in every run: nothing comes from the prefix cache.
+        prompts = self._random.integers(0, self._engine.config.vocab_size - 1, (load.num_texts, load.num_tokens))
+        return [
+            GenerationRequest(request_id=str(index), prompt_token_ids=tuple(prompt), params=params, is_streamed=False)
+            for index, prompt in enumerate(prompts.tolist())
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
+    parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=256, help="of each text")
+    parser.add_argument("--max-step-tokens", type=int, default=256, help="the setting's default")
+    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args(arguments)
+    machine = describe_machine()
+    print_header("scoring", machine)
+    engine = ScoringEngine(
+        prepare_model_folder(args.model),
+        precision=args.precision,
+        num_threads=args.threads,
+        cache_folder=COMPILED,
+        max_step_tokens=args.max_step_tokens,
+    )
+    loads = {
+        "texts": ScoringLoad(num_texts=args.texts, num_tokens=args.tokens, first_scored=1),
+        "pairs, half scored": ScoringLoad(num_texts=args.texts, num_tokens=args.tokens, first_scored=args.tokens // 2),
+        "prefill alone": ScoringLoad(num_texts=args.texts, num_tokens=args.tokens, first_scored=None),
+    }
+    for load in loads.values():
+        engine.score(load)  # kernels are made for each number of rows
+    results = repeat_interleaved({name: partial(engine.score, load) for name, load in loads.items()}, args.repeats)
+    engine.close()
+    what = f"{args.texts} texts of {args.tokens} tokens, steps of {args.max_step_tokens}"
+    print(f"\n{args.precision}, {what}; tokens/s, median (range) of {args.repeats}\n")
+    print_runs(results)
+    write_json("scoring", machine, {"arguments": vars(args), "results": results})
+
+
+def print_runs(results: dict[str, list[ScoringRun]]) -> None:
+    header = ["", "engine", "roof", "share", "body alone", "LM head alone", "log-softmax"]
+    rows = []
+    for name, runs in results.items():
+        head_rates = [run.head_rate for run in runs if run.head_rate is not None]
+        rows.append(
+            [
+                name,
+                f"{Spread.of([run.engine_rate for run in runs]):.0f}",
+                f"{Spread.of([run.roof for run in runs]):.0f}",
+                f"{Spread.of([100 * run.share_of_roof for run in runs]):.0f} %",
+                f"{Spread.of([run.body_rate for run in runs]):.0f}",
+                f"{Spread.of(head_rates):.0f}" if head_rates else "-",
+                f"{Spread.of([100 * run.score_share for run in runs]):.0f} %",
+            ]
+        )
+    print_table(header, rows)
+
+
+if __name__ == "__main__":
+    main()
