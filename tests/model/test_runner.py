@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -225,3 +227,23 @@ def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[
     assert first.greedy(PROMPT, 5) == model.reference.greedy(PROMPT, 5)
     assert second.greedy(PROMPT, 5) == other.reference.greedy(PROMPT, 5)
     assert first.greedy(PROMPT, 5) == model.reference.greedy(PROMPT, 5)
+
+
+def test_a_model_freed_on_another_thread_leaves_signals_alone(make_model: Any) -> None:
+    """In a process of its own, for what it guards against is the process's death."""
+    program = f"""
+import os, signal, threading
+from pathlib import Path
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.model.runner import Runner
+signal.signal(signal.SIGTERM, lambda *_: print("alive"))
+path = Path({str(make_model().path)!r})
+options = dict(precision=Precision.F32, num_threads=1, num_blocks=4, cache_folder=None)
+runners = [Runner.load(path, **options, report=print)]
+thread = threading.Thread(target=runners.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "alive\n"), result.stderr

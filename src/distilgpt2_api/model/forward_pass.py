@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ from distilgpt2_api.model.step_inputs import StepInputs
 from distilgpt2_api.model.token_embedding import TokenEmbedding
 
 
+@cache
+def _core() -> ov.Core:
+    """One for the process, never freed.
+
+    The CPU plugin gives the thread that creates it an alternative signal stack, and at its own end takes that memory
+    away on whichever thread it ends: the next signal to the first thread would then kill the process (2026.4).
+    """
+    return ov.Core()
+
+
 class ForwardPass:
     """Two infer requests and the KV cache that they own. One thread at a time; both calls release the GIL."""
 
@@ -27,16 +38,16 @@ class ForwardPass:
         """Compiles. The kernels pack the weights at the first step; the rest, all of it small, they read in place."""
         models = split_and_page(build_graph(config, weights.tensors), config.width)
         declare_cache(models.body, config, element_types(config, precision).cache)
-        core = ov.Core()
+        core = _core()
         body = core.compile_model(models.body, "CPU", body_options(config, precision, num_threads))
         head = core.compile_model(models.head, "CPU", head_options(config, precision, num_threads))
         self._body, self._head = body.create_infer_request(), head.create_infer_request()
         self._width = config.width
         self._embedding = TokenEmbedding(weights)
         self._inputs = {port.any_name: _Input(index) for index, port in enumerate(body.inputs)}
-        cache = allocate_cache(body, num_blocks)
-        self.kv_block_bytes = cache.block_bytes
-        for index, tensor in cache.tensors.items():
+        kv_cache = allocate_cache(body, num_blocks)
+        self.kv_block_bytes = kv_cache.block_bytes
+        for index, tensor in kv_cache.tensors.items():
             self._body.set_input_tensor(index, tensor)
 
     def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
