@@ -30,6 +30,8 @@ class Protocol:
     """A parameter that is a whole number."""
 
     def with_text(self, text: object) -> Json:
+        if self.text == "messages":
+            return {**self.body, "messages": [{"role": "user", "content": text}]}
         return {**self.body, self.text: text}
 
     def check_error(self, answer: httpx.Response, *statuses: int) -> str:
@@ -57,6 +59,16 @@ class Protocol:
 
 PROTOCOLS = [
     Protocol("/v1/completions", {"prompt": "on", "max_tokens": 1}, reads_ids=True, number="max_tokens"),
+    Protocol(
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "on"}], "max_tokens": 1},
+        text="messages",
+        number="max_tokens",
+    ),
+    Protocol("/v1/score", {"input": "on"}, text="input", reads_ids=True),
+    Protocol("/", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
+    Protocol("/generate", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
+    Protocol("/generate_stream", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
     Protocol("/tokenize", {"prompt": "on"}),
     Protocol("/detokenize", {"tokens": [111]}, text="tokens"),
 ]
@@ -76,8 +88,8 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=DEADLINE_S) as client:
+def client(small_server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=small_server.url, timeout=DEADLINE_S) as client:
         yield client
 
 
@@ -203,19 +215,19 @@ def test_other_methods_are_told_which_are_allowed(client: httpx.Client, protocol
     protocol.check_error(answer, 405)
 
 
-def test_a_body_shorter_than_its_length_is_no_request(server: Server, protocol: Protocol) -> None:
+def test_a_body_shorter_than_its_length_is_no_request(small_server: Server, protocol: Protocol) -> None:
     """The client hangs up before the rest: nobody is left to answer, and nothing was begun."""
     body = json.dumps(protocol.body).encode()
-    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+    with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:
         connection.sendall(head_of(protocol, len(body) + 10) + body)
         connection.shutdown(socket.SHUT_WR)
         assert not connection.recv(65536).startswith(b"HTTP/1.1 2")
 
 
-def test_a_body_longer_than_its_length_is_cut_or_refused(server: Server, protocol: Protocol) -> None:
+def test_a_body_longer_than_its_length_is_cut_or_refused(small_server: Server, protocol: Protocol) -> None:
     """What comes after the declared end is never read into the body: it is the next request, and no good one."""
     body = json.dumps(protocol.body).encode()
-    with socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as connection:
+    with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:
         connection.sendall(head_of(protocol, len(body) - 1) + body + b"\r\n\r\n")
         connection.shutdown(socket.SHUT_WR)
         received = b""
