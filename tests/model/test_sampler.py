@@ -474,14 +474,17 @@ def test_no_rows() -> None:
     assert Sampler(vocab_size=5).sample(np.zeros((0, 5), dtype=np.float32), []) == []
 
 
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
 @pytest.mark.parametrize("num_top", [0, 1, 2, 30])
-def test_scores_do_not_depend_on_other_rows_or_on_how_many_are_listed(num_top: int) -> None:
+def test_scores_do_not_depend_on_other_rows_or_threads_or_on_how_many_are_listed(
+    num_threads: int, num_top: int
+) -> None:
     """Bit by bit, ties in the order of their ids."""
     logits = make_logits(77, 3_000).round(1)
     targets = [(37 * index) % 3_000 for index in range(77)]
     expected = [Sampler(vocab_size=3_000).score(logits[[i]], [target], 30)[0] for i, target in enumerate(targets)]
 
-    scores = Sampler(vocab_size=3_000).score(logits, targets, num_top)
+    scores = Sampler(vocab_size=3_000, num_threads=num_threads).score(logits, targets, num_top)
 
     assert [(one.token_id, one.logprob) for one in scores] == [(one.token_id, one.logprob) for one in expected]
     assert [one.top for one in scores] == [one.top[:num_top] for one in expected]

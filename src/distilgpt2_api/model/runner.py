@@ -66,7 +66,7 @@ class Runner:
             report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
         weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
         forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
-        sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id)
+        sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
         runner = cls(config, forward_pass, sampler)
         runner._warm_up()
         weights.release_pages()

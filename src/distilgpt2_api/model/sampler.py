@@ -12,7 +12,7 @@ from distilgpt2_api.core.plan import NOTHING_TO_DRAW, PlanRow, RowResult, TokenL
 from distilgpt2_api.model.draw_table import DrawRules
 from distilgpt2_api.model.full_draws import draw_full
 from distilgpt2_api.model.group_maxima import GroupMaxima
-from distilgpt2_api.model.log_probabilities import score_tokens
+from distilgpt2_api.model.log_probabilities import TokenScorer, score_tokens
 from distilgpt2_api.model.random_numbers import make_keys
 from distilgpt2_api.model.truncated_draws import draw_truncated
 
@@ -23,7 +23,9 @@ class Sampler:
     A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
     """
 
-    def __init__(self, *, vocab_size: int, eos_token_id: int | None = None) -> None:
+    def __init__(self, *, vocab_size: int, eos_token_id: int | None = None, num_threads: int = 1) -> None:
+        """`num_threads`: of `score`; a step that draws has too few rows for more than one."""
+        self._scorer = TokenScorer(num_threads=num_threads)
         self._vocab_size = vocab_size
         self._eos_token_id = eos_token_id
         self._rules = DrawRules.of([], [], vocab_size=vocab_size, eos_token_id=eos_token_id)
@@ -58,7 +60,7 @@ class Sampler:
 
     def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
         """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
-        return score_tokens(logits, target_ids, [num_top] * len(target_ids))
+        return self._scorer.score(logits, target_ids, [num_top] * len(target_ids))
 
     def _process(
         self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
