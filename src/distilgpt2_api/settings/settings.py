@@ -119,7 +119,7 @@ class Settings(BaseModel):
         default=True, description="Keep full blocks of finished prompts, so that a shared beginning is computed once."
     )
     prefix_cache_bytes: ByteSize = Field(
-        default=ByteSize(64 << 20),
+        default=ByteSize(32 << 20),
         ge=0,
         description="Memory that the KV cache may grow to only to remember finished prompts; beyond it the oldest is "
         "forgotten first. Running sequences may use all of `kv_cache_bytes`.",
