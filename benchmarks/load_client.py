@@ -15,6 +15,7 @@ import asyncio
 import json
 import random
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,10 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--vocab", type=int, default=50256, help="prompts are drawn from so many token ids")
     parser.add_argument("--seed", type=int, default=0)
-    print(json.dumps(uvloop.run(run_load(parser.parse_args()))))
+    result = json.dumps(uvloop.run(run_load(parser.parse_args())))
+    # Buffered whatever PYTHONUNBUFFERED says: without a buffer what the pipe can't take at once is lost.
+    with open(sys.stdout.fileno(), "w", closefd=False) as output:
+        print(result, file=output)
 
 
 if __name__ == "__main__":

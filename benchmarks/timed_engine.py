@@ -21,7 +21,7 @@ from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_c
 from distilgpt2_api.model.step_inputs import StepInputs
 
 MAX_NUM_SEQUENCES = 64
-MAX_STEP_TOKENS = 512
+MAX_STEP_TOKENS = 256
 """The settings' own defaults."""
 PARTS = ("schedule", "lay out", "body", "LM head", "sampling", "update", "collect")
 """What a step consists of, in order; `body` and `LM head` are the forward pass."""
