@@ -27,6 +27,16 @@ def document(small_server: Server) -> Json:
     return document
 
 
+def test_every_post_has_examples_and_they_work(small_server: Server, document: Json) -> None:
+    posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
+    for path, operation in posts.items():
+        examples = operation["requestBody"]["content"]["application/json"]["examples"]
+        assert examples, path
+        for name, example in examples.items():
+            answer = httpx.post(small_server.url + path, json=example["value"], timeout=DEADLINE_S)
+            assert answer.status_code == 200, (path, name, answer.text)
+
+
 STREAMS: dict[str, list[Json]] = {
     "/v1/completions": [
         {"prompt": "on", "stream": True, "max_tokens": 5},

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.schemas.examples import REQUESTS
 from distilgpt2_api.server.schemas.score import ScoreRequest
 from distilgpt2_api.server.schemas.tgi import TgiRequest, TgiStreamEvent, TgiStreamRequest, TgiWholeRequest
 from distilgpt2_api.server.schemas.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
@@ -55,6 +56,9 @@ def build_openapi(app: FastAPI, limits: RequestLimits) -> dict[str, Any]:
     for unused in (VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     _bound(document, limits)
+    for path, requests in REQUESTS.items():
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        content["examples"] = {name: {"value": value} for name, value in requests.items()}
     return document
 
 

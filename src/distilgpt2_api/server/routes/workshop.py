@@ -31,6 +31,8 @@ from distilgpt2_api.server.service import ServiceDep
 RESERVED_TREES = ("v1", "docs", "redoc", ".well-known")
 """First parts of paths that are never prompts, whatever follows."""
 
+PROMPT_DESCRIPTION = "The text to continue, percent-encoded UTF-8. It may have slashes."
+
 RESERVED_NAMES = frozenset(
     {"favicon.ico", "robots.txt", "sitemap.xml", "apple-touch-icon.png", "apple-touch-icon-precomposed.png"}
 )
@@ -91,7 +93,7 @@ async def read_health(service: ServiceDep) -> Health:
 async def generate_text(
     http: Request,
     service: ServiceDep,
-    prompt: Annotated[str, Path(description="The text to continue, percent-encoded UTF-8. It may have slashes.")],
+    prompt: Annotated[str, Path(description=PROMPT_DESCRIPTION, examples=["Once upon a time"])],
     query: Annotated[GenerateQuery, Query()],
 ) -> Response:
     """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
