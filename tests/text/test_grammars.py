@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from distilgpt2_api.core.errors import GenerationError, InvalidRequestError
+from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
-from distilgpt2_api.text.grammars import GrammarCompiler, Guide
+from distilgpt2_api.text.grammars import MAX_WAITING, GrammarCompiler, Guide
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 END_OF_TEXT = 0
@@ -261,9 +262,34 @@ def test_large_grammars_that_people_write_are_accepted(compiler: GrammarCompiler
 
 
 def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompiler) -> None:
-    """A sequence may wait for long between its check and its first token."""
-    guide = compiler.open(regex("abc"))
+    """A sequence may wait for long between its check and its first token; a guide that is open already has its own."""
+    compiler.check(regex("abc"), param="grammar")
+    early, unchecked = compiler.open(regex("abc")), compiler.open(regex("abd"))
     for number in range(40):
         compiler.check(regex(f"{number}"), param="grammar")
 
-    assert allowed_by(guide)
+    expected = allowed_by(early)
+    assert expected
+    assert allowed_by(compiler.open(regex("abc"))) == expected == allowed_by(unchecked)
+
+
+def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(json_folder: Any) -> None:
+    """A hostile grammar takes seconds: who asks meanwhile gets an answer at once, or is told to come back."""
+    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_id=END_OF_TEXT)
+    compiler.check(regex("known"), param="guided_regex")
+
+    async def play() -> None:
+        grammars = [regex(f"a{index}") for index in range(MAX_WAITING)]
+        waiting = [asyncio.ensure_future(compiler.check_soon(one, param="guided_regex")) for one in grammars]
+        await asyncio.sleep(0)  # all of them have begun, and none can end before the loop is here again
+        with pytest.raises(OverloadedError, match="too many grammars"):
+            await compiler.check_soon(regex("one more"), param="guided_regex")
+        await compiler.check_soon(regex("known"), param="guided_regex")
+        assert not all(one.done() for one in waiting)
+        await asyncio.gather(*waiting)
+        await compiler.check_soon(regex("one more"), param="guided_regex")
+        with pytest.raises(InvalidRequestError, match="guided_regex is not a regular expression"):
+            await compiler.check_soon(regex("("), param="guided_regex")
+
+    asyncio.run(play())
+    compiler.close()

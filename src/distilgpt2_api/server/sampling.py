@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from distilgpt2_api.core.config import ModelConfig
@@ -51,7 +50,7 @@ async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> t
     )
     if found is not None:
         grammar, param = found
-        await asyncio.to_thread(grammars.check, grammar, param=param)
+        await grammars.check_soon(grammar, param=param)
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
@@ -63,7 +61,7 @@ async def read_grammar(parameters: TgiParameters, grammars: GrammarCompiler) -> 
     """Compiled on a thread, for that may take a tenth of a second. Raises InvalidRequestError."""
     grammar = tgi_grammar(parameters.grammar)
     if grammar is not None:
-        await asyncio.to_thread(grammars.check, grammar, param="parameters.grammar")
+        await grammars.check_soon(grammar, param="parameters.grammar")
     return grammar
 
 

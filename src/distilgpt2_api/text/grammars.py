@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -21,6 +23,9 @@ MAX_REMEMBERED = 32
 """Compiled grammars, the least recently used of which is forgotten first."""
 MAX_WAIT_S = 10.0
 """For others' grammars to be compiled, one after the other."""
+MAX_WAITING = 16
+"""Grammars that wait for that."""
+TOO_MANY = "the service is overloaded: too many grammars are being compiled; try again later"
 MAX_REASON_CHARACTERS = 200
 NUM_TRIAL_TOKENS = 2
 """That a new grammar is followed for: one that outgrows the limits nearly always does so at once."""
@@ -32,11 +37,6 @@ NAMES = {
     GrammarKind.LARK: "Lark grammar",
 }
 NOWHERE = r"(?!)"
-NAMES = {
-    GrammarKind.JSON_SCHEMA: "JSON schema",
-    GrammarKind.REGEX: "regular expression",
-    GrammarKind.LARK: "Lark grammar",
-}
 
 
 class Guide:
@@ -92,6 +92,9 @@ class GrammarCompiler:
         """Compiled, or why not."""
         self._lock = threading.Lock()
         """Of what is remembered; never held for long."""
+        self._num_waiting = 0
+        """In `check_soon`, on the one event loop that calls it."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
         self._vocabulary: LLTokenizer | None = None
         self._trial = GrammarTrial()
         self._compiling = threading.Lock()
@@ -109,18 +112,37 @@ class GrammarCompiler:
                 f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
             )
 
+    async def check_soon(self, grammar: Grammar, *, param: str) -> None:
+        """`check` for an event loop. New grammars are compiled on a thread of their own, so that they wait for each
+        other and for nobody else; where too many wait already, OverloadedError comes at once.
+        """
+        if self._find(grammar) is None:
+            if self._num_waiting >= MAX_WAITING:
+                raise OverloadedError(TOO_MANY)
+            self._num_waiting += 1
+            try:
+                await asyncio.wrap_future(self._thread.submit(self._compiled, grammar))
+            finally:
+                self._num_waiting -= 1
+        self.check(grammar, param=param)
+
     def open(self, grammar: Grammar) -> Guide:
         """A guide for one sequence. Quick, for a grammar that was checked; with one that is none the guide fails."""
-        return Guide(lambda: self._copy(grammar), num_mask_bytes=self._num_mask_bytes)
+        # The guide holds on to it: it may be forgotten here while the sequence waits, and the first step of that
+        # must not wait for the grammars of others to be compiled.
+        compiled = self._find(grammar)
+        return Guide(lambda: self._copy(grammar, compiled), num_mask_bytes=self._num_mask_bytes)
 
     def close(self) -> None:
-        """End the process that tries grammars. Idempotent."""
+        """End the thread that checks grammars and the process that tries them. Idempotent."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         with self._compiling:
             self._trial.close()
 
-    def _copy(self, grammar: Grammar) -> LLMatcher:
+    def _copy(self, grammar: Grammar, compiled: LLMatcher | str | None) -> LLMatcher:
         """A matcher of one's own. If the grammar was forgotten since it was checked, it is compiled again."""
-        compiled = self._compiled(grammar)
+        if compiled is None:
+            compiled = self._compiled(grammar)
         if isinstance(compiled, str):
             raise GenerationError(f"the completion can't follow its grammar: {compiled}")
         return compiled.deep_copy()
@@ -129,7 +151,7 @@ class GrammarCompiler:
         if (found := self._find(grammar)) is not None:
             return found
         if not self._compiling.acquire(timeout=MAX_WAIT_S):
-            raise OverloadedError("the service is overloaded: too many grammars are being compiled; try again later")
+            raise OverloadedError(TOO_MANY)
         try:
             if (found := self._find(grammar)) is not None:  # while this thread waited
                 return found
