@@ -34,6 +34,7 @@ CROSS_FIELD = {
     "length_penalty": "only with use_beam_search",
     "early_stopping": "only with use_beam_search",
     "add_generation_prompt": "not with continue_final_message",
+    "chat_template_kwargs": "what the model's template does not read",
     "continue_final_message": "not with add_generation_prompt",
     # A language of its own.
     "response_format": "a schema that can't be compiled; two grammars at once",
