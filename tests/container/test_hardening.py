@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pytest
 from tests.container.engines import HARDENED, Container, Engine, Options
@@ -22,10 +23,17 @@ def test_serves_without_network_capabilities_writable_disk_or_known_user(engine:
     options = Options(flags=(*HARDENED, f"--user={user}"), is_offline=True)
     with engine.running(image, options) as container:
         wait_for_healthcheck(container)
-        body = json.dumps({"prompt": PROMPT, "max_tokens": 4, "ignore_eos": True})
-        result = container.execute("python", "-c", INSIDE_PROGRAM, body)
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert json.loads(result.stdout)["usage"]["completion_tokens"] == 4
+        assert complete_inside(container, max_tokens=4, ignore_eos=True)["usage"]["completion_tokens"] == 4
+        # New grammars are compiled in a process of its own first: that must be able to start, too.
+        formed = complete_inside(container, max_tokens=8, guided_choice=[" yes", " no"])
+        assert formed["choices"][0]["text"] in {" yes", " no"}
+
+
+def complete_inside(container: Container, **fields: object) -> Any:
+    """A completion asked for from within: there is no way in."""
+    result = container.execute("python", "-c", INSIDE_PROGRAM, json.dumps({"prompt": PROMPT, **fields}))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads(result.stdout)
 
 
 def wait_for_healthcheck(container: Container) -> None:
