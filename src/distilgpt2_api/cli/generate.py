@@ -7,12 +7,11 @@ import sys
 
 import click
 
+from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
-from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
 
@@ -67,14 +66,7 @@ def command(
     """Complete PROMPT with the model, and show the text as it comes. PROMPT - is read from standard input."""
     settings = Settings(**given(model=model, precision=precision, num_threads=num_threads))
     text = sys.stdin.read() if prompt == "-" else prompt
-    engine = load_engine(
-        settings.locate_model().folder,
-        settings.engine_config(),
-        cache_folder=settings.cache_home,
-        observer=SilentObserver(),
-        report=lambda line: click.echo(line, err=True),
-    )
-    try:
+    with open_engine(settings) as engine:
         request = GenerationRequest(
             request_id="generate",
             prompt_token_ids=encode_prompt(engine, text),
@@ -87,8 +79,6 @@ def command(
             is_streamed=num_sequences == 1,
         )
         _show(engine, request, text)
-    finally:
-        engine.close()
 
 
 def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:

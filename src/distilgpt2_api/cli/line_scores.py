@@ -8,10 +8,9 @@ from pathlib import Path
 
 import click
 
+from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import run_requests
 from distilgpt2_api.engine.scoring import Passage, Score, ScoringPrompt, encode_passages, score_of, scoring_request
 from distilgpt2_api.settings import Settings
@@ -50,20 +49,11 @@ def _parse(line: str, *, name: str) -> Passage:
 
 def print_scores(passages: Sequence[Passage], settings: Settings) -> None:
     """A line of JSON for each passage, in their order. Raises InvalidRequestError before the first for any of them."""
-    engine = load_engine(
-        settings.locate_model().folder,
-        settings.engine_config(),
-        cache_folder=settings.cache_home,
-        observer=SilentObserver(),
-        report=lambda line: click.echo(line, err=True),
-    )
-    try:
+    with open_engine(settings) as engine:
         prompts = encode_passages(passages, engine.tokenizer, engine.config)
         for first in range(0, len(prompts), BATCH_SIZE):
             for index, score in enumerate(_score(engine, prompts[first : first + BATCH_SIZE]), start=first):
                 click.echo(json.dumps({"index": index, **score.as_fields()}))
-    finally:
-        engine.close()
 
 
 def _score(engine: Engine, prompts: Sequence[ScoringPrompt]) -> list[Score]:

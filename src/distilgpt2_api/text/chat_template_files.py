@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
+from distilgpt2_api.text.bounded_file import read_bounded
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 OFF = "off"
@@ -45,7 +46,7 @@ def _load_chosen(path: Path, special_tokens: dict[str, str]) -> ChatTemplate:
 
 def _load_file(path: Path, special_tokens: dict[str, str]) -> ChatTemplate:
     try:
-        source = _read_bounded(path).decode()
+        source = read_bounded(path, MAX_FILE_BYTES).decode()
     except UnicodeDecodeError:
         raise ModelFormatError(f"{path}: not UTF-8") from None
     return ChatTemplate(source, origin=str(path), special_tokens=special_tokens)
@@ -78,20 +79,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        config = json.loads(_read_bounded(path))
+        config = json.loads(read_bounded(path, MAX_FILE_BYTES))
     except (ValueError, RecursionError):
         raise ModelFormatError(f"{path}: not JSON") from None
     if not isinstance(config, dict):
         raise ModelFormatError(f"{path}: not an object")
     return config
-
-
-def _read_bounded(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ModelFormatError(f"{path}: missing, or not a file")
-        if (num_bytes := path.stat().st_size) > MAX_FILE_BYTES:
-            raise ModelFormatError(f"{path}: has {num_bytes} bytes; more than {MAX_FILE_BYTES} are not read")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFormatError(f"{path}: {error.strerror}") from None

@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.text.bounded_file import read_bounded
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """GPT-2's own is 1.3 MB, and no byte-level BPE comes near this."""
@@ -43,19 +44,8 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _read_bounded(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ModelFormatError(f"{path}: missing, or not a file")
-        if (num_bytes := path.stat().st_size) > MAX_FILE_BYTES:
-            raise ModelFormatError(f"{path}: has {num_bytes} bytes; more than {MAX_FILE_BYTES} are not read")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFormatError(f"{path}: {error.strerror}") from error
-
-
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    content = _read_bounded(path)
+    content = read_bounded(path, MAX_FILE_BYTES)
     try:
         return tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the library's own, for whatever it can't parse
@@ -88,7 +78,7 @@ def _add_tokens(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
 
 
 def _parse_ids(path: Path) -> dict[str, int]:
-    content = _read_bounded(path)
+    content = read_bounded(path, MAX_FILE_BYTES)
     try:
         ids: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -99,7 +89,7 @@ def _parse_ids(path: Path) -> dict[str, int]:
 
 
 def _parse_merges(path: Path) -> list[tuple[str, str]]:
-    content = _read_bounded(path)
+    content = read_bounded(path, MAX_FILE_BYTES)
     try:
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:

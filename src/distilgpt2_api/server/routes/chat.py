@@ -22,6 +22,7 @@ from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
+from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
@@ -54,12 +55,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Answer in a chat",
         response_model=ChatCompletion,
         responses=responses,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletionRequest"}}},
-            }
-        },
+        openapi_extra=json_body("ChatCompletionRequest"),
     )
 
 

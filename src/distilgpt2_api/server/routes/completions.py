@@ -30,6 +30,7 @@ from distilgpt2_api.server.prompts import encode_prompts
 from distilgpt2_api.server.record import RequestRecord, record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.schemas.answers import Completion
+from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_completion_request
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
@@ -61,12 +62,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Complete prompts",
         response_model=Completion,
         responses=responses,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CompletionRequest"}}},
-            }
-        },
+        openapi_extra=json_body("CompletionRequest"),
     )
 
 

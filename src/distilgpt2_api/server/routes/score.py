@@ -15,6 +15,7 @@ from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.responses import WhenDone
+from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.score import ScoreList, ScoreRequest
 from distilgpt2_api.server.schemas.validation import validate_body
@@ -31,12 +32,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Score texts",
         response_model=ScoreList,
         responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ScoreRequest"}}},
-            }
-        },
+        openapi_extra=json_body("ScoreRequest"),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.responses import EventStream, WhenDone
+from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
     TgiAnswer,
@@ -57,7 +57,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text, whole or as a stream",
         response_model=list[TgiAnswer],
         responses=errors | {200: WHOLE_OR_STREAM},
-        openapi_extra=_body_of(TgiRequest),
+        openapi_extra=json_body(TgiRequest.__name__),
     )
     router.add_api_route(
         "/generate",
@@ -67,7 +67,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text",
         response_model=TgiAnswer,
         responses=errors,
-        openapi_extra=_body_of(TgiWholeRequest),
+        openapi_extra=json_body(TgiWholeRequest.__name__),
     )
     router.add_api_route(
         "/generate_stream",
@@ -76,7 +76,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["TGI"],
         summary="Generate text, as a stream",
         responses=errors | {200: EVENT_STREAM},
-        openapi_extra=_body_of(TgiStreamRequest),
+        openapi_extra=json_body(TgiStreamRequest.__name__),
     )
     router.add_api_route(
         "/info",
@@ -192,8 +192,3 @@ async def _prepare(
         eos_token_id=config.eos_token_id,
     )
     return Generation(engine, [generation_request], record), writer
-
-
-def _body_of(model: type[TgiRequest]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-    return {"requestBody": {"required": True, "content": content}}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.requests import Request
 
@@ -11,6 +9,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server import prompts
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.chat_prompt import encode_chat, require_template
+from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.tokens import (
@@ -38,7 +37,7 @@ def add_routes(router: APIRouter) -> None:
             methods=["POST"],
             tags=["vLLM"],
             responses=error_responses(400, 404, 408, 413, 415, 503),
-            openapi_extra=_body_of(*schemas),
+            openapi_extra=json_body(*schemas),
         )
     router.add_api_route(
         "/tokenizer_info",
@@ -118,9 +117,3 @@ def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
         return None
     text = tokenizer.token_text(token_id)
     return text if tokenizer.encode(text) == [token_id] else None
-
-
-def _body_of(*schemas: str) -> dict[str, Any]:
-    refs = [{"$ref": f"#/components/schemas/{schema}"} for schema in schemas]
-    content = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}}
-    return {"requestBody": {"required": True, "content": content}}
