@@ -1,0 +1,79 @@
+"""Settings of what is served, where, and on what."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ByteSize, Field, model_validator
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.settings.automatic import AutoBytes, AutoInt
+
+
+class ServingSettings(BaseModel):
+    """Part of `Settings`."""
+
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of a pulled model, or a folder. Unset: DistilGPT-2 if it has been pulled, else the bundled "
+        "demo model `storyteller`.",
+    )
+    precision: Precision = Field(
+        default=Precision.INT8,
+        description="Weights and arithmetic of the forward pass. `f32` is the reference, the others are faster.",
+    )
+    host: str = Field(
+        default="0.0.0.0",  # noqa: S104 - a container's service is reached from outside; `HOST` narrows it
+        min_length=1,
+        description="Address to listen on. `HOST` is honoured too.",
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one. `PORT` is honoured too."
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/.*[^/])?$",
+        description="Path prefix that a proxy in front strips, for the links in /docs.",
+    )
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A Jinja file that makes a prompt of a chat's messages, for /v1/chat/completions. Unset: the "
+        "model's own, if it has one. `off`: none.",
+    )
+    num_threads: AutoInt = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Compute threads. `auto`: the cores that the cgroup's quota and the CPU affinity leave.",
+    )
+    kv_cache_bytes: AutoBytes = Field(
+        default=None,
+        ge=1 << 20,
+        description="Memory of the KV cache. `auto`: 256MiB, or an eighth of the cgroup's memory limit if that is "
+        "less. Units are understood: `512MiB`. One sequence of full length always fits, whatever this says.",
+    )
+    max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Sequences that run at once; others wait.")
+    max_step_tokens: int = Field(
+        default=256,
+        ge=32,
+        le=65536,
+        description="Tokens that one step computes at most. Smaller: smoother streams; larger: faster prefill.",
+    )
+    prefix_caching: bool = Field(
+        default=True, description="Keep full blocks of finished prompts, so that a shared beginning is computed once."
+    )
+    prefix_cache_bytes: ByteSize = Field(
+        default=ByteSize(32 << 20),
+        ge=0,
+        description="Memory that the KV cache may grow to only to remember finished prompts; beyond it the oldest is "
+        "forgotten first. Running sequences may use all of `kv_cache_bytes`.",
+    )
+
+    @model_validator(mode="after")
+    def _check_step(self) -> Self:
+        if self.max_step_tokens < self.max_num_sequences:
+            message = f"max_step_tokens ({self.max_step_tokens}) is below max_num_sequences ({self.max_num_sequences})"
+            raise ValueError(message)
+        return self
