@@ -46,6 +46,7 @@ PARAMS = st.fixed_dictionaries(
         "stop_token_ids": st.sampled_from([(), (), (3,)]),
     }
 )
+CALLERS = st.sampled_from(["", "", "", "other", "third"])
 PRIORITIES = st.sampled_from([0, 0, 0, -1, 1, 7])
 
 
@@ -81,12 +82,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         seed=st.integers(0, 2),
         params=PARAMS,
         num_sequences=st.sampled_from([1, 1, 2, 4]),
-        priority=PRIORITIES,
+        whose=st.fixed_dictionaries({"priority": PRIORITIES, "caller": CALLERS}),
     )
-    def add(self, prompt: list[int], seed: int, params: dict[str, Any], num_sequences: int, priority: int) -> None:
-        leader = self.world.add(prompt, seed=seed, priority=priority, **params)
+    def add(
+        self, prompt: list[int], seed: int, params: dict[str, Any], num_sequences: int, whose: dict[str, Any]
+    ) -> None:
+        leader = self.world.add(prompt, seed=seed, **whose, **params)
         for index in range(1, num_sequences):
-            self.world.add(prompt, seed=seed + index, leader=leader, priority=priority, **params)
+            self.world.add(prompt, seed=seed + index, leader=leader, **whose, **params)
 
     @rule(num_steps=st.integers(1, 25))
     def step(self, num_steps: int) -> None:
@@ -136,19 +139,21 @@ def test_any_interleaving_keeps_the_books_and_the_results(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, PRIORITIES, PARAMS), min_size=1, max_size=10))
+@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, PRIORITIES, CALLERS, PARAMS), min_size=1, max_size=10))
 def test_everybody_finishes_in_bounded_time(
     build_world: Callable[..., Any],
     assert_undisturbed: Callable[[Sequence], None],
     limits: dict[str, Any],
-    requests: list[tuple[list[int], int, dict[str, Any]]],
+    requests: list[tuple[list[int], int, str, dict[str, Any]]],
 ) -> None:
     """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain.
 
-    Whatever their priorities, once nobody comes with a lower one.
+    Whatever their priorities, once nobody comes with a lower one, and whoever their callers are.
     """
     world = build_world(**limits)
-    sequences = [world.add(prompt, priority=priority, **params) for prompt, priority, params in requests]
+    sequences = [
+        world.add(prompt, priority=priority, caller=caller, **params) for prompt, priority, caller, params in requests
+    ]
     world.run(
         max_steps=sum(
             -(-len(sequence.token_ids) // limits["max_step_tokens"]) + sequence.params.max_tokens + 1

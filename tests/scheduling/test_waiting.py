@@ -38,7 +38,7 @@ def test_first_come_first_served(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     assert queue.first is None
     for arrival in (1, 2, 3):
-        queue.append(arrive(arrival))
+        queue.add(arrive(arrival))
     assert queue.first is not None
     assert queue.first.sequence_id == 1
     assert ids(queue) == [1, 2, 3]
@@ -48,16 +48,16 @@ def test_first_come_first_served(arrive: Callable[..., Sequence]) -> None:
 @pytest.mark.parametrize(("arrival", "order"), [(0, [0, 2, 4]), (3, [2, 3, 4]), (5, [2, 4, 5])])
 def test_who_is_put_back_stands_where_it_stood(arrive: Callable[..., Sequence], arrival: int, order: list[int]) -> None:
     queue = WaitingQueue()
-    queue.append(arrive(2))
-    queue.append(arrive(4))
-    queue.put_back(arrive(arrival))
+    queue.add(arrive(2))
+    queue.add(arrive(4))
+    queue.add(arrive(arrival))
     assert ids(queue) == order
 
 
 def test_the_lower_priority_is_first_and_equals_keep_the_order_of_arrival(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     for arrival, priority in enumerate([0, 5, -3, 0, 5, -3, 0]):
-        queue.append(arrive(arrival, priority=priority))
+        queue.add(arrive(arrival, priority=priority))
     assert ids(queue) == [2, 5, 0, 3, 6, 1, 4]
     assert (len(queue), queue.num_tokens) == (7, 21)
     for expected in ids(queue):
@@ -84,8 +84,8 @@ def test_who_is_put_back_stands_among_its_equals(
     """Having run before is no way past a lower priority."""
     queue = WaitingQueue()
     for waiting, own_priority in ((1, 0), (2, -1), (3, 9), (4, 0)):
-        queue.append(arrive(waiting, priority=own_priority))
-    queue.put_back(arrive(arrival, priority=priority))
+        queue.add(arrive(waiting, priority=own_priority))
+    queue.add(arrive(arrival, priority=priority))
     assert ids(queue) == order
 
 
@@ -94,7 +94,7 @@ def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) 
     for arrival in (1, 2):
         queue.stand_aside(arrive(arrival, leader_id=0, priority=7), 0)
     for arrival, priority in ((3, 7), (4, 0), (5, 8)):
-        queue.append(arrive(arrival, priority=priority))
+        queue.add(arrive(arrival, priority=priority))
     queue.release_followers(0)
     assert ids(queue) == [4, 1, 2, 3, 5]
     assert (len(queue), queue.num_tokens) == (5, 15)
@@ -102,10 +102,10 @@ def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) 
 
 def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
-    queue.append(arrive(1))
+    queue.add(arrive(1))
     for arrival in (2, 3):
         queue.stand_aside(arrive(arrival, leader_id=1), 1)
-    queue.append(arrive(4))
+    queue.add(arrive(4))
     assert (len(queue), queue.num_tokens) == (4, 12)
     queue.release_followers(1)
     assert ids(queue) == [1, 2, 3, 4]
@@ -115,8 +115,8 @@ def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..
 def test_anyone_can_leave_from_anywhere(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     waiting = [arrive(1), arrive(2), arrive(3, leader_id=1), arrive(4, leader_id=1)]
-    queue.append(waiting[0])
-    queue.append(waiting[1])
+    queue.add(waiting[0])
+    queue.add(waiting[1])
     queue.stand_aside(waiting[2], 1)
     queue.stand_aside(waiting[3], 1)
     for sequence in (waiting[1], waiting[2], waiting[0], waiting[3]):

@@ -69,6 +69,10 @@ class BlockPool:
     def is_free(self, block_id: int) -> bool:
         return not self._num_holders[block_id]
 
+    def count_own(self, block_ids: Iterable[int]) -> int:
+        """How many of a sequence's blocks nobody else holds: those that are free once it lets go."""
+        return sum(self._num_holders[block_id] == 1 for block_id in block_ids)
+
     def share(self, block_ids: Iterable[int]) -> None:
         """Hold cached blocks, to read."""
         for block_id in block_ids:

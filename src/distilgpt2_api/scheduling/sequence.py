@@ -30,6 +30,7 @@ class Sequence:
         "_digests",
         "arrival",
         "block_ids",
+        "caller",
         "ending_token_ids",
         "finish_reason",
         "is_admitted_before",
@@ -46,6 +47,7 @@ class Sequence:
         "status",
         "stop_token_id",
         "token_ids",
+        "virtual_start",
     )
 
     def __init__(
@@ -59,6 +61,7 @@ class Sequence:
         eos_token_id: int | None,
         leader_id: int | None = None,
         priority: int = 0,
+        caller: str = "",
     ) -> None:
         """`num_positions` is the model's; the prompt may fill them all, but not more.
 
@@ -73,6 +76,8 @@ class Sequence:
         self.seed = seed
         self.leader_id = leader_id
         self.priority = priority
+        self.caller = caller
+        """Whose share of the service it takes."""
         self.token_ids = list(prompt_token_ids)
         """Prompt and completion."""
         self.num_prompt_tokens = len(prompt_token_ids)
@@ -88,6 +93,8 @@ class Sequence:
         """The token that ended it, and its last one: the model's end of text, or one of `stop_token_ids`."""
         self.arrival = -1
         """Its place in the order of arrival."""
+        self.virtual_start = 0.0
+        """Its place among its equals: see `FairShares`."""
         self.is_admitted_before = False
         self.num_cached_tokens = 0
         """Prompt tokens found in the prefix cache when it was first admitted. (Later it finds its own.)"""
@@ -99,9 +106,9 @@ class Sequence:
         self._digests: list[bytes] = []
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Who has the lower one goes first: the lower priority, then the earlier arrival."""
-        return self.priority, self.arrival
+    def rank(self) -> tuple[int, float, int]:
+        """Who has the lower one goes first: the lower priority, then the earlier virtual start, then the arrival."""
+        return self.priority, self.virtual_start, self.arrival
 
     @property
     def num_completion_tokens(self) -> int:

@@ -1,60 +1,57 @@
-"""The sequences that wait, in line: by priority, then by arrival."""
+"""The sequences that wait, in line: by priority, then by their callers' fair shares, then by arrival."""
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-from distilgpt2_api.scheduling.sequence import Sequence
+from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 
 
 class WaitingQueue:
-    """Owner of who is next: who has the lowest priority, and of those the earliest arrival.
+    """Owner of who is next: who has the lowest rank.
 
-    Taking the first, adding at either end of a priority and removing from anywhere are O(1), but for a look at the
-    priorities in use, of which there are few. A follower stands aside, out of the others' way, until its leader has
-    computed the prompt that they share.
+    Finding a place in the line takes O(log n) comparisons; making room there moves pointers, which is quick for any
+    queue that admission lets in. A follower stands aside, out of the others' way, until its leader has computed the
+    prompt that they share.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[int, OrderedDict[int, Sequence]] = {}
-        """By priority, then by id, in the order of arrival; none is empty."""
-        self._priorities: list[int] = []
-        """Of the lines, ascending."""
-        self._num_in_line = 0
-        self._followers: dict[int, dict[int, Sequence]] = {}
+        self._line: list[ScheduledSequence] = []
+        """By rank."""
+        self._followers: dict[int, dict[int, ScheduledSequence]] = {}
         """By leader, then by their own id."""
         self._num_followers = 0
         self.num_tokens = 0
         """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
+        self.callers: Counter[str] = Counter()
+        """How many each caller has in line; never zero. Read only, for others."""
 
     def __len__(self) -> int:
-        return self._num_in_line + self._num_followers
+        return len(self._line) + self._num_followers
 
-    def __iter__(self) -> Iterator[Sequence]:
-        for priority in self._priorities:
-            yield from self._lines[priority].values()
+    def __iter__(self) -> Iterator[ScheduledSequence]:
+        yield from self._line
         for followers in self._followers.values():
             yield from followers.values()
 
     @property
-    def first(self) -> Sequence | None:
+    def first(self) -> ScheduledSequence | None:
         """The next to be admitted."""
-        return next(iter(self._lines[self._priorities[0]].values())) if self._priorities else None
+        return self._line[0] if self._line else None
 
-    def append(self, sequence: Sequence) -> None:
-        """Queue a new arrival, behind all of its priority."""
-        self._open_line(sequence.priority)[sequence.sequence_id] = sequence
-        self._num_in_line += 1
-        self.num_tokens += len(sequence.token_ids)
+    @property
+    def line(self) -> Sequence[ScheduledSequence]:
+        """All but followers, by rank."""
+        return self._line
 
-    def put_back(self, sequence: Sequence) -> None:
-        """Queue an earlier arrival in its place, in front of its equals that came later: nearly always of all."""
+    def add(self, sequence: ScheduledSequence) -> None:
+        """Queue a new arrival, or an earlier one in the place that its rank gives it."""
         self.num_tokens += len(sequence.token_ids)
         self._insert(sequence)
 
-    def stand_aside(self, sequence: Sequence, leader_id: int) -> None:
+    def stand_aside(self, sequence: ScheduledSequence, leader_id: int) -> None:
         """Make a new arrival wait for `release_followers(leader_id)`."""
         self._followers.setdefault(leader_id, {})[sequence.sequence_id] = sequence
         self._num_followers += 1
@@ -64,46 +61,34 @@ class WaitingQueue:
         """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
         followers = self._followers.pop(leader_id, {})
         self._num_followers -= len(followers)
-        for follower in reversed(followers.values()):  # the last first, so that each finds its place at the front
+        for follower in followers.values():
             follower.leader_id = None
             self._insert(follower)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: ScheduledSequence) -> None:
+        """Take out a sequence that waits."""
         self.num_tokens -= len(sequence.token_ids)
-        line = self._lines.get(sequence.priority)
-        if line is None or line.pop(sequence.sequence_id, None) is None:
-            self._remove_follower(sequence)
+        if sequence.leader_id is not None and sequence.sequence_id in self._followers.get(sequence.leader_id, {}):
+            self._remove_follower(sequence, sequence.leader_id)
             return
-        self._num_in_line -= 1
-        if not line:
-            del self._lines[sequence.priority]
-            self._priorities.remove(sequence.priority)
+        place = bisect_left(self._line, sequence.rank, key=_rank)
+        assert self._line[place] is sequence, "it does not wait"
+        del self._line[place]
+        self.callers[sequence.caller] -= 1
+        if not self.callers[sequence.caller]:
+            del self.callers[sequence.caller]
 
-    def _remove_follower(self, sequence: Sequence) -> None:
-        assert sequence.leader_id is not None, "it does not wait"
-        followers = self._followers[sequence.leader_id]
+    def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
+        followers = self._followers[leader_id]
         del followers[sequence.sequence_id]
         self._num_followers -= 1
         if not followers:
-            del self._followers[sequence.leader_id]
+            del self._followers[leader_id]
 
-    def _insert(self, sequence: Sequence) -> None:
-        line = self._open_line(sequence.priority)
-        elders = []
-        for waiting in line.values():
-            if waiting.arrival > sequence.arrival:
-                break
-            elders.append(waiting.sequence_id)
-        line[sequence.sequence_id] = sequence
-        line.move_to_end(sequence.sequence_id, last=False)
-        for sequence_id in reversed(elders):
-            line.move_to_end(sequence_id, last=False)
-        self._num_in_line += 1
+    def _insert(self, sequence: ScheduledSequence) -> None:
+        insort(self._line, sequence, key=_rank)
+        self.callers[sequence.caller] += 1
 
-    def _open_line(self, priority: int) -> OrderedDict[int, Sequence]:
-        """The line of a priority, for somebody who comes to stand in it."""
-        line = self._lines.get(priority)
-        if line is None:
-            line = self._lines[priority] = OrderedDict()
-            insort(self._priorities, priority)
-        return line
+
+def _rank(sequence: ScheduledSequence) -> tuple[int, float, int]:
+    return sequence.rank

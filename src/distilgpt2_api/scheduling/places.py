@@ -1,0 +1,170 @@
+"""Who runs and who waits, and the blocks of the KV cache that running takes."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Collection
+
+from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
+from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+from distilgpt2_api.scheduling.waiting import WaitingQueue
+
+
+class Places:
+    """Owner of the line, of the running sequences and of every block; the scheduler's own."""
+
+    def __init__(
+        self, *, num_blocks: int, max_num_sequences: int, is_prefix_caching: bool, num_eager_blocks: int | None
+    ) -> None:
+        self.pool = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
+        self.waiting = WaitingQueue()
+        self.running: list[Sequence] = []
+        """By rank."""
+        self._max_num_sequences = max_num_sequences
+        self._is_prefix_caching = is_prefix_caching
+        self.num_preemptions = 0
+        self.num_prefix_queried_tokens = 0
+        self.num_prefix_hit_tokens = 0
+
+    def queue(self, sequence: Sequence, leader: Sequence | None) -> None:
+        """Let a new arrival wait; `leader` is the one with the same prompt that may compute it for both."""
+        if leader is not None and self._is_worth_waiting_for(leader, sequence):
+            self.waiting.stand_aside(sequence, leader.sequence_id)
+        else:
+            self.waiting.add(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """End its waiting or running; its blocks are free at once."""
+        if sequence.status is SequenceStatus.RUNNING:
+            self.running.remove(sequence)
+            self._free(sequence)
+        else:
+            self.waiting.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        self.waiting.release_followers(sequence.sequence_id)
+
+    def note_computed(self, sequence: Sequence, begin: int, end: int) -> None:
+        """Tokens `begin` to `end` have their keys and values: cache the blocks that they filled."""
+        if self._is_prefix_caching and end // BLOCK_SIZE > begin // BLOCK_SIZE:
+            for index in range(begin // BLOCK_SIZE, end // BLOCK_SIZE):
+                self.pool.keep(sequence.block_ids[index], sequence.digest(index))
+        if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
+            self.waiting.release_followers(sequence.sequence_id)
+
+    def make_room(self) -> int:
+        """Preempt until a block is free; how many it took. The last in rank first: none of them has a row yet."""
+        num_preempted = 0
+        while not self.pool.num_free:
+            self._preempt(self.running[-1])
+            num_preempted += 1
+        return num_preempted
+
+    def let_everybody_in(self, shares: FairShares) -> int:
+        """Give callers of whom nothing runs a place each, at the cost of those who have several; how many they cost."""
+        num_preempted = 0
+        while (guest := find_shut_out(self.waiting, self.running)) is not None:
+            num_lacking_places = len(self.running) + 1 - self._max_num_sequences
+            num_lacking_blocks = self._num_lacking_blocks(guest, self._find_prefix(guest))
+            if num_lacking_places > 0 or num_lacking_blocks > 0:
+                victims = choose_victims(
+                    guest,
+                    self.running,
+                    num_lacking_places=num_lacking_places,
+                    num_lacking_blocks=num_lacking_blocks,
+                    count_own_blocks=lambda sequence: self.pool.count_own(sequence.block_ids),
+                )
+                if not victims:
+                    break
+                for victim in victims:
+                    self._preempt(victim)
+                num_preempted += len(victims)
+            if not self._admit(guest, shares):
+                break
+        return num_preempted
+
+    def _preempt(self, victim: Sequence) -> None:
+        """Take a running sequence's blocks and make it wait. It has no row yet."""
+        self.running.remove(victim)
+        self._free(victim)
+        victim.status = SequenceStatus.WAITING
+        victim.num_computed_tokens = 0
+        self.waiting.add(victim)
+        self.waiting.release_followers(victim.sequence_id)
+        self.num_preemptions += 1
+
+    def admit_first(self, shares: FairShares) -> Sequence | None:
+        """Let the first that waits run, if there is room."""
+        sequence = self.waiting.first
+        return sequence if sequence is not None and self._admit(sequence, shares) else None
+
+    def _num_lacking_blocks(self, sequence: Sequence, cached: list[int]) -> int:
+        """How many more would have to be free to let it run; `cached` hold its first tokens.
+
+        One is left for each running sequence to grow into: else the newest would soon be preempted again.
+        """
+        num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)
+        num_taken = num_new_blocks + sum(map(self.pool.is_free, cached))
+        return num_taken + len(self.running) - self.pool.num_free
+
+    def _admit(self, sequence: Sequence, shares: FairShares) -> bool:
+        """Give one that waits its blocks and let it run; False where there is no room."""
+        cached = self._find_prefix(sequence)
+        if len(self.running) == self._max_num_sequences or self._num_lacking_blocks(sequence, cached) > 0:
+            return False
+        self.waiting.remove(sequence)
+        shares.note_admitted(sequence)
+        self.pool.share(cached)
+        num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)
+        sequence.block_ids = cached + [self.pool.allocate() for _ in range(num_new_blocks)]
+        sequence.num_computed_tokens = len(cached) * BLOCK_SIZE
+        sequence.status = SequenceStatus.RUNNING
+        if not sequence.is_admitted_before:
+            sequence.is_admitted_before = True
+            sequence.num_cached_tokens = sequence.num_computed_tokens
+            self.num_prefix_queried_tokens += sequence.num_prompt_tokens
+            self.num_prefix_hit_tokens += sequence.num_cached_tokens
+        insort(self.running, sequence, key=_rank)
+        return True
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Cached blocks that hold the sequence's first tokens."""
+        block_ids: list[int] = []
+        if self._is_prefix_caching:
+            for index in range(sequence.num_cacheable_tokens // BLOCK_SIZE):
+                block_id = self.pool.find(sequence.digest(index))
+                if block_id is None:
+                    break
+                block_ids.append(block_id)
+        return block_ids
+
+    def _is_worth_waiting_for(self, leader: Sequence, follower: Sequence) -> bool:
+        """Whether the leader, not preempted so far, is still to compute blocks that the follower can share."""
+        is_first_run = leader.status is SequenceStatus.RUNNING or not leader.is_admitted_before
+        return self._is_prefix_caching and is_first_run and leader.num_computed_tokens < follower.num_cacheable_tokens
+
+    def _free(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_ids)
+        sequence.block_ids = []  # a new list: a plan that was made already may still hold the old one
+
+    def check(self, sequences: Collection[Sequence]) -> None:
+        """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
+        self.pool.check([sequence.block_ids for sequence in sequences])
+        waiting = list(self.waiting)
+        is_sound = {
+            "all wait or run": {*waiting, *self.running} == {*sequences},
+            "none twice": len(self.waiting) + len(self.running) == len(sequences),
+            "status": all(s.status is SequenceStatus.WAITING for s in waiting)
+            and all(s.status is SequenceStatus.RUNNING for s in self.running),
+            "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
+            "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self.running),
+            "order": self.running == sorted(self.running, key=_rank),
+            "tokens waiting": self.waiting.num_tokens == sum(len(s.token_ids) for s in waiting),
+        }
+        if not all(is_sound.values()):
+            raise AssertionError(f"sequence accounting is wrong: {[name for name, ok in is_sound.items() if not ok]}")
+
+
+def _rank(sequence: Sequence) -> tuple[int, float, int]:
+    return sequence.rank
