@@ -1,4 +1,4 @@
-"""The queue's two bounds."""
+"""The queue's bounds, and each caller's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,27 @@ from collections.abc import Callable
 
 import pytest
 
-from distilgpt2_api.core.errors import OverloadedError
+from distilgpt2_api.core.caller import Caller, CallerLimits
+from distilgpt2_api.core.errors import OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.admission import SWEEP_SIZE, Admission
 
 RequestBuilder = Callable[..., GenerationRequest]
+
+
+class SetClock:
+    """Shows what it was set to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
 
 
 def test_tokens_count_for_every_sequence_and_come_back_at_the_end(build_request: RequestBuilder) -> None:
@@ -30,7 +46,7 @@ def test_a_queue_full_of_tokens_refuses_one_more_until_one_starts(build_request:
     first = build_request("1234", max_tokens=60)
     admission.admit(first)
 
-    with pytest.raises(OverloadedError, match="64 tokens wait"):
+    with pytest.raises(OverloadedError, match="1 requests for 64 tokens wait"):
         admission.admit(build_request("1234", max_tokens=60))
 
     admission.mark_started(first.request_id)
@@ -46,7 +62,9 @@ def test_an_empty_queue_takes_any_request(build_request: RequestBuilder) -> None
     assert admission.num_waiting_requests == 1
 
 
-def test_a_long_queue_asks_for_a_longer_wait_but_never_over_two_minutes(build_request: RequestBuilder) -> None:
+def test_before_anything_was_measured_a_long_queue_asks_for_a_longer_wait_but_never_over_two_minutes(
+    build_request: RequestBuilder,
+) -> None:
     waits = []
     for size in (1, 5_000, 10_000_000):
         admission = Admission(max_waiting_requests=1, max_waiting_tokens=1)
@@ -56,3 +74,193 @@ def test_a_long_queue_asks_for_a_longer_wait_but_never_over_two_minutes(build_re
         waits.append(refused.value.retry_after_s)
 
     assert waits == [1.0, pytest.approx(5.001), 120.0]
+
+
+def test_the_wait_is_what_the_queue_takes_at_the_pace_at_which_it_moves(
+    build_request: RequestBuilder, clock: SetClock
+) -> None:
+    """Ten requests of 100 tokens wait, one is served every two seconds: 20 seconds, give or take what fades."""
+    admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
+    requests = [build_request("1234", max_tokens=96) for _ in range(30)]
+    for request in requests[:10]:
+        admission.admit(request)
+    for served, arriving in zip(requests[:20], requests[10:], strict=True):
+        clock.now_s += 2.0
+        admission.mark_started(served.request_id)
+        admission.admit(arriving)
+
+    with pytest.raises(OverloadedError) as refused:
+        admission.admit(build_request("1234", max_tokens=96))
+
+    assert refused.value.retry_after_s == pytest.approx(20.0, rel=0.05)
+
+
+def test_time_without_a_queue_makes_no_wait_longer(build_request: RequestBuilder, clock: SetClock) -> None:
+    """Whether the last one in it was served or went away."""
+    admission = Admission(max_waiting_requests=1, max_waiting_tokens=1000, clock=clock)
+    served, gone, waiting = (build_request("1234", max_tokens=96) for _ in range(3))
+    admission.admit(served)
+    clock.now_s += 1.0
+    admission.mark_started(served.request_id)
+    clock.now_s += 1000.0
+    admission.admit(gone)
+    admission.release(gone.request_id)
+    clock.now_s += 1000.0
+    admission.admit(waiting)
+
+    with pytest.raises(OverloadedError) as refused:
+        admission.admit(build_request("x"))
+
+    assert refused.value.retry_after_s == 1.0
+
+
+def test_a_full_queue_has_a_place_for_whoever_has_less_of_it(build_request: RequestBuilder) -> None:
+    """The newest of whoever has most gives way; that one itself gets no more."""
+    admission = Admission(max_waiting_requests=4, max_waiting_tokens=10_000)
+    greedy, modest = Caller(name="greedy"), Caller(name="modest")
+    requests = [build_request() for _ in range(4)]
+    for request in requests:
+        assert admission.admit(request, greedy) == []
+
+    with pytest.raises(OverloadedError):
+        admission.admit(build_request(), greedy)
+    shed = admission.admit(build_request(), modest)
+    assert shed == [requests[3].request_id]
+    for request_id in shed:
+        admission.release(request_id)
+    assert admission.num_waiting_requests == 4
+
+    assert admission.admit(build_request(), modest) == [requests[2].request_id]
+    admission.release(requests[2].request_id)
+    with pytest.raises(OverloadedError):  # both have two now
+        admission.admit(build_request(), modest)
+
+
+def test_a_queue_full_of_tokens_has_room_for_whoever_has_fewer_of_them(build_request: RequestBuilder) -> None:
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=1000)
+    large = [build_request("1234", max_tokens=296) for _ in range(3)]
+    for request in large:
+        admission.admit(request, Caller(name="large"))
+
+    shed = admission.admit(build_request("1234", max_tokens=246), Caller(name="small"))
+
+    assert shed == [large[2].request_id]
+
+
+def test_requests_that_started_lose_nothing(build_request: RequestBuilder) -> None:
+    admission = Admission(max_waiting_requests=2, max_waiting_tokens=10_000)
+    greedy = Caller(name="greedy")
+    running, *waiting = (build_request() for _ in range(3))
+    admission.admit(running, greedy)
+    admission.mark_started(running.request_id)
+    for request in waiting:
+        admission.admit(request, greedy)
+
+    assert admission.admit(build_request(), Caller(name="modest")) == [waiting[1].request_id]
+
+
+def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilder) -> None:
+    """Waiting or running; the others have theirs."""
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
+    limits = CallerLimits(max_requests=2)
+    first, second = build_request(), build_request()
+    admission.admit(first, Caller(name="a", limits=limits))
+    admission.admit(second, Caller(name="a", limits=limits))
+    admission.mark_started(first.request_id)
+
+    with pytest.raises(RateLimitError, match="2 requests in flight, and may have 2"):
+        admission.admit(build_request(), Caller(name="a", limits=limits))
+    admission.admit(build_request(), Caller(name="b", limits=limits))
+    admission.release(first.request_id)
+    admission.release(first.request_id)
+    admission.admit(build_request(), Caller(name="a", limits=limits))
+    with pytest.raises(RateLimitError):
+        admission.admit(build_request(), Caller(name="a", limits=limits))
+
+
+def test_a_rate_of_tokens_has_bursts_and_says_exactly_when_to_come_back(
+    build_request: RequestBuilder, clock: SetClock
+) -> None:
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
+    caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=200))
+    for _ in range(2):
+        admission.admit(build_request("1234", max_tokens=96), caller)
+
+    with pytest.raises(RateLimitError, match="10 tokens per second") as refused:
+        admission.admit(build_request("1234", max_tokens=96), caller)
+    assert refused.value.retry_after_s == pytest.approx(10.0)
+
+    clock.now_s += 9.9
+    with pytest.raises(RateLimitError):
+        admission.admit(build_request("1234", max_tokens=96), caller)
+    clock.now_s += 0.2
+    admission.admit(build_request("1234", max_tokens=96), caller)
+
+
+def test_a_request_larger_than_the_burst_waits_for_a_full_bucket(
+    build_request: RequestBuilder, clock: SetClock
+) -> None:
+    """Else it could never come in; it leaves a debt."""
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
+    caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=50))
+    admission.admit(build_request("1234", max_tokens=96), caller)
+
+    with pytest.raises(RateLimitError) as refused:
+        admission.admit(build_request("1234", max_tokens=96), caller)
+    assert refused.value.retry_after_s == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("has_started", "expected_wait_s"), [(False, 0.0), (True, 4.0)])
+def test_what_was_not_used_is_given_back(
+    build_request: RequestBuilder, clock: SetClock, has_started: bool, expected_wait_s: float
+) -> None:
+    """All of it, where the request never started."""
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
+    caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=100))
+    request = build_request("1234", max_tokens=96)
+    admission.admit(request, caller)
+    if has_started:
+        admission.mark_started(request.request_id)
+    admission.release(request.request_id, num_unused_tokens=60)
+
+    following = build_request("1234", max_tokens=96)
+    if expected_wait_s:
+        with pytest.raises(RateLimitError) as refused:
+            admission.admit(following, caller)
+        assert refused.value.retry_after_s == pytest.approx(expected_wait_s)
+    else:
+        admission.admit(following, caller)
+
+
+def test_what_goes_on_is_paid_for_later(build_request: RequestBuilder, clock: SetClock) -> None:
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
+    caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=100))
+    for _ in range(30):
+        admission.charge(build_request("1234", max_tokens=10), caller)
+
+    with pytest.raises(RateLimitError) as refused:
+        admission.admit(build_request("1234", max_tokens=96), caller)
+    assert refused.value.retry_after_s == pytest.approx(30.0)
+
+
+def test_new_limits_count_from_the_next_request_on(build_request: RequestBuilder) -> None:
+    """A key's limits can be changed while the service runs; what it has in flight stays counted."""
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
+    admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=1)))
+    admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=2)))
+    with pytest.raises(RateLimitError):
+        admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=2)))
+
+
+def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: RequestBuilder, clock: SetClock) -> None:
+    """Addresses come and go: memory must not grow with them. Who owes something is remembered until it is paid."""
+    admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
+    limits = CallerLimits(tokens_per_s=1000, burst_tokens=1000)
+    for number in range(1000):
+        request = build_request("1234", max_tokens=96)
+        admission.admit(request, Caller(name=f"address {number}", limits=limits))
+        admission.mark_started(request.request_id)
+        admission.release(request.request_id)
+        clock.now_s += 1.0
+
+    assert len(admission._accounts) <= SWEEP_SIZE

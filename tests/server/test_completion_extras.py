@@ -20,9 +20,9 @@ def note_submissions(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     submitted: list[Any] = []
     submit = client.scene.engine.submit
 
-    def noted(request: Any) -> Any:
+    def noted(request: Any, **options: Any) -> Any:
         submitted.append(request)
-        return submit(request)
+        return submit(request, **options)
 
     monkeypatch.setattr(client.scene.engine, "submit", noted)
     return submitted

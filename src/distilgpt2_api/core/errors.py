@@ -6,6 +6,7 @@ Distilgpt2ApiError
 │   └── UnsupportedParameterError  a parameter that exists, but not here
 ├── UnavailableError               not now
 │   ├── OverloadedError            the queue is full; says when to come back
+│   │   └── RateLimitError         this caller has all that it may have
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
 │   └── EngineFailedError          the engine thread stopped
@@ -54,6 +55,10 @@ class UnavailableError(Distilgpt2ApiError):
 
 class OverloadedError(UnavailableError):
     """The queue is full, in requests or in tokens."""
+
+
+class RateLimitError(OverloadedError):
+    """The caller has as many requests in flight, or has used as many tokens, as it may."""
 
 
 class DrainingError(UnavailableError):

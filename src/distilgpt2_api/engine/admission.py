@@ -1,102 +1,203 @@
-"""Who gets in: what a request may ask of this model, and how much may wait."""
+"""How much may wait, and how much each caller may have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, OverloadedError
+from distilgpt2_api.core.caller import ANYBODY, Caller
+from distilgpt2_api.core.errors import OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.queue_pace import QueuePace
+from distilgpt2_api.engine.token_bucket import TokenBucket
 
 MAX_RETRY_AFTER_S = 120.0
-TOKENS_PER_SECOND_GUESS = 1000.0
-"""For `Retry-After` only: a modest two-core machine, so that clients come back late rather than in vain."""
+PLACE_S = 1.0
+"""When a caller with all of its requests in flight may try again: one of them may have ended by then."""
+
+SWEEP_SIZE = 64
+"""So many accounts are kept without asking who of them is still needed."""
 
 
-def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
-    """Raise InvalidRequestError, with the parameter's name, for what this model can't do at all."""
-    params = request.params
-    check_prompt(request.prompt_token_ids, config)
-    check_context_length(len(request.prompt_token_ids), params.max_tokens, config)
-    _check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
-    _check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
-    for word in params.bad_words:
-        if not word:
-            raise InvalidRequestError("bad_words has a word without tokens", param="bad_words")
-        _check_token_ids(word, config, param="bad_words")
-    _check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
+@dataclass(slots=True)
+class Account:
+    """Mutable: what one caller has, and how fast it may go on."""
+
+    limits_of: Caller
+    bucket: TokenBucket | None
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Request id to its tokens, in the order of arrival."""
+    num_waiting_tokens: int = 0
+    num_requests: int = 0
+    """In flight: waiting and running."""
 
 
-def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:
-    """Raise InvalidRequestError unless there are token ids, and all are the model's."""
-    if not token_ids:
-        raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
-    _check_token_ids(token_ids, config, param="prompt")
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request in flight."""
 
-
-def check_context_length(
-    num_prompt_tokens: int, max_tokens: int, config: ModelConfig, *, param: str = "max_tokens"
-) -> None:
-    """Raise ContextLengthError unless prompt and completion fit; `param` is the caller's word for `max_tokens`."""
-    num_tokens = num_prompt_tokens + max_tokens
-    if num_tokens > config.num_positions:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {num_prompt_tokens} prompt"
-            f" tokens and {param} {max_tokens} were asked for ({num_tokens} in total)",
-            param="prompt" if num_prompt_tokens >= config.num_positions else param,
-        )
-
-
-def _check_token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> None:
-    if not token_ids:
-        return
-    largest, smallest = max(token_ids), min(token_ids)
-    if smallest < 0 or largest >= config.vocab_size:
-        outside = smallest if smallest < 0 else largest
-        raise InvalidRequestError(
-            f"{param} has token id {outside}, outside the vocabulary: 0 to {config.vocab_size - 1}", param=param
-        )
+    account: Account
+    num_tokens: int
 
 
 class Admission:
-    """Bounds what waits, in requests and in tokens. A request waits until its first token; event loop only."""
+    """Bounds what waits and what each caller has in flight. A request waits until its first token; event loop only.
 
-    def __init__(self, *, max_waiting_requests: int, max_waiting_tokens: int) -> None:
+    A full queue refuses whoever has most in it. Somebody with less than that gets in, and the newest of the others'
+    gives way: else one caller with a thousand requests would shut out all others.
+    """
+
+    def __init__(
+        self, *, max_waiting_requests: int, max_waiting_tokens: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._max_waiting_requests = max_waiting_requests
         self._max_waiting_tokens = max_waiting_tokens
-        self._waiting: dict[str, int] = {}
-        self._num_waiting_tokens = 0
+        self._clock = clock
+        self._accounts: dict[str, Account] = {}
+        self._admitted: dict[str, Admitted] = {}
+        self._sweep_size = SWEEP_SIZE
+        self._pace = QueuePace(clock)
+        self.num_waiting_requests = 0
+        """Read only, for others."""
+        self.num_waiting_tokens = 0
+        """Read only, for others."""
 
-    @property
-    def num_waiting_requests(self) -> int:
-        return len(self._waiting)
+    def admit(self, request: GenerationRequest, caller: Caller = ANYBODY) -> list[str]:
+        """Count a request in. Returns the ids of waiting requests that lose their places to it: to be ended, and
+        released, at once.
 
-    @property
-    def num_waiting_tokens(self) -> int:
-        return self._num_waiting_tokens
-
-    def admit(self, request: GenerationRequest) -> None:
-        """Count a request in. Raises OverloadedError if it would pass a bound; an empty queue takes any request."""
+        Raises RateLimitError where `caller` has all that it may have, OverloadedError where a bound of the queue would
+        be passed; an empty queue takes any request.
+        """
         num_tokens = request.num_sequences * (len(request.prompt_token_ids) + request.params.max_tokens)
-        if self._waiting:
-            if len(self._waiting) >= self._max_waiting_requests:
-                raise self._overloaded(f"{len(self._waiting)} requests wait already")
-            if self._num_waiting_tokens + num_tokens > self._max_waiting_tokens:
-                raise self._overloaded(f"requests for {self._num_waiting_tokens} tokens wait already")
-        self._waiting[request.request_id] = num_tokens
-        self._num_waiting_tokens += num_tokens
+        account = self._account_of(caller)
+        try:
+            self._check_limits(account, num_tokens)
+            shed = self._make_room(account, num_tokens)
+        except OverloadedError:
+            self._forget_if_idle(account)
+            raise
+        self._admitted[request.request_id] = Admitted(account, num_tokens)
+        account.num_requests += 1
+        account.waiting[request.request_id] = num_tokens
+        account.num_waiting_tokens += num_tokens
+        self.num_waiting_requests += 1
+        self.num_waiting_tokens += num_tokens
+        self._pace.note_came()
+        if account.bucket is not None:
+            account.bucket.take(num_tokens, self._clock())
+        return shed
+
+    def charge(self, request: GenerationRequest, caller: Caller) -> None:
+        """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
+        account = self._account_of(caller)
+        if account.bucket is not None:
+            account.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())
 
     def mark_started(self, request_id: str) -> None:
         """The request waits no longer. Idempotent."""
-        self._num_waiting_tokens -= self._waiting.pop(request_id, 0)
+        if num_tokens := self._leave_line(request_id):
+            self._pace.note_started(num_tokens, self.num_waiting_requests)
 
-    def release(self, request_id: str) -> None:
-        """The request has ended, started or not."""
-        self.mark_started(request_id)
+    def release(self, request_id: str, *, num_unused_tokens: int = 0) -> None:
+        """The request has ended, started or not. What it did not use is its caller's again. Idempotent."""
+        if num_tokens := self._leave_line(request_id):
+            num_unused_tokens = num_tokens  # it used nothing
+            self._pace.note_left(self.num_waiting_requests)
+        admitted = self._admitted.pop(request_id, None)
+        if admitted is None:
+            return
+        account = admitted.account
+        account.num_requests -= 1
+        if account.bucket is not None:
+            account.bucket.take(-num_unused_tokens, self._clock())
+        self._forget_if_idle(account)
 
-    def _overloaded(self, what: str) -> OverloadedError:
-        wait_s = self._num_waiting_tokens / TOKENS_PER_SECOND_GUESS
+    def _account_of(self, caller: Caller) -> Account:
+        account = self._accounts.get(caller.name)
+        if account is None or account.limits_of.limits != caller.limits:
+            limits = caller.limits
+            bucket = None
+            if limits.tokens_per_s is not None:
+                bucket = TokenBucket(limits.tokens_per_s, limits.burst_tokens, now_s=self._clock())
+            if account is None:
+                self._sweep()
+                account = self._accounts[caller.name] = Account(caller, bucket)
+            else:  # its limits were changed meanwhile
+                account.limits_of, account.bucket = caller, bucket
+        return account
+
+    def _check_limits(self, account: Account, num_tokens: int) -> None:
+        max_requests = account.limits_of.limits.max_requests
+        if max_requests is not None and account.num_requests >= max_requests:
+            raise RateLimitError(
+                f"you have {account.num_requests} requests in flight, and may have {max_requests}; one prompt is one"
+                " request",
+                retry_after_s=PLACE_S,
+            )
+        if account.bucket is not None and (wait_s := account.bucket.wait_for(num_tokens, self._clock())) > 0:
+            raise RateLimitError(
+                f"you have used your {account.limits_of.limits.tokens_per_s:g} tokens per second; this request is for"
+                f" {num_tokens} prompt and completion tokens",
+                retry_after_s=wait_s,
+            )
+
+    def _make_room(self, account: Account, num_tokens: int) -> list[str]:
+        """The waiting requests that must leave for it. Raises OverloadedError if they had to be its equals."""
+        num_requests = self.num_waiting_requests + 1
+        sum_tokens = self.num_waiting_tokens + num_tokens
+        if num_requests == 1:
+            return []
+        shed: list[str] = []
+        lines: dict[str, list[tuple[str, int]]] | None = None
+        while num_requests > self._max_waiting_requests or sum_tokens > self._max_waiting_tokens:
+            if lines is None:
+                lines = {name: list(other.waiting.items()) for name, other in self._accounts.items() if other.waiting}
+            if num_requests > self._max_waiting_requests:
+                others = max(lines.values(), key=len)
+                has_less = len(account.waiting) + 1 < len(others)
+            else:
+                others = max(lines.values(), key=_sum_tokens)
+                has_less = account.num_waiting_tokens + num_tokens < _sum_tokens(others)
+            if not has_less:
+                raise self._overloaded()
+            request_id, freed = others.pop()
+            shed.append(request_id)
+            num_requests -= 1
+            sum_tokens -= freed
+        return shed
+
+    def _leave_line(self, request_id: str) -> int:
+        """The request waits no longer; its tokens, or 0 if it did not."""
+        admitted = self._admitted.get(request_id)
+        if admitted is None or admitted.account.waiting.pop(request_id, None) is None:
+            return 0
+        admitted.account.num_waiting_tokens -= admitted.num_tokens
+        self.num_waiting_requests -= 1
+        self.num_waiting_tokens -= admitted.num_tokens
+        return admitted.num_tokens
+
+    def _sweep(self) -> None:
+        """Forget those who have paid off their debts since their last request; rarely, so that it costs little."""
+        if len(self._accounts) >= self._sweep_size:
+            for account in list(self._accounts.values()):
+                self._forget_if_idle(account)
+            self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
+
+    def _forget_if_idle(self, account: Account) -> None:
+        """Memory is bounded by those in flight, and by those who still have a debt to pay off."""
+        if not account.num_requests and (account.bucket is None or account.bucket.is_full(self._clock())):
+            self._accounts.pop(account.limits_of.name, None)
+
+    def _overloaded(self) -> OverloadedError:
+        wait_s = self._pace.seconds_for(self.num_waiting_tokens)
         return OverloadedError(
-            f"the service is overloaded: {what}; try again later",
+            f"the service is overloaded: {self.num_waiting_requests} requests for {self.num_waiting_tokens} tokens"
+            " wait already; try again later",
             retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)),
         )
+
+
+def _sum_tokens(line: Iterable[tuple[str, int]]) -> int:
+    return sum(num_tokens for _, num_tokens in line)

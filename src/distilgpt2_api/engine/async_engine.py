@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 
+from distilgpt2_api.core.caller import ANYBODY, Caller
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import (
     Distilgpt2ApiError,
@@ -19,15 +16,16 @@ from distilgpt2_api.core.errors import (
     EngineFailedError,
     InvalidRequestError,
     NotReadyError,
+    OverloadedError,
 )
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import Admission, validate_request
+from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.engine import Engine, StepOutputs
+from distilgpt2_api.engine.engine_thread import Abort, EngineThread, Submission
 from distilgpt2_api.engine.request_stream import RequestStream
+from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 class EngineState(StrEnum):
@@ -36,29 +34,6 @@ class EngineState(StrEnum):
     DRAINING = "draining"
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """Inbox: a request, and when it came on the engine's clock, in seconds."""
-
-    request: GenerationRequest
-    submitted_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Inbox: end a request."""
-
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Inbox: end the thread."""
-
-
-Message = Submission | Abort | Stop
 
 
 class AsyncEngine:
@@ -76,21 +51,18 @@ class AsyncEngine:
         on_failure: Callable[[Exception], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load = load
         self._admission = admission
         self._on_failure = on_failure
         self._clock = clock
         self._state = EngineState.LOADING
-        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._streams: dict[str, RequestStream] = {}
         self._engine: Engine | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._loaded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._num_held = 0
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = EngineThread(load, listener=self, clock=clock)
 
     # ---- for the doors
 
@@ -126,16 +98,17 @@ class AsyncEngine:
 
     async def start(self) -> None:
         """Start the engine thread, which loads the model; returns at once."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._thread.start(asyncio.get_running_loop())
 
     async def wait_loaded(self) -> None:
         """Return once the model is loaded. Raises EngineFailedError where it can't be."""
         await self._loaded.wait()
         self._loaded_engine()
 
-    def submit(self, request: GenerationRequest, *, is_continuation: bool = False) -> RequestStream:
-        """Admit a request, or refuse it.
+    def submit(
+        self, request: GenerationRequest, *, caller: Caller = ANYBODY, is_continuation: bool = False
+    ) -> RequestStream:
+        """Admit a request, or refuse it; requests that wait may have to give way to it, and end with OverloadedError.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
         is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it.
@@ -146,12 +119,15 @@ class AsyncEngine:
         validate_request(request, config)
         if request.request_id in self._streams:
             raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
-        if not is_continuation:
-            self._admission.admit(request)
+        if is_continuation:
+            self._admission.charge(request, caller)
+        else:
+            for request_id in self._admission.admit(request, caller):
+                self._shed(self._streams[request_id])
         stream = RequestStream(request, abort=self._abort)
         self._streams[request.request_id] = stream
         self._idle.clear()
-        self._inbox.put(Submission(request, self._clock()))
+        self._thread.put(Submission(request, self._clock(), caller.name))
         return stream
 
     @contextmanager
@@ -175,14 +151,12 @@ class AsyncEngine:
             self._is_closed = True
             for stream in list(self._streams.values()):
                 self._end(stream, DrainingError("the service shut down before the request was done"))
-                self._inbox.put(Abort(stream.request_id))
+                self._thread.put(Abort(stream.request_id))
 
     async def stop(self) -> None:
         """Fail what is in flight and end the thread; returns when it has ended."""
         await self.drain(0.0)
-        self._inbox.put(Stop())
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+        await self._thread.stop()
         if self._state is not EngineState.FAILED:
             self._state = EngineState.STOPPED
 
@@ -195,12 +169,17 @@ class AsyncEngine:
 
     def _abort(self, stream: RequestStream) -> None:
         self._end(stream, None)
-        self._inbox.put(Abort(stream.request_id))
+        self._thread.put(Abort(stream.request_id))
+
+    def _shed(self, stream: RequestStream) -> None:
+        error = OverloadedError("the service is overloaded, and others have less of it; try again later")
+        self._end(stream, error)
+        self._thread.put(Abort(stream.request_id))
 
     def _end(self, stream: RequestStream, error: Distilgpt2ApiError | None) -> None:
         if self._streams.pop(stream.request_id, None) is None:
             return
-        self._admission.release(stream.request_id)
+        self._admission.release(stream.request_id, num_unused_tokens=stream.num_unused_tokens)
         stream.end(error)
         self._note_idle()
 
@@ -208,15 +187,15 @@ class AsyncEngine:
         if not self._streams and not self._num_held:
             self._idle.set()
 
-    # ---- callbacks from the engine thread, on the loop
+    # ---- for the engine thread: an EngineListener
 
-    def _set_loaded(self, engine: Engine) -> None:
+    def note_loaded(self, engine: Engine) -> None:
         self._engine = engine
         if self._state is EngineState.LOADING:
             self._state = EngineState.READY
         self._loaded.set()
 
-    def _deliver(self, outputs: StepOutputs) -> None:
+    def deliver(self, outputs: StepOutputs) -> None:
         for request_id in outputs.started:
             self._admission.mark_started(request_id)
         for request_id, deltas in outputs.deltas.items():
@@ -226,58 +205,15 @@ class AsyncEngine:
             if stream.push(deltas):
                 self._end(stream, None)
 
-    def _refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
+    def refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
         stream = self._streams.get(request_id)
         if stream is not None:
             self._end(stream, error)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         self._state = EngineState.FAILED
         self._loaded.set()
         for stream in list(self._streams.values()):
             self._end(stream, EngineFailedError("the engine stopped after an internal error"))
         if self._on_failure is not None:
             self._on_failure(error)
-
-    # ---- the engine thread
-
-    def _run(self) -> None:
-        engine: Engine | None = None
-        try:
-            engine = self._load()
-            self._call(self._set_loaded, engine)
-            while self._take_messages(engine):
-                if outputs := engine.step():
-                    self._call(self._deliver, outputs)
-        except Distilgpt2ApiError as error:
-            self._call(self._fail, error)
-        except Exception as error:
-            logger.exception("the engine thread failed")
-            self._call(self._fail, error)
-        finally:
-            if engine is not None:
-                engine.close()
-
-    def _take_messages(self, engine: Engine) -> bool:
-        """Empty the inbox; wait at it while there is nothing to compute. False: stop."""
-        while not self._inbox.empty() or not engine.has_work:
-            message = self._inbox.get()
-            match message:
-                case Submission(request, submitted_s):
-                    try:
-                        engine.add(request, submitted_s=submitted_s)
-                    except InvalidRequestError as error:
-                        self._call(self._refuse, request.request_id, error)
-                case Abort(request_id):
-                    engine.abort(request_id)
-                case Stop():
-                    return False
-        return True
-
-    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            # The loop is closed: nobody is left to hear it.
-            logger.warning("the event loop ended before the engine")

@@ -96,7 +96,7 @@ class Engine:
     def num_free_blocks(self) -> int:
         return self._scheduler.num_free_blocks
 
-    def add(self, request: GenerationRequest, *, submitted_s: float) -> None:
+    def add(self, request: GenerationRequest, *, submitted_s: float, caller: str = "") -> None:
         """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
@@ -112,6 +112,7 @@ class Engine:
                 eos_token_id=self.config.eos_token_id,
                 leader_id=leader_id,
                 priority=request.priority,
+                caller=caller,
             )
             self._next_sequence_id += 1
             # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.

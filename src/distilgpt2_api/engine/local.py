@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import validate_request
 from distilgpt2_api.engine.engine import Engine
+from distilgpt2_api.engine.validation import validate_request
 
 
 def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:

@@ -19,7 +19,9 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
 
     def __init__(self, request: GenerationRequest, *, abort: Callable[[RequestStream], None]) -> None:
         self.request_id = request.request_id
+        self._request = request
         self._num_unfinished = request.num_sequences
+        self._num_drawn = [0] * request.num_sequences
         self._abort = abort
         self._deltas: list[SequenceDelta] = []
         self._has_ended = False
@@ -41,6 +43,15 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
         self._deltas.clear()
         return deltas
 
+    @property
+    def num_unused_tokens(self) -> int:
+        """Completion tokens that were asked for and not drawn, as far as is known: what is not streamed may have been
+        drawn to the last until its end tells.
+        """
+        if self._num_unfinished and not self._request.is_streamed:
+            return 0
+        return len(self._num_drawn) * self._request.params.max_tokens - sum(self._num_drawn)
+
     def abort(self) -> None:
         """End the request; its blocks are free within a step. Idempotent, and harmless after the end."""
         if not self._has_ended:
@@ -49,7 +60,9 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
     def push(self, deltas: Sequence[SequenceDelta]) -> bool:
         """Engine's side: hand over deltas. True when the last sequence has ended."""
         self._deltas.extend(deltas)
-        self._num_unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+        for delta in deltas:
+            self._num_drawn[delta.index] = delta.num_completion_tokens
+            self._num_unfinished -= delta.finish_reason is not None
         self._changed.set()
         return self._num_unfinished == 0
 

@@ -14,10 +14,10 @@ from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import validate_request
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.beam_search import BeamOptions, BeamSearch, Hypothesis
 from distilgpt2_api.engine.request_stream import RequestStream
+from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.server.beam_options import find_ending_token_ids
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.record import RequestRecord
@@ -90,7 +90,8 @@ class BeamGeneration:
             requests = search.next_requests(now_s)
             nums_beams.append(len(requests))
             for request in requests:
-                self._streams.append(self._engine.submit(request, is_continuation=search.has_begun))
+                stream = self._engine.submit(request, caller=self._record.caller, is_continuation=search.has_begun)
+                self._streams.append(stream)
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
             for search, num_beams in zip(live, nums_beams, strict=True):

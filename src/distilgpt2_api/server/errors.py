@@ -23,6 +23,7 @@ from distilgpt2_api.core.errors import (
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
+    RateLimitError,
     UnavailableError,
     UnsupportedParameterError,
 )
@@ -74,6 +75,7 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     # 408 would make clients send the same slow body again.
     BodyTimeoutError: Kind(HTTPStatus.REQUEST_TIMEOUT, INVALID, "body_timeout", will_pass=False),
     OverloadedError: Kind(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "overloaded", will_pass=True),
+    RateLimitError: Kind(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", will_pass=True),
     DrainingError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", will_pass=True),
     NotReadyError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", will_pass=True),
     EngineFailedError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", will_pass=True),

@@ -45,7 +45,7 @@ class Generation:
             if self._is_aborted:
                 return
             for request in self._requests:
-                self._streams.append(self._engine.submit(request))
+                self._streams.append(self._engine.submit(request, caller=self._record.caller))
             merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
             async with aclosing(merged):
                 async for hand_over in merged:

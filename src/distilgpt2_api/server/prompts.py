@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
-from distilgpt2_api.engine.admission import check_prompt
+from distilgpt2_api.engine.validation import check_prompt
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 OFFLOADED_CHARACTERS = 8192

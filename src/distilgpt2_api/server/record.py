@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from distilgpt2_api.core.caller import ANYBODY, Caller
 from distilgpt2_api.core.outputs import SequenceDelta
 
 
@@ -14,6 +15,7 @@ class RequestRecord:
     """Mutable; one request's task owns it. Never holds text of the prompt or of the completion."""
 
     request_id: str
+    caller: Caller = ANYBODY
     is_disconnect: bool = False
     """The client hung up before the end."""
     user_hash: str | None = None

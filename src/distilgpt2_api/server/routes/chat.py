@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import check_context_length
+from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter

@@ -19,7 +19,7 @@ from starlette.types import Scope
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.admission import check_context_length
+from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of

@@ -1,0 +1,126 @@
+"""The engine's own thread: empties its inbox, computes a step, hands over what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.engine import Engine, StepOutputs
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Inbox: a request, and when it came on the engine's clock, in seconds."""
+
+    request: GenerationRequest
+    submitted_s: float
+    caller: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Inbox: end a request."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Inbox: end the thread."""
+
+
+Message = Submission | Abort | Stop
+
+
+class EngineListener(Protocol):
+    """Whom the thread tells, on the event loop."""
+
+    def note_loaded(self, engine: Engine) -> None: ...
+
+    def deliver(self, outputs: StepOutputs) -> None: ...
+
+    def refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
+        """The engine does not take this request."""
+
+    def fail(self, error: Exception) -> None:
+        """Loading or running ended with an error: nothing comes any more."""
+
+
+class EngineThread:
+    """Two crossings: `put` from any thread, and the listener's callbacks on the loop, one a step."""
+
+    def __init__(self, load: Callable[[], Engine], *, listener: EngineListener, clock: Callable[[], float]) -> None:
+        self._load = load
+        self._listener = listener
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.step_started_s: float | None = None
+        """When the step that runs now began; None between steps. Read from any thread."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def put(self, message: Message) -> None:
+        self._inbox.put(message)
+
+    async def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._inbox.put(Stop())
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        engine: Engine | None = None
+        try:
+            engine = self._load()
+            self._call(self._listener.note_loaded, engine)
+            while self._take_messages(engine):
+                self.step_started_s = self._clock()
+                outputs = engine.step()
+                self.step_started_s = None
+                if outputs:
+                    self._call(self._listener.deliver, outputs)
+        except Distilgpt2ApiError as error:
+            self._call(self._listener.fail, error)
+        except Exception as error:
+            logger.exception("the engine thread failed")
+            self._call(self._listener.fail, error)
+        finally:
+            if engine is not None:
+                engine.close()
+
+    def _take_messages(self, engine: Engine) -> bool:
+        """Empty the inbox; wait at it while there is nothing to compute. False: stop."""
+        while not self._inbox.empty() or not engine.has_work:
+            message = self._inbox.get()
+            match message:
+                case Submission(request, submitted_s, caller):
+                    try:
+                        engine.add(request, submitted_s=submitted_s, caller=caller)
+                    except InvalidRequestError as error:
+                        self._call(self._listener.refuse, request.request_id, error)
+                case Abort(request_id):
+                    engine.abort(request_id)
+                case Stop():
+                    return False
+        return True
+
+    def _call(self, callback: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            # The loop is closed: nobody is left to hear it.
+            logger.warning("the event loop ended before the engine")

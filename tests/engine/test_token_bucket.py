@@ -1,0 +1,31 @@
+"""A rate that allows bursts."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilgpt2_api.engine.token_bucket import TokenBucket
+
+
+def test_it_begins_full_and_holds_a_minute_unless_told_otherwise() -> None:
+    bucket = TokenBucket(10.0, None, now_s=0.0)
+    assert bucket.is_full(0.0)
+    assert bucket.wait_for(600, 0.0) == 0.0
+    bucket.take(600, 0.0)
+    assert bucket.wait_for(1, 0.0) == pytest.approx(0.1)
+    assert not bucket.is_full(59.0)
+    assert bucket.is_full(61.0)
+
+
+def test_it_never_holds_more_than_its_burst() -> None:
+    bucket = TokenBucket(10.0, 50, now_s=0.0)
+    bucket.take(-1000, 5.0)
+    bucket.take(50, 1000.0)
+    assert bucket.wait_for(20, 1000.0) == pytest.approx(2.0)
+
+
+def test_a_debt_is_paid_off_first() -> None:
+    bucket = TokenBucket(10.0, 50, now_s=0.0)
+    bucket.take(150, 0.0)
+    assert bucket.wait_for(10, 0.0) == pytest.approx(11.0)
+    assert bucket.wait_for(10, 11.0) == 0.0
