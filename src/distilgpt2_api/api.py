@@ -60,6 +60,7 @@ def build_app(settings: Settings) -> FastAPI:
         ),
         limits=RequestLimits(
             max_body_bytes=settings.max_body_bytes,
+            body_timeout_s=settings.body_timeout_s,
             max_prompts=settings.max_waiting_requests,
             max_n=settings.max_n,
             max_logprobs=settings.max_logprobs,

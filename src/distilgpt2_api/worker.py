@@ -2,41 +2,160 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import signal
+import socket
 import sys
 from types import FrameType
 from typing import Any, ClassVar
 
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # Gunicorn has no types
+from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
+
+from distilgpt2_api.model.resources import allow_open_files
+from distilgpt2_api.server.connections import ConnectionLimits, guarded_by
+from distilgpt2_api.server.drain import SERVER_CONTROL
+from distilgpt2_api.settings import Settings
+
+LAST_FLUSH_S = 0.5
+"""For clients to read the last of their answers, after the drain."""
+AGE_BYTES = 8
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def _let_signals_in() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+os.register_at_fork(after_in_parent=_let_signals_in)
+
+
+class Siblings:
+    """What the workers of one master know of each other: a page of memory that they share from before the fork."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @property
+    def youngest_age(self) -> int:
+        """The master counts the workers that it has started: the last one's number."""
+        return int.from_bytes(self._page[:AGE_BYTES], "little")
+
+    @property
+    def is_service_ending(self) -> bool:
+        return self._page[AGE_BYTES] != 0
+
+    def note_started(self, age: int) -> None:
+        """The master starts a worker: the service does not end."""
+        self._page[:AGE_BYTES] = age.to_bytes(AGE_BYTES, "little")
+        self._page[AGE_BYTES] = 0
+
+    def note_service_ending(self) -> None:
+        self._page[AGE_BYTES] = 1
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
-    """Uvicorn in a Gunicorn worker, with what the original leaves out: a bound on the shutdown, a clean exit."""
+    """Uvicorn in a Gunicorn worker, with what the original leaves out: bounds on connections and on the shutdown, a
+    clean exit, and a reload that loses no request.
+    """
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
         "ws": "none",
         "lifespan": "on",
         "access_log": False,
         "server_header": False,
+        "timeout_graceful_shutdown": LAST_FLUSH_S,
     }
+    siblings: ClassVar = Siblings()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """In the master, before the fork."""
         super().__init__(*args, **kwargs)
-        # Streams end with the drain, well before; this ends a client that does not read.
-        self.config.timeout_graceful_shutdown = self.cfg.graceful_timeout
+        self.siblings.note_started(self.age)
+        # A worker that is told to end before it has handlers of its own would hear nothing of it: they are the
+        # master's until then. The parent lets signals in again right after the fork, the child in `init_signals`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
     def init_signals(self) -> None:
         """Uvicorn puts its own handlers over these while it serves, and raises the signal anew when it is done."""
         super().init_signals()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _exit)
+            signal.signal(number, self._exit_early)
+        _let_signals_in()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
         """SIGQUIT, which Gunicorn sends after a Ctrl-C: the original only takes note of it, until it is killed."""
         signal.raise_signal(signal.SIGTERM)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a reload has started as many younger workers as there are to be: the master then ends the old."""
+        return bool(self.siblings.youngest_age >= self.age + self.cfg.workers)
 
-def _exit(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(0)
+    def note_signal(self) -> None:
+        """This worker is to end; if nobody is there in its place, so is the service."""
+        if not self.is_replaced:
+            self.siblings.note_service_ending()
+
+    def _exit_early(self, _number: int, _frame: FrameType | None) -> None:
+        self.note_signal()
+        sys.exit(0)
+
+    async def _serve(self) -> None:
+        settings = Settings()  # the application has been imported by now: they are sound
+        limits = ConnectionLimits(
+            header_timeout_s=settings.header_timeout_s,
+            max_header_bytes=settings.max_header_bytes,
+            write_timeout_s=settings.write_timeout_s,
+            max_connections=settings.choose_max_connections(),
+        )
+        allow_open_files(limits.max_connections)
+        self.config.app = self.wsgi
+        self.config.http = guarded_by(limits)
+        server = ControlledServer(self)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class ControlledServer(Server):
+    """A worker's Uvicorn server, and the `ServerControl` that it hands to the application."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(worker.config)
+        self._worker = worker
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._worker.note_signal()  # also where the application was not there yet to do it
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state[SERVER_CONTROL] = self
+        await super().startup(sockets)
+
+    @property
+    def is_replacement(self) -> bool:
+        return bool(self._worker.age > self._worker.cfg.workers)
+
+    @property
+    def is_replaced(self) -> bool:
+        return self._worker.is_replaced
+
+    @property
+    def is_service_ending(self) -> bool:
+        return self._worker.siblings.is_service_ending
+
+    def note_signal(self) -> None:
+        self._worker.note_signal()
+
+    def stop_accepting(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    def note_alive(self) -> None:
+        self._worker.notify()

@@ -32,6 +32,7 @@ COMMANDS = {
     "gunicorn": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "distilgpt2_api.worker.Worker"],
     "gunicorn-plain": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "uvicorn_worker.UvicornWorker"],
     "uvicorn": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0"],
+    "uvicorn-h11": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0", "--http", "h11"],
     "serve": ["distilgpt2_api", "serve", "--host", "127.0.0.1", "--port", "0"],
 }
 GUNICORN_OPTIONS = ["--workers", "1", "--bind", "127.0.0.1:0", "--no-control-socket", "--worker-tmp-dir", "/dev/shm"]
@@ -110,6 +111,12 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    @property
+    def worker_ids(self) -> list[int]:
+        """Processes that Gunicorn's master has started, and that live."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children if "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text()]
 
     def wait_listening(self) -> None:
         def find() -> re.Match[str] | None:

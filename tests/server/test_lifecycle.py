@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.server.drain import DrainOnSignal
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.server.drain import Departure, DrainOnSignal
 from distilgpt2_api.server.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
 
 
@@ -100,28 +103,133 @@ def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callabl
     assert (whole.status_code, whole.json()["error"]["code"]) == (503, "draining")
 
 
-def test_a_signal_starts_the_drain_once_and_still_reaches_the_server(build_scene: Any) -> None:
-    heard: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+class Control:
+    """A ServerControl that is told what to say."""
+
+    def __init__(self, *, is_replaced: bool = False) -> None:
+        self.is_replacement = False
+        self.is_replaced = is_replaced
+        self.is_service_ending = False
+        self.is_accepting = True
+
+    def note_signal(self) -> None:
+        self.is_service_ending = not self.is_replaced
+
+    def stop_accepting(self) -> None:
+        self.is_accepting = False
+
+    def note_alive(self) -> None:
+        raise AssertionError("it listens, and has its heartbeat")
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """Signals that reach the server."""
+    numbers: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, frame: numbers.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    yield numbers
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+async def look_until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - nothing has an event for it
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def working(scene: Any, **options: Any) -> AsyncIterator[Departure]:
+    """An engine with one request at work, and the signals watched."""
+    departure = Departure()
+    await scene.engine.start()
+    await scene.engine.wait_loaded()
+    scene.engine.submit(GenerationRequest(request_id="a", prompt_token_ids=(1,), params=SamplingParams(max_tokens=3)))
+    with DrainOnSignal(scene.engine, departure, max_request_s=60.0, **options):
+        yield departure
+    await scene.engine.stop()
+
+
+def test_a_signal_reaches_the_server_once_the_work_has_ended(
+    build_scene: Any, build_runner: Any, heard: list[int]
+) -> None:
+    """So that it goes on to listen, and answers probes; repeated, SIGTERM changes nothing."""
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control()
 
     async def play() -> None:
-        engine = build_scene().engine
-        await engine.start()
-        await engine.wait_loaded()
-        with DrainOnSignal(engine, drain_s=1.0):
+        async with working(scene, drain_s=20.0, control=control) as departure:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-            while engine.is_ready:  # noqa: ASYNC110 - the engine has no event for it
-                await asyncio.sleep(0)
-        await engine.stop()
-
-    try:
-        asyncio.run(play())
-        assert heard == [signal.SIGTERM, signal.SIGTERM]
+            await look_until(lambda: not scene.engine.is_ready)
+            assert (departure.is_near, control.is_service_ending, control.is_accepting) == (True, True, True)
+            assert heard == []
+            scene.runner.open_gate()
+            await look_until(lambda: heard == [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
-        assert len(heard) == 3, "the server's handler is back"
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        assert len(heard) == 2, "the server's handler is back"
+
+    asyncio.run(play())
+
+
+def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
+    scene = build_scene(runner=build_runner(is_gated=True))
+
+    async def play() -> None:
+        async with working(scene, drain_s=20.0):
+            os.kill(os.getpid(), signal.SIGINT)
+            await look_until(lambda: not scene.engine.is_ready)
+            assert heard == []
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGINT]
+            scene.runner.open_gate()
+
+    asyncio.run(play())
+
+
+def test_a_process_with_a_successor_ends_its_work_in_peace(
+    build_scene: Any, build_runner: Any, heard: list[int]
+) -> None:
+    """It accepts no connection, takes whatever comes over those that it has, and keeps none of them; Gunicorn repeats
+    its signal all the while.
+    """
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control(is_replaced=True)
+
+    async def play() -> None:
+        async with working(scene, drain_s=0.0, control=control) as departure:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await look_until(lambda: not control.is_accepting)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert departure.is_near
+            assert scene.engine.is_ready
+            assert not control.is_service_ending
+            scene.runner.open_gate()
+            await look_until(lambda: heard == [signal.SIGTERM])
+            assert scene.engine.num_requests == 0
+
+    asyncio.run(play())
+
+
+def test_a_process_with_a_successor_drains_when_the_whole_service_ends(
+    build_scene: Any, build_runner: Any, heard: list[int]
+) -> None:
+    """Else the master would kill it with its work."""
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control(is_replaced=True)
+
+    async def play() -> None:
+        async with working(scene, drain_s=0.05, control=control):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await look_until(lambda: not control.is_accepting)
+            control.is_service_ending = True
+            await look_until(lambda: heard == [signal.SIGTERM])
+            scene.runner.open_gate()
+
+    asyncio.run(play())
 
 
 @pytest.mark.parametrize(

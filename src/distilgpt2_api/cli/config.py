@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from distilgpt2_api.settings import Settings
@@ -19,12 +21,12 @@ def command(*, markdown: bool) -> None:
         click.echo(configuration_page(), nl=False)
         return
     settings = Settings()
-    resolved = settings.engine_config()
+    resolved = asdict(settings.engine_config()) | {"max_connections": settings.choose_max_connections()}
     rows = [("setting", "value", "source")]
     for setting in settings.describe():
         value = setting.value or "(none)"
-        if value == "auto" and hasattr(resolved, setting.name):
-            value = f"auto ({getattr(resolved, setting.name)})"
+        if value == "auto" and setting.name in resolved:
+            value = f"auto ({resolved[setting.name]})"
         rows.append((setting.name, value, str(setting.source)))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, source in rows:

@@ -21,6 +21,7 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.server.drain import SERVER_CONTROL, Departure
 from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, error_response
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
@@ -63,13 +64,14 @@ def create_app(
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it."""
+    departure = Departure()
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=build_lifespan(engine, drain_s=drain_s),
+        lifespan=build_lifespan(engine, departure, drain_s=drain_s, max_request_s=limits.timeout_s),
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
@@ -92,7 +94,7 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), access_log=access_log)
+    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), access_log=access_log, departure=departure)
     return app
 
 
@@ -107,6 +109,8 @@ class Application(FastAPI):
         # Set here as FastAPI's own parameter did, until it was deprecated.
         if self._path_prefix:
             scope["root_path"] = self._path_prefix
+        if scope["type"] == "lifespan":
+            setattr(self.state, SERVER_CONTROL, scope.get("state", {}).get(SERVER_CONTROL))
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from starlette.requests import ClientDisconnect, Request
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
+from distilgpt2_api.server.service import RequestLimits
 
-BODY_TIMEOUT_S = 30.0
 MAX_SAFE_INTEGER = 2.0**53
 """Beyond it not every integer has a float."""
 
 
-async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, object]:
+async def read_json_object(request: Request, limits: RequestLimits) -> dict[str, object]:
     """The body as a dictionary. InvalidRequestError says what is wrong with it; ClientDisconnect: it never came."""
     _check_media_type(request)
-    return parse_json_object(await _read_body(request, max_bytes))
+    return parse_json_object(await _read_body(request, limits.max_body_bytes, limits.body_timeout_s))
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:
@@ -48,14 +48,14 @@ def _check_media_type(request: Request) -> None:
         raise MediaTypeError(f"compressed bodies are not supported (content-encoding: {encoding[:100]})")
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     pieces: list[bytes] = []
     num_bytes = 0
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             while True:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -68,7 +68,7 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
                 if not message.get("more_body", False):
                     return b"".join(pieces)
     except TimeoutError:
-        raise BodyTimeoutError(f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds") from None
+        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from None
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.server.drain import DrainOnSignal
+from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, DrainOnSignal, ServerControl
 
 logger = logging.getLogger(__name__)
 
@@ -23,19 +23,40 @@ LAST_WORDS_S = 0.5
 """Time for the answers of the requests that a failing engine took along."""
 
 
-def build_lifespan(engine: AsyncEngine, *, drain_s: float) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """The model loads while the port is bound already: readiness and 503 say so meanwhile."""
+HEARTBEAT_S = 1.0
+
+
+def build_lifespan(
+    engine: AsyncEngine, departure: Departure, *, drain_s: float, max_request_s: float
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The model loads while the port is bound already: readiness and 503 say so meanwhile.
+
+    In a worker that replaces another it loads first: the clients that come meanwhile wait, and none gets a 503.
+    """
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        control: ServerControl | None = getattr(app.state, SERVER_CONTROL, None)
+        drain = DrainOnSignal(engine, departure, drain_s=drain_s, max_request_s=max_request_s, control=control)
         await engine.start()
         try:
-            with DrainOnSignal(engine, drain_s=drain_s):
+            with drain:
+                if control is not None and control.is_replacement:
+                    await _wait_loaded(engine, control)
                 yield
         finally:
             await engine.stop()
 
     return lifespan
+
+
+async def _wait_loaded(engine: AsyncEngine, control: ServerControl) -> None:
+    """Return once the model is loaded or can't be: `on_failure` says so, and ends the process."""
+    loading = asyncio.ensure_future(engine.wait_loaded())
+    while not loading.done():
+        control.note_alive()
+        await asyncio.wait({loading}, timeout=HEARTBEAT_S)
+    loading.exception()
 
 
 def exit_on_failure(exit_process: Callable[[int], object]) -> Callable[[Exception], None]:

@@ -12,12 +12,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import INTERNAL, error_response
 from distilgpt2_api.server.record import RequestRecord
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CLIENT_CLOSED = 499
 """nginx's status for a client that hung up before it had one; in logs and metrics only."""
+CLOSE = (b"connection", b"close")
 UNMATCHED = "unmatched"
 """Route label of paths that no route has."""
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/ping", "/metrics"})
@@ -43,11 +45,13 @@ class RequestMiddleware:
         *,
         metrics: HttpMetrics,
         access_log: AccessLog,
+        departure: Departure,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
+        self._departure = departure
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +69,8 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
+                if self._departure.is_near:
+                    message["headers"].append(CLOSE)
             await send(message)
 
         try:

@@ -46,6 +46,7 @@ class RequestLimits:
     """What one request may ask at most."""
 
     max_body_bytes: int
+    body_timeout_s: float
     max_prompts: int
     max_n: int
     max_logprobs: int

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ByteSize, Field
 
+from distilgpt2_api.settings.automatic import AutoInt
+
 
 class LimitSettings(BaseModel):
     """Part of `Settings`."""
@@ -28,6 +30,33 @@ class LimitSettings(BaseModel):
     max_stop_sequences: int = Field(default=16, ge=1, le=1024, description="Stop sequences of one request.")
     timeout_s: float = Field(
         default=600.0, gt=0, le=86400, description="Time a request may take, queue included; then it is aborted."
+    )
+    header_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Time in which a request's head must arrive, from the opening of the connection or its first byte; "
+        "then the connection is closed.",
+    )
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Time in which a request's body must arrive; then it is 408."
+    )
+    write_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="Time for which an answer may wait for a client to read; then the connection is cut, and the work "
+        "for it ends. Until then what it does not read is kept, 64 KiB of it.",
+    )
+    max_header_bytes: ByteSize = Field(
+        default=ByteSize(32 << 10), ge=1024, le=1 << 20, description="Size of a request's head; a larger one gets 431."
+    )
+    max_connections: AutoInt = Field(
+        default=None,
+        ge=16,
+        le=1_000_000,
+        description="Open connections; past it the one that has been idle longest is closed for a new one. `auto`: "
+        "16384, or what the limits on memory and open files leave.",
     )
     drain_s: float = Field(
         default=4.0,

@@ -15,7 +15,12 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+from distilgpt2_api.model.resources import (
+    choose_kv_cache_bytes,
+    choose_max_connections,
+    count_usable_cores,
+    read_memory_limit_bytes,
+)
 from distilgpt2_api.model.store import ModelLocation, ModelStore
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.limits import LimitSettings
@@ -99,6 +104,10 @@ class Settings(LimitSettings, ServingSettings):
             is_prefix_caching=self.prefix_caching,
             prefix_cache_bytes=int(self.prefix_cache_bytes),
         )
+
+    def choose_max_connections(self) -> int:
+        """`max_connections`, `auto` resolved."""
+        return self.max_connections or choose_max_connections(read_memory_limit_bytes())
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
         """What `log_format` means for a log that goes to a terminal, or not to one."""

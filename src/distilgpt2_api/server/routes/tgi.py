@@ -129,7 +129,7 @@ async def read_info(service: ServiceDep) -> TgiInfo:
 
 
 async def _read(http: Request, service: Service, model: type[TgiRequest]) -> TgiRequest:
-    return parse_tgi_request(model, await read_json_object(http, max_bytes=service.limits.max_body_bytes))
+    return parse_tgi_request(model, await read_json_object(http, service.limits))
 
 
 async def _answer(

@@ -1,0 +1,172 @@
+"""What a connection may take before it has a request, and when nobody reads at its other end.
+
+Uvicorn bounds neither the time in which a head arrives, nor (with httptools) its size, nor how long an answer may wait
+to be read, nor how many connections there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from distilgpt2_api.server.errors import INVALID, ErrorAnswer
+
+BAD_REQUEST = ErrorAnswer(status=400, message="this is no valid HTTP request", type=INVALID)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """Settings of the same names; times in seconds."""
+
+    header_timeout_s: float
+    max_header_bytes: int
+    write_timeout_s: float
+    max_connections: int
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol within `limits`; see `guarded_by`. The event loop's only.
+
+    A connection is idle until the head of a request is complete, and again after its answer. Where there are too many
+    connections, the one that has been idle longest is closed for the newcomer: so a probe always gets through.
+    """
+
+    limits: ClassVar[ConnectionLimits]
+    idle: ClassVar[OrderedDict[GuardedProtocol, None]]
+    """The connections without a request, the longest idle first."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._num_head_bytes = 0
+        self._has_head_begun = False
+        self._refusal = BAD_REQUEST
+
+    # ---- asyncio's protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
+        super().connection_made(transport)
+        self._become_idle()
+        self._expect_head()
+        if len(self.connections) > self.limits.max_connections:
+            oldest, _ = self.idle.popitem(last=False)
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.idle.pop(self, None)
+        self._cancel_head_timer()
+        self._cancel_write_timer()
+        # Where the connection broke, Uvicorn leaves its timer to run on, and the connection in memory with it.
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._num_head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing() or not self._is_between_requests:
+            return
+        # Whatever came, it was no whole head: neither will what is left take for ever to come, nor be endless.
+        if self._num_head_bytes > self.limits.max_header_bytes:
+            self._refuse(self._too_large())
+        elif self._head_timer is None:
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        """More waits to be read than we keep for anybody."""
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        self._cancel_write_timer()
+        super().resume_writing()
+
+    # ---- the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        self._has_head_begun = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._has_head_begun = False
+        self._cancel_head_timer()
+        self.idle.pop(self, None)
+        self._num_head_bytes = 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.max_header_bytes:
+            self._refusal = self._too_large()
+            raise ValueError(self._refusal.message)  # the parser stops, and `send_400_response` is called
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._num_head_bytes = 0
+        if self.transport.is_closing():
+            self._expect_reader()  # of what is still to be written
+        elif self._is_between_requests:
+            self._become_idle()
+            if self._has_head_begun:  # with what came behind the last request
+                self._expect_head()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - Uvicorn's signature
+        self._refuse(self._refusal)
+
+    # ---- the limits
+
+    @property
+    def _is_between_requests(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # Uvicorn's annotation leaves the None out
+        return cycle is None or cycle.response_complete
+
+    def _become_idle(self) -> None:
+        self.idle[self] = None
+        self.idle.move_to_end(self)
+
+    def _expect_head(self) -> None:
+        self._cancel_head_timer()
+        self._head_timer = self.loop.call_later(self.limits.header_timeout_s, self.transport.abort)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _expect_reader(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._cut)
+
+    def _cancel_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _cut(self) -> None:
+        self.logger.warning("a client did not read its answer for %g s: cut", self.limits.write_timeout_s)
+        self.transport.abort()
+
+    def _too_large(self) -> ErrorAnswer:
+        message = f"the request's head is longer than {self.limits.max_header_bytes} bytes"
+        return ErrorAnswer(status=431, message=message, type=INVALID, code="headers_too_large")
+
+    def _refuse(self, answer: ErrorAnswer) -> None:
+        """Answer what is no request, and close."""
+        body = answer.openai_body
+        head = [STATUS_LINE[answer.status]]
+        head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
+        head += [
+            b"content-type: application/json\r\n",
+            b"content-length: %d\r\n" % len(body),
+            b"connection: close\r\n\r\n",
+        ]
+        self.transport.write(b"".join([*head, body]))
+        self.transport.close()
+        self._expect_reader()
+
+
+def guarded_by(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
+    """The protocol class of one server: the connections that it makes are counted together."""
+    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits, "idle": OrderedDict()})
