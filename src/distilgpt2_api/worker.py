@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
 import sys
 from types import FrameType
 from typing import Any, ClassVar
 
+import structlog
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 
@@ -33,9 +35,25 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _exit)
 
+    def run(self) -> None:
+        """Serve; here the addresses are known as they are, whatever settings and options say of them."""
+        access = self.wsgi.state.service.access
+        for listener in self.sockets:
+            address = listener.getsockname()
+            if access.is_open and is_reachable(address):
+                structlog.stdlib.get_logger("distilgpt2_api").warning(
+                    "no API keys are set: whoever reaches this address may use the service", address=address[0]
+                )
+        super().run()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
         """SIGQUIT, which Gunicorn sends after a Ctrl-C: the original only takes note of it, until it is killed."""
         signal.raise_signal(signal.SIGTERM)
+
+
+def is_reachable(address: object) -> bool:
+    """Whether other machines may reach a socket's own address. A Unix socket's is a path."""
+    return isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:

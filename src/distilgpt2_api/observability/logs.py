@@ -7,7 +7,9 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
+
+from distilgpt2_api.observability.tracebacks import describe_exception
 
 FOREIGN_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
 """Have handlers and formats of their own, set before an application is imported."""
@@ -56,11 +58,14 @@ def _shared() -> list[Processor]:
 def _formatter(*, is_json: bool, has_colors: bool) -> logging.Formatter:
     last: list[Processor]
     if is_json:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last = [
+            structlog.processors.ExceptionRenderer(lambda exc_info: describe_exception(exc_info[1])),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=structlog.dev.plain_traceback)]
+        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=_write_exception)]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color],
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color, _drop_reprs],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
 
@@ -69,3 +74,14 @@ def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict
     """Uvicorn says everything twice: the second time with terminal colours."""
     event.pop("color_message", None)
     return event
+
+
+def _drop_reprs(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Without what asyncio shows after its first line: tasks, callbacks and their arguments."""
+    if event.get("logger") == "asyncio":
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
+
+
+def _write_exception(stream: TextIO, exc_info: ExcInfo) -> None:
+    stream.write("\n" + describe_exception(exc_info[1]))

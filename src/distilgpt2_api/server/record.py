@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from distilgpt2_api.core.caller import ANYBODY, Caller
 from distilgpt2_api.core.outputs import SequenceDelta
 
 
@@ -14,6 +15,8 @@ class RequestRecord:
     """Mutable; one request's task owns it. Never holds text of the prompt or of the completion."""
 
     request_id: str
+    caller: Caller = ANYBODY
+    """Whose share of the service it takes."""
     is_disconnect: bool = False
     """The client hung up before the end."""
     user_hash: str | None = None
@@ -39,6 +42,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, object]:
         """What is known, for the log line; times in milliseconds."""
         fields: dict[str, object] = {}
+        if self.caller.is_key:
+            fields["key"] = self.caller.name
         if self.num_prompt_tokens is not None:
             fields["prompt_tokens"] = self.num_prompt_tokens
             fields["completion_tokens"] = self.num_completion_tokens
