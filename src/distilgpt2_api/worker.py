@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 import sys
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -37,13 +38,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
 
     def run(self) -> None:
         """Serve; here the addresses are known as they are, whatever settings and options say of them."""
-        access = self.wsgi.state.service.access
-        for listener in self.sockets:
-            address = listener.getsockname()
-            if access.is_open and is_reachable(address):
-                structlog.stdlib.get_logger("distilgpt2_api").warning(
-                    "no API keys are set: whoever reaches this address may use the service", address=address[0]
-                )
+        if self.wsgi.state.service.access.is_open:
+            warn_of_strangers([listener.getsockname() for listener in self.sockets])
         super().run()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
@@ -51,9 +47,13 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         signal.raise_signal(signal.SIGTERM)
 
 
-def is_reachable(address: object) -> bool:
-    """Whether other machines may reach a socket's own address. A Unix socket's is a path."""
-    return isinstance(address, tuple) and not ipaddress.ip_address(address[0]).is_loopback
+def warn_of_strangers(addresses: Iterable[object]) -> None:
+    """One line, where other machines may reach one of these sockets' addresses. A Unix socket's is a path."""
+    hosts = [address[0] for address in addresses if isinstance(address, tuple)]
+    if reachable := [host for host in hosts if not ipaddress.ip_address(host).is_loopback]:
+        structlog.stdlib.get_logger("distilgpt2_api").warning(
+            "no API keys are set: whoever reaches the service may use it", addresses=reachable
+        )
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TextIO
 
@@ -22,7 +23,7 @@ def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None
     """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(is_json=is_json, has_colors=stream.isatty()))
+    handler.setFormatter(build_formatter(is_json=is_json, has_colors=stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -55,7 +56,8 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(*, is_json: bool, has_colors: bool) -> logging.Formatter:
+def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Formatter:
+    """Of every line, whoever writes it. No exception's message gets through."""
     last: list[Processor]
     if is_json:
         last = [
@@ -77,9 +79,9 @@ def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict
 
 
 def _drop_reprs(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Without what asyncio shows after its first line: tasks, callbacks and their arguments."""
+    """Asyncio's lines without the tasks and arguments that they show: a task's error is in it, with its message."""
     if event.get("logger") == "asyncio":
-        event["event"] = str(event["event"]).partition("\n")[0]
+        event["event"] = re.split(r"[\n(<]", str(event["event"]), maxsplit=1)[0]
     return event
 
 

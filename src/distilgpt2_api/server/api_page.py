@@ -38,8 +38,8 @@ KEYS = """\
 
 Where the service has [API keys](security.md), every route but the probes needs one, `HEAD`, `OPTIONS` and unknown paths
 included: `Authorization: Bearer KEY`, or `x-api-key: KEY`, one of them and once. Without it the answer is 401, with
-`WWW-Authenticate: Bearer`. A key in a query is no key. `/metrics`, `/docs`, `/redoc` and `/openapi.json` may be open, by
-[settings](configuration.md), or `/metrics` have a key of its own.
+`WWW-Authenticate: Bearer`. A key in a query is no key. [Settings](configuration.md) may open `/metrics`, `/docs`,
+`/redoc` and `/openapi.json` to everybody, or give `/metrics` a key of its own.
 """
 
 ERRORS = """\

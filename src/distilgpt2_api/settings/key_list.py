@@ -18,6 +18,8 @@ def parse_key_list(value: object) -> tuple[ApiKey, ...]:
     """Comma-separated text, or TOML's list of texts. Raises ValueError."""
     if isinstance(value, str):
         value = [entry for part in value.split(",") if (entry := part.strip())]
+        if not value:
+            raise ValueError("there is no key in it")  # A slip must not open the service.
     if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
         raise ValueError("keys are texts, `name:key` or `key`")
     return check_distinct([_parse_entry(entry, number) for number, entry in enumerate(value, start=1)])
