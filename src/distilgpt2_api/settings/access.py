@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from distilgpt2_api.core.api_key import ApiKey
+from distilgpt2_api.settings.key_file import read_key_file
 from distilgpt2_api.settings.key_list import parse_key_list, parse_metrics_key
 from distilgpt2_api.settings.secret import SECRET
 
@@ -57,6 +58,11 @@ class AccessSettings(BaseModel):
         description="Origins whose pages may use the service from a browser, comma-separated: "
         "`https://app.example.com`; `*` is any. Unset: none.",
     )
+
+    def check_keys_file(self) -> None:
+        """For a master process: its worker would find out later, and less briefly. Raises SettingsError."""
+        if self.api_keys_file is not None:
+            read_key_file(self.api_keys_file)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
