@@ -17,6 +17,8 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
+from distilgpt2_api.server.access import Access
+from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
@@ -71,8 +73,25 @@ def build_app(settings: Settings) -> FastAPI:
         engine_metrics=engine_metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
+        access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
+    )
+
+
+def build_access(settings: Settings) -> Access:
+    """Raises SettingsError where the file of keys can't be read."""
+    limits = settings.caller_limits()
+    keys = None
+    if settings.api_keys or settings.api_keys_file is not None:
+        keys = KeyRing(settings.api_keys, file=settings.api_keys_file, default_limits=limits)
+    return Access(
+        keys=keys,
+        metrics_key=None if settings.metrics_api_key is None else KeyTable([settings.metrics_api_key]),
+        has_public_metrics=settings.public_metrics,
+        has_public_docs=settings.public_docs,
+        cors_origins=settings.cors_origins,
+        address_limits=limits,
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 import mmap
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any, ClassVar
 
+import structlog
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # Gunicorn has no types
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
@@ -87,6 +90,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
             signal.signal(number, self._exit_early)
         _let_signals_in()
 
+    def run(self) -> None:
+        """Serve; here the addresses are known as they are, whatever settings and options say of them."""
+        if self.wsgi.state.service.access.is_open:
+            warn_of_strangers([listener.getsockname() for listener in self.sockets])
+        super().run()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
         """SIGQUIT, which Gunicorn sends after a Ctrl-C: the original only takes note of it, until it is killed."""
         signal.raise_signal(signal.SIGTERM)
@@ -159,3 +168,12 @@ class ControlledServer(Server):
 
     def note_alive(self) -> None:
         self._worker.notify()
+
+
+def warn_of_strangers(addresses: Iterable[object]) -> None:
+    """One line, where other machines may reach one of these sockets' addresses. A Unix socket's is a path."""
+    hosts = [address[0] for address in addresses if isinstance(address, tuple)]
+    if reachable := [host for host in hosts if not ipaddress.ip_address(host).is_loopback]:
+        structlog.stdlib.get_logger("distilgpt2_api").warning(
+            "no API keys are set: whoever reaches the service may use it", addresses=reachable
+        )

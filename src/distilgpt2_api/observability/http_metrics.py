@@ -24,9 +24,15 @@ class HttpMetrics:
         self._disconnects = Counter(
             "distilgpt2_client_disconnects", "Requests whose client hung up before the end.", registry=registry
         )
+        self._auth_failures = Counter(
+            "distilgpt2_auth_failures", "Requests without a valid API key, where one is needed.", registry=registry
+        )
 
     def observe(self, *, method: str, route: str, status: int, duration_s: float, is_disconnect: bool) -> None:
         self._requests.labels(method, route, str(status)).inc()
         self._durations.labels(route).observe(duration_s)
         if is_disconnect:
             self._disconnects.inc()
+
+    def count_auth_failure(self) -> None:
+        self._auth_failures.inc()

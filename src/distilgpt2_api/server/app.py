@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Info
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,8 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.server.access import OPEN, Access
+from distilgpt2_api.server.auth import Authentication
 from distilgpt2_api.server.drain import SERVER_CONTROL, Departure
 from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, error_response
 from distilgpt2_api.server.lifespan import build_lifespan
@@ -42,6 +45,14 @@ from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
 
+CORS_OPTIONS: dict[str, Any] = {
+    "allow_methods": ("GET", "HEAD", "POST"),
+    "allow_headers": ("authorization", "content-type", "x-api-key", "x-request-id"),
+    "expose_headers": ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"),
+    "max_age": 3600,
+}
+"""No cookies: a key is a header, which no browser sends of its own accord."""
+
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
 Hugging Face's TGI.
 
@@ -58,6 +69,7 @@ def create_app(
     engine_metrics: EngineMetrics,
     access_log: AccessLog,
     drain_s: float,
+    access: Access = OPEN,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
@@ -65,13 +77,14 @@ def create_app(
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it."""
     departure = Departure()
+    lifespan = build_lifespan(engine, departure, drain_s=drain_s, max_request_s=limits.timeout_s)
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=build_lifespan(engine, departure, drain_s=drain_s, max_request_s=limits.timeout_s),
+        lifespan=lifespan if access.keys is None else access.keys.watched(lifespan),
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
@@ -84,6 +97,7 @@ def create_app(
         engine=engine,
         model=model,
         limits=limits,
+        access=access,
         registry=registry,
         engine_metrics=engine_metrics,
         draw_seed=draw_seed or _draw_seed,
@@ -94,7 +108,13 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), access_log=access_log, departure=departure)
+    metrics = HttpMetrics(registry)
+    # The last one added is the outermost.
+    app.add_middleware(Authentication, access=access, on_failure=metrics.count_auth_failure)
+    if access.cors_origins:
+        # Outside of the keys: browsers ask without one whether they may send it.
+        app.add_middleware(CORSMiddleware, allow_origins=access.cors_origins, **CORS_OPTIONS)
+    app.add_middleware(RequestMiddleware, metrics=metrics, access_log=access_log, departure=departure)
     return app
 
 
@@ -115,7 +135,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = build_openapi(self, self.state.service.limits)
+            self.openapi_schema = build_openapi(self, self.state.service.limits, self.state.service.access)
         return self.openapi_schema
 
 

@@ -16,6 +16,7 @@ class RequestRecord:
 
     request_id: str
     caller: Caller = ANYBODY
+    """Whose share of the service it takes."""
     is_disconnect: bool = False
     """The client hung up before the end."""
     user_hash: str | None = None
@@ -41,6 +42,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, object]:
         """What is known, for the log line; times in milliseconds."""
         fields: dict[str, object] = {}
+        if self.caller.is_key:
+            fields["key"] = self.caller.name
         if self.num_prompt_tokens is not None:
             fields["prompt_tokens"] = self.num_prompt_tokens
             fields["completion_tokens"] = self.num_completion_tokens

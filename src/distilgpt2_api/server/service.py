@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.errors import UnknownModelError
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -62,6 +63,7 @@ class Service:
     engine: AsyncEngine
     model: ServedModel
     limits: RequestLimits
+    access: Access
     registry: CollectorRegistry
     engine_metrics: EngineMetrics
     draw_seed: Callable[[], int]

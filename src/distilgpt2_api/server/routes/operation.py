@@ -7,13 +7,14 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from distilgpt2_api.server.paths import METRICS_PATH
 from distilgpt2_api.server.schemas.answers import Version
 from distilgpt2_api.server.service import ServiceDep
 
 
 def add_routes(router: APIRouter) -> None:
     router.add_api_route(
-        "/metrics",
+        METRICS_PATH,
         read_metrics,
         methods=["GET"],
         tags=["Operation"],
