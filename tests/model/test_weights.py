@@ -92,7 +92,7 @@ def test_shards_are_put_together(make_model: Any) -> None:
     checkpoint = open_folder(model.path)
 
     check_same(checkpoint, model.tensors)
-    assert len(checkpoint.paths) == 2
+    assert len(checkpoint.files) == 2
 
 
 def test_links_into_the_hubs_blobs_are_followed(make_model: Any, tmp_path: Path) -> None:
@@ -268,5 +268,5 @@ def test_a_config_that_claims_more_than_the_file_takes_no_memory(make_model: Any
     model = make_model()
     model.save_config(n_embd=65536, n_head=512, n_layer=1000, vocab_size=2_000_000, n_inner=1_000_000)
 
-    with pytest.raises(ModelFormatError, match="missing"):
+    with pytest.raises(ModelFormatError, match=r"config\.json: asks for 148384539527680 weights, at least .* have 1"):
         open_folder(model.path)
