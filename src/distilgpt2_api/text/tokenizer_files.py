@@ -17,6 +17,8 @@ from distilgpt2_api.text.tokenizer_description import MAX_JSON_VALUES, check_ids
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 """GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
+SPARE_LINES = 1000
+"""Of `merges.txt`, beside two for each token of the vocabulary."""
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -57,7 +59,7 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 
 def _read_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
     vocabulary = _parse_ids(vocabulary_path)
-    merges = _parse_merges(merges_path)
+    merges = _parse_merges(merges_path, max_lines=2 * len(vocabulary) + SPARE_LINES)
     with _errors_of_the_library(f"{merges_path}: does not fit {vocabulary_path.name}"):
         tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -101,8 +103,11 @@ def _parse_ids(path: Path) -> dict[str, int]:
     return check_ids(path, ids)
 
 
-def _parse_merges(path: Path) -> list[tuple[str, str]]:
+def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
+    """Each merge makes a token of the vocabulary, so there can't be many more."""
     content = read_model_file(path, MAX_FILE_BYTES)
+    if content.count(b"\n") > max_lines:
+        raise ModelFormatError(f"{path}: more than {max_lines} lines, far more than the vocabulary has tokens")
     try:
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
