@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.safetensors_file import write_safetensors
-from distilgpt2_api.model.weights import Checkpoint, open_checkpoint
+from distilgpt2_api.model.weights import Checkpoint, count_weights, expected_shapes, open_checkpoint
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -219,7 +220,20 @@ def test_no_weights_at_all(make_model: Any) -> None:
 
 @pytest.mark.parametrize(
     "file_name",
-    ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b.safetensors", "weights.bin", "", "..", 5, None],
+    [
+        "../model.safetensors",
+        "/etc/passwd",
+        "a\0.safetensors",
+        "\ud800.safetensors",
+        "a\n.safetensors",
+        "a/b.safetensors",
+        "a\\b.safetensors",
+        "weights.bin",
+        "",
+        "..",
+        5,
+        None,
+    ],
 )
 def test_an_index_that_points_elsewhere_is_refused(make_model: Any, file_name: Any) -> None:
     model = make_model()
@@ -227,6 +241,25 @@ def test_an_index_that_points_elsewhere_is_refused(make_model: Any, file_name: A
 
     with pytest.raises(ModelFormatError, match=r"index\.json: transformer\.wte\.weight is in"):
         open_folder(model.path)
+
+
+def test_an_index_of_a_million_shards_is_refused(make_model: Any) -> None:
+    model = make_model()
+    shard(model, {f"tensor.{index}": f"{index}.safetensors" for index in range(101)})
+    with pytest.raises(ModelFormatError, match=r"index\.json: more than 100 shards"):
+        open_folder(model.path)
+
+    shard_index = model.path / "model.safetensors.index.json"
+    weight_map = {f"tensor.{index}": f"{index}.safetensors" for index in range(1_000_000)}
+    shard_index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelFormatError, match=r"index\.json: has \d+ bytes; more than 8000000 are not read"):
+        open_folder(model.path)
+
+
+def test_weights_are_counted_without_a_walk(make_model: Any) -> None:
+    for options in ({}, {"tie_word_embeddings": False}, {"n_inner": 50, "n_layer": 5}):
+        config = read_model_config(make_model(**options).path)
+        assert count_weights(config) == sum(math.prod(shape) for shape in expected_shapes(config).values())
 
 
 def test_a_link_out_of_the_folder_is_refused(make_model: Any, tmp_path: Path) -> None:
