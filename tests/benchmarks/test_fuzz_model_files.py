@@ -1,4 +1,4 @@
-"""A few hundred files spoilt by chance: the short form of `make bench-fuzz-models`."""
+"""Files spoilt by chance: the short form of `make bench-fuzz-models`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from benchmarks.reliability.fuzz_model_files import fuzz
 
 def test_spoilt_model_files_are_loaded_or_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     """No crash, no hang, no memory for a lie, no error but a ModelError of one line."""
-    tally = fuzz(range(1_000_000, 1_000_250), num_workers=1)
+    tally = fuzz(range(1_000_000, 1_000_150), num_workers=1)
 
     tally.print()
     assert not tally.failures, capsys.readouterr().out
-    assert len(tally.outcomes) == 250
+    assert len(tally.outcomes) == 150
     assert {"loaded", "ModelFormatError"} <= {outcome.verdict for outcome in tally.outcomes}

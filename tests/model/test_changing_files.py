@@ -42,12 +42,9 @@ before = [score(length) for length in lengths]
 path = Path(folder, name)
 if change == "truncated":
     os.truncate(path, 0)
-elif change == "rewritten":
+else:
     with path.open("r+b") as file:
         file.write(os.urandom(path.stat().st_size))
-else:
-    path.unlink()
-    path.write_bytes(b"another")
 print("same" if [score(length) for length in lengths] == before else "other")
 """
 
@@ -68,9 +65,7 @@ def serve_while(folder: Path, precision: str, cache: str, change: str, name: str
     [
         ("f32", "", "truncated"),
         ("f32", "", "rewritten"),
-        ("int8", "", "truncated"),
         ("int8", "cache", "truncated"),
-        ("bf16", "cache", "replaced"),
     ],
 )
 def test_weights_may_change_under_a_running_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,9 +250,7 @@ def test_an_index_of_a_million_shards_is_refused(make_model: Any) -> None:
     with pytest.raises(ModelFormatError, match=r"index\.json: more than 100 shards"):
         open_folder(model.path)
 
-    shard_index = model.path / "model.safetensors.index.json"
-    weight_map = {f"tensor.{index}": f"{index}.safetensors" for index in range(1_000_000)}
-    shard_index.write_text(json.dumps({"weight_map": weight_map}))
+    os.truncate(model.path / "model.safetensors.index.json", 1 << 30)
     with pytest.raises(ModelFormatError, match=r"index\.json: has \d+ bytes; more than 8000000 are not read"):
         open_folder(model.path)
 
