@@ -40,8 +40,7 @@ CONFIG: dict[str, Any] = {
 COMPILED_FILE = compiled_name(Precision.INT8)
 TARGETS = (SINGLE_FILE, "config.json", "tokenizer.json", "vocab.json", "merges.txt", INDEX_FILE, COMPILED_FILE)
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-DEEP = "\N{SNOWMAN}"
-"""Stands for arrays in arrays, which json.dumps itself could not write."""
+DEEP = "\N{SNOWMAN}"  # stands for arrays in arrays, which json.dumps itself could not write
 NUMBERS = (0, -1, 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000, 1.5, 1e308)
 TEXTS = (
     "",
@@ -70,16 +69,14 @@ class Spoilt:
 
 def write_model(folder: Path) -> dict[str, bytes]:
     """Every file that a spoilt model is made of, by name; `folder` is for the making."""
-    config = json.dumps(CONFIG).encode()
-    (folder / "config.json").write_bytes(config)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     write_tokenizer(folder, CONFIG["vocab_size"])
     draw = np.random.default_rng(0)
     shapes = expected_shapes(read_model_config(folder))
     tensors = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    names = list(tensors)
     files = {name: (folder / name).read_bytes() for name in ("config.json", "vocab.json", "merges.txt")}
     files[SINGLE_FILE] = _pack(*_describe(tensors))
-    halves = dict(zip(SHARDS, (names[::2], names[1::2]), strict=True))
+    halves = dict(zip(SHARDS, (list(tensors)[::2], list(tensors)[1::2]), strict=True))
     for shard, part in halves.items():
         files[shard] = _pack(*_describe({name: tensors[name] for name in part}))
     weight_map = {name: shard for shard, part in halves.items() for name in part}
@@ -228,10 +225,10 @@ def _spoil_json(chance: random.Random, content: bytes) -> tuple[bytes, str]:
     deep = "[" * chance.choice((100, 990, 100_000))
     sys.set_int_max_str_digits(0)  # to write numbers that no reader takes
     try:
-        dumped = json.dumps(root["root"]).replace(json.dumps(DEEP), deep + "]" * len(deep))
+        dumped = json.dumps(root["root"]).replace(json.dumps(DEEP), deep + "]" * len(deep)).encode()
     finally:
         sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
-    return dumped.encode(), f"value at {str(key)[:40]!r} spoilt"
+    return dumped, f"value at {str(key)[:40]!r} spoilt"
 
 
 def _misplace(chance: random.Random, path: Path, content: bytes) -> str:
