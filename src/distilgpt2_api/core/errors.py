@@ -15,7 +15,8 @@ Distilgpt2ApiError
 ├── ModelError                     a model folder that can't be served
 │   ├── ModelNotFoundError
 │   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
-│   └── UnsupportedModelError      well-formed, but an option that we don't implement
+│   ├── UnsupportedModelError      well-formed, but an option that we don't implement
+│   └── ModelMemoryError           more memory than there is
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
 
@@ -95,6 +96,10 @@ class ModelFormatError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A well-formed model with an option that changes the arithmetic and is not implemented."""
+
+
+class ModelMemoryError(ModelError):
+    """The model, or the KV cache that the settings give it, does not fit the memory that this process may use."""
 
 
 class SettingsError(Distilgpt2ApiError):
