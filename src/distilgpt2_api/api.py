@@ -50,6 +50,7 @@ def build_app(settings: Settings) -> FastAPI:
         ),
         # After a failure no thread and no stream can be trusted to end: leave without asking them.
         on_failure=exit_on_failure(os._exit),
+        step_timeout_s=settings.step_timeout_s,
     )
     log.info("serving", model=location.name, origin=location.origin.value, precision=engine_config.precision.value)
     return create_app(

@@ -25,6 +25,8 @@ from distilgpt2_api.settings import Settings
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
 AGE_BYTES = 8
+TICKS_PER_HEARTBEAT = 10
+"""Of a tenth of a second each."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -142,6 +144,13 @@ class ControlledServer(Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._worker.note_signal()  # also where the application was not there yet to do it
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        # Uvicorn's own heartbeat goes by the wall clock: set back by an hour, it would rest for an hour, and the master
+        # kill a healthy worker.
+        if counter % TICKS_PER_HEARTBEAT == 0:
+            self._worker.notify()
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state[SERVER_CONTROL] = self

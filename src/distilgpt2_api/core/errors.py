@@ -10,6 +10,7 @@ Distilgpt2ApiError
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
 │   └── EngineFailedError          the engine thread stopped
+│       └── EngineHungError        or hangs in a step
 ├── GenerationError                one request failed while it ran
 ├── DeadlineExceededError          one request took longer than it may
 ├── ModelError                     a model folder that can't be served
@@ -72,6 +73,10 @@ class NotReadyError(UnavailableError):
 
 class EngineFailedError(UnavailableError):
     """The engine stopped after an error of its own."""
+
+
+class EngineHungError(EngineFailedError):
+    """A step of the engine does not end."""
 
 
 class GenerationError(Distilgpt2ApiError):

@@ -54,6 +54,13 @@ class LimitSettings(BaseModel):
     timeout_s: float = Field(
         default=600.0, gt=0, le=86400, description="Time a request may take, queue included; then it is aborted."
     )
+    step_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Time that one step of the engine may take. One that takes longer hangs: `/livez` says so, its "
+        "requests fail, and the process ends for its supervisor to start anew.",
+    )
     header_timeout_s: float = Field(
         default=10.0,
         gt=0,
