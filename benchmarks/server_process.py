@@ -81,7 +81,7 @@ class ServerProcess:
 
     def worker_pids(self) -> list[int]:
         """Gunicorn's workers, oldest first: one, but for a moment of a reload two, and none while one is replaced."""
-        return sorted(_children(self.pid))
+        return sorted(children_of(self.pid))
 
     def worker_pid(self) -> int:
         """The worker that came last. Raises RuntimeError while there is none."""
@@ -128,7 +128,7 @@ class ServerProcess:
         while pending:
             pid = pending.pop()
             yield pid
-            pending += _children(pid)
+            pending += children_of(pid)
 
 
 def free_port() -> int:
@@ -138,7 +138,7 @@ def free_port() -> int:
         return port
 
 
-def _children(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
     """Empty for a process that has ended."""
     try:
         tasks = [*Path(f"/proc/{pid}/task").iterdir()]

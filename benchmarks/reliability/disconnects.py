@@ -156,9 +156,9 @@ async def disturb(port: int, args: argparse.Namespace, chance: random.Random) ->
     return moments
 
 
-async def hang_up(port: int, chance: random.Random) -> str:
+async def hang_up(port: int, chance: random.Random, *, vocab: int = VOCAB) -> str:
     """One client that asks for something and goes at a moment that chance decides; returns which."""
-    prompt = [chance.randrange(VOCAB) for _ in range(chance.choice([1, 32, 300]))]
+    prompt = [chance.randrange(vocab) for _ in range(chance.choice([1, 32, 300]))]
     num_completions, is_stream = chance.choice([1, 1, 1, 3]), chance.random() < 0.6
     max_tokens = chance.choice([20, 200])
     request = build_completion(prompt, max_tokens=max_tokens, n=num_completions, stream=is_stream)

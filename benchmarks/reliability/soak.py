@@ -81,7 +81,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> tuple[list
     samples: list[Sample] = []
     values: dict[str, float] = {}
     for number in range(args.batch, args.requests + 1, args.batch):
-        await run_batch(server.port, args, chance, endings)
+        await run_batch(server.port, args.batch, args.clients, chance, endings)
         values = await wait_metrics(server.port, is_idle, SETTLE_S)
         samples.append((number, read_rss_bytes(pid), count_fds(pid)))
     kept = samples[int(args.warm_up * len(samples)) :]
@@ -105,9 +105,11 @@ def is_expected(ending: str) -> bool:
     return not ending.startswith(("5", "closed", "cut", "no answer", "ended", "refused", "error"))
 
 
-async def run_batch(port: int, args: argparse.Namespace, chance: random.Random, endings: Counter[str]) -> None:
+async def run_batch(
+    port: int, num_requests: int, num_clients: int, chance: random.Random, endings: Counter[str]
+) -> None:
     """Each client takes the next request when its last has ended; connections last for a few requests."""
-    remaining = iter(range(args.batch))
+    remaining = iter(range(num_requests))
 
     async def run_client() -> None:
         connection: Connection | None = None
@@ -125,7 +127,7 @@ async def run_batch(port: int, args: argparse.Namespace, chance: random.Random, 
             connection.close()
 
     async with asyncio.TaskGroup() as tasks:
-        for _ in range(args.clients):
+        for _ in range(num_clients):
             tasks.create_task(run_client())
 
 
