@@ -63,10 +63,15 @@ class BackgroundLoad:
         while not self._is_over:
             try:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                    if connection is None or connection.is_ended:
+                    if connection is not None and connection.is_ended:
+                        connection.close()
+                        connection = None
+                    if connection is None:
                         connection = await Connection.open(self._port)
                     answer = await connection.ask(request)
             except OSError as error:
+                if connection is not None:
+                    connection.close()
                 connection = None
                 await self._count(kind, name_failure(error))
                 continue

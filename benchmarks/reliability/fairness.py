@@ -68,7 +68,9 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
     endings: Counter[str] = Counter()
     crowd = [asyncio.create_task(run_one(server.port, args, index, ends_s, endings)) for index in range(args.queued)]
     num_wanted = args.queued - 2 * MAX_NUM_SEQUENCES
-    await wait_metrics(server.port, lambda values: values["distilgpt2_waiting_sequences"] >= num_wanted, 5.0)
+    await wait_metrics(
+        server.port, lambda values: values["distilgpt2_waiting_sequences"] >= num_wanted, 5.0, key=key_of(OTHER, args)
+    )
     behind_s = await measure_ttfts(server, args, args.requests)
     num_left = sum(not task.done() for task in crowd)
     await asyncio.gather(*crowd)
@@ -88,9 +90,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 async def measure_ttfts(server: ServerProcess, args: argparse.Namespace, num_requests: int) -> list[float]:
     ttfts_s = []
     for seed in range(num_requests):
-        request = build_completion(
-            f"other {seed}", key=KEYS[OTHER] if args.keys else None, max_tokens=NEW_TOKENS, stream=True
-        )
+        request = build_completion(f"other {seed}", key=key_of(OTHER, args), max_tokens=NEW_TOKENS, stream=True)
         answer = await ask_once(server.port, request, source=source_of(OTHER, args), timeout_s=TIMEOUT_S)
         if not answer.chunks_s:
             raise RuntimeError(f"the other client got {answer.ending}")
@@ -99,7 +99,7 @@ async def measure_ttfts(server: ServerProcess, args: argparse.Namespace, num_req
 
 
 async def run_one(port: int, args: argparse.Namespace, index: int, ends_s: list[float], endings: Counter[str]) -> None:
-    request = build_completion(f"crowd {index}", key=KEYS[CROWD] if args.keys else None, max_tokens=NEW_TOKENS)
+    request = build_completion(f"crowd {index}", key=key_of(CROWD, args), max_tokens=NEW_TOKENS)
     try:
         answer = await ask_once(port, request, source=source_of(CROWD, args), timeout_s=TIMEOUT_S)
         endings[answer.ending] += 1
@@ -110,6 +110,10 @@ async def run_one(port: int, args: argparse.Namespace, index: int, ends_s: list[
 
 def source_of(client: str, args: argparse.Namespace) -> str:
     return "127.0.0.1" if args.keys else SOURCES[client]
+
+
+def key_of(client: str, args: argparse.Namespace) -> str | None:
+    return KEYS[client] if args.keys else None
 
 
 if __name__ == "__main__":

@@ -72,9 +72,12 @@ def limit_fds(num_allowed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (num_allowed, hard))
 
 
-async def read_metrics(port: int) -> dict[str, float]:
-    """Samples of /metrics by name, summed over their labels."""
-    text = (await ask_once(port, build_get("/metrics"))).body.decode()
+async def read_metrics(port: int, *, key: str | None = None) -> dict[str, float]:
+    """Samples of /metrics by name, summed over their labels. Raises RuntimeError where they are refused."""
+    answer = await ask_once(port, build_get("/metrics", key=key))
+    if answer.ending != "200":
+        raise RuntimeError(f"/metrics answers {answer.ending}")
+    text = answer.body.decode()
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -82,10 +85,12 @@ async def read_metrics(port: int) -> dict[str, float]:
     return values
 
 
-async def wait_metrics(port: int, is_so: Callable[[dict[str, float]], bool], timeout_s: float) -> dict[str, float]:
+async def wait_metrics(
+    port: int, is_so: Callable[[dict[str, float]], bool], timeout_s: float, *, key: str | None = None
+) -> dict[str, float]:
     """The first metrics that are as wanted, or the last ones before the time was over."""
     end_s = time.perf_counter() + timeout_s
-    while not is_so(values := await read_metrics(port)) and time.perf_counter() < end_s:  # noqa: ASYNC110 - the
+    while not is_so(values := await read_metrics(port, key=key)) and time.perf_counter() < end_s:  # noqa: ASYNC110 - the
         # server has no event to wait for
         await asyncio.sleep(POLL_S)
     return values
