@@ -177,9 +177,11 @@ async def hang_up(port: int, chance: random.Random, *, vocab: int = VOCAB) -> st
         await asyncio.sleep(wait_s)
         answer.cancel()
         await asyncio.gather(answer, return_exceptions=True)
-    is_reset = chance.random() < 0.5
-    connection.reset() if is_reset else connection.close()
-    return f"{moment}{', reset' if is_reset else ''}"
+    if chance.random() < 0.5:
+        connection.reset()
+    else:
+        connection.close()
+    return moment
 
 
 if __name__ == "__main__":
