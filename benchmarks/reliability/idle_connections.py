@@ -107,20 +107,26 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 def describe_probes(probes: Sequence[Timed]) -> list[Figure]:
     durations_s, endings = [probe.duration_s for probe in probes], Counter(probe.ending for probe in probes)
     p99_s = percentile(durations_s, 99)
+    are_answers = endings.keys() == {"200"}  # a connection that is cut at once is no quick answer
     return [
         Figure("/livez p50", f"{1000 * percentile(durations_s, 50):.1f} ms"),
-        Figure("/livez p99", f"{1000 * p99_s:.1f} ms", f"< {1000 * MAX_PROBE_S:.0f} ms", p99_s < MAX_PROBE_S),
-        Figure("/livez answers", describe_counts(endings), "200 only", endings.keys() == {"200"}),
+        Figure(
+            "/livez p99",
+            f"{1000 * p99_s:.1f} ms",
+            f"< {1000 * MAX_PROBE_S:.0f} ms",
+            are_answers and p99_s < MAX_PROBE_S,
+        ),
+        Figure("/livez answers", describe_counts(endings), "200 only", are_answers),
     ]
 
 
 def describe_refusals(refusals: Sequence[Timed]) -> list[Figure]:
     durations_s, endings = [refusal.duration_s for refusal in refusals], Counter(one.ending for one in refusals)
     median_s = statistics.median(durations_s)
-    is_quick, bound = median_s < MAX_REFUSAL_S, f"< {1000 * MAX_REFUSAL_S:.0f} ms"
+    bound = f"< {1000 * MAX_REFUSAL_S:.0f} ms"
     are_honest = all(re.fullmatch(r"429 with Retry-After [1-9]\d*", ending) for ending in endings)
     return [
-        Figure("refusal, median", f"{1000 * median_s:.1f} ms", bound, is_quick),
+        Figure("refusal, median", f"{1000 * median_s:.1f} ms", bound, are_honest and median_s < MAX_REFUSAL_S),
         Figure("refusal, longest", f"{1000 * max(durations_s):.1f} ms"),
         Figure("refusals", describe_counts(endings), "429 with Retry-After", are_honest),
     ]
