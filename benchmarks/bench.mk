@@ -1,6 +1,7 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
-.PHONY: bench-fuzz-models bench bench-engine bench-scoring bench-http bench-start bench-transformers
+.PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers \
+        bench-reliability bench-soak bench-fuzz-models
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -20,3 +21,13 @@ bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no cra
 
 bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)
 	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(TORCH_PYTHON) $(BENCH)
+
+# The order is from the quickest to the longest; all are run, and one missed bound fails the target.
+RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects
+bench-reliability: .venv/installed-dev ## Floods, slow and vanishing clients, kills, reloads, drains: figures and their bounds (about 10 minutes)
+	@status=0; for program in $(RELIABILITY); do \
+		$(BIN)/python -m benchmarks.reliability.$$program $(BENCH) || status=1; \
+	done; exit $$status
+
+bench-soak: .venv/installed-dev ## Memory and open files over 20 000 requests of every kind (minutes)
+	$(BIN)/python -m benchmarks.reliability.soak $(BENCH)

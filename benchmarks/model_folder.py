@@ -1,9 +1,10 @@
-"""The model that is measured when none is named: DistilGPT-2's shape, random weights, made once."""
+"""The models that are measured when none is named: random weights, made once."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.report import RESULTS
@@ -11,14 +12,23 @@ from benchmarks.report import RESULTS
 FOLDER = RESULTS / "models" / "distilgpt2-shape"
 COMPILED = RESULTS / "compiled"
 """Where the measured engines keep compiled weights: not among the user's own."""
+TINY_SHAPE = {"layers": 2, "heads": 2, "width": 32, "vocab": 384, "positions": 131072}
 
 
 def prepare_model_folder(folder: Path | None) -> Path:
-    """`folder` itself, or the made-up model's."""
-    if folder is not None:
-        return folder
-    if not (FOLDER / "merges.txt").exists():  # the last file that is written
-        print(f"making {FOLDER} …", file=sys.stderr)
+    """`folder` itself, or that of a model of DistilGPT-2's shape."""
+    return folder or _make(FOLDER, {})
+
+
+def prepare_tiny_model_folder(folder: Path | None) -> Path:
+    """`folder` itself, or that of a model whose tokens cost next to nothing and whose streams can last for minutes."""
+    return folder or _make(RESULTS / "models" / "tiny", TINY_SHAPE)
+
+
+def _make(folder: Path, shape: Mapping[str, int]) -> Path:
+    if not (folder / "merges.txt").exists():  # the last file that is written
+        print(f"making {folder} …", file=sys.stderr)
         program = Path(__file__).parent / "make_model.py"
-        subprocess.run([sys.executable, str(program), str(FOLDER)], check=True, stdout=subprocess.DEVNULL)
-    return FOLDER
+        options = [f"--{name}={value}" for name, value in shape.items()]
+        subprocess.run([sys.executable, str(program), str(folder), *options], check=True, stdout=subprocess.DEVNULL)
+    return folder

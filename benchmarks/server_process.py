@@ -74,6 +74,29 @@ class ServerProcess:
             time.sleep(0.05)
         raise RuntimeError("the server is not ready after a minute")
 
+    @property
+    def pid(self) -> int:
+        """Gunicorn's master."""
+        return self._process.pid
+
+    def worker_pids(self) -> list[int]:
+        """Gunicorn's workers, oldest first: one, but for a moment of a reload two, and none while one is replaced."""
+        return sorted(children_of(self.pid))
+
+    def worker_pid(self) -> int:
+        """The worker that came last. Raises RuntimeError while there is none."""
+        if pids := self.worker_pids():
+            return pids[-1]
+        raise RuntimeError("the server has no worker")
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the master, as a supervisor does it."""
+        self._process.send_signal(number)
+
+    def wait_exit(self, timeout_s: float) -> int:
+        """The exit status. Raises subprocess.TimeoutExpired."""
+        return self._process.wait(timeout_s)
+
     def check_running(self) -> None:
         if self._process.poll() is not None:
             raise RuntimeError(f"the server ended with status {self._process.returncode}")
@@ -105,8 +128,7 @@ class ServerProcess:
         while pending:
             pid = pending.pop()
             yield pid
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                pending += map(int, (task / "children").read_text().split())
+            pending += children_of(pid)
 
 
 def free_port() -> int:
@@ -114,6 +136,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def children_of(pid: int) -> list[int]:
+    """Empty for a process that has ended."""
+    try:
+        tasks = [*Path(f"/proc/{pid}/task").iterdir()]
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -168,6 +168,10 @@ class ControlledServer(Server):
     def is_service_ending(self) -> bool:
         return self._worker.siblings.is_service_ending
 
+    @property
+    def num_connections(self) -> int:
+        return len(self.server_state.connections)
+
     def note_signal(self) -> None:
         self._worker.note_signal()
 

@@ -119,12 +119,6 @@ class Server:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    @property
-    def worker_ids(self) -> list[int]:
-        """Processes that Gunicorn's master has started, and that live."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text()]
-
     def wait_listening(self) -> None:
         def find() -> re.Match[str] | None:
             assert self.process.poll() is None, self.log

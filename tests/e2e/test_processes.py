@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,45 +87,6 @@ def test_during_a_drain_the_service_says_so(
     server.wait_exit()
 
 
-def test_a_reload_loses_no_request(
-    launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any]
-) -> None:
-    """Gunicorn's HUP: clients with a connection for each request, a client that keeps its own, and a stream that takes
-    longer than a drain. None of them notices.
-    """
-    server = launch(drain_s=0.5)
-    server.wait_listening()
-    server.wait_ready()
-    is_over = threading.Event()
-
-    def ask_by(get: Callable[..., httpx.Response]) -> list[int]:
-        statuses = []
-        while not is_over.is_set():
-            statuses.append(get(f"{server.url}/once?max_new_tokens=3", timeout=20).status_code)
-        return statuses
-
-    with (
-        ThreadPoolExecutor(3) as threads,
-        httpx.Client() as keeping,
-        server.stream(max_tokens=4000) as response,
-    ):
-        events = read_events(response)
-        next(events)
-        asked = [threads.submit(ask_by, get) for get in (httpx.get, httpx.get, keeping.get)]
-        server.signal(signal.SIGHUP)
-        try:
-            last = list(events)[-1]
-            wait_until(lambda: server.log.count("Finished server process") == 1, "the old worker has ended")
-            wait_until(lambda: server.get("/once").status_code == 200, "the new worker serves")
-        finally:
-            is_over.set()
-        statuses = [status for future in asked for status in future.result()]
-    assert last == "[DONE]"
-    assert set(statuses) == {200}
-    assert server.process.poll() is None
-    assert "Traceback" not in server.log
-
-
 def test_the_service_ends_in_its_time_though_a_reload_is_not_over(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any]
 ) -> None:
@@ -147,18 +105,6 @@ def test_the_service_ends_in_its_time_though_a_reload_is_not_over(
         *_, last = events
     assert last["error"]["code"] == "draining"
     assert server.wait_exit() == 0
-
-
-def test_a_worker_that_is_killed_is_replaced(launch: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
-    """Clients that come meanwhile wait for the next one, and get no error."""
-    server = launch()
-    server.wait_listening()
-    server.wait_ready()
-    [worker] = server.worker_ids
-    os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: server.worker_ids not in ([], [worker]), "another worker is there")
-    assert server.get("/once").status_code == 200
-    assert server.process.poll() is None
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])

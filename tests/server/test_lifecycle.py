@@ -111,6 +111,7 @@ class Control:
         self.is_replaced = is_replaced
         self.is_service_ending = False
         self.is_accepting = True
+        self.num_connections = 0
 
     def note_signal(self) -> None:
         self.is_service_ending = not self.is_replaced
@@ -190,17 +191,19 @@ def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, h
     asyncio.run(play())
 
 
+@pytest.mark.parametrize(("drain_s", "num_connections"), [(0.0, 1), (60.0, 0)])
 def test_a_process_with_a_successor_ends_its_work_in_peace(
-    build_scene: Any, build_runner: Any, heard: list[int]
+    build_scene: Any, build_runner: Any, heard: list[int], drain_s: float, num_connections: int
 ) -> None:
     """It accepts no connection, takes whatever comes over those that it has, and keeps none of them; Gunicorn repeats
-    its signal all the while.
+    its signal all the while. Connections that bring nothing more are kept for a drain's time.
     """
     scene = build_scene(runner=build_runner(is_gated=True))
     control = Control(is_replaced=True)
 
     async def play() -> None:
-        async with working(scene, drain_s=0.0, control=control) as departure:
+        control.num_connections = num_connections
+        async with working(scene, drain_s=drain_s, control=control) as departure:
             os.kill(os.getpid(), signal.SIGTERM)
             await look_until(lambda: not control.is_accepting)
             os.kill(os.getpid(), signal.SIGTERM)

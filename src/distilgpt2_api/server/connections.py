@@ -7,6 +7,7 @@ to be read, nor how many connections there are.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from distilgpt2_api.server.errors import INVALID, ErrorAnswer
 
+SEND_BUFFER_BYTES = 128 << 10
+"""What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
+Uvicorn's, the work waits for the reader."""
 BAD_REQUEST = ErrorAnswer(status=400, message="this is no valid HTTP request", type=INVALID)
 
 
@@ -52,6 +56,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         super().connection_made(transport)
+        # Left to itself the kernel keeps megabytes for a client that does not read, and says of none that it waits.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._become_idle()
         self._expect_head()
         if len(self.connections) > self.limits.max_connections:

@@ -37,6 +37,10 @@ class ServerControl(Protocol):
     def is_service_ending(self) -> bool:
         """The service as a whole is to end, not only one of its processes."""
 
+    @property
+    def num_connections(self) -> int:
+        """Open ones, with a request and without."""
+
     def note_signal(self) -> None:
         """This process is to end. Told to the others, who can't know: all that a replaced one gets is a signal to end,
         whether the service ends or not.
@@ -128,7 +132,8 @@ class DrainOnSignal:
         began_s = self._loop.time()
         while not control.is_service_ending:
             seconds = self._loop.time() - began_s
-            if (seconds >= self._drain_s and not self._engine.num_requests) or seconds >= self._max_request_s:
+            is_idle = not self._engine.num_requests and (not control.num_connections or seconds >= self._drain_s)
+            if is_idle or seconds >= self._max_request_s:
                 break
             await asyncio.sleep(LOOK_S)
         await self._engine.drain(self._drain_s)

@@ -1,0 +1,188 @@
+"""A thousand clients that hang up at random moments, under load: is anything left behind?
+
+    python -m benchmarks.reliability.disconnects
+    python -m benchmarks.reliability.disconnects --disconnects 100 --windows 3 --window-requests 2
+
+They hang up while they send the body, while they wait, in the prefill, in the middle of a stream or of an answer that
+is not streamed, with a farewell or a reset, while other clients are served. Throughput is taken before and after, each
+window in turns with one of a second server that nobody disturbs, so that the machine's mood cancels out: compared is
+the ratio of the two servers. In the end a SIGTERM: a request that were stuck would hold the process for the whole
+drain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import uvloop
+from benchmarks.load_client import run_load
+from benchmarks.reliability.http_exchange import Connection, build_completion
+from benchmarks.reliability.trial import (
+    STORYTELLER,
+    Figure,
+    build_parser,
+    conclude,
+    describe_counts,
+    held,
+    is_idle,
+    read_metrics,
+    start_server,
+    wait_metrics,
+)
+from benchmarks.server_process import ServerProcess
+
+MAX_SETTLE_S = 2.0
+MAX_LOSS = 0.05
+DRAIN_S = 20
+MAX_EXIT_S = 5.0
+"""Far below the drain: nothing was in flight."""
+VOCAB = 3000
+MOMENTS = ("in the body", "after the body", "in the answer")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = build_parser(__doc__)
+    parser.add_argument("--disconnects", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=32, help="clients that will hang up, at a time")
+    parser.add_argument("--load", type=int, default=8, help="clients that go on meanwhile")
+    parser.add_argument("--windows", type=int, default=40, help="of throughput, before and after, of either server")
+    parser.add_argument("--window-requests", type=int, default=2, help="of each of 16 clients in a window")
+    args = parser.parse_args(arguments)
+    folder = args.model or STORYTELLER
+    settings = {"MAX_NUM_SEQUENCES": 24, "DRAIN_S": DRAIN_S}  # some wait
+    with start_server(args, folder, settings) as disturbed, start_server(args, folder, settings) as undisturbed:
+        disturbed.wait_ready()
+        undisturbed.wait_ready()
+        figures = uvloop.run(measure(disturbed, undisturbed, args))
+        disturbed.send_signal(signal.SIGTERM)
+        signalled_s = time.perf_counter()
+        status = disturbed.wait_exit(2 * DRAIN_S)
+        exit_s = time.perf_counter() - signalled_s
+    figures.append(
+        Figure(
+            "exit after SIGTERM",
+            f"status {status} in {exit_s:.1f} s",
+            f"status 0 in < {MAX_EXIT_S:g} s",
+            status == 0 and exit_s < MAX_EXIT_S,
+        )
+    )
+    conclude("disconnects", args, figures)
+
+
+async def measure(disturbed: ServerProcess, undisturbed: ServerProcess, args: argparse.Namespace) -> list[Figure]:
+    chance = random.Random(args.seed)
+    await compare_rates(disturbed, undisturbed, args, num_windows=1)  # kernels are made for each number of rows
+    before = await compare_rates(disturbed, undisturbed, args, num_windows=args.windows)
+    num_before = (await read_metrics(disturbed.port))["distilgpt2_client_disconnects_total"]
+    moments = await disturb(disturbed.port, args, chance)
+    ended_s = time.perf_counter()
+    values = await wait_metrics(disturbed.port, is_idle, 20.0)
+    settle_s = time.perf_counter() - ended_s
+    num_noticed = values["distilgpt2_client_disconnects_total"] - num_before
+    after = await compare_rates(disturbed, undisturbed, args, num_windows=args.windows)
+    values = await wait_metrics(disturbed.port, is_idle, MAX_SETTLE_S)
+    change = midmean(after) / midmean(before)
+    return [
+        Figure("disconnects", describe_counts(moments)),
+        Figure("noticed by the server", f"{num_noticed:.0f}"),
+        Figure("running, waiting, blocks held", str([*held(values).values()]), "[0, 0, 0]", is_idle(values)),
+        Figure("time until then", f"{settle_s:.2f} s", f"< {MAX_SETTLE_S:g} s", settle_s < MAX_SETTLE_S),
+        Figure("throughput before, ratio of servers", f"{midmean(before):.3f} ({before[0]:.2f}-{before[-1]:.2f})"),
+        Figure("throughput after", f"{midmean(after):.3f} ({after[0]:.2f}-{after[-1]:.2f})"),
+        Figure("after / before", f"{change:.3f}", f"> {1 - MAX_LOSS:g}", change > 1 - MAX_LOSS),
+    ]
+
+
+async def compare_rates(
+    disturbed: ServerProcess, undisturbed: ServerProcess, args: argparse.Namespace, *, num_windows: int
+) -> list[float]:
+    """Tokens/s of the one over the other's, in each pair of windows, the smallest first. They take turns to begin."""
+    ratios = []
+    for index in range(num_windows):
+        pair = [disturbed, undisturbed] if index % 2 else [undisturbed, disturbed]
+        rates = {server.port: await measure_rate(server.port, args, index) for server in pair}
+        ratios.append(rates[disturbed.port] / rates[undisturbed.port])
+    return sorted(ratios)
+
+
+def midmean(ordered: Sequence[float]) -> float:
+    """The mean of the middle half: as deaf to outliers as a median, and less noisy."""
+    quarter = len(ordered) // 4
+    return statistics.fmean(ordered[quarter : len(ordered) - quarter])
+
+
+async def measure_rate(port: int, args: argparse.Namespace, seed: int) -> float:
+    seen = await run_load(build_load(port, num_clients=16, num_requests=args.window_requests, seed=seed))
+    num_tokens, elapsed_s = seen["num_tokens"], seen["elapsed_s"]
+    assert isinstance(num_tokens, int)
+    assert isinstance(elapsed_s, float)
+    return num_tokens / elapsed_s
+
+
+def build_load(port: int, *, num_clients: int, num_requests: int, seed: int) -> argparse.Namespace:
+    """Arguments of the load client."""
+    return argparse.Namespace(
+        host="127.0.0.1", port=port, clients=num_clients, requests=num_requests, prompt_tokens=32, new_tokens=96,
+        top_k=50, vocab=VOCAB, seed=seed,
+    )  # fmt: skip
+
+
+async def disturb(port: int, args: argparse.Namespace, chance: random.Random) -> Counter[str]:
+    """All the disconnects, while others are served; returns how many there were of each kind."""
+    moments: Counter[str] = Counter()
+    remaining = iter(range(args.disconnects))
+
+    async def hang_up_again() -> None:
+        for _ in remaining:
+            moments[await hang_up(port, chance)] += 1
+
+    async def load() -> None:
+        seed = 0
+        while sum(moments.values()) < args.disconnects:
+            seed += 1
+            await run_load(build_load(port, num_clients=args.load, num_requests=1, seed=seed))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(load())
+        for _ in range(args.at_once):
+            tasks.create_task(hang_up_again())
+    return moments
+
+
+async def hang_up(port: int, chance: random.Random, *, vocab: int = VOCAB) -> str:
+    """One client that asks for something and goes at a moment that chance decides; returns which."""
+    prompt = [chance.randrange(vocab) for _ in range(chance.choice([1, 32, 300]))]
+    num_completions, is_stream = chance.choice([1, 1, 1, 3]), chance.random() < 0.6
+    max_tokens = chance.choice([20, 200])
+    request = build_completion(prompt, max_tokens=max_tokens, n=num_completions, stream=is_stream)
+    moment, wait_s = chance.choice(MOMENTS), 10 ** chance.uniform(-3.5, -0.3)
+    connection = await Connection.open(port)
+    if moment == "in the body":
+        connection.send(request[: chance.randrange(1, len(request))])
+        await asyncio.sleep(wait_s / 10)
+    elif moment == "after the body":
+        connection.send(request)
+        await asyncio.sleep(wait_s)
+    else:
+        has_head = asyncio.Event()
+        answer = asyncio.create_task(connection.ask(request, on_head=has_head.set))
+        await asyncio.wait([answer, asyncio.create_task(has_head.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(wait_s)
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+    if chance.random() < 0.5:
+        connection.reset()
+    else:
+        connection.close()
+    return moment
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Short forms of `benchmarks/reliability/`: many clients, vanishing clients, ends of the worker and of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import uvloop
+from benchmarks.reliability.disconnects import hang_up
+from benchmarks.reliability.http_exchange import (
+    ERROR,
+    FINISH,
+    Connection,
+    ask_once,
+    build_completion,
+    build_get,
+    try_once,
+)
+from benchmarks.reliability.soak import is_expected, run_batch
+from benchmarks.reliability.trial import count_fds
+from benchmarks.server_process import children_of
+
+NUM_BYTES = 256
+
+
+def worker_pid(server: Any) -> int:
+    return children_of(server.process.pid)[0]
+
+
+def test_idle_connections_do_not_delay_a_probe(server: Any) -> None:
+    async def slowest_probe_s() -> float:
+        with ExitStack() as stack:
+            for _ in range(200):
+                connection = stack.enter_context(await Connection.open(server.port))
+                assert (await connection.ask(build_get("/livez"))).status == 200
+            answers = [await ask_once(server.port, build_get("/livez")) for _ in range(10)]
+            return max(answer.head_s - answer.sent_s for answer in answers)
+
+    assert uvloop.run(slowest_probe_s()) < 1.0
+
+
+def test_clients_that_vanish_at_random_moments_leave_nothing_behind(
+    server: Any, wait_until: Callable[..., Any]
+) -> None:
+    num_fds = count_fds(worker_pid(server))
+
+    async def vanish() -> None:
+        await asyncio.gather(*(hang_up(server.port, random.Random(seed), vocab=NUM_BYTES) for seed in range(30)))
+
+    uvloop.run(vanish())
+    wait_until(lambda: server.metric("distilgpt2_running_sequences") == 0, "nothing runs")
+    wait_until(lambda: server.metric("distilgpt2_waiting_sequences") == 0, "nothing waits")
+    assert server.metric("distilgpt2_kv_cache_usage_ratio") == 0
+    wait_until(lambda: count_fds(worker_pid(server)) <= num_fds, "their connections are closed")
+
+
+def test_requests_of_every_kind_leave_no_file_open(server: Any, wait_until: Callable[..., Any]) -> None:
+    endings: Counter[str] = Counter()
+    uvloop.run(run_batch(server.port, 20, 4, random.Random(0), endings))  # what opens once opens here
+    num_fds = count_fds(worker_pid(server))
+    uvloop.run(run_batch(server.port, 200, 8, random.Random(1), endings))
+    assert all(is_expected(ending) for ending in endings), endings
+    wait_until(lambda: count_fds(worker_pid(server)) <= num_fds, "open files are as many as before")
+
+
+def test_a_sigterm_ends_every_stream_properly_and_the_process_in_time(launch: Callable[..., Any]) -> None:
+    """Streams that have the time finish, the others end with the error event; who comes later is told so or refused."""
+    server = launch(drain_s=0.5)
+    server.wait_listening()
+    server.wait_ready()
+
+    async def drain() -> tuple[list[str], str]:
+        has_begun = [asyncio.Event() for _ in range(8)]
+
+        async def stream(index: int) -> str:
+            request = build_completion(max_tokens=60 if index % 2 else 16000, stream=True)
+            with await Connection.open(server.port) as connection:
+                return (await connection.ask(request, on_head=has_begun[index].set)).ending
+
+        streams = [asyncio.create_task(stream(index)) for index in range(len(has_begun))]
+        await asyncio.gather(*(event.wait() for event in has_begun))
+        server.signal(signal.SIGTERM)
+        while (late := await try_once(server.port, build_completion(max_tokens=1))) == "200":
+            pass  # the signal is on its way from Gunicorn's master to its worker
+        return await asyncio.gather(*streams), late
+
+    begun_s = time.monotonic()
+    endings, late = uvloop.run(drain())
+    assert set(endings[::2]) == {ERROR}
+    assert set(endings[1::2]) <= {FINISH, ERROR}  # on a slow machine short ones may not have the time
+    assert late in {"503", "refused"}
+    assert server.wait_exit() == 0
+    assert time.monotonic() - begun_s < 3
+
+
+def test_a_killed_worker_is_replaced_and_its_streams_do_not_look_whole(
+    launch: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    server = launch()
+    server.wait_listening()
+    server.wait_ready()
+    killed = worker_pid(server)
+
+    async def stream_until_killed() -> str:
+        with await Connection.open(server.port) as connection:
+            request = build_completion(max_tokens=16000, stream=True)
+            answer = await connection.ask(request, on_head=lambda: os.kill(killed, signal.SIGKILL))
+            return answer.ending
+
+    assert uvloop.run(stream_until_killed()) == "cut in mid-answer"
+    wait_until(lambda: children_of(server.process.pid) not in ([], [killed]), "there is another worker")
+    server.wait_ready()
+    assert server.complete(prompt="once", max_tokens=3).status_code == 200
