@@ -11,21 +11,32 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry, Info
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
-from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.metrics_folder import MetricsFolder
+from distilgpt2_api.observability.metrics_page import MetricsPage
+from distilgpt2_api.observability.service_metrics import add_service_metrics
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.drain import SERVER_CONTROL, Departure
-from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, error_response
+from distilgpt2_api.server.errors import (
+    REFUSAL_CODES,
+    answer_http_error,
+    answer_own_error,
+    describe_error,
+    error_response,
+)
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
+from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
     chat,
     completions,
@@ -58,12 +69,19 @@ def create_app(
     engine_metrics: EngineMetrics,
     access_log: AccessLog,
     drain_s: float,
+    metrics_folder: MetricsFolder | None = None,
+    traces: Traces | None = None,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """An application that starts `engine` with its lifespan, and stops it."""
+    """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too."""
+    metrics_page = MetricsPage(
+        registry,
+        folder=metrics_folder,
+        refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
+    )
     departure = Departure()
     app = Application(
         path_prefix=root_path,
@@ -71,21 +89,31 @@ def create_app(
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=build_lifespan(engine, departure, drain_s=drain_s, max_request_s=limits.timeout_s),
+        lifespan=build_lifespan(
+            engine,
+            departure,
+            drain_s=drain_s,
+            max_request_s=limits.timeout_s,
+            metrics_page=metrics_page,
+            traces=traces,
+        ),
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
     )
-    Info("distilgpt2_service", "What is served.", registry=registry).info(
-        {"version": app.version, "model": model.name, "precision": model.precision}
+    add_service_metrics(
+        registry,
+        info={"version": app.version, "model": model.name, "precision": model.precision},
+        states=[state.value for state in EngineState],
+        read_state=lambda: engine.state.value,
     )
+    http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
     app.state.service = Service(
         version=app.version,
         engine=engine,
         model=model,
         limits=limits,
-        registry=registry,
-        engine_metrics=engine_metrics,
+        metrics_page=metrics_page,
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
@@ -94,7 +122,9 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry), access_log=access_log, departure=departure)
+    app.add_middleware(
+        RequestMiddleware, metrics=http_metrics, access_log=access_log, departure=departure, traces=traces
+    )
     return app
 
 

@@ -27,6 +27,7 @@ from distilgpt2_api.core.errors import (
     UnavailableError,
     UnsupportedParameterError,
 )
+from distilgpt2_api.server.record import note_error
 
 MAX_RETRY_AFTER_S = 120.0
 
@@ -85,6 +86,10 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     DeadlineExceededError: Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "deadline_exceeded", will_pass=False),
     Distilgpt2ApiError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", None, will_pass=False),
 }
+
+REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Statuses of requests that are turned away though nothing is wrong with them."""
+REFUSAL_CODES = tuple(dict.fromkeys(kind.code for kind in KINDS.values() if kind.code and kind.status in REFUSALS))
 
 TGI_ROUTES = frozenset({"/", "/generate", "/generate_stream", "/info"})
 """Templates of the routes whose errors have the shape, statuses and words of Hugging Face's TGI."""
@@ -170,6 +175,7 @@ def describe_error(error: Exception) -> ErrorAnswer:
 
 def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
     """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's."""
+    note_error(scope, answer.code or answer.type)
     is_tgi = getattr(scope.get("route"), "path", None) in TGI_ROUTES
     return Response(
         answer.tgi_body if is_tgi else answer.openai_body,
