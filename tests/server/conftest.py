@@ -25,6 +25,7 @@ from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.service import RequestLimits, ServedModel
@@ -137,6 +138,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         chat_template: ChatTemplate | None = None,
         drain_s: float = 1.0,
         on_failure: Callable[[Exception], None] | None = None,
+        traces: Traces | None = None,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -178,6 +180,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             engine_metrics=metrics,
             access_log=log,
             drain_s=drain_s,
+            traces=traces,
             root_path=root_path,
             chat_template=chat_template,
             draw_seed=lambda: 7,
