@@ -113,9 +113,13 @@ class EngineMetrics(Collector):
                 "Prompt tokens looked up in the prefix cache.",
                 self._num_prefix_queried_tokens,
             ),
-            ("prefix_cache_hit_tokens", "Of these, found there.", self._num_prefix_hit_tokens),
+            ("prefix_cache_hit_tokens", "Prompt tokens that the prefix cache had.", self._num_prefix_hit_tokens),
             ("prompt_tokens", "Prompt tokens of sequences that ended.", self._num_prompt_tokens),
-            ("cached_prompt_tokens", "Of these, found in the prefix cache.", self._num_cached_tokens),
+            (
+                "cached_prompt_tokens",
+                "Prompt tokens of sequences that ended, from the prefix cache.",
+                self._num_cached_tokens,
+            ),
             ("completion_tokens", "Tokens drawn by sequences that ended.", self._num_completion_tokens),
         ):
             yield CounterMetricFamily(f"distilgpt2_{name}", text, value=count)

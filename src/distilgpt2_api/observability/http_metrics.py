@@ -35,6 +35,9 @@ class HttpMetrics:
         self._disconnects = Counter(
             "distilgpt2_client_disconnects", "Requests whose client hung up before the end.", registry=registry
         )
+        self._auth_failures = Counter(
+            "distilgpt2_auth_failures", "Requests without a valid API key, where one is needed.", registry=registry
+        )
         self._aborts = Counter(
             "distilgpt2_aborts", "Requests that were admitted and did not end as asked.", ("reason",), registry=registry
         )
@@ -70,3 +73,6 @@ class HttpMetrics:
             self._aborts.labels(abort_reason).inc()
         if refusal_code is not None:
             self._refusals.labels(refusal_code).inc()
+
+    def count_auth_failure(self) -> None:
+        self._auth_failures.inc()
