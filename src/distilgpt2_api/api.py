@@ -35,6 +35,8 @@ def build_app(settings: Settings) -> FastAPI:
     location = settings.locate_model()
     chat_template = load_chat_template(location.folder, settings.chat_template)
     engine_config = settings.engine_config()
+    metrics_folder = open_metrics_folder(settings.metrics_folder)
+    traces = open_traces(location.name) if settings.traces else None
     log = structlog.stdlib.get_logger("distilgpt2_api")
     registry = CollectorRegistry()
     engine_metrics = EngineMetrics(registry)
@@ -74,8 +76,8 @@ def build_app(settings: Settings) -> FastAPI:
         engine_metrics=engine_metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
-        metrics_folder=open_metrics_folder(settings.metrics_folder),
-        traces=open_traces(location.name) if settings.traces else None,
+        metrics_folder=metrics_folder,
+        traces=traces,
         root_path=settings.root_path,
         chat_template=chat_template,
     )
