@@ -166,6 +166,10 @@ class ControlledServer(Server):
         return self._worker.is_replaced
 
     @property
+    def num_connections(self) -> int:
+        return len(self.server_state.connections)
+
+    @property
     def is_service_ending(self) -> bool:
         return self._worker.siblings.is_service_ending
 

@@ -25,7 +25,7 @@ def series() -> set[str]:
     registry = CollectorRegistry()
     EngineMetrics(registry)
     HttpMetrics(registry)
-    add_service_metrics(registry, info={}, states=["ready"], read_state=lambda: "ready")
+    add_service_metrics(registry, info={}, states=["ready"], read_state=lambda: "ready", read_num_connections=lambda: 1)
     return {family.name + suffix for family in registry.collect() for suffix in SERIES_OF[family.type]}
 
 

@@ -46,6 +46,8 @@ def test_two_workers_are_one_service(launch: Callable[..., Any], wait_until: Cal
     assert service.metric("distilgpt2_completion_tokens_total") == 20 * NUM_TOKENS
     assert service.metric("distilgpt2_inter_token_latency_seconds_count") == 20 * (NUM_TOKENS - 1)
 
+    assert service.metric("distilgpt2_open_connections") >= 1
+
     names = ("distilgpt2_completion_tokens_total", "distilgpt2_step_tokens_sum", "process_cpu_seconds_total")
     shown = {name: service.metric(name) for name in names}
     victim = min(workers_of(service))

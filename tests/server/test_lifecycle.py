@@ -118,6 +118,10 @@ class Control:
     def stop_accepting(self) -> None:
         self.is_accepting = False
 
+    @property
+    def num_connections(self) -> int:
+        return 3
+
     def note_alive(self) -> None:
         raise AssertionError("it listens, and has its heartbeat")
 

@@ -10,7 +10,12 @@ from prometheus_client.registry import Collector
 
 
 def add_service_metrics(
-    registry: CollectorRegistry, *, info: Mapping[str, str], states: Iterable[str], read_state: Callable[[], str]
+    registry: CollectorRegistry,
+    *,
+    info: Mapping[str, str],
+    states: Iterable[str],
+    read_state: Callable[[], str],
+    read_num_connections: Callable[[], int | None],
 ) -> None:
     """Metrics that are read where they lie when a scrape comes. `read_state` gives one of `states`."""
     Info("distilgpt2_service", "What is served.", registry=registry).info(dict(info))
@@ -18,6 +23,7 @@ def add_service_metrics(
         "distilgpt2_worker_starts", "Workers started so far, of those that share this page.", registry=registry
     ).inc()
     registry.register(StateCollector(tuple(states), read_state))
+    registry.register(ConnectionsCollector(read_num_connections))
     ProcessCollector(registry=registry)
 
 
@@ -34,3 +40,15 @@ class StateCollector(Collector):
         for state in self._states:
             family.add_metric([state], float(state == current))
         yield family
+
+
+class ConnectionsCollector(Collector):
+    """Open connections, where the server tells how many there are."""
+
+    def __init__(self, read_num_connections: Callable[[], int | None]) -> None:
+        self._read_num_connections = read_num_connections
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "distilgpt2_open_connections", "Connections, idle ones included.", value=self._read_num_connections()
+        )

@@ -25,7 +25,7 @@ from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.drain import SERVER_CONTROL, Departure
+from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, ServerControl
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
     answer_http_error,
@@ -106,6 +106,7 @@ def create_app(
         info={"version": app.version, "model": model.name, "precision": model.precision},
         states=[state.value for state in EngineState],
         read_state=lambda: engine.state.value,
+        read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
     app.state.service = Service(
@@ -142,6 +143,11 @@ class Application(FastAPI):
         if scope["type"] == "lifespan":
             setattr(self.state, SERVER_CONTROL, scope.get("state", {}).get(SERVER_CONTROL))
         await super().__call__(scope, receive, send)
+
+    def count_connections(self) -> int | None:
+        """None where the server does not tell."""
+        control: ServerControl | None = getattr(self.state, SERVER_CONTROL, None)
+        return None if control is None else control.num_connections
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

@@ -37,6 +37,10 @@ class ServerControl(Protocol):
     def is_service_ending(self) -> bool:
         """The service as a whole is to end, not only one of its processes."""
 
+    @property
+    def num_connections(self) -> int:
+        """Open ones, idle or not."""
+
     def note_signal(self) -> None:
         """This process is to end. Told to the others, who can't know: all that a replaced one gets is a signal to end,
         whether the service ends or not.

@@ -117,7 +117,7 @@ class Settings(LimitSettings, ServingSettings):
 
     def choose_max_connections(self) -> int:
         """`max_connections`, `auto` resolved."""
-        return self.max_connections or choose_max_connections(read_memory_limit_bytes())
+        return self.max_connections or choose_max_connections(read_memory_limit_bytes() // self.num_workers)
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
         """What `log_format` means for a log that goes to a terminal, or not to one."""
