@@ -1,6 +1,6 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
-.PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers
+.PHONY: bench-fuzz-models bench bench-engine bench-scoring bench-http bench-start bench-transformers
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -14,6 +14,9 @@ bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memor
 
 bench-start: .venv/installed-dev ## Seconds from the start to the first token
 	$(BIN)/python -m benchmarks.start $(BENCH)
+
+bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
+	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)
 
 bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)
 	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(TORCH_PYTHON) $(BENCH)

@@ -27,6 +27,7 @@ KILLED = 3
 def check(settings: Settings) -> None:
     """Raises what a worker would raise later, or would be killed for."""
     model = settings.locate_model()
+    settings.check_keys_file()
     compiled = find_compiled_file(model.folder, settings.precision)
     weights_bytes = compiled.stat().st_size if compiled else 0
     limit_bytes = read_memory_limit_bytes()

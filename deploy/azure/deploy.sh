@@ -21,6 +21,9 @@ usage: deploy.sh --name NAME --image IMAGE [option...]
   --registry-username NAME user of a private registry; its password is read from $REGISTRY_PASSWORD
   --dry-run                print the commands, run nothing
   --what-if                let Azure say what would change, change nothing
+
+API keys (NAME:KEY, comma-separated) are read from $API_KEYS; each run sets them anew. Without them whoever has the
+address may use the service.
 TEXT
 }
 
@@ -34,6 +37,12 @@ check_number() {
     if ! [[ $2 =~ ^[1-9][0-9]{0,3}$ ]] || (($2 < $3 || $2 > $4)); then
         fail "$1 must be a whole number from $3 to $4, not '$2'"
     fi
+}
+
+# A text as JSON: quotes and backslashes escaped.
+json_text() {
+    local escaped=${1//\\/\\\\}
+    printf '"%s"' "${escaped//\"/\\\"}"
 }
 
 # Runs a command, or prints it so that it can be copied into a shell.
@@ -99,17 +108,18 @@ if ((!is_dry_run)); then
 fi
 
 parameters=("name=$name" "image=$image" "location=$location" "sku=$sku" "numInstances=$instances" "drainSeconds=$drain_s")
-if [[ -n $registry_username ]]; then
-    parameters+=("registryUsername=$registry_username")
+[[ -n ${API_KEYS:-} ]] || printf 'warning: API_KEYS is not set: whoever has the address may use the service\n' >&2
+[[ -z $registry_username ]] || parameters+=("registryUsername=$registry_username")
+if [[ -n $registry_username || -n ${API_KEYS:-} ]]; then
     if ((is_dry_run)); then
-        parameters+=("@REGISTRY-PASSWORD-FILE")
+        parameters+=("@FILE-OF-SECRETS")
     else
         # In a file that only this user can read: a command line is there for everybody to see in the process list.
-        password_file=$(umask 077 && mktemp)
-        trap 'rm -f "$password_file"' EXIT
-        escaped=${REGISTRY_PASSWORD//\\/\\\\}
-        printf '{"registryPassword": {"value": "%s"}}\n' "${escaped//\"/\\\"}" >"$password_file"
-        parameters+=("@$password_file")
+        secrets_file=$(umask 077 && mktemp)
+        trap 'rm -f "$secrets_file"' EXIT
+        printf '{"registryPassword": {"value": %s}, "apiKeys": {"value": %s}}\n' \
+            "$(json_text "${registry_username:+$REGISTRY_PASSWORD}")" "$(json_text "${API_KEYS:-}")" >"$secrets_file"
+        parameters+=("@$secrets_file")
     fi
 fi
 

@@ -28,6 +28,10 @@ param numInstances int = 1
 @maxValue(110)
 param drainSeconds int = 20
 
+@description('API keys, NAME:KEY, comma-separated. Empty: whoever has the address may use the service.')
+@secure()
+param apiKeys string = ''
+
 @description('User name for a private registry. Leave it empty for a public image.')
 param registryUsername string = ''
 
@@ -59,6 +63,10 @@ var registrySettings = empty(registryUsername) ? {} : {
   DOCKER_REGISTRY_SERVER_URL: 'https://${registryHost}'
   DOCKER_REGISTRY_SERVER_USERNAME: registryUsername
   DOCKER_REGISTRY_SERVER_PASSWORD: registryPassword
+}
+
+var keySettings = empty(apiKeys) ? {} : {
+  DISTILGPT2_API_KEYS: apiKeys
 }
 
 resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
@@ -119,7 +127,7 @@ resource noScmPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2
 resource appSettings 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: app
   name: 'appsettings'
-  properties: union(settings, registrySettings)
+  properties: union(settings, registrySettings, keySettings)
 }
 
 output url string = 'https://${app.properties.defaultHostName}'

@@ -20,6 +20,8 @@ from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.traces import Traces
+from distilgpt2_api.server.access import Access
+from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
@@ -53,6 +55,7 @@ def build_app(settings: Settings) -> FastAPI:
         ),
         # After a failure no thread and no stream can be trusted to end: leave without asking them.
         on_failure=exit_on_failure(os._exit),
+        step_timeout_s=settings.step_timeout_s,
     )
     log.info("serving", model=location.name, origin=location.origin.value, precision=engine_config.precision.value)
     return create_app(
@@ -78,6 +81,7 @@ def build_app(settings: Settings) -> FastAPI:
         drain_s=settings.drain_s,
         metrics_folder=metrics_folder,
         traces=traces,
+        access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
     )
@@ -99,6 +103,22 @@ def open_traces(model: str) -> Traces:
     except ImportError:
         raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
     return collector_traces(version=version("distilgpt2-api"), model=model)
+
+
+def build_access(settings: Settings) -> Access:
+    """Raises SettingsError where the file of keys can't be read."""
+    limits = settings.caller_limits()
+    keys = None
+    if settings.api_keys or settings.api_keys_file is not None:
+        keys = KeyRing(settings.api_keys, file=settings.api_keys_file, default_limits=limits)
+    return Access(
+        keys=keys,
+        metrics_key=None if settings.metrics_api_key is None else KeyTable([settings.metrics_api_key]),
+        has_public_metrics=settings.public_metrics,
+        has_public_docs=settings.public_docs,
+        cors_origins=settings.cors_origins,
+        address_limits=limits,
+    )
 
 
 def _build_or_exit() -> FastAPI:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import ipaddress
 import mmap
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+import structlog
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # Gunicorn has no types
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
@@ -25,6 +28,8 @@ from distilgpt2_api.settings import Settings, export_to_environment, is_in_envir
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
 AGE_BYTES = 8
+TICKS_PER_HEARTBEAT = 10
+"""Of a tenth of a second each."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -106,6 +111,12 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
             signal.signal(number, self._exit_early)
         _let_signals_in()
 
+    def run(self) -> None:
+        """Serve; here the addresses are known as they are, whatever settings and options say of them."""
+        if self.wsgi.state.service.access.is_open:
+            warn_of_strangers([listener.getsockname() for listener in self.sockets])
+        super().run()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Gunicorn's signature
         """SIGQUIT, which Gunicorn sends after a Ctrl-C: the original only takes note of it, until it is killed."""
         signal.raise_signal(signal.SIGTERM)
@@ -153,6 +164,13 @@ class ControlledServer(Server):
         self._worker.note_signal()  # also where the application was not there yet to do it
         super().handle_exit(sig, frame)
 
+    async def on_tick(self, counter: int) -> bool:
+        # Uvicorn's own heartbeat goes by the wall clock: set back by an hour, it would rest for an hour, and the master
+        # kill a healthy worker.
+        if counter % TICKS_PER_HEARTBEAT == 0:
+            self._worker.notify()
+        return await super().on_tick(counter)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state[SERVER_CONTROL] = self
         await super().startup(sockets)
@@ -182,6 +200,15 @@ class ControlledServer(Server):
 
     def note_alive(self) -> None:
         self._worker.notify()
+
+
+def warn_of_strangers(addresses: Iterable[object]) -> None:
+    """One line, where other machines may reach one of these sockets' addresses. A Unix socket's is a path."""
+    hosts = [address[0] for address in addresses if isinstance(address, tuple)]
+    if reachable := [host for host in hosts if not ipaddress.ip_address(host).is_loopback]:
+        structlog.stdlib.get_logger("distilgpt2_api").warning(
+            "no API keys are set: whoever reaches the service may use it", addresses=reachable
+        )
 
 
 def _remove_folder(folder: Path, master_pid: int) -> None:

@@ -49,6 +49,11 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str], invoke: Any) ->
         ),
         (["serve", "--port", "x"], {}, "error: port (command line) can't be 'x'"),
         (["serve", "--model", "gpt9"], {}, "error: no model and no model's folder 'gpt9' (models here: storyteller)"),
+        (
+            ["serve"],
+            {"DISTILGPT2_API_KEYS_FILE": "nowhere"},
+            "error: the file of API keys nowhere is missing, or not a",
+        ),
         (["generate", "x"], {"DISTILGPT2_MODEL": "./nowhere"}, "error: no folder nowhere"),
     ],
 )

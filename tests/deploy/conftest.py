@@ -52,7 +52,7 @@ def deployment_files() -> list[Path]:
         yield ROOT / "compose.yaml"
         for folder in ("deploy", ".github", ".devcontainer", "docs/deploy"):
             yield from (path for path in (ROOT / folder).rglob("*") if path.is_file())
-        yield from (ROOT / "docs").glob("container.md")
+        yield from (ROOT / "docs" / name for name in ("container.md", "security.md"))
 
     return sorted(files())
 

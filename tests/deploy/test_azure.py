@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,22 @@ def test_a_registry_s_password_stands_in_no_command_line(script: Script, stage: 
     assert result.returncode == 0, result.stderr
     assert "registryUsername=me" in "\n".join(_calls(stage))
     assert "cret" not in "\n".join(_calls(stage)) + result.stdout
+    assert not list(stage.glob("tmp.*"))
+
+
+def test_api_keys_stand_in_no_command_line(script: Script, stage: Path) -> None:
+    """They reach Azure in a file, which is gone afterwards, beside the password or alone."""
+    az = stage / "az"
+    az.write_text(
+        az.read_text(encoding="utf-8") + f'for one; do [[ $one != @* ]] || cat "${{one#@}}" >>{stage}/secrets; done\n'
+    )
+    result = script(
+        "deploy.sh", "--name", "app", "--image", TAGGED, API_KEYS='alice:se\\c"ret,bob:other', TMPDIR=str(stage)
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    sent = json.loads((stage / "secrets").read_text(encoding="utf-8"))
+    assert sent == {"registryPassword": {"value": ""}, "apiKeys": {"value": 'alice:se\\c"ret,bob:other'}}
+    assert "alice" not in "\n".join(_calls(stage)) + result.stdout + result.stderr
     assert not list(stage.glob("tmp.*"))
 
 

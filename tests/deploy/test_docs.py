@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [DOCS / "container.md", *sorted((DOCS / "deploy").glob("*.md"))]
+PAGES = [DOCS / "container.md", DOCS / "security.md", *sorted((DOCS / "deploy").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 

@@ -31,6 +31,13 @@ DEADLINE_S = 30.0
 COMMANDS = {
     "gunicorn": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "distilgpt2_api.worker.Worker"],
     "gunicorn-plain": ["gunicorn", "distilgpt2_api.api:app", "--worker-class", "uvicorn_worker.UvicornWorker"],
+    "gunicorn-preload": [
+        "gunicorn",
+        "distilgpt2_api.api:app",
+        "--worker-class",
+        "distilgpt2_api.worker.Worker",
+        "--preload",
+    ],
     "uvicorn": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0"],
     "uvicorn-h11": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0", "--http", "h11"],
     "serve": ["distilgpt2_api", "serve", "--host", "127.0.0.1", "--port", "0"],

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain"])
+@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain", "gunicorn-preload"])
 def test_every_way_to_start_serves_and_drains(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
 ) -> None:

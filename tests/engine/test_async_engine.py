@@ -14,6 +14,7 @@ from distilgpt2_api.core.errors import (
     Distilgpt2ApiError,
     DrainingError,
     EngineFailedError,
+    EngineHungError,
     InvalidRequestError,
     ModelFormatError,
     NotReadyError,
@@ -109,25 +110,92 @@ def test_a_model_that_cannot_be_loaded_is_told_and_refuses(build_request: Reques
     assert [str(failure) for failure in failures] == ["model.safetensors is truncated"]
 
 
-def test_a_step_that_raises_fails_the_requests_in_flight(
-    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+@pytest.mark.parametrize("error", [RuntimeError("a kernel broke"), MemoryError()])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "_scheduler.add",
+        "_scheduler.schedule",
+        "_scheduler.update",
+        "_outputs.add",
+        "_outputs.mark_started",
+        "_outputs.of",
+        "_guides.open",
+        "_guides.begin_masks",
+        "_guides.accept",
+        "_runner.run",
+        "_observer.on_step",
+        "_observer.on_sequence_finished",
+    ],
+)
+def test_an_error_anywhere_in_the_loop_fails_the_requests_in_flight_and_is_told(
+    build_engine: EngineBuilder,
+    build_request: RequestBuilder,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    error: Exception,
 ) -> None:
-    def explode(plan: object) -> None:
-        raise RuntimeError("a kernel broke")
-
+    """None of them waits for ever, nobody else is taken, and the process can end for its supervisor."""
     failures: list[Exception] = []
-    runner = build_runner(on_run=explode)
+    part, method = place.split(".")
+
+    def explode(*arguments: object, **options: object) -> None:
+        raise error
 
     async def scenario() -> None:
-        async with running(lambda: build_engine(runner), on_failure=failures.append) as engine:
+        engine = build_engine()
+        async with running(lambda: engine, on_failure=failures.append) as service:
+            await service.wait_loaded()
+            monkeypatch.setattr(getattr(engine, part), method, explode)
+            streams = [service.submit(build_request()) for _ in range(3)]
+            for stream in streams:
+                with pytest.raises(EngineFailedError):
+                    await read(stream)
+            assert service.state is EngineState.FAILED
+            assert not service.is_healthy
+            with pytest.raises(EngineFailedError):
+                service.submit(build_request())
+            assert service.num_requests == 0
+
+    run(scenario)
+    assert failures == [error]
+
+
+def test_an_error_on_the_way_to_those_who_wait_fails_them_too(
+    build_engine: EngineBuilder, build_request: RequestBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[Exception] = []
+
+    async def scenario() -> None:
+        async with running(build_engine, on_failure=failures.append) as engine:
             await engine.wait_loaded()
+            monkeypatch.setattr(engine._admission, "mark_started", lambda request_id: 1 // 0)
             with pytest.raises(EngineFailedError):
                 await read(engine.submit(build_request()))
             assert engine.state is EngineState.FAILED
 
     run(scenario)
-    assert [str(failure) for failure in failures] == ["a kernel broke"]
-    assert runner.is_closed
+    assert [type(failure) for failure in failures] == [ZeroDivisionError]
+
+
+def test_a_step_that_hangs_is_noticed(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    """Though its thread can say nothing; a step that takes its time is none."""
+    gate = threading.Event()
+    failures: list[Exception] = []
+    runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner), on_failure=failures.append, step_timeout_s=0.05) as engine:
+            await engine.wait_loaded()
+            with pytest.raises(EngineFailedError):
+                await read(engine.submit(build_request()))
+            assert not engine.is_healthy
+            gate.set()
+
+    run(scenario)
+    assert [type(failure) for failure in failures] == [EngineHungError]
 
 
 def test_abort_ends_the_stream_and_frees_the_blocks_while_others_go_on(

@@ -12,11 +12,13 @@ from safetensors.numpy import save_file
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.model.compiled_file import write_compiled_file
 from distilgpt2_api.model.compiled_model import compile_model, read_compiled_model
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
 from distilgpt2_api.model.weight_files import compiled_name
-from distilgpt2_api.model.weights import expected_shapes
+from distilgpt2_api.model.weights import expected_shapes, open_checkpoint
 
 CONFIG = {
     "model_type": "gpt2",
@@ -134,3 +136,25 @@ def test_a_spoilt_file_is_refused_by_name(
     spoil(compiled)
     with pytest.raises(ModelFormatError, match=rf"compiled\.int8\.safetensors: .*{words}"):
         read_compiled_model(compiled, read_model_config(compiled), Precision.INT8)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_compiled_values_that_are_no_numbers_name_their_tensor(checkpoint: Path, tmp_path: Path, value: float) -> None:
+    """The checksum proves nothing: whoever wrote the values wrote that too."""
+    config = read_model_config(checkpoint)
+    tensors = prepare_weights(config, open_checkpoint(checkpoint, config), Precision.INT8).tensors
+    tensors["h.1.attn.c_attn.scale"][3] = value
+    with (checkpoint / compiled_name(Precision.INT8)).open("wb") as file:
+        write_compiled_file(file, PreparedWeights(tensors), {})
+
+    with pytest.raises(ModelFormatError, match=r"tensor h\.1\.attn\.c_attn\.scale has values that are NaN"):
+        read_compiled_model(checkpoint, config, Precision.INT8)
+
+
+def test_nothing_from_outside_the_folder_is_copied(checkpoint: Path, tmp_path: Path) -> None:
+    """A link would carry the file that it leads to into an image."""
+    (tmp_path / "secret").write_text("secret")
+    (checkpoint / "README.md").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(ModelFormatError, match=r"README\.md: a link that leads out of the model folder"):
+        compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,20 @@ from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.prepared_weights import PreparedWeights
+from distilgpt2_api.model.safetensors_file import write_safetensors
+
+
+class FullDisk:
+    """A file of which only so many writes succeed."""
+
+    def __init__(self, file: IO[bytes], remaining: Iterator[int]) -> None:
+        self._file = file
+        self._remaining = remaining
+
+    def write(self, content: Any) -> int:
+        if next(self._remaining, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(content)
 
 
 class Loader:
@@ -205,11 +222,55 @@ def test_nothing_half_written_stays(loader: Loader, monkeypatch: pytest.MonkeyPa
     assert "No space left" in loader.reports[0]
 
 
+def test_a_disk_that_fills_up_at_any_write_costs_a_line_and_no_more(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write in turn is the one that finds no space; nothing half written stays."""
+    expected = Loader(loader.model, None).load()
+    for num_written in range(0, 40, 7):
+        remaining = iter(range(num_written))
+
+        def write(file: IO[bytes], tensors: Any, metadata: Any, remaining: Iterator[int] = remaining) -> None:
+            write_safetensors(FullDisk(file, remaining), tensors, metadata)  # type: ignore[arg-type]  # as much as it needs
+
+        monkeypatch.setattr("distilgpt2_api.model.compiled_file.write_safetensors", write)
+        check_same(loader.load(), expected)
+
+        assert loader.files == []
+        assert "No space left" in loader.reports.pop()
+        assert not loader.reports
+
+
+def test_a_limit_on_the_size_of_files_costs_a_line_and_no_more(loader: Loader) -> None:
+    """The kernel's own refusal: `ulimit -f`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        weights = loader.load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    check_same(weights, Loader(loader.model, None).load())
+    assert loader.files == []
+    assert "File too large" in loader.reports[0]
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(loader: Loader) -> None:
+    loader.load()
+    (path,) = loader.files
+    path.unlink()
+    os.mkfifo(path)
+
+    check_same(loader.load(), Loader(loader.model, None).load())
+    assert len(loader.reports) == 1
+    assert path.is_file()
+
+
 def test_a_cached_file_does_not_hide_a_bad_source(loader: Loader) -> None:
     loader.load()
     loader.model.save({"wte.weight": loader.model.tensors["wte.weight"]})
 
-    with pytest.raises(ModelFormatError, match="missing"):
+    with pytest.raises(ModelFormatError, match="asks for"):
         loader.load()
 
 

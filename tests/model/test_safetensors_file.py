@@ -108,7 +108,7 @@ def test_a_hostile_header_is_refused(tmp_path: Path, header: Any, message: str) 
 
 @pytest.mark.parametrize(
     ("length", "message"),
-    [(2**63, "at most"), (100_000_001, "at most"), (100_000_000, "truncated"), (1000, "truncated")],
+    [(2**63, "at most"), (8_000_001, "at most"), (8_000_000, "truncated"), (1000, "truncated")],
 )
 def test_a_header_longer_than_the_file_takes_no_memory(tmp_path: Path, length: int, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):

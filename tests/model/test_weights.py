@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.safetensors_file import write_safetensors
-from distilgpt2_api.model.weights import Checkpoint, open_checkpoint
+from distilgpt2_api.model.weights import Checkpoint, count_weights, expected_shapes, open_checkpoint
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -92,7 +94,7 @@ def test_shards_are_put_together(make_model: Any) -> None:
     checkpoint = open_folder(model.path)
 
     check_same(checkpoint, model.tensors)
-    assert len(checkpoint.paths) == 2
+    assert len(checkpoint.files) == 2
 
 
 def test_links_into_the_hubs_blobs_are_followed(make_model: Any, tmp_path: Path) -> None:
@@ -219,7 +221,20 @@ def test_no_weights_at_all(make_model: Any) -> None:
 
 @pytest.mark.parametrize(
     "file_name",
-    ["../model.safetensors", "/etc/passwd", "a/b.safetensors", "a\\b.safetensors", "weights.bin", "", "..", 5, None],
+    [
+        "../model.safetensors",
+        "/etc/passwd",
+        "a\0.safetensors",
+        "\ud800.safetensors",
+        "a\n.safetensors",
+        "a/b.safetensors",
+        "a\\b.safetensors",
+        "weights.bin",
+        "",
+        "..",
+        5,
+        None,
+    ],
 )
 def test_an_index_that_points_elsewhere_is_refused(make_model: Any, file_name: Any) -> None:
     model = make_model()
@@ -227,6 +242,23 @@ def test_an_index_that_points_elsewhere_is_refused(make_model: Any, file_name: A
 
     with pytest.raises(ModelFormatError, match=r"index\.json: transformer\.wte\.weight is in"):
         open_folder(model.path)
+
+
+def test_an_index_of_a_million_shards_is_refused(make_model: Any) -> None:
+    model = make_model()
+    shard(model, {f"tensor.{index}": f"{index}.safetensors" for index in range(101)})
+    with pytest.raises(ModelFormatError, match=r"index\.json: more than 100 shards"):
+        open_folder(model.path)
+
+    os.truncate(model.path / "model.safetensors.index.json", 1 << 30)
+    with pytest.raises(ModelFormatError, match=r"index\.json: has \d+ bytes; more than 8000000 are not read"):
+        open_folder(model.path)
+
+
+def test_weights_are_counted_without_a_walk(make_model: Any) -> None:
+    for options in ({}, {"tie_word_embeddings": False}, {"n_inner": 50, "n_layer": 5}):
+        config = read_model_config(make_model(**options).path)
+        assert count_weights(config) == sum(math.prod(shape) for shape in expected_shapes(config).values())
 
 
 def test_a_link_out_of_the_folder_is_refused(make_model: Any, tmp_path: Path) -> None:
@@ -268,5 +300,5 @@ def test_a_config_that_claims_more_than_the_file_takes_no_memory(make_model: Any
     model = make_model()
     model.save_config(n_embd=65536, n_head=512, n_layer=1000, vocab_size=2_000_000, n_inner=1_000_000)
 
-    with pytest.raises(ModelFormatError, match="missing"):
+    with pytest.raises(ModelFormatError, match=r"config\.json: asks for 148384539527680 weights, at least .* have 1"):
         open_folder(model.path)

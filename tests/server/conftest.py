@@ -27,6 +27,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
+from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -137,6 +138,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         root_path: str = "",
         chat_template: ChatTemplate | None = None,
         drain_s: float = 1.0,
+        access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         **limits: Any,
@@ -181,6 +183,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             access_log=log,
             drain_s=drain_s,
             traces=traces,
+            access=access,
             root_path=root_path,
             chat_template=chat_template,
             draw_seed=lambda: 7,
@@ -277,6 +280,7 @@ class Call:
     query: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     root_path: str = ""
+    client: tuple[str, int] | None = ("127.0.0.1", 1)
     sent: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -294,7 +298,7 @@ class Call:
             "root_path": self.root_path,
             "query_string": self.query,
             "headers": self.headers,
-            "client": ("127.0.0.1", 1),
+            "client": self.client,
             "server": ("test", 80),
         }
         await self.app(scope, self._receive, self._send)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from distilgpt2_api.observability.logs import build_formatter
 
 PROBES = ["/livez", "/readyz", "/healthz", "/health", "/ping"]
 
@@ -128,6 +132,29 @@ def test_a_mistake_of_ours_is_a_500_that_tells_nothing(client: Any, monkeypatch:
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"]
     assert [call.method_name for call in client.scene.log.calls] == ["exception", "info"]
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_mistake_that_holds_the_prompt_shows_it_to_nobody(
+    open_client: Callable[..., Any], build_runner: Any, is_stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first token, or in the middle of a stream."""
+    prompt = "my secret " + "prompt"  # In two parts: a traceback shows lines of code.
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(build_formatter(is_json=True))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+
+    def fail(plan: Any) -> None:
+        if len(runner.plans) > 3:
+            raise KeyError(prompt)
+
+    runner = build_runner(on_run=fail)
+    client = open_client(runner=runner)
+    answer = client.complete(prompt=prompt, stream=is_stream)
+    assert "engine_failed" in answer.text
+    assert "KeyError" in log.getvalue()
+    assert prompt not in answer.text + log.getvalue() + str(client.scene.log.calls)
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])

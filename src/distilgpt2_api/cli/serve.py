@@ -44,6 +44,7 @@ def command(**options: str | None) -> None:
     chosen = given(**options)
     settings = Settings(**chosen)
     model = settings.locate_model()
+    settings.check_keys_file()
     listener = listen(settings.host, settings.port)
     export_to_environment(chosen)
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))

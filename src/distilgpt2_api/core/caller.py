@@ -17,13 +17,16 @@ class CallerLimits:
     """What the bucket holds; None: a minute's worth."""
 
 
+NO_LIMITS = CallerLimits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Whose share of the service a request takes: an API key's, or where there are no keys an address's."""
 
     name: str
     """Unique among those who call; requests of one name share their limits and their place in the line."""
-    limits: CallerLimits = CallerLimits()
+    limits: CallerLimits = NO_LIMITS
     is_key: bool = False
     """Whether `name` is an API key's, fit for logs; an address is not."""
 

@@ -10,12 +10,14 @@ Distilgpt2ApiError
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
 │   └── EngineFailedError          the engine thread stopped
+│       └── EngineHungError        or hangs in a step
 ├── GenerationError                one request failed while it ran
 ├── DeadlineExceededError          one request took longer than it may
 ├── ModelError                     a model folder that can't be served
 │   ├── ModelNotFoundError
 │   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
-│   └── UnsupportedModelError      well-formed, but an option that we don't implement
+│   ├── UnsupportedModelError      well-formed, but an option that we don't implement
+│   └── ModelMemoryError           more memory than there is
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
 
@@ -73,6 +75,10 @@ class EngineFailedError(UnavailableError):
     """The engine stopped after an error of its own."""
 
 
+class EngineHungError(EngineFailedError):
+    """A step of the engine does not end."""
+
+
 class GenerationError(Distilgpt2ApiError):
     """One request failed while it ran; others go on."""
 
@@ -95,6 +101,10 @@ class ModelFormatError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A well-formed model with an option that changes the arithmetic and is not implemented."""
+
+
+class ModelMemoryError(ModelError):
+    """The model, or the KV cache that the settings give it, does not fit the memory that this process may use."""
 
 
 class SettingsError(Distilgpt2ApiError):

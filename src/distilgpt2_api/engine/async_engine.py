@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from distilgpt2_api.core.errors import (
     Distilgpt2ApiError,
     DrainingError,
     EngineFailedError,
+    EngineHungError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
@@ -26,6 +28,8 @@ from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class EngineState(StrEnum):
@@ -40,7 +44,8 @@ class AsyncEngine:
     """The door to the engine from an event loop. Every method but the thread's own runs on that loop.
 
     `load` builds the engine on the engine thread, so that a port can be bound while a model loads. `on_failure` is
-    told, on the loop, of the error that ended loading or running; requests in flight have then got theirs.
+    told, on the loop, of the error that ended loading or running; requests in flight have then got theirs. A step that
+    takes longer than `step_timeout_s` is such an error.
     """
 
     def __init__(
@@ -49,11 +54,14 @@ class AsyncEngine:
         *,
         admission: Admission,
         on_failure: Callable[[Exception], None] | None = None,
+        step_timeout_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._admission = admission
         self._on_failure = on_failure
+        self._step_timeout_s = step_timeout_s
         self._clock = clock
+        self._watch: asyncio.Task[None] | None = None
         self._state = EngineState.LOADING
         self._streams: dict[str, RequestStream] = {}
         self._engine: Engine | None = None
@@ -98,7 +106,9 @@ class AsyncEngine:
 
     async def start(self) -> None:
         """Start the engine thread, which loads the model; returns at once."""
-        self._thread.start(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._thread.start(loop)
+        self._watch = loop.create_task(self._watch_steps())
 
     async def wait_loaded(self) -> None:
         """Return once the model is loaded. Raises EngineFailedError where it can't be."""
@@ -155,6 +165,8 @@ class AsyncEngine:
 
     async def stop(self) -> None:
         """Fail what is in flight and end the thread; returns when it has ended."""
+        if self._watch is not None:
+            self._watch.cancel()
         await self.drain(0.0)
         await self._thread.stop()
         if self._state is not EngineState.FAILED:
@@ -196,6 +208,14 @@ class AsyncEngine:
         self._loaded.set()
 
     def deliver(self, outputs: StepOutputs) -> None:
+        try:
+            self._deliver(outputs)
+        except Exception as error:
+            # Else the loop would only log it, and those who wait for these outputs would wait for ever.
+            logger.exception("outputs of a step could not be delivered")
+            self.fail(error)
+
+    def _deliver(self, outputs: StepOutputs) -> None:
         for request_id in outputs.started:
             self._admission.mark_started(request_id)
         for request_id, deltas in outputs.deltas.items():
@@ -211,9 +231,24 @@ class AsyncEngine:
             self._end(stream, error)
 
     def fail(self, error: Exception) -> None:
+        if self._state is EngineState.FAILED:
+            return
         self._state = EngineState.FAILED
         self._loaded.set()
         for stream in list(self._streams.values()):
             self._end(stream, EngineFailedError("the engine stopped after an internal error"))
         if self._on_failure is not None:
             self._on_failure(error)
+
+    async def _watch_steps(self) -> None:
+        """Notice a step that hangs: its thread can't tell."""
+        interval_s = min(1.0, self._step_timeout_s / 4)
+        seen_started_s: float | None = None
+        num_looks = 0  # and not the time: while a process is paused its steps do not hang
+        while self._state is not EngineState.FAILED:
+            await asyncio.sleep(interval_s)
+            started_s = self._thread.step_started_s
+            num_looks = num_looks + 1 if started_s is not None and started_s == seen_started_s else 0
+            seen_started_s = started_s
+            if num_looks * interval_s >= self._step_timeout_s:
+                self.fail(EngineHungError(f"a step has taken longer than {self._step_timeout_s:g} s"))

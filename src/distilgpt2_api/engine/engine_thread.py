@@ -16,6 +16,10 @@ from distilgpt2_api.engine.engine import Engine, StepOutputs
 
 logger = logging.getLogger(__name__)
 
+STOP_S = 10.0
+"""What a step may take at the end: far longer than any takes."""
+LOOK_S = 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -76,10 +80,13 @@ class EngineThread:
         self._inbox.put(message)
 
     async def stop(self) -> None:
-        """End the thread; returns when it has ended."""
+        """End the thread; returns when it has ended, or hangs: it is a daemon, and the process can end without it."""
         self._inbox.put(Stop())
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+        for _ in range(round(STOP_S / LOOK_S)):
+            if not self._thread.is_alive():
+                return
+            await asyncio.sleep(LOOK_S)
+        logger.warning("the engine thread has not ended within %g s", STOP_S)
 
     def _run(self) -> None:
         engine: Engine | None = None

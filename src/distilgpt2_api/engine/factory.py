@@ -11,6 +11,8 @@ from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.kernel_options import kv_block_bytes
+from distilgpt2_api.model.memory_needs import check_memory
+from distilgpt2_api.model.resources import read_memory_limit_bytes
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.scheduler import Scheduler
@@ -37,6 +39,14 @@ def load_engine(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
     num_blocks = num_kv_blocks(model_config, config)
+    check_memory(
+        folder,
+        model_config,
+        config.precision,
+        num_blocks=num_blocks,
+        min_blocks=num_blocks_for(model_config.num_positions),
+        limit_bytes=read_memory_limit_bytes(),
+    )
     runner = Runner.load(
         folder,
         precision=config.precision,

@@ -11,6 +11,7 @@ from typing import IO
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.model_files import named
 from distilgpt2_api.model.prepared_weights import PreparedWeights, expected_spans
 from distilgpt2_api.model.safetensors_file import SafetensorsFile, write_safetensors
 
@@ -18,22 +19,27 @@ FILE_FORMAT = "distilgpt2-api compiled weights 1"
 """Changes whenever the same model would give other bytes."""
 
 
-def read_compiled_file(path: Path, config: ModelConfig, precision: Precision) -> PreparedWeights:
-    """The weights, memory-mapped. Every name, shape and type is checked against the config, and the checksum.
+def read_compiled_file(path: Path, config: ModelConfig, precision: Precision, *, is_mapped: bool) -> PreparedWeights:
+    """The weights, memory-mapped or in memory of their own. Every name, shape and type is checked against the config,
+    and the checksum.
 
     Raises ModelFormatError.
     """
     file = SafetensorsFile(path)
     if file.metadata.get("format") != FILE_FORMAT:
         raise ModelFormatError(f"{path}: not written by this version: compile the model again")
-    if not file.is_intact():
-        raise ModelFormatError(f"{path}: damaged: the checksum differs")
     expected = expected_spans(config, precision)
     found = {name: (span.dtype, span.shape) for name, span in file.spans.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
-            raise ModelFormatError(f"{path}: tensor {name} is not what config.json asks for")
-    return PreparedWeights({name: file.view(name) for name in file.spans}, file)
+            raise ModelFormatError(f"{path}: tensor {named(name)} is not what config.json asks for")
+    if not file.is_intact():
+        raise ModelFormatError(f"{path}: damaged: the checksum differs")
+    if is_mapped:
+        return PreparedWeights({name: file.view(name) for name in file.spans}, file)
+    weights = PreparedWeights({name: file.read(name) for name in file.spans})
+    file.check_unchanged()
+    return weights
 
 
 def write_compiled_file(file: IO[bytes], weights: PreparedWeights, metadata: Mapping[str, str]) -> None:

@@ -6,15 +6,20 @@ could write the cache that `compiled_store` keeps, and the checkpoint would only
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.model_files import has_file, resolve_inside
 from distilgpt2_api.model.compiled_file import read_compiled_file, write_compiled_file
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
 from distilgpt2_api.model.weight_files import compiled_name, find_compiled_file
-from distilgpt2_api.model.weights import open_checkpoint
+from distilgpt2_api.model.weights import is_finite, open_checkpoint
 
 COMPANIONS = (
     "config.json",
@@ -36,17 +41,27 @@ def compile_model(folder: Path, target: Path, precision: Precision) -> None:
     weights = prepare_weights(config, open_checkpoint(folder, config), precision)
     target.mkdir(parents=True)
     for name in COMPANIONS:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+        if has_file(folder / name):
+            shutil.copyfile(resolve_inside(folder / name), target / name)
     with (target / compiled_name(precision)).open("wb") as file:
         write_compiled_file(file, weights, {})
 
 
 def read_compiled_model(folder: Path, config: ModelConfig, precision: Precision) -> PreparedWeights | None:
-    """The weights compiled for `precision`, memory-mapped; None where the folder has none compiled at all.
+    """The weights compiled for `precision`; None where the folder has none compiled at all.
 
-    Every name, shape and type is checked against the config, and the checksum. Raises ModelFormatError, or
-    ModelNotFoundError where the folder has weights for another precision and nothing to make these from.
+    Memory-mapped where this process may not write to the file, as in an image: what is installed is replaced, not
+    rewritten. Elsewhere read into memory, for a file that changes under its map would change answers, or end us.
+
+    Every name, shape and type is checked against the config, and the checksum, and that all numbers are finite. Raises
+    ModelFormatError, or ModelNotFoundError where the folder has weights for another precision and nothing to make these
+    from.
     """
     path = find_compiled_file(folder, precision)
-    return None if path is None else read_compiled_file(path, config, precision)
+    if path is None:
+        return None
+    weights = read_compiled_file(path, config, precision, is_mapped=not os.access(path, os.W_OK))
+    for name, values in weights.tensors.items():
+        if values.dtype == np.float32 and not is_finite(values):
+            raise ModelFormatError(f"{path}: tensor {name} has values that are NaN or infinite")
+    return weights

@@ -1,8 +1,9 @@
 """Keeps prepared weights on disk, so that a start needs neither to check nor to transpose nor to round them again.
 
 One safetensors file per model and precision, memory-mapped when read: the kernels take their weights from the page
-cache. Its name is made of what the content depends on, its metadata tell whether the source is still the same, and a
-checksum whether the file itself is. Whatever is wrong with it, it is made anew.
+cache. That is safe, for such a file is never written to, only replaced as a whole; the model's own files are someone
+else's, so they are read into memory and not mapped. The name is made of what the content depends on, the metadata tell
+whether the source is still the same, and a checksum whether the file itself is. Whatever is wrong, it is made anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from distilgpt2_api.model.compiled_file import FILE_FORMAT, read_compiled_file, 
 from distilgpt2_api.model.compiled_model import read_compiled_model
 from distilgpt2_api.model.fingerprint import SourceState, content_key
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
-from distilgpt2_api.model.weights import open_checkpoint
+from distilgpt2_api.model.safetensors_file import SafetensorsFile
+from distilgpt2_api.model.weights import Checkpoint, open_checkpoint
 
 
 def load_weights(
@@ -42,35 +44,45 @@ def load_weights(
         return compiled
     checkpoint = open_checkpoint(folder, config)
     if cache_folder is None:
-        return prepare_weights(config, checkpoint, precision)
-    key = content_key(checkpoint.paths, config, precision, FILE_FORMAT)
+        return _prepare(config, checkpoint, precision)
+    key = content_key(checkpoint.files, config, precision, FILE_FORMAT)
     path = cache_folder / f"{key}.{precision}.safetensors"
     try:
-        return _read(path, config, precision, checkpoint.paths)
+        return _read(path, config, precision, checkpoint.files)
     except (FileNotFoundError, NotADirectoryError):
         pass  # nothing there yet, or nothing can be: the writing below says so
     except (ModelFormatError, OSError) as error:
         report(f"compiled weights are made anew: {error}")
-    prepared = prepare_weights(config, checkpoint, precision)
+    prepared = _prepare(config, checkpoint, precision)
     try:
-        _write(path, prepared, SourceState.of(checkpoint.paths))
-        return _read(path, config, precision, checkpoint.paths)  # mapped, so that the arrays' memory goes back
+        state = SourceState.of(checkpoint.files)
+        checkpoint.check_unchanged()  # or the weights of one state would be kept as those of another
+        _write(path, prepared, state)
+        return _read(path, config, precision, checkpoint.files)  # mapped, so that the arrays' memory goes back
     except (ModelFormatError, OSError) as error:
         report(f"compiled weights can't be kept, so that the next start makes them again: {error}")
         return prepared
 
 
-def _read(path: Path, config: ModelConfig, precision: Precision, source_paths: Sequence[Path]) -> PreparedWeights:
+def _prepare(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) -> PreparedWeights:
+    prepared = prepare_weights(config, checkpoint, precision)
+    checkpoint.check_unchanged()
+    return prepared
+
+
+def _read(
+    path: Path, config: ModelConfig, precision: Precision, source_files: Sequence[SafetensorsFile]
+) -> PreparedWeights:
     """Raises FileNotFoundError, OSError, or ModelFormatError where file or source is not what it was."""
     path.stat()  # no file at all is no reason for a line, other than a bad one
-    weights = read_compiled_file(path, config, precision)
+    weights = read_compiled_file(path, config, precision, is_mapped=True)
     assert weights.file is not None
     try:
         state = json.loads(weights.file.metadata["source"])
         source = SourceState(modified_s=tuple(state["modified_s"]), sha256=state["sha256"])
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: no valid metadata") from error
-    if not source.matches(source_paths):
+    if not source.matches(source_files):
         raise ModelFormatError(f"{path}: the model's weights have changed since")
     return weights
 

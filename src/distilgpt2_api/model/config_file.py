@@ -7,13 +7,13 @@ don't touch the forward pass: these are read over.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.config import Activation, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, shown
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_SIZES = {
@@ -94,18 +94,9 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def _read_options(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelFormatError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
-        options = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelNotFoundError(f"{path}: not found; a model folder needs config.json") from error
-    except OSError as error:
-        raise ModelFormatError(f"{path}: can't be read: {error}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: UnicodeDecodeError and JSONDecodeError
-        raise ModelFormatError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise ModelFormatError(f"{path}: not a JSON object")
+    if not has_file(path):
+        raise ModelNotFoundError(f"{path}: not found; a model folder needs config.json")
+    options = parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES))
     for alias, name in ALIASES.items():
         if alias in options and options.setdefault(name, options[alias]) != options[alias]:
             raise ModelFormatError(f"{path}: {alias} and {name} are the same option, and differ")
@@ -115,12 +106,12 @@ def _read_options(path: Path) -> dict[str, Any]:
 def _refuse_foreign(path: Path, options: dict[str, Any]) -> None:
     model_type = options.get("model_type", "gpt2")
     if model_type != "gpt2":
-        raise UnsupportedModelError(f"{path}: model_type {model_type!r}: only gpt2 is supported")
+        raise UnsupportedModelError(f"{path}: model_type {shown(model_type)}: only gpt2 is supported")
     architectures = options.get("architectures") or ["GPT2LMHeadModel"]
     # DoubleHeads is GPT2LMHeadModel with a second head; GPT2Model is the body, whose head is tied.
     known = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"}
     if not isinstance(architectures, list) or not known.intersection(map(str, architectures)):
-        raise UnsupportedModelError(f"{path}: architectures {architectures!r}: only GPT2LMHeadModel is supported")
+        raise UnsupportedModelError(f"{path}: architectures {shown(architectures)}: only GPT2LMHeadModel is supported")
     for name, what in FOREIGN_OPTIONS.items():
         if options.get(name):
             raise UnsupportedModelError(f"{path}: {name} is set; not supported: {what}")
@@ -130,14 +121,16 @@ def _size(path: Path, options: dict[str, Any], name: str, default: int) -> int:
     value = options.get(name, default)
     # bool is an int to Python, not to a shape
     if type(value) is not int or not 1 <= value <= MAX_SIZES[name]:
-        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be a whole number from 1 to {MAX_SIZES[name]}")
+        raise ModelFormatError(
+            f"{path}: {name} is {shown(value)}; it must be a whole number from 1 to {MAX_SIZES[name]}"
+        )
     return value
 
 
 def _flag(path: Path, options: dict[str, Any], name: str, *, default: bool) -> bool:
     value = options.get(name, default)
     if not isinstance(value, bool):
-        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be true or false")
+        raise ModelFormatError(f"{path}: {name} is {shown(value)}; it must be true or false")
     return value
 
 
@@ -145,7 +138,7 @@ def _activation(path: Path, options: dict[str, Any]) -> Activation:
     name = options.get("activation_function", "gelu_new")
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UnsupportedModelError(
-            f"{path}: activation_function {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}"
+            f"{path}: activation_function {shown(name)} is not supported; supported are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
 
@@ -153,7 +146,7 @@ def _activation(path: Path, options: dict[str, Any]) -> Activation:
 def _epsilon(path: Path, options: dict[str, Any]) -> float:
     value = options.get("layer_norm_epsilon", 1e-5)
     if type(value) not in (int, float) or not (math.isfinite(value) and 0.0 < value < 1.0):
-        raise ModelFormatError(f"{path}: layer_norm_epsilon is {value!r}; it must be a number between 0 and 1")
+        raise ModelFormatError(f"{path}: layer_norm_epsilon is {shown(value)}; it must be a number between 0 and 1")
     return float(value)
 
 
@@ -163,5 +156,5 @@ def _token_id(path: Path, options: dict[str, Any], name: str, vocab_size: int) -
     if value is None:
         return None
     if type(value) is not int or value < 0:
-        raise ModelFormatError(f"{path}: {name} is {value!r}; it must be a token id or null")
+        raise ModelFormatError(f"{path}: {name} is {shown(value)}; it must be a token id or null")
     return value if value < vocab_size else None

@@ -30,7 +30,6 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.hub_files import (
-    INDEX_FILE,
     HubFile,
     choose_chat_files,
     choose_shards,
@@ -39,6 +38,7 @@ from distilgpt2_api.model.hub_files import (
 )
 from distilgpt2_api.model.staging import gather_model
 from distilgpt2_api.model.store import ModelLocation, ModelStore
+from distilgpt2_api.model.weight_files import INDEX_FILE
 
 
 def pull_model(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.model.weight_files import INDEX_FILE, read_index
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-INDEX_FILE = "model.safetensors.index.json"
 READ_BYTES = 1 << 20
 
 
@@ -69,10 +68,7 @@ def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
 
 def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:
     """The files that an index names. Raises ModelFormatError where the repository lacks one."""
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ModelFormatError(f"{name}: {index.name} is no index of shards") from None
+    names = sorted(read_index(index))
     missing = [shard for shard in names if shard not in files]
     if missing:
         raise ModelFormatError(f"{name}: {index.name} names {missing[0]!r}, which the repository lacks")

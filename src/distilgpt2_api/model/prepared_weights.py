@@ -23,6 +23,8 @@ from distilgpt2_api.model.weights import Checkpoint, expected_shapes
 
 CONV1D_SUFFIXES = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 """Stored as (in, out) in checkpoints."""
+ROWS_AT_ONCE = 512
+"""Quantised together: bounds the memory of what is only there in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,12 @@ def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dic
 
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8, one scale a row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out, 1)."""
-    largest = np.maximum(values.max(axis=1, keepdims=True), -values.min(axis=1, keepdims=True))  # (out, 1)
-    # A row of zeros has any scale. So has one of denormals: its values are zero for every practical purpose.
-    scale = np.where(largest > 1e-30, largest / np.float32(127), np.float32(1)).astype(np.float32)
-    weight = np.rint(values / scale).astype(np.int8)
-    return np.ascontiguousarray(weight), scale
+    weight, scale = np.empty(values.shape, np.int8), np.empty((len(values), 1), np.float32)
+    for begin in range(0, len(values), ROWS_AT_ONCE):
+        rows = values[begin : begin + ROWS_AT_ONCE]
+        largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))  # (rows, 1)
+        # A row of zeros has any scale. So has one of denormals: its values are zero for every practical purpose.
+        part = np.where(largest > 1e-30, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        scale[begin : begin + ROWS_AT_ONCE] = part
+        weight[begin : begin + ROWS_AT_ONCE] = np.rint(rows / part)
+    return weight, scale

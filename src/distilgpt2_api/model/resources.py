@@ -36,9 +36,11 @@ def count_usable_cores(root: Path = SYSTEM_ROOT) -> int:
 
 
 def read_memory_limit_bytes(root: Path = SYSTEM_ROOT) -> int:
-    """The tightest limit of a control group, or the machine's memory."""
+    """The tightest limit of a control group, the process's own (`ulimit -v`), or the machine's memory."""
     machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine_bytes, *_read_memory_limits(root)])
+    own_bytes, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [machine_bytes, *_read_memory_limits(root)]
+    return min(limits if own_bytes == resource.RLIM_INFINITY else [*limits, own_bytes])
 
 
 def choose_kv_cache_bytes(memory_limit_bytes: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 from distilgpt2_api.model.compiled_store import load_weights
@@ -17,6 +18,7 @@ from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.forward_pass import ForwardPass
 from distilgpt2_api.model.kernel_memory import bound_kernel_memory
 from distilgpt2_api.model.kernel_options import is_widened
+from distilgpt2_api.model.memory_needs import kernel_errors_in_one_line
 from distilgpt2_api.model.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
 
@@ -64,11 +66,15 @@ class Runner:
         config = read_model_config(folder)
         if is_widened(config, precision):
             report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
-        weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
-        forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
-        sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
-        runner = cls(config, forward_pass, sampler)
-        runner._warm_up()
+        with kernel_errors_in_one_line(folder):
+            weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
+            forward_pass = ForwardPass(
+                config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks
+            )
+            sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
+            runner = cls(config, forward_pass, sampler)
+            if not runner._warm_up():
+                raise ModelFormatError(f"{folder}: computes NaN or infinity: its weights are numbers, but no model")
         weights.release_pages()
         return runner
 
@@ -130,8 +136,9 @@ class Runner:
             chosen = hidden if len(portion) == len(hidden) else hidden[portion]
             yield start, self._forward_pass.logits(chosen)
 
-    def _warm_up(self) -> None:
-        """Runs one token, so that the kernels are made and the weights packed before the first request.
+    def _warm_up(self) -> bool:
+        """Runs one token, so that the kernels are made and the weights packed before the first request. False where
+        the logits are no numbers.
 
         It writes to block 0, as whichever sequence is first given that block will, over it.
         """
@@ -147,3 +154,6 @@ class Runner:
             is_sampling=True,
         )
         self.run(StepPlan(rows=[row]))
+        assert self._forward_pass is not None, "the runner is closed"
+        logits = self._forward_pass.logits(self._forward_pass.hidden_states(lay_out([row])))
+        return bool(np.isfinite(logits).all())

@@ -12,8 +12,9 @@ import mmap
 import os
 import weakref
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.model_files import named, open_model_file, parse_json_object, shown
 
-MAX_HEADER_BYTES = 100_000_000
-"""The format's own limit."""
+MAX_HEADER_BYTES = 8_000_000
+"""The format allows 100 000 000; a GPT-2 of a thousand layers needs 2 000 000."""
 MAX_RANK = 8
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -46,30 +48,51 @@ class TensorSpan:
 
 
 class SafetensorsFile:
-    """One file, memory-mapped. Views keep the map alive; dropping all of them unmaps it.
+    """One file, open. Its header is read and checked at once; a tensor's values when they are asked for.
 
-    The map is private, so that views are writable, as OpenVINO wants them; nothing writes, and the file never changes.
+    `parts` and `read` read them into memory of their own: whatever becomes of the file later does not matter. `view`
+    maps the file, which suits files that nobody rewrites: those would change under us, or end the process by SIGBUS.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ModelFormatError, naming the file, for anything that the format doesn't allow."""
         self.path = path
-        try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-                self._descriptor = os.dup(file.fileno())
-        except (OSError, ValueError) as error:  # ValueError: an empty file can't be mapped
-            raise ModelFormatError(f"{path}: can't be read: {error}") from error
-        weakref.finalize(self, os.close, self._descriptor)
-        self.header_bytes = _header_bytes(path, self._map)
-        self.spans, self.metadata = _parse_header(path, self.header_bytes, num_bytes=len(self._map))
+        self.descriptor = open_model_file(path)
+        weakref.finalize(self, os.close, self.descriptor)
+        self._state = self._read_state()
+        self.num_bytes = os.fstat(self.descriptor).st_size
+        self.header_bytes = self._read_header()
+        self.spans, self.metadata = _parse_header(path, self.header_bytes, num_bytes=self.num_bytes)
+
+    def parts(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The tensor in its stored type (bf16 as uint16), flat, piece by piece: where a piece begins, and the piece.
+
+        A piece is valid until the next one. Raises ModelFormatError if the file is not what it was when it was opened.
+        """
+        span = self.spans[name]
+        dtype = self._dtype(name)
+        num_items = min(READ_BYTES // dtype.itemsize, math.prod(span.shape))
+        buffer = np.empty(num_items, dtype)
+        for begin in range(span.begin, span.end, READ_BYTES):
+            piece = buffer[: (min(begin + READ_BYTES, span.end) - begin) // dtype.itemsize]
+            if os.preadv(self.descriptor, [piece.view(np.uint8).data], begin) != piece.nbytes:
+                raise ModelFormatError(f"{self.path}: became shorter while it was read")
+            yield (begin - span.begin) // dtype.itemsize, piece
+
+    def read(self, name: str) -> NDArray[Any]:
+        """The tensor in its stored type, in memory of its own."""
+        values = np.empty(self.spans[name].shape, self._dtype(name))
+        flat = values.reshape(-1)
+        for begin, part in self.parts(name):
+            flat[begin : begin + len(part)] = part
+        return values
 
     def view(self, name: str) -> NDArray[Any]:
-        """The tensor in its stored type (bf16 as uint16), without a copy."""
-        span = self.spans[name]
-        if span.dtype not in NUMPY_DTYPES:
-            raise ModelFormatError(f"{self.path}: tensor {name} is {span.dtype}; supported are F32, F16 and BF16")
-        dtype = np.dtype(NUMPY_DTYPES[span.dtype])
+        """The tensor in its stored type, without a copy. Views keep the map alive; dropping all of them unmaps it.
+
+        The map is private, so that views are writable, as OpenVINO wants them; nothing writes.
+        """
+        span, dtype = self.spans[name], self._dtype(name)
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
 
@@ -77,7 +100,7 @@ class SafetensorsFile:
         """`view(name)[indices]`, all of them within the tensor. Read, not mapped, as in `is_intact`; read-only."""
         span = self.spans[name]
         row_bytes = (span.end - span.begin) // span.shape[0]
-        rows = [os.pread(self._descriptor, row_bytes, span.begin + row_bytes * index) for index in indices]
+        rows = [os.pread(self.descriptor, row_bytes, span.begin + row_bytes * index) for index in indices]
         return np.frombuffer(b"".join(rows), NUMPY_DTYPES[span.dtype]).reshape(len(rows), *span.shape[1:])
 
     def release_pages(self) -> None:
@@ -90,31 +113,53 @@ class SafetensorsFile:
         """
         checksum = 0
         buffer = memoryview(bytearray(READ_BYTES))
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(8 + len(self.header_bytes))
-            while num_bytes := file.readinto(buffer):
-                checksum = zlib.crc32(buffer[:num_bytes], checksum)
+        position = 8 + len(self.header_bytes)
+        while num_bytes := os.preadv(self.descriptor, [buffer], position):
+            checksum = zlib.crc32(buffer[:num_bytes], checksum)
+            position += num_bytes
         return self.metadata.get("crc32") == str(checksum)
 
+    def check_unchanged(self) -> None:
+        """Raises ModelFormatError if the file was written to since it was opened: values may be of either state. (One
+        that another file has replaced is still this file.)
+        """
+        if self._read_state() != self._state:
+            raise ModelFormatError(f"{self.path}: changed while it was read; start again")
 
-def _header_bytes(path: Path, data: mmap.mmap) -> bytes:
-    if len(data) < 8:
-        raise ModelFormatError(f"{path}: {len(data)} bytes are too few for a safetensors file")
-    num_header_bytes = int.from_bytes(data[:8], "little")
-    if num_header_bytes > MAX_HEADER_BYTES:
-        raise ModelFormatError(f"{path}: header of {num_header_bytes} bytes; at most {MAX_HEADER_BYTES} are allowed")
-    if num_header_bytes > len(data) - 8:
-        raise ModelFormatError(f"{path}: truncated: the header's {num_header_bytes} bytes go beyond the file's end")
-    return data[8 : 8 + num_header_bytes]
+    def _read_state(self) -> tuple[int, int]:
+        status = os.fstat(self.descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    @cached_property
+    def _map(self) -> mmap.mmap:
+        try:
+            return mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
+        except (OSError, ValueError) as error:  # ValueError: it has become empty
+            raise ModelFormatError(f"{self.path}: can't be mapped: {error}") from error
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        stored = self.spans[name].dtype
+        if stored not in NUMPY_DTYPES:
+            raise ModelFormatError(f"{self.path}: tensor {named(name)} is {stored}; supported are F32, F16 and BF16")
+        return np.dtype(NUMPY_DTYPES[stored])
+
+    def _read_header(self) -> bytes:
+        if self.num_bytes < 8:
+            raise ModelFormatError(f"{self.path}: {self.num_bytes} bytes are too few for a safetensors file")
+        num_header_bytes = int.from_bytes(os.pread(self.descriptor, 8, 0), "little")
+        if num_header_bytes > MAX_HEADER_BYTES:
+            raise ModelFormatError(
+                f"{self.path}: header of {num_header_bytes} bytes; at most {MAX_HEADER_BYTES} are read"
+            )
+        if num_header_bytes > self.num_bytes - 8:
+            raise ModelFormatError(
+                f"{self.path}: truncated: the header's {num_header_bytes} bytes go beyond the file's end"
+            )
+        return os.pread(self.descriptor, num_header_bytes, 8)
 
 
 def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[dict[str, TensorSpan], dict[str, str]]:
-    try:
-        header = json.loads(header_bytes, object_pairs_hook=_unique_pairs)
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: the header is not valid JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise ModelFormatError(f"{path}: the header is not a JSON object")
+    header = parse_json_object(path, header_bytes, "the header is ")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ModelFormatError(f"{path}: __metadata__ is not a map of strings")
@@ -123,9 +168,8 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
     end = base
     for name, span in sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)):
         if span.begin != end:
-            raise ModelFormatError(
-                f"{path}: tensor {name} {'overlaps another' if span.begin < end else 'follows a hole'}"
-            )
+            what = "overlaps another" if span.begin < end else "follows a hole"
+            raise ModelFormatError(f"{path}: tensor {named(name)} {what}")
         end = span.end
     if end != num_bytes:
         what = "truncated" if end > num_bytes else "has bytes that belong to no tensor"
@@ -133,28 +177,22 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
     return spans, metadata
 
 
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return unique
-
-
 def _parse_span(path: Path, name: str, entry: Any, *, base: int) -> TensorSpan:
     """Offsets in the header count from `base`, the first byte after it."""
+    where = f"{path}: tensor {named(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ModelFormatError(f"{path}: tensor {name}: the header entry needs dtype, shape and data_offsets, no more")
+        raise ModelFormatError(f"{where}: the header entry needs dtype, shape and data_offsets, no more")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ModelFormatError(f"{path}: tensor {name}: unknown dtype {dtype!r}")
+        raise ModelFormatError(f"{where}: unknown dtype {shown(dtype)}")
     if not _is_counts(shape) or len(shape) > MAX_RANK:
-        raise ModelFormatError(f"{path}: tensor {name}: bad shape")
+        raise ModelFormatError(f"{where}: bad shape")
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ModelFormatError(f"{path}: tensor {name}: bad data_offsets")
+        raise ModelFormatError(f"{where}: bad data_offsets")
     begin, end = offsets
     # Python's integers don't overflow: a shape of [2**40, 2**40] is simply not the number of bytes.
     if math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
-        raise ModelFormatError(f"{path}: tensor {name}: {end - begin} bytes don't hold {dtype} of shape {shape}")
+        raise ModelFormatError(f"{where}: {end - begin} bytes don't hold {dtype} of shape {shown(shape)}")
     return TensorSpan(dtype=dtype, shape=tuple(shape), begin=base + begin, end=base + end)
 
 

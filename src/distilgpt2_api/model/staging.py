@@ -38,7 +38,7 @@ def gather_model(store: ModelStore, name: str, commit: str) -> Iterator[Path]:
 
 
 def _replace_folder(target: Path, folder: Path) -> None:
-    """A running server keeps the old files, for they are mapped; a start finds the old model or the new."""
+    """A running server keeps the old files, if it has any open; a start finds the old model or the new."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         old = folder.with_name(f"{folder.name}.old")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.core.model_files import has_file, named, parse_json_object, read_model_file, resolve_inside, shown
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-MAX_INDEX_BYTES = 100_000_000
-MAX_SHARDS = 1_000
+MAX_INDEX_BYTES = 8_000_000
+MAX_SHARDS = 100
+"""All of them are open at once while the weights are read."""
+MAX_NAME_CHARACTERS = 200
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
@@ -26,15 +28,18 @@ class WeightFile:
 
 
 def find_weight_files(folder: Path) -> list[WeightFile]:
-    """One file, or the shards in the order of their names; each exists and lies in the folder.
+    """One file, or the shards in the order of their names; each has a bare name, that of a file of the folder.
 
     Raises ModelNotFoundError (no weights), UnsupportedModelError (pickle files alone: reading one executes what it
     says) or ModelFormatError (an index that is not one, or that points outside).
     """
-    if (folder / SINGLE_FILE).exists():
-        return [WeightFile(path=_inside(folder, SINGLE_FILE))]
-    if (folder / INDEX_FILE).exists():
-        return _read_index(folder)
+    if has_file(folder / SINGLE_FILE):
+        return [WeightFile(path=folder / SINGLE_FILE)]
+    if has_file(folder / INDEX_FILE):
+        return [
+            WeightFile(path=folder / name, tensor_names=names)
+            for name, names in sorted(read_index(folder / INDEX_FILE).items())
+        ]
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
     if pickles:
         raise UnsupportedModelError(
@@ -47,13 +52,15 @@ def find_weight_files(folder: Path) -> list[WeightFile]:
 def find_compiled_file(folder: Path, precision: Precision) -> Path | None:
     """The folder's weights compiled for `precision` (`compiled_model`); None where the checkpoint is to be read.
 
-    Raises ModelNotFoundError where the folder has weights for another precision only, and no checkpoint.
+    Raises ModelNotFoundError where the folder has weights for another precision only, and no checkpoint;
+    ModelFormatError where the file is a link out of the folder.
     """
     path = folder / compiled_name(precision)
-    if path.is_file():
+    if has_file(path):
+        resolve_inside(path)
         return path
-    others = [other for other in Precision if (folder / compiled_name(other)).is_file()]
-    if others and not (folder / SINGLE_FILE).exists() and not (folder / INDEX_FILE).exists():
+    others = [other for other in Precision if has_file(folder / compiled_name(other))]
+    if others and not has_file(folder / SINGLE_FILE) and not has_file(folder / INDEX_FILE):
         raise ModelNotFoundError(
             f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint itself"
         )
@@ -64,47 +71,24 @@ def compiled_name(precision: Precision) -> str:
     return f"compiled.{precision}.safetensors"
 
 
-def _read_index(folder: Path) -> list[WeightFile]:
-    path = _inside(folder, INDEX_FILE)
-    try:
-        if path.stat().st_size > MAX_INDEX_BYTES:
-            raise ModelFormatError(f"{path}: larger than {MAX_INDEX_BYTES} bytes")
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFormatError(f"{path}: can't be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: not valid JSON: {error}") from error
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+def read_index(path: Path) -> dict[str, set[str]]:
+    """File name → names of the tensors in it. Raises ModelFormatError."""
+    weight_map = parse_json_object(path, read_model_file(path, MAX_INDEX_BYTES)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFormatError(f"{path}: no weight_map")
     shards: dict[str, set[str]] = {}
     for tensor_name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _is_bare_name(file_name):
             raise ModelFormatError(
-                f"{path}: {tensor_name} is in {file_name!r}: not the name of a safetensors file here"
+                f"{path}: {named(tensor_name)} is in {shown(file_name)}: not the name of a safetensors file here"
             )
         shards.setdefault(file_name, set()).add(tensor_name)
-    if len(shards) > MAX_SHARDS:
-        raise ModelFormatError(f"{path}: {len(shards)} shards; at most {MAX_SHARDS} are read")
-    return [WeightFile(path=_inside(folder, name), tensor_names=names) for name, names in sorted(shards.items())]
+        if len(shards) > MAX_SHARDS:
+            raise ModelFormatError(f"{path}: more than {MAX_SHARDS} shards are not read")
+    return shards
 
 
 def _is_bare_name(name: str) -> bool:
-    """No folder in it, neither as POSIX nor as Windows writes one."""
-    return name.endswith(".safetensors") and PurePosixPath(name).name == PureWindowsPath(name).name == name
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The file's path. A link may not lead out of the folder, except as the hub's cache has it:
-    `snapshots/<revision>/` holds links into `blobs/` beside it.
-    """
-    path = folder / name
-    home = folder.resolve()
-    allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    try:
-        target = path.resolve(strict=True)
-    except OSError as error:
-        raise ModelFormatError(f"{path}: can't be read: {error}") from error
-    if not target.is_file() or not any(target.is_relative_to(root) for root in allowed):
-        raise ModelFormatError(f"{path}: not a file, or a link that leads out of the model folder")
-    return path
+    """No folder in it, neither as POSIX nor as Windows writes one, and nothing that a message could not show."""
+    is_name = PurePosixPath(name).name == PureWindowsPath(name).name == name
+    return is_name and name.endswith(".safetensors") and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS

@@ -6,25 +6,27 @@ Tensors go by the names of `transformers`' GPT2LMHeadModel without the `transfor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.core.model_files import named
 from distilgpt2_api.model.safetensors_file import SafetensorsFile
-from distilgpt2_api.model.weight_files import find_weight_files
+from distilgpt2_api.model.weight_files import WeightFile, find_weight_files
 
 PREFIX = "transformer."
 IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|multiple_choice_head\..+")
 """Causal masks that old checkpoints saved as buffers, and GPT2DoubleHeadsModel's second head."""
 LM_HEAD = "lm_head.weight"
 FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
-FINITE_CHECK_ITEMS = 1 << 22
-"""Elements checked at once: the boolean temporary stays at 4 MB."""
+LEAST_ITEM_BYTES = 2
+"""Of the types in `FLOAT_DTYPES`."""
 
 
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -55,6 +57,17 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def count_weights(config: ModelConfig) -> int:
+    """Elements of all the tensors in `expected_shapes`, without a walk over the layers."""
+    width, inner = config.width, config.inner_width
+    attention = 4 * width * width + 4 * width
+    mlp = 2 * width * inner + inner + width
+    norms = 2 * width
+    num_matrices = 1 if config.has_tied_embeddings else 2
+    embeddings = (num_matrices * config.vocab_size + config.num_positions) * width
+    return embeddings + config.num_layers * (attention + mlp + 2 * norms) + norms
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
     """Where a tensor is: in which file, under which name."""
@@ -69,50 +82,60 @@ class Checkpoint:
     def __init__(self, tensors: Mapping[str, StoredTensor], config: ModelConfig) -> None:
         self._tensors = tensors
         self._config = config
-        self.paths = tuple(sorted({stored.file.path for stored in tensors.values()}))
-        """The files that the weights are in."""
+        self.files = tuple(sorted({stored.file for stored in tensors.values()}, key=lambda file: file.path))
+        """The files that the weights are in, open."""
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """Values as float32, read-only where they are stored so. Raises ModelFormatError for NaN and infinity."""
+        """Values as float32, in memory of their own. Raises ModelFormatError for NaN and infinity."""
         stored = self._tensors[name]
-        raw = stored.file.view(stored.name)
-        if raw.dtype == np.uint16:  # bf16: the upper half of a float32
-            values = (raw.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = raw.astype(np.float32, copy=False)
-        if not is_finite(values):
-            raise ModelFormatError(f"{stored.file.path}: tensor {stored.name} has values that are NaN or infinite")
+        values = np.empty(stored.file.spans[stored.name].shape, np.float32)
+        flat = values.reshape(-1)
+        for begin, part in stored.file.parts(stored.name):
+            piece = flat[begin : begin + len(part)]
+            piece[...] = _widen(part)
+            if not is_finite(piece):
+                raise ModelFormatError(f"{stored.file.path}: tensor {stored.name} has values that are NaN or infinite")
         return values
 
     def check_tied_head(self) -> None:
         """Raises ModelFormatError if embeddings are tied by the config, but the file has another LM head of its own."""
         if not self._config.has_tied_embeddings or LM_HEAD not in self._tensors:
             return
+        head = self._tensors[LM_HEAD]
         if not np.array_equal(self.tensor(LM_HEAD), self.tensor("wte.weight")):
-            file = self._tensors[LM_HEAD].file.path
             raise ModelFormatError(
-                f"{file}: lm_head.weight differs from wte.weight, but config.json says tie_word_embeddings; "
+                f"{head.file.path}: lm_head.weight differs from wte.weight, but config.json says tie_word_embeddings; "
                 "set it to false there if the head is the model's own"
             )
 
+    def check_unchanged(self) -> None:
+        """Raises ModelFormatError if a file was written to since it was opened."""
+        for file in self.files:
+            file.check_unchanged()
+
 
 def is_finite(values: NDArray[np.float32]) -> bool:
-    flat = values.reshape(-1)
-    parts = (flat[start : start + FINITE_CHECK_ITEMS] for start in range(0, flat.size, FINITE_CHECK_ITEMS))
-    return all(bool(np.isfinite(part).all()) for part in parts)
+    return bool(np.isfinite(values).all())
+
+
+def _widen(part: NDArray[Any]) -> NDArray[Any]:
+    """bf16, which comes as uint16, is the upper half of a float32."""
+    return (part.astype(np.uint32) << 16).view(np.float32) if part.dtype == np.uint16 else part
 
 
 def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
-    """Maps the folder's safetensors files and checks every name, shape and type against the config.
+    """Opens the folder's safetensors files and checks every name, shape and type against the config.
 
     No value is read yet, and no memory taken: a file smaller than its config claims fails here. Raises
     ModelNotFoundError, ModelFormatError or UnsupportedModelError, naming the file and the tensor.
     """
+    weight_files = [(weight_file, SafetensorsFile(weight_file.path)) for weight_file in find_weight_files(folder)]
     tensors: dict[str, StoredTensor] = {}
-    for name, stored in _stored_tensors(folder):
+    for name, stored in _stored_tensors(weight_files):
         if name in tensors:
-            raise ModelFormatError(f"{stored.file.path}: tensor {stored.name}: stored twice")
+            raise ModelFormatError(f"{stored.file.path}: tensor {named(stored.name)}: stored twice")
         tensors[name] = stored
+    _check_size(folder, config, sum(file.num_bytes for _, file in weight_files))
     shapes = expected_shapes(config)
     missing = [name for name in shapes if name not in tensors]
     if missing:
@@ -124,13 +147,25 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     return Checkpoint(tensors, config)
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
+def _check_size(folder: Path, config: ModelConfig, num_bytes: int) -> None:
+    num_weights = count_weights(config)
+    if num_weights * LEAST_ITEM_BYTES > num_bytes:
+        raise ModelFormatError(
+            f"{folder / 'config.json'}: asks for {num_weights} weights, at least {num_weights * LEAST_ITEM_BYTES} "
+            f"bytes, but the weight files have {num_bytes}"
+        )
+
+
+def _stored_tensors(
+    weight_files: Iterable[tuple[WeightFile, SafetensorsFile]],
+) -> Iterator[tuple[str, StoredTensor]]:
     """All tensors but the ignored ones, by their names without prefix."""
-    for weight_file in find_weight_files(folder):
-        file = SafetensorsFile(weight_file.path)
+    for weight_file, file in weight_files:
         absent = weight_file.tensor_names - file.spans.keys()
         if absent:
-            raise ModelFormatError(f"{file.path}: tensor {min(absent)} is missing; the index says that it is here")
+            raise ModelFormatError(
+                f"{file.path}: tensor {named(min(absent))} is missing; the index says that it is here"
+            )
         for stored_name in file.spans:
             name = stored_name.removeprefix(PREFIX)
             if not IGNORED.fullmatch(name):
@@ -138,7 +173,7 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[str, StoredTensor]]:
 
 
 def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    where = f"{stored.file.path}: tensor {stored.name}"
+    where = f"{stored.file.path}: tensor {named(stored.name)}"
     if name not in shapes:
         raise UnsupportedModelError(f"{where}: a GPT-2 of this config has no such tensor")
     span = stored.file.spans[stored.name]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
+
+from distilgpt2_api.observability.tracebacks import describe_exception
 
 FOREIGN_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
 """Have handlers and formats of their own, set before an application is imported."""
@@ -20,7 +23,7 @@ def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None
     """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(is_json=is_json, has_colors=stream.isatty()))
+    handler.setFormatter(build_formatter(is_json=is_json, has_colors=stream.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -53,14 +56,18 @@ def _shared() -> list[Processor]:
     ]
 
 
-def _formatter(*, is_json: bool, has_colors: bool) -> logging.Formatter:
+def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Formatter:
+    """Of every line, whoever writes it. No exception's message gets through."""
     last: list[Processor]
     if is_json:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last = [
+            structlog.processors.ExceptionRenderer(lambda exc_info: describe_exception(exc_info[1])),
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=structlog.dev.plain_traceback)]
+        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=_write_exception)]
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color],
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color, _drop_reprs],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
 
@@ -69,3 +76,14 @@ def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict
     """Uvicorn says everything twice: the second time with terminal colours."""
     event.pop("color_message", None)
     return event
+
+
+def _drop_reprs(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Asyncio's lines without the tasks and arguments that they show: a task's error is in it, with its message."""
+    if event.get("logger") == "asyncio":
+        event["event"] = re.split(r"[\n(<]", str(event["event"]), maxsplit=1)[0]
+    return event
+
+
+def _write_exception(stream: TextIO, exc_info: ExcInfo) -> None:
+    stream.write("\n" + describe_exception(exc_info[1]))

@@ -33,6 +33,15 @@ UNLISTED = {
 }
 """Routes that are not in the OpenAPI document."""
 
+KEYS = """\
+## Keys
+
+Where the service has [API keys](security.md), every route but the probes needs one, `HEAD`, `OPTIONS` and unknown paths
+included: `Authorization: Bearer KEY`, or `x-api-key: KEY`, one of them and once. Without it the answer is 401, with
+`WWW-Authenticate: Bearer`. A key in a query is no key. [Settings](configuration.md) may open `/metrics`, `/docs`,
+`/redoc` and `/openapi.json` to everybody, or give `/metrics` a key of its own.
+"""
+
 ERRORS = """\
 ## Errors
 
@@ -106,7 +115,7 @@ def api_page(routes: Iterable[object]) -> str:
     streams = STREAMS.format(
         completion_example=completions.STREAM_EXAMPLE.strip(), chat_example=chat.STREAM_EXAMPLE.strip()
     )
-    parts = [PREFACE, _routes_section(routes), ERRORS, _error_table(), streams, PARAMETERS]
+    parts = [PREFACE, _routes_section(routes), KEYS, ERRORS, _error_table(), streams, PARAMETERS]
     parts += [_parameters_section(table) for table in TABLES]
     parts.append(_llama_cpp_section())
     return "\n".join(parts)

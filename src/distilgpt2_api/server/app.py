@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,6 +26,8 @@ from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
+from distilgpt2_api.server.access import OPEN, Access
+from distilgpt2_api.server.auth import Authentication
 from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, ServerControl
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
@@ -53,6 +56,14 @@ from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
 
+CORS_OPTIONS: dict[str, Any] = {
+    "allow_methods": ("GET", "HEAD", "POST"),
+    "allow_headers": ("authorization", "content-type", "x-api-key", "x-request-id"),
+    "expose_headers": ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"),
+    "max_age": 3600,
+}
+"""No cookies: a key is a header, which no browser sends of its own accord."""
+
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
 Hugging Face's TGI.
 
@@ -71,6 +82,7 @@ def create_app(
     drain_s: float,
     metrics_folder: MetricsFolder | None = None,
     traces: Traces | None = None,
+    access: Access = OPEN,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
@@ -83,20 +95,21 @@ def create_app(
         refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
     )
     departure = Departure()
+    lifespan = build_lifespan(
+        engine,
+        departure,
+        drain_s=drain_s,
+        max_request_s=limits.timeout_s,
+        metrics_page=metrics_page,
+        traces=traces,
+    )
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=build_lifespan(
-            engine,
-            departure,
-            drain_s=drain_s,
-            max_request_s=limits.timeout_s,
-            metrics_page=metrics_page,
-            traces=traces,
-        ),
+        lifespan=lifespan if access.keys is None else access.keys.watched(lifespan),
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
@@ -115,6 +128,7 @@ def create_app(
         model=model,
         limits=limits,
         metrics_page=metrics_page,
+        access=access,
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
@@ -123,6 +137,11 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    # The last one added is the outermost.
+    app.add_middleware(Authentication, access=access, on_failure=http_metrics.count_auth_failure)
+    if access.cors_origins:
+        # Outside of the keys: browsers ask without one whether they may send it.
+        app.add_middleware(CORSMiddleware, allow_origins=access.cors_origins, **CORS_OPTIONS)
     app.add_middleware(
         RequestMiddleware, metrics=http_metrics, access_log=access_log, departure=departure, traces=traces
     )
@@ -151,7 +170,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = build_openapi(self, self.state.service.limits)
+            self.openapi_schema = build_openapi(self, self.state.service.limits, self.state.service.access)
         return self.openapi_schema
 
 

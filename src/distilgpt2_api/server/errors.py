@@ -27,6 +27,7 @@ from distilgpt2_api.core.errors import (
     UnavailableError,
     UnsupportedParameterError,
 )
+from distilgpt2_api.server.paths import path_below_root
 from distilgpt2_api.server.record import note_error
 
 MAX_RETRY_AFTER_S = 120.0
@@ -38,6 +39,10 @@ class UnknownModelError(InvalidRequestError):
 
 class UnknownParameterError(InvalidRequestError):
     """A parameter that no protocol of ours has."""
+
+
+class AuthenticationError(Distilgpt2ApiError):
+    """The request has no API key, or none that is valid here."""
 
 
 class MediaTypeError(InvalidRequestError):
@@ -71,6 +76,7 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
     UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
     UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
+    AuthenticationError: Kind(HTTPStatus.UNAUTHORIZED, INVALID, "invalid_api_key", will_pass=False),
     MediaTypeError: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
     BodyTooLargeError: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID, "body_too_large"),
     # 408 would make clients send the same slow body again.
@@ -161,6 +167,8 @@ def describe_error(error: Exception) -> ErrorAnswer:
         wait_s = min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
         headers["retry-after"] = str(math.ceil(wait_s))
         headers["retry-after-ms"] = str(math.ceil(wait_s * 1000))
+    if isinstance(error, AuthenticationError):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, BodyTooLargeError | BodyTimeoutError):
         headers["connection"] = "close"  # What is left of the body is not worth reading.
     return ErrorAnswer(
@@ -174,9 +182,13 @@ def describe_error(error: Exception) -> ErrorAnswer:
 
 
 def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
-    """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's."""
+    """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's.
+
+    Before there is a route (where a key is missing) the path stands for it: TGI's have no parameters.
+    """
     note_error(scope, answer.code or answer.type)
-    is_tgi = getattr(scope.get("route"), "path", None) in TGI_ROUTES
+    template = getattr(scope.get("route"), "path", None) or path_below_root(scope)
+    is_tgi = template in TGI_ROUTES
     return Response(
         answer.tgi_body if is_tgi else answer.openai_body,
         status_code=answer.tgi_status if is_tgi else answer.status,

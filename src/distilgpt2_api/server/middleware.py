@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, one log line and one count a request, and the last answer to a mistake of ours."""
+"""The outermost layer: request ids, security headers, one log line and one count a request, and the last word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.traces import ServedRequest, Traces
 from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import INTERNAL, REFUSALS, error_response
+from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
 from distilgpt2_api.server.record import RequestRecord, note_error
+from distilgpt2_api.server.security_headers import add_security_headers
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CLIENT_CLOSED = 499
@@ -23,7 +25,7 @@ CLIENT_CLOSED = 499
 CLOSE = (b"connection", b"close")
 UNMATCHED = "unmatched"
 """Route label of paths that no route has."""
-QUIET_ROUTES = frozenset({"/livez", "/readyz", "/healthz", "/health", "/ping", "/metrics"})
+QUIET_ROUTES = PROBE_PATHS | {METRICS_PATH}
 """Asked every few seconds by machines: logged at debug level."""
 
 
@@ -71,9 +73,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
-                if self._departure.is_near:
-                    message["headers"].append(CLOSE)
+                add_security_headers(message, *((header, CLOSE) if self._departure.is_near else (header,)))
             await send(message)
 
         try:

@@ -10,11 +10,20 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from distilgpt2_api.server.access import Access, area_of
+from distilgpt2_api.server.errors import TGI_ROUTES
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.examples import REQUESTS
 from distilgpt2_api.server.schemas.score import ScoreRequest
-from distilgpt2_api.server.schemas.tgi import TgiRequest, TgiStreamEvent, TgiStreamRequest, TgiWholeRequest
+from distilgpt2_api.server.schemas.tgi import (
+    TgiRequest,
+    TgiStreamEvent,
+    TgiStreamRequest,
+    TgiWholeRequest,
+    tgi_error_responses,
+)
 from distilgpt2_api.server.schemas.tokens import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 from distilgpt2_api.server.service import RequestLimits
 
@@ -36,8 +45,11 @@ VALIDATION_ERROR = "HTTPValidationError"
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 
-def build_openapi(app: FastAPI, limits: RequestLimits) -> dict[str, Any]:
-    """The whole document. FastAPI's own 422 is taken out: what it finds wrong is answered with 400."""
+def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[str, Any]:
+    """The whole document. FastAPI's own 422 is taken out: what it finds wrong is answered with 400.
+
+    It speaks of keys where keys are needed.
+    """
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -56,6 +68,7 @@ def build_openapi(app: FastAPI, limits: RequestLimits) -> dict[str, Any]:
     for unused in (VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     _bound(document, limits)
+    _lock(document, access)
     for path, requests in REQUESTS.items():
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         content["examples"] = {name: {"value": value} for name, value in requests.items()}
@@ -79,6 +92,20 @@ def _bound(document: dict[str, Any], limits: RequestLimits) -> None:
                 choice["maximum"] = min(maxima[name], choice.get("maximum", maxima[name]))
             if name == "stop" and choice.get("type") == "array":
                 choice["maxItems"] = limits.max_stop_sequences
+
+
+def _lock(document: dict[str, Any], access: Access) -> None:
+    """Write at each operation that needs a key that it does; /docs then has a button for it."""
+    for path, path_item in document["paths"].items():
+        if not access.needs_key(area_of(path)):
+            continue
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        responses = tgi_error_responses(401) if path in TGI_ROUTES else error_responses(401)
+        name = responses[401]["model"].__name__
+        content = {"application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=name)}}}
+        for operation in path_item.values():
+            operation["security"] = [{"key": []}]
+            operation["responses"]["401"] = {"description": responses[401]["description"], "content": content}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

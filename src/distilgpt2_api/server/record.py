@@ -25,6 +25,7 @@ class RequestRecord:
 
     request_id: str
     caller: Caller = ANYBODY
+    """Whose share of the service it takes."""
     clock: Callable[[], float] = time.perf_counter
     started_s: float = 0.0
     admitted_s: float | None = None
@@ -75,6 +76,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, object]:
         """What is known, for the log line; times in milliseconds."""
         fields: dict[str, object] = {}
+        if self.caller.is_key:
+            fields["key"] = self.caller.name
         if self.num_prompt_tokens is not None:
             fields["prompt_tokens"] = self.num_prompt_tokens
             fields["completion_tokens"] = self.num_completion_tokens

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
+from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.errors import UnknownModelError
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -61,6 +62,7 @@ class Service:
     engine: AsyncEngine
     model: ServedModel
     limits: RequestLimits
+    access: Access
     metrics_page: MetricsPage
     draw_seed: Callable[[], int]
     """For requests without a seed of their own."""

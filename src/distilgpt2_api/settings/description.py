@@ -10,6 +10,7 @@ from typing import get_args
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.sources import PLATFORM_VARIABLES, SettingSource, env_name
 
 BOUND_WORDS = {"ge": "at least", "gt": "more than", "le": "at most"}
@@ -49,8 +50,12 @@ def _default_in_words(field: FieldInfo) -> str:
 
 
 def _in_words(value: object, field: FieldInfo) -> str:
-    if value is None:
+    if value is None or value == ():
         return "auto" if _is_auto(field) else ""
+    if is_secret(field):
+        return "(hidden)"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, ByteSize):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ByteSize, Field
 
+from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.settings.automatic import AutoInt
 
 
@@ -19,6 +20,28 @@ class LimitSettings(BaseModel):
         le=1_000_000_000,
         description="Prompt and completion tokens of the waiting requests; one more request is refused with 429.",
     )
+    key_max_requests: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that one API key may have in flight, waiting and running: each prompt is one. One more "
+        "is refused with 429. A key's own entry in the file of keys goes first. Without keys this holds for each "
+        " client address. Unset: no such limit.",
+    )
+    key_tokens_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000_000,
+        description="Prompt and completion tokens per second that one API key (or address, as above) may use over "
+        "time; past its burst it is refused with 429. Unset: no such limit.",
+    )
+    key_burst_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Tokens that one API key (or address) may use at once before `key_tokens_per_s` holds it back. "
+        "Unset: a minute's worth.",
+    )
     max_body_bytes: ByteSize = Field(
         default=ByteSize(2 << 20),
         ge=1024,
@@ -30,6 +53,13 @@ class LimitSettings(BaseModel):
     max_stop_sequences: int = Field(default=16, ge=1, le=1024, description="Stop sequences of one request.")
     timeout_s: float = Field(
         default=600.0, gt=0, le=86400, description="Time a request may take, queue included; then it is aborted."
+    )
+    step_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="Time that one step of the engine may take. One that takes longer hangs: `/livez` says so, its "
+        "requests fail, and the process ends for its supervisor to start anew.",
     )
     header_timeout_s: float = Field(
         default=10.0,
@@ -64,3 +94,11 @@ class LimitSettings(BaseModel):
         le=600,
         description="Time running requests get to finish after SIGTERM. Below the platform's own limit (Azure: 5 s).",
     )
+
+    def caller_limits(self) -> CallerLimits:
+        """What each caller may have that has no limits of its own."""
+        return CallerLimits(
+            max_requests=self.key_max_requests,
+            tokens_per_s=self.key_tokens_per_s,
+            burst_tokens=self.key_burst_tokens,
+        )

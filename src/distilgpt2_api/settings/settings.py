@@ -22,8 +22,10 @@ from distilgpt2_api.model.resources import (
     read_memory_limit_bytes,
 )
 from distilgpt2_api.model.store import ModelLocation, ModelStore
+from distilgpt2_api.settings.access import AccessSettings
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.limits import LimitSettings
+from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.serving import ServingSettings
 from distilgpt2_api.settings.sources import (
     SettingSource,
@@ -49,7 +51,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(LimitSettings, ServingSettings):
+class Settings(LimitSettings, AccessSettings, ServingSettings):
     """`Settings()` reads file and environment; keyword arguments stand for the command line and win.
 
     Raises SettingsError, one line that names the setting and where its value came from.
@@ -144,4 +146,6 @@ def _first_line(error: ValidationError, sources: Mapping[str, SettingSource]) ->
     if first["type"] == "extra_forbidden":
         return f"unknown setting {name} ({source}){nearest(name, Settings.model_fields)}"
     spelled = variable_in_use(name) if source is SettingSource.ENVIRONMENT else name
+    if is_secret(Settings.model_fields[name]):
+        return f"{spelled} ({source}): {message}"
     return f"{spelled} ({source}) can't be {first['input']!r}: {message[:1].lower()}{message[1:]}"

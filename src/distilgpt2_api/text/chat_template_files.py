@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
-from distilgpt2_api.text.bounded_file import read_bounded
+from distilgpt2_api.core.model_files import has_file, parse_json_object, read_chosen_file, read_model_file
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 OFF = "off"
@@ -29,8 +28,9 @@ def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
     special_tokens = _special_tokens(config)
     if choice is not None:
         return _load_chosen(Path(choice).expanduser(), special_tokens)
-    if (folder / TEMPLATE_FILE).exists():
-        return _load_file(folder / TEMPLATE_FILE, special_tokens)
+    if has_file(folder / TEMPLATE_FILE):
+        path = folder / TEMPLATE_FILE
+        return _parse(path, read_model_file(path, MAX_FILE_BYTES), special_tokens)
     source = _default_of(config.get("chat_template"), folder / TOKENIZER_CONFIG_FILE)
     if source is None:
         return None
@@ -39,14 +39,14 @@ def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
 
 def _load_chosen(path: Path, special_tokens: dict[str, str]) -> ChatTemplate:
     try:
-        return _load_file(path, special_tokens)
+        return _parse(path, read_chosen_file(path, MAX_FILE_BYTES), special_tokens)
     except ModelFormatError as error:
         raise SettingsError(f"chat_template: {error}") from None
 
 
-def _load_file(path: Path, special_tokens: dict[str, str]) -> ChatTemplate:
+def _parse(path: Path, content: bytes, special_tokens: dict[str, str]) -> ChatTemplate:
     try:
-        source = read_bounded(path, MAX_FILE_BYTES).decode()
+        source = content.decode()
     except UnicodeDecodeError:
         raise ModelFormatError(f"{path}: not UTF-8") from None
     return ChatTemplate(source, origin=str(path), special_tokens=special_tokens)
@@ -76,12 +76,4 @@ def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(read_bounded(path, MAX_FILE_BYTES))
-    except (ValueError, RecursionError):
-        raise ModelFormatError(f"{path}: not JSON") from None
-    if not isinstance(config, dict):
-        raise ModelFormatError(f"{path}: not an object")
-    return config
+    return parse_json_object(path, read_model_file(path, MAX_FILE_BYTES)) if has_file(path) else {}

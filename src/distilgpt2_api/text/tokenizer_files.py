@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.text.bounded_file import read_bounded
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.model_files import count_json_values, has_file, named, read_model_file, shown
+from distilgpt2_api.text.tokenizer_description import MAX_JSON_VALUES, check_ids, restate
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
-"""GPT-2's own is 1.3 MB, and no byte-level BPE comes near this."""
+MAX_FILE_BYTES = 32 * 1024 * 1024
+"""GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
+SPARE_LINES = 1000
+"""Of `merges.txt`, beside two for each token of the vocabulary."""
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -28,45 +33,54 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     well-formed tokenizer is not one that GPT-2 could have.
     """
     path = folder / "tokenizer.json"
-    if path.exists():
+    if has_file(path):
         tokenizer = _read_tokenizer_json(path)
     else:
         for vocabulary, merges in _VOCABULARY_FILES:
-            if (folder / vocabulary).exists():
-                path = folder / vocabulary
-                tokenizer = _read_vocabulary(path, folder / merges)
+            if has_file(folder / vocabulary):
+                tokenizer = _read_vocabulary(folder / vocabulary, folder / merges)
                 break
         else:
             raise ModelFormatError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
-    _check_byte_level_bpe(tokenizer, path)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    content = read_bounded(path, MAX_FILE_BYTES)
-    try:
-        return tokenizers.Tokenizer.from_buffer(content)
-    except Exception as error:  # the library's own, for whatever it can't parse
-        raise ModelFormatError(f"{path}: not a tokenizer: {error}") from error
+    description = restate(path, read_model_file(path, MAX_FILE_BYTES))
+    with _errors_of_the_library(f"{path}: not a tokenizer"):
+        tokenizer = tokenizers.Tokenizer.from_buffer(orjson.dumps(description))
+    for token in description["added_tokens"]:  # the library gives them ids of its own where these can't be
+        if tokenizer.token_to_id(token["content"]) != token["id"]:
+            raise ModelFormatError(
+                f"{path}: {shown(token['content'])} has id {token['id']}, which does not follow the vocabulary's last"
+            )
+    return tokenizer
 
 
 def _read_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
     vocabulary = _parse_ids(vocabulary_path)
-    merges = _parse_merges(merges_path)
-    try:
+    merges = _parse_merges(merges_path, max_lines=2 * len(vocabulary) + SPARE_LINES)
+    with _errors_of_the_library(f"{merges_path}: does not fit {vocabulary_path.name}"):
         tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    except Exception as error:  # the library's own, for merges that don't fit
-        raise ModelFormatError(f"{merges_path}: does not fit {vocabulary_path.name}: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if END_OF_TEXT in vocabulary:
         tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     added_path = vocabulary_path.with_name("added_tokens.json")
-    if added_path.exists():
+    if has_file(added_path):
         _add_tokens(tokenizer, added_path)
     return tokenizer
+
+
+@contextmanager
+def _errors_of_the_library(what: str) -> Iterator[None]:
+    """Whatever it raises, as one line. A panic of its Rust is no Exception to Python."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelFormatError(f"{what}: {named(' '.join(str(error).split()))}") from None
+        raise
 
 
 def _add_tokens(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
@@ -74,22 +88,26 @@ def _add_tokens(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
     for text, token_id in sorted(_parse_ids(path).items(), key=lambda item: item[1]):
         tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
         if tokenizer.token_to_id(text) != token_id:
-            raise ModelFormatError(f"{path}: {text!r} has id {token_id}, which does not follow the vocabulary's last")
+            raise ModelFormatError(
+                f"{path}: {shown(text)} has id {token_id}, which does not follow the vocabulary's last"
+            )
 
 
 def _parse_ids(path: Path) -> dict[str, int]:
-    content = read_bounded(path, MAX_FILE_BYTES)
+    content = read_model_file(path, MAX_FILE_BYTES)
+    count_json_values(path, content, MAX_JSON_VALUES)
     try:
-        ids: Any = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{path}: not JSON: {error}") from error
-    if not isinstance(ids, dict) or not all(type(value) is int and 0 <= value < 2**32 for value in ids.values()):
-        raise ModelFormatError(f"{path}: not an object of tokens and their ids")
-    return ids
+        ids: Any = orjson.loads(content)
+    except ValueError as error:
+        raise ModelFormatError(f"{path}: not valid JSON: {str(error)[:200]}") from None
+    return check_ids(path, ids)
 
 
-def _parse_merges(path: Path) -> list[tuple[str, str]]:
-    content = read_bounded(path, MAX_FILE_BYTES)
+def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
+    """Each merge makes a token of the vocabulary, so there can't be many more."""
+    content = read_model_file(path, MAX_FILE_BYTES)
+    if content.count(b"\n") > max_lines:
+        raise ModelFormatError(f"{path}: more than {max_lines} lines, far more than the vocabulary has tokens")
     try:
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -104,21 +122,3 @@ def _parse_merges(path: Path) -> list[tuple[str, str]]:
             raise ModelFormatError(f"{path}: line {number} is not two tokens with a space between")
         merges.append((left, right))
     return merges
-
-
-def _check_byte_level_bpe(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
-    model = tokenizer.model
-    if not isinstance(model, models.BPE):
-        raise UnsupportedModelError(f"{path}: a {type(model).__name__} tokenizer; GPT-2's is a byte-level BPE")
-    steps = json.loads(tokenizer.pre_tokenizer.__getstate__()) if tokenizer.pre_tokenizer is not None else {}
-    if "ByteLevel" not in [step["type"] for step in [steps, *steps.get("pretokenizers", [])] if step]:
-        raise UnsupportedModelError(f"{path}: a BPE over characters; GPT-2's is over bytes (pre-tokenizer ByteLevel)")
-    options = {
-        "dropout": model.dropout,
-        "byte_fallback": model.byte_fallback,
-        "continuing_subword_prefix": model.continuing_subword_prefix,
-        "end_of_word_suffix": model.end_of_word_suffix,
-    }
-    for name, value in options.items():
-        if value:
-            raise UnsupportedModelError(f"{path}: {name}={value!r}; GPT-2's byte-level BPE has none")

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from distilgpt2_api.server.paths import ASSETS_PATH
+
 ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
@@ -37,12 +39,12 @@ def add_routes(router: APIRouter) -> None:
         router.add_api_route(
             path, partial(read_page, page), methods=["GET"], include_in_schema=False, name=page, response_model=None
         )
-    router.add_api_route("/docs/assets/{name}", read_asset, methods=["GET"], include_in_schema=False)
+    router.add_api_route(f"{ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
     router.add_api_route("/openapi.json", read_openapi, methods=["GET"], include_in_schema=False)
 
 
 async def read_page(page: str) -> Response:
-    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "x-content-type-options": "nosniff"}
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY}
     return Response((FOLDER / page).read_bytes(), media_type="text/html", headers=headers)
 
 

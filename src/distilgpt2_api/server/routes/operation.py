@@ -6,13 +6,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from distilgpt2_api.server.paths import METRICS_PATH
 from distilgpt2_api.server.schemas.answers import Version
 from distilgpt2_api.server.service import ServiceDep
 
 
 def add_routes(router: APIRouter) -> None:
     router.add_api_route(
-        "/metrics",
+        METRICS_PATH,
         read_metrics,
         methods=["GET"],
         tags=["Operation"],

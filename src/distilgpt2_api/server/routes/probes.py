@@ -8,15 +8,14 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from distilgpt2_api.engine.async_engine import EngineState
+from distilgpt2_api.server.paths import LIVENESS_PATH, READINESS_PATHS
 from distilgpt2_api.server.schemas.answers import Probe
 from distilgpt2_api.server.service import ServiceDep
-
-READINESS_PATHS = ("/readyz", "/healthz", "/health", "/ping")
 
 
 def add_routes(router: APIRouter) -> None:
     for path, endpoint, summary in (
-        ("/livez", read_liveness, "Is the process alive?"),
+        (LIVENESS_PATH, read_liveness, "Is the process alive?"),
         *((path, read_readiness, "Can it take requests?") for path in READINESS_PATHS),
     ):
         router.add_api_route(

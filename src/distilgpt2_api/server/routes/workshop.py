@@ -21,6 +21,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.paths import path_below_root, without_root
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.responses import WhenDone
@@ -62,7 +63,7 @@ class PromptRoute(APIRoute):
         return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
 
     def _is_reserved(self, scope: Scope) -> bool:
-        path = _without_root(scope["path"], scope.get("root_path", ""))
+        path = path_below_root(scope)
         first = path.removeprefix("/").partition("/")[0]
         if first in RESERVED_TREES or path[1:] in RESERVED_NAMES:
             return True
@@ -142,10 +143,4 @@ def _prompt_of(scope: Scope) -> str:
     raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
     root_path = scope.get("root_path", "").encode()
     path = unquote_to_bytes(raw_path)
-    return _without_root(path.decode(errors="surrogateescape"), root_path.decode()).removeprefix("/")
-
-
-def _without_root(path: str, root_path: str) -> str:
-    """The path below the prefix that a proxy left on it, if it did."""
-    rest = path.removeprefix(root_path)
-    return rest if rest.startswith("/") else path
+    return without_root(path.decode(errors="surrogateescape"), root_path.decode()).removeprefix("/")

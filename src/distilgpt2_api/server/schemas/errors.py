@@ -27,6 +27,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 DESCRIPTIONS = {
     400: "The request is wrong: `param` names the parameter.",
+    401: "No valid API key.",
     404: "No such model, or no such URL.",
     408: "The body did not arrive in time.",
     413: "The body is too long.",

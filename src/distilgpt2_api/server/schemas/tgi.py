@@ -214,6 +214,7 @@ def tgi_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 DESCRIPTIONS = {
+    401: "No valid API key (`validation`).",
     408: "The body did not arrive in time (`validation`).",
     413: "The body is too long (`validation`).",
     415: "The body is not declared as JSON (`validation`).",

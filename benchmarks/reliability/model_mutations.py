@@ -1,0 +1,300 @@
+"""A small model folder, and one of its files spoilt by chance: the same seed spoils the same file in the same way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import struct
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.make_model import END_OF_TEXT, write_tokenizer
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.model.compiled_model import compile_model
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE, compiled_name
+from distilgpt2_api.model.weights import expected_shapes
+
+CONFIG: dict[str, Any] = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_layer": 2,
+    "n_head": 2,
+    "n_embd": 16,
+    "n_inner": None,
+    "n_positions": 64,
+    "vocab_size": 320,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+    "bos_token_id": 319,
+    "eos_token_id": 319,
+}
+COMPILED_FILE = compiled_name(Precision.INT8)
+TARGETS = (SINGLE_FILE, "config.json", "tokenizer.json", "vocab.json", "merges.txt", INDEX_FILE, COMPILED_FILE)
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+DEEP = "\N{SNOWMAN}"  # stands for arrays in arrays, which json.dumps itself could not write
+NUMBERS = (0, -1, 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000, 1.5, 1e308)
+TEXTS = (
+    "",
+    "../x",
+    "/etc/passwd",
+    "a\0b",
+    "..\\x",
+    "x" * 20_000,
+    "\ud800",
+    "\n\x1b[31m",
+    "F32",
+    "Sequence",
+    "ByteLevel",
+)
+OTHERS: tuple[Any, ...] = (None, True, [], {}, [[]], {"type": "Sequence"}, float("nan"), float("inf"), DEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoilt:
+    """What `spoil` did, in words, and the file's bytes afterwards, those of a hole among them."""
+
+    target: str
+    how: str
+    num_bytes: int
+
+
+def write_model(folder: Path) -> dict[str, bytes]:
+    """Every file that a spoilt model is made of, by name; `folder` is for the making."""
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    write_tokenizer(folder, CONFIG["vocab_size"])
+    draw = np.random.default_rng(0)
+    shapes = expected_shapes(read_model_config(folder))
+    tensors = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    files = {name: (folder / name).read_bytes() for name in ("config.json", "vocab.json", "merges.txt")}
+    files[SINGLE_FILE] = _pack(*_describe(tensors))
+    halves = dict(zip(SHARDS, (list(tensors)[::2], list(tensors)[1::2]), strict=True))
+    for shard, part in halves.items():
+        files[shard] = _pack(*_describe({name: tensors[name] for name in part}))
+    weight_map = {name: shard for shard, part in halves.items() for name in part}
+    files[INDEX_FILE] = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}).encode()
+    files["tokenizer.json"] = _tokenizer_json(files["vocab.json"], files["merges.txt"])
+    (folder / SINGLE_FILE).write_bytes(files[SINGLE_FILE])
+    compile_model(folder, folder / "compiled", Precision.INT8)
+    files[COMPILED_FILE] = (folder / "compiled" / COMPILED_FILE).read_bytes()
+    return files
+
+
+def spoil(files: dict[str, bytes], folder: Path, seed: int) -> Spoilt:
+    """Writes to `folder` what the door of one file needs, that file spoilt."""
+    chance = random.Random(seed)
+    target = chance.choice(TARGETS)
+    companions = {"merges.txt": ["vocab.json"], "vocab.json": ["merges.txt"], INDEX_FILE: [*SHARDS]}
+    needed = {"config.json", SINGLE_FILE} if target == "config.json" else {"config.json", *companions.get(target, [])}
+    for name in needed:
+        (folder / name).write_bytes(files[name])
+    path = folder / target
+    path.unlink(missing_ok=True)
+    if chance.random() < 0.03:
+        return Spoilt(target, _misplace(chance, path, files[target]), 0)
+    content, how = files[target], "as it was"
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        content, how = _spoil_content(chance, target, content)
+    if target == COMPILED_FILE and chance.random() < 0.7:
+        content = _renew_checksum(content)
+    path.write_bytes(content)
+    if chance.random() < 0.02:
+        os.truncate(path, len(content) + (1 << chance.randrange(10, 36)))
+        how += ", then a hole at the end"
+    return Spoilt(target, how, path.stat().st_size)
+
+
+def _spoil_content(chance: random.Random, target: str, content: bytes) -> tuple[bytes, str]:
+    if chance.random() < 0.4:
+        return _spoil_bytes(chance, content)
+    if target.endswith(".safetensors"):
+        return _spoil_safetensors(chance, content)
+    if target == "merges.txt":
+        return _spoil_lines(chance, content)
+    return _spoil_json(chance, content)
+
+
+def _spoil_bytes(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+    at, to = sorted(chance.randrange(len(content) + 1) for _ in range(2))
+    near = chance.randrange(min(len(content), 400) + 1)
+    changed = bytearray(content)
+    match chance.randrange(5):
+        case 0:
+            for _ in range(chance.choice((1, 8, 64)) if content else 0):
+                changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+            return bytes(changed), "bits flipped"
+        case 1:
+            return content[:at], "cut off"
+        case 2:
+            return content[:at] + content[to:], "a piece left out"
+        case 3:
+            return content[:to] + content[at:], "a piece twice"
+        case _:
+            return content[:near] + chance.randbytes(chance.choice((1, 4, 8))) + content[near + 1 :], "a splice"
+
+
+def _spoil_safetensors(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+    length = int.from_bytes(content[:8], "little")
+    header, data = content[8 : 8 + length], content[8 + length :]
+    match chance.randrange(5):
+        case 0:
+            lie = chance.choice((0, 1, length - 1, length + 1, len(content), 2**31, 2**63, 2**64 - 1))
+            return struct.pack("<Q", min(max(lie, 0), 2**64 - 1)) + header + data, "the header's length lies"
+        case 1:
+            number = chance.choice((float("nan"), float("inf"), -float("inf"), 3e38))
+            at = 4 * chance.randrange(max(len(data) // 4, 1))
+            return content[: 8 + length] + data[:at] + struct.pack("<f", number) + data[at + 4 :], "no number"
+        case 2:
+            return _pack(_move_offsets(chance, header), data), "offsets moved"
+        case _:
+            spoilt, how = _spoil_json(chance, header)
+            return _pack(spoilt, data), f"header: {how}"
+
+
+def _renew_checksum(content: bytes) -> bytes:
+    """As an enemy would."""
+    length = int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8 : 8 + length])
+        header["__metadata__"]["crc32"] = str(zlib.crc32(content[8 + length :]))
+        return _pack(json.dumps(header).encode(), content[8 + length :])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no header any more
+        return content
+
+
+def _move_offsets(chance: random.Random, header: bytes) -> bytes:
+    try:
+        entries = json.loads(header)
+        entry = entries[chance.choice([name for name in entries if name != "__metadata__"])]
+        index = chance.randrange(2)
+        entry["data_offsets"][index] += chance.choice((-(2**40), -64, -1, 1, 4, 64, 2**40, 2**62))
+        if chance.random() < 0.5:
+            entry["shape"][0] = chance.choice((0, 1, entry["shape"][0] + 1, 2**61, 2**63 - 1))
+        return json.dumps(entries).encode()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # spoilt before
+        return header
+
+
+def _spoil_lines(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+    lines = content.split(b"\n")
+    at = chance.randrange(len(lines))
+    match chance.randrange(4):
+        case 0:
+            lines[at] = chance.choice((b"", b"no such", b"a", b"a b c", b"\xff \xfe", b"\0 \0", b"x" * 99_999 + b" y"))
+        case 1:
+            lines *= chance.choice((2, 50))
+        case 2:
+            chance.shuffle(lines)
+        case _:
+            del lines[at]
+    return b"\n".join(lines), "lines changed"
+
+
+def _spoil_json(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+    """One value anywhere in the tree is left out or replaced, or its holder grows."""
+    try:
+        root: dict[str, Any] = {"root": json.loads(content)}
+    except (ValueError, RecursionError):  # spoilt before
+        return _spoil_bytes(chance, content)
+    holder: Any = root
+    key: Any = "root"
+    for _ in range(chance.choice((0, 1, 1, 1, 2, 2, 3, 4, 6))):
+        if not isinstance(holder[key], dict | list) or not holder[key]:
+            break
+        holder = holder[key]
+        key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+    match chance.randrange(8):
+        case 0 if holder is not root:
+            del holder[key]
+        case 1 if isinstance(holder, dict) and holder is not root:
+            holder.update({f"more{number}": chance.choice(NUMBERS) for number in range(2000)})
+        case 2 if isinstance(holder, list):
+            holder.extend([holder[key]] * 5000)
+        case 3 if isinstance(holder, dict) and holder is not root:
+            holder[chance.choice(TEXTS)] = holder.pop(key)
+        case _:
+            holder[key] = chance.choice(chance.choice((NUMBERS, TEXTS, OTHERS)))
+    deep = "[" * chance.choice((100, 990, 100_000))
+    sys.set_int_max_str_digits(0)  # to write numbers that no reader takes
+    try:
+        dumped = json.dumps(root["root"]).replace(json.dumps(DEEP), deep + "]" * len(deep)).encode()
+    finally:
+        sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
+    return dumped, f"value at {str(key)[:40]!r} spoilt"
+
+
+def _misplace(chance: random.Random, path: Path, content: bytes) -> str:
+    """Something else in the file's place."""
+    match chance.randrange(6):
+        case 0:
+            os.mkfifo(path)
+            return "a pipe"
+        case 1:
+            path.mkdir()
+            return "a folder"
+        case 2:
+            path.symlink_to("/dev/zero")
+            return "a link to an endless device"
+        case 3:
+            path.symlink_to(path)
+            return "a link to itself"
+        case 4:
+            outside = path.parent.parent / f"outside-{path.name}"
+            outside.write_bytes(content)
+            path.symlink_to(outside)
+            return "a link out of the folder"
+        case _:
+            path.symlink_to("nowhere")
+            return "a link to nowhere"
+
+
+def _describe(tensors: dict[str, NDArray[np.float32]]) -> tuple[bytes, bytes]:
+    """Header and bytes of a safetensors file."""
+    header: dict[str, Any] = {}
+    begin = 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [begin, begin + tensor.nbytes]}
+        begin += tensor.nbytes
+    return json.dumps(header).encode(), b"".join(tensor.tobytes() for tensor in tensors.values())
+
+
+def _pack(header: bytes, data: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _tokenizer_json(vocabulary: bytes, merges: bytes) -> bytes:
+    vocab = json.loads(vocabulary)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **flags, "special": True}],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
+            },
+            "post_processor": byte_level,
+            "decoder": byte_level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "vocab": vocab,
+                "merges": [line.split(" ") for line in merges.decode().splitlines()[1:]],
+            },
+        }
+    ).encode()

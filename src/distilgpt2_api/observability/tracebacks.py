@@ -1,0 +1,51 @@
+"""Errors in the log: where and what, but no word of theirs.
+
+An exception's message is made of what the code was working on: a KeyError shows the key, a decoding error its bytes, a
+library's error its arguments. All of that may be a prompt. Places and types find a bug; the request is not needed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from traceback import FrameSummary, extract_tb
+
+MAX_FRAMES = 60
+MAX_LINKS = 8
+"""Of a chain of causes: an exception can be its own context's context."""
+
+
+def describe_exception(error: BaseException | None) -> str:
+    """A traceback like Python's, oldest cause first, types in the place of messages."""
+    return "\n\n".join(reversed([_describe_one(link) for link in _chain(error)]))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(MAX_LINKS):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _describe_one(error: BaseException) -> str:
+    frames = extract_tb(error.__traceback__)
+    lines = ["Traceback (most recent call last):"]
+    lines += [_describe_frame(frame) for frame in frames[-MAX_FRAMES:]]
+    lines.append(_describe_type(error))
+    if isinstance(error, BaseExceptionGroup):
+        lines += [f"  | {line}" for part in error.exceptions for line in _describe_one(part).splitlines()]
+    return "\n".join(lines)
+
+
+def _describe_frame(frame: FrameSummary) -> str:
+    place = f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+    return f"{place}\n    {frame.line}" if frame.line else place
+
+
+def _describe_type(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(error, OSError) and (word := errno.errorcode.get(error.errno or 0)):
+        return f"{name}: {word}"  # The system's own, without the file's name.
+    return name

@@ -1,0 +1,72 @@
+"""Who may use what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from distilgpt2_api.core.caller import NO_LIMITS, Caller, CallerLimits
+from distilgpt2_api.server.api_keys import KeyRing, KeyTable
+from distilgpt2_api.server.callers import Callers
+from distilgpt2_api.server.paths import ASSETS_PATH, DOCS_PATHS, METRICS_PATH, PROBE_PATHS
+
+
+class Area(Enum):
+    """Routes that are opened alike."""
+
+    PROBES = auto()
+    METRICS = auto()
+    DOCS = auto()
+    REST = auto()
+
+
+def area_of(path: str) -> Area:
+    """`path`: as routes are matched against it, so that no request is taken for another than it will be."""
+    if path in PROBE_PATHS:
+        return Area.PROBES
+    if path == METRICS_PATH:
+        return Area.METRICS
+    if path in DOCS_PATHS or path.startswith(f"{ASSETS_PATH}/"):
+        return Area.DOCS
+    return Area.REST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """The service's rules. Without keys it is open, and a caller is an address."""
+
+    keys: KeyRing | None = None
+    metrics_key: KeyTable | None = None
+    """Opens the metrics and nothing else; then no other key opens them."""
+    has_public_metrics: bool = False
+    has_public_docs: bool = False
+    cors_origins: tuple[str, ...] = ()
+    address_limits: CallerLimits = NO_LIMITS
+    """Of each address, where there are no keys."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever reaches the service may use it."""
+        return self.keys is None
+
+    def needs_key(self, area: Area) -> bool:
+        match area:
+            case Area.PROBES:
+                return False
+            case Area.METRICS:
+                return not self.has_public_metrics and (self.keys or self.metrics_key) is not None
+            case Area.DOCS:
+                return not self.has_public_docs and self.keys is not None
+            case Area.REST:
+                return self.keys is not None
+
+    def find(self, key: bytes, area: Area) -> Caller | None:
+        """Whose key it is, if it opens the area."""
+        table = self.metrics_key if area is Area.METRICS and self.metrics_key is not None else self.keys
+        return None if table is None else table.find(key)
+
+    def callers(self) -> Callers:
+        return Callers(self.address_limits)
+
+
+OPEN = Access()

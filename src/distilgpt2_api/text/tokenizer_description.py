@@ -1,0 +1,169 @@
+"""What a `tokenizer.json` may say: GPT-2's byte-level BPE, and nothing that the library would trip over.
+
+The library takes any composition of its parts. Some parts make it panic, at once or at a request's text (`FixedLength`
+of 0, a `Precompiled` map, a prefix longer than a token); a regular expression can take exponential time, a `Replace`
+any amount of memory. So the file is parsed here, and the library gets a description that has only what was looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.core.model_files import count_json_values, named, shown
+
+MAX_TOKENS = 2_000_000
+MAX_ADDED_TOKENS = 100_000
+MAX_TOKEN_CHARACTERS = 4096
+"""GPT-2's longest has 128."""
+MAX_STEPS = 16
+MAX_JSON_VALUES = 4_000_000
+"""Three for each merge, written as a pair, and one for each token."""
+
+NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip"})
+PRE_TOKENIZERS = frozenset(
+    {"ByteLevel", "Digits", "Punctuation", "UnicodeScripts", "Whitespace", "WhitespaceSplit", "BertPreTokenizer"}
+)
+"""Beside `Split` at a fixed text, or at one of `KNOWN_PATTERNS`."""
+_LETTERS = r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+KNOWN_PATTERNS = frozenset(
+    {
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?" + _LETTERS,
+        (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?" + _LETTERS).replace("{1,3}", ""),
+        r"\p{N}{1,3}",
+        r"\p{N}",
+    }
+)
+"""Regular expressions that others train byte-level BPEs with (GPT-2's, GPT-4's and Llama 3's, Qwen's), all of them
+linear in the text. Another one is refused: what a text costs with it, nobody can tell.
+"""
+
+ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+BPE_FLAGS = ("fuse_unk", "ignore_merges")
+FOREIGN_OPTIONS = ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
+
+
+def restate(path: Path, content: bytes) -> dict[str, Any]:
+    """The file's content as the library is to have it.
+
+    Raises ModelFormatError for what is no such file, UnsupportedModelError for what is one that GPT-2 could not have.
+    """
+    count_json_values(path, content, MAX_JSON_VALUES)
+    try:
+        description = orjson.loads(content)
+    except ValueError as error:
+        raise ModelFormatError(f"{path}: not a tokenizer: not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
+        raise ModelFormatError(f"{path}: not a tokenizer: no object with a model")
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "model": _model(path, description["model"]),
+        "added_tokens": _added_tokens(path, description.get("added_tokens")),
+        "normalizer": _normalizer(path, description.get("normalizer")),
+        "pre_tokenizer": _pre_tokenizer(path, description.get("pre_tokenizer")),
+        "post_processor": None,
+        "decoder": None,
+    }
+
+
+def check_ids(path: Path, ids: Any) -> dict[str, int]:
+    """Tokens and their ids: as many as a vocabulary may have, none too long. Raises ModelFormatError."""
+    if not isinstance(ids, dict) or not all(type(value) is int and 0 <= value < 2**32 for value in ids.values()):
+        raise ModelFormatError(f"{path}: not an object of tokens and their ids")
+    if len(ids) > MAX_TOKENS:
+        raise ModelFormatError(f"{path}: {len(ids)} tokens; at most {MAX_TOKENS} are supported")
+    if ids and max(map(len, ids)) > MAX_TOKEN_CHARACTERS:
+        raise ModelFormatError(f"{path}: a token of more than {MAX_TOKEN_CHARACTERS} characters")
+    return ids
+
+
+def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
+    kind = model.get("type", "BPE")
+    if kind != "BPE":
+        raise UnsupportedModelError(f"{path}: a {named(str(kind))} tokenizer; GPT-2's is a byte-level BPE")
+    for name in FOREIGN_OPTIONS:
+        if model.get(name):
+            raise UnsupportedModelError(f"{path}: {name}={shown(model[name])}; GPT-2's byte-level BPE has none")
+    merges = model.get("merges")
+    if not isinstance(merges, list) or not all(map(_is_merge, merges)):
+        raise ModelFormatError(f"{path}: not a tokenizer: merges are not a list of pairs of tokens")
+    flags = {name: model.get(name) is True for name in BPE_FLAGS}
+    return {"type": "BPE", "vocab": check_ids(path, model.get("vocab")), "merges": merges, **flags}
+
+
+def _is_merge(merge: Any) -> bool:
+    """`"a b"`, or `["a", "b"]`; whether the tokens exist the library knows."""
+    if isinstance(merge, str):
+        return merge.count(" ") == 1
+    return isinstance(merge, list) and len(merge) == 2 and isinstance(merge[0], str) and isinstance(merge[1], str)
+
+
+def _added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
+    if tokens is None:
+        return []
+    if not isinstance(tokens, list) or len(tokens) > MAX_ADDED_TOKENS:
+        raise ModelFormatError(f"{path}: added_tokens are not a list of at most {MAX_ADDED_TOKENS}")
+    added = []
+    for token in tokens:
+        match token:
+            case {"id": int() as token_id, "content": str() as text} if text:
+                check_ids(path, {text: token_id})
+                added.append(
+                    {"id": token_id, "content": text, **{flag: token.get(flag) is True for flag in ADDED_TOKEN_FLAGS}}
+                )
+            case _:
+                raise ModelFormatError(f"{path}: added_tokens: {shown(token)} is no token with an id and a content")
+    return added
+
+
+def _normalizer(path: Path, normalizer: Any) -> Any:
+    steps = _steps(path, normalizer, "normalizer", "normalizers")
+    for step in steps:
+        if step["type"] not in NORMALIZERS:
+            raise UnsupportedModelError(f"{path}: normalizer {named(step['type'])} is not supported")
+    return {"type": "Sequence", "normalizers": steps} if steps else None
+
+
+def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
+    steps = _steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
+    if "ByteLevel" not in [step["type"] for step in steps]:
+        raise UnsupportedModelError(f"{path}: a BPE over characters; GPT-2's is over bytes (pre-tokenizer ByteLevel)")
+    for step in steps:
+        match step:
+            case {"type": "Split", "pattern": {"String": str()}}:
+                pass
+            case {"type": "Split", "pattern": {"Regex": str() as pattern}} if pattern in KNOWN_PATTERNS:
+                pass
+            case {"type": "Split", "pattern": pattern}:
+                raise UnsupportedModelError(
+                    f"{path}: pre_tokenizer: splits by {shown(pattern)}, a regular expression that is not one of those "
+                    "known to be harmless"
+                )
+            case {"type": str() as kind} if kind not in PRE_TOKENIZERS:
+                raise UnsupportedModelError(f"{path}: pre_tokenizer {named(kind)} is not supported")
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def _steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
+    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways."""
+    flat: list[dict[str, Any]] = []
+    waiting = [] if step is None else [step]
+    num_seen = 0
+    while waiting:
+        num_seen += 1
+        if num_seen + len(waiting) > 2 * MAX_STEPS:
+            raise UnsupportedModelError(f"{path}: {what}: more than {MAX_STEPS} steps")
+        match waiting.pop(0):
+            case {"type": "Sequence"} as sequence if isinstance(sequence.get(key), list):
+                waiting = [*sequence[key], *waiting]
+            case {"type": str()} as single:
+                flat.append(single)
+            case other:
+                raise ModelFormatError(f"{path}: {what}: {shown(other)} is no step")
+    return flat

@@ -1,0 +1,93 @@
+"""Keys in settings: typed, and never shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from distilgpt2_api.core.api_key import digest_of
+from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.settings import Settings
+
+KEY, OTHER = "dg2-0123456789abcdef", "dg2-another-key-0123"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name in {"HOST", "PORT"} or name.startswith("DISTILGPT2_"):
+            monkeypatch.delenv(name)
+
+
+def test_keys_have_names_and_leave_nothing_but_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_API_KEYS", f"alice:{KEY}, {OTHER}\n")
+    settings = Settings()
+    assert [(key.name, key.digest) for key in settings.api_keys] == [
+        ("alice", digest_of(KEY.encode())),
+        ("key-2", digest_of(OTHER.encode())),
+    ]
+    assert KEY not in repr(settings) + str(settings.describe())
+    [shown] = [setting.value for setting in settings.describe() if setting.name == "api_keys"]
+    assert shown == "(hidden)"
+
+
+def test_a_settings_file_may_list_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(f'api_keys = ["alice:{KEY}", "{OTHER}"]\ncors_origins = ["https://a.example"]\n')
+    monkeypatch.setenv("DISTILGPT2_CONFIG_FILE", str(file))
+    assert [key.name for key in Settings().api_keys] == ["alice", "key-2"]
+    assert Settings().cors_origins == ("https://a.example",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("API_KEYS", "secret-short", "key number 1 has 12 characters, must have 16 to 256"),
+        ("API_KEYS", f"alice:{KEY},bob:secret", "the key of bob has 6 characters"),
+        ("API_KEYS", "k" * 257, "key number 1 has 257 characters"),
+        ("API_KEYS", f"secret name:{KEY}", "key number 1 has a bad name"),
+        ("API_KEYS", f"a:{KEY},a:{OTHER}", "two keys with the name a"),
+        ("API_KEYS", f"a:{KEY},b:{KEY}", "a and b are the same key"),
+        ("API_KEYS", "secret with spaces in it", "must be of ASCII characters without spaces"),
+        ("API_KEYS", "secret-with-\N{SNOWMAN}-in-it", "must be of ASCII characters without spaces"),
+        ("API_KEYS", ",", "there is no key in it"),
+        ("METRICS_API_KEY", "secret", "the key has 6 characters"),
+    ],
+)
+def test_a_bad_key_is_one_line_that_does_not_show_it(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DISTILGPT2_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    message = str(caught.value)
+    assert message.startswith(f"DISTILGPT2_{name} (environment): ")
+    assert said in message
+    assert "\n" not in message
+    assert not any(secret in message for secret in ("secret", KEY, OTHER))
+
+
+def test_the_metrics_key_is_for_the_metrics_alone() -> None:
+    assert Settings(metrics_api_key=OTHER, api_keys=KEY).metrics_api_key is not None
+    with pytest.raises(SettingsError, match="metrics_api_key is one of api_keys"):
+        Settings(metrics_api_key=KEY, api_keys=KEY)
+    with pytest.raises(SettingsError, match="public_metrics needs no metrics_api_key"):
+        Settings(metrics_api_key=KEY, public_metrics=True)
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.example", "http://localhost:3000", "http://[::1]:3000"])
+def test_origins_are_as_browsers_write_them(origin: str) -> None:
+    settings = Settings(cors_origins=f"{origin}, https://b.example")
+    assert settings.cors_origins == (origin, "https://b.example")
+    [shown] = [setting.value for setting in settings.describe() if setting.name == "cors_origins"]
+    assert shown == f"{origin},https://b.example"
+
+
+@pytest.mark.parametrize(
+    "origin", ["a.example", "https://a.example/", "https://A.example", "null", "https://*.a", "**"]
+)
+def test_what_no_browser_would_send_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match="an origin is"):
+        Settings(cors_origins=origin)
