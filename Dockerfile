@@ -137,12 +137,11 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["distilgpt2-api", "healthcheck"]
 
-# The configuration file binds to $PORT on every address; it says what else it sets.
+# The configuration file binds to $PORT on every address, and says what else it sets.
 CMD [ \
     "gunicorn", \
     "distilgpt2_api.api:app", \
     "--worker-class", "distilgpt2_api.worker.Worker", \
-    "--workers", "1", \
     "--config", "/etc/distilgpt2-api/gunicorn.conf.py" \
 ]
 

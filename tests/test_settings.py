@@ -202,3 +202,14 @@ def test_every_setting_is_described_with_default_and_unit() -> None:
     assert described["port"].bounds == "0 to 65535"
     assert described["max_body_bytes"].default == "2MiB"
     assert described["num_threads"].value == "auto"
+
+
+def test_workers_share_what_one_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` is divided; what was said is said of each worker."""
+    monkeypatch.setattr("distilgpt2_api.settings.settings.count_usable_cores", lambda: 5)
+    monkeypatch.setattr("distilgpt2_api.settings.settings.read_memory_limit_bytes", lambda: 1 << 30)
+    alone, two, eight = (Settings(num_workers=number).engine_config() for number in (1, 2, 8))
+    assert [config.num_threads for config in (alone, two, eight)] == [5, 2, 1]
+    assert [config.kv_cache_bytes >> 20 for config in (alone, two, eight)] == [128, 64, 16]
+    said = Settings(num_workers=2, num_threads=3, kv_cache_bytes="10MiB").engine_config()
+    assert (said.num_threads, said.kv_cache_bytes >> 20) == (3, 10)

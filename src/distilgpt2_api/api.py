@@ -6,17 +6,20 @@ import os
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
+from distilgpt2_api.observability.metrics_folder import MetricsFolder
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.app import create_app
@@ -34,6 +37,8 @@ def build_app(settings: Settings) -> FastAPI:
     location = settings.locate_model()
     chat_template = load_chat_template(location.folder, settings.chat_template)
     engine_config = settings.engine_config()
+    metrics_folder = open_metrics_folder(settings.metrics_folder)
+    traces = open_traces(location.name) if settings.traces else None
     log = structlog.stdlib.get_logger("distilgpt2_api")
     registry = CollectorRegistry()
     engine_metrics = EngineMetrics(registry)
@@ -74,10 +79,30 @@ def build_app(settings: Settings) -> FastAPI:
         engine_metrics=engine_metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
+        metrics_folder=metrics_folder,
+        traces=traces,
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
     )
+
+
+def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
+    """Raises SettingsError where there is to be one, and it can't be used."""
+    try:
+        return None if folder is None else MetricsFolder(folder)
+    except OSError as error:
+        raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
+
+
+def open_traces(model: str) -> Traces:
+    """Raises SettingsError where the packages are not installed."""
+    try:
+        # An optional extra, and 40 ms and 5 MB for those who do not want it.
+        from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
+    except ImportError:
+        raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
+    return collector_traces(version=version("distilgpt2-api"), model=model)
 
 
 def build_access(settings: Settings) -> Access:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import mmap
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -18,9 +20,10 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 from distilgpt2_api.model.resources import allow_open_files
+from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
 from distilgpt2_api.server.connections import ConnectionLimits, guarded_by
 from distilgpt2_api.server.drain import SERVER_CONTROL
-from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings import Settings, export_to_environment, is_in_environment
 
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
@@ -65,7 +68,12 @@ class Siblings:
 class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     """Uvicorn in a Gunicorn worker, with what the original leaves out: bounds on connections and on the shutdown, a
     clean exit, and a reload that loses no request.
+
+    Where there are several, each is told how many they are, and where they share their metrics.
     """
+
+    metrics_folders: ClassVar[list[Path]] = []
+    """The master's one, made before the first worker that has others beside it."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
@@ -80,10 +88,21 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """In the master, before the fork."""
         super().__init__(*args, **kwargs)
+        if self.cfg.workers > 1 and not self.metrics_folders and not is_in_environment("metrics_folder"):
+            self.metrics_folders.append(make_metrics_folder())
+            atexit.register(_remove_folder, self.metrics_folders[0], os.getpid())
         self.siblings.note_started(self.age)
         # A worker that is told to end before it has handlers of its own would hear nothing of it: they are the
         # master's until then. The parent lets signals in again right after the fork, the child in `init_signals`.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+    def init_process(self) -> None:
+        """In the worker: a master that replaces this one does not inherit what is set here."""
+        told: dict[str, object] = {"num_workers": self.cfg.workers}
+        if self.metrics_folders and not is_in_environment("metrics_folder"):
+            told["metrics_folder"] = self.metrics_folders[0]
+        export_to_environment(told)
+        super().init_process()
 
     def init_signals(self) -> None:
         """Uvicorn puts its own handlers over these while it serves, and raises the signal anew when it is done."""
@@ -165,12 +184,12 @@ class ControlledServer(Server):
         return self._worker.is_replaced
 
     @property
-    def is_service_ending(self) -> bool:
-        return self._worker.siblings.is_service_ending
-
-    @property
     def num_connections(self) -> int:
         return len(self.server_state.connections)
+
+    @property
+    def is_service_ending(self) -> bool:
+        return self._worker.siblings.is_service_ending
 
     def note_signal(self) -> None:
         self._worker.note_signal()
@@ -190,3 +209,9 @@ def warn_of_strangers(addresses: Iterable[object]) -> None:
         structlog.stdlib.get_logger("distilgpt2_api").warning(
             "no API keys are set: whoever reaches the service may use it", addresses=reachable
         )
+
+
+def _remove_folder(folder: Path, master_pid: int) -> None:
+    """At the exit of the master; workers inherit the handler, and let it be."""
+    if os.getpid() == master_pid:
+        remove_metrics_folder(folder)

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.service_metrics import add_service_metrics
 
 DASHBOARD = "deploy/monitoring/grafana/dashboards/distilgpt2-api.json"
-SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
+SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def series() -> set[str]:
     registry = CollectorRegistry()
     EngineMetrics(registry)
     HttpMetrics(registry)
+    add_service_metrics(registry, info={}, states=["ready"], read_state=lambda: "ready", read_num_connections=lambda: 1)
     return {family.name + suffix for family in registry.collect() for suffix in SERIES_OF[family.type]}
 
 
@@ -50,7 +52,7 @@ def test_every_series_named_in_a_deployment_file_is_one_that_we_show(
     found = {
         (name, path.name)
         for path in deployment_files
-        for name in re.findall(r"\bdistilgpt2_[a-z_]+", path.read_text(encoding="utf-8"))
+        for name in re.findall(r"\b(?:distilgpt2|process)_[a-z_]+", path.read_text(encoding="utf-8"))
         if name != "distilgpt2_api"  # the package
     }
     assert found
@@ -68,7 +70,8 @@ def test_every_query_is_closed_and_follows_the_chosen_instance(dashboard: dict[s
     for query in _queries(dashboard):
         for opening, closing in ("()", "[]", "{}"):
             assert query.count(opening) == query.count(closing), query
-        assert query.count("distilgpt2_") == query.count('instance=~"$instance"'), query
+        num_series = len(re.findall(r"\b(?:distilgpt2|process)_", query))
+        assert num_series == query.count('instance=~"$instance"'), query
 
 
 def test_the_dashboard_asks_the_data_source_that_is_provisioned(dashboard: dict[str, Any], read_yaml: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +123,29 @@ def test_a_bad_setting_stops_the_start_with_one_clear_line(
     assert server.log.count("error: ") == 1
     assert words in server.log
     assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("DISTILGPT2_METRICS_FOLDER", "/proc/none", "can't use the folder /proc/none (metrics_folder): "),
+        ("DISTILGPT2_TRACES", "true", "traces need more packages: pip install 'distilgpt2-api[otel]'"),
+    ],
+)
+def test_what_metrics_and_traces_lack_stops_the_start_with_one_clear_line(variable: str, value: str, line: str) -> None:
+    """As if the extra were not installed."""
+    program = "import sys; sys.modules['opentelemetry.sdk'] = None; import distilgpt2_api.api"
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("DISTILGPT2_")}
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {variable: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 4
+    assert result.stderr.startswith(f"error: {line}")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])

@@ -178,6 +178,34 @@ def test_timings_and_usage_reach_the_observer(
     assert observer.steps[-1].num_running == 0
 
 
+def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
+    build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    """Once a step instead of once a token, and exact."""
+    engine = build_engine(script=b"abcdef")
+    engine.add(build_request("first", request_id="1", max_tokens=5), submitted_s=0.0)
+    engine.step()
+    engine.add(build_request("second", request_id="2"), submitted_s=1.0)
+    while engine.has_work:
+        engine.step()
+
+    gaps_s = sum(step.gap_s * step.num_later_tokens for step in observer.steps)
+    decode_s = sum(finished.timings.total_s - finished.timings.ttft_s for finished in observer.finished)
+    assert gaps_s == pytest.approx(decode_s)
+    assert sum(step.num_later_tokens for step in observer.steps) == 4 + 6
+
+
+def test_a_step_tells_what_the_prefix_cache_had(
+    build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    engine = build_engine()
+    for request_id in ("1", "2"):
+        list(run_request(engine, build_request("x" * 40, request_id=request_id)))
+
+    found = [(step.num_prefix_queried_tokens, step.num_prefix_hit_tokens) for step in observer.steps]
+    assert [pair for pair in found if pair != (0, 0)] == [(40, 0), (40, 32)]
+
+
 def test_a_request_starts_once(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     engine = build_engine()
     engine.add(build_request(request_id="one"), submitted_s=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,11 @@ STEP = StepStats(
     duration_s=0.01,
     num_rows=3,
     num_tokens=40,
-    num_sampled_tokens=2,
+    num_sampled_tokens=3,
+    num_later_tokens=2,
+    gap_s=0.012,
+    num_prefix_queried_tokens=38,
+    num_prefix_hit_tokens=32,
     num_waiting=5,
     num_running=3,
     num_preempted=1,
@@ -56,8 +61,24 @@ def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registr
         "computed_tokens_total": 80,
         "step_duration_seconds_count": 2,
         "step_sequences_sum": 6,
+        "step_tokens_sum": 80,
+        "prefix_cache_queried_tokens_total": 76,
+        "prefix_cache_hit_tokens_total": 64,
     }
     assert {name: registry.get_sample_value(f"distilgpt2_{name}") for name in values} == values
+
+
+def test_each_token_after_a_sequences_first_counts_with_its_gap(
+    metrics: EngineMetrics, registry: CollectorRegistry
+) -> None:
+    """First tokens have none: their wait is the time to first token."""
+    metrics.on_step(STEP)
+    metrics.on_step(replace(STEP, num_later_tokens=0, gap_s=3.0))
+    values = {"count": 2, "sum": pytest.approx(0.024)}
+    name = "distilgpt2_inter_token_latency_seconds"
+    assert {part: registry.get_sample_value(f"{name}_{part}") for part in values} == values
+    assert registry.get_sample_value(f"{name}_bucket", {"le": "0.01"}) == 0
+    assert registry.get_sample_value(f"{name}_bucket", {"le": "0.015"}) == 2
 
 
 def test_after_the_last_abort_nothing_seems_to_run(metrics: EngineMetrics, registry: CollectorRegistry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
@@ -17,3 +18,36 @@ def test_requests_are_counted_by_method_route_and_status() -> None:
     assert registry.get_sample_value("distilgpt2_http_requests_total", labels | {"status": "499"}) == 1
     assert registry.get_sample_value("distilgpt2_client_disconnects_total") == 1
     assert registry.get_sample_value("distilgpt2_http_request_duration_seconds_sum", {"route": "/{prompt}"}) == 1.5
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+def test_a_method_of_a_clients_own_making_makes_no_series(registry: CollectorRegistry) -> None:
+    """Else a few million requests would fill the memory with labels."""
+    metrics = HttpMetrics(registry)
+    for method in ("BREW", "brew", "X" * 1000):
+        metrics.observe(method=method, route="unmatched", status=405, duration_s=0, is_disconnect=False)
+    labels = {"method": "OTHER", "route": "unmatched", "status": "405"}
+    assert registry.get_sample_value("distilgpt2_http_requests_total", labels) == 3
+
+
+def test_requests_in_flight_go_up_and_down(registry: CollectorRegistry) -> None:
+    metrics = HttpMetrics(registry)
+    metrics.begin()
+    metrics.begin()
+    metrics.observe(method="GET", route="/", status=200, duration_s=0, is_disconnect=False)
+    assert registry.get_sample_value("distilgpt2_http_requests_in_flight") == 1
+
+
+def test_known_reasons_are_there_before_they_happen(registry: CollectorRegistry) -> None:
+    """A counter that appears only with its first event hides that event from `rate`."""
+    metrics = HttpMetrics(registry, abort_reasons=["drain", "error"], refusal_codes=["overloaded"])
+    metrics.observe(
+        method="POST", route="/", status=200, duration_s=0, is_disconnect=False, abort_reason="drain", refusal_code=None
+    )
+    assert registry.get_sample_value("distilgpt2_aborts_total", {"reason": "drain"}) == 1
+    assert registry.get_sample_value("distilgpt2_aborts_total", {"reason": "error"}) == 0
+    assert registry.get_sample_value("distilgpt2_refusals_total", {"code": "overloaded"}) == 0

@@ -25,6 +25,7 @@ from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.app import create_app
@@ -139,6 +140,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         drain_s: float = 1.0,
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
+        traces: Traces | None = None,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -180,6 +182,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             engine_metrics=metrics,
             access_log=log,
             drain_s=drain_s,
+            traces=traces,
             access=access,
             root_path=root_path,
             chat_template=chat_template,

@@ -54,7 +54,7 @@ def command(**options: str | None) -> None:
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn with one worker that serves `APP` on `listener`."""
+    """Gunicorn, whose workers serve `APP` on `listener`."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
         self._options = gunicorn_options(settings) | {"bind": [f"fd://{listener.detach()}"]}
@@ -72,7 +72,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
 def gunicorn_options(settings: Settings) -> dict[str, object]:
     options: dict[str, object] = {
         "worker_class": "distilgpt2_api.worker.Worker",
-        "workers": 1,  # continuous batching wants all requests in one engine
+        "workers": settings.num_workers,
         "keepalive": KEEP_ALIVE_S,
         "graceful_timeout": math.ceil(settings.drain_s) + 1,  # the drain is ours; Gunicorn only ends what hangs
         "control_socket_disable": True,  # else a socket under $HOME, which may be read-only

@@ -16,6 +16,14 @@ class StepStats:
     num_rows: int
     num_tokens: int
     num_sampled_tokens: int
+    num_later_tokens: int
+    """Of these, the ones that are not their sequence's first."""
+    gap_s: float
+    """From the end of the step before to this one's: what lies between a sequence's tokens, if no preemption does."""
+    num_prefix_queried_tokens: int
+    """Prompt tokens of the sequences that the step admitted."""
+    num_prefix_hit_tokens: int
+    """How many of these the prefix cache had."""
     num_waiting: int
     num_running: int
     num_preempted: int

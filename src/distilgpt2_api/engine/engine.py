@@ -83,6 +83,8 @@ class Engine:
         self._requests: dict[str, LiveRequest] = {}
         self._num_with_deadline = 0
         self._next_sequence_id = 0
+        self._last_step_s: float | None = None
+        """When the last step ended."""
 
     @property
     def config(self) -> ModelConfig:
@@ -140,31 +142,37 @@ class Engine:
     def step(self) -> StepOutputs:
         """Compute one step for all that is scheduled; returns what there is to hand over."""
         deltas = self._abort_overdue()
-        plan = self._scheduler.schedule()
+        scheduler = self._scheduler
+        num_queried, num_hit = scheduler.num_prefix_queried_tokens, scheduler.num_prefix_hit_tokens
+        plan = scheduler.schedule()
         if plan is None:
-            self._scheduler.check_idle()
+            scheduler.check_idle()
             return StepOutputs(deltas=deltas, started=[])
         started_s = self._clock()
         started = self._outputs.mark_started(plan.rows, started_s)
         self._guides.begin_masks(plan.rows)
         result = self._runner.run(plan)
         complete = self._guides.accept(plan.rows, result.rows)
-        updates = self._scheduler.update(plan, result)
+        updates = scheduler.update(plan, result)
         now_s = self._clock()
-        num_sampled = self._collect(updates, complete, now_s, into=deltas)
-        scheduler = self._scheduler
+        num_sampled, num_later = self._collect(updates, complete, now_s, into=deltas)
         self._observer.on_step(
             StepStats(
                 duration_s=now_s - started_s,
                 num_rows=len(plan.rows),
                 num_tokens=plan.num_tokens,
                 num_sampled_tokens=num_sampled,
+                num_later_tokens=num_later,
+                gap_s=now_s - (started_s if self._last_step_s is None else self._last_step_s),
+                num_prefix_queried_tokens=scheduler.num_prefix_queried_tokens - num_queried,
+                num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
                 num_waiting=scheduler.num_waiting,
                 num_running=scheduler.num_running,
                 num_preempted=plan.num_preempted,
                 kv_cache_usage=scheduler.kv_cache_usage,
             )
         )
+        self._last_step_s = now_s
         return StepOutputs(deltas=deltas, started=started)
 
     def close(self) -> None:
@@ -178,13 +186,15 @@ class Engine:
         now_s: float,
         *,
         into: dict[str, list[SequenceDelta]],
-    ) -> int:
-        """`complete`: sequences whose grammars allow nothing more."""
-        num_sampled = 0
+    ) -> tuple[int, int]:
+        """`complete`: sequences whose grammars allow nothing more. Counts the tokens drawn, and those not as first."""
+        num_sampled = num_later = 0
         for update in updates:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
-            num_sampled += update.token_id is not None
+            if update.token_id is not None:
+                num_sampled += 1
+                num_later += output.first_token_s is not None
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
@@ -194,7 +204,7 @@ class Engine:
                 into.setdefault(output.request_id, []).append(self._finish(sequence.sequence_id, now_s, stop=stop))
             elif (delta := output.take(now_s)) is not None:
                 into.setdefault(output.request_id, []).append(delta)
-        return num_sampled
+        return num_sampled, num_later
 
     def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
         output = self._outputs.forget(sequence_id)

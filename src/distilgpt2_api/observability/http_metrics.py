@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+OTHER = "OTHER"
+"""Label of every other method: clients can invent as many as they like."""
 
 
 class HttpMetrics:
-    """Labelled by route template, never by path: a path may be a prompt."""
+    """Labelled by route template, never by path: a path may be a prompt. Event loop only."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, *, abort_reasons: Iterable[str] = (), refusal_codes: Iterable[str] = ()
+    ) -> None:
+        """The labels that are known stand there from the start: a counter's first event would else hide from `rate`."""
+        self._in_flight = Gauge(
+            "distilgpt2_http_requests_in_flight", "HTTP requests being answered.", registry=registry
+        )
         self._requests = Counter(
             "distilgpt2_http_requests", "HTTP requests.", ("method", "route", "status"), registry=registry
         )
@@ -27,12 +38,41 @@ class HttpMetrics:
         self._auth_failures = Counter(
             "distilgpt2_auth_failures", "Requests without a valid API key, where one is needed.", registry=registry
         )
+        self._aborts = Counter(
+            "distilgpt2_aborts", "Requests that were admitted and did not end as asked.", ("reason",), registry=registry
+        )
+        self._refusals = Counter(
+            "distilgpt2_refusals", "Requests turned away with 429 or 503, by error code.", ("code",), registry=registry
+        )
+        for reason in abort_reasons:
+            self._aborts.labels(reason)
+        for code in refusal_codes:
+            self._refusals.labels(code)
 
-    def observe(self, *, method: str, route: str, status: int, duration_s: float, is_disconnect: bool) -> None:
-        self._requests.labels(method, route, str(status)).inc()
+    def begin(self) -> None:
+        """A request came: `observe` tells its end."""
+        self._in_flight.inc()
+
+    def observe(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        duration_s: float,
+        is_disconnect: bool,
+        abort_reason: str | None = None,
+        refusal_code: str | None = None,
+    ) -> None:
+        self._in_flight.dec()
+        self._requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
         self._durations.labels(route).observe(duration_s)
         if is_disconnect:
             self._disconnects.inc()
+        if abort_reason is not None:
+            self._aborts.labels(abort_reason).inc()
+        if refusal_code is not None:
+            self._refusals.labels(refusal_code).inc()
 
     def count_auth_failure(self) -> None:
         self._auth_failures.inc()

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from prometheus_client import CollectorRegistry, Info
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -19,16 +19,27 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
-from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.metrics_folder import MetricsFolder
+from distilgpt2_api.observability.metrics_page import MetricsPage
+from distilgpt2_api.observability.service_metrics import add_service_metrics
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.auth import Authentication
-from distilgpt2_api.server.drain import SERVER_CONTROL, Departure
-from distilgpt2_api.server.errors import answer_http_error, answer_own_error, describe_error, error_response
+from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, ServerControl
+from distilgpt2_api.server.errors import (
+    REFUSAL_CODES,
+    answer_http_error,
+    answer_own_error,
+    describe_error,
+    error_response,
+)
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
+from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
     chat,
     completions,
@@ -69,15 +80,29 @@ def create_app(
     engine_metrics: EngineMetrics,
     access_log: AccessLog,
     drain_s: float,
+    metrics_folder: MetricsFolder | None = None,
+    traces: Traces | None = None,
     access: Access = OPEN,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """An application that starts `engine` with its lifespan, and stops it."""
+    """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too."""
+    metrics_page = MetricsPage(
+        registry,
+        folder=metrics_folder,
+        refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
+    )
     departure = Departure()
-    lifespan = build_lifespan(engine, departure, drain_s=drain_s, max_request_s=limits.timeout_s)
+    lifespan = build_lifespan(
+        engine,
+        departure,
+        drain_s=drain_s,
+        max_request_s=limits.timeout_s,
+        metrics_page=metrics_page,
+        traces=traces,
+    )
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
@@ -89,17 +114,21 @@ def create_app(
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
     )
-    Info("distilgpt2_service", "What is served.", registry=registry).info(
-        {"version": app.version, "model": model.name, "precision": model.precision}
+    add_service_metrics(
+        registry,
+        info={"version": app.version, "model": model.name, "precision": model.precision},
+        states=[state.value for state in EngineState],
+        read_state=lambda: engine.state.value,
+        read_num_connections=app.count_connections,
     )
+    http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
     app.state.service = Service(
         version=app.version,
         engine=engine,
         model=model,
         limits=limits,
+        metrics_page=metrics_page,
         access=access,
-        registry=registry,
-        engine_metrics=engine_metrics,
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
@@ -108,13 +137,14 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
-    metrics = HttpMetrics(registry)
     # The last one added is the outermost.
-    app.add_middleware(Authentication, access=access, on_failure=metrics.count_auth_failure)
+    app.add_middleware(Authentication, access=access, on_failure=http_metrics.count_auth_failure)
     if access.cors_origins:
         # Outside of the keys: browsers ask without one whether they may send it.
         app.add_middleware(CORSMiddleware, allow_origins=access.cors_origins, **CORS_OPTIONS)
-    app.add_middleware(RequestMiddleware, metrics=metrics, access_log=access_log, departure=departure)
+    app.add_middleware(
+        RequestMiddleware, metrics=http_metrics, access_log=access_log, departure=departure, traces=traces
+    )
     return app
 
 
@@ -132,6 +162,11 @@ class Application(FastAPI):
         if scope["type"] == "lifespan":
             setattr(self.state, SERVER_CONTROL, scope.get("state", {}).get(SERVER_CONTROL))
         await super().__call__(scope, receive, send)
+
+    def count_connections(self) -> int | None:
+        """None where the server does not tell."""
+        control: ServerControl | None = getattr(self.state, SERVER_CONTROL, None)
+        return None if control is None else control.num_connections
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

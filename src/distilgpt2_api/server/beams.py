@@ -92,6 +92,8 @@ class BeamGeneration:
             for request in requests:
                 stream = self._engine.submit(request, caller=self._record.caller, is_continuation=search.has_begun)
                 self._streams.append(stream)
+        if self._record.admitted_s is None:
+            self._record.admit(sum(request.num_sequences for request in self._requests))
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
             for search, num_beams in zip(live, nums_beams, strict=True):

@@ -28,6 +28,7 @@ from distilgpt2_api.core.errors import (
     UnsupportedParameterError,
 )
 from distilgpt2_api.server.paths import path_below_root
+from distilgpt2_api.server.record import note_error
 
 MAX_RETRY_AFTER_S = 120.0
 
@@ -91,6 +92,10 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     DeadlineExceededError: Kind(HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "deadline_exceeded", will_pass=False),
     Distilgpt2ApiError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", None, will_pass=False),
 }
+
+REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Statuses of requests that are turned away though nothing is wrong with them."""
+REFUSAL_CODES = tuple(dict.fromkeys(kind.code for kind in KINDS.values() if kind.code and kind.status in REFUSALS))
 
 TGI_ROUTES = frozenset({"/", "/generate", "/generate_stream", "/info"})
 """Templates of the routes whose errors have the shape, statuses and words of Hugging Face's TGI."""
@@ -181,6 +186,7 @@ def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
 
     Before there is a route (where a key is missing) the path stands for it: TGI's have no parameters.
     """
+    note_error(scope, answer.code or answer.type)
     template = getattr(scope.get("route"), "path", None) or path_below_root(scope)
     is_tgi = template in TGI_ROUTES
     return Response(

@@ -28,6 +28,8 @@ class Generation:
         self._record = record
         self._streams: list[RequestStream] = []
         self._is_aborted = False
+        self._unfinished: dict[tuple[int, int], int] = {}
+        """Prompt and sequence to completion tokens so far, for those that may never tell their end."""
 
     def abort(self) -> None:
         """Nobody wants it any more: the iteration ends. Idempotent, and legal before it began."""
@@ -46,19 +48,23 @@ class Generation:
                 return
             for request in self._requests:
                 self._streams.append(self._engine.submit(request, caller=self._record.caller))
+            self._record.admit(sum(request.num_sequences for request in self._requests))
             merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
             async with aclosing(merged):
                 async for hand_over in merged:
-                    for _, deltas in hand_over:
-                        self._check(deltas)
+                    for prompt_index, deltas in hand_over:
+                        self._check(prompt_index, deltas)
                     yield hand_over
         finally:
             self.abort()
+            self._record.num_completion_tokens += sum(self._unfinished.values())
 
-    def _check(self, deltas: Sequence[SequenceDelta]) -> None:
+    def _check(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> None:
         for delta in deltas:
             if delta.finish_reason is None:
+                self._unfinished[prompt_index, delta.index] = delta.num_completion_tokens
                 continue
+            self._unfinished.pop((prompt_index, delta.index), None)
             self._record.note(delta)
             if delta.finish_reason is FinishReason.ABORT and not self._is_aborted:
                 raise DeadlineExceededError("the request was not done before its deadline")

@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.metrics_page import MetricsPage
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, DrainOnSignal, ServerControl
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,13 @@ HEARTBEAT_S = 1.0
 
 
 def build_lifespan(
-    engine: AsyncEngine, departure: Departure, *, drain_s: float, max_request_s: float
+    engine: AsyncEngine,
+    departure: Departure,
+    *,
+    drain_s: float,
+    max_request_s: float,
+    metrics_page: MetricsPage,
+    traces: Traces | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """The model loads while the port is bound already: readiness and 503 say so meanwhile.
 
@@ -43,9 +51,12 @@ def build_lifespan(
             with drain:
                 if control is not None and control.is_replacement:
                     await _wait_loaded(engine, control)
-                yield
+                async with metrics_page.published():
+                    yield
         finally:
             await engine.stop()
+            if traces is not None:
+                await traces.close()
 
     return lifespan
 

@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.traces import ServedRequest, Traces
 from distilgpt2_api.server.drain import Departure
-from distilgpt2_api.server.errors import INTERNAL, error_response
+from distilgpt2_api.server.errors import INTERNAL, REFUSALS, error_response
 from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
-from distilgpt2_api.server.record import RequestRecord
+from distilgpt2_api.server.record import RequestRecord, note_error
 from distilgpt2_api.server.security_headers import add_security_headers
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -48,22 +49,24 @@ class RequestMiddleware:
         metrics: HttpMetrics,
         access_log: AccessLog,
         departure: Departure,
+        traces: Traces | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
         self._departure = departure
+        self._traces = traces
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(request_id=_request_id(scope))
+        record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
         scope.setdefault("state", {})["record"] = record
         header = (b"x-request-id", record.request_id.encode())
-        started_s = self._clock()
+        self._metrics.begin()
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -80,17 +83,30 @@ class RequestMiddleware:
         except Exception:
             self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
             if status is not None:
+                note_error(scope, str(INTERNAL.code))
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
             await error_response(INTERNAL, scope)(scope, receive, send_with_id)
         finally:
-            self._tell(scope, record, status or CLIENT_CLOSED, self._clock() - started_s)
+            self._tell(scope, record, status or CLIENT_CLOSED)
 
-    def _tell(self, scope: Scope, record: RequestRecord, status: int, duration_s: float) -> None:
+    def _tell(self, scope: Scope, record: RequestRecord, status: int) -> None:
         route, method = _route(scope), scope["method"]
+        is_quiet = route in QUIET_ROUTES
+        duration_s = self._clock() - record.started_s
+        is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
         self._metrics.observe(
-            method=method, route=route, status=status, duration_s=duration_s, is_disconnect=record.is_disconnect
+            method=method,
+            route=route,
+            status=status,
+            duration_s=duration_s,
+            is_disconnect=record.is_disconnect,
+            abort_reason=record.abort_reason,
+            refusal_code=record.error_code if is_refusal else None,
         )
-        log = self._access_log.debug if route in QUIET_ROUTES else self._access_log.info
+        fields = record.log_fields()
+        if self._traces is not None and not is_quiet:
+            fields["trace_id"] = self._traces.add(_served(scope, record, route, status, duration_s))
+        log = self._access_log.debug if is_quiet else self._access_log.info
         log(
             "request",
             request_id=record.request_id,
@@ -98,7 +114,7 @@ class RequestMiddleware:
             route=route,
             status=status,
             duration_ms=round(duration_s * 1000, 1),
-            **record.log_fields(),
+            **fields,
         )
 
 
@@ -112,3 +128,24 @@ def _request_id(scope: Scope) -> str:
 
 def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", UNMATCHED))
+
+
+def _served(scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float) -> ServedRequest:
+    return ServedRequest(
+        request_id=record.request_id,
+        method=scope["method"],
+        route=route,
+        status=status,
+        headers=scope["headers"],
+        duration_s=duration_s,
+        admitted_after_s=None if record.admitted_s is None else record.admitted_s - record.started_s,
+        queue_s=record.queue_s,
+        ttft_s=record.ttft_s,
+        num_prompt_tokens=record.num_prompt_tokens,
+        num_cached_tokens=record.num_cached_tokens,
+        num_completion_tokens=record.num_completion_tokens,
+        finish_reasons=tuple(record.finish_reasons),
+        is_streamed=record.is_streamed,
+        error_code=record.error_code,
+        abort_reason=record.abort_reason,
+    )

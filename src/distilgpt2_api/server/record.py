@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
 from distilgpt2_api.core.caller import ANYBODY, Caller
 from distilgpt2_api.core.outputs import SequenceDelta
+
+DISCONNECT = "disconnect"
+ABORT_REASONS: Mapping[str, str] = {"deadline_exceeded": "deadline", "draining": "drain", "overloaded": "shed"}
+"""What ended a request after its admission, by the code of the error that its client got."""
+ABORT_ERROR = "error"
+"""Every other code."""
+ALL_ABORT_REASONS = (DISCONNECT, *ABORT_REASONS.values(), ABORT_ERROR)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,16 +26,39 @@ class RequestRecord:
     request_id: str
     caller: Caller = ANYBODY
     """Whose share of the service it takes."""
+    clock: Callable[[], float] = time.perf_counter
+    started_s: float = 0.0
+    admitted_s: float | None = None
+    """When the engine took it; both on `clock`. None: never, or there is nothing to compute."""
+    num_sequences: int = 0
+    """That it was admitted for."""
+    is_streamed: bool = False
     is_disconnect: bool = False
     """The client hung up before the end."""
     user_hash: str | None = None
     num_prompt_tokens: int | None = None
+    num_cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache; of several sequences of one prompt the first counts."""
     num_completion_tokens: int = 0
     finish_reasons: list[str] = field(default_factory=list)
     queue_s: float | None = None
     ttft_s: float | None = None
     error_code: str | None = None
-    """Of an error event, after a 200."""
+    """Of the error that the client got, as a status or, after a 200, as an event."""
+
+    def admit(self, num_sequences: int) -> None:
+        """The engine has taken the request, for so many sequences."""
+        self.admitted_s = self.clock()
+        self.num_sequences = num_sequences
+
+    @property
+    def abort_reason(self) -> str | None:
+        """Why what was admitted did not end as asked; None: it did, or never was."""
+        if self.admitted_s is None:
+            return None
+        if self.is_disconnect and len(self.finish_reasons) < self.num_sequences:
+            return DISCONNECT
+        return None if self.error_code is None else ABORT_REASONS.get(self.error_code, ABORT_ERROR)
 
     def note(self, delta: SequenceDelta) -> None:
         """Take what a sequence's last delta tells."""
@@ -35,6 +67,8 @@ class RequestRecord:
             return
         self.finish_reasons.append(delta.finish_reason.value)
         self.num_completion_tokens += delta.num_completion_tokens
+        if delta.index == 0:
+            self.num_cached_tokens += delta.num_cached_tokens
         self.queue_s = timings.queue_s if self.queue_s is None else min(self.queue_s, timings.queue_s)
         if timings.ttft_s is not None:
             self.ttft_s = timings.ttft_s if self.ttft_s is None else min(self.ttft_s, timings.ttft_s)
@@ -47,6 +81,8 @@ class RequestRecord:
         if self.num_prompt_tokens is not None:
             fields["prompt_tokens"] = self.num_prompt_tokens
             fields["completion_tokens"] = self.num_completion_tokens
+            fields["cached_tokens"] = self.num_cached_tokens
+            fields["stream"] = self.is_streamed
             fields["finish_reason"] = ",".join(sorted(set(self.finish_reasons))) or None
         if self.queue_s is not None:
             fields["queue_ms"] = round(self.queue_s * 1000, 1)
@@ -56,9 +92,18 @@ class RequestRecord:
             fields["user_hash"] = self.user_hash
         if self.error_code is not None:
             fields["error_code"] = self.error_code
+        if self.abort_reason is not None:
+            fields["abort_reason"] = self.abort_reason
         if self.is_disconnect:
             fields["is_disconnect"] = True
         return fields
+
+
+def note_error(scope: Scope, code: str) -> None:
+    """The request is answered with an error of this code. Outside the middleware nobody takes note."""
+    record = scope.get("state", {}).get("record")
+    if isinstance(record, RequestRecord):
+        record.error_code = code
 
 
 def record_of(scope: Scope) -> RequestRecord:

@@ -76,6 +76,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
+        record.is_streamed = True
         events = self._events()
         pings: asyncio.Task[None] | None = None
         # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
@@ -92,7 +93,7 @@ class EventStream(Response):
                     if pings is None:
                         raise
                     answer = describe_error(error)
-                    record.error_code = answer.code
+                    record.error_code = answer.code or answer.type
                     if answer.status == 500:
                         logger.exception("a stream failed", extra={"request_id": record.request_id})
                     await _write(send, self._error_event(answer))

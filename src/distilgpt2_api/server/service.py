@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends
-from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.errors import UnknownModelError
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -64,8 +63,7 @@ class Service:
     model: ServedModel
     limits: RequestLimits
     access: Access
-    registry: CollectorRegistry
-    engine_metrics: EngineMetrics
+    metrics_page: MetricsPage
     draw_seed: Callable[[], int]
     """For requests without a seed of their own."""
     clock: Callable[[], float]

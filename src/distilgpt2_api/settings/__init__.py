@@ -2,7 +2,7 @@
 
 from distilgpt2_api.settings.description import SettingDescription
 from distilgpt2_api.settings.settings import LogFormat, LogLevel, Settings
-from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource, export_to_environment
+from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource, export_to_environment, is_in_environment
 
 __all__ = [
     "ENV_PREFIX",
@@ -12,4 +12,5 @@ __all__ = [
     "SettingSource",
     "Settings",
     "export_to_environment",
+    "is_in_environment",
 ]

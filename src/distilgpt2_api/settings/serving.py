@@ -42,17 +42,26 @@ class ServingSettings(BaseModel):
         description="A Jinja file that makes a prompt of a chat's messages, for /v1/chat/completions. Unset: the "
         "model's own, if it has one. `off`: none.",
     )
+    num_workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that serve, each with an engine, a queue and a KV cache of its own. One batches best: "
+        "more are for machines whose cores a single batch can't fill.",
+    )
     num_threads: AutoInt = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Compute threads. `auto`: the cores that the cgroup's quota and the CPU affinity leave.",
+        description="Compute threads of each worker. `auto`: the cores that the cgroup's quota and the CPU affinity "
+        "leave, divided among the workers.",
     )
     kv_cache_bytes: AutoBytes = Field(
         default=None,
         ge=1 << 20,
-        description="Memory of the KV cache. `auto`: 256MiB, or an eighth of the cgroup's memory limit if that is "
-        "less. Units are understood: `512MiB`. One sequence of full length always fits, whatever this says.",
+        description="Memory of each worker's KV cache. `auto`: 256MiB, or an eighth of the cgroup's memory limit if "
+        "that is less, divided among the workers. Units are understood: `512MiB`. One sequence of full length always "
+        "fits, whatever this says.",
     )
     max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Sequences that run at once; others wait.")
     max_step_tokens: int = Field(

@@ -63,6 +63,16 @@ class Settings(LimitSettings, AccessSettings, ServingSettings):
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="How lines are logged. `auto`: for people on a terminal, else JSON."
     )
+    metrics_folder: Path | None = Field(
+        default=None,
+        description="Folder in which several workers share what they count, so that /metrics is the whole service's. "
+        "Unset: our Gunicorn worker makes one where there is more than one. For other servers name an empty one.",
+    )
+    traces: bool = Field(
+        default=False,
+        description="Send a span for each request by OTLP over HTTP, to where the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Needs `pip install 'distilgpt2-api[otel]'`.",
+    )
     home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_DATA_HOME", ".local/share"),
         json_schema_extra={"default": "$XDG_DATA_HOME/distilgpt2-api or ~/.local/share/distilgpt2-api"},
@@ -96,10 +106,10 @@ class Settings(LimitSettings, AccessSettings, ServingSettings):
 
     def engine_config(self) -> EngineConfig:
         """How the engine is to run here: `auto` resolved to what this process may use."""
-        kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(read_memory_limit_bytes())
+        kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(read_memory_limit_bytes()) // self.num_workers
         return EngineConfig(
             precision=self.precision,
-            num_threads=self.num_threads or count_usable_cores(),
+            num_threads=self.num_threads or max(1, count_usable_cores() // self.num_workers),
             kv_cache_bytes=int(kv_cache_bytes),
             max_num_sequences=self.max_num_sequences,
             max_step_tokens=self.max_step_tokens,
@@ -109,7 +119,7 @@ class Settings(LimitSettings, AccessSettings, ServingSettings):
 
     def choose_max_connections(self) -> int:
         """`max_connections`, `auto` resolved."""
-        return self.max_connections or choose_max_connections(read_memory_limit_bytes())
+        return self.max_connections or choose_max_connections(read_memory_limit_bytes() // self.num_workers)
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
         """What `log_format` means for a log that goes to a terminal, or not to one."""

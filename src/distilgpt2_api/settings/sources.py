@@ -48,6 +48,10 @@ def read_environment(names: Iterable[str]) -> dict[str, object]:
     return {name: os.environ[used] for name in variables.values() if (used := variable_in_use(name)) is not None}
 
 
+def is_in_environment(name: str) -> bool:
+    return variable_in_use(name) is not None
+
+
 def variable_in_use(name: str) -> str | None:
     """The environment variable that sets `name`, if any does."""
     prefixed = env_name(name)

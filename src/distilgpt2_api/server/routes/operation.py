@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -26,10 +25,8 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def read_metrics(http: Request, service: ServiceDep) -> Response:
-    if service.engine.num_requests == 0:
-        service.engine_metrics.show_idle()
-    encode, content_type = choose_encoder(http.headers.get("accept", ""))
-    return Response(encode(service.registry), headers={"content-type": content_type})
+    page, content_type = service.metrics_page.render(http.headers.get("accept", ""))
+    return Response(page, headers={"content-type": content_type})
 
 
 async def read_version(service: ServiceDep) -> Version:

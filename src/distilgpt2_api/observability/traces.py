@@ -1,0 +1,167 @@
+"""A span for each request, continuing its caller's trace. Needs only OpenTelemetry's API, which FastAPI brings.
+
+A request's spans are made when it is over, with the times at which things happened: while it runs they cost nothing.
+Attributes are OpenTelemetry's conventions for HTTP servers and for generative AI; never a path, which may be a prompt,
+and never text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    TracerProvider,
+    format_trace_id,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from distilgpt2_api.observability.http_metrics import METHODS
+
+SANE_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""Of W3C's version 00. A later version's is longer, and may be continued as if it were of this one; we begin anew."""
+MAX_TRACESTATE_BYTES = 512
+FLUSH_S = 1.0
+"""Time that the last spans have to leave at shutdown. A collector that does not answer must not hold it up."""
+OPERATIONS = {"/v1/chat/completions": "chat"}
+"""`gen_ai.operation.name` by route; of all others `text_completion`."""
+PROVIDER = "distilgpt2-api"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRequest:
+    """What is told of a request: times in seconds, `headers` as ASGI has them."""
+
+    request_id: str
+    method: str
+    route: str
+    status: int
+    headers: Iterable[tuple[bytes, bytes]]
+    duration_s: float
+    admitted_after_s: float | None
+    """None: nothing was computed for it."""
+    queue_s: float | None
+    ttft_s: float | None
+    """Both from admission."""
+    num_prompt_tokens: int | None
+    num_cached_tokens: int
+    num_completion_tokens: int
+    finish_reasons: tuple[str, ...]
+    is_streamed: bool
+    error_code: str | None
+    abort_reason: str | None
+
+
+class Traces:
+    """Gives finished requests to a provider's spans."""
+
+    def __init__(
+        self,
+        provider: TracerProvider,
+        *,
+        version: str,
+        model: str,
+        shut_down: Callable[[], object] = lambda: None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`shut_down` sends what has not been sent; it may block. `clock_ns` is Unix time in nanoseconds."""
+        self._tracer = provider.get_tracer("distilgpt2_api", version)
+        self._model = model
+        self._shut_down = shut_down
+        self._clock_ns = clock_ns
+        self._propagator = TraceContextTextMapPropagator()
+
+    def add(self, request: ServedRequest) -> str:
+        """Make the spans of a request that ends now. Returns its trace's id, for the log line."""
+        end_ns = self._clock_ns()
+        start_ns = end_ns - _ns(request.duration_s)
+        span = self._tracer.start_span(
+            f"{request.method} {request.route}" if request.method in METHODS else request.route,
+            context=self._parent(request.headers),
+            kind=SpanKind.SERVER,
+            attributes=self._attributes(request),
+            start_time=start_ns,
+        )
+        if request.status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        if request.admitted_after_s is not None and span.is_recording():
+            self._add_phases(span, request, start_ns + _ns(request.admitted_after_s), end_ns)
+        span.end(end_ns)
+        return format_trace_id(span.get_span_context().trace_id)
+
+    async def close(self, timeout_s: float = FLUSH_S) -> None:
+        """Let the last spans leave, within the time given."""
+        # A daemon: the exit of the process does not wait for it.
+        thread = threading.Thread(target=self._shut_down, name="last-spans", daemon=True)
+        thread.start()
+        await asyncio.to_thread(thread.join, timeout_s)
+
+    def _add_phases(self, parent: Span, request: ServedRequest, admitted_ns: int, end_ns: int) -> None:
+        """What the engine did: the wait, and the generation with its first token."""
+        context = set_span_in_context(parent)
+        started_ns = end_ns if request.queue_s is None else min(end_ns, admitted_ns + _ns(request.queue_s))
+        self._tracer.start_span("queue", context=context, start_time=admitted_ns).end(started_ns)
+        if request.queue_s is None:
+            return
+        generation = self._tracer.start_span("generate", context=context, start_time=started_ns)
+        if request.ttft_s is not None:
+            generation.add_event("first token", timestamp=min(end_ns, admitted_ns + _ns(request.ttft_s)))
+        generation.end(end_ns)
+
+    def _parent(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
+        """The caller's span, if it sent a sane one."""
+        carrier: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
+        for name, value in headers:
+            if name in (b"traceparent", b"tracestate"):
+                carrier[name.decode()].append(value.decode("latin-1"))
+        match carrier["traceparent"]:
+            case [only] if SANE_TRACEPARENT.fullmatch(only.encode("latin-1")):
+                if sum(map(len, carrier["tracestate"])) > MAX_TRACESTATE_BYTES:
+                    carrier["tracestate"] = []
+                return self._propagator.extract(carrier, Context())
+        return Context()
+
+    def _attributes(self, request: ServedRequest) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": request.method if request.method in METHODS else "_OTHER",
+            "http.route": request.route,
+            "http.response.status_code": request.status,
+            "distilgpt2.request_id": request.request_id,
+        }
+        if request.status >= 500 or request.error_code is not None:
+            attributes["error.type"] = request.error_code or str(request.status)
+        if request.abort_reason is not None:
+            attributes["distilgpt2.abort_reason"] = request.abort_reason
+        if request.num_prompt_tokens is None:
+            return attributes
+        attributes |= {
+            "gen_ai.operation.name": OPERATIONS.get(request.route, "text_completion"),
+            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.request.model": self._model,
+            "gen_ai.request.stream": request.is_streamed,
+            "gen_ai.response.model": self._model,
+            "gen_ai.response.finish_reasons": request.finish_reasons,
+            "gen_ai.usage.input_tokens": request.num_prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": request.num_cached_tokens,
+            "gen_ai.usage.output_tokens": request.num_completion_tokens,
+        }
+        if request.queue_s is not None:
+            attributes["distilgpt2.queue_time_s"] = request.queue_s
+        if request.ttft_s is not None:
+            attributes["gen_ai.server.time_to_first_token"] = request.ttft_s
+        return attributes
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
