@@ -5,8 +5,8 @@
 
 A tiny model's one place is taken by a stream of minutes, and requests from several addresses fill the queue. Idle
 connections are kept-alive ones that have had an answer. Then, one after the other, each on a new connection: probes of
-/livez, timed from connecting to the last byte; and requests beyond the queue's bound, timed from sending to the 429's
-head.
+/livez, timed from connecting to the last byte; and requests beyond the queue's bound, from one of those who fill
+it, timed from sending to the 429's head.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
         values = await wait_metrics(
             server.port, lambda values: values["distilgpt2_waiting_sequences"] >= args.queued, 60.0
         )
+        rss_bytes = server.rss_bytes()
         opened, failures = await open_idle(server.port, args.connections)
+        idle_bytes = server.rss_bytes() - rss_bytes
         for connection in opened:
             stack.enter_context(connection)
         probes = [await time_probe(server.port) for _ in range(args.probes)]
@@ -98,6 +100,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
     return [
         Figure("idle connections open at the end", f"{num_open}", f"{args.connections}", num_open == args.connections),
         Figure("refused or lost when they were opened", describe_counts(failures)),
+        Figure("memory of an idle one, in the server", f"{idle_bytes / max(1, len(opened)) / 1024:.1f} KiB"),
         Figure("requests waiting", f"{num_waiting}", f"{args.queued}", num_waiting == args.queued),
         *describe_probes(probes),
         *describe_refusals(refusals),
@@ -179,11 +182,11 @@ async def time_probe(port: int) -> Timed:
 
 
 async def time_refusal(port: int) -> Timed:
-    """From sending to the answer's head."""
+    """From sending to the answer's head; one of the queue's own callers sends it, for others there is still room."""
     begin_s = time.perf_counter()
     request = build_completion(max_tokens=1)
     try:
-        answer = await ask_once(port, request, source="127.0.0.99", timeout_s=ANSWER_TIMEOUT_S)
+        answer = await ask_once(port, request, source=SOURCES[0], timeout_s=ANSWER_TIMEOUT_S)
     except OSError as error:
         return Timed(time.perf_counter() - begin_s, name_failure(error))
     wait = answer.headers.get("retry-after", "none")
