@@ -55,6 +55,8 @@ class Generation:
                 async for hand_over in merged:
                     for prompt_index, deltas in hand_over:
                         self._check(prompt_index, deltas)
+                    if self._is_aborted:  # what a client left unread nobody need write down
+                        return
                     yield hand_over
         finally:
             self.abort()
