@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +80,19 @@ class Terminal:
         )
         if port != self._port:
             self._groups.append((process.pid, port))
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
         assert process.returncode == 0, f"{block.name}: exit status {process.returncode}\n{program}\n{output}"
 
     def close(self) -> None:
         """End the servers that blocks have started."""
         for group, port in self._groups:
-            os.killpg(group, signal.SIGTERM)
-            eventually(lambda port=port: not _is_open(port), f"the server at port {port} ends")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGTERM)
+            eventually(partial(_is_closed, port), f"the server at port {port} ends")
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +125,6 @@ def _free_port() -> int:
         return port
 
 
-def _is_open(port: int) -> bool:
+def _is_closed(port: int) -> bool:
     with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
+        return connection.connect_ex(("127.0.0.1", port)) != 0

@@ -13,7 +13,7 @@ def runnable_blocks(page: Path) -> list[Block]:
     return [block for block in command_blocks(page) if block.reason is None]
 
 
-@pytest.mark.parametrize("page", filter(runnable_blocks, PAGES), ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable_blocks(page)], ids=page_name)
 def test_the_commands_of_a_page_work(terminal: Any, page: Path) -> None:
     for block in runnable_blocks(page):
         terminal.run(block)

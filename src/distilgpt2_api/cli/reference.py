@@ -16,8 +16,8 @@ PREFACE = """\
 `distilgpt2-api COMMAND`, or `python -m distilgpt2_api COMMAND`. What a command's options don't say comes from the
 environment or a file: [configuration](configuration.md). `--help` says what this page says.
 
-A mistake is one line on the error stream and an exit status that isn't 0: 1 for what can't be done, 2 for a command line
-that can't be read. `serve` has [some more](operations.md#when-something-breaks).
+A mistake is one line on the error stream and an exit status that isn't 0: 1 for what can't be done, 2 for a command
+line that can't be read. `serve` has [some more](operations.md#when-something-breaks).
 """
 
 
