@@ -11,6 +11,8 @@ class Alternatives {
   #token = null;
   #isPinned = false;
   #leaving = 0;
+  /** Narrow: at the foot of the screen, where it could lie on the token that is merely pointed at. */
+  #isSheet = matchMedia("(max-width: 40rem)");
 
   constructor() {
     this.#node.addEventListener("pointerenter", () => clearTimeout(this.#leaving));
@@ -24,7 +26,7 @@ class Alternatives {
 
   /** `onBranch(alternative)`: somebody chose another token for this place; without it there is nothing to choose. */
   look(token, isMeant, { onBranch, note }) {
-    if (this.#isPinned && !isMeant) return;
+    if (!isMeant && (this.#isPinned || this.#isSheet.matches)) return;
     clearTimeout(this.#leaving);
     this.#select(token);
     this.#isPinned = isMeant;

@@ -4,6 +4,9 @@ import { AnswerCard, rateOf } from "./answers.js";
 import { postJson, postStream } from "./api.js";
 import { announce, formatCount, formatDuration } from "./dom.js";
 
+/** Tokens as they come, and their ids: a branch begins with exactly those. */
+export const SHOWN = { stream: true, return_token_ids: true };
+
 /**
  * Mutable: the answers on the page. `readService()` gives { model, maxTokens } or nulls; `onChange(isRunning)`,
  * `onSpeed(rate, firstMs)`, `onError(error, retry)`, `onDone(run)`, `onCode(request)`.
@@ -29,7 +32,7 @@ export class Generation {
   /** A prompt's answers, in place of those that are there. */
   async start(promptText, fields) {
     const { model } = this.readService();
-    const request = { ...(model && { model }), prompt: promptText, ...fields, stream: true, return_token_ids: true };
+    const request = { ...(model && { model }), prompt: promptText, logprobs: 0, ...fields, ...SHOWN };
     const count = fields.n ?? 1;
     const cards = Array.from({ length: count }, (_, index) =>
       this.#card(count > 1 ? `Answer ${index + 1}` : "Answer", request, { promptText }));

@@ -4,7 +4,7 @@ import { alternatives } from "./alternatives.js";
 import { ApiError, OfflineError, getJson, setKeyReader } from "./api.js";
 import { copyText, showCode } from "./code.js";
 import { announce, find, formatDuration } from "./dom.js";
-import { Generation } from "./generation.js";
+import { Generation, SHOWN } from "./generation.js";
 import { History } from "./history.js";
 import { askForKey, forgetKey, readKey } from "./keys.js";
 import { Live } from "./live.js";
@@ -194,8 +194,8 @@ for (const [id, act] of Object.entries({
     announce("The key is forgotten");
   },
   "show-code": () => {
-    const request = { ...(service.model && { model: service.model }), prompt: prompt.value, ...settings.readFields() };
-    showCode({ ...request, stream: true }, readKey() !== null);
+    const request = { ...(service.model && { model: service.model }), prompt: prompt.value, ...settings.readFields(), ...SHOWN };
+    showCode(request, readKey() !== null);
   },
 })) find(id).addEventListener("click", act);
 for (const tab of document.querySelectorAll("[role=tab]")) {

@@ -3,6 +3,7 @@
 import { alternatives } from "./alternatives.js";
 import { getJson, postJson } from "./api.js";
 import { announce, find, formatCount, formatProbability, make } from "./dom.js";
+import { SHOWN } from "./generation.js";
 import { TokenStrip, spell } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
@@ -32,7 +33,7 @@ export class Score {
   }
 
   #draw(score, tokens, before, named) {
-    const request = { ...named, temperature: 0.8, top_k: 50, max_tokens: 80, logprobs: NUM_ALTERNATIVES, stream: true, return_token_ids: true };
+    const request = { ...named, temperature: 0.8, top_k: 50, max_tokens: 80, logprobs: NUM_ALTERNATIVES, ...SHOWN };
     // As much of an answer as a branch needs of one.
     const source = { request, promptIds: before, origin: { promptText: "" }, node: this.root };
     const strip = new TokenStrip("Tokens of the text", {

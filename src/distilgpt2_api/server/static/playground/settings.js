@@ -17,6 +17,7 @@ export class Settings {
     this.onChange = onChange;
     root.append(...GROUPS.map((group) => this.#group(group)));
     presets.append(...PRESETS.map((preset) => this.#preset(preset)));
+    this.apply({});
     this.usePreset(PRESETS[0]);
   }
 

@@ -17,6 +17,8 @@ export function spell(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", LINE_END).replaceAll("\t", "⇥").replaceAll("\r", "␍");
 }
 
+const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
+
 const isSpecial = (text) => /^<\|.*\|>$/.test(text);
 
 /** From 0, a thousandth or less, to 1, certain; in equal steps for equal factors. */
@@ -73,7 +75,8 @@ export class TokenStrip {
       node.classList.add("rated");
       node.style.setProperty("--likelihood", likelihoodOf(token.logprob).toFixed(3));
     }
-    node.textContent = special || shown === "" ? spell(token.text) : shown.replaceAll("\n", `${LINE_END}\n`);
+    if (special || shown === "") node.textContent = spell(token.text);
+    else node.append(...shown.split("\n").flatMap((line, at) => (at ? [lineEnd(), `\n${line}`] : [line])));
     this.tokens.push(Object.assign(token, { index, node }));
     this.node.append(node);
     return token;
