@@ -11,6 +11,8 @@ class Alternatives {
   #token = null;
   #isPinned = false;
   #leaving = 0;
+  /** The focus goes back to a token: nobody looks at it anew. */
+  #isReturning = false;
   /** Narrow: at the foot of the screen, where it could lie on the token that is merely pointed at. */
   #isSheet = matchMedia("(max-width: 40rem)");
 
@@ -21,12 +23,16 @@ class Alternatives {
     document.addEventListener("pointerdown", (event) => {
       if (!this.#node.contains(event.target) && !event.target.closest(".token")) this.close();
     });
-    addEventListener("resize", () => this.close());
+    let width = innerWidth;
+    addEventListener("resize", () => {
+      if (innerWidth !== width) this.close(); // A phone's address bar comes and goes; that moves nothing.
+      width = innerWidth;
+    });
   }
 
   /** `onBranch(alternative)`: somebody chose another token for this place; without it there is nothing to choose. */
   look(token, isMeant, { onBranch, note }) {
-    if (!isMeant && (this.#isPinned || this.#isSheet.matches)) return;
+    if (this.#isReturning || (!isMeant && (this.#isPinned || this.#isSheet.matches))) return;
     clearTimeout(this.#leaving);
     this.#select(token);
     this.#isPinned = isMeant;
@@ -49,7 +55,9 @@ class Alternatives {
     this.#select(null);
     this.#isPinned = false;
     this.#node.hidden = true;
+    this.#isReturning = true;
     if (hadFocus) node.focus({ preventScroll: true });
+    this.#isReturning = false;
     return true;
   }
 

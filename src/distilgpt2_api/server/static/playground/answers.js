@@ -110,7 +110,7 @@ export class AnswerCard {
     const remove = button("×", () => this.node.remove(), `Remove ${this.title}`);
     remove.classList.add("remove");
     this.node = make("article", { class: "card answer running", "aria-label": this.title, "aria-busy": "true" },
-      make("header", {}, make("h3", { text: this.title }), remove),
+      make("header", {}, make("h2", { text: this.title }), remove),
       make("div", { class: "story" }, prompt, this.strip.node),
       make("footer", {}, this.#facts, this.#actions));
   }
