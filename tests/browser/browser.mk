@@ -1,8 +1,11 @@
-# The playground in a real browser: included by the Makefile.
+# The playground in a real browser: included by the Makefile. axe-core, which knows the rules of accessible pages, comes
+# as a file in a package whose own needs, another browser driver, are left out.
+AXE := axe-playwright-python==0.1.8
 
-.tools/browser/installed: tests/browser/requirements.txt | $(BIN)/python
+.tools/browser/installed: tests/browser/requirements.txt tests/browser/browser.mk | $(BIN)/python
 	rm -rf $(@D)
 	$(PIP_INSTALL) --target $(@D) --requirement $<
+	$(PIP_INSTALL) --target $(@D) --no-deps $(AXE)
 	@touch $@
 
 .PHONY: browser-needs

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from tests.e2e.conftest import eventually, launch, model_folder
 
 __all__ = ["launch", "model_folder"]
 
 MODEL = Path(__file__).parents[2] / "src" / "distilgpt2_api" / "models" / "storyteller"
-AXE = Path(find_spec("axe_playwright_python").origin).parent / "axe.min.js"
 OPTIONS = [
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -36,7 +36,7 @@ class Page:
     def open(self, server: Any, path: str = "/") -> None:
         self.driver.get(server.url + path)
         self.see(lambda: self.text("#model") == "storyteller" and self.text("#state") == "ready", "the page is ready")
-        self.see(lambda: self.driver.execute_script("return document.querySelector('#set-n').max") == "8", "its bounds")
+        self.see(lambda: self.run("return document.querySelector('#set-n').max") == "8", "its bounds")
 
     def see(self, is_so: Callable[[], Any], what: str) -> Any:
         """Wait for what the page shows. What it has just redrawn is looked for again."""
@@ -58,15 +58,35 @@ class Page:
     def text(self, selector: str) -> str:
         return self.one(selector).text  # type: ignore[no-any-return]
 
+    def story(self, card: str = ".answer") -> str:
+        return self.joined(self.tokens(card))
+
+    @staticmethod
+    def joined(tokens: Sequence[str]) -> str:
+        """The text that they are, without the signs that show its line ends."""
+        return "".join(tokens).replace("↵", "")
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    @property
+    def active(self) -> Any:
+        """What has the focus."""
+        return self.driver.switch_to.active_element
+
+    @property
+    def background(self) -> str:
+        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]
+
     def click(self, selector: str) -> None:
         """Where it can be clicked: a person scrolls there, too."""
         node = self.one(selector)
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", node)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", node)
         node.click()
 
     def fill(self, selector: str, text: str) -> None:
         node = self.one(selector)
-        self.driver.execute_script(UNFOLD, node)
+        self.run(UNFOLD, node)
         node.clear()
         node.send_keys(text)
 
@@ -85,7 +105,14 @@ class Page:
     def tokens(self, card: str = ".answer") -> list[str]:
         """Their texts as they are shown."""
         script = "return [...document.querySelectorAll(arguments[0] + ' .token')].map((node) => node.textContent)"
-        return self.driver.execute_script(script, card)  # type: ignore[no-any-return]
+        return self.run(script, card)  # type: ignore[no-any-return]
+
+    def enter_key(self, server: Any, key: str) -> None:
+        """Open a service that asks for one."""
+        self.driver.get(server.url)
+        self.see(lambda: self.one("#key-dialog").is_displayed(), "the key's dialog")
+        self.one("#key").send_keys(key, Keys.ENTER)
+        self.see(lambda: self.text("#model") == "storyteller", "the model's name")
 
     def errors(self) -> list[str]:
         """What the console has against the page since the last look: refusals by the policy, mistakes, failed loads."""
@@ -104,12 +131,13 @@ class Page:
 
     def violations(self) -> Sequence[str]:
         """What axe-core finds of WCAG 2.2, levels A and AA: contrast, names, roles."""
-        self.driver.execute_script(AXE.read_text(encoding="utf-8"))
+        self.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
         script = """
             const done = arguments[arguments.length - 1];
             const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+            const tell = ({ html, failureSummary }) => `${html} ${failureSummary}`;
             axe.run({ runOnly: tags }).then(({ violations }) => done(violations.map(
-                ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map((node) => node.html + " " + node.failureSummary)}`)));
+                ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(tell)}`)));
         """
         return self.driver.execute_async_script(script)  # type: ignore[no-any-return]
 
@@ -146,7 +174,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any) -> Iterator[Page]:
     """In a browser that knows nothing of earlier tests. Whatever a test does, the console has nothing against the page
-    at its end but what the test itself has looked at."""
+    at its end but what the test itself has looked at.
+    """
     page = Page(browser)
     page.emulate()
     page.errors()
