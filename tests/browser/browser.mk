@@ -15,3 +15,7 @@ browser-needs:
 .PHONY: test-browser
 test-browser: browser-needs .venv/installed-dev .tools/browser/installed ## The playground in Chromium (on Debian, as root, installs it; Selenium apart from .venv)
 	PYTHONPATH=.tools/browser $(BIN)/python -m pytest tests/browser $(ARGS)
+
+.PHONY: screenshots
+screenshots: browser-needs .venv/installed-dev .tools/browser/installed ## Take the pictures of docs/images anew
+	PYTHONPATH=.tools/browser $(BIN)/python -m pytest tests/browser/make_screenshots.py

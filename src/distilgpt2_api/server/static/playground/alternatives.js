@@ -5,6 +5,14 @@ import { spell } from "./tokens.js";
 
 const LEAVE_DELAY_MS = 250;
 
+/** A listing has the likeliest tokens, and the one drawn after them where it is none of those. */
+function placeOf({ text, top, numAsked }) {
+  const index = top.findIndex((one) => one.text === text);
+  if (index < 0) return null;
+  if (index >= numAsked) return numAsked ? `not among the ${numAsked} likeliest` : null;
+  return index ? `choice ${index + 1}` : "the likeliest";
+}
+
 /** Mutable: the one window of the page. It follows pointer and focus until a token is opened; then it stays. */
 class Alternatives {
   #node = find("alternatives");
@@ -68,10 +76,9 @@ class Alternatives {
   }
 
   #content(token, onBranch, note) {
-    const rank = token.top.findIndex(({ text }) => text === token.text) + 1;
     const facts = [
       token.logprob === null ? "nothing comes before it" : formatProbability(token.logprob),
-      rank ? `choice ${rank} of ${token.top.length} shown` : token.logprob !== null && "not among the likeliest",
+      placeOf(token),
       token.id !== undefined && `id ${token.id}`,
     ].filter(Boolean);
     const head = make("div", { class: "alternatives-head" },

@@ -59,7 +59,7 @@ export class AnswerCard {
     tokens.forEach((text, index) => {
       const top = Object.entries(tops[index] ?? {}).map(([other, logprob]) => ({ text: other, logprob }));
       top.sort((a, b) => b.logprob - a.logprob);
-      this.strip.add({ text, logprob: logprobs[index], top });
+      this.strip.add({ text, logprob: logprobs[index], top, numAsked: this.request.logprobs });
     });
     for (const id of choice.token_ids ?? []) {
       const token = this.strip.tokens[this.#keptCount + this.#numIds];
@@ -156,7 +156,7 @@ export class AnswerCard {
 
   #ending() {
     if (this.stopReason !== null) return `ended at ${JSON.stringify(this.stopReason)}`;
-    return { length: "reached its length", stop: "the model ended it", stopped: "you stopped it" }[this.finishReason]
+    return { length: "full length", stop: "the model ended it", stopped: "you stopped it" }[this.finishReason]
       ?? this.finishReason;
   }
 }

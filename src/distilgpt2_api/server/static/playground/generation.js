@@ -4,9 +4,6 @@ import { AnswerCard, rateOf } from "./answers.js";
 import { postJson, postStream } from "./api.js";
 import { announce, formatCount, formatDuration } from "./dom.js";
 
-/** Tokens as they come, and their ids: a branch begins with exactly those. */
-export const SHOWN = { stream: true, return_token_ids: true };
-
 /**
  * Mutable: the answers on the page. `readService()` gives { model, maxTokens } or nulls; `onChange(isRunning)`,
  * `onSpeed(rate, firstMs)`, `onError(error, retry)`, `onDone(run)`, `onCode(request)`.
@@ -30,14 +27,12 @@ export class Generation {
   }
 
   /** A prompt's answers, in place of those that are there. */
-  async start(promptText, fields) {
-    const { model } = this.readService();
-    const request = { ...(model && { model }), prompt: promptText, logprobs: 0, ...fields, ...SHOWN };
-    const count = fields.n ?? 1;
+  async start(request) {
+    const count = request.n ?? 1;
     const cards = Array.from({ length: count }, (_, index) =>
-      this.#card(count > 1 ? `Answer ${index + 1}` : "Answer", request, { promptText }));
+      this.#card(count > 1 ? `Answer ${index + 1}` : "Answer", request, { promptText: request.prompt }));
     this.root.replaceChildren(...cards.map(({ node }) => node));
-    await this.#run(request, cards, () => this.start(promptText, fields));
+    await this.#run(request, cards, () => this.start(request));
   }
 
   /** Goes on from a place in an answer, with another token there or, without one, with whatever comes next. */
@@ -52,7 +47,7 @@ export class Generation {
       return;
     }
     const prompt = chosen ? [...before, chosen.id] : before;
-    const { n: _, best_of: __, ...fields } = card.request;
+    const { n: _, ...fields } = card.request;
     const room = (this.readService().maxTokens ?? Infinity) - prompt.length;
     const request = { ...fields, prompt, max_tokens: Math.max(1, Math.min(fields.max_tokens, room)) };
     if (request.min_tokens > request.max_tokens) request.min_tokens = request.max_tokens;
@@ -91,7 +86,7 @@ export class Generation {
       .filter(([, { decoded_token: text }]) => text === alternative.text)
       .sort(([, a], [, b]) => b.logprob - a.logprob);
     if (!listed.length) throw new Error("The service lists other tokens there now. Generate anew.");
-    return { ...alternative, id: Number(listed[0][0]), top: token.top };
+    return { ...alternative, id: Number(listed[0][0]), top: token.top, numAsked: token.numAsked };
   }
 
   async #run(request, cards, retry) {

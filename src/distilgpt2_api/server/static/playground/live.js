@@ -5,7 +5,7 @@ import { find } from "./dom.js";
 
 const INTERVAL_MS = 2000;
 const BUSY_INTERVAL_MS = 700;
-const NUM_POINTS = 60;
+const NUM_POINTS = 40;
 
 /** Samples by name, summed over labels; an engine state by its label. */
 export function readMetrics(text) {

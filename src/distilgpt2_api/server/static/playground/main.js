@@ -4,7 +4,7 @@ import { alternatives } from "./alternatives.js";
 import { ApiError, OfflineError, getJson, setKeyReader } from "./api.js";
 import { copyText, showCode } from "./code.js";
 import { announce, find, formatDuration } from "./dom.js";
-import { Generation, SHOWN } from "./generation.js";
+import { Generation } from "./generation.js";
 import { History } from "./history.js";
 import { askForKey, forgetKey, readKey } from "./keys.js";
 import { Live } from "./live.js";
@@ -42,7 +42,7 @@ const score = new Score(find("score-result"), {
   readService: () => service,
   onBranch: (source, index, alternative) => {
     selectTab("write");
-    generation.branch(source, index, alternative);
+    generation.branch({ ...source, request: requestOf("") }, index, alternative);
   },
 });
 const live = new Live((state, last) => {
@@ -91,10 +91,15 @@ function generate() {
   alternatives.close();
   clearNotice();
   settings.clearInvalid();
-  const text = prompt.value;
-  const fields = settings.readFields();
+  const request = requestOf(prompt.value);
   saveForm();
-  generation.start(text, fields);
+  generation.start(request);
+}
+
+/** As the settings have it: tokens as they come, and their ids, since a branch begins with exactly those. */
+function requestOf(text) {
+  const { model } = service;
+  return { ...(model && { model }), prompt: text, logprobs: 0, ...settings.readFields(), stream: true, return_token_ids: true };
 }
 
 function showRunning(isRunning) {
@@ -194,8 +199,7 @@ for (const [id, act] of Object.entries({
     announce("The key is forgotten");
   },
   "show-code": () => {
-    const request = { ...(service.model && { model: service.model }), prompt: prompt.value, ...settings.readFields(), ...SHOWN };
-    showCode(request, readKey() !== null);
+    showCode(requestOf(prompt.value), readKey() !== null);
   },
 })) find(id).addEventListener("click", act);
 for (const tab of document.querySelectorAll("[role=tab]")) {

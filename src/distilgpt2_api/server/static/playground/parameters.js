@@ -60,8 +60,8 @@ export const GROUPS = [
 export const PARAMETERS = GROUPS.flatMap((group) => group.parameters);
 /** Sent even where they are as the service has them: its default is another, or one that the page must know. */
 export const ALWAYS_SENT = new Set(["max_tokens", "seed", "logprobs", "temperature"]);
-/** What a preset leaves as it is. */
-export const KEPT = new Set(["n", "seed", "logprobs"]);
+/** What a preset leaves as it is, unless it says otherwise. */
+export const KEPT = new Set(["max_tokens", "n", "seed", "logprobs"]);
 
 export const PRESETS = [
   { name: "Balanced", help: "Sensible and varied", values: { temperature: 0.8, top_k: 50, top_p: 0.95 } },

@@ -3,7 +3,6 @@
 import { alternatives } from "./alternatives.js";
 import { getJson, postJson } from "./api.js";
 import { announce, find, formatCount, formatProbability, make } from "./dom.js";
-import { SHOWN } from "./generation.js";
 import { TokenStrip, spell } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
@@ -26,16 +25,15 @@ export class Score {
     const before = await this.#endOfTextIds(named);
     const tops = await this.#alternatives(named, [...before, ...score.token_ids], score.tokens.length);
     const tokens = score.tokens.map((token, index) => ({
-      text: token, id: score.token_ids[index], logprob: score.token_logprobs[index], top: tops[index] ?? [],
+      text: token, id: score.token_ids[index], logprob: score.token_logprobs[index], top: tops[index] ?? [], numAsked: NUM_ALTERNATIVES,
     }));
-    this.#draw(score, tokens, before, named);
+    this.#draw(score, tokens, before);
     announce(`Perplexity ${score.perplexity.toPrecision(3)} over ${formatCount(tokens.length, "token")}`);
   }
 
-  #draw(score, tokens, before, named) {
-    const request = { ...named, temperature: 0.8, top_k: 50, max_tokens: 80, logprobs: NUM_ALTERNATIVES, ...SHOWN };
+  #draw(score, tokens, before) {
     // As much of an answer as a branch needs of one.
-    const source = { request, promptIds: before, origin: { promptText: "" }, node: this.root };
+    const source = { promptIds: before, origin: { promptText: "" }, node: this.root };
     const strip = new TokenStrip("Tokens of the text", {
       onLook: (token, isMeant) => alternatives.look(token, isMeant, {
         note: NOTE,

@@ -28,7 +28,8 @@ const likelihoodOf = (logprob) => Math.min(1, Math.max(0, 1 + logprob / Math.log
  * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token that somebody points at or reaches
  * by key, and `isMeant` once it is clicked or opened; `onLeave()` when the pointer goes.
  *
- * A token is { text, logprob, top: [{ text, logprob }], id, index, node }; `logprob` is null where nothing predicts it.
+ * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null where nothing
+ * predicts it, and `top` has the `numAsked` likeliest, and the token itself.
  */
 export class TokenStrip {
   tokens = [];
