@@ -34,3 +34,8 @@ export function formatProbability(logprob) {
   if (percent < 0.01) return "< 0.01 %";
   return `${percent >= 10 ? percent.toFixed(0) : percent >= 1 ? percent.toFixed(1) : percent.toFixed(2)} %`;
 }
+
+/** Three digits that count, and no exponent. */
+export function formatFigure(value) {
+  return value < 1000 ? value.toPrecision(3) : Math.round(value).toLocaleString("en");
+}

@@ -24,7 +24,8 @@ export function readMetrics(text) {
 export class Live {
   isBusy = false;
   #timer = 0;
-  #isLocked = false;
+  /** Until `unlock`: without a key, asking for metrics would look like somebody guessing. */
+  #isLocked = true;
   #state = null;
   #last = null;
   #points = [];
@@ -35,11 +36,17 @@ export class Live {
     this.refresh();
   }
 
-  /** Now, and from now on; after a new key too. */
-  refresh({ hasNewKey = false } = {}) {
+  /** Now, and from now on. */
+  refresh() {
     clearTimeout(this.#timer);
-    if (hasNewKey) this.#isLocked = false;
     if (!document.hidden) this.#look();
+  }
+
+  /** The service answers us: metrics may be asked for. */
+  unlock() {
+    if (!this.#isLocked) return;
+    this.#isLocked = false;
+    this.refresh();
   }
 
   async #look() {
@@ -49,7 +56,8 @@ export class Live {
       state = this.#isLocked ? await this.#readState() : await this.#readMetrics();
     } catch (error) {
       state = error instanceof OfflineError ? "offline" : await this.#readState();
-      if (error.status === 401 || error.status === 403) this.#lock();
+      this.#isLocked ||= error.status === 401 || error.status === 403; // Metrics may have a key of their own.
+      this.#clear();
     }
     if (state !== this.#state) {
       const last = this.#state;
@@ -86,9 +94,7 @@ export class Live {
     return metrics.get("state") ?? "ready";
   }
 
-  /** Metrics may have a key of their own; asking on without it would look like somebody guessing. */
-  #lock() {
-    this.#isLocked = true;
+  #clear() {
     for (const id of ["live-running", "live-waiting", "live-kv", "live-rate"]) find(id).textContent = "–";
   }
 

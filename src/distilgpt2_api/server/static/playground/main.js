@@ -57,6 +57,7 @@ async function describeService() {
   try {
     const { model, precision, version } = await getJson("version");
     service.model = model;
+    live.unlock();
     find("model").textContent = model;
     find("model-facts").textContent = `${precision} · version ${version}`;
     document.title = `${model} · playground`;
@@ -76,7 +77,6 @@ async function handleError(error, retry) {
     }
     find("forget-key").hidden = false;
     clearNotice();
-    live.refresh({ hasNewKey: true });
     await describeService();
     if (retry !== describeService) retry();
     return;

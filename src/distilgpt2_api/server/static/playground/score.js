@@ -2,7 +2,7 @@
 
 import { alternatives } from "./alternatives.js";
 import { getJson, postJson } from "./api.js";
-import { announce, find, formatCount, formatProbability, make } from "./dom.js";
+import { announce, find, formatCount, formatFigure, formatProbability, make } from "./dom.js";
 import { TokenStrip, spell } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
@@ -28,7 +28,7 @@ export class Score {
       text: token, id: score.token_ids[index], logprob: score.token_logprobs[index], top: tops[index] ?? [], numAsked: NUM_ALTERNATIVES,
     }));
     this.#draw(score, tokens, before);
-    announce(`Perplexity ${score.perplexity.toPrecision(3)} over ${formatCount(tokens.length, "token")}`);
+    announce(`Perplexity ${formatFigure(score.perplexity)} over ${formatCount(tokens.length, "token")}`);
   }
 
   #draw(score, tokens, before) {
@@ -46,7 +46,7 @@ export class Score {
     source.idsBefore = (index) => [...before, ...tokens.slice(0, index).map(({ id }) => id)];
     const least = tokens.reduce((worst, token) => (token.logprob < worst.logprob ? token : worst));
     const figures = [
-      ["Perplexity", score.perplexity.toPrecision(3), "As if it chose among so many tokens each time. Lower is better."],
+      ["Perplexity", formatFigure(score.perplexity), "As if it chose among so many tokens each time. Lower is better."],
       ["Bits per byte", score.bits_per_byte?.toFixed(3) ?? "–", "Comparable between models with other tokens."],
       ["Tokens", String(score.num_tokens), score.is_greedy ? "Each is the likeliest at its place." : `${score.num_bytes} bytes of text.`],
       ["Greatest surprise", spell(least.text), `It had a chance of ${formatProbability(least.logprob)}.`],
