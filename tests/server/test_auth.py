@@ -18,6 +18,9 @@ KEY = "dg2-0123456789abcdef"
 METRICS_KEY = "dg2-metrics-89abcdef"
 BEARER = {"authorization": f"Bearer {KEY}"}
 PROBES = {"/livez", "/readyz", "/healthz", "/health", "/ping"}
+PLAYGROUND = {"/ui": 200, "/ui/assets/name": 404}
+"""Without a key, since a browser can't send one when it opens a page; there is no such asset as `name`."""
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 REFUSAL = {
     "error": {
         "message": "no valid API key: send one as `Authorization: Bearer KEY`",
@@ -38,11 +41,11 @@ def locked(open_client: Callable[..., Any]) -> Any:
     return open_client(access=Access(keys=ring()))
 
 
-def test_every_route_but_the_probes_needs_a_key(locked: Any) -> None:
+def test_every_route_but_the_probes_and_the_playgrounds_files_needs_a_key(locked: Any) -> None:
     """Walks the application's own list, with each method, HEAD and OPTIONS, and goes on to paths that nobody has."""
     routes = [route for route in locked.scene.app.routes if isinstance(route, APIRoute)]
     paths = {route.path_format.replace("{", "").replace("}", "") for route in routes}
-    assert paths > PROBES
+    assert paths > PROBES | PLAYGROUND.keys()
     asked = 0
     for path in [*paths, "/v1/nothing", "/nothing/at/all", "/livez/", "//livez", "/LIVEZ", "/favicon.ico"]:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -50,11 +53,33 @@ def test_every_route_but_the_probes_needs_a_key(locked: Any) -> None:
             if path in PROBES:
                 assert answer.status_code in {200, 405}, path
                 continue
+            if path in PLAYGROUND:
+                expected = PLAYGROUND[path] if method in {"GET", "HEAD"} else 405
+                assert answer.status_code == expected, (method, path)
+                continue
             asked += 1
             assert answer.status_code == 401, (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["x-should-retry"] == "false"
     assert asked > 150
+    assert not locked.scene.runner.plans
+
+
+def test_the_root_is_open_to_browsers_that_open_it_and_tells_them_nothing(locked: Any) -> None:
+    """The same page as ever; what a program gets there, and whatever can be sent there, needs a key."""
+    for method in ("GET", "HEAD"):
+        assert locked.request(method, "/", headers=BROWSER).status_code == 200
+        assert locked.request(method, "/v1/models", headers=BROWSER).status_code == 401
+        assert locked.request(method, "/once", headers=BROWSER).status_code == 401
+    page = locked.get("/", headers=BROWSER)
+    assert page.content == locked.get("/ui").content
+    assert not [word for word in ("organisation", "tiny", locked.scene.app.version) if word in page.text]
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        assert locked.request(method, "/", headers=BROWSER, json={"inputs": "a"}).status_code == 401
+    for accept in ("*/*", "application/json", "text/html;q=0", "text/html;q=0.1, application/json", ""):
+        assert locked.get("/", headers={"accept": accept}).status_code == 401
+    for path in ("/ui/", "/ui/x", "/ui/assets", "/uix", "/ui%2Fassets", "/ui/../v1/models", "/ui/assets/../x"):
+        assert locked.get(path, headers=BROWSER).status_code in {401, 404}, path
     assert not locked.scene.runner.plans
 
 

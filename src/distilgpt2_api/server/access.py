@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from starlette.types import Scope
+
 from distilgpt2_api.core.caller import NO_LIMITS, Caller, CallerLimits
 from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.callers import Callers
-from distilgpt2_api.server.paths import ASSETS_PATH, DOCS_PATHS, METRICS_PATH, PROBE_PATHS
+from distilgpt2_api.server.negotiation import wants_page
+from distilgpt2_api.server.paths import (
+    DOCS_ASSETS_PATH,
+    DOCS_PATHS,
+    METRICS_PATH,
+    PLAYGROUND_ASSETS_PATH,
+    PLAYGROUND_PATH,
+    PROBE_PATHS,
+    path_below_root,
+)
 
 
 class Area(Enum):
@@ -17,6 +28,8 @@ class Area(Enum):
     PROBES = auto()
     METRICS = auto()
     DOCS = auto()
+    PLAYGROUND = auto()
+    """A page and its assets, the same for everybody: nothing of the service is in them."""
     REST = auto()
 
 
@@ -27,9 +40,17 @@ def area_of(path: str) -> Area:
         return Area.PROBES
     if path == METRICS_PATH:
         return Area.METRICS
-    if path in DOCS_PATHS or path.startswith(f"{ASSETS_PATH}/"):
+    if path in DOCS_PATHS or path.startswith(f"{DOCS_ASSETS_PATH}/"):
         return Area.DOCS
+    if path == PLAYGROUND_PATH or path.startswith(f"{PLAYGROUND_ASSETS_PATH}/"):
+        return Area.PLAYGROUND
     return Area.REST
+
+
+def area_of_request(scope: Scope) -> Area:
+    """The root is two things: to a browser that opens it the playground, to everybody else an answer in JSON."""
+    path = path_below_root(scope)
+    return Area.PLAYGROUND if path == "/" and wants_page(scope) else area_of(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +73,7 @@ class Access:
 
     def needs_key(self, area: Area) -> bool:
         match area:
-            case Area.PROBES:
+            case Area.PROBES | Area.PLAYGROUND:
                 return False
             case Area.METRICS:
                 return not self.has_public_metrics and (self.keys or self.metrics_key) is not None

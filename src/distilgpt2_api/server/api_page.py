@@ -30,16 +30,19 @@ UNLISTED = {
     "/openapi.json": "The API as an OpenAPI document",
     "/redoc": "The API in Redoc",
     "/robots.txt": "Keeps crawlers from following prompts",
+    "/ui": "The playground, which `GET /` is to a browser",
+    "/ui/assets/{name}": "What it is made of",
 }
 """Routes that are not in the OpenAPI document."""
 
 KEYS = """\
 ## Keys
 
-Where the service has [API keys](security.md), every route but the probes needs one, `HEAD`, `OPTIONS` and unknown paths
-included: `Authorization: Bearer KEY`, or `x-api-key: KEY`, one of them and once. Without it the answer is 401, with
-`WWW-Authenticate: Bearer`. A key in a query is no key. [Settings](configuration.md) may open `/metrics`, `/docs`,
-`/redoc` and `/openapi.json` to everybody, or give `/metrics` a key of its own.
+Where the service has [API keys](security.md), every route but the probes and the [playground](playground.md)'s files
+needs one, `HEAD`, `OPTIONS` and unknown paths included: `Authorization: Bearer KEY`, or `x-api-key: KEY`, one of them
+and once. Without it the answer is 401, with `WWW-Authenticate: Bearer`. A key in a query is no key.
+[Settings](configuration.md) may open `/metrics`, `/docs`, `/redoc` and `/openapi.json` to everybody, or give `/metrics`
+a key of its own.
 """
 
 ERRORS = """\

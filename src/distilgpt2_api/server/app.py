@@ -46,6 +46,7 @@ from distilgpt2_api.server.routes import (
     docs,
     models,
     operation,
+    playground,
     probes,
     score,
     tgi,
@@ -178,7 +179,7 @@ class Application(FastAPI):
 
 def add_routes(router: APIRouter) -> None:
     """Every route of the application."""
-    for routes in (completions, chat, score, models, tgi, tokens, probes, operation, docs, workshop):
+    for routes in (completions, chat, score, models, tgi, tokens, probes, operation, docs, playground, workshop):
         routes.add_routes(router)
     _add_heads(router)
 
@@ -196,7 +197,12 @@ def _add_heads(router: APIRouter) -> None:
             and not isinstance(route, workshop.PromptRoute)
         ):
             router.add_api_route(
-                route.path, route.endpoint, methods=["HEAD"], include_in_schema=False, name=f"{route.name}_head"
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                include_in_schema=False,
+                name=f"{route.name}_head",
+                response_model=route.response_model,
             )
 
 

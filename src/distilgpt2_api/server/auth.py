@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from distilgpt2_api.server.access import Access, area_of
+from distilgpt2_api.server.access import Access, area_of_request
 from distilgpt2_api.server.errors import AuthenticationError, describe_error, error_response
-from distilgpt2_api.server.paths import path_below_root
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 
@@ -34,7 +33,7 @@ class Authentication:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        area = area_of(path_below_root(scope))
+        area = area_of_request(scope)
         if not self._access.needs_key(area):
             record_of(scope).caller = self._callers.of(scope)
         elif caller := self._access.find(sent_key(scope), area):

@@ -9,7 +9,9 @@ READINESS_PATHS = ("/readyz", "/healthz", "/health", "/ping")
 PROBE_PATHS = frozenset({LIVENESS_PATH, *READINESS_PATHS})
 METRICS_PATH = "/metrics"
 DOCS_PATHS = frozenset({"/docs", "/redoc", "/openapi.json"})
-ASSETS_PATH = "/docs/assets"
+DOCS_ASSETS_PATH = "/docs/assets"
+PLAYGROUND_PATH = "/ui"
+PLAYGROUND_ASSETS_PATH = "/ui/assets"
 
 
 def path_below_root(scope: Scope) -> str:

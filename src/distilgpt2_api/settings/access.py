@@ -35,8 +35,8 @@ class AccessSettings(BaseModel):
     api_keys: Annotated[tuple[ApiKey, ...], PlainValidator(parse_key_list), SECRET] = Field(
         default=(),
         description="API keys, comma-separated: `name:key`, or `key` (named `key-1` and so on), of 16 characters or "
-        "more. Once a key or a file of keys is set, every route but the probes needs one. [security.md](security.md) "
-        "says how to make them.",
+        "more. Once a key or a file of keys is set, every route needs one but the probes and the playground's page. "
+        "[security.md](security.md) says how to make them.",
     )
     api_keys_file: Path | None = Field(
         default=None,

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from distilgpt2_api.server.paths import ASSETS_PATH
+from distilgpt2_api.server.paths import DOCS_ASSETS_PATH
 
 ASSETS = {
     "swagger-ui.css": "text/css",
@@ -39,7 +39,7 @@ def add_routes(router: APIRouter) -> None:
         router.add_api_route(
             path, partial(read_page, page), methods=["GET"], include_in_schema=False, name=page, response_model=None
         )
-    router.add_api_route(f"{ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
+    router.add_api_route(f"{DOCS_ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
     router.add_api_route("/openapi.json", read_openapi, methods=["GET"], include_in_schema=False)
 
 

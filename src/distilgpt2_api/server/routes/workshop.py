@@ -21,15 +21,17 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.negotiation import wants_page
 from distilgpt2_api.server.paths import path_below_root, without_root
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.responses import WhenDone
+from distilgpt2_api.server.routes.playground import read_page
 from distilgpt2_api.server.schemas.answers import GeneratedSequences, Health
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.service import ServiceDep
 
-RESERVED_TREES = ("v1", "docs", "redoc", ".well-known")
+RESERVED_TREES = ("v1", "docs", "redoc", "ui", ".well-known")
 """First parts of paths that are never prompts, whatever follows."""
 
 PROMPT_DESCRIPTION = "The text to continue, percent-encoded UTF-8. It may have slashes."
@@ -73,7 +75,9 @@ class PromptRoute(APIRoute):
 
 def add_routes(router: APIRouter) -> None:
     """To be called last: whatever is left is a prompt."""
-    router.add_api_route("/", read_health, methods=["GET"], tags=["Workshop"], summary="Health")
+    router.add_api_route(
+        "/", read_root, methods=["GET"], tags=["Workshop"], summary="Health", response_model=Health, name="read_health"
+    )
     router.add_api_route(
         "/{prompt}",
         generate_text,
@@ -86,8 +90,11 @@ def add_routes(router: APIRouter) -> None:
     )
 
 
-async def read_health(service: ServiceDep) -> Health:
-    """Says that the process answers; `/readyz` says whether the model is loaded."""
+async def read_root(http: Request, service: ServiceDep, response: Response) -> Health | Response:
+    """Says that the process answers; `/readyz` says whether the model is loaded. A browser gets the playground."""
+    if wants_page(http.scope):
+        return await read_page(http)
+    response.headers["vary"] = "accept"
     return Health(health="ok", version=service.version, model=service.model.name)
 
 

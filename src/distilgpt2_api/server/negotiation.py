@@ -1,0 +1,32 @@
+"""Whether an answer is for a person's browser or for a program."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+PAGE = "text/html"
+DATA = "application/json"
+
+
+def wants_page(scope: Scope) -> bool:
+    """A browser that opens an address names HTML and likes nothing better; a program that takes anything gets data."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return False
+    accept = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
+    qualities = {}
+    for entry in accept.split(","):
+        media_type, _, parameters = entry.partition(";")
+        qualities[media_type.strip().lower()] = _quality(parameters)
+    return qualities.get(PAGE, 0.0) > qualities.get(DATA, 0.0)
+
+
+def _quality(parameters: str) -> float:
+    """RFC 9110, 12.4.2. What is no number is no preference."""
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,0 +1,86 @@
+// The service, below whatever prefix a proxy gives it. Its errors become objects; a key goes with every request.
+
+import { eventsOf } from "./sse.js";
+
+export const ROOT = new URL("../../", import.meta.url);
+
+/** The service's own words for what is wrong. */
+export class ApiError extends Error {
+  constructor(status, { message, type = null, param = null, code = null }, retryAfterS = null) {
+    super(message);
+    Object.assign(this, { status, type, param, code, retryAfterS });
+  }
+}
+
+/** Nobody answers, or not to the end. */
+export class OfflineError extends Error {}
+
+let readKey = () => null;
+
+export function setKeyReader(reader) {
+  readKey = reader;
+}
+
+export async function getJson(path) {
+  return (await send(path)).json();
+}
+
+export async function getText(path) {
+  return (await send(path, { accept: "text/plain" })).text();
+}
+
+export async function postJson(path, body, signal) {
+  return (await send(path, { body, signal })).json();
+}
+
+/** The events of a stream as objects. Leaving the loop, or the signal, hangs up, which ends the work over there. */
+export async function* postStream(path, body, signal) {
+  const answer = await send(path, { body, signal, accept: "text/event-stream" });
+  try {
+    for await (const data of eventsOf(answer.body)) {
+      if (data === "[DONE]") return;
+      const event = JSON.parse(data);
+      if (event.error) throw new ApiError(answer.status, event.error);
+      yield event;
+    }
+  } catch (error) {
+    throw error instanceof TypeError ? brokenOff() : error;
+  }
+  throw brokenOff();
+}
+
+function brokenOff() {
+  return new OfflineError("The service hung up in the middle of the answer.");
+}
+
+async function send(path, { body, signal, accept = "application/json" } = {}) {
+  const headers = { accept };
+  const key = readKey();
+  if (key) headers.authorization = `Bearer ${key}`;
+  const options = { headers, signal, cache: "no-store", redirect: "error" };
+  if (body !== undefined) {
+    headers["content-type"] = "application/json";
+    Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+  }
+  let answer;
+  try {
+    answer = await fetch(new URL(path, ROOT), options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new OfflineError("The service does not answer.");
+  }
+  if (!answer.ok) throw await errorOf(answer);
+  return answer;
+}
+
+async function errorOf(answer) {
+  const wait = Number(answer.headers.get("retry-after-ms") ?? NaN) / 1000 || Number(answer.headers.get("retry-after"));
+  const retryAfterS = Number.isFinite(wait) && wait > 0 ? wait : null;
+  let error = { message: `The service answered ${answer.status} ${answer.statusText}`.trim() };
+  try {
+    const body = await answer.json();
+    error = typeof body.error === "string" ? { message: body.error } : (body.error ?? error);
+  } catch {
+    // Not ours: a proxy's page.
+  }
+  return new ApiError(answer.status, error, retryAfterS);
+}

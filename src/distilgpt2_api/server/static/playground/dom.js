@@ -1,0 +1,41 @@
+// Elements from words. Text is only ever set as text: what a model writes may be anything, HTML included.
+
+export const find = (id) => document.getElementById(id);
+
+/** An element: `text` is its text, `onclick` and the like listen, all else are attributes; what is unset is left out. */
+export function make(tag, options = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name === "text") node.textContent = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Tells people who listen instead of looking, once they have heard what went before. */
+export function announce(text) {
+  find("announcer").textContent = text;
+}
+
+export function formatCount(number, word) {
+  return `${number} ${word}${number === 1 ? "" : "s"}`;
+}
+
+export function formatDuration(milliseconds) {
+  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(2)} s`;
+}
+
+export function formatProbability(logprob) {
+  const percent = 100 * Math.exp(logprob);
+  if (percent >= 99.95) return "100 %";
+  if (percent < 0.01) return "< 0.01 %";
+  return `${percent >= 10 ? percent.toFixed(0) : percent >= 1 ? percent.toFixed(1) : percent.toFixed(2)} %`;
+}
+
+/** Three digits that count, and no exponent. */
+export function formatFigure(value) {
+  return value < 1000 ? value.toPrecision(3) : Math.round(value).toLocaleString("en");
+}

@@ -1,0 +1,141 @@
+// A text as the model sees it: tokens, each on the colour of its probability, that arrow keys walk through.
+
+import { formatProbability, make } from "./dom.js";
+
+const LINE_END = "↵";
+
+/** The token's bytes, from how listings write it: as text, or `bytes:\xe2\x80` if it has only a part of a character. */
+function bytesOf(text) {
+  if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(text)) return new TextEncoder().encode(text);
+  return Uint8Array.from(text.slice(8).split("\\x"), (hex) => Number.parseInt(hex, 16));
+}
+
+/** A token for people: spaces, line ends and half characters are seen. */
+export function spell(text) {
+  if (text === "") return "(no text)";
+  if (text.startsWith("bytes:\\x")) return `‹${text.slice(8).replaceAll("\\x", " ")}›`;
+  return text.replaceAll(" ", "␣").replaceAll("\n", LINE_END).replaceAll("\t", "⇥").replaceAll("\r", "␍");
+}
+
+const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
+
+const isSpecial = (text) => /^<\|.*\|>$/.test(text);
+
+/** From 0, a thousandth or less, to 1, certain; in equal steps for equal factors. */
+const likelihoodOf = (logprob) => Math.min(1, Math.max(0, 1 + logprob / Math.log(1000)));
+
+/**
+ * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token that somebody points at or reaches
+ * by key, and `isMeant` once it is clicked or opened; `onLeave()` when the pointer goes.
+ *
+ * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null where nothing
+ * predicts it, and `top` has the `numAsked` likeliest, and the token itself.
+ */
+export class TokenStrip {
+  tokens = [];
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  #current = 0;
+
+  constructor(label, { onLook, onLeave }) {
+    this.node = make("div", {
+      class: "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal", dir: "auto",
+      onpointerover: (event) => event.pointerType === "mouse" && this.#at(event, (token) => onLook(token, false)),
+      onpointerleave: onLeave,
+      onclick: (event) => this.#at(event, (token) => {
+        this.#focus(token.index);
+        onLook(token, true);
+      }),
+      onfocusin: (event) => this.#at(event, (token) => {
+        this.#roveTo(token.index);
+        if (event.target.matches(":focus-visible")) onLook(token, false);
+      }),
+      onkeydown: (event) => this.#onKey(event, onLook),
+    });
+  }
+
+  get text() {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return this.tokens.map(({ text }) => (isSpecial(text) ? "" : decoder.decode(bytesOf(text), { stream: true }))).join("");
+  }
+
+  add(token, { isKept = false, isChosen = false } = {}) {
+    const special = isSpecial(token.text);
+    const shown = special ? "" : this.#decoder.decode(bytesOf(token.text), { stream: true });
+    const index = this.tokens.length;
+    const likelihood = token.logprob === null ? "no prediction" : formatProbability(token.logprob);
+    const node = make("span", {
+      role: "option", class: "token", tabindex: index === this.#current ? "0" : "-1", "data-index": index,
+      "aria-selected": "false", "aria-label": `${spell(token.text)}, ${likelihood}`,
+    });
+    if (special) node.classList.add("special");
+    else if (shown === "") node.classList.add("partial");
+    else if (/^[\s]+$/.test(shown)) node.classList.add("blank");
+    if (isKept) node.classList.add("kept");
+    if (isChosen) node.classList.add("chosen");
+    if (token.logprob !== null) {
+      node.classList.add("rated");
+      node.style.setProperty("--likelihood", likelihoodOf(token.logprob).toFixed(3));
+    }
+    if (special || shown === "") node.textContent = spell(token.text);
+    else node.append(...shown.split("\n").flatMap((line, at) => (at ? [lineEnd(), `\n${line}`] : [line])));
+    this.tokens.push(Object.assign(token, { index, node }));
+    this.node.append(node);
+    return token;
+  }
+
+  /** Tokens from there on were drawn, but the text ends before them: a stop sequence cut them off. */
+  fade(fromIndex) {
+    for (const { node } of this.tokens.slice(fromIndex)) node.classList.add("cut");
+  }
+
+  #at(event, use) {
+    const node = event.target.closest("[data-index]");
+    if (node) use(this.tokens[node.dataset.index]);
+  }
+
+  #roveTo(index) {
+    this.tokens[this.#current]?.node.setAttribute("tabindex", "-1");
+    this.#current = index;
+    this.tokens[index].node.setAttribute("tabindex", "0");
+  }
+
+  #focus(index) {
+    if (index < 0 || index >= this.tokens.length) return;
+    this.#roveTo(index);
+    this.tokens[index].node.focus();
+  }
+
+  #onKey(event, onLook) {
+    const token = this.tokens[this.#current];
+    if (!token || event.ctrlKey || event.metaKey || event.altKey) return;
+    const steps = {
+      ArrowLeft: () => this.#focus(token.index - 1),
+      ArrowRight: () => this.#focus(token.index + 1),
+      ArrowUp: () => this.#focusLine(token, -1),
+      ArrowDown: () => this.#focusLine(token, 1),
+      Home: () => this.#focus(0),
+      End: () => this.#focus(this.tokens.length - 1),
+      Enter: () => onLook(token, true),
+      " ": () => onLook(token, true),
+    };
+    if (!steps[event.key]) return;
+    event.preventDefault();
+    steps[event.key]();
+  }
+
+  /** To the token above or below. */
+  #focusLine(token, direction) {
+    const boxOf = (index) => this.tokens[index].node.getClientRects()[0] ?? this.tokens[index].node.getBoundingClientRect();
+    const from = boxOf(token.index);
+    let best = null;
+    for (let index = token.index + direction; index >= 0 && index < this.tokens.length; index += direction) {
+      const box = boxOf(index);
+      if (Math.abs(box.top - from.top) < 4) continue;
+      best ??= { top: box.top, index, distance: Infinity };
+      if (Math.abs(box.top - best.top) >= 4) break;
+      const distance = Math.abs(box.left - from.left);
+      if (distance < best.distance) Object.assign(best, { index, distance });
+    }
+    if (best) this.#focus(best.index);
+  }
+}

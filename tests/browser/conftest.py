@@ -1,0 +1,187 @@
+"""A headless Chromium and the page in it, before live servers of the bundled model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from tests.e2e.conftest import eventually, launch, model_folder
+
+__all__ = ["launch", "model_folder"]
+
+MODEL = Path(__file__).parents[2] / "src" / "distilgpt2_api" / "models" / "storyteller"
+OPTIONS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+UNFOLD = "for (const one of document.querySelectorAll('details')) one.open ||= one.contains(arguments[0])"
+
+
+@dataclass
+class Page:
+    """The playground as somebody sees it."""
+
+    driver: Any
+
+    def open(self, server: Any, path: str = "/") -> None:
+        self.driver.get(server.url + path)
+        self.see(lambda: self.text("#model") == "storyteller" and self.text("#state") == "ready", "the page is ready")
+        self.see(lambda: self.run("return document.querySelector('#set-n').max") == "8", "its bounds")
+
+    def see(self, is_so: Callable[[], Any], what: str) -> Any:
+        """Wait for what the page shows. What it has just redrawn is looked for again."""
+
+        def look() -> Any:
+            try:
+                return is_so()
+            except (StaleElementReferenceException, IndexError):
+                return None
+
+        return eventually(look, what)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)  # type: ignore[no-any-return]
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        return self.one(selector).text  # type: ignore[no-any-return]
+
+    def story(self, card: str = ".answer") -> str:
+        return self.joined(self.tokens(card))
+
+    @staticmethod
+    def joined(tokens: Sequence[str]) -> str:
+        """The text that they are, without the signs that show its line ends."""
+        return "".join(tokens).replace("↵", "")
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    @property
+    def active(self) -> Any:
+        """What has the focus."""
+        return self.driver.switch_to.active_element
+
+    @property
+    def background(self) -> str:
+        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]
+
+    def click(self, selector: str) -> None:
+        """Where it can be clicked: a person scrolls there, too."""
+        node = self.one(selector)
+        self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", node)
+        node.click()
+
+    def fill(self, selector: str, text: str) -> None:
+        node = self.one(selector)
+        self.run(UNFOLD, node)
+        node.clear()
+        node.send_keys(text)
+
+    def set(self, **values: object) -> None:
+        for name, value in values.items():
+            self.fill(f"#set-{name}", str(value))
+
+    def generate(self) -> None:
+        """And wait for the end of all answers."""
+        self.click("#generate")
+        self.see(self.is_done, "the answers are complete")
+
+    def is_done(self) -> bool:
+        return bool(self.all(".answer")) and not self.all(".answer.running")
+
+    def tokens(self, card: str = ".answer") -> list[str]:
+        """Their texts as they are shown."""
+        script = "return [...document.querySelectorAll(arguments[0] + ' .token')].map((node) => node.textContent)"
+        return self.run(script, card)  # type: ignore[no-any-return]
+
+    def enter_key(self, server: Any, key: str) -> None:
+        """Open a service that asks for one."""
+        self.driver.get(server.url)
+        self.see(lambda: self.one("#key-dialog").is_displayed(), "the key's dialog")
+        self.one("#key").send_keys(key, Keys.ENTER)
+        self.see(lambda: self.text("#model") == "storyteller", "the model's name")
+
+    def errors(self) -> list[str]:
+        """What the console has against the page since the last look: refusals by the policy, mistakes, failed loads."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
+
+    def requested_urls(self) -> list[str]:
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
+        return [params["request"]["url"] for params in sent if not params["request"]["url"].startswith("data:")]
+
+    def emulate(self, *, scheme: str = "light", width: int = 1280, height: int = 900) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def violations(self) -> Sequence[str]:
+        """What axe-core finds of WCAG 2.2, levels A and AA: contrast, names, roles."""
+        self.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+        script = """
+            const done = arguments[arguments.length - 1];
+            const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+            const tell = ({ html, failureSummary }) => `${html} ${failureSummary}`;
+            axe.run({ runOnly: tags }).then(({ violations }) => done(violations.map(
+                ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(tell)}`)));
+        """
+        return self.driver.execute_async_script(script)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def storyteller(launch: Callable[..., Any]) -> Any:
+    return _ready(launch("serve", model=MODEL))
+
+
+@pytest.fixture
+def start_storyteller(launch: Callable[..., Any]) -> Callable[..., Any]:
+    """A server of the bundled model for one test, with settings."""
+    return lambda **settings: _ready(launch("serve", model=MODEL, **settings))
+
+
+def _ready(server: Any) -> Any:
+    server.wait_listening()
+    server.wait_ready()
+    return server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    options.binary_location = "/usr/bin/chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Page]:
+    """In a browser that knows nothing of earlier tests. Whatever a test does, the console has nothing against the page
+    at its end but what the test itself has looked at.
+    """
+    page = Page(browser)
+    page.emulate()
+    page.errors()
+    page.requested_urls()
+    yield page
+    errors = page.errors()
+    browser.execute_script("try { localStorage.clear(); sessionStorage.clear(); } catch {}")
+    browser.get("about:blank")
+    assert errors == []

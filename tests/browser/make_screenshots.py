@@ -1,0 +1,28 @@
+"""Makes the pictures of docs/images, for `make screenshots`. No test, nor named like one: pytest runs it when told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+SEED = 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_picture(page: Any, start_storyteller: Callable[..., Any], scheme: str) -> None:
+    server = start_storyteller(precision="int8", num_threads=2)
+    page.emulate(scheme=scheme, width=1280, height=860)
+    page.open(server)
+    page.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+    page.set(n=2, max_tokens=60, seed=SEED)
+    for _ in range(8):
+        page.generate()
+    page.run("scrollTo({ top: 0, behavior: 'instant' })")
+    page.run("document.querySelector('.token').click(); document.activeElement.blur()")
+    page.see(lambda: page.run("return document.getAnimations().length === 0"), "it is all there")
+    IMAGES.mkdir(exist_ok=True)
+    page.driver.save_screenshot(str(IMAGES / f"playground-{scheme}.png"))

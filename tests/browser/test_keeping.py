@@ -1,0 +1,76 @@
+"""The playground in a real browser: what can be taken along, as code, and what it keeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+KEY = "dg2-0123456789abcdef"
+
+
+def run_code(command: list[str]) -> str:
+    environment = {**os.environ, "KEY": KEY, "PYTHONPATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_code_offered_draws_the_same_answer(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """curl, Python and OpenAI's client, as they are shown and as they are copied; the key is the reader's own."""
+    server = start_storyteller(api_keys=f"alice:{KEY}")
+    page.enter_key(server, KEY)
+    page.fill("#prompt", "It's \"odd\", said a \\ to 'em:")
+    page.set(max_tokens=20, stop="\\n\\n\nnever", bad_words="it's")
+    page.generate()
+    text = page.run(
+        "return [...document.querySelectorAll('.token:not(.cut)')].map((node) => node.textContent).join('')"
+    )
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    for name, command in (
+        ("curl", ["bash", "-c"]),
+        ("Python", [sys.executable, "-c"]),
+        ("OpenAI client", [sys.executable, "-c"]),
+    ):
+        page.run("document.querySelector('.answer .actions button:last-child').click()")
+        page.click(f"#code-languages .chip:has([value='{name}']) span")
+        code = page.run("return document.querySelector('#code-text').textContent")
+        page.click("#code-copy")
+        page.see(lambda: page.text("#code-copy") == "Copied", "copied")
+        copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+        assert copied == code
+        output = run_code([*command, code])
+        if name == "curl":
+            assert "[DONE]" in output
+        else:
+            assert output == text.replace("↵", "")
+        page.click("#code .close")
+    page.errors()
+
+
+def test_the_history_is_this_browsers_and_bounded(page: Any, storyteller: Any) -> None:
+    page.open(storyteller)
+    page.set(max_tokens=8)
+    page.run("""
+        const entry = { time: 1, promptText: "old", texts: ["text"], values: {} };
+        localStorage.setItem("distilgpt2-playground:/:history", JSON.stringify(Array(30).fill(entry)));
+    """)
+    page.open(storyteller)
+    page.fill("#prompt", "A new prompt")
+    page.generate()
+    text = page.story()
+    assert [node.text for node in page.all(".past-prompt")] == ["A new prompt", *["old"] * 29]
+    page.open(storyteller)
+    page.fill("#prompt", "Another")
+    page.click(".past")
+    assert page.one("#prompt").get_attribute("value") == "A new prompt"
+    assert page.run("return document.querySelector('.tokens.plain').textContent") == text
+    page.generate()
+    assert page.story() == text, "the same seed and settings draw the same"
+    page.click("#history-clear")
+    assert not page.all(".past")
+    assert "old" not in page.run("return JSON.stringify({...localStorage})")

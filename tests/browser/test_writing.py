@@ -1,0 +1,126 @@
+"""The playground in a real browser: one click, and the model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+PROMPT = "Once upon a time there was a"
+
+
+def complete(server: Any, **body: Any) -> str:
+    """What the service says without the page."""
+    return server.complete(prompt=PROMPT, **body).json()["choices"][0]["text"]  # type: ignore[no-any-return]
+
+
+def test_a_browser_that_opens_the_service_can_write_with_it_at_once(page: Any, storyteller: Any) -> None:
+    """One click: the text comes as tokens, each with its probability's colour, and how fast they came."""
+    page.open(storyteller)
+    page.set(seed=7, max_tokens=30)
+    page.generate()
+
+    assert page.story() == complete(storyteller, max_tokens=30, temperature=0.8, top_k=50, top_p=0.95, seed=7)
+    colours = page.run(
+        "return [...document.querySelectorAll('.token')].map((node) => getComputedStyle(node).backgroundColor)"
+    )
+    assert len(set(colours)) > 5
+    assert "30 tokens" in page.text(".facts")
+    assert "tokens/s" in page.text(".facts")
+    assert float(page.text("#speed")) > 0
+    assert page.text("#first-token").endswith("s")
+    page.see(lambda: page.text("#live-kv").endswith("%") and page.text("#live-running") == "0", "the live figures")
+    assert "Answer, 30 tokens in" in page.run("return announcer.textContent")
+    assert {url.split("/")[2] for url in page.requested_urls()} == {storyteller.url.split("/")[2]}
+
+
+@pytest.mark.parametrize("is_by_key", [True, False])
+def test_a_stream_is_stopped_by_key_and_by_button(page: Any, storyteller: Any, is_by_key: bool) -> None:
+    """And over there the work ends as well."""
+    page.open(storyteller)
+    page.set(max_tokens=480, n=8)
+    page.run("document.querySelector('#set-ignore_eos').checked = true")
+    page.one("#prompt").send_keys(Keys.CONTROL + Keys.ENTER)
+    page.see(page.tokens, "the first token")
+    if is_by_key:
+        page.one("body").send_keys(Keys.ESCAPE)
+    else:
+        page.click("#stop")
+    page.see(page.is_done, "the stream has ended")
+    assert "you stopped it" in page.text(".facts")
+    assert len(page.tokens()) < 8 * 480
+    assert page.one("#generate").is_displayed()
+    page.see(lambda: storyteller.metric("distilgpt2_running_sequences") == 0, "nothing runs")
+
+
+def test_several_answers_stand_side_by_side(page: Any, storyteller: Any) -> None:
+    page.open(storyteller)
+    page.set(n=3, max_tokens=12, seed=1)
+    page.generate()
+    assert [node.text for node in page.all(".answer h2")] == ["Answer 1", "Answer 2", "Answer 3"]
+    texts = {page.story(f".answer:nth-child({index})") for index in (1, 2, 3)}
+    assert len(texts) == 3
+    first, second = (node.rect for node in page.all(".answer")[:2])
+    assert first["y"] == second["y"]
+    assert first["x"] + first["width"] <= second["x"]
+
+
+def test_a_locked_seed_draws_the_same_again(page: Any, storyteller: Any) -> None:
+    page.open(storyteller)
+    page.set(max_tokens=20)
+    texts = []
+    for _ in range(2):
+        page.generate()
+        texts.append(page.story())
+    page.click("#seed-lock")
+    for _ in range(2):
+        page.generate()
+        texts.append(page.story())
+    assert texts[0] != texts[1] == texts[2] == texts[3]
+
+
+def test_presets_and_parameters_are_what_is_asked_for(page: Any, storyteller: Any) -> None:
+    page.open(storyteller)
+    page.click(".chip:has([value=Careful]) span")
+    page.set(max_tokens=15, stop="nothing\\nlike it", logit_bias="11: -5, 262: 2.5", bad_words="king\nqueen")
+    assert not page.all("input[name=preset]:checked")
+    page.click("#show-code")
+    code = page.text("#code-text")
+    for part in (
+        *('"temperature":0', '"repetition_penalty":1.1', '"max_tokens":15', '"stop":["nothing\\nlike it"]'),
+        *('"logit_bias":{"11":-5,"262":2.5}', '"bad_words":["king","queen"]'),
+    ):
+        assert part in code
+    assert "top_k" not in code
+    page.click("#code .close")
+    page.generate()
+    assert len(page.tokens()) == 15
+
+
+def test_it_works_where_nothing_may_be_stored(page: Any, storyteller: Any) -> None:
+    script = """
+        const forbidden = { get() { throw new DOMException("no", "SecurityError"); } };
+        for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, forbidden);
+    """
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    try:
+        page.open(storyteller)
+        page.set(max_tokens=8)
+        page.generate()
+        page.click("#theme")
+        assert page.all(".past")
+    finally:
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_below_a_prefix_it_is_the_same(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """A proxy that leaves its prefix on the path, or not."""
+    server = start_storyteller(root_path="/base")
+    for path in ("/base/", "/base/ui"):
+        page.open(server, path)
+        page.set(max_tokens=5)
+        page.generate()
+        urls = page.requested_urls()
+        assert all(url.startswith(f"{server.url}/base/") for url in urls), urls
