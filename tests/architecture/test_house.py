@@ -53,7 +53,7 @@ def test_only_the_settings_read_the_environment(modules: list[Any]) -> None:
 
 def test_a_checker_is_silenced_with_a_reason(root: Path) -> None:
     """`# noqa: CODE - why` and `# type: ignore[code]  # why`."""
-    pattern = re.compile(r"#.*\bnoqa\b(?!: [A-Z]+\d+(, [A-Z]+\d+)* - \S)|# type: ignore(?!\[[a-z-]+\]  # \S)")
+    pattern = re.compile(r"#.*\bnoqa\b(?!: [A-Z]+\d+(, [A-Z]+\d+)* - \S)|# type: ignore(?!\[[a-z, -]+\]  # \S)")
     found = [
         f"{path.relative_to(root)}:{number}"
         for folder in ("src", "tests", "benchmarks", "docker", "training")
