@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from distilgpt2_api.core import errors
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError, SettingsError
-from distilgpt2_api.server.app import add_routes
+from distilgpt2_api.server.app import build_routes
 from distilgpt2_api.server.errors import KINDS
 from distilgpt2_api.settings import Settings
 
@@ -36,9 +35,7 @@ def tests_of_the_service(root: Path) -> str:
 
 
 def _routes() -> list[str]:
-    router = APIRouter()
-    add_routes(router)
-    return sorted({route.path for route in router.routes if isinstance(route, APIRoute)})
+    return sorted({route.path for route in build_routes() if isinstance(route, APIRoute)})
 
 
 @pytest.mark.parametrize("path", _routes())
