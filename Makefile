@@ -81,6 +81,9 @@ coverage: .venv/installed-dev ## What the default suite runs of src, by branches
 	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+	$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; \
+		share = json.load(sys.stdin)["totals"]["percent_branches_covered"]; \
+		print(f"branches alone: {share:.1f} %"); sys.exit(share < 95)'
 
 .PHONY: test-parity
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
