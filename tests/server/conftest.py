@@ -342,5 +342,35 @@ def build_call() -> Callable[..., Call]:
 
 
 @pytest.fixture
+def hang_up() -> Callable[..., None]:
+    """Sends a body to a gated runner's application and leaves while the first step runs: all work ends with it."""
+
+    def leave(client: Client, path: str, **body: object) -> None:
+        engine, runner = client.scene.engine, client.scene.runner
+        headers = [(b"content-type", b"application/json")]
+        call = Call(client.scene.app, path, "POST", json.dumps(body).encode(), headers=headers)
+
+        async def play() -> None:
+            loop = asyncio.get_running_loop()
+            running = asyncio.Event()
+
+            def note_step(_plan: StepPlan) -> None:
+                loop.call_soon_threadsafe(running.set)
+
+            runner.on_run = note_step
+            task = asyncio.create_task(call.run())
+            runner.gate.release()
+            await running.wait()
+            call.gone.set()
+            await asyncio.wait_for(task, 10)
+            assert engine.num_requests == 0
+            runner.open_gate()
+
+        client.runner.run(play())
+
+    return leave
+
+
+@pytest.fixture
 def static_folder() -> Path:
     return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "static" / "docs"
