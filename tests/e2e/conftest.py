@@ -56,8 +56,9 @@ def eventually(is_so: Callable[[], Any], what: str) -> Any:
 
 
 def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS, end_logit: float = 0.0) -> Path:
-    """GPT-2 with random weights; token i is byte i, 256 is the end of text. With an `end_logit` of 5 most texts end after
-    a few tokens, unless they must not.
+    """GPT-2 with random weights; token i is byte i, 256 is the end of text.
+
+    With an `end_logit` of 5 most texts end after a few tokens, unless they must not.
     """
     rng = np.random.default_rng(0)
 
