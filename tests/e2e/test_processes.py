@@ -60,7 +60,7 @@ def test_during_a_drain_the_service_says_so(
     server = launch(kind, drain_s=20)
     server.wait_listening()
     server.wait_ready()
-    with httpx.Client(base_url=server.url) as client, server.stream(max_tokens=3000) as response:
+    with httpx.Client(base_url=server.url) as client, server.stream(max_tokens=1500) as response:
         assert client.get("/readyz").headers.get("connection") != "close"
         events = read_events(response)
         next(events)
@@ -117,27 +117,37 @@ def test_a_bad_setting_stops_the_start_with_one_clear_line(
     assert "Traceback" not in server.log
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "line"),
-    [
-        ("DISTILGPT2_METRICS_FOLDER", "/proc/none", "can't use the folder /proc/none (metrics_folder): "),
-        ("DISTILGPT2_TRACES", "true", "traces need more packages: pip install 'distilgpt2-api[otel]'"),
-    ],
-)
-def test_what_metrics_and_traces_lack_stops_the_start_with_one_clear_line(variable: str, value: str, line: str) -> None:
-    """As if the extra were not installed."""
-    program = "import sys; sys.modules['opentelemetry.sdk'] = None; import distilgpt2_api.api"
+def import_application(before: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    """What a server does first, in a process of its own."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("DISTILGPT2_")}
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment | {variable: value},
+    return subprocess.run(
+        [sys.executable, "-c", f"{before}\nimport distilgpt2_api.api"],
+        env=environment | {f"DISTILGPT2_{name.upper()}": value for name, value in settings.items()},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"metrics_folder": "/proc/none"}, "can't use the folder /proc/none (metrics_folder): "),
+        ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
+    ],
+)
+def test_what_metrics_and_traces_lack_stops_the_start_with_one_clear_line(settings: dict[str, str], line: str) -> None:
+    """As if the extra were not installed."""
+    result = import_application("import sys; sys.modules['opentelemetry.sdk'] = None", **settings)
     assert result.returncode == 4
     assert result.stderr.startswith(f"error: {line}")
     assert result.stderr.count("\n") == 1
+
+
+def test_traces_wait_for_no_collector() -> None:
+    """Where their packages are installed the application starts, whoever listens or not."""
+    result = import_application(traces="true")
+    assert (result.returncode, "error" in result.stderr) == (0, False)
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])
