@@ -11,6 +11,7 @@ POETRY := .tools/poetry/bin/poetry
 POETRY_VERSION := 2.5.1
 TORCH_VERSION := 2.13.0
 TRANSFORMERS_VERSION := 5.23.0
+PRE_COMMIT_VERSION := 4.7.0
 CORPUS ?= ../shared/corpus
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
@@ -52,6 +53,13 @@ TORCH_PYTHON := .tools/torch/bin/python
 		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout
 	@touch $@
 
+# Apart from .venv too: it only starts what is there.
+PRE_COMMIT := .tools/pre-commit/bin/pre-commit
+.tools/pre-commit/installed: Makefile
+	$(PYTHON) -m venv .tools/pre-commit
+	.tools/pre-commit/bin/python -m pip install --quiet --disable-pip-version-check pre-commit==$(PRE_COMMIT_VERSION)
+	@touch $@
+
 # ---- for users
 
 .PHONY: run
@@ -66,6 +74,16 @@ install: .venv/installed ## Install what the service needs into .venv
 .PHONY: test
 test: .venv/installed-dev ## Run the default test suite (pytest's options: make test ARGS="-k scheduler")
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+.PHONY: coverage
+coverage: .venv/installed-dev ## What the default suite runs of src, by branches; fails below the bound
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; \
+		share = json.load(sys.stdin)["totals"]["percent_branches_covered"]; \
+		print(f"branches alone: {share:.1f} %"); sys.exit(share < 95)'
 
 .PHONY: test-parity
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
@@ -96,6 +114,21 @@ types: .venv/installed-dev ## mypy, strict
 imports: .venv/installed-dev ## import-linter: imports only go down
 	$(BIN)/lint-imports
 
+.PHONY: pages
+pages: .venv/installed-dev ## Write the generated pages anew
+	$(BIN)/python -m distilgpt2_api config --markdown > docs/configuration.md
+	$(BIN)/python -m distilgpt2_api api > docs/api.md
+	$(BIN)/python -m distilgpt2_api reference > docs/cli.md
+
+.PHONY: changelog
+changelog: .venv/installed-dev ## What the next release's entry in CHANGELOG.md says so far
+	$(BIN)/towncrier build --draft
+
+.PHONY: hooks
+hooks: .venv/installed-dev .tools/pre-commit/installed ## Run the quick checks before each commit, types before each push
+	$(PRE_COMMIT) validate-config
+	$(PRE_COMMIT) install
+
 .PHONY: train
 train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
@@ -104,7 +137,7 @@ include docker/container.mk benchmarks/bench.mk tests/clients/clients.mk tests/b
 
 .PHONY: clean
 clean: ## Remove what the targets made
-	rm -rf .venv .tools dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
+	rm -rf .venv .tools dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*
 
 .PHONY: help
 help: ## This list

@@ -80,7 +80,7 @@ class ScoringEngine(TimedEngine):
             cache_folder=cache_folder,
             max_step_tokens=max_step_tokens,
         )
-        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001
+        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - what is timed is no door
 
     def score(self, load: ScoringLoad) -> ScoringRun:
         """Runs the load through the engine, up to its perplexities."""

@@ -74,7 +74,7 @@ class Stopwatch:
 
     def __init__(self, engine: Engine) -> None:
         self.seconds = 0.0
-        guides = engine._guides  # noqa: SLF001
+        guides = engine._guides  # noqa: SLF001 - what is timed is no door
         for owner, method in ((guides, "begin_masks"), (guides, "accept"), (StepMask, "wait")):
             self._time(owner, method)
 

@@ -80,16 +80,16 @@ class TimedEngine:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._forward_calls: list[tuple[str, Any]] = []
         # To look inside is what this class is for.
-        runner: Any = self._engine._runner  # noqa: SLF001
-        scheduler = self._engine._scheduler  # noqa: SLF001
-        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001
+        runner: Any = self._engine._runner  # noqa: SLF001 - what is timed is no door
+        scheduler = self._engine._scheduler  # noqa: SLF001 - what is timed is no door
+        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001 - what is timed is no door
         self._hidden_states, self._logits = self._forward_pass.hidden_states, self._forward_pass.logits
         self._record("hidden_states", _copy_inputs)
         self._record("logits", len)
         for owner, method in (
             (self._forward_pass, "hidden_states"),
             (self._forward_pass, "logits"),
-            (runner._reader, "sample"),  # noqa: SLF001
+            (runner._reader, "sample"),  # noqa: SLF001 - what is timed is no door
             (runner, "run"),
             (scheduler, "schedule"),
             (scheduler, "update"),

@@ -59,8 +59,7 @@ def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
         raise ModelNotFoundError("the folder is no model: it has no config.json")
     if NAME_PATTERN.fullmatch(model) is None:
         raise ModelNotFoundError("no such folder in the build context (or .dockerignore leaves it out)")
-    # Only here, for the folder's case has no use for the hub's client.
-    from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415
+    from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415 - the folder's case has no use for the hub's client
 
     location = pull_model(ModelStore(home), model, report=print)
     return location.name, location.folder

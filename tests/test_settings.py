@@ -116,6 +116,9 @@ def test_a_bad_value_or_name_is_one_line_that_names_it(
         ("port = 'x'", "port (file) can't be 'x'"),
         ("port =", "the settings file {path} (DISTILGPT2_CONFIG_FILE) is not TOML"),
         ("[server]\nport = 1", "unknown setting server (file)"),
+        ("api_keys = [1]", "api_keys (file): keys are texts, `name:key` or `key`"),
+        ("metrics_api_key = 1", "metrics_api_key (file): a key is a text"),
+        ("cors_origins = 1", "cors_origins (file) can't be 1: origins are texts"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, config_file: Callable[[str], Path]) -> None:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from distilgpt2_api.cli.serve import shown_url
+
 START_LIMIT_S = 60.0
 
 NETWORK_GUARD = """
@@ -122,3 +124,16 @@ def test_an_address_that_is_not_ours_is_one_line(host: str, invoke: Any, tiny_mo
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: can't listen on {host} port 0: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("192.0.2.1", "http://192.0.2.1:8000"),
+    ],
+)
+def test_the_url_that_it_shows_can_be_opened(host: str, url: str) -> None:
+    assert shown_url(host, 8000) == url

@@ -11,8 +11,8 @@ __all__ = ["launch", "model_folder", "read_events", "server", "small_server", "w
 
 @pytest.fixture(scope="session")
 def small_server(launch: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server of a model with a short context, so that no request takes long, and a chat template."""
-    folder = write_model(tmp_path_factory.mktemp("small"), num_positions=NUM_POSITIONS)
+    """A server of a model with a short context and short texts, so that no request takes long, and a chat template."""
+    folder = write_model(tmp_path_factory.mktemp("small"), num_positions=NUM_POSITIONS, end_logit=5.0)
     template = folder / "chat_template.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
     server = launch(model=folder)

@@ -184,7 +184,7 @@ def test_a_scored_token_is_greedy_exactly_if_it_is_the_largest_of_the_top(client
         drawn = client.completions.create(
             prompt="once", temperature=temperature, seed=1, **asked | {"extra_body": {"return_token_ids": True}}
         )
-        token_ids: list[int] = drawn.choices[0].token_ids  # type: ignore[attr-defined]
+        token_ids: list[int] = drawn.choices[0].token_ids  # type: ignore[attr-defined]  # vLLM's extra
         scored = client.completions.create(
             model=model, prompt=[[*b"once", *token_ids]], echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234
         )

@@ -101,7 +101,7 @@ ERROR = closed({"error": closed({"message": TEXT, "type": TEXT, "param": or_null
 
 
 def check(body: Json, schema: Json) -> None:
-    jsonschema.validate(body, schema, cls=jsonschema.Draft202012Validator)
+    jsonschema.Draft202012Validator(schema).validate(body)
 
 
 REQUESTS: list[Json] = [
@@ -194,6 +194,11 @@ def test_an_error_event_after_the_first_chunk(server: Any, read_events: Any) -> 
         check(chunk, CHUNK)
     check(last, ERROR)
     assert last["error"]["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("schema", [WHOLE, CHUNK, CHUNK_BEFORE_USAGE, CHUNK_WITH_USAGE, USAGE_CHUNK, ERROR])
+def test_the_schemas_are_schemas(schema: Json) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema)
 
 
 def test_the_schemas_find_what_is_wrong() -> None:

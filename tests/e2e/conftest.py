@@ -55,8 +55,11 @@ def eventually(is_so: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"not within {DEADLINE_S:g} s: {what}")
 
 
-def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS) -> Path:
-    """GPT-2 with random weights; token i is byte i, 256 is the end of text."""
+def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS, end_logit: float = 0.0) -> Path:
+    """GPT-2 with random weights; token i is byte i, 256 is the end of text.
+
+    With an `end_logit` of 5 most texts end after a few tokens, unless they must not.
+    """
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
@@ -75,6 +78,9 @@ def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS) -> Path:
     for norm in ("h.0.ln_1", "h.0.ln_2", "h.1.ln_1", "h.1.ln_2", "ln_f"):
         tensors[f"{norm}.weight"] = np.ones(WIDTH, np.float32)
         tensors[f"{norm}.bias"] = np.zeros(WIDTH, np.float32)
+    if end_logit:
+        end = np.eye(WIDTH, dtype=np.float32)[0]
+        tensors["wte.weight"][-1], tensors["ln_f.bias"] = end, end_logit * end
     save_file(tensors, folder / "model.safetensors")
     config = {
         "model_type": "gpt2",

@@ -11,7 +11,7 @@ import pytest
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.events import SequenceFinished, StepStats
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.plan import RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.scheduling.scheduler import Scheduler
@@ -51,12 +51,12 @@ class ScriptedRunner:
         self.on_run(plan)
         return StepResult(rows=[self._draw(row) for row in plan.rows])
 
-    def _draw(self, row: object) -> RowResult:
-        if not row.is_sampling:  # type: ignore[attr-defined]  # a PlanRow, read by shape
+    def _draw(self, row: PlanRow) -> RowResult:
+        if not row.is_sampling:
             return RowResult()
-        position = len(row.token_ids) - row.num_prompt_tokens  # type: ignore[attr-defined]
+        position = len(row.token_ids) - row.num_prompt_tokens
         token_id = self.script[position] if position < len(self.script) else END_OF_TEXT
-        wants = row.params.num_logprobs is not None  # type: ignore[attr-defined]
+        wants = row.params.num_logprobs is not None
         return RowResult(token_id=token_id, logprobs=TokenLogprobs(token_id=token_id, logprob=-1.0) if wants else None)
 
     def close(self) -> None:

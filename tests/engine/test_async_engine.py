@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import (
     Distilgpt2ApiError,
     DrainingError,
@@ -81,13 +82,13 @@ def test_nothing_is_served_before_the_model_is_loaded(
 
     async def scenario() -> None:
         async with running(load) as engine:
-            assert not engine.is_ready
+            assert engine.state.value == "loading"
             assert engine.is_healthy
             with pytest.raises(NotReadyError):
                 engine.submit(build_request())
             gate.set()
             await engine.wait_loaded()
-            assert engine.is_ready
+            assert engine.state.value == "ready"
 
     run(scenario)
 
@@ -374,5 +375,27 @@ def test_stop_ends_the_thread_and_closes_the_runner(
         assert engine.state is EngineState.STOPPED
         assert runner.is_closed
         assert not any(thread.name == "engine" for thread in threading.enumerate())
+
+    run(scenario)
+
+
+def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    """A full queue makes room for another caller: a stream of the first's ends with an error, and only one."""
+    gate = threading.Event()
+    runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
+    crowd, guest = Caller(name="crowd"), Caller(name="guest")
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner, max_num_sequences=1), max_waiting_requests=3) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(build_request(), caller=crowd) for _ in range(3)]
+            welcome = engine.submit(build_request(), caller=guest)
+            gate.set()
+            ends = await asyncio.gather(*map(read, streams), return_exceptions=True)
+            assert await read(welcome) == "hello world"
+            assert [type(end) for end in ends].count(OverloadedError) == 1
+            assert ends.count("hello world") == 2
 
     run(scenario)

@@ -51,6 +51,7 @@ class FakeHub:
     is_down_after_cut: bool = False
     tampered: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+    is_gated: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Path, and Range header, of each GET."""
 
@@ -90,6 +91,8 @@ class HubHandler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.hub.requests.append((path, self.headers.get("Range", "")))
         match path.strip("/").split("/"):
+            case ["api", "models", *_] if self.hub.is_gated:
+                self.refuse(403, "GatedRepo")
             case ["api", "models", "distilgpt2", *rest]:
                 self.redirect("/".join([f"/api/models/{NAME}", *rest]) + "?blobs=True")
             case ["api", "models", "distilbert", "distilgpt2", "revision", revision]:

@@ -180,3 +180,9 @@ def test_no_hub_at_all_is_one_line(store: ModelStore) -> None:
 def test_two_processes_do_not_fetch_the_same_into_one_folder(store: ModelStore, hub: Any) -> None:
     with gather_model(store, NAME, hub.commit), pytest.raises(ModelError, match="another process is fetching"):
         pull(store, hub)
+
+
+def test_a_gated_model_says_how_to_get_in(store: ModelStore, hub: Any) -> None:
+    hub.is_gated = True
+    with pytest.raises(ModelError, match=rf"{NAME} is gated: ask for access on .*/{NAME}, then set HF_TOKEN"):
+        pull(store, hub, name=NAME)

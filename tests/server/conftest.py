@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import structlog
 import tokenizers
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.routing import BaseRoute
 from tokenizers import decoders, models, pre_tokenizers
 
 from distilgpt2_api.core.config import ModelConfig
@@ -28,7 +29,7 @@ from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.access import OPEN, Access
-from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.app import build_routes, create_app
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -127,8 +128,14 @@ class Scene:
 SceneBuilder = Callable[..., Scene]
 
 
+@pytest.fixture(scope="session")
+def routes() -> Sequence[BaseRoute]:
+    """Those of every application: they take longer to build than a test to run."""
+    return build_routes()
+
+
 @pytest.fixture
-def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
+def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuilder:
     def build(
         *,
         runner: ScriptedRunner | None = None,
@@ -189,6 +196,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             chat_template=chat_template,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
+            routes=routes,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 
@@ -332,6 +340,36 @@ class Call:
 @pytest.fixture
 def build_call() -> Callable[..., Call]:
     return Call
+
+
+@pytest.fixture
+def hang_up() -> Callable[..., None]:
+    """Sends a body to a gated runner's application and leaves while the first step runs: all work ends with it."""
+
+    def leave(client: Client, path: str, **body: object) -> None:
+        engine, runner = client.scene.engine, client.scene.runner
+        headers = [(b"content-type", b"application/json")]
+        call = Call(client.scene.app, path, "POST", json.dumps(body).encode(), headers=headers)
+
+        async def play() -> None:
+            loop = asyncio.get_running_loop()
+            running = asyncio.Event()
+
+            def note_step(_plan: StepPlan) -> None:
+                loop.call_soon_threadsafe(running.set)
+
+            runner.on_run = note_step
+            task = asyncio.create_task(call.run())
+            runner.gate.release()
+            await running.wait()
+            call.gone.set()
+            await asyncio.wait_for(task, 10)
+            assert engine.num_requests == 0
+            runner.open_gate()
+
+        client.runner.run(play())
+
+    return leave
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_an_abort_reaches_the_generation() -> None:
 def test_a_request_gets_its_n_best_and_pays_for_all(open_client: Callable[..., Any], build_runner: Any) -> None:
     """Each sequence draws one byte more often than the last, and the likelier the lower the byte."""
 
-    class Uneven(build_runner):  # type: ignore[misc]
+    class Uneven(build_runner):  # type: ignore[misc]  # a fixture's value has no type
         def _draw(self, row: Any) -> Any:
             self.script = bytes([ord("d") - row.sequence_id % 4]) * 3
             return super()._draw(row)

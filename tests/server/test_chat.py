@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -373,28 +372,11 @@ def test_a_template_that_leaves_nothing_is_a_400(open_chat: Callable[..., Any]) 
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_hang_up_frees_every_block(
-    open_chat: Callable[..., Any], build_runner: Any, build_call: Any, is_stream: bool
+    open_chat: Callable[..., Any], build_runner: Any, hang_up: Any, is_stream: bool
 ) -> None:
     """Streamed or not."""
-    running = asyncio.Event()
-    runner = build_runner(is_gated=True)
-    client = open_chat(runner=runner)
-    engine = client.scene.engine
-    body = json.dumps({"messages": HELLO, "n": 2, "stream": is_stream}).encode()
-    call = build_call(client.scene.app, PATH, "POST", body=body, headers=[(b"content-type", b"application/json")])
-
-    async def play() -> None:
-        loop = asyncio.get_running_loop()
-        runner.on_run = lambda plan: loop.call_soon_threadsafe(running.set)
-        task = asyncio.create_task(call.run())
-        runner.gate.release()
-        await running.wait()
-        call.gone.set()
-        await asyncio.wait_for(task, 10)
-        assert engine.num_requests == 0
-        runner.open_gate()
-
-    client.runner.run(play())
+    client = open_chat(runner=build_runner(is_gated=True))
+    hang_up(client, PATH, messages=HELLO, n=2, stream=is_stream)
     assert client.scene.log.calls[-1].kwargs["is_disconnect"] is True
     assert chat(client, max_tokens=1).status_code == 200
     assert client.scene.engines[0].num_free_blocks == 64

@@ -15,6 +15,7 @@ import pytest
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.async_engine import EngineState
 from distilgpt2_api.server.drain import Departure, DrainOnSignal
 from distilgpt2_api.server.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
 
@@ -165,7 +166,7 @@ def test_a_signal_reaches_the_server_once_the_work_has_ended(
         async with working(scene, drain_s=20.0, control=control) as departure:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-            await look_until(lambda: not scene.engine.is_ready)
+            await look_until(lambda: scene.engine.state is not EngineState.READY)
             assert (departure.is_near, control.is_service_ending, control.is_accepting) == (True, True, True)
             assert heard == []
             scene.runner.open_gate()
@@ -182,7 +183,7 @@ def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, h
     async def play() -> None:
         async with working(scene, drain_s=20.0):
             os.kill(os.getpid(), signal.SIGINT)
-            await look_until(lambda: not scene.engine.is_ready)
+            await look_until(lambda: scene.engine.state is not EngineState.READY)
             assert heard == []
             os.kill(os.getpid(), signal.SIGINT)
             assert heard == [signal.SIGINT]
@@ -208,7 +209,7 @@ def test_a_process_with_a_successor_ends_its_work_in_peace(
             await look_until(lambda: not control.is_accepting)
             os.kill(os.getpid(), signal.SIGTERM)
             assert departure.is_near
-            assert scene.engine.is_ready
+            assert scene.engine.state is EngineState.READY
             assert not control.is_service_ending
             scene.runner.open_gate()
             await look_until(lambda: heard == [signal.SIGTERM])

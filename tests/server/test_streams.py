@@ -57,27 +57,11 @@ def test_the_first_token_comes_before_the_200_and_each_step_is_one_write(
 @pytest.mark.parametrize("is_stream", [True, False])
 @pytest.mark.parametrize("prompt", ["once", ["once", "upon"]])
 def test_a_hang_up_frees_every_block(
-    open_client: Callable[..., Any], build_runner: Any, build_call: Any, is_stream: bool, prompt: Any
+    open_client: Callable[..., Any], build_runner: Any, hang_up: Any, is_stream: bool, prompt: Any
 ) -> None:
     """Streamed or not, with one prompt or several; the log and the metrics tell."""
-    running = asyncio.Event()
-    runner = build_runner(is_gated=True)
-    client = open_client(runner=runner)
-    engine = client.scene.engine
-    call = post(build_call, client, stream=is_stream, prompt=prompt, n=2)
-
-    async def play() -> None:
-        loop = asyncio.get_running_loop()
-        runner.on_run = lambda plan: loop.call_soon_threadsafe(running.set)
-        task = asyncio.create_task(call.run())
-        runner.gate.release()
-        await running.wait()
-        call.gone.set()
-        await asyncio.wait_for(task, 10)
-        assert engine.num_requests == 0
-        runner.open_gate()
-
-    client.runner.run(play())
+    client = open_client(runner=build_runner(is_gated=True))
+    hang_up(client, "/v1/completions", stream=is_stream, prompt=prompt, n=2)
     assert client.complete(prompt="after", max_tokens=1).status_code == 200
     assert client.scene.engines[0].num_free_blocks == 64
     entry = client.scene.log.calls[0].kwargs

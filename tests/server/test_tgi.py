@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -226,26 +225,10 @@ def test_a_character_of_several_tokens_is_the_last_ones_text(
 
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_hang_up_frees_every_block(
-    open_client: Callable[..., Any], build_runner: Any, build_call: Any, is_stream: bool
+    open_client: Callable[..., Any], build_runner: Any, hang_up: Any, is_stream: bool
 ) -> None:
-    running = asyncio.Event()
-    runner = build_runner(is_gated=True)
-    client = open_client(runner=runner)
-    body = json.dumps({"inputs": "ab", "stream": is_stream}).encode()
-    call = build_call(client.scene.app, "/", "POST", body=body, headers=[(b"content-type", b"application/json")])
-
-    async def play() -> None:
-        loop = asyncio.get_running_loop()
-        runner.on_run = lambda plan: loop.call_soon_threadsafe(running.set)
-        task = asyncio.create_task(call.run())
-        runner.gate.release()
-        await running.wait()
-        call.gone.set()
-        await asyncio.wait_for(task, 10)
-        assert client.scene.engine.num_requests == 0
-        runner.open_gate()
-
-    client.runner.run(play())
+    client = open_client(runner=build_runner(is_gated=True))
+    hang_up(client, "/", inputs="ab", stream=is_stream)
 
 
 def test_the_log_counts_tokens_and_has_no_text(client: Any) -> None:

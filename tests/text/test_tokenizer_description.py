@@ -94,6 +94,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], type[ModelError], str]] = {
         "out of vocabulary",
     ),
     "merges that are none": ({"model": {"merges": [["a"]]}}, ModelFormatError, "merges are not a list of pairs"),
+    "a merge without its space": ({"model": {"merges": ["ab"]}}, ModelFormatError, "merges are not a list of pairs"),
     "merges of numbers": ({"model": {"merges": [[1, 2]]}}, ModelFormatError, "merges are not a list of pairs"),
     "an id of 2^64": ({"model": {"vocab": {"a": 2**64 - 1}}}, ModelFormatError, "not an object of tokens"),
     "an id far beyond": (

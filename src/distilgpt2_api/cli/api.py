@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import click
-from fastapi import APIRouter
 
 from distilgpt2_api.server.api_page import api_page
-from distilgpt2_api.server.app import add_routes
+from distilgpt2_api.server.app import build_routes
 
 
 @click.command("api")
 def command() -> None:
     """Print the reference of the HTTP API, docs/api.md: routes, errors, streams, every parameter."""
-    router = APIRouter()
-    add_routes(router)
-    click.echo(api_page(router.routes), nl=False)
+    click.echo(api_page(build_routes()), nl=False)

@@ -78,10 +78,6 @@ class AsyncEngine:
         return self._state
 
     @property
-    def is_ready(self) -> bool:
-        return self._state is EngineState.READY
-
-    @property
     def is_healthy(self) -> bool:
         """Whether the engine can serve, now or once it has loaded."""
         return self._state is not EngineState.FAILED

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 10.0
 """What a step may take at the end: far longer than any takes."""
-LOOK_S = 0.005
+LOOK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)

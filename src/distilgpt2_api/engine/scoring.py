@@ -37,10 +37,6 @@ class ScoringPrompt:
     token_ids: tuple[int, ...]
     num_context_tokens: int
 
-    @property
-    def scored_ids(self) -> tuple[int, ...]:
-        return self.token_ids[self.num_context_tokens :]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class RequestRecord:
     ttft_s: float | None = None
     error_code: str | None = None
     """Of the error that the client got, as a status or, after a 200, as an event."""
+
+    def note_user(self, user: str | None) -> None:
+        """Whom the caller says it asks for: kept as a hash, to tell users apart and know none."""
+        if user:
+            self.user_hash = hashlib.sha256(user.encode()).hexdigest()[:16]
 
     def admit(self, num_sequences: int) -> None:
         """The engine has taken the request, for so many sequences."""

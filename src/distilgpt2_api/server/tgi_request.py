@@ -93,9 +93,10 @@ def has_details(parameters: TgiParameters) -> bool:
     return bool(parameters.details or parameters.decoder_input_details)
 
 
-def shape_of(parameters: TgiParameters, params: SamplingParams, *, inputs: str) -> TgiShape:
+def shape_of(parameters: TgiParameters, params: SamplingParams, *, inputs: str, is_list: bool) -> TgiShape:
     return TgiShape(
         text_before=inputs if parameters.return_full_text else "",
+        is_list=is_list,
         has_details=has_details(parameters),
         has_prefill=bool(parameters.decoder_input_details),
         num_top_tokens=parameters.top_n_tokens or 0,

@@ -24,6 +24,8 @@ class TgiShape:
 
     text_before: str = ""
     """Stands before the generated text: the prompt, where it is wanted, whole though it may have been truncated."""
+    is_list: bool = False
+    """A whole answer stands alone in a list."""
     has_details: bool = False
     has_prefill: bool = False
     num_top_tokens: int = 0
@@ -89,7 +91,7 @@ class TgiWriter:
         for _, deltas in hand_over:
             self._ended += deltas
 
-    def body(self, *, is_list: bool) -> bytes:
+    def body(self) -> bytes:
         """The answer, of the sequence with the highest mean log-probability; the others are in its details."""
         best, *others = sorted(self._ended, key=lambda delta: (-mean_logprob(delta), delta.index))
         answer = self._sequence(best)
@@ -100,7 +102,7 @@ class TgiWriter:
                 others.sort(key=lambda delta: delta.index)
                 answer["best_of_sequences"] = [self._sequence(delta) for delta in others]
             body["details"] = answer
-        return orjson.dumps([body] if is_list else body)
+        return orjson.dumps([body] if self._shape.is_list else body)
 
     def _sequence(self, delta: SequenceDelta) -> dict[str, object]:
         """TGI's `BestOfSequence`, but without details its text only."""

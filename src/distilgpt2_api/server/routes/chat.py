@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,14 +17,13 @@ from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
-from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import RequestLimits, Service, ServiceDep
-from distilgpt2_api.server.sse import error_event
+from distilgpt2_api.server.written_answer import write_events, write_whole
 
 STREAM_EXAMPLE = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"distilgpt2",'
@@ -67,25 +63,9 @@ async def create_chat_completion(http: Request, service: ServiceDep) -> Response
     record = record_of(http.scope)
     service.model.check_name(request.model)
     _check(request, service.limits)
-    if request.user:
-        record.user_hash = hashlib.sha256(request.user.encode()).hexdigest()[:16]
+    record.note_user(request.user)
     work, writer = await _prepare(request, service, record)
-
-    async def whole() -> bytes:
-        async with aclosing(work.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                writer.collect(hand_over)
-        return writer.body()
-
-    async def events() -> AsyncGenerator[bytes]:
-        async with aclosing(work.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                yield writer.events(hand_over)
-        yield writer.last_events()
-
-    if request.stream:
-        return EventStream(events, abort=work.abort, error_event=error_event)
-    return WhenDone(whole, abort=work.abort)
+    return write_events(work, writer) if request.stream else write_whole(work, writer)
 
 
 def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:

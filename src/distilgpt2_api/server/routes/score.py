@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from contextlib import aclosing
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -14,13 +12,13 @@ from distilgpt2_api.engine.scoring import scoring_request
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.responses import WhenDone
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.score import ScoreList, ScoreRequest
 from distilgpt2_api.server.schemas.validation import validate_body
 from distilgpt2_api.server.scoring import ScoreWriter, encode_input
 from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.server.written_answer import write_whole
 
 
 def add_routes(router: APIRouter) -> None:
@@ -42,8 +40,7 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
     request = validate_body(ScoreRequest, body)
     record = record_of(http.scope)
     service.model.check_name(request.model)
-    if request.user:
-        record.user_hash = hashlib.sha256(request.user.encode()).hexdigest()[:16]
+    record.note_user(request.user)
     tokenizer = service.engine.tokenizer
     prompts = await encode_input(
         request.input, tokenizer=tokenizer, config=service.engine.model_config, max_items=service.limits.max_prompts
@@ -66,11 +63,4 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
         tokenizer=tokenizer,
         has_tokens=bool(request.token_logprobs),
     )
-
-    async def whole() -> bytes:
-        async with aclosing(generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                writer.collect(hand_over)
-        return writer.body()
-
-    return WhenDone(whole, abort=generation.abort)
+    return write_whole(generation, writer)

@@ -15,7 +15,7 @@ from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.responses import EventStream, WhenDone
+from distilgpt2_api.server.responses import EventStream
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
@@ -37,6 +37,7 @@ from distilgpt2_api.server.tgi_request import (
     truncation_of,
 )
 from distilgpt2_api.server.tgi_writer import TgiWriter, tgi_error_event
+from distilgpt2_api.server.written_answer import write_whole
 
 STREAM_EXAMPLE = (
     'data:{"index":1,"token":{"id":640,"text":" time","logprob":-0.01,"special":false},'
@@ -135,13 +136,9 @@ async def _read(http: Request, service: Service, model: type[TgiRequest]) -> Tgi
 async def _answer(
     http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool = False
 ) -> Response:
-    generation, writer = await _prepare(http, service, request, is_streamed=is_streamed)
-
-    async def whole() -> bytes:
-        async with aclosing(generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                writer.collect(hand_over)
-        return writer.body(is_list=is_list)
+    generation, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
+    if not is_streamed:
+        return write_whole(generation, writer)
 
     async def events() -> AsyncGenerator[bytes]:
         async with aclosing(generation.hand_overs()) as hand_overs:
@@ -149,13 +146,11 @@ async def _answer(
                 if piece := writer.events(hand_over):
                     yield piece
 
-    if is_streamed:
-        return EventStream(events, abort=generation.abort, error_event=tgi_error_event)
-    return WhenDone(whole, abort=generation.abort)
+    return EventStream(events, abort=generation.abort, error_event=tgi_error_event)
 
 
 async def _prepare(
-    http: Request, service: Service, request: TgiRequest, *, is_streamed: bool
+    http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool
 ) -> tuple[Generation, TgiWriter]:
     """The work, not yet begun, and who writes it down."""
     engine, limits = service.engine, service.limits
@@ -187,7 +182,7 @@ async def _prepare(
     )
     writer = TgiWriter(
         prompt_token_ids=prompt.token_ids,
-        shape=shape_of(parameters, params, inputs=request.inputs),
+        shape=shape_of(parameters, params, inputs=request.inputs, is_list=is_list),
         tokenizer=engine.tokenizer,
         eos_token_id=config.eos_token_id,
     )

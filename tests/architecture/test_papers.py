@@ -1,0 +1,138 @@
+"""The papers that lie beside the code name what is there: map, decisions, fragments of the changelog, contributing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+
+FRAGMENT = re.compile(r"(?:\d+|\+[a-z0-9-]+)\.(?P<type>[a-z]+)\.md")
+MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
+
+
+@pytest.fixture(scope="module")
+def make_targets(root: Path) -> set[str]:
+    makefiles = [root / "Makefile", *root.glob("*/*.mk"), *root.glob("*/*/*.mk")]
+    return {name for path in makefiles for name in re.findall(r"^([a-z-]+):", path.read_text(), flags=re.MULTILINE)}
+
+
+def _named_paths(text: str) -> list[str]:
+    """What stands between backticks and looks like a file or a folder of ours."""
+    return [
+        name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name.strip("/") or re.search(r"\.\w+$|/$", name)
+    ]
+
+
+def test_every_file_on_the_map_exists(root: Path) -> None:
+    text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = [name for name in _named_paths(text) if re.search(r"\.py$|/$", name)]
+    places = [root, root / "src" / "distilgpt2_api"]
+
+    assert len(paths) > 50
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+def test_every_floor_is_in_the_table_of_floors(root: Path) -> None:
+    text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## The floors\n(.+?)^## ", text, flags=re.MULTILINE | re.DOTALL)
+    contract = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    floors = {name for layer in contract["layers"] for name in layer.split(" | ")} - {"__main__"}
+
+    assert {
+        name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)
+    } == floors
+
+
+def test_the_index_of_decisions_is_complete_and_numbered_without_gaps(root: Path) -> None:
+    folder = root / "docs" / "decisions"
+    index = re.findall(r"^\| \[(\d{4})\]\((.+?)\) \| (.+) \|$", (folder / "README.md").read_text(), flags=re.MULTILINE)
+    files = sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
+
+    assert [file for _, file, _ in index] == files
+    assert [number for number, _, _ in index] == [f"{number:04}" for number in range(1, len(files) + 1)]
+    for number, file, title in index:
+        assert file.startswith(f"{number}-")
+        assert (folder / file).read_text(encoding="utf-8").startswith(f"# {number}. {title}\n")
+
+
+def test_every_fragment_of_the_changelog_has_a_known_type_and_says_something(root: Path) -> None:
+    """Towncrier leaves the others out, and says nothing."""
+    types = {
+        item["directory"] for item in tomllib.loads((root / "pyproject.toml").read_text())["tool"]["towncrier"]["type"]
+    }
+    for path in (root / "changelog.d").iterdir():
+        if path.name == ".gitkeep":
+            continue
+        name = FRAGMENT.fullmatch(path.name)
+        assert name, path.name
+        assert name["type"] in types, path.name
+        text = path.read_text(encoding="utf-8")
+        assert text.strip().endswith((".", "!", "`")), path.name
+        assert not text.startswith(("-", "*", "#")), f"{path.name}: towncrier makes the list"
+
+
+def test_the_changelog_can_be_made_of_its_fragments(root: Path) -> None:
+    command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "0.0.0", "--date", "2000-01-01"]
+
+    draft = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+
+    fragments = [path.read_text(encoding="utf-8").split() for path in (root / "changelog.d").glob("*.md")]
+    words = " ".join(draft.split())
+    assert "## 0.0.0 (2000-01-01)" in draft
+    assert [text for text in fragments if " ".join(text) not in words] == []
+
+
+def test_contributing_names_only_what_exists(root: Path, make_targets: set[str]) -> None:
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = [path for path in _named_paths(text) if "NUMBER" not in path and "WORD" not in path]
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("https://")]
+    places = [root, root / "src" / "distilgpt2_api"]
+
+    assert set(MAKE_TARGET.findall(text)) <= make_targets
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+    assert [link for link in links if not (root / link).exists()] == []
+
+
+def test_every_target_has_a_word_of_help(root: Path) -> None:
+    """`make help` is the list: a target that is called by name stands in it, but for those that others need."""
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (.+)$", text, flags=re.MULTILINE))
+
+    assert {name for name in phony if not re.search(rf"^{name}:.*## \S", text, flags=re.MULTILINE)} == set()
+
+
+@pytest.fixture(scope="module")
+def hooks(root: Path) -> list[dict[str, Any]]:
+    config = yaml.safe_load((root / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    return [hook | {"repo": repo["repo"]} for repo in config["repos"] for hook in repo["hooks"]]
+
+
+def test_hooks_are_the_projects_own_tools_and_need_no_network(hooks: list[dict[str, Any]]) -> None:
+    assert {hook["repo"] for hook in hooks} == {"local"}
+    assert {hook["language"] for hook in hooks} == {"system"}
+
+
+def test_every_hook_runs_something_that_is_there(
+    hooks: list[dict[str, Any]], root: Path, make_targets: set[str]
+) -> None:
+    for hook in hooks:
+        program, *arguments = hook["entry"].split()
+        if program == "make":
+            assert arguments[-1] in make_targets, hook["id"]
+        else:
+            assert program.startswith(".venv/bin/"), hook["id"]
+            assert (Path(sys.executable).parent / Path(program).name).exists(), hook["id"]
+
+
+def test_every_hook_has_files_to_look_at(hooks: list[dict[str, Any]], root: Path) -> None:
+    folders = (root / name for name in ("src", "tests", "docs", "changelog.d"))
+    paths = [*root.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
+    files = [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+    for hook in hooks:
+        assert any(re.search(hook.get("files", ""), file) for file in files), hook["id"]

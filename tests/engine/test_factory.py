@@ -1,0 +1,30 @@
+"""The one place that knows every part: what does not fit together is refused before anything runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.e2e.conftest import write_tokenizer
+
+from distilgpt2_api.core.config import EngineConfig
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.settings import Settings
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "plain"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
+    """It would write ids that the model has no row for."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / name, tmp_path)
+    write_tokenizer(tmp_path)
+    vocab_size = json.loads((GOLDEN / "config.json").read_text())["vocab_size"]
+    config: EngineConfig = Settings(precision="f32", num_threads=1).engine_config()
+
+    with pytest.raises(ModelFormatError, match=rf"has 257 tokens, but the model only {vocab_size}$"):
+        load_engine(tmp_path, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
