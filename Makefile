@@ -100,11 +100,11 @@ imports: .venv/installed-dev ## import-linter: imports only go down
 train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
-include docker/container.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk
+include docker/container.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
 
 .PHONY: clean
 clean: ## Remove what the targets made
-	rm -rf .venv .tools dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
+	rm -rf .venv .tools dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov
 
 .PHONY: help
 help: ## This list

@@ -68,6 +68,7 @@ def build_app(settings: Settings) -> FastAPI:
         ),
         limits=RequestLimits(
             max_body_bytes=settings.max_body_bytes,
+            max_uploads_bytes=settings.max_uploads_bytes,
             body_timeout_s=settings.body_timeout_s,
             max_prompts=settings.max_waiting_requests,
             max_n=settings.max_n,

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import structlog
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # Gunicorn has no types
+from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the same
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
@@ -28,6 +29,7 @@ from distilgpt2_api.settings import Settings, export_to_environment, is_in_envir
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
 AGE_BYTES = 8
+EXIT_SETTINGS = 4
 TICKS_PER_HEARTBEAT = 10
 """Of a tenth of a second each."""
 
@@ -88,6 +90,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """In the master, before the fork."""
         super().__init__(*args, **kwargs)
+        if self.cfg.preload_app and self.cfg.workers > 1:
+            # The application would be built once, before anybody knows that it is to share cores, memory and metrics.
+            raise HaltServer("error: preload_app works with one worker; leave it out for several", EXIT_SETTINGS)
         if self.cfg.workers > 1 and not self.metrics_folders and not is_in_environment("metrics_folder"):
             self.metrics_folders.append(make_metrics_folder())
             atexit.register(_remove_folder, self.metrics_folders[0], os.getpid())

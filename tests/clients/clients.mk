@@ -5,6 +5,11 @@
 	.tools/lm-eval/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+.tools/frameworks/installed: tests/clients/frameworks.txt
+	$(PYTHON) -m venv .tools/frameworks
+	.tools/frameworks/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 .PHONY: test-clients
-test-clients: .venv/installed-dev .tools/lm-eval/installed ## Run lm-evaluation-harness against a live server (installs it, apart from .venv)
+test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed ## Run lm-evaluation-harness, LangChain and LlamaIndex against a live server (installs them, apart from .venv)
 	$(BIN)/python -m pytest tests/clients $(ARGS)

@@ -34,8 +34,8 @@ def _steps(workflow: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from job.get("steps", [])
 
 
-def test_there_are_three_workflows() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy-azure", "release"]
+def test_there_are_four_workflows() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy-azure", "docs", "release"]
 
 
 def test_every_action_is_pinned_to_a_commit_and_says_its_version(workflow_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_no_event_hands_our_secrets_to_a_stranger(workflow: dict[str, Any]) -> N
 
 
 def test_every_make_target_exists(workflow: dict[str, Any], root: Path) -> None:
-    makefiles = [root / "Makefile", *root.glob("docker/*.mk")]
+    makefiles = [root / "Makefile", *root.glob("*/*.mk")]
     targets = {
         target
         for path in makefiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -128,3 +128,60 @@ def test_a_client_that_does_not_read_is_cut_and_its_work_ends(
         wait_until(lambda: strict_server.metric("distilgpt2_running_sequences") == 0, "nothing runs any more")
     assert strict_server.metric("distilgpt2_sequences_total", finish_reason="abort") == before + 8
     assert strict_server.metric("distilgpt2_kv_cache_usage_ratio") == 0
+
+
+def test_what_comes_behind_an_unanswered_request_is_not_served(strict_server: Any) -> None:
+    """However much: one answer, and the end of the connection, after which the client may send the rest again."""
+    with connected(strict_server) as connection:
+        with suppress(ConnectionError):  # the server may have closed before it has all of it
+            connection.sendall((HEAD + b"\r\n") * 5000)
+        answers = read_to_the_end(connection)
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.startswith(b"HTTP/1.1 200")
+
+
+def test_a_hang_up_is_noticed_behind_a_second_request(strict_server: Any, wait_until: Callable[..., Any]) -> None:
+    asked = json.dumps({"prompt": "x", "max_tokens": 16000, "ignore_eos": True}).encode()
+    before = strict_server.metric("distilgpt2_sequences_total", finish_reason="abort")
+    with connected(strict_server) as connection:
+        connection.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(asked) + asked
+        )
+        wait_until(lambda: strict_server.metric("distilgpt2_running_sequences") == 1, "it runs")
+        connection.sendall(HEAD + b"\r\n")
+    wait_until(lambda: strict_server.metric("distilgpt2_running_sequences") == 0, "it has ended")
+    assert strict_server.metric("distilgpt2_sequences_total", finish_reason="abort") == before + 1
+
+
+@pytest.mark.parametrize("trailer", [b"x: y\r\n", b"x: " + b"y" * 60_000])
+def test_a_trailer_without_an_end_ends_the_connection(strict_server: Any, trailer: bytes) -> None:
+    """Many of them, or a single one: memory for a request's head is bounded wherever heads may come."""
+    with connected(strict_server) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
+            for _ in range(2000):
+                connection.sendall(trailer)
+        assert read_to_the_end(connection) == b""
+
+
+def test_an_answer_before_the_whole_body_is_the_only_one(strict_server: Any) -> None:
+    """What is left of the body is no request: no second answer, and the first one gets through."""
+    with connected(strict_server) as connection:
+        connection.sendall(b"POST /nope/x HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n")
+        first = connection.recv(65536)
+        with suppress(ConnectionError):
+            connection.sendall(b"a" * 60000)
+        rest = read_to_the_end(connection)
+    assert first.startswith((b"HTTP/1.1 404", b"HTTP/1.1 405"))
+    assert b"HTTP/1.1" not in rest
+
+
+def test_connections_in_their_bodies_leave_room_for_a_probe(strict_server: Any) -> None:
+    """Though none is idle but the probe's own."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connected(strict_server)).sendall(head)
+        with connected(strict_server) as probe:
+            probe.sendall(HEAD + b"connection: close\r\n\r\n")
+            assert read_to_the_end(probe).startswith(b"HTTP/1.1 200")

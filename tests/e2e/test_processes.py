@@ -162,3 +162,15 @@ def test_a_broken_model_stops_the_service_with_one_clear_line(
     assert server.log.count("can't serve this model") == 1
     assert "model.safetensors" in server.log
     assert "Traceback" not in server.log
+
+
+def test_an_application_built_before_its_workers_is_for_one_only(model_folder: Path) -> None:
+    """Several would each take what is meant for all of them, and share no metrics."""
+    command = [sys.executable, "-m", "gunicorn", "distilgpt2_api.api:app", "--preload", "--bind", "127.0.0.1:0"]
+    command += ["--worker-class", "distilgpt2_api.worker.Worker", "--workers", "2", "--no-control-socket"]
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("DISTILGPT2_")}
+    environment["DISTILGPT2_MODEL"] = str(model_folder)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 4
+    assert "error: preload_app works with one worker" in result.stderr
+    assert "Traceback" not in result.stderr

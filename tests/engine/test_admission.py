@@ -264,3 +264,16 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
         clock.now_s += 1.0
 
     assert len(admission._accounts) <= SWEEP_SIZE
+
+
+def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilder) -> None:
+    """A search whose first step has ended is not over: its caller can't begin the next one beside it."""
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
+    caller = Caller(name="a", limits=CallerLimits(max_requests=1))
+    first = build_request()
+    admission.admit(first, caller)
+    with admission.counted(caller, 1):
+        admission.release(first.request_id)
+        with pytest.raises(RateLimitError):
+            admission.admit(build_request(), caller)
+    admission.admit(build_request(), caller)

@@ -48,6 +48,7 @@ class World:
         leader: Sequence | None = None,
         priority: int = 0,
         caller: str = "",
+        is_continuation: bool = False,
         num_positions: int = NUM_POSITIONS,
         **params: Any,
     ) -> Sequence:
@@ -62,7 +63,7 @@ class World:
             priority=priority,
             caller=caller,
         )
-        self.scheduler.add(sequence)
+        self.scheduler.add(sequence, is_continuation=is_continuation)
         self.sequences[sequence.sequence_id] = sequence
         return sequence
 

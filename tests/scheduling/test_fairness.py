@@ -111,3 +111,45 @@ def test_callers_who_are_owed_nothing_are_forgotten() -> None:
         shares.start_of(0, f"caller {number}", 0)
     assert len(shares._ends) <= MAX_IDLE_LINES
     assert shares.start_of(0, "ahead", 1) == 1_000_000.0
+
+
+def test_what_continues_starts_now_and_counts_only_what_it_adds() -> None:
+    """Ahead of its own caller's others, who wait their turn, and behind those of others who are due."""
+    shares = FairShares()
+    assert shares.start_of(0, "searching", 1000) == 0.0
+    assert shares.start_of(0, "searching", 1, is_continuation=True) == 0.0
+    assert shares.start_of(0, "searching", 10) == 1001.0
+    assert shares.start_of(0, "other", 10) == 0.0
+
+
+def test_a_search_that_goes_on_and_on_starves_nobody(build_world: Callable[..., Any]) -> None:
+    """Each of its steps is many sequences for one token each, more than there are places."""
+    world = build_world(max_num_sequences=4)
+    modest = None
+    for step in range(60):
+        for seed in range(12):
+            world.add(range(1, 40), seed=seed, caller="searching", is_continuation=step > 0, max_tokens=1)
+        if step == 3:
+            modest = world.add(range(1, 9), caller="modest", max_tokens=10, ignore_eos=True)
+        world.step()
+    assert modest is not None
+    assert modest.finish_reason is not None
+    world.run()
+
+
+def test_a_guest_that_shares_its_beginning_with_a_victim_preempts_nobody_in_vain(
+    build_world: Callable[..., Any], assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    """Blocks that both need make no room: who can't be helped that way waits, and the others go on undisturbed."""
+    common = [*range(1, 40)] * 7
+    world = build_world(num_blocks=21, max_num_sequences=8, max_step_tokens=512)
+    for seed in range(2):
+        world.add(common[:256], seed=seed, caller="a", max_tokens=100, ignore_eos=True, num_positions=1024)
+        world.step()
+    guest = world.add(common[:256] + [7] * 320, caller="b", max_tokens=4, ignore_eos=True, num_positions=1024)
+    num_steps = 0
+    while world.is_waiting(guest):
+        world.step()
+        num_steps += 1
+    assert world.scheduler.num_preemptions <= 2
+    world.run()

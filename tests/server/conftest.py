@@ -167,6 +167,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         log = structlog.testing.CapturingLogger()
         bounds = {
             "max_body_bytes": 65536,
+            "max_uploads_bytes": 1 << 20,
             "body_timeout_s": 30.0,
             "max_prompts": 8,
             "max_n": 4,

@@ -260,3 +260,13 @@ def test_without_keys_a_caller_is_an_address_that_no_log_shows(
     asyncio.run(call.run())
     assert (records[0].caller.name, records[0].caller.limits, records[0].caller.is_key) == (name, limits, False)
     assert "key" not in records[0].log_fields()
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics%0A"])
+def test_an_ordinary_key_does_not_open_the_metrics_by_another_spelling(
+    open_client: Callable[..., Any], path: str
+) -> None:
+    """The router takes a path with a line end behind it for the path."""
+    metrics_key = KeyTable([ApiKey(name="prometheus", digest=digest_of(METRICS_KEY.encode()))])
+    client = open_client(access=Access(keys=ring(), metrics_key=metrics_key))
+    assert client.get(path, headers=BEARER).status_code == 401

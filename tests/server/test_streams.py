@@ -211,3 +211,37 @@ def test_whatever_ends_a_stream_closes_its_events(build_call: Any) -> None:
 
     asyncio.run(play())
     assert closed == [True]
+
+
+def test_what_a_client_left_unread_is_not_written_down_when_it_has_gone(
+    open_client: Callable[..., Any], build_runner: Any, build_call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of tokens as one event would keep the loop, and so everybody else, busy for nobody."""
+    runner = build_runner(script=b"x" * 200, is_gated=True)
+    client = open_client(runner=runner)
+    call = post(build_call, client, stream=True, max_tokens=150)
+    may_write = asyncio.Event()
+    send = call._send
+
+    async def send_when_read(message: Any) -> None:
+        if message["type"] == "http.response.body" and not call.gone.is_set():
+            await may_write.wait()
+        await send(message)
+
+    monkeypatch.setattr(call, "_send", send_when_read)
+
+    async def play() -> None:
+        task = asyncio.create_task(call.run())
+        runner.gate.release()
+        await call.wait_for(bool)
+        runner.open_gate()
+        async with asyncio.timeout(10):
+            while client.scene.engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+                await asyncio.sleep(0)
+        call.gone.set()
+        await asyncio.sleep(0)
+        may_write.set()
+        await task
+
+    client.runner.run(play())
+    assert sum(piece.count(b"data: ") for piece in bodies(call.sent)) < 20

@@ -16,6 +16,7 @@ COMMANDS = {
     "keys": "Make, list and revoke API keys.",
     "config": "Show every setting, its value and its source.",
     "api": "Print the reference of the HTTP API.",
+    "reference": "Print the reference of the command line.",
     "healthcheck": "Ask a running service whether it is ready.",
 }
 

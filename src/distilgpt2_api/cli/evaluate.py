@@ -31,8 +31,8 @@ STEP_TOKENS = 512
 def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **options: str | None) -> None:
     """Measure how well the model predicts the text in FILE: perplexity, bits per byte and tokens/s.
 
-    Documents are separated by <|endoftext|>. Each token is scored once, in windows of the model's context that overlap
-    by half; bits per byte count the bits of all tokens over the bytes of the documents.
+    Documents are separated by `<|endoftext|>`. Each token is scored once, in windows of the model's context that
+    overlap by half; bits per byte count the bits of all tokens over the bytes of the documents.
 
     With --jsonl each line of FILE is a text or a pair as JSON ("…", or {"context": "…", "continuation": "…"}), and each
     line of the output is that text's score, or the continuation's: what POST /v1/score answers. Texts may be as long as

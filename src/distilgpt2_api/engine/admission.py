@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from distilgpt2_api.core.caller import ANYBODY, Caller
@@ -89,6 +90,17 @@ class Admission:
             account.bucket.take(num_tokens, self._clock())
         return shed
 
+    @contextmanager
+    def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
+        """So many more of its requests are in flight, for work that goes on after its first part has ended."""
+        account = self._account_of(caller)
+        account.num_requests += num_requests
+        try:
+            yield
+        finally:
+            account.num_requests -= num_requests
+            self._forget_if_idle(account)
+
     def charge(self, request: GenerationRequest, caller: Caller) -> None:
         """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
         account = self._account_of(caller)
@@ -161,7 +173,7 @@ class Admission:
                 others = max(lines.values(), key=_sum_tokens)
                 has_less = account.num_waiting_tokens + num_tokens < _sum_tokens(others)
             if not has_less:
-                raise self._overloaded()
+                raise self.overloaded("the queue is full")
             request_id, freed = others.pop()
             shed.append(request_id)
             num_requests -= 1
@@ -190,11 +202,12 @@ class Admission:
         if not account.num_requests and (account.bucket is None or account.bucket.is_full(self._clock())):
             self._accounts.pop(account.limits_of.name, None)
 
-    def _overloaded(self) -> OverloadedError:
+    def overloaded(self, why: str) -> OverloadedError:
+        """What to tell whoever gets no place: come back when the present queue has been served."""
         wait_s = self._pace.seconds_for(self.num_waiting_tokens)
         return OverloadedError(
             f"the service is overloaded: {self.num_waiting_requests} requests for {self.num_waiting_tokens} tokens"
-            " wait already; try again later",
+            f" wait already, {why}; try again later",
             retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)),
         )
 

@@ -18,7 +18,6 @@ from distilgpt2_api.core.errors import (
     EngineHungError,
     InvalidRequestError,
     NotReadyError,
-    OverloadedError,
 )
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
@@ -100,6 +99,11 @@ class AsyncEngine:
         return self._loaded_engine().config
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing is in flight, and nothing that comes in parts is between two of them."""
+        return not self._streams and not self._num_held
+
+    @property
     def num_requests(self) -> int:
         """Requests in flight, waiting and running."""
         return len(self._streams)
@@ -137,8 +141,14 @@ class AsyncEngine:
         stream = RequestStream(request, abort=self._abort)
         self._streams[request.request_id] = stream
         self._idle.clear()
-        self._thread.put(Submission(request, self._clock(), caller.name))
+        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation))
         return stream
+
+    @contextmanager
+    def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
+        """For the same: so many of the caller's requests are in flight, also between one part and the next."""
+        with self._admission.counted(caller, num_requests):
+            yield
 
     @contextmanager
     def held_open(self) -> Iterator[None]:
@@ -184,8 +194,7 @@ class AsyncEngine:
         self._thread.put(Abort(stream.request_id))
 
     def _shed(self, stream: RequestStream) -> None:
-        error = OverloadedError("the service is overloaded, and others have less of it; try again later")
-        self._end(stream, error)
+        self._end(stream, self._admission.overloaded("others wait with less"))
         self._thread.put(Abort(stream.request_id))
 
     def _end(self, stream: RequestStream, error: Distilgpt2ApiError | None) -> None:
@@ -196,7 +205,7 @@ class AsyncEngine:
         self._note_idle()
 
     def _note_idle(self) -> None:
-        if not self._streams and not self._num_held:
+        if self.is_idle:
             self._idle.set()
 
     # ---- for the engine thread: an EngineListener

@@ -98,7 +98,9 @@ class Engine:
     def num_free_blocks(self) -> int:
         return self._scheduler.num_free_blocks
 
-    def add(self, request: GenerationRequest, *, submitted_s: float, caller: str = "") -> None:
+    def add(
+        self, request: GenerationRequest, *, submitted_s: float, caller: str = "", is_continuation: bool = False
+    ) -> None:
         """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
@@ -118,7 +120,7 @@ class Engine:
             )
             self._next_sequence_id += 1
             # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.
-            self._scheduler.add(sequence)
+            self._scheduler.add(sequence, is_continuation=is_continuation)
             if leader_id is None:
                 leader_id = sequence.sequence_id
             sequence_ids.add(sequence.sequence_id)

@@ -28,6 +28,7 @@ class Submission:
     request: GenerationRequest
     submitted_s: float
     caller: str
+    is_continuation: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,9 @@ class EngineThread:
         while not self._inbox.empty() or not engine.has_work:
             message = self._inbox.get()
             match message:
-                case Submission(request, submitted_s, caller):
+                case Submission(request, submitted_s, caller, is_continuation):
                     try:
-                        engine.add(request, submitted_s=submitted_s, caller=caller)
+                        engine.add(request, submitted_s=submitted_s, caller=caller, is_continuation=is_continuation)
                     except InvalidRequestError as error:
                         self._call(self._listener.refuse, request.request_id, error)
                 case Abort(request_id):

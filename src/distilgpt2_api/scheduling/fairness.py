@@ -25,14 +25,18 @@ class FairShares:
         self._now: dict[int, float] = {}
         """By priority: the latest start of those that were let in."""
 
-    def start_of(self, priority: int, caller: str, num_tokens: int) -> float:
-        """The virtual start of a new arrival, which then counts `num_tokens` against its caller."""
+    def start_of(self, priority: int, caller: str, num_tokens: int, *, is_continuation: bool = False) -> float:
+        """The virtual start of a new arrival, which then counts `num_tokens` against its caller.
+
+        What continues work that runs starts now, as that work does: before its caller's others, behind all who are due.
+        """
         line = priority, caller
-        start = max(self._now.get(priority, 0.0), self._ends.get(line, 0.0))
-        self._ends[line] = start + num_tokens
+        now = self._now.get(priority, 0.0)
+        end = max(now, self._ends.get(line, 0.0))
+        self._ends[line] = end + num_tokens
         if len(self._ends) > MAX_IDLE_LINES:
             self._forget_idle()
-        return start
+        return now if is_continuation else end
 
     def note_admitted(self, sequence: ScheduledSequence) -> None:
         """Virtual time is now at its start, if it was not past it before."""

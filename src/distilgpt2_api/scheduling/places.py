@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
@@ -66,14 +66,15 @@ class Places:
         num_preempted = 0
         while (guest := find_shut_out(self.waiting, self.running)) is not None:
             num_lacking_places = len(self.running) + 1 - self._max_num_sequences
-            num_lacking_blocks = self._num_lacking_blocks(guest, self._find_prefix(guest))
+            cached = self._find_prefix(guest)
+            num_lacking_blocks = self._num_lacking_blocks(guest, cached)
             if num_lacking_places > 0 or num_lacking_blocks > 0:
                 victims = choose_victims(
                     guest,
                     self.running,
                     num_lacking_places=num_lacking_places,
                     num_lacking_blocks=num_lacking_blocks,
-                    count_own_blocks=lambda sequence: self.pool.count_own(sequence.block_ids),
+                    count_own_blocks=self._count_room_for(cached),
                 )
                 if not victims:
                     break
@@ -83,6 +84,14 @@ class Places:
             if not self._admit(guest, shares):
                 break
         return num_preempted
+
+    def _count_room_for(self, cached: list[int]) -> Callable[[Sequence], int]:
+        """How many blocks a sequence would make free for one whose first tokens are in `cached`.
+
+        What the two have in common makes no room: it is needed as before.
+        """
+        needed = frozenset(cached)
+        return lambda victim: self.pool.count_own(block_id for block_id in victim.block_ids if block_id not in needed)
 
     def _preempt(self, victim: Sequence) -> None:
         """Take a running sequence's blocks and make it wait. It has no row yet."""

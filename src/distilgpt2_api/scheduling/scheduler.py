@@ -88,8 +88,11 @@ class Scheduler:
         """Blocks held by sequences over all blocks, 0 to 1."""
         return 1.0 - self._places.pool.num_free / self._places.pool.num_blocks
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it."""
+    def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
+        """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it.
+
+        A continuation goes on with what another sequence computed, and counts against its caller with its completion.
+        """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
         if sequence.num_blocks_at_most > self._places.pool.num_blocks:
             is_prompt_too_long = num_blocks_for(sequence.num_prompt_tokens) > self._places.pool.num_blocks
@@ -100,7 +103,10 @@ class Scheduler:
             )
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
-        sequence.virtual_start = self._shares.start_of(sequence.priority, sequence.caller, sequence.max_num_tokens)
+        num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens
+        sequence.virtual_start = self._shares.start_of(
+            sequence.priority, sequence.caller, num_tokens, is_continuation=is_continuation
+        )
         self._sequences[sequence.sequence_id] = sequence
         leader = self._sequences.get(sequence.leader_id) if sequence.leader_id is not None else None
         self._places.queue(sequence, leader)

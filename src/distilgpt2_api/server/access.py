@@ -35,6 +35,7 @@ class Area(Enum):
 
 def area_of(path: str) -> Area:
     """`path`: as routes are matched against it, so that no request is taken for another than it will be."""
+    path = path.removesuffix("\n")  # as the router's patterns do, which end in `$`
     if path in PROBE_PATHS:
         return Area.PROBES
     if path == METRICS_PATH:

@@ -55,6 +55,7 @@ from distilgpt2_api.server.routes import (
 )
 from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
+from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 CORS_OPTIONS: dict[str, Any] = {
@@ -128,6 +129,7 @@ def create_app(
         engine=engine,
         model=model,
         limits=limits,
+        uploads=Uploads(limits.max_uploads_bytes),
         metrics_page=metrics_page,
         access=access,
         draw_seed=draw_seed or _draw_seed,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
-from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
+from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError, InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
@@ -22,6 +23,9 @@ from distilgpt2_api.server.beam_options import find_ending_token_ids
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
+
+MAX_BEAMS = 1024
+"""Of all prompts of one request together: they wait in the engine's line without having been in the queue."""
 
 
 class BeamGeneration:
@@ -62,14 +66,15 @@ class BeamGeneration:
         try:
             if self._is_aborted:
                 return
+            self._check_size()
             begun_s = self._clock()
             live = [
                 PromptSearch(index, request, self._options, self._engine, begun_s=begun_s)
                 for index, request in enumerate(self._requests)
             ]
-            with self._engine.held_open():
+            with self._engine.held_open(), ExitStack() as in_flight:
                 while live:
-                    await self._step(live, now_s=self._clock())
+                    await self._step(live, in_flight, now_s=self._clock())
                     if self._is_aborted:
                         return
                     now_s = self._clock()
@@ -82,8 +87,18 @@ class BeamGeneration:
         finally:
             self.abort()
 
-    async def _step(self, live: Sequence[PromptSearch], *, now_s: float) -> None:
-        """One token more for every beam; on `abort` it returns early."""
+    def _check_size(self) -> None:
+        """In a step each beam of each prompt is a sequence of its own."""
+        num_prompts, num_beams = len(self._requests), self._options.num_beams
+        if num_prompts * num_beams > MAX_BEAMS:
+            raise InvalidRequestError(
+                f"{num_prompts} prompts of {num_beams} beams are {num_prompts * num_beams} sequences; one request may"
+                f" have {MAX_BEAMS}"
+            )
+
+    async def _step(self, live: Sequence[PromptSearch], in_flight: ExitStack, *, now_s: float) -> None:
+        """One token more for every beam; on `abort` it returns early. The first step counts the search in."""
+        is_first = not live[0].has_begun
         self._streams = []
         nums_beams = []
         for search in live:
@@ -94,6 +109,8 @@ class BeamGeneration:
                 self._streams.append(stream)
         if self._record.admitted_s is None:
             self._record.admit(sum(request.num_sequences for request in self._requests))
+        if is_first:  # after they have been admitted: each counts as a request until the search ends
+            in_flight.enter_context(self._engine.counted(self._record.caller, len(live)))
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
             for search, num_beams in zip(live, nums_beams, strict=True):
@@ -165,8 +182,6 @@ class PromptSearch:
                 params=params,
                 num_sequences=1,
                 is_streamed=False,
-                # What has begun goes before what has not, as it does for those who stay in the batch.
-                priority=request.priority - self.has_begun,
                 deadline_s=None if request.deadline_s is None else request.deadline_s - (now_s - self._begun_s),
             )
             for rank, beam in enumerate(search.beams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -11,15 +12,23 @@ from starlette.requests import ClientDisconnect, Request
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
 from distilgpt2_api.server.service import RequestLimits
+from distilgpt2_api.server.uploads import Uploads
 
+MAX_STRUCTURE = 1 << 16
+"""Lists, objects and members of one body, all together: making them holds up everybody, and no request needs so many.
+(A member for each token of GPT-2's vocabulary in `logit_bias` is 50 257.)"""
+TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_SAFE_INTEGER = 2.0**53
 """Beyond it not every integer has a float."""
 
 
-async def read_json_object(request: Request, limits: RequestLimits) -> dict[str, object]:
-    """The body as a dictionary. InvalidRequestError says what is wrong with it; ClientDisconnect: it never came."""
+async def read_json_object(request: Request, limits: RequestLimits, uploads: Uploads) -> dict[str, object]:
+    """The body as a dictionary. InvalidRequestError says what is wrong with it; ClientDisconnect: it never came.
+
+    Raises OverloadedError where `uploads` has no room for it.
+    """
     _check_media_type(request)
-    return parse_json_object(await _read_body(request, limits.max_body_bytes, limits.body_timeout_s))
+    return parse_json_object(await _read_body(request, limits, uploads))
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:
@@ -27,6 +36,7 @@ def parse_json_object(body: bytes) -> dict[str, object]:
 
     JSON has one type of numbers: 16.0 is the integer 16 (JSON Schema 2020-12, section 4.2.3), which some clients send.
     """
+    _check_structure(body)
     try:
         # orjson is strict; the standard library shows both of two equal keys, and how a number is written.
         orjson.loads(body)
@@ -36,6 +46,18 @@ def parse_json_object(body: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object")
     return value
+
+
+def _check_structure(body: bytes) -> None:
+    """From its characters, before anything is made of it; those inside of texts do not count."""
+    if _count_structure(body) > MAX_STRUCTURE and (count := _count_structure(TEXT.sub(b"", body))) > MAX_STRUCTURE:
+        raise InvalidRequestError(
+            f"the body has {count} lists, objects and members, all together; at most {MAX_STRUCTURE} are read"
+        )
+
+
+def _count_structure(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{") + body.count(b":")
 
 
 def _check_media_type(request: Request) -> None:
@@ -48,7 +70,8 @@ def _check_media_type(request: Request) -> None:
         raise MediaTypeError(f"compressed bodies are not supported (content-encoding: {encoding[:100]})")
 
 
-async def _read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+async def _read_body(request: Request, limits: RequestLimits, uploads: Uploads) -> bytes:
+    max_bytes, timeout_s = limits.max_body_bytes, limits.body_timeout_s
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -62,6 +85,7 @@ async def _read_body(request: Request, max_bytes: int, timeout_s: float) -> byte
                     raise ClientDisconnect
                 piece = message.get("body", b"")
                 num_bytes += len(piece)
+                uploads.add(len(piece))
                 if num_bytes > max_bytes:
                     raise _too_large(max_bytes)
                 pieces.append(piece)
@@ -69,6 +93,8 @@ async def _read_body(request: Request, max_bytes: int, timeout_s: float) -> byte
                     return b"".join(pieces)
     except TimeoutError:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from None
+    finally:
+        uploads.remove(num_bytes)
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -33,23 +33,37 @@ class ConnectionLimits:
     max_connections: int
 
 
+class PipelinedRequestError(Exception):
+    """A request has begun before the last one was answered."""
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol within `limits`; see `guarded_by`. The event loop's only.
 
     A connection is idle until the head of a request is complete, and again after its answer. Where there are too many
-    connections, the one that has been idle longest is closed for the newcomer: so a probe always gets through.
+    connections, the one that has been idle longest is closed for the newcomer, or else the one whose body has been on
+    its way longest: so a probe always gets through.
+
+    Pipelining is not served: what comes behind an unanswered request is not read, and the connection closes with the
+    answer (RFC 9112, section 9.3.2, lets the client send it again). Uvicorn would queue any number of requests, and not
+    notice that their client has gone.
     """
 
     limits: ClassVar[ConnectionLimits]
     idle: ClassVar[OrderedDict[GuardedProtocol, None]]
     """The connections without a request, the longest idle first."""
+    uploading: ClassVar[OrderedDict[GuardedProtocol, None]]
+    """Those whose request's body is not complete, the longest so first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._num_head_bytes = 0
+        self._num_loose_bytes = 0
+        """Received since the last that were a whole head or of a body: a head or a trailer that is not complete."""
         self._has_head_begun = False
+        self._is_deaf = False
+        """What comes is thrown away: only the end of the connection counts."""
         self._refusal = BAD_REQUEST
 
     # ---- asyncio's protocol
@@ -58,14 +72,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Left to itself the kernel keeps megabytes for a client that does not read, and says of none that it waits.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self._become_idle()
+        self.idle[self] = None
         self._expect_head()
         if len(self.connections) > self.limits.max_connections:
-            oldest, _ = self.idle.popitem(last=False)
-            oldest.transport.abort()
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.idle.pop(self, None)
+        self._leave_lists()
         self._cancel_head_timer()
         self._cancel_write_timer()
         # Where the connection broke, Uvicorn leaves its timer to run on, and the connection in memory with it.
@@ -73,14 +86,19 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._num_head_bytes += len(data)
-        super().data_received(data)
-        if self.transport.is_closing() or not self._is_between_requests:
+        if self._is_deaf:
             return
-        # Whatever came, it was no whole head: neither will what is left take for ever to come, nor be endless.
-        if self._num_head_bytes > self.limits.max_header_bytes:
-            self._refuse(self._too_large())
-        elif self._head_timer is None:
+        self._num_loose_bytes += len(data)
+        super().data_received(data)
+        if self._has_ended_reading():
+            return
+        if self._num_loose_bytes > self.limits.max_header_bytes:
+            if self._is_between_requests:
+                self._refuse(self._too_large())
+            else:
+                self.transport.abort()  # a trailer without an end; an answer may be under way
+        elif self._is_between_requests and self._head_timer is None:
+            # Whatever came, it was no whole head: what is left of it must not take for ever to come.
             self._expect_head()
 
     def pause_writing(self) -> None:
@@ -95,42 +113,69 @@ class GuardedProtocol(HttpToolsProtocol):
     # ---- the parser's callbacks
 
     def on_message_begin(self) -> None:
+        if not self._is_between_requests:
+            self._is_deaf = True
+            raise PipelinedRequestError  # the parser stops, and `send_400_response` is called
         self._has_head_begun = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._has_head_begun = False
+        self._num_loose_bytes = 0
         self._cancel_head_timer()
-        self.idle.pop(self, None)
-        self._num_head_bytes = 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.max_header_bytes:
             self._refusal = self._too_large()
-            raise ValueError(self._refusal.message)  # the parser stops, and `send_400_response` is called
+            raise ValueError(self._refusal.message)  # as above
+        self._leave_lists()
         super().on_headers_complete()
+        self.uploading[self] = None
+
+    def on_body(self, body: bytes) -> None:
+        self._num_loose_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._num_loose_bytes = 0
+        self.uploading.pop(self, None)
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._num_head_bytes = 0
+        self._num_loose_bytes = 0
         if self.transport.is_closing():
             self._expect_reader()  # of what is still to be written
+        elif self._is_deaf or self.cycle.more_body:
+            self._end_unread()
         elif self._is_between_requests:
-            self._become_idle()
+            self._leave_lists()
+            self.idle[self] = None
             if self._has_head_begun:  # with what came behind the last request
                 self._expect_head()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - Uvicorn's signature
-        self._refuse(self._refusal)
+        if not self._is_deaf:
+            self._refuse(self._refusal)
 
     # ---- the limits
+
+    def _has_ended_reading(self) -> bool:
+        return self._is_deaf or self.transport.is_closing()
 
     @property
     def _is_between_requests(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # Uvicorn's annotation leaves the None out
         return cycle is None or cycle.response_complete
 
-    def _become_idle(self) -> None:
-        self.idle[self] = None
-        self.idle.move_to_end(self)
+    def _make_room(self) -> None:
+        if len(self.idle) > 1 or not self.uploading:
+            oldest, _ = self.idle.popitem(last=False)
+        else:  # nobody is idle but the newcomer
+            oldest, _ = self.uploading.popitem(last=False)
+        oldest.transport.abort()
+
+    def _leave_lists(self) -> None:
+        self.idle.pop(self, None)
+        self.uploading.pop(self, None)
 
     def _expect_head(self) -> None:
         self._cancel_head_timer()
@@ -142,7 +187,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _expect_reader(self) -> None:
-        if self._write_timer is None:
+        if self._write_timer is None and self in self.connections:
             self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._cut)
 
     def _cancel_write_timer(self) -> None:
@@ -153,6 +198,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def _cut(self) -> None:
         self.logger.warning("a client did not read its answer for %g s: cut", self.limits.write_timeout_s)
         self.transport.abort()
+
+    def _end_unread(self) -> None:
+        """Answered before the body had come, or with another request behind it: what comes now is nobody's to read.
+
+        Our side of the connection ends behind the answer. Closing both at once could take the answer from the client.
+        """
+        self._is_deaf = True
+        self._unset_keepalive_if_required()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._expect_head()  # a client that does not end its own side has a head's time
+        else:
+            self.transport.close()
 
     def _too_large(self) -> ErrorAnswer:
         message = f"the request's head is longer than {self.limits.max_header_bytes} bytes"
@@ -175,4 +233,6 @@ class GuardedProtocol(HttpToolsProtocol):
 
 def guarded_by(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
     """The protocol class of one server: the connections that it makes are counted together."""
-    return type("LimitedProtocol", (GuardedProtocol,), {"limits": limits, "idle": OrderedDict()})
+    return type(
+        "LimitedProtocol", (GuardedProtocol,), {"limits": limits, "idle": OrderedDict(), "uploading": OrderedDict()}
+    )

@@ -58,6 +58,8 @@ class Departure:
     """Mutable: whether this process is about to end, so that no connection should be kept for more requests."""
 
     is_near: bool = False
+    num_answering: int = 0
+    """HTTP requests that have come and have not had their whole answer."""
 
 
 class DrainOnSignal:
@@ -132,8 +134,9 @@ class DrainOnSignal:
         began_s = self._loop.time()
         while not control.is_service_ending:
             seconds = self._loop.time() - began_s
-            is_idle = not self._engine.num_requests and (not control.num_connections or seconds >= self._drain_s)
-            if is_idle or seconds >= self._max_request_s:
+            is_done = self._engine.is_idle and not self._departure.num_answering
+            has_waited = not control.num_connections or seconds >= self._drain_s
+            if (is_done and has_waited) or seconds >= self._max_request_s:
                 break
             await asyncio.sleep(LOOK_S)
         await self._engine.drain(self._drain_s)

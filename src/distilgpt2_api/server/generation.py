@@ -46,6 +46,7 @@ class Generation:
         try:
             if self._is_aborted:
                 return
+            self._check_limit()
             for request in self._requests:
                 self._streams.append(self._engine.submit(request, caller=self._record.caller))
             self._record.admit(sum(request.num_sequences for request in self._requests))
@@ -54,10 +55,20 @@ class Generation:
                 async for hand_over in merged:
                     for prompt_index, deltas in hand_over:
                         self._check(prompt_index, deltas)
+                    if self._is_aborted:  # what a client left unread nobody need write down
+                        return
                     yield hand_over
         finally:
             self.abort()
             self._record.num_completion_tokens += sum(self._unfinished.values())
+
+    def _check_limit(self) -> None:
+        """More prompts than the caller may ever have in flight: no use in coming back later."""
+        max_requests = self._record.caller.limits.max_requests
+        if max_requests is not None and len(self._requests) > max_requests:
+            raise InvalidRequestError(
+                f"{len(self._requests)} prompts in one request; you may have {max_requests} in flight"
+            )
 
     def _check(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> None:
         for delta in deltas:

@@ -67,6 +67,7 @@ class RequestMiddleware:
         scope.setdefault("state", {})["record"] = record
         header = (b"x-request-id", record.request_id.encode())
         self._metrics.begin()
+        self._departure.num_answering += 1
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -87,6 +88,7 @@ class RequestMiddleware:
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
             await error_response(INTERNAL, scope)(scope, receive, send_with_id)
         finally:
+            self._departure.num_answering -= 1
             self._tell(scope, record, status or CLIENT_CLOSED)
 
     def _tell(self, scope: Scope, record: RequestRecord, status: int) -> None:

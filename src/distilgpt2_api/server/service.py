@@ -14,6 +14,7 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.errors import UnknownModelError
+from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 
@@ -46,6 +47,7 @@ class RequestLimits:
     """What one request may ask at most."""
 
     max_body_bytes: int
+    max_uploads_bytes: int
     body_timeout_s: float
     max_prompts: int
     max_n: int
@@ -62,6 +64,7 @@ class Service:
     engine: AsyncEngine
     model: ServedModel
     limits: RequestLimits
+    uploads: Uploads
     access: Access
     metrics_page: MetricsPage
     draw_seed: Callable[[], int]

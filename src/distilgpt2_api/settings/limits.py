@@ -48,6 +48,12 @@ class LimitSettings(BaseModel):
         le=1 << 30,
         description="Size of a request's body; a larger one is refused with 413.",
     )
+    max_uploads_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20),
+        ge=1024,
+        le=1 << 40,
+        description="Size of all bodies that are on their way, together; what goes beyond it is refused with 429.",
+    )
     max_n: int = Field(default=16, ge=1, le=128, description="Completions of one prompt (`n`, `num_return_sequences`).")
     max_logprobs: int = Field(default=20, ge=0, le=100, description="Likeliest tokens listed beside the one drawn.")
     max_stop_sequences: int = Field(default=16, ge=1, le=1024, description="Stop sequences of one request.")

@@ -61,7 +61,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
     """OpenAI's chat completions, for models with a chat template; without one the answer is 400 and says what to do."""
-    body = await read_json_object(http, service.limits)
+    body = await read_json_object(http, service.limits, service.uploads)
     require_template(service.chat_template)
     request = parse_chat_request(body)
     record = record_of(http.scope)

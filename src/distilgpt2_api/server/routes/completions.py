@@ -68,7 +68,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def create_completion(http: Request, service: ServiceDep) -> Response:
     """OpenAI's completions, and vLLM's extra parameters. A field that is not supported is refused by name."""
-    body = await read_json_object(http, service.limits)
+    body = await read_json_object(http, service.limits, service.uploads)
     request = parse_completion_request(body)
     record = record_of(http.scope)
     service.model.check_name(request.model)

@@ -38,7 +38,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def create_scores(http: Request, service: ServiceDep) -> Response:
     """How likely the model finds texts, or continuations after their contexts. Nothing is generated."""
-    body = await read_json_object(http, service.limits)
+    body = await read_json_object(http, service.limits, service.uploads)
     request = validate_body(ScoreRequest, body)
     record = record_of(http.scope)
     service.model.check_name(request.model)

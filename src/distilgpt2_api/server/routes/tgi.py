@@ -129,7 +129,7 @@ async def read_info(service: ServiceDep) -> TgiInfo:
 
 
 async def _read(http: Request, service: Service, model: type[TgiRequest]) -> TgiRequest:
-    return parse_tgi_request(model, await read_json_object(http, service.limits))
+    return parse_tgi_request(model, await read_json_object(http, service.limits, service.uploads))
 
 
 async def _answer(

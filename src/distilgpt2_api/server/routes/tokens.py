@@ -51,7 +51,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
     """Text to token ids, or a chat's messages. Special tokens written in the text become their ids."""
-    body = await read_json_object(http, service.limits)
+    body = await read_json_object(http, service.limits, service.uploads)
     request = parse_tokenize_request(body)
     service.model.check_name(request.model)
     tokenizer = service.engine.tokenizer
@@ -87,7 +87,7 @@ async def _tokenize_chat(request: TokenizeChatRequest, service: Service) -> list
 
 async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
     """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
-    body = await read_json_object(http, service.limits)
+    body = await read_json_object(http, service.limits, service.uploads)
     request = validate_body(DetokenizeRequest, body)
     service.model.check_name(request.model)
     tokenizer = service.engine.tokenizer

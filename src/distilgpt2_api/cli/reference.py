@@ -1,0 +1,71 @@
+"""`distilgpt2-api reference`: docs/cli.md, read off the commands themselves."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+import click
+
+PREFACE = """\
+<!-- Generated: `distilgpt2-api reference > docs/cli.md` -->
+
+# Command line
+
+`distilgpt2-api COMMAND`, or `python -m distilgpt2_api COMMAND`. What a command's options don't say comes from the
+environment or a file: [configuration](configuration.md). `--help` says what this page says.
+
+A mistake is one line on the error stream and an exit status that isn't 0: 1 for what can't be done, 2 for a command
+line that can't be read. `serve` has [some more](operations.md#when-something-breaks).
+"""
+
+
+@click.command("reference")
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Print the reference of the command line, docs/cli.md: every command and option."""
+    group = context.find_root()
+    click.echo("\n".join([PREFACE, *_sections(group, level=2)]), nl=False)
+
+
+def _sections(parent: click.Context, *, level: int) -> Iterator[str]:
+    group = parent.command
+    assert isinstance(group, click.Group)
+    for name in group.list_commands(parent):
+        child = group.get_command(parent, name)
+        assert child is not None
+        context = click.Context(child, info_name=name, parent=parent)
+        yield _section(context, level)
+        if isinstance(child, click.Group):
+            yield from _sections(context, level=level + 1)
+
+
+def _section(context: click.Context, level: int) -> str:
+    root = context.find_root().command_path
+    usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+    heading = context.command_path.removeprefix(f"{root} ")
+    lines = ["#" * level + f" {heading}", "", f"`{usage}`", "", inspect.cleandoc(context.command.help or ""), ""]
+    options = [parameter for parameter in context.command.params if isinstance(parameter, click.Option)]
+    if options:
+        lines += ["| option | meaning |", "|---|---|", *(_row(option, context) for option in options), ""]
+    return "\n".join(lines)
+
+
+def _row(option: click.Option, context: click.Context) -> str:
+    record = option.get_help_record(context)
+    assert record is not None, "no option is hidden"
+    # click adds the default and the bounds in brackets: 1<=x<=128 is code, or it might be read as markup.
+    meaning = re.sub(r"  (\[.*\])$", r" `\1`", record[1])
+    if isinstance(option.type, click.Choice):
+        choices = ", ".join(f"`{choice}`" for choice in option.type.choices)
+        return f"| `{'`, `'.join(option.opts)}` | {meaning} One of {choices}. |"
+    return f"| `{_spelling(option)}` | {meaning} |"
+
+
+def _spelling(option: click.Option) -> str:
+    names = ", ".join(option.opts)
+    if option.is_flag:
+        return names
+    placeholder = {"integer range": "N", "float range": "X"}.get(option.type.name, option.type.name.upper())
+    return f"{names} {option.metavar or placeholder}"

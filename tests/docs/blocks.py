@@ -1,0 +1,51 @@
+"""The fenced blocks of the documentation, and what becomes of each: it is run, or it says why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND_LANGUAGES = frozenset({"sh", "bash", "console", "python"})
+
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+?) -->\n)?"
+    r"(?P<indent> *)```(?P<language>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    page: Path
+    line: int
+    """Of the opening fence."""
+    language: str
+    text: str
+    reason: str | None
+    """Why nothing runs it, if its marker says so."""
+
+    @property
+    def name(self) -> str:
+        return f"{page_name(self.page)}:{self.line}"
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def command_blocks(page: Path) -> Iterator[Block]:
+    """The page's blocks of commands and programs, in order."""
+    text = page.read_text(encoding="utf-8")
+    for fence in FENCE.finditer(text):
+        if fence["language"] in COMMAND_LANGUAGES:
+            yield Block(
+                page=page,
+                line=text.count("\n", 0, fence.start("language")) + 1,
+                language=fence["language"],
+                text=fence["text"],
+                reason=fence["reason"],
+            )

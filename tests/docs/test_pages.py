@@ -1,0 +1,87 @@
+"""What the pages name is there: links, anchors, scripts, make targets, and the tests that run what the pages show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.docs.blocks import COMMAND_LANGUAGES, FENCE, PAGES, ROOT, command_blocks, page_name
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+MAKEFILES = [ROOT / "Makefile", *ROOT.glob("*/*.mk"), *ROOT.glob("tests/*/*.mk")]
+TARGETS = {
+    target
+    for path in MAKEFILES
+    for line in re.findall(r"^([a-z][\w -]*):(?!=)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for target in line.split()
+}
+
+
+@pytest.fixture(params=PAGES, ids=page_name)
+def page(request: pytest.FixtureRequest) -> Path:
+    path = request.param
+    assert isinstance(path, Path)
+    return path
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub and MkDocs make of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_make_target_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`(?:[A-Z_]+=\S+ )*make ([\w-]+)|^make ([\w-]+)", text, re.MULTILINE)
+    assert {in_text or in_block for in_text, in_block in named} <= TARGETS
+
+
+def test_every_script_and_folder_in_a_command_exists(page: Path) -> None:
+    for path in re.findall(r"(?<![\w/.])deploy/[\w./-]*\w", page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists() or (page.parent / path).exists(), path
+
+
+def test_every_command_is_run_or_says_why_not(page: Path) -> None:
+    """A marker stands right above its block, and nowhere else; the tests that it names exist.
+
+    Blocks without one are run by tests/commands (`make test-docs`).
+    """
+    blocks = list(command_blocks(page))
+    text = page.read_text(encoding="utf-8")
+    reasons = [block.reason for block in blocks if block.reason is not None]
+    assert text.count("<!-- not run:") == len(reasons), "a marker without its block of commands"
+    for reason in reasons:
+        for path in re.findall(r"\b(?:tests|docker|\.github)/[\w./-]*\w", reason):
+            assert (ROOT / path).exists(), reason
+        assert set(re.findall(r"\bmake ([\w-]+)", reason)) <= TARGETS, reason
+
+
+def test_commands_stand_in_blocks_that_say_their_language(page: Path) -> None:
+    """Nothing that a reader would type hides from the tests: in a block without a language, or one that is indented."""
+    text = page.read_text(encoding="utf-8")
+    prose = FENCE.sub("", text)
+    command = r"(?:\.venv/bin/)?(?:distilgpt2-api|curl|docker|podman|pip|make|gunicorn|apptainer|kubectl) "
+    assert not re.findall(rf"^ {{4,}}{command}.*$", prose, re.MULTILINE)
+    for fence in FENCE.finditer(text):
+        if fence["language"] not in COMMAND_LANGUAGES:
+            assert not re.search(rf"^{command}", fence["text"], re.MULTILINE), fence["text"]
+
+
+def test_every_page_of_the_site_has_its_place_in_the_navigation() -> None:
+    """But decisions, which have an index of their own."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    decisions = {path for path in pages if re.match(r"decisions/\d", path)}
+    assert pages - decisions <= set(re.findall(r": ([\w/.-]+\.md)$", navigation, re.MULTILINE))

@@ -1,0 +1,55 @@
+"""What one caller may have, as its clients read it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.server.access import Access
+
+
+def test_one_request_too_many_in_flight_is_429(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """In OpenAI's words and in TGI's, with a time to come back; the first one is not harmed."""
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner, access=Access(address_limits=CallerLimits(max_requests=1)))
+
+    async def play() -> tuple[Any, Any, Any]:
+        running = asyncio.create_task(client._http.post("/v1/completions", json={"prompt": "a", "max_tokens": 3}))
+        while not client.scene.engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        refused = await client._http.post("/v1/completions", json={"prompt": "a"})
+        refused_by_tgi = await client._http.post("/generate", json={"inputs": "a"})
+        runner.open_gate()
+        return refused, refused_by_tgi, await running
+
+    refused, refused_by_tgi, running = client.runner.run(play())
+    assert running.status_code == 200
+    assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert "1 requests in flight, and may have 1" in refused.json()["error"]["message"]
+    assert refused.headers["retry-after"] == "1"
+    assert refused.headers["x-should-retry"] == "true"
+    assert (refused_by_tgi.status_code, refused_by_tgi.json()["error_type"]) == (429, "overloaded")
+
+
+def test_more_prompts_than_may_ever_be_in_flight_are_400(open_client: Callable[..., Any]) -> None:
+    """Else the client would come back for ever."""
+    client = open_client(access=Access(address_limits=CallerLimits(max_requests=2)))
+    assert client.complete(prompt=["a", "b"], max_tokens=1).status_code == 200
+    answer = client.complete(prompt=["a", "b", "c"], max_tokens=1)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
+
+
+def test_a_rate_of_tokens_is_kept_and_what_is_not_used_comes_back(open_client: Callable[..., Any]) -> None:
+    """The fake model ends its text after 11 tokens: of 200 asked for the rest is free again."""
+    limits = CallerLimits(tokens_per_s=0.001, burst_tokens=230)
+    client = open_client(access=Access(address_limits=limits))
+    used = [client.complete(prompt="a", max_tokens=200).json()["usage"]["total_tokens"] for _ in range(2)]
+    assert sum(used) < 40
+    refused = client.complete(prompt="a", max_tokens=225)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) == 120
+    assert client.complete(prompt="a", max_tokens=100).status_code == 200
