@@ -50,13 +50,13 @@ class Page:
         return eventually(look, what)
 
     def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)  # type: ignore[no-any-return]
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)  # type: ignore[no-any-return]  # a page says what it wants
 
     def one(self, selector: str) -> Any:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        return self.one(selector).text  # type: ignore[no-any-return]
+        return self.one(selector).text  # type: ignore[no-any-return]  # a page says what it wants
 
     def story(self, card: str = ".answer") -> str:
         return self.joined(self.tokens(card))
@@ -76,7 +76,7 @@ class Page:
 
     @property
     def background(self) -> str:
-        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]
+        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]  # a page says what it wants
 
     def click(self, selector: str) -> None:
         """Where it can be clicked: a person scrolls there, too."""
@@ -105,7 +105,7 @@ class Page:
     def tokens(self, card: str = ".answer") -> list[str]:
         """Their texts as they are shown."""
         script = "return [...document.querySelectorAll(arguments[0] + ' .token')].map((node) => node.textContent)"
-        return self.run(script, card)  # type: ignore[no-any-return]
+        return self.run(script, card)  # type: ignore[no-any-return]  # a page says what it wants
 
     def enter_key(self, server: Any, key: str) -> None:
         """Open a service that asks for one."""
@@ -139,7 +139,7 @@ class Page:
             axe.run({ runOnly: tags }).then(({ violations }) => done(violations.map(
                 ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(tell)}`)));
         """
-        return self.driver.execute_async_script(script)  # type: ignore[no-any-return]
+        return self.driver.execute_async_script(script)  # type: ignore[no-any-return]  # a page says what it wants
 
 
 @pytest.fixture(scope="session")

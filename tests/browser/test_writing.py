@@ -13,7 +13,7 @@ PROMPT = "Once upon a time there was a"
 
 def complete(server: Any, **body: Any) -> str:
     """What the service says without the page."""
-    return server.complete(prompt=PROMPT, **body).json()["choices"][0]["text"]  # type: ignore[no-any-return]
+    return server.complete(prompt=PROMPT, **body).json()["choices"][0]["text"]  # type: ignore[no-any-return]  # a page says what it wants
 
 
 def test_a_browser_that_opens_the_service_can_write_with_it_at_once(page: Any, storyteller: Any) -> None:
