@@ -99,6 +99,17 @@ def test_contributing_names_only_what_exists(root: Path, make_targets: set[str])
     assert [link for link in links if not (root / link).exists()] == []
 
 
+def test_every_generated_page_is_made_by_one_target_and_watched_by_its_hook(
+    hooks: list[dict[str, Any]], root: Path
+) -> None:
+    pages = [path for path in (root / "docs").glob("*.md") if path.read_text().startswith("<!-- Generated: `")]
+    (recipe,) = re.findall(r"^pages:.*\n((?:\t.+\n)+)", (root / "Makefile").read_text(), flags=re.MULTILINE)
+    (hook,) = (hook for hook in hooks if hook["id"] == "pages")
+
+    assert sorted(re.findall(r"> (\S+)", recipe)) == sorted(f"docs/{path.name}" for path in pages)
+    assert [path.name for path in pages if not re.search(hook["files"], f"docs/{path.name}")] == []
+
+
 def test_every_target_has_a_word_of_help(root: Path) -> None:
     """`make help` is the list: a target that is called by name stands in it, but for those that others need."""
     text = (root / "Makefile").read_text(encoding="utf-8")
