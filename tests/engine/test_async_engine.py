@@ -244,6 +244,38 @@ def test_a_reader_that_looks_late_gets_one_piece(build_engine: EngineBuilder, bu
     run(scenario)
 
 
+def test_a_reader_that_looks_very_late_gets_it_in_parts_and_lets_others_in_between(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    """However much has piled up: nobody's loop is held up by all of it at once."""
+
+    async def scenario() -> None:
+        script = bytes(range(65, 91)) * 7
+        async with running(lambda: build_engine(script=script)) as engine:
+            await engine.wait_loaded()
+            late = engine.submit(build_request(max_tokens=180))
+            while engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+                await asyncio.sleep(0)
+            num_turns = 0
+            is_over = False
+
+            async def take_turns() -> None:
+                nonlocal num_turns
+                while not is_over:
+                    num_turns += 1
+                    await asyncio.sleep(0)
+
+            others = asyncio.create_task(take_turns())
+            pieces = [deltas async for deltas in late]
+            is_over = True
+            await others
+            assert [len(deltas) for deltas in pieces] == [64, 64, 52]
+            assert "".join(delta.text for deltas in pieces for delta in deltas) == script[:180].decode()
+            assert num_turns >= 2
+
+    run(scenario)
+
+
 def test_the_queue_is_bounded_and_says_when_to_come_back(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:

@@ -9,6 +9,9 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.request import GenerationRequest
 
+MAX_HAND_OVER = 64
+"""Deltas that are handed over at once."""
+
 
 class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
     """Asynchronous iterator of what came since the last look, so that a slow reader gets fewer, larger pieces.
@@ -39,8 +42,15 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        deltas = tuple(self._deltas)
-        self._deltas.clear()
+        if len(self._deltas) <= MAX_HAND_OVER:
+            deltas = tuple(self._deltas)
+            self._deltas.clear()
+            return deltas
+        # Whoever has not read for long gets it in parts, and the loop has air between them: writing down thousands of
+        # tokens at once would hold up everybody else's.
+        await asyncio.sleep(0)
+        deltas = tuple(self._deltas[:MAX_HAND_OVER])
+        del self._deltas[:MAX_HAND_OVER]
         return deltas
 
     @property
