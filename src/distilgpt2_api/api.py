@@ -25,11 +25,8 @@ from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
-from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings import EXIT_SETTINGS, Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
-
-EXIT_SETTINGS = 4
-"""Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
 
 
 def build_app(settings: Settings) -> FastAPI:

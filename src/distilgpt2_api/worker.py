@@ -23,13 +23,12 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the 
 from distilgpt2_api.model.resources import allow_open_files
 from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
 from distilgpt2_api.server.connections import ConnectionLimits, guarded_by
-from distilgpt2_api.server.drain import SERVER_CONTROL
-from distilgpt2_api.settings import Settings, export_to_environment, is_in_environment
+from distilgpt2_api.server.server_control import SERVER_CONTROL
+from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_in_environment
 
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
 AGE_BYTES = 8
-EXIT_SETTINGS = 4
 TICKS_PER_HEARTBEAT = 10
 """Of a tenth of a second each."""
 

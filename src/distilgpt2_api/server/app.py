@@ -29,7 +29,7 @@ from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.auth import Authentication
-from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, ServerControl
+from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
     answer_http_error,
@@ -55,6 +55,7 @@ from distilgpt2_api.server.routes import (
     workshop,
 )
 from distilgpt2_api.server.schemas.validation import error_of
+from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate

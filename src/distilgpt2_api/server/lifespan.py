@@ -13,7 +13,8 @@ from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.drain import SERVER_CONTROL, Departure, DrainOnSignal, ServerControl
+from distilgpt2_api.server.drain import Departure, DrainOnSignal
+from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
 
 logger = logging.getLogger(__name__)
 

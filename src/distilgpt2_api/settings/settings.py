@@ -36,6 +36,9 @@ from distilgpt2_api.settings.sources import (
     xdg_folder,
 )
 
+EXIT_SETTINGS = 4
+"""Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
+
 
 class LogLevel(StrEnum):
     DEBUG = "debug"
