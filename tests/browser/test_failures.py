@@ -56,6 +56,7 @@ def test_a_key_is_asked_for_once_and_forgotten_on_demand(page: Any, start_storyt
     page.driver.get(server.url)
     page.see(lambda: page.one("#key-dialog").is_displayed(), "the key's dialog")
     assert page.text("#model") == "Playground"
+    page.see(lambda: '"status": 401' in server.log, "the refusal's line")
     assert server.log.count('"status": 401') == 1, "opening the page does not look like guessing"
     page.one("#key").send_keys("dg2-wrong-wrong-wrong", Keys.ENTER)
     page.see(lambda: "does not know this key" in page.text("#key-problem"), "the wrong key")

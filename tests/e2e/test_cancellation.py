@@ -46,8 +46,8 @@ def test_a_hang_up_frees_the_blocks_running_or_queued(
     wait_until(lambda: num_in("running") == 1, "the next runs")
     whole.close()
     wait_until(lambda: num_in("running") == 0, "it has ended too")
-    assert server.metric("distilgpt2_sequences_total", finish_reason="abort") == 4
-    assert server.metric("distilgpt2_client_disconnects_total") == 4
+    wait_until(lambda: server.metric("distilgpt2_sequences_total", finish_reason="abort") == 4, "all are counted")
+    wait_until(lambda: server.metric("distilgpt2_client_disconnects_total") == 4, "the hang-ups are counted")
     assert server.metric("distilgpt2_kv_cache_usage_ratio") == 0
     assert server.complete(prompt="x", max_tokens=2).status_code == 200
     assert "Traceback" not in server.log

@@ -35,7 +35,7 @@ def test_only_holders_of_a_key_get_in_until_it_is_revoked(launch: Any, wait_unti
     remove_from_key_file(file, "alice")
     wait_until(lambda: status(server, alice) == 401, "alice's key is revoked")
     assert status(server, bob) == 200
-    assert '"key": "alice"' in server.log
+    wait_until(lambda: '"key": "alice"' in server.log, "the line of alice's request")
     assert not any(secret in server.log for secret in (alice, bob, "my secret", "my%20secret"))
 
 

@@ -27,6 +27,10 @@ def exchange(server: Any, request: bytes, *, is_cut: bool = False) -> bytes:
     return b"".join(pieces)
 
 
+def num_aborted(server: Any) -> float:
+    return float(server.metric("distilgpt2_sequences_total", finish_reason="abort"))
+
+
 def test_a_prompt_in_the_path_is_continued(server: Any) -> None:
     prompt = "Once upon a time/there was? 東京 🎉 %2F"
     answer = server.get(
@@ -57,7 +61,7 @@ def test_tokens_arrive_while_others_are_still_drawn(server: Any, read_events: An
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_hang_up_aborts_the_work(server: Any, wait_until: Callable[..., Any], is_stream: bool) -> None:
     """Streamed or not: the metrics show it, and nothing runs on."""
-    before = server.metric("distilgpt2_sequences_total", finish_reason="abort")
+    before = num_aborted(server)
     body = json.dumps({"prompt": "once", "max_tokens": 16000, "ignore_eos": True, "stream": is_stream, "n": 2}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     connection = socket.create_connection(("127.0.0.1", server.port))
@@ -65,9 +69,9 @@ def test_a_hang_up_aborts_the_work(server: Any, wait_until: Callable[..., Any], 
     wait_until(lambda: server.metric("distilgpt2_running_sequences") == 2, "both sequences run")
     connection.close()
     wait_until(lambda: server.metric("distilgpt2_running_sequences") == 0, "nothing runs any more")
-    assert server.metric("distilgpt2_sequences_total", finish_reason="abort") == before + 2
+    wait_until(lambda: num_aborted(server) == before + 2, "all are counted")
     assert server.metric("distilgpt2_kv_cache_usage_ratio") == 0
-    assert server.metric("distilgpt2_client_disconnects_total") >= 1
+    wait_until(lambda: server.metric("distilgpt2_client_disconnects_total") >= 1, "the hang-ups are counted")
 
 
 def test_many_at_once_get_what_each_would_get_alone(server: Any, read_events: Any) -> None:
@@ -153,9 +157,14 @@ def test_a_body_shorter_than_declared_harms_nobody(server: Any) -> None:
     assert "Traceback" not in server.log
 
 
-def test_the_log_is_json_without_prompts(server: Any) -> None:
+def test_the_log_is_json_without_prompts(server: Any, wait_until: Callable[..., Any]) -> None:
+    """A request's line is written after its answer has gone out."""
+
+    def logged_routes() -> list[str]:
+        whole_lines = server.log.split("\n")[:-1]
+        lines = [json.loads(line) for line in whole_lines if line.startswith("{")]
+        return [line["route"] for line in lines if line["event"] == "request"]
+
     server.get("/a%20secret%20prompt", params={"max_new_tokens": 1})
-    lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
-    requests = [line for line in lines if line["event"] == "request"]
-    assert requests[-1]["route"] == "/{prompt}"
+    wait_until(lambda: "/{prompt}" in logged_routes(), "the request's line")
     assert "secret" not in server.log
