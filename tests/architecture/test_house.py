@@ -12,7 +12,7 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
-    "api.py": "traces are an extra that may not be installed, and 40 ms of those who do not want them",
+    "application.py": "traces are an extra that may not be installed, and 40 ms of those who do not want them",
     "cli/pull.py": "the hub is an extra too",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""

@@ -9,8 +9,9 @@ Distilgpt2ApiError
 │   │   └── RateLimitError         this caller has all that it may have
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
-│   └── EngineFailedError          the engine thread stopped
-│       └── EngineHungError        or hangs in a step
+│   ├── EngineFailedError          the engine thread stopped
+│   │   └── EngineHungError        or hangs in a step
+│   └── ReplicaLostError           of many processes, the one that had the request is gone
 ├── GenerationError                one request failed while it ran
 ├── DeadlineExceededError          one request took longer than it may
 ├── ModelError                     a model folder that can't be served
@@ -77,6 +78,10 @@ class EngineFailedError(UnavailableError):
 
 class EngineHungError(EngineFailedError):
     """A step of the engine does not end."""
+
+
+class ReplicaLostError(UnavailableError):
+    """The process that had the request has ended, with its machine perhaps, before the answer was whole."""
 
 
 class GenerationError(Distilgpt2ApiError):
