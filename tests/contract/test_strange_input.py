@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import DEADLINE_S, Server
+from tests.e2e.conftest import DEADLINE_S, Service
 
 Json = dict[str, Any]
 
@@ -88,7 +88,7 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 
 
 @pytest.fixture(scope="module")
-def client(small_server: Server) -> Iterator[httpx.Client]:
+def client(small_server: Service) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=small_server.url, timeout=DEADLINE_S) as client:
         yield client
 
@@ -215,7 +215,7 @@ def test_other_methods_are_told_which_are_allowed(client: httpx.Client, protocol
     protocol.check_error(answer, 405)
 
 
-def test_a_body_shorter_than_its_length_is_no_request(small_server: Server, protocol: Protocol) -> None:
+def test_a_body_shorter_than_its_length_is_no_request(small_server: Service, protocol: Protocol) -> None:
     """The client hangs up before the rest: nobody is left to answer, and nothing was begun."""
     body = json.dumps(protocol.body).encode()
     with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:
@@ -224,7 +224,7 @@ def test_a_body_shorter_than_its_length_is_no_request(small_server: Server, prot
         assert not connection.recv(65536).startswith(b"HTTP/1.1 2")
 
 
-def test_a_body_longer_than_its_length_is_cut_or_refused(small_server: Server, protocol: Protocol) -> None:
+def test_a_body_longer_than_its_length_is_cut_or_refused(small_server: Service, protocol: Protocol) -> None:
     """What comes after the declared end is never read into the body: it is the next request, and no good one."""
     body = json.dumps(protocol.body).encode()
     with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:

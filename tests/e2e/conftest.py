@@ -110,20 +110,45 @@ def write_tokenizer(folder: Path) -> None:
 
 
 @dataclass
-class Server:
-    """A server's process, its log and a client of it."""
+class Service:
+    """A client of whatever serves at an address."""
 
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    url: str = ""
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+    url: str
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
+
+    def complete(self, **body: Any) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
+
+    def stream(self, **body: Any) -> contextlib.AbstractContextManager[httpx.Response]:
+        body = {"prompt": "once", "stream": True, "ignore_eos": True, **body}
+        return httpx.stream("POST", f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
+
+    def metric(self, name: str, **labels: str) -> float:
+        samples = (
+            sample
+            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+        return sum(sample.value for sample in samples)
+
+
+@dataclass
+class Server(Service):
+    """A server's process, its log and a client of it."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
 
     def wait_listening(self) -> None:
         def find() -> re.Match[str] | None:
@@ -144,25 +169,6 @@ class Server:
         except AssertionError as error:
             error.add_note(f"its log:\n{self.log}")
             raise
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
-
-    def complete(self, **body: Any) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
-
-    def stream(self, **body: Any) -> contextlib.AbstractContextManager[httpx.Response]:
-        body = {"prompt": "once", "stream": True, "ignore_eos": True, **body}
-        return httpx.stream("POST", f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
-
-    def metric(self, name: str, **labels: str) -> float:
-        samples = (
-            sample
-            for family in text_string_to_metric_families(self.get("/metrics").text)
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-        return sum(sample.value for sample in samples)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -204,7 +210,7 @@ def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             command += GUNICORN_OPTIONS
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        servers.append(Server(process, log_file))
+        servers.append(Server("", process, log_file))
         return servers[-1]
 
     yield start
