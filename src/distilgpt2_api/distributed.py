@@ -10,10 +10,9 @@ import random
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ray import get_runtime_context, serve
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -31,10 +30,13 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
+from ray import get_runtime_context, serve
 
 GATEWAY_MAX_REQUESTS = 16384
 """That one gateway has in hand: as many as one server has connections."""
 ASK_ALL_TIMEOUT_S = 5.0
+DEADLINE_GRACE_S = 1.0
+"""The replica's own deadline goes first, unless the request had to wait for a replica."""
 MAX_LEAD = 4
 """Requests by which the replica that has a prompt's beginning may be ahead of the least busy one: waiting for a few
 steps of a batch costs less than computing the beginning once more."""
@@ -48,11 +50,19 @@ class Scale(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_replicas: int = Field(default=1, ge=1)
-    max_replicas: int = Field(default=1, ge=1)
+    max_replicas: int | None = Field(default=None, ge=1)
+    """None: there are always `min_replicas`."""
     cores: float = Field(default=1.0, gt=0)
     """Of each replica; it computes on as many threads."""
     gateways: int = Field(default=1, ge=1)
     """One: on the head node. More: on as many nodes, behind whatever balances the load between them."""
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            message = f"max_replicas ({self.max_replicas}) is below min_replicas ({self.min_replicas})"
+            raise ValueError(message)
+        return self
 
 
 def app(args: dict[str, Any]) -> serve.Application:
@@ -64,7 +74,8 @@ def app(args: dict[str, Any]) -> serve.Application:
         scale = Scale.model_validate(args)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        name = "".join(f"{part}: " for part in first["loc"])
+        raise SettingsError(name + first["msg"].removeprefix("Value error, ")) from None
     settings = Settings()
     environment = {"env_vars": own_environment()}
     engine = serve.deployment(
@@ -76,7 +87,7 @@ def app(args: dict[str, Any]) -> serve.Application:
         max_queued_requests=settings.max_waiting_requests,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
-            max_replicas=max(scale.min_replicas, scale.max_replicas),
+            max_replicas=scale.max_replicas or scale.min_replicas,
             # More replicas once the batches are half full on average: past that, each token waits for others.
             target_ongoing_requests=max(1, settings.max_num_sequences // 2),
         ),
@@ -166,6 +177,7 @@ class GatewayReplica:
             max_body_bytes=settings.max_body_bytes,
             max_uploads_bytes=settings.max_uploads_bytes,
             body_timeout_s=settings.body_timeout_s,
+            timeout_s=settings.timeout_s + DEADLINE_GRACE_S,
             root_path=settings.root_path,
         )
 

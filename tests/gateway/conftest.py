@@ -77,7 +77,9 @@ def replicas() -> ScriptedReplicas:
 
 @pytest.fixture
 def gateway(replicas: ScriptedReplicas) -> Gateway:
-    return Gateway(replicas, max_body_bytes=1024, max_uploads_bytes=4096, body_timeout_s=0.05, root_path="")
+    return Gateway(
+        replicas, max_body_bytes=1024, max_uploads_bytes=4096, body_timeout_s=0.05, timeout_s=0.5, root_path=""
+    )
 
 
 @pytest.fixture

@@ -133,6 +133,19 @@ def test_bodies_are_bounded_before_a_replica_hears_of_them(call: Any, replicas: 
     assert replicas.asked == []
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_no_answer_takes_longer_than_it_may(call: Any, replicas: Any, words: Any, has_begun: bool) -> None:
+    """Nobody waits for ever, as there is no replica, or one that says nothing more."""
+    replicas.plays = [[[words.start(200, SSE)]] if has_begun else []]
+    replicas.is_hanging = True
+
+    answer = call("POST", "/v1/completions", content=b"{}")
+
+    assert answer.status_code == (200 if has_begun else 504)
+    assert "deadline_exceeded" in answer.text
+    assert replicas.num_closed == 1
+
+
 def test_a_client_that_hangs_up_is_the_replicas_to_know(gateway: Any, replicas: Any) -> None:
     """Servers cancel the call: nothing is left waiting for the answer."""
     replicas.plays = [[]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from distilgpt2_api.core.errors import Distilgpt2ApiError, ReplicaLostError, UnavailableError
+from distilgpt2_api.core.errors import DeadlineExceededError, Distilgpt2ApiError, ReplicaLostError, UnavailableError
 from distilgpt2_api.gateway.forwarded import ForwardedRequest, WholeAnswer, forwardable_scope
 from distilgpt2_api.gateway.metrics import render_pages
 from distilgpt2_api.gateway.prefixes import prefixes_of
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REPLICAS_TRIED = 3
 """A request that ends its replica's process must not end them all."""
+LATE = DeadlineExceededError("the request was not done before its deadline")
 
 
 class Replicas(Protocol):
@@ -49,11 +51,20 @@ class Gateway:
     """
 
     def __init__(
-        self, replicas: Replicas, *, max_body_bytes: int, max_uploads_bytes: int, body_timeout_s: float, root_path: str
+        self,
+        replicas: Replicas,
+        *,
+        max_body_bytes: int,
+        max_uploads_bytes: int,
+        body_timeout_s: float,
+        timeout_s: float,
+        root_path: str,
     ) -> None:
+        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included."""
         self._replicas = replicas
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._timeout_s = timeout_s
         self._root_path = root_path
         self._uploads = Uploads(max_uploads_bytes)
 
@@ -83,10 +94,12 @@ class Gateway:
             elif path == METRICS_PATH:
                 await self._tell_metrics(request, answer)
             else:
-                await self._forward(request, answer)
+                async with asyncio.timeout(self._timeout_s):
+                    await self._forward(request, answer)
         except ClientDisconnect:
             return
-        except Exception as error:
+        except Exception as raised:
+            error = LATE if isinstance(raised, TimeoutError) else raised
             if not isinstance(error, Distilgpt2ApiError):
                 logger.exception("a request could not be forwarded")
             described = describe_error(error)
