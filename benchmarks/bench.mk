@@ -1,7 +1,7 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers \
-        bench-reliability bench-soak bench-fuzz-models
+        bench-reliability bench-soak bench-fuzz-models bench-ray
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -15,6 +15,9 @@ bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memor
 
 bench-start: .venv/installed-dev ## Seconds from the start to the first token
 	$(BIN)/python -m benchmarks.start $(BENCH)
+
+bench-ray: .tools/ray/installed ## Ray Serve from one replica to as many as cores, and what its way costs (installs Ray)
+	$(RAY_PYTHON) -m benchmarks.ray_scaling $(BENCH)
 
 bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
 	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)

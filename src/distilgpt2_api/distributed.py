@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ray import get_runtime_context, serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -30,7 +31,6 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
-from ray import get_runtime_context, serve
 
 GATEWAY_MAX_REQUESTS = 16384
 """That one gateway has in hand: as many as one server has connections."""
@@ -124,15 +124,19 @@ class EngineReplica:
     """The application and its engine, in a process that Ray starts, watches and ends."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
-        """Return once the model is loaded. Raises ModelError, SettingsError, or EngineFailedError: the log says why."""
+        """Return once the model is loaded. Raises what it can't be loaded for, which `serve status` shows."""
         self._running = AsyncExitStack()
         self._is_loaded = False
+        self._failures: list[Exception] = []
         settings = _replica_settings()
         _configure_logging(settings)
         self._app = build_app(settings, on_failure=self._note_failure)
         self._engine: AsyncEngine = self._app.state.service.engine
         await self._running.enter_async_context(self._app.router.lifespan_context(self._app))
-        await self._engine.wait_loaded()
+        try:
+            await self._engine.wait_loaded()
+        except UnavailableError:
+            raise self._failures[0] from None
         self._is_loaded = True
 
     async def answer(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
@@ -158,6 +162,7 @@ class EngineReplica:
 
     def _note_failure(self, error: Exception) -> None:
         """One clear line. While it loads, Ray ends the process; later it starts another in its place."""
+        self._failures.append(error)
         exit_on_failure(os._exit if self._is_loaded else _stay)(error)
 
 
