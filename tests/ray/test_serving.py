@@ -88,9 +88,11 @@ def test_a_queue_has_an_end(cluster: Any, settings: Any) -> None:
     """One runs, one waits in the engine, one in front of it: the fourth is refused, in our words."""
     cluster.deploy(**settings, max_num_sequences=1, max_waiting_requests=1)
     with ThreadPoolExecutor(3) as pool:
-        work = [pool.submit(ask, cluster.url, is_stream=False, num_tokens=6000)]
+        work = [pool.submit(ask, cluster.url, is_stream=False, num_tokens=16000)]
         eventually(lambda: cluster.running() == 1, "one runs")
-        work += [pool.submit(ask, cluster.url, is_stream=False, num_tokens=1) for _ in range(2)]
+        work.append(pool.submit(ask, cluster.url, is_stream=False, num_tokens=1))
+        eventually(lambda: cluster.metric("distilgpt2_waiting_sequences") == 1, "one waits in the engine")
+        work.append(pool.submit(ask, cluster.url, is_stream=False, num_tokens=1))
         refused = eventually(lambda: _refusal(cluster), "one more is refused")
         assert [task.result().kind for task in work] == ["whole"] * 3
     assert refused.json()["error"]["code"] == "overloaded"
