@@ -97,7 +97,7 @@ def test_no_event_hands_our_secrets_to_a_stranger(workflow: dict[str, Any]) -> N
 
 
 def test_every_make_target_exists(workflow: dict[str, Any], root: Path) -> None:
-    makefiles = [root / "Makefile", *root.glob("*/*.mk")]
+    makefiles = [root / "Makefile", *root.glob("*/*.mk"), *root.glob("tests/*/*.mk")]
     targets = {
         target
         for path in makefiles
