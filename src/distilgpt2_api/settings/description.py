@@ -60,7 +60,7 @@ def _in_words(value: object, field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, ByteSize):
         return _bytes_in_words(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _bytes_in_words(num_bytes: int) -> str:
