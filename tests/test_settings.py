@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.settings import ENV_PREFIX, LogFormat, Settings, SettingSource
+from distilgpt2_api.settings import LogFormat, Settings
+from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource
 
 
 @pytest.fixture(autouse=True)
