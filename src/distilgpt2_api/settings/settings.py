@@ -17,7 +17,6 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.model.resources import (
     choose_kv_cache_bytes,
-    choose_max_connections,
     count_usable_cores,
     read_memory_limit_bytes,
 )
@@ -25,6 +24,7 @@ from distilgpt2_api.model.store import ModelLocation, ModelStore
 from distilgpt2_api.settings.access import AccessSettings
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.limits import LimitSettings
+from distilgpt2_api.settings.open_files import choose_max_connections
 from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.serving import ServingSettings
 from distilgpt2_api.settings.sources import (
