@@ -37,7 +37,7 @@ class Authentication:
         area = area_of_request(scope)
         if not self._access.needs_key(area):
             record_of(scope).caller = self._callers.of(scope)
-        elif caller := self._access.find(sent_key(scope), area):
+        elif caller := self._access.find(_sent_key(scope), area):
             record_of(scope).caller = caller
         else:
             self._on_failure()
@@ -47,7 +47,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-def sent_key(scope: Scope) -> bytes:
+def _sent_key(scope: Scope) -> bytes:
     """The key in `Authorization: Bearer` or in `x-api-key`; empty unless there is exactly one.
 
     Two could mean that a proxy checks one and we the other.
