@@ -42,7 +42,7 @@ const score = new Score(find("score-result"), {
   readService: () => service,
   onBranch: (source, index, alternative) => {
     selectTab("write");
-    generation.branch({ ...source, request: requestOf("") }, index, alternative);
+    withRequest("", (request) => generation.branch({ ...source, request }, index, alternative));
   },
 });
 const live = new Live((state, last) => {
@@ -91,15 +91,26 @@ function generate() {
   alternatives.close();
   clearNotice();
   settings.clearInvalid();
-  const request = requestOf(prompt.value);
-  saveForm();
-  generation.start(request);
+  withRequest(prompt.value, (request) => {
+    saveForm();
+    generation.start(request);
+  });
 }
 
-/** As the settings have it: tokens as they come, and their ids, since a branch begins with exactly those. */
-function requestOf(text) {
+/**
+ * Uses a text's request, as the settings have it: tokens as they come, and their ids, since a branch begins with exactly
+ * those. Where a setting can't be sent, that is shown instead.
+ */
+function withRequest(text, use) {
+  let fields;
+  try {
+    fields = settings.readFields();
+  } catch (error) {
+    handleError(error, null);
+    return;
+  }
   const { model } = service;
-  return { ...(model && { model }), prompt: text, logprobs: 0, ...settings.readFields(), stream: true, return_token_ids: true };
+  use({ ...(model && { model }), prompt: text, logprobs: 0, ...fields, stream: true, return_token_ids: true });
 }
 
 function showRunning(isRunning) {
@@ -199,7 +210,7 @@ for (const [id, act] of Object.entries({
     announce("The key is forgotten");
   },
   "show-code": () => {
-    showCode(requestOf(prompt.value), readKey() !== null);
+    withRequest(prompt.value, (request) => showCode(request, readKey() !== null));
   },
 })) find(id).addEventListener("click", act);
 for (const tab of document.querySelectorAll("[role=tab]")) {

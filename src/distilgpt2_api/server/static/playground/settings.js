@@ -44,7 +44,10 @@ export class Settings {
     this.apply({ ...kept, ...preset.values });
   }
 
-  /** The request's fields. Unless it is locked, the seed is drawn here: every answer can be drawn again. */
+  /**
+   * The request's fields. Unless it is locked, the seed is drawn here: every answer can be drawn again. Throws FieldError
+   * where one can't be sent as it stands there.
+   */
   readFields() {
     if (!this.#lock.checked || this.#inputs.get("seed").value === "") {
       this.#inputs.get("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
@@ -54,16 +57,16 @@ export class Settings {
     return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
   }
 
-  /** Marks the field that the service refused and brings it into view; false if there is none of that name. */
+  /** Marks the field that can't be as it is, if there is one of that name, and no other; brings it into view. */
   markInvalid(name, message) {
+    this.clearInvalid();
     const input = this.#inputs.get(name?.split(".")[0]);
-    if (!input) return false;
+    if (!input) return;
     input.setAttribute("aria-invalid", "true");
     input.closest("details").open = true;
     const field = input.closest(".field");
     field.append(make("p", { class: "field-error", id: `${input.id}-error`, text: message }));
     input.setAttribute("aria-describedby", `${input.id}-help ${input.id}-error`);
-    return true;
   }
 
   clearInvalid() {
