@@ -9,7 +9,7 @@ import { History } from "./history.js";
 import { askForKey, forgetKey, readKey } from "./keys.js";
 import { Live } from "./live.js";
 import { clearNotice, isOfflineShown, showError } from "./notices.js";
-import { Score, showHint } from "./score.js";
+import { Score } from "./score.js";
 import { Settings } from "./settings.js";
 import { keep, recall } from "./storage.js";
 
@@ -34,7 +34,7 @@ const history = new History((entry) => {
   prompt.value = entry.promptText;
   settings.apply({ ...entry.values, isSeedLocked: true });
   selectTab("write");
-  generation.showPlain(entry.promptText, entry.texts, null);
+  generation.showPlain(entry.promptText, entry.texts);
   announce("An earlier answer, with its settings and its seed");
   prompt.focus();
 });
@@ -116,7 +116,6 @@ function withRequest(text, use) {
 function showRunning(isRunning) {
   find("generate").hidden = isRunning;
   find("stop").hidden = !isRunning;
-  document.body.classList.toggle("is-running", isRunning);
   if (live.isBusy !== isRunning) {
     live.isBusy = isRunning;
     live.refresh();
@@ -199,7 +198,6 @@ function restore() {
   wide.addEventListener("change", fold);
   fold();
   find("forget-key").hidden = readKey() === null;
-  showHint();
 }
 
 for (const [id, act] of Object.entries({

@@ -84,7 +84,7 @@ const UNESCAPED = { "\\n": "\n", "\\t": "\t", "\\\\": "\\" };
 /** The field of a request for what stands in the form: undefined where it asks for nothing. Throws FieldError. */
 export function fieldOf(parameter, value) {
   const { kind, name, neutral } = parameter;
-  if (value === "" || value === null || value === undefined || value === false) return undefined;
+  if (value === "" || value === false) return undefined;
   if (kind === "seed" && Math.abs(Number(value)) > Number.MAX_SAFE_INTEGER) {
     throw new FieldError(name, `this page can send whole numbers up to ${Number.MAX_SAFE_INTEGER}; the API takes larger ones`);
   }

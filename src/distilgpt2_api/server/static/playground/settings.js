@@ -17,8 +17,7 @@ export class Settings {
     this.onChange = onChange;
     root.append(...GROUPS.map((group) => this.#group(group)));
     presets.append(...PRESETS.map((preset) => this.#preset(preset)));
-    this.apply({});
-    this.usePreset(PRESETS[0]);
+    this.apply(PRESETS[0].values);
   }
 
   /** By name, as `apply` takes them. */
@@ -39,7 +38,7 @@ export class Settings {
     this.#refresh();
   }
 
-  usePreset(preset) {
+  #use(preset) {
     const kept = Object.fromEntries(Object.entries(this.values).filter(([name]) => KEPT.has(name)));
     this.apply({ ...kept, ...preset.values });
   }
@@ -99,7 +98,7 @@ export class Settings {
     const isLong = kind === "lines";
     const types = { number: "number", seed: "number", toggle: "checkbox" };
     const input = make(isLong ? "textarea" : "input", {
-      id, name, min, max, step: kind === "seed" ? 1 : step, rows: isLong && 2, autocomplete: "off",
+      id, name, min, max, step, rows: isLong && 2, autocomplete: "off",
       spellcheck: "false", type: isLong ? null : (types[kind] ?? "text"), "aria-describedby": `${id}-help`,
       inputmode: kind === "number" && "decimal",
       oninput: () => this.#changed(name),
@@ -135,7 +134,7 @@ export class Settings {
   #preset(preset) {
     const radio = make("input", {
       type: "radio", name: "preset", value: preset.name, onchange: () => {
-        this.usePreset(preset);
+        this.#use(preset);
         this.onChange();
       },
     });
