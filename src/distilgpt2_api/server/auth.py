@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.server.access import Access, area_of_request
+from distilgpt2_api.server.callers import Callers
 from distilgpt2_api.server.errors import AuthenticationError, describe_error, error_response
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
@@ -23,7 +24,7 @@ class Authentication:
     def __init__(self, app: ASGIApp, *, access: Access, on_failure: Callable[[], None]) -> None:
         self._app = app
         self._access = access
-        self._callers = access.callers()
+        self._callers = Callers(access.address_limits)
         self._on_failure = on_failure
         self._refusal = describe_error(AuthenticationError(REFUSED))
         self._last_refusal = describe_error(AuthenticationError(REFUSED))
@@ -36,7 +37,7 @@ class Authentication:
         area = area_of_request(scope)
         if not self._access.needs_key(area):
             record_of(scope).caller = self._callers.of(scope)
-        elif caller := self._access.find(sent_key(scope), area):
+        elif caller := self._access.find(_sent_key(scope), area):
             record_of(scope).caller = caller
         else:
             self._on_failure()
@@ -46,7 +47,7 @@ class Authentication:
         await self._app(scope, receive, send)
 
 
-def sent_key(scope: Scope) -> bytes:
+def _sent_key(scope: Scope) -> bytes:
     """The key in `Authorization: Bearer` or in `x-api-key`; empty unless there is exactly one.
 
     Two could mean that a proxy checks one and we the other.

@@ -90,7 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._num_loose_bytes += len(data)
         super().data_received(data)
-        if self._has_ended_reading():
+        if self._has_ended_reading:
             return
         if self._num_loose_bytes > self.limits.max_header_bytes:
             if self._is_between_requests:
@@ -158,6 +158,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # ---- the limits
 
+    @property
     def _has_ended_reading(self) -> bool:
         return self._is_deaf or self.transport.is_closing()
 

@@ -59,6 +59,8 @@ class BodyTimeoutError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A row of the table."""
+
     status: HTTPStatus
     type: str
     code: str | None
@@ -203,19 +205,16 @@ async def answer_own_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handler of what the router itself raises: no such path (404), no such method there (405)."""
+    """Handler of what routers raise, and routes of files: no such path (404), no such method there (405)."""
     assert isinstance(error, HTTPException)
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    path, method = request.scope["path"], request.method
+    assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+    headers = {}
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["allow"] = ", ".join(_allowed_methods(request))
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"no such URL: {method} {path[:200]}"
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{method} is not allowed here; allowed: {headers.get('allow', 'nothing')}"
+        message = f"{request.method} is not allowed here; allowed: {headers['allow']}"
     else:
-        message = str(error.detail)
-    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers, code=None)
+        message = f"no such URL: {request.method} {request.scope['path'][:200]}"
+    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers)
     return error_response(answer, request.scope)
 
 

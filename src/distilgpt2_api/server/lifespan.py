@@ -24,9 +24,8 @@ EXIT_ENGINE = 70
 """EX_SOFTWARE of sysexits: a supervisor restarts us."""
 LAST_WORDS_S = 0.5
 """Time for the answers of the requests that a failing engine took along."""
-
-
 HEARTBEAT_S = 1.0
+"""How often a worker that loads its model before it listens says that it is alive."""
 
 
 def build_lifespan(

@@ -62,7 +62,7 @@ def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[s
             del operation["responses"]["422"]
         for response in operation["responses"].values():
             _drop_false_json(response)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas = document["components"]["schemas"]
     _, definitions = models_json_schema([(model, "validation") for model in BODIES], ref_template=REF_TEMPLATE)
     schemas |= definitions["$defs"]
     for unused in (VALIDATION_ERROR, "ValidationError"):

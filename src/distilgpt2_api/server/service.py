@@ -44,10 +44,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """What one request may ask at most."""
+    """What a request may ask at most."""
 
     max_body_bytes: int
     max_uploads_bytes: int
+    """Of all bodies that are on their way, together."""
     body_timeout_s: float
     max_prompts: int
     max_n: int
