@@ -157,7 +157,7 @@ class Scheduler:
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).
 
-        Legal at any time, also between `schedule()` and `update()`.
+        Legal at any time, also between `schedule()` and `update()`. The last one's end proves that no block was lost.
         """
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
@@ -166,6 +166,7 @@ class Scheduler:
         sequence.finish_reason = reason
         if not self._sequences:
             self._shares.forget_all()
+            self.check_idle()
         return True
 
     def check_idle(self) -> None:
