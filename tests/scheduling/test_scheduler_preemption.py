@@ -19,13 +19,11 @@ def test_the_latest_arrival_gives_way_and_loses_nothing(
     """Three sequences that together need more blocks than there are all come to what they would come to alone."""
     world = build_world(num_blocks=8)
     sequences = [world.add(range(i, i + 30), max_tokens=110, ignore_eos=True) for i in range(3)]
-    num_preempted = 0
     while world.scheduler.has_work:
         plan = world.schedule()
-        num_preempted += plan.num_preempted
         assert not world.is_waiting(sequences[0]), "the first arrival is never preempted"
         world.update(plan)
-    assert num_preempted == world.scheduler.num_preemptions > 0
+    assert world.scheduler.num_preemptions > 0
     for sequence in sequences:
         assert_undisturbed(sequence)
 

@@ -146,6 +146,7 @@ class Engine:
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         num_queried, num_hit = scheduler.num_prefix_queried_tokens, scheduler.num_prefix_hit_tokens
+        num_preemptions = scheduler.num_preemptions
         plan = scheduler.schedule()
         if plan is None:
             scheduler.check_idle()
@@ -170,7 +171,7 @@ class Engine:
                 num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
                 num_waiting=scheduler.num_waiting,
                 num_running=scheduler.num_running,
-                num_preempted=plan.num_preempted,
+                num_preempted=scheduler.num_preemptions - num_preemptions,
                 kv_cache_usage=scheduler.kv_cache_usage,
             )
         )

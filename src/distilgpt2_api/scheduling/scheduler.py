@@ -53,6 +53,7 @@ class Scheduler:
 
     @property
     def num_preemptions(self) -> int:
+        """How often a running sequence lost its blocks."""
         return self._places.num_preemptions
 
     @property
@@ -68,11 +69,6 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         return len(self._places.waiting)
-
-    @property
-    def num_waiting_tokens(self) -> int:
-        """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
-        return self._places.waiting.num_tokens
 
     @property
     def num_running(self) -> int:
@@ -118,8 +114,8 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
-        num_preempted = self._places.let_everybody_in(self._shares)
-        prefills, num_more_preempted = self._plan_decodes(rows)
+        self._places.let_everybody_in(self._shares)
+        prefills = self._plan_decodes(rows)
         budget = self._max_step_tokens - len(rows)
         for sequence in prefills:
             if not budget:
@@ -127,7 +123,7 @@ class Scheduler:
             budget -= self._plan_chunk(sequence, budget, rows)
         while budget and (newcomer := self._places.admit_first(self._shares)) is not None:
             budget -= self._plan_chunk(newcomer, budget, rows)
-        return StepPlan(rows=rows, num_preempted=num_preempted + num_more_preempted) if rows else None
+        return StepPlan(rows=rows) if rows else None
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
         """Take in what the last plan's step gave: one update for each row that drew a token, ended,
@@ -179,10 +175,9 @@ class Scheduler:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
         self._places.check(self._sequences.values())
 
-    def _plan_decodes(self, rows: list[PlanRow]) -> tuple[list[Sequence], int]:
-        """Plan a token of each sequence that lacks only one; the others, and how many were preempted for room."""
+    def _plan_decodes(self, rows: list[PlanRow]) -> list[Sequence]:
+        """Plan a token of each sequence that lacks only one; returns the others."""
         prefills = []
-        num_preempted = 0
         running = self._places.running
         index = 0
         while index < len(running):  # preemption takes from its end
@@ -192,14 +187,14 @@ class Scheduler:
                 prefills.append(sequence)
             else:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
-                    num_preempted += self._places.make_room()
+                    self._places.make_room()
                     if index == len(running):  # it was the last in rank itself
                         break
                     sequence.block_ids.append(self._places.pool.allocate())
                 self._planned.append(sequence)
                 rows.append(sequence.plan_row(1))
             index += 1
-        return prefills, num_preempted
+        return prefills
 
     def _plan_chunk(self, sequence: Sequence, budget: int, rows: list[PlanRow]) -> int:
         """Plan as much of a prefill as the budget allows; how much that is."""

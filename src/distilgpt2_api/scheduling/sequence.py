@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.errors import ContextLengthError
@@ -75,6 +76,7 @@ class Sequence:
         self.params = params
         self.seed = seed
         self.leader_id = leader_id
+        """Whose prefill it waits for; None from when it does not."""
         self.priority = priority
         self.caller = caller
         """Whose share of the service it takes."""
@@ -165,6 +167,10 @@ class Sequence:
             is_sampling=num_computed_tokens + num_new_tokens == len(self.token_ids) < self.max_num_tokens,
             num_prompt_logprobs=num_prompt_logprobs,
         )
+
+
+rank_of = attrgetter("rank")
+"""Of a sequence: what those that wait, and those that run, are sorted by."""
 
 
 @dataclass(slots=True, kw_only=True)
