@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.scheduling.sequence import Sequence
 
 World = Any
@@ -117,14 +116,3 @@ def test_a_sequence_that_fits_alone_runs_in_the_smallest_cache(
     world.run()
     for sequence in sequences:
         assert_undisturbed(sequence)
-
-
-@pytest.mark.parametrize(("num_prompt_tokens", "max_tokens", "param"), [(65, 1, "prompt"), (40, 26, "max_tokens")])
-def test_a_sequence_that_can_never_fit_is_refused(
-    build_world: BuildWorld, num_prompt_tokens: int, max_tokens: int, param: str
-) -> None:
-    world = build_world(num_blocks=2)
-    with pytest.raises(InvalidRequestError, match="KV cache holds 64") as caught:
-        world.add(range(num_prompt_tokens), max_tokens=max_tokens)
-    assert caught.value.param == param
-    assert not world.scheduler.has_work

@@ -101,7 +101,7 @@ class Engine:
     def add(
         self, request: GenerationRequest, *, submitted_s: float, caller: str = "", is_continuation: bool = False
     ) -> None:
-        """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
+        """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
         # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
@@ -119,7 +119,6 @@ class Engine:
                 caller=caller,
             )
             self._next_sequence_id += 1
-            # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.
             self._scheduler.add(sequence, is_continuation=is_continuation)
             if leader_id is None:
                 leader_id = sequence.sequence_id

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
-from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
@@ -34,6 +32,7 @@ class Scheduler:
         is_prefix_caching: bool = True,
         num_eager_blocks: int | None = None,
     ) -> None:
+        """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
         self._places = Places(
             num_blocks=num_blocks,
             max_num_sequences=max_num_sequences,
@@ -85,18 +84,12 @@ class Scheduler:
         return 1.0 - self._places.pool.num_free / self._places.pool.num_blocks
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
-        """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it.
+        """Queue a new sequence, of an id never used.
 
         A continuation goes on with what another sequence computed, and counts against its caller with its completion.
         """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
-        if sequence.num_blocks_at_most > self._places.pool.num_blocks:
-            is_prompt_too_long = num_blocks_for(sequence.num_prompt_tokens) > self._places.pool.num_blocks
-            raise InvalidRequestError(
-                f"prompt and completion may reach {sequence.max_num_tokens} tokens, but the KV cache holds"
-                f" {self._places.pool.num_blocks * BLOCK_SIZE}",
-                param="prompt" if is_prompt_too_long else "max_tokens",
-            )
+        assert sequence.num_blocks_at_most <= self._places.pool.num_blocks, "the KV cache holds a context"
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens

@@ -7,7 +7,6 @@ from enum import Enum, auto
 from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
@@ -68,10 +67,7 @@ class Sequence:
 
         `leader_id`: a sequence with the same prompt, added before; this one waits for its prefill, to share its blocks.
         """
-        if not 1 <= len(prompt_token_ids) <= num_positions:
-            raise ContextLengthError(
-                f"prompt has {len(prompt_token_ids)} tokens; it may have 1 to {num_positions}", param="prompt"
-            )
+        assert 1 <= len(prompt_token_ids) <= num_positions, "the door lets no other prompt in"
         self.sequence_id = sequence_id
         self.params = params
         self.seed = seed
