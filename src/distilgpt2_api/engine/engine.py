@@ -71,11 +71,8 @@ class Engine:
         self.grammars = grammars
         self._runner = runner
         self._scheduler = scheduler
-        # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
-        padding = runner.config.vocab_size - len(tokenizer.token_bytes)
         self._outputs = OutputProcessor(
-            token_bytes=tokenizer.token_bytes + (b"",) * padding,
-            plain_token_bytes=tokenizer.plain_token_bytes + (b"",) * padding,
+            token_bytes=tokenizer.token_bytes, plain_token_bytes=tokenizer.plain_token_bytes
         )
         self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
         self._observer = observer
@@ -218,7 +215,8 @@ class Engine:
         live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
-            self._forget(output.request_id)
+            del self._requests[output.request_id]
+            self._num_with_deadline -= live.deadline_s is not None
         self._observer.on_sequence_finished(
             SequenceFinished(
                 finish_reason=delta.finish_reason,
@@ -229,10 +227,6 @@ class Engine:
             )
         )
         return delta
-
-    def _forget(self, request_id: str) -> None:
-        live = self._requests.pop(request_id)
-        self._num_with_deadline -= live.deadline_s is not None
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
         if not self._num_with_deadline:
