@@ -54,12 +54,12 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Per token: e to the mean of the negative log-likelihoods."""
-        return math.exp(min(-self.logprob / self.num_tokens, MAX_EXPONENT))
+        return perplexity_of(self.logprob, self.num_tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
         """None for tokens without text, as padded models have them."""
-        return -self.logprob / math.log(2) / self.num_bytes if self.num_bytes else None
+        return bits_per_byte_of(self.logprob, self.num_bytes) if self.num_bytes else None
 
     def as_fields(self) -> dict[str, object]:
         """For JSON."""
@@ -71,6 +71,16 @@ class Score:
             "bits_per_byte": self.bits_per_byte,
             "is_greedy": self.is_greedy,
         }
+
+
+def perplexity_of(logprob: float, num_tokens: int) -> float:
+    """Of so many tokens whose joint probability's natural logarithm is `logprob`."""
+    return math.exp(min(-logprob / num_tokens, MAX_EXPONENT))
+
+
+def bits_per_byte_of(logprob: float, num_bytes: int) -> float:
+    """Of a text of so many bytes whose tokens' joint probability has that natural logarithm."""
+    return -logprob / math.log(2) / num_bytes
 
 
 def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
