@@ -12,7 +12,6 @@ import pytest
 
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import (
-    Distilgpt2ApiError,
     DrainingError,
     EngineFailedError,
     EngineHungError,
@@ -376,19 +375,6 @@ def test_one_request_id_is_one_request(build_engine: EngineBuilder, build_reques
                 engine.submit(build_request(request_id="same"))
             await read(stream)
             await read(engine.submit(build_request(request_id="same")))
-
-    run(scenario)
-
-
-def test_what_the_scheduler_refuses_reaches_the_caller(
-    build_engine: EngineBuilder, build_request: RequestBuilder
-) -> None:
-    async def scenario() -> None:
-        async with running(lambda: build_engine(num_blocks=2)) as engine:
-            await engine.wait_loaded()
-            with pytest.raises(Distilgpt2ApiError):
-                await read(engine.submit(build_request("x" * 150)))
-            assert await read(engine.submit(build_request("x", max_tokens=5))) == "hello"
 
     run(scenario)
 

@@ -202,9 +202,9 @@ def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
     """Only the engine can tell. After the first chunk, if there was time for one, it is an event."""
 
     class Exhausted(build_runner):  # type: ignore[misc]  # a fixture's value has no type
-        def _draw(self, row: Any) -> Any:
+        def draw(self, row: Any) -> Any:
             is_over = len(row.token_ids) - row.num_prompt_tokens == 2
-            return RowResult(error=NOTHING_TO_DRAW) if is_over else super()._draw(row)
+            return RowResult(error=NOTHING_TO_DRAW) if is_over else super().draw(row)
 
     client = open_client(runner=Exhausted())
     answer = client.complete(**{"prompt": "a", **options})

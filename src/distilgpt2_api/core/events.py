@@ -27,6 +27,7 @@ class StepStats:
     num_waiting: int
     num_running: int
     num_preempted: int
+    """Sequences that lost their blocks to this step."""
     kv_cache_usage: float
     """Blocks held by sequences over all blocks, 0 to 1."""
 

@@ -142,7 +142,7 @@ class AsyncEngine:
 
     @contextmanager
     def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
-        """For the same: so many of the caller's requests are in flight, also between one part and the next."""
+        """So many of the caller's requests are in flight for work in parts, also between one part and the next."""
         with self._admission.counted(caller, num_requests):
             yield
 
@@ -229,11 +229,6 @@ class AsyncEngine:
                 continue  # Aborted while the step ran.
             if stream.push(deltas):
                 self._end(stream, None)
-
-    def refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
-        stream = self._streams.get(request_id)
-        if stream is not None:
-            self._end(stream, error)
 
     def fail(self, error: Exception) -> None:
         if self._state is EngineState.FAILED:

@@ -71,11 +71,8 @@ class Engine:
         self.grammars = grammars
         self._runner = runner
         self._scheduler = scheduler
-        # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
-        padding = runner.config.vocab_size - len(tokenizer.token_bytes)
         self._outputs = OutputProcessor(
-            token_bytes=tokenizer.token_bytes + (b"",) * padding,
-            plain_token_bytes=tokenizer.plain_token_bytes + (b"",) * padding,
+            token_bytes=tokenizer.token_bytes, plain_token_bytes=tokenizer.plain_token_bytes
         )
         self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
         self._observer = observer
@@ -101,7 +98,7 @@ class Engine:
     def add(
         self, request: GenerationRequest, *, submitted_s: float, caller: str = "", is_continuation: bool = False
     ) -> None:
-        """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
+        """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
         # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
@@ -119,7 +116,6 @@ class Engine:
                 caller=caller,
             )
             self._next_sequence_id += 1
-            # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.
             self._scheduler.add(sequence, is_continuation=is_continuation)
             if leader_id is None:
                 leader_id = sequence.sequence_id
@@ -146,6 +142,7 @@ class Engine:
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         num_queried, num_hit = scheduler.num_prefix_queried_tokens, scheduler.num_prefix_hit_tokens
+        num_preemptions = scheduler.num_preemptions
         plan = scheduler.schedule()
         if plan is None:
             scheduler.check_idle()
@@ -170,7 +167,7 @@ class Engine:
                 num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
                 num_waiting=scheduler.num_waiting,
                 num_running=scheduler.num_running,
-                num_preempted=plan.num_preempted,
+                num_preempted=scheduler.num_preemptions - num_preemptions,
                 kv_cache_usage=scheduler.kv_cache_usage,
             )
         )
@@ -218,7 +215,8 @@ class Engine:
         live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
-            self._forget(output.request_id)
+            del self._requests[output.request_id]
+            self._num_with_deadline -= live.deadline_s is not None
         self._observer.on_sequence_finished(
             SequenceFinished(
                 finish_reason=delta.finish_reason,
@@ -229,10 +227,6 @@ class Engine:
             )
         )
         return delta
-
-    def _forget(self, request_id: str) -> None:
-        live = self._requests.pop(request_id)
-        self._num_with_deadline -= live.deadline_s is not None
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
         if not self._num_with_deadline:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
-from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, rank_of
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 
@@ -33,6 +33,7 @@ class Places:
         if leader is not None and self._is_worth_waiting_for(leader, sequence):
             self.waiting.stand_aside(sequence, leader.sequence_id)
         else:
+            sequence.leader_id = None
             self.waiting.add(sequence)
 
     def leave(self, sequence: Sequence) -> None:
@@ -53,17 +54,13 @@ class Places:
         if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
             self.waiting.release_followers(sequence.sequence_id)
 
-    def make_room(self) -> int:
-        """Preempt until a block is free; how many it took. The last in rank first: none of them has a row yet."""
-        num_preempted = 0
+    def make_room(self) -> None:
+        """Preempt until a block is free. The last in rank first: none of them has a row yet."""
         while not self.pool.num_free:
             self._preempt(self.running[-1])
-            num_preempted += 1
-        return num_preempted
 
-    def let_everybody_in(self, shares: FairShares) -> int:
-        """Give callers of whom nothing runs a place each, at the cost of those who have several; how many they cost."""
-        num_preempted = 0
+    def let_everybody_in(self, shares: FairShares) -> None:
+        """Give callers of whom nothing runs a place each, at the cost of those who have several."""
         while (guest := find_shut_out(self.waiting, self.running)) is not None:
             num_lacking_places = len(self.running) + 1 - self._max_num_sequences
             cached = self._find_prefix(guest)
@@ -80,10 +77,8 @@ class Places:
                     break
                 for victim in victims:
                     self._preempt(victim)
-                num_preempted += len(victims)
             if not self._admit(guest, shares):
                 break
-        return num_preempted
 
     def _count_room_for(self, cached: list[int]) -> Callable[[Sequence], int]:
         """How many blocks a sequence would make free for one whose first tokens are in `cached`.
@@ -134,7 +129,7 @@ class Places:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.num_prefix_queried_tokens += sequence.num_prompt_tokens
             self.num_prefix_hit_tokens += sequence.num_cached_tokens
-        insort(self.running, sequence, key=_rank)
+        insort(self.running, sequence, key=rank_of)
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -168,12 +163,7 @@ class Places:
             and all(s.status is SequenceStatus.RUNNING for s in self.running),
             "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
             "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self.running),
-            "order": self.running == sorted(self.running, key=_rank),
-            "tokens waiting": self.waiting.num_tokens == sum(len(s.token_ids) for s in waiting),
+            "order": self.running == sorted(self.running, key=rank_of),
         }
         if not all(is_sound.values()):
             raise AssertionError(f"sequence accounting is wrong: {[name for name, ok in is_sound.items() if not ok]}")
-
-
-def _rank(sequence: Sequence) -> tuple[int, float, int]:
-    return sequence.rank

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
-from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
@@ -34,6 +32,7 @@ class Scheduler:
         is_prefix_caching: bool = True,
         num_eager_blocks: int | None = None,
     ) -> None:
+        """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
         self._places = Places(
             num_blocks=num_blocks,
             max_num_sequences=max_num_sequences,
@@ -53,6 +52,7 @@ class Scheduler:
 
     @property
     def num_preemptions(self) -> int:
+        """How often a running sequence lost its blocks."""
         return self._places.num_preemptions
 
     @property
@@ -70,11 +70,6 @@ class Scheduler:
         return len(self._places.waiting)
 
     @property
-    def num_waiting_tokens(self) -> int:
-        """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
-        return self._places.waiting.num_tokens
-
-    @property
     def num_running(self) -> int:
         return len(self._places.running)
 
@@ -89,18 +84,12 @@ class Scheduler:
         return 1.0 - self._places.pool.num_free / self._places.pool.num_blocks
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
-        """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it.
+        """Queue a new sequence, of an id never used.
 
         A continuation goes on with what another sequence computed, and counts against its caller with its completion.
         """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
-        if sequence.num_blocks_at_most > self._places.pool.num_blocks:
-            is_prompt_too_long = num_blocks_for(sequence.num_prompt_tokens) > self._places.pool.num_blocks
-            raise InvalidRequestError(
-                f"prompt and completion may reach {sequence.max_num_tokens} tokens, but the KV cache holds"
-                f" {self._places.pool.num_blocks * BLOCK_SIZE}",
-                param="prompt" if is_prompt_too_long else "max_tokens",
-            )
+        assert sequence.num_blocks_at_most <= self._places.pool.num_blocks, "the KV cache holds a context"
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens
@@ -118,8 +107,8 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
-        num_preempted = self._places.let_everybody_in(self._shares)
-        prefills, num_more_preempted = self._plan_decodes(rows)
+        self._places.let_everybody_in(self._shares)
+        prefills = self._plan_decodes(rows)
         budget = self._max_step_tokens - len(rows)
         for sequence in prefills:
             if not budget:
@@ -127,7 +116,7 @@ class Scheduler:
             budget -= self._plan_chunk(sequence, budget, rows)
         while budget and (newcomer := self._places.admit_first(self._shares)) is not None:
             budget -= self._plan_chunk(newcomer, budget, rows)
-        return StepPlan(rows=rows, num_preempted=num_preempted + num_more_preempted) if rows else None
+        return StepPlan(rows=rows) if rows else None
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
         """Take in what the last plan's step gave: one update for each row that drew a token, ended,
@@ -157,7 +146,7 @@ class Scheduler:
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).
 
-        Legal at any time, also between `schedule()` and `update()`.
+        Legal at any time, also between `schedule()` and `update()`. The last one's end proves that no block was lost.
         """
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
@@ -166,6 +155,7 @@ class Scheduler:
         sequence.finish_reason = reason
         if not self._sequences:
             self._shares.forget_all()
+            self.check_idle()
         return True
 
     def check_idle(self) -> None:
@@ -178,10 +168,9 @@ class Scheduler:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
         self._places.check(self._sequences.values())
 
-    def _plan_decodes(self, rows: list[PlanRow]) -> tuple[list[Sequence], int]:
-        """Plan a token of each sequence that lacks only one; the others, and how many were preempted for room."""
+    def _plan_decodes(self, rows: list[PlanRow]) -> list[Sequence]:
+        """Plan a token of each sequence that lacks only one; returns the others."""
         prefills = []
-        num_preempted = 0
         running = self._places.running
         index = 0
         while index < len(running):  # preemption takes from its end
@@ -191,14 +180,14 @@ class Scheduler:
                 prefills.append(sequence)
             else:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
-                    num_preempted += self._places.make_room()
+                    self._places.make_room()
                     if index == len(running):  # it was the last in rank itself
                         break
                     sequence.block_ids.append(self._places.pool.allocate())
                 self._planned.append(sequence)
                 rows.append(sequence.plan_row(1))
             index += 1
-        return prefills, num_preempted
+        return prefills
 
     def _plan_chunk(self, sequence: Sequence, budget: int, rows: list[PlanRow]) -> int:
         """Plan as much of a prefill as the budget allows; how much that is."""

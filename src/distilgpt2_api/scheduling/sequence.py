@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
@@ -67,14 +67,12 @@ class Sequence:
 
         `leader_id`: a sequence with the same prompt, added before; this one waits for its prefill, to share its blocks.
         """
-        if not 1 <= len(prompt_token_ids) <= num_positions:
-            raise ContextLengthError(
-                f"prompt has {len(prompt_token_ids)} tokens; it may have 1 to {num_positions}", param="prompt"
-            )
+        assert 1 <= len(prompt_token_ids) <= num_positions, "the door lets no other prompt in"
         self.sequence_id = sequence_id
         self.params = params
         self.seed = seed
         self.leader_id = leader_id
+        """Whose prefill it waits for; None from when it does not."""
         self.priority = priority
         self.caller = caller
         """Whose share of the service it takes."""
@@ -165,6 +163,10 @@ class Sequence:
             is_sampling=num_computed_tokens + num_new_tokens == len(self.token_ids) < self.max_num_tokens,
             num_prompt_logprobs=num_prompt_logprobs,
         )
+
+
+rank_of = attrgetter("rank")
+"""Of a sequence: what those that wait, and those that run, are sorted by."""
 
 
 @dataclass(slots=True, kw_only=True)

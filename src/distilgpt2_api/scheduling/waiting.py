@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
+from distilgpt2_api.scheduling.sequence import rank_of
 
 
 class WaitingQueue:
@@ -23,8 +24,6 @@ class WaitingQueue:
         self._followers: dict[int, dict[int, ScheduledSequence]] = {}
         """By leader, then by their own id."""
         self._num_followers = 0
-        self.num_tokens = 0
-        """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
         self.callers: Counter[str] = Counter()
         """How many each caller has in line; never zero. Read only, for others."""
 
@@ -47,15 +46,14 @@ class WaitingQueue:
         return self._line
 
     def add(self, sequence: ScheduledSequence) -> None:
-        """Queue a new arrival, or an earlier one in the place that its rank gives it."""
-        self.num_tokens += len(sequence.token_ids)
-        self._insert(sequence)
+        """Queue a new arrival, or an earlier one, in the place that its rank gives it."""
+        insort(self._line, sequence, key=rank_of)
+        self.callers[sequence.caller] += 1
 
     def stand_aside(self, sequence: ScheduledSequence, leader_id: int) -> None:
         """Make a new arrival wait for `release_followers(leader_id)`."""
         self._followers.setdefault(leader_id, {})[sequence.sequence_id] = sequence
         self._num_followers += 1
-        self.num_tokens += len(sequence.token_ids)
 
     def release_followers(self, leader_id: int) -> None:
         """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
@@ -63,15 +61,14 @@ class WaitingQueue:
         self._num_followers -= len(followers)
         for follower in followers.values():
             follower.leader_id = None
-            self._insert(follower)
+            self.add(follower)
 
     def remove(self, sequence: ScheduledSequence) -> None:
         """Take out a sequence that waits."""
-        self.num_tokens -= len(sequence.token_ids)
-        if sequence.leader_id is not None and sequence.sequence_id in self._followers.get(sequence.leader_id, {}):
+        if sequence.leader_id is not None:
             self._remove_follower(sequence, sequence.leader_id)
             return
-        place = bisect_left(self._line, sequence.rank, key=_rank)
+        place = bisect_left(self._line, sequence.rank, key=rank_of)
         assert self._line[place] is sequence, "it does not wait"
         del self._line[place]
         self.callers[sequence.caller] -= 1
@@ -84,11 +81,3 @@ class WaitingQueue:
         self._num_followers -= 1
         if not followers:
             del self._followers[leader_id]
-
-    def _insert(self, sequence: ScheduledSequence) -> None:
-        insort(self._line, sequence, key=_rank)
-        self.callers[sequence.caller] += 1
-
-
-def _rank(sequence: ScheduledSequence) -> tuple[int, float, int]:
-    return sequence.rank

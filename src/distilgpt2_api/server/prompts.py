@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
-from distilgpt2_api.engine.validation import check_prompt
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.engine.validation import check_num_characters, check_prompt
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 OFFLOADED_CHARACTERS = 8192
@@ -77,17 +77,11 @@ async def encode_texts(
 
     `param` is the caller's word for a prompt.
     """
-    # No token stands for more bytes than the longest, so a longer text has more tokens than the model has positions.
-    max_characters = config.num_positions * tokenizer.max_token_bytes
     for text in texts:
         if not text:
             raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
-        if truncation is None and len(text) > max_characters:
-            raise ContextLengthError(
-                f"this model's maximum context length is {config.num_positions} tokens, but a prompt has"
-                f" {len(text)} characters, which are more",
-                param=param,
-            )
+        if truncation is None:
+            check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
     encoded = await tokenize(texts, tokenizer)
     prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
     return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]
@@ -101,7 +95,7 @@ async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]
 
 
 def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
-    token_id = config.eos_token_id if config.eos_token_id is not None else tokenizer.token_id("<|endoftext|>")
+    token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
         raise _invalid("prompt is required: this model has no end of text to begin with")
     return token_id

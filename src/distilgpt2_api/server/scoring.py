@@ -20,6 +20,7 @@ from distilgpt2_api.engine.scoring import (
     score_of,
     scoring_prompt,
 )
+from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS
@@ -48,7 +49,7 @@ async def encode_input(
                     passages[index] = Passage(name=f"{name}.continuation", text=continuation, context=context)
                 else:
                     assert not isinstance(continuation, str)
-                    _check_ids(f"{name}.context", context, config)
+                    check_token_ids(context, config, param=f"{name}.context")
                     prompts[index] = _prompt_of_ids(f"{name}.continuation", context, continuation, tokenizer, config)
             case _:
                 assert _are_ids(item)
@@ -95,16 +96,8 @@ def _prompt_of_ids(
 ) -> ScoringPrompt:
     if not token_ids:
         raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
-    _check_ids(name, token_ids, config)
+    check_token_ids(token_ids, config, param=name)
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
-
-
-def _check_ids(name: str, token_ids: Sequence[int], config: ModelConfig) -> None:
-    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
-        if not 0 <= token_id < config.vocab_size:
-            raise InvalidRequestError(
-                f"{name} has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}", param=name
-            )
 
 
 def _are_ids(value: object) -> TypeGuard[list[int]]:
@@ -154,11 +147,7 @@ class ScoreWriter:
 
     def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:
         return {
-            "tokens": [self._text(token.token_id) for token in logprobs],
+            "tokens": [self._tokenizer.token_text(token.token_id) for token in logprobs],
             "token_ids": [token.token_id for token in logprobs],
             "token_logprobs": [max(token.logprob, MIN_LOGPROB) for token in logprobs],
         }
-
-    def _text(self, token_id: int) -> str:
-        # A padded model has tokens beyond its tokenizer's: they have no text.
-        return self._tokenizer.token_text(token_id) if token_id < self._tokenizer.vocab_size else ""

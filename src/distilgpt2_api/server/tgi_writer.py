@@ -9,10 +9,10 @@ import orjson
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.seeds import sequence_seed
+from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.best_of import mean_logprob
 from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
 from distilgpt2_api.server.sse import dump_line
 from distilgpt2_api.server.tgi_tokens import ShownToken, TgiTokens, piece_of, token_body, top_token_bodies
 from distilgpt2_api.text.tokenizer import Tokenizer

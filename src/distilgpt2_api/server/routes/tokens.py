@@ -23,7 +23,6 @@ from distilgpt2_api.server.schemas.tokens import (
 from distilgpt2_api.server.schemas.validation import validate_body
 from distilgpt2_api.server.service import Service, ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 
 def add_routes(router: APIRouter) -> None:
@@ -99,8 +98,7 @@ async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
     """The tokenizer's special tokens and bounds."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    end_of_text = tokenizer.token_id(END_OF_TEXT) if config.eos_token_id is None else config.eos_token_id
-    eos_token = _special_token(end_of_text, tokenizer)
+    eos_token = _special_token(tokenizer.end_of_text_id(config), tokenizer)
     return TokenizerInfo(
         model_max_length=config.num_positions,
         bos_token=_special_token(config.bos_token_id, tokenizer) or eos_token,
