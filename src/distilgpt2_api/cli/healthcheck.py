@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.settings import Settings
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
@@ -16,7 +17,7 @@ WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with,
 
 @click.command("healthcheck")
 @click.option("--url", metavar="URL", help="What to ask. Default: /readyz of the service that the settings describe.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
+@click.option("--timeout", "timeout_s", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
 def command(*, url: str | None, timeout_s: float) -> None:
     """Ask a running service whether it is ready: exit status 0 if it is, 1 if not."""
     url = url or _readiness_url()
