@@ -66,6 +66,10 @@ class TgiWriter:
                     pieces += (b"data:", dump_line(body), b"\n\n")
         return b"".join(pieces)
 
+    def last_events(self) -> bytes:
+        """None: the last token's event is the last."""
+        return b""
+
     def _event(self, token: ShownToken) -> dict[str, object]:
         self._num_events += 1
         body: dict[str, object] = {"index": self._num_events, "token": token_body(token)}

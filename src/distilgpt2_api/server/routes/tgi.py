@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -15,7 +13,6 @@ from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.responses import EventStream
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
@@ -37,7 +34,7 @@ from distilgpt2_api.server.tgi_request import (
     truncation_of,
 )
 from distilgpt2_api.server.tgi_writer import TgiWriter, tgi_error_event
-from distilgpt2_api.server.written_answer import write_whole
+from distilgpt2_api.server.written_answer import write_events, write_whole
 
 STREAM_EXAMPLE = (
     'data:{"index":1,"token":{"id":640,"text":" time","logprob":-0.01,"special":false},'
@@ -136,17 +133,8 @@ async def _read(http: Request, service: Service, model: type[TgiRequest]) -> Tgi
 async def _answer(
     http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool = False
 ) -> Response:
-    generation, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
-    if not is_streamed:
-        return write_whole(generation, writer)
-
-    async def events() -> AsyncGenerator[bytes]:
-        async with aclosing(generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                if piece := writer.events(hand_over):
-                    yield piece
-
-    return EventStream(events, abort=generation.abort, error_event=tgi_error_event)
+    work, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
+    return write_events(work, writer, error_event=tgi_error_event) if is_streamed else write_whole(work, writer)
 
 
 async def _prepare(
