@@ -17,7 +17,7 @@ from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
-from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
+from distilgpt2_api.server.sampling import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
 from distilgpt2_api.server.schemas.errors import error_responses
@@ -71,7 +71,7 @@ async def create_chat_completion(http: Request, service: ServiceDep) -> Response
 def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
     """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
     check_limits(request, limits)
-    check_num_logprobs(request.top_logprobs, limits, param="top_logprobs")
+    check_at_most(request.top_logprobs, limits.max_logprobs, param="top_logprobs")
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequestError("top_logprobs: only with logprobs", param="top_logprobs")
     lengths = (request.max_completion_tokens, request.max_tokens)
@@ -111,7 +111,7 @@ async def _prepare(
         num_sequences=request.n or 1,
         is_streamed=bool(request.stream),
         priority=request.priority or 0,
-        deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+        deadline_s=service.limits.deadline_s(request.timeout_s),
     )
     options = request.stream_options
     writer = ChatWriter(

@@ -97,7 +97,7 @@ async def _prepare(
         shape=shape_of(request),
         tokenizer=tokenizer,
     )
-    requests = [*generation_requests(request, prompts, params, service.limits)]
+    requests = generation_requests(request, prompts, params, service.limits)
     if (options := beam_options_of(request)) is not None:
         return BeamGeneration(service.engine, requests, options, record), writer
     generation = Generation(service.engine, requests, record)

@@ -52,7 +52,7 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
             prompt,
             request_id=f"{score_id}-{index}",
             priority=request.priority or 0,
-            deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+            deadline_s=service.limits.deadline_s(request.timeout_s),
         )
         for index, prompt in enumerate(prompts)
     ]

@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_context_length
@@ -26,6 +25,7 @@ from distilgpt2_api.server.paths import path_below_root, without_root
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.routes.playground import read_page
+from distilgpt2_api.server.sampling import check_at_most
 from distilgpt2_api.server.schemas.answers import GeneratedSequences, Health
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.service import ServiceDep
@@ -105,10 +105,7 @@ async def generate_text(
     query: Annotated[GenerateQuery, Query()],
 ) -> Response:
     """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
-    if query.num_return_sequences > service.limits.max_n:
-        raise InvalidRequestError(
-            f"num_return_sequences: at most {service.limits.max_n} here", param="num_return_sequences"
-        )
+    check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
     engine = service.engine
     record = record_of(http.scope)
     [encoded] = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
