@@ -30,7 +30,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Score texts",
         response_model=ScoreList,
         responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra=json_body("ScoreRequest"),
+        openapi_extra=json_body(ScoreRequest),
     )
 
 

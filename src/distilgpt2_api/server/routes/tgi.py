@@ -17,8 +17,10 @@ from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
     TgiAnswer,
+    TgiErrorResponse,
     TgiInfo,
     TgiRequest,
+    TgiStreamEvent,
     TgiStreamRequest,
     TgiWholeRequest,
     parse_tgi_request,
@@ -41,7 +43,7 @@ STREAM_EXAMPLE = (
     '"generated_text":" time","details":null}\n\n'
 )
 ONE_EACH = "One event for each token: a `TgiStreamEvent`. Where it fails midway, the last is a `TgiErrorResponse`."
-EVENT_STREAM = event_stream(ONE_EACH, "TgiStreamEvent", "TgiErrorResponse", example=STREAM_EXAMPLE)
+EVENT_STREAM = event_stream(ONE_EACH, TgiStreamEvent, TgiErrorResponse, example=STREAM_EXAMPLE)
 WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or with `stream`, events. {ONE_EACH}"}
 
 
@@ -55,7 +57,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text, whole or as a stream",
         response_model=list[TgiAnswer],
         responses=errors | {200: WHOLE_OR_STREAM},
-        openapi_extra=json_body(TgiRequest.__name__),
+        openapi_extra=json_body(TgiRequest),
     )
     router.add_api_route(
         "/generate",
@@ -65,7 +67,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text",
         response_model=TgiAnswer,
         responses=errors,
-        openapi_extra=json_body(TgiWholeRequest.__name__),
+        openapi_extra=json_body(TgiWholeRequest),
     )
     router.add_api_route(
         "/generate_stream",
@@ -74,7 +76,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["TGI"],
         summary="Generate text, as a stream",
         responses=errors | {200: EVENT_STREAM},
-        openapi_extra=json_body(TgiStreamRequest.__name__),
+        openapi_extra=json_body(TgiStreamRequest),
     )
     router.add_api_route(
         "/info",
