@@ -44,7 +44,7 @@ def check_context_length(
 
 
 def check_token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> None:
-    """Raise InvalidRequestError for one that is not the model's; `param` is the caller's word."""
+    """Raise InvalidRequestError unless all are the model's."""
     if not token_ids:
         return
     largest, smallest = max(token_ids), min(token_ids)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.server.logprobs_writer import LogprobsLists, LogprobsWriter, empty_lists, prompt_logprobs_by_id
 from distilgpt2_api.server.prompts import EncodedPrompt
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -89,7 +88,4 @@ class CompletionChoice:
         return body
 
     def _prompt_text(self) -> str:
-        if self.prompt.text is not None:
-            return self.prompt.text
-        detokenizer = IncrementalDetokenizer(self._tokenizer.token_bytes)
-        return "".join(map(detokenizer.push, self.prompt.token_ids)) + detokenizer.flush()
+        return self._tokenizer.decode(self.prompt.token_ids) if self.prompt.text is None else self.prompt.text

@@ -22,7 +22,6 @@ from distilgpt2_api.engine.scoring import (
 from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.logprobs_writer import token_text
 from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS, are_token_ids
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -142,7 +141,11 @@ class ScoreWriter:
 
     def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:
         return {
-            "tokens": [token_text(self._tokenizer, token.token_id) for token in logprobs],
+            "tokens": [self._text(token.token_id) for token in logprobs],
             "token_ids": [token.token_id for token in logprobs],
             "token_logprobs": [max(token.logprob, MIN_LOGPROB) for token in logprobs],
         }
+
+    def _text(self, token_id: int) -> str:
+        # A padded model has tokens beyond its tokenizer's: they have no text.
+        return self._tokenizer.token_text(token_id) if token_id < self._tokenizer.vocab_size else ""

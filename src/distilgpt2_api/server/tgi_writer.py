@@ -9,12 +9,12 @@ import orjson
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.seeds import sequence_seed
-from distilgpt2_api.server.best_of import mean_logprob
+from distilgpt2_api.server.best_of import ranked
 from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
 from distilgpt2_api.server.sse import dump_line
-from distilgpt2_api.server.tgi_tokens import ShownToken, TgiTokens, piece_of, token_body, top_token_bodies
+from distilgpt2_api.server.tgi_tokens import ShownToken, TgiTokens, token_body, top_token_bodies
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -97,7 +97,7 @@ class TgiWriter:
 
     def body(self) -> bytes:
         """The answer, of the sequence with the highest mean log-probability; the others are in its details."""
-        best, *others = sorted(self._ended, key=lambda delta: (-mean_logprob(delta), delta.index))
+        best, *others = ranked(self._ended)
         answer = self._sequence(best)
         text = answer.pop("generated_text")
         body: dict[str, object] = {"generated_text": text}
@@ -131,7 +131,7 @@ class TgiWriter:
         """The prompt's tokens. Nothing predicts the first."""
         logprobs = [None, *(max(token.logprob, MIN_LOGPROB) for token in delta.prompt_logprobs or ())]
         return [
-            {"id": token_id, "text": piece_of(token_id, self._tokenizer), "logprob": logprob}
+            {"id": token_id, "text": self._tokenizer.decode([token_id]), "logprob": logprob}
             for token_id, logprob in zip(self._prompt_token_ids, logprobs, strict=True)
         ]
 
