@@ -8,11 +8,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from distilgpt2_api.cli.addresses import WILDCARDS, url_of
 from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.settings import Settings
-
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
-"""Where a service that listens everywhere is asked."""
 
 
 @click.command("healthcheck")
@@ -33,7 +31,7 @@ def command(*, url: str | None, timeout_s: float) -> None:
 def _readiness_url() -> str:
     settings = Settings()
     host = WILDCARDS.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
+    return f"{url_of(host, settings.port)}/readyz"
 
 
 def _get_status(url: str, timeout_s: float) -> int:
