@@ -29,7 +29,7 @@ class Truncation:
 
     max_tokens: int
     """At least 1."""
-    keeps_end: bool = True
+    keeps_end: bool
     """The prompt's last tokens are kept; else its first."""
 
     def cut(self, prompt: EncodedPrompt) -> EncodedPrompt:
@@ -45,7 +45,7 @@ async def encode_prompts(
     tokenizer: Tokenizer,
     config: ModelConfig,
     max_prompts: int,
-    truncation: Truncation | None = None,
+    truncation: Truncation | None,
 ) -> list[EncodedPrompt]:
     """One for each prompt. Raises InvalidRequestError(param="prompt")."""
     match prompt:

@@ -22,14 +22,14 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 class TgiShape:
     """What the answer is to contain."""
 
-    text_before: str = ""
+    text_before: str
     """Stands before the generated text: the prompt, where it is wanted, whole though it may have been truncated."""
-    is_list: bool = False
+    is_list: bool
     """A whole answer stands alone in a list."""
-    has_details: bool = False
-    has_prefill: bool = False
-    num_top_tokens: int = 0
-    seed: int | None = None
+    has_details: bool
+    has_prefill: bool
+    num_top_tokens: int
+    seed: int | None
     """Of the request; None where nothing is drawn."""
 
     def seed_of(self, index: int) -> int | None:
