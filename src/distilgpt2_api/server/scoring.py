@@ -77,8 +77,9 @@ def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
 
 
 def _parts(name: str, pair: dict[str, object]) -> tuple[str | list[int], str | list[int]]:
-    for key in pair.keys() - PAIR_KEYS:
-        raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
+    for key in pair:
+        if key not in PAIR_KEYS:
+            raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
     for key in PAIR_KEYS:
         if key not in pair:
             raise InvalidRequestError(f"{name}.{key} is required", param=f"{name}.{key}")

@@ -33,8 +33,10 @@ class Body(BaseModel):
 
 def drop_neutral(body: Mapping[str, object], neutral_values: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
     """The body without what `neutral_values` names. UnsupportedParameterError for one that asks for something."""
-    for name in neutral_values.keys() & body.keys():
-        if body[name] is not None and not any(_is_same(body[name], neutral) for neutral in neutral_values[name]):
+    for name, value in body.items():
+        if name not in neutral_values or value is None:
+            continue
+        if not any(_is_same(value, neutral) for neutral in neutral_values[name]):
             raise UnsupportedParameterError(f"{name} is not supported here", param=name)
     return {name: value for name, value in body.items() if name not in neutral_values}
 
