@@ -6,7 +6,6 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
 from distilgpt2_api.server.sampling import check_at_most
@@ -113,7 +112,13 @@ def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: Mode
         )
     if max_new_tokens is None:
         return min(DEFAULT_MAX_NEW_TOKENS, num_left)
-    check_context_length(num_prompt_tokens, max_new_tokens, config, param="parameters.max_new_tokens")
+    if max_new_tokens > num_left:
+        # Not as other protocols' doors say it: TGI's errors have no place for the parameter, so it comes first.
+        raise ContextLengthError(
+            f"parameters.max_new_tokens: {max_new_tokens} after {num_prompt_tokens} tokens of inputs are more than the"
+            f" model's context of {config.num_positions}; at most {num_left}",
+            param="parameters.max_new_tokens",
+        )
     return max_new_tokens
 
 
