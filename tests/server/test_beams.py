@@ -483,21 +483,33 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
 )
 def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError, match=param) as caught:
-        check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
+        check_beam_search(
+            SamplingParams(**params),
+            BeamOptions(num_beams=2),
+            CONFIG,
+            is_streamed=False,
+            grammar_param="response_format",
+        )
     assert caught.value.param == param
 
 
 def test_a_beam_search_is_not_streamed() -> None:
     with pytest.raises(InvalidRequestError, match="stream"):
-        check_beam_search(SamplingParams(), BeamOptions(num_beams=2), CONFIG, is_streamed=True)
+        check_beam_search(
+            SamplingParams(), BeamOptions(num_beams=2), CONFIG, is_streamed=True, grammar_param="response_format"
+        )
 
 
 def test_there_must_be_a_token_for_each_beam() -> None:
     """Else a search could not return as many sequences as were asked for."""
     tiny = replace(CONFIG, vocab_size=5, eos_token_id=4)
-    check_beam_search(SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False)
+    check_beam_search(
+        SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False, grammar_param="response_format"
+    )
     with pytest.raises(InvalidRequestError, match="at most 4 beams"):
-        check_beam_search(SamplingParams(), BeamOptions(num_beams=5), tiny, is_streamed=False)
+        check_beam_search(
+            SamplingParams(), BeamOptions(num_beams=5), tiny, is_streamed=False, grammar_param="response_format"
+        )
 
 
 @pytest.mark.parametrize(
@@ -509,7 +521,9 @@ def test_there_must_be_a_token_for_each_beam() -> None:
     ],
 )
 def test_what_goes_with_a_beam_search_is_taken(params: dict[str, Any]) -> None:
-    check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
+    check_beam_search(
+        SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False, grammar_param="response_format"
+    )
 
 
 # ---- over HTTP

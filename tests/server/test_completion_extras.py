@@ -155,7 +155,8 @@ def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[...,
 def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:
     """lm-eval takes a token for greedy if its log-probability is the largest of `top_logprobs`, exactly."""
     beyond = tokenizer.vocab_size  # Two tokens that a padded model has and the tokenizer has not: both are "".
-    writer, lists = LogprobsWriter(tokenizer, num_top=2), empty_lists()
+    writer = LogprobsWriter(tokenizer, num_top=2, is_by_id=False, skips_special_tokens=False)
+    lists = empty_lists()
     likeliest, second = (beyond, -0.5), (beyond + 1, -0.75)
     writer.write(
         [

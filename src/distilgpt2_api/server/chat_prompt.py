@@ -11,6 +11,7 @@ from distilgpt2_api.engine.validation import max_prompt_characters
 from distilgpt2_api.server.chat_messages import read_messages
 from distilgpt2_api.server.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
+from distilgpt2_api.server.schemas.tokens import TokenizeChatRequest
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -29,7 +30,11 @@ def require_template(template: ChatTemplate | None) -> ChatTemplate:
 
 
 async def encode_chat(
-    request: ChatCompletionRequest, *, template: ChatTemplate, tokenizer: Tokenizer, config: ModelConfig
+    request: ChatCompletionRequest | TokenizeChatRequest,
+    *,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
 ) -> EncodedPrompt:
     """Raises InvalidRequestError, which names what is wrong with the messages."""
     messages = read_messages(request.messages, max_messages=config.num_positions)

@@ -22,11 +22,11 @@ FIRST_DELTA = b'{"role":"assistant","content":""}'
 class ChatShape:
     """What the answer is to contain."""
 
-    num_choices: int = 1
-    num_logprobs: int | None = None
+    num_choices: int
+    num_logprobs: int | None
     """Likeliest tokens listed beside each token drawn; None: no log-probabilities."""
-    has_usage_chunk: bool = False
-    has_usage_in_chunks: bool = False
+    has_usage_chunk: bool
+    has_usage_in_chunks: bool
 
 
 class ChatWriter:

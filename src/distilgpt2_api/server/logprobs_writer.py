@@ -19,9 +19,7 @@ def empty_lists() -> LogprobsLists:
 class LogprobsWriter:
     """Mutable: how far one choice's text has come, in characters."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool = False, skips_special_tokens: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool, skips_special_tokens: bool) -> None:
         """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`.
 
         `skips_special_tokens`: the completion's special tokens are listed, but its text has them not.

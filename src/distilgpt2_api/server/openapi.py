@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.access import Access, area_of
 from distilgpt2_api.server.errors import TGI_ROUTES
+from distilgpt2_api.server.schemas.bodies import REF_TEMPLATE, reference
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.errors import error_responses
@@ -42,7 +43,6 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
-REF_TEMPLATE = "#/components/schemas/{model}"
 
 
 def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[str, Any]:
@@ -101,8 +101,7 @@ def _lock(document: dict[str, Any], access: Access) -> None:
             continue
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         responses = tgi_error_responses(401) if path in TGI_ROUTES else error_responses(401)
-        name = responses[401]["model"].__name__
-        content = {"application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=name)}}}
+        content = {"application/json": {"schema": reference(responses[401]["model"])}}
         for operation in path_item.values():
             operation["security"] = [{"key": []}]
             operation["responses"]["401"] = {"description": responses[401]["description"], "content": content}

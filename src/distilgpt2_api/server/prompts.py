@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
@@ -28,7 +29,7 @@ class Truncation:
 
     max_tokens: int
     """At least 1."""
-    keeps_end: bool = True
+    keeps_end: bool
     """The prompt's last tokens are kept; else its first."""
 
     def cut(self, prompt: EncodedPrompt) -> EncodedPrompt:
@@ -44,7 +45,7 @@ async def encode_prompts(
     tokenizer: Tokenizer,
     config: ModelConfig,
     max_prompts: int,
-    truncation: Truncation | None = None,
+    truncation: Truncation | None,
 ) -> list[EncodedPrompt]:
     """One for each prompt. Raises InvalidRequestError(param="prompt")."""
     match prompt:
@@ -57,9 +58,9 @@ async def encode_prompts(
         case list() if all(isinstance(item, str) for item in prompt):
             _check_count(prompt, max_prompts)
             return await encode_texts(prompt, tokenizer=tokenizer, config=config, truncation=truncation)
-        case list() if _are_token_ids(prompt):
+        case list() if are_token_ids(prompt):
             return [_encoded(prompt, config, truncation)]
-        case list() if all(isinstance(item, list) and _are_token_ids(item) for item in prompt):
+        case list() if all(are_token_ids(item) for item in prompt):
             _check_count(prompt, max_prompts)
             return [_encoded(item, config, truncation) for item in prompt]
     raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of such lists")
@@ -94,15 +95,16 @@ async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]
     return [tokenizer.encode(text) for text in texts]
 
 
+def are_token_ids(value: object) -> TypeGuard[list[int]]:
+    """An empty list is one of ids. (A bool is an int, but no token id.)"""
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
 def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
     token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
         raise _invalid("prompt is required: this model has no end of text to begin with")
     return token_id
-
-
-def _are_token_ids(items: Sequence[object]) -> bool:
-    return all(type(item) is int for item in items)  # A bool is an int, but no token id.
 
 
 def _encoded(token_ids: Sequence[int], config: ModelConfig, truncation: Truncation | None) -> EncodedPrompt:

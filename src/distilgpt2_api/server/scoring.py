@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TypeGuard
 
 import orjson
 
@@ -23,7 +22,7 @@ from distilgpt2_api.engine.scoring import (
 from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS
+from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS, are_token_ids
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 PAIR_KEYS = ("context", "continuation")
@@ -52,7 +51,7 @@ async def encode_input(
                     check_token_ids(context, config, param=f"{name}.context")
                     prompts[index] = _prompt_of_ids(f"{name}.continuation", context, continuation, tokenizer, config)
             case _:
-                assert _are_ids(item)
+                assert are_token_ids(item)
                 prompts[index] = _prompt_of_ids(name, (), item, tokenizer, config)
     encoded = await _encode(list(passages.values()), tokenizer, config)
     prompts |= dict(zip(passages, encoded, strict=True))
@@ -60,7 +59,7 @@ async def encode_input(
 
 
 def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
-    if isinstance(value, list) and not _are_ids(value):
+    if isinstance(value, list) and not are_token_ids(value):
         if len(value) > max_items:
             raise InvalidRequestError(
                 f"input has {len(value)} items; at most {max_items} fit one request", param="input"
@@ -71,22 +70,23 @@ def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
     for name, item in named:
         if item in ("", []):
             raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
-        if not isinstance(item, str | dict) and not _are_ids(item):
+        if not isinstance(item, str | dict) and not are_token_ids(item):
             whole = f"{FORMS}, or a list of such items" if name == "input" else FORMS
             raise InvalidRequestError(f"{name} must be {whole}", param=name)
     return named
 
 
 def _parts(name: str, pair: dict[str, object]) -> tuple[str | list[int], str | list[int]]:
-    for key in pair.keys() - PAIR_KEYS:
-        raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
+    for key in pair:
+        if key not in PAIR_KEYS:
+            raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
     for key in PAIR_KEYS:
         if key not in pair:
             raise InvalidRequestError(f"{name}.{key} is required", param=f"{name}.{key}")
     context, continuation = (pair[key] for key in PAIR_KEYS)
     if isinstance(context, str) and isinstance(continuation, str):
         return context, continuation
-    if _are_ids(context) and _are_ids(continuation):
+    if are_token_ids(context) and are_token_ids(continuation):
         return context, continuation
     raise InvalidRequestError(f"{name}: context and continuation must both be texts, or both token ids", param=name)
 
@@ -98,11 +98,6 @@ def _prompt_of_ids(
         raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
     check_token_ids(token_ids, config, param=name)
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
-
-
-def _are_ids(value: object) -> TypeGuard[list[int]]:
-    """An empty list is one of ids. (A bool is an int, but no token id.)"""
-    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 async def _encode(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:

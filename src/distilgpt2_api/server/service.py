@@ -56,6 +56,10 @@ class RequestLimits:
     max_stop_sequences: int
     timeout_s: float
 
+    def deadline_s(self, asked_s: float | None) -> float:
+        """For a request that asks for so many seconds; None: it does not ask."""
+        return self.timeout_s if asked_s is None else min(asked_s, self.timeout_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:

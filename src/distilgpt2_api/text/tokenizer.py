@@ -75,8 +75,12 @@ class Tokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8."""
-        return b"".join([self.token_bytes[token_id] for token_id in token_ids]).decode(errors="replace")
+        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8.
+
+        A padded model has tokens beyond the vocabulary: they have no text.
+        """
+        table = self.token_bytes
+        return b"".join([table[token_id] for token_id in token_ids if token_id < len(table)]).decode(errors="replace")
 
     def token_text(self, token_id: int) -> str:
         r"""One token as log-probability listings show it: as `bytes:\xe2\x80` if it has only a part of a character.
