@@ -9,13 +9,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from distilgpt2_api.server.access import Access, area_of_request
 from distilgpt2_api.server.callers import Callers
 from distilgpt2_api.server.errors import AuthenticationError, describe_error, error_response
+from distilgpt2_api.server.ignored_body import is_long_body
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 
 REFUSED = "no valid API key: send one as `Authorization: Bearer KEY`"
 """One text, whether a key is missing, wrong or twice there."""
-MAX_IGNORED_BODY_BYTES = 1 << 16
-"""A longer body, or one of unknown length, is not worth reading to keep the connection."""
 
 
 class Authentication:
@@ -41,7 +40,7 @@ class Authentication:
             record_of(scope).caller = caller
         else:
             self._on_failure()
-            refusal = self._last_refusal if _has_long_body(scope) else self._refusal
+            refusal = self._last_refusal if is_long_body(scope["headers"]) else self._refusal
             await error_response(refusal, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -62,12 +61,3 @@ def _sent_key(scope: Scope) -> bytes:
             return b""
     key: bytes = value.strip(b" \t")
     return key if len(key) <= MAX_KEY_LENGTH else b""
-
-
-def _has_long_body(scope: Scope) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding":
-            return True
-        if name == b"content-length":
-            return not value.isdigit() or len(value) > 19 or int(value) > MAX_IGNORED_BODY_BYTES
-    return False
