@@ -13,6 +13,7 @@ import pytest
 
 from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.formats import JsonLines
+from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.lines import Answer
 from distilgpt2_api.batch.output_file import OutputFile
 
@@ -151,6 +152,23 @@ def test_a_full_disk_takes_no_part_of_a_line(room: int, tmp_path: Path) -> None:
         assert path.read_bytes() == b"first\n"
         file.append(b"second\n")
     assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_no_room_for_the_lines_that_are_done_is_told() -> None:
+    """There are too many for memory, and the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(done: DoneLines) -> None:
+        for number in range(1, 200_000):
+            done.add(number, f"{number:016x}")
+
+    with DoneLines() as done:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(BatchFileError, match="no room for the temporary file"):
+                fill(done)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_empty_one_can_go(tmp_path: Path) -> None:
