@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -126,6 +127,23 @@ def test_one_at_a_time_writes_it(tmp_path: Path) -> None:
     ):
         pass
     with opened(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"new", "replaced while it was opened")])
+def test_what_another_takes_away_at_its_end_is_not_written_to(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening and the lock: else lines would go into a file without a name."""
+    path = tmp_path / "out"
+
+    def lock(descriptor: int, operation: int) -> None:
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(BatchFileError, match=message), opened(path):
         pass
 
 
