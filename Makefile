@@ -41,7 +41,7 @@ endef
 	$(call install_locked,)
 
 .venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
-	$(call install_locked,--with test --with lint --extras hub --extras otel)
+	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
 	@touch .venv/installed
 
 # PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would

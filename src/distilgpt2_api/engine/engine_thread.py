@@ -29,6 +29,7 @@ class Submission:
     submitted_s: float
     caller: str
     is_continuation: bool
+    is_batch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,15 @@ class EngineThread:
         while not self._inbox.empty() or not engine.has_work:
             message = self._inbox.get()
             match message:
-                case Submission(request, submitted_s, caller, is_continuation):
+                case Submission(request, submitted_s, caller, is_continuation, is_batch):
                     try:
-                        engine.add(request, submitted_s=submitted_s, caller=caller, is_continuation=is_continuation)
+                        engine.add(
+                            request,
+                            submitted_s=submitted_s,
+                            caller=caller,
+                            is_continuation=is_continuation,
+                            is_batch=is_batch,
+                        )
                     except InvalidRequestError as error:
                         self._call(self._listener.refuse, request.request_id, error)
                 case Abort(request_id):
