@@ -1,0 +1,33 @@
+"""The store's calls, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class StoreThreads:
+    """A call that has begun is finished: whoever is cancelled meanwhile waits for its end."""
+
+    def __init__(self, *, num_threads: int) -> None:
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="batch-store")
+
+    async def call(
+        self, function: Callable[Parameters, Result], *arguments: Parameters.args, **options: Parameters.kwargs
+    ) -> Result:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments, **options))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            if not future.cancelled():
+                future.exception()  # it is nobody's any more
+            raise
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
