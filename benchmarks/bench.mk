@@ -1,6 +1,6 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
-.PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers \
+.PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers \
         bench-reliability bench-soak bench-fuzz-models
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
@@ -9,6 +9,9 @@ bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a s
 
 bench-scoring: .venv/installed-dev ## Scored tokens/s, and the roof that body and LM head set
 	$(BIN)/python -m benchmarks.scoring $(BENCH)
+
+bench-batch: .venv/installed-dev ## Tokens/s of `batch`, in turns with its engine alone
+	$(BIN)/python -m benchmarks.batch $(BENCH)
 
 bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memory over HTTP
 	$(BIN)/python -m benchmarks.serving $(BENCH)

@@ -13,8 +13,8 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from distilgpt2_api.batch.desk import OpenDesk
-from distilgpt2_api.batch.objects import StoreLimits
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -107,8 +107,8 @@ def desk_opener(settings: Settings, location: str) -> OpenDesk:
         # An optional extra, and 200 ms for those who do not want it.
         import python_multipart  # noqa: F401, PLC0415 - it is for the uploads, and should be missed now
 
-        from distilgpt2_api.batch.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
-        from distilgpt2_api.batch.store import open_store  # noqa: PLC0415 - the same
+        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
         raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
     return partial(

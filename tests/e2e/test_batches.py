@@ -13,8 +13,8 @@ import pytest
 from benchmarks.server_process import children_of
 from sqlalchemy import create_engine, update
 
-from distilgpt2_api.batch.store import DATABASE_NAME
-from distilgpt2_api.batch.tables import STORE_VERSION
+from distilgpt2_api.batch.stored.store import DATABASE_NAME
+from distilgpt2_api.batch.stored.tables import STORE_VERSION
 
 NUM_LINES = 400
 ASKED = {"endpoint": "/v1/completions", "completion_window": "24h"}

@@ -21,10 +21,10 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
 from tokenizers import decoders, models, pre_tokenizers
 
-from distilgpt2_api.batch.desk import OpenDesk
-from distilgpt2_api.batch.factory import WorkLimits, build_desk
-from distilgpt2_api.batch.objects import StoreLimits
-from distilgpt2_api.batch.store import Store, open_store
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.stored.store import Store, open_store
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 from distilgpt2_api.engine.admission import Admission

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.batch.desk import OpenDesk
-from distilgpt2_api.batch.store import Store
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.store import Store
 from distilgpt2_api.core.api_key import ApiKey, digest_of
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.server.access import Access

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from distilgpt2_api.batch.desk import OpenDesk
+from distilgpt2_api.batch.stored.desk import OpenDesk
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"\| `[a-z0-9_]+` \| (counter|gauge|histogram) \|")

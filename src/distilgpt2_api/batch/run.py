@@ -1,195 +1,145 @@
-"""One batch's way from its claim to its end, or to where somebody else goes on with it."""
+"""Lines in flight: as many as keep an engine busy, read as they are needed, each written once and in turn."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
-import orjson
+from distilgpt2_api.batch.custom_ids import CustomIds
+from distilgpt2_api.batch.input_file import InputFile
+from distilgpt2_api.batch.line_ids import DoneLines, line_id
+from distilgpt2_api.batch.lines import Answer, InputLine, LineError, answered_line, failed_line
+from distilgpt2_api.batch.output_file import OutputFile
+from distilgpt2_api.batch.records import Record
 
-from distilgpt2_api.batch.claims import Claims
-from distilgpt2_api.batch.desk import AskLine, BatchObserver
-from distilgpt2_api.batch.files import Files
-from distilgpt2_api.batch.holding import Holding
-from distilgpt2_api.batch.input_lines import check_lines, split_lines
-from distilgpt2_api.batch.lines import Answer, InputLine, answered_line, failed_line, parse_line
-from distilgpt2_api.batch.objects import BatchStatus, LineResult, StoredBatch, TokenUsage
-from distilgpt2_api.batch.store_thread import StoreThreads
-from distilgpt2_api.core.errors import UnavailableError
+MAX_HELD_BYTES = 64 << 20
+"""Of answers that wait for an earlier line's: beyond it no line begins until that is there."""
+BREATH_LINES = 256
+"""So many lines that need no answer are passed over between two looks at the event loop."""
 
-logger = logging.getLogger(__name__)
-
-LINES_AT_ONCE = 128
-"""Read from the store in one call."""
-WORDS = {
-    BatchStatus.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
-    BatchStatus.CANCELLED: ("batch_cancelled", "This request was not executed because the batch was cancelled."),
-}
-"""What is told of lines that were never asked, in OpenAI's words."""
+Execute = Callable[[InputLine], Awaitable[Answer]]
+"""What answers a line. Its exceptions end the run: an error of one line is an answer too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunParts:
-    """What all runs of a worker share."""
+class Outcome:
+    """What is written for a record: an answer, or an error into the file of errors."""
 
-    claims: Claims
-    files: Files
-    threads: StoreThreads
-    ask: AskLine
-    observer: BatchObserver
-    places: asyncio.Semaphore
-    """One for each line that may be in flight, of all batches together."""
-    max_lines: int
-    max_line_bytes: int
-    clock: Callable[[], float]
+    record: Record
+    content: bytes
+    is_failed: bool
 
 
-class BatchRun:
-    """Works on a batch while it holds it."""
+class Run:
+    """Mutable: what is in flight. One event loop's, used once. The files are the caller's to close."""
 
-    def __init__(self, batch: StoredBatch, parts: RunParts) -> None:
-        self._parts = parts
-        self._holding = Holding(
-            batch, claims=parts.claims, threads=parts.threads, observer=parts.observer, clock=parts.clock
-        )
+    def __init__(
+        self,
+        source: InputFile,
+        *,
+        output: OutputFile,
+        errors: OutputFile,
+        done: DoneLines,
+        custom_ids: CustomIds,
+        execute: Execute,
+        is_ordered: bool,
+        on_written: Callable[[Outcome], None],
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        self._format = source.format
+        self._has_custom_ids = not source.is_table
+        self._records = source.records()
+        self._output = output
+        self._errors = errors
+        self._done = done
+        self._custom_ids = custom_ids
+        self._execute = execute
+        self._is_ordered = is_ordered
+        self._on_written = on_written
+        self._max_held_bytes = max_held_bytes
+        self._num_begun = 0
+        self._num_passed = 0
+        self._held: dict[int, Outcome] = {}
+        """Turn to what waits for an earlier one."""
+        self._next_turn = 0
+        self._held_bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
-    @property
-    def caller(self) -> str:
-        return self._holding.batch.caller
-
-    async def work(self) -> None:
-        """To the batch's end. Raises LeaseLostError, StoreError. Cancelled or failed, it gives the batch back."""
+    async def finish(self, *, max_in_flight: int) -> None:
+        """Answer all lines that are not done. Raises what `execute` raises, or BatchFileError; what is written by then
+        stays, and another run goes on from there.
+        """
         try:
-            await _race(self._advance(), self._holding.keep())
-        finally:
-            if self._holding.batch.is_open:
-                await self._holding.give_back()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(max_in_flight):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
-    async def _advance(self) -> None:
-        holding = self._holding
-        if holding.batch.status is BatchStatus.VALIDATING:
-            await self._validate()
-        if holding.batch.status is BatchStatus.IN_PROGRESS:
-            await self._ask_lines()
-        if holding.batch.status in (BatchStatus.FINALIZING, BatchStatus.CANCELLING):
-            await self._finish()
-        batch = holding.batch
-        logger.info(
-            "batch %s is %s: of %d lines %d have answers, %d errors",
-            batch.batch_id,
-            batch.status.value,
-            batch.num_lines,
-            batch.num_completed,
-            batch.num_failed,
-        )
-        self._parts.observer.on_batch_ended(batch.status)
-
-    async def _validate(self) -> None:
-        claims, batch = self._parts.claims, self._holding.batch
-        # In a thread of its own: it may take longer than a lease.
-        num_lines, errors = await asyncio.to_thread(
-            check_lines, self._read_lines(), endpoint=batch.endpoint, max_lines=self._parts.max_lines
-        )
-        if errors:
-            await self._holding.change(lambda batch_id: claims.fail(batch_id, errors))
-        else:
-            await self._holding.change(lambda batch_id: claims.begin(batch_id, num_lines=num_lines))
-
-    async def _ask_lines(self) -> None:
-        holding, claims = self._holding, self._parts.claims
-        if holding.is_late:
-            holding.is_over.set()
-        await _race(self._ask_all(await self._recorded_numbers()), holding.is_over.wait())
-        await holding.flush()
-        if holding.batch.status is BatchStatus.IN_PROGRESS:
-            await holding.change(claims.expire if holding.is_over.is_set() else claims.finalize)
-
-    async def _ask_all(self, recorded: Collection[int]) -> None:
-        places = self._parts.places
-        try:
-            async with asyncio.TaskGroup() as asking:
-                async for number, content in self._lines():
-                    if number not in recorded:
-                        await self._holding.wait_for_room()
-                        await places.acquire()
-                        task = asking.create_task(self._ask(parse_line(content, number=number)))
-                        task.add_done_callback(lambda _: places.release())  # also if it is cancelled before it begins
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
-
-    async def _ask(self, line: InputLine) -> None:
-        answer = await self._ask_until_answered(line)
-        self._holding.add(
-            LineResult(
-                number=line.number,
-                content=answered_line(_new_line_id(), line.custom_id, answer),
-                is_success=answer.is_success,
-                usage=_usage_of(answer) if answer.is_success else TokenUsage(),
-            )
-        )
-
-    async def _ask_until_answered(self, line: InputLine) -> Answer:
+    async def _work(self) -> None:
+        """One line after another. Whoever has the earliest line is never held up, so that room comes again."""
         while True:
-            try:
-                return await self._parts.ask(self.caller, line)
-            except UnavailableError as error:
-                await asyncio.sleep(error.retry_after_s)
+            await self._has_room.wait()
+            record = next(self._records, None)
+            if record is None:
+                return
+            line = self._read(record)
+            if self._done.digest_of(record.number) is not None:
+                await self._breathe()
+                continue
+            turn = self._num_begun
+            self._num_begun += 1
+            if isinstance(line, LineError):
+                self._settle(turn, _failure(record, line))
+                await self._breathe()
+            else:
+                self._settle(turn, self._outcome(record, line, await self._execute(line)))
 
-    async def _finish(self) -> None:
-        batch = self._holding.batch
-        if batch.num_lines and batch.ending in WORDS:
-            code, message = WORDS[batch.ending]
-            recorded = await self._recorded_numbers()
-            async for number, content in self._lines():
-                if number not in recorded:
-                    custom_id = parse_line(content, number=number).custom_id
-                    line = failed_line(_new_line_id(), custom_id, code=code, message=message, number=number)
-                    await self._holding.wait_for_room()
-                    self._holding.add(LineResult(number=number, content=line, is_success=False))
-        await self._holding.flush()
-        await self._holding.change(self._parts.claims.finish)
+    def _read(self, record: Record) -> InputLine | LineError:
+        """Of lines that are done too, for their custom ids."""
+        try:
+            line = self._format.parse(record)
+            if self._has_custom_ids:
+                self._custom_ids.add(line.custom_id, number=line.number)
+        except LineError as error:
+            return error
+        return line
 
-    async def _recorded_numbers(self) -> Collection[int]:
-        await self._holding.flush()
-        return await self._parts.threads.call(self._parts.claims.recorded_numbers, self._holding.batch.batch_id)
+    def _outcome(self, record: Record, line: InputLine, answer: Answer) -> Outcome:
+        if answer.is_success:
+            return Outcome(record=record, content=self._format.write(record, line, answer), is_failed=False)
+        content = answered_line(line_id(record), line.custom_id, answer)
+        return Outcome(record=record, content=content, is_failed=True)
 
-    async def _lines(self) -> AsyncIterator[tuple[int, bytes]]:
-        lines = self._read_lines()
-        while some := await self._parts.threads.call(lambda: list(islice(lines, LINES_AT_ONCE))):
-            for line in some:
-                yield line
+    def _settle(self, turn: int, outcome: Outcome) -> None:
+        if not self._is_ordered:
+            self._write(outcome)
+            return
+        self._held[turn] = outcome
+        self._held_bytes += len(outcome.content)
+        while (first := self._held.pop(self._next_turn, None)) is not None:
+            self._next_turn += 1
+            self._held_bytes -= len(first.content)
+            self._write(first)
+        if self._held_bytes < self._max_held_bytes:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
 
-    def _read_lines(self) -> Iterator[tuple[int, bytes]]:
-        chunks = self._parts.files.chunks(self._holding.batch.input_file_id)
-        return split_lines(chunks, max_line_bytes=self._parts.max_line_bytes)
+    def _write(self, outcome: Outcome) -> None:
+        (self._errors if outcome.is_failed else self._output).append(outcome.content)
+        self._on_written(outcome)
+
+    async def _breathe(self) -> None:
+        self._num_passed += 1
+        if not self._num_passed % BREATH_LINES:
+            await asyncio.sleep(0)
 
 
-async def _race(first: Coroutine[Any, Any, object], second: Coroutine[Any, Any, object]) -> None:
-    """Until either ends, or raises; the other is cancelled, and has ended too."""
-    tasks = {asyncio.create_task(first), asyncio.create_task(second)}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
-
-
-def _usage_of(answer: Answer) -> TokenUsage:
-    usage: dict[str, Any] = orjson.loads(answer.body).get("usage") or {}
-    return TokenUsage(
-        num_prompt_tokens=usage.get("prompt_tokens") or 0,
-        num_cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        num_completion_tokens=usage.get("completion_tokens") or 0,
+def _failure(record: Record, error: LineError) -> Outcome:
+    content = failed_line(
+        line_id(record), error.custom_id, code=error.code, message=str(error), number=error.number, param=error.param
     )
-
-
-def _new_line_id() -> str:
-    return f"batch_req_{secrets.token_hex(12)}"
+    return Outcome(record=record, content=content, is_failed=True)

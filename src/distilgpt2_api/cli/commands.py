@@ -11,6 +11,7 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 COMMANDS = {
     "serve": "Serve a model over HTTP.",
     "generate": "Complete a prompt on the terminal.",
+    "batch": "Answer a file of requests, without a server.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "evaluate": "Measure perplexity and speed on a text, or score many texts.",
     "keys": "Make, list and revoke API keys.",

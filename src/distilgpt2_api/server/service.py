@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
-from distilgpt2_api.batch.desk import BatchDesk
+from distilgpt2_api.batch.stored.desk import BatchDesk
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.access import Access

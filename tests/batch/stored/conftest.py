@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.batch.batches import Batches
-from distilgpt2_api.batch.claims import Claims
-from distilgpt2_api.batch.desk import BatchDesk
-from distilgpt2_api.batch.factory import WorkLimits, build_desk
-from distilgpt2_api.batch.files import Files
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.objects import BatchStatus, NewBatch, StoredBatch, StoredFile, StoreLimits
-from distilgpt2_api.batch.store import Store, open_store
+from distilgpt2_api.batch.stored.batches import Batches
+from distilgpt2_api.batch.stored.claims import Claims
+from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
+from distilgpt2_api.batch.stored.files import Files
+from distilgpt2_api.batch.stored.objects import BatchStatus, NewBatch, StoredBatch, StoredFile, StoreLimits
+from distilgpt2_api.batch.stored.store import Store, open_store
 
 ENDPOINT = "/v1/completions"
 LIMITS = StoreLimits(max_files=100, max_bytes=1 << 30, max_open_batches=100, expiry_s=30 * 86400.0)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.batch.claims import LEASE_S, LeaseLostError
-from distilgpt2_api.batch.objects import BatchStatus, LineResult, StoreLimits
+from distilgpt2_api.batch.stored.claims import LEASE_S, LeaseLostError
+from distilgpt2_api.batch.stored.objects import BatchStatus, LineResult, StoreLimits
 from distilgpt2_api.core.errors import ConflictError, InvalidRequestError, NotFoundError, QuotaError
 
 
@@ -118,7 +118,9 @@ def test_a_batch_reads_no_output(scene: Any) -> None:
 
 
 def test_batches_that_ended_long_ago_are_forgotten(scene: Any) -> None:
-    ended, other = scene.create(), scene.create()
+    ended = scene.create()
+    scene.clock.now_s += 1
+    other = scene.create()
     scene.claims().claim()
     scene.claims().fail(ended.batch_id, [])
     scene.clock.now_s += scene.limits.expiry_s - 1

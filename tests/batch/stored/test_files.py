@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.batch.files import UPLOAD_S
-from distilgpt2_api.batch.objects import StoreLimits
+from distilgpt2_api.batch.stored.files import UPLOAD_S
+from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.core.errors import ConflictError, NotFoundError, QuotaError, StoreError
 
 

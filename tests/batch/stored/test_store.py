@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from distilgpt2_api.batch.store import DATABASE_NAME, open_store
-from distilgpt2_api.batch.tables import STORE_VERSION
+from distilgpt2_api.batch.stored.store import DATABASE_NAME, open_store
+from distilgpt2_api.batch.stored.tables import STORE_VERSION
 from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
 
 

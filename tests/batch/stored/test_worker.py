@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from distilgpt2_api.batch.claims import LEASE_S
 from distilgpt2_api.batch.lines import InputLine
-from distilgpt2_api.batch.objects import WINDOW_S, BatchStatus, TokenUsage
+from distilgpt2_api.batch.stored.claims import LEASE_S
+from distilgpt2_api.batch.stored.objects import WINDOW_S, BatchStatus, TokenUsage
 from distilgpt2_api.core.errors import OverloadedError
 
 BuildLines = Callable[..., bytes]

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 
-from distilgpt2_api.batch.objects import NewBatch
+from distilgpt2_api.batch.stored.objects import NewBatch
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.schemas.batches import Batch, BatchList, BatchRequest, batch_object
 from distilgpt2_api.server.schemas.bodies import json_body

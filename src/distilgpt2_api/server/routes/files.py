@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from distilgpt2_api.batch.desk import BatchDesk
-from distilgpt2_api.batch.objects import FilePurpose, StoredFile
+from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.batch.stored.objects import FilePurpose, StoredFile
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.client import ClientWatch
 from distilgpt2_api.server.record import record_of

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from distilgpt2_api.batch.objects import BatchStatus, StoredBatch
+from distilgpt2_api.batch.stored.objects import BatchStatus, StoredBatch
 from distilgpt2_api.server.schemas.files import MAX_EXPIRY_S, MIN_EXPIRY_S
 from distilgpt2_api.server.schemas.validation import Body
 

@@ -9,9 +9,9 @@ import math
 import time
 from collections.abc import Callable
 
-from distilgpt2_api.batch.batches import Batches
-from distilgpt2_api.batch.claims import LeaseLostError
-from distilgpt2_api.batch.run import BatchRun, RunParts
+from distilgpt2_api.batch.stored.batches import Batches
+from distilgpt2_api.batch.stored.claims import LeaseLostError
+from distilgpt2_api.batch.stored.run import BatchRun, RunParts
 from distilgpt2_api.core.errors import StoreError
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.lines import TOO_LONG, LineError, parse_line
-from distilgpt2_api.batch.objects import InputError
+from distilgpt2_api.batch.stored.objects import InputError
 
 MAX_ERRORS = 100
 """So many are told; the rest are of the same kind, most likely."""

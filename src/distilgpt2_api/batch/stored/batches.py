@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
 
-from distilgpt2_api.batch.files import find_file
-from distilgpt2_api.batch.objects import (
+from distilgpt2_api.batch.stored.files import find_file
+from distilgpt2_api.batch.stored.objects import (
     OPEN_STATUSES,
     STAMPED_STATUSES,
     WINDOW_S,
@@ -23,9 +23,9 @@ from distilgpt2_api.batch.objects import (
     TokenUsage,
     new_batch_id,
 )
-from distilgpt2_api.batch.paging import read_page
-from distilgpt2_api.batch.store import Store
-from distilgpt2_api.batch.tables import BATCHES
+from distilgpt2_api.batch.stored.paging import read_page
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.tables import BATCHES
 from distilgpt2_api.core.errors import ConflictError, InvalidRequestError, NotFoundError, QuotaError
 
 

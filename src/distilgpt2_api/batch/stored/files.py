@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
 
-from distilgpt2_api.batch.objects import (
+from distilgpt2_api.batch.stored.objects import (
     OPEN_STATUSES,
     FilePurpose,
     Page,
@@ -15,9 +15,9 @@ from distilgpt2_api.batch.objects import (
     StoreLimits,
     new_file_id,
 )
-from distilgpt2_api.batch.paging import read_page
-from distilgpt2_api.batch.store import Store
-from distilgpt2_api.batch.tables import BATCHES, CHUNKS, FILES
+from distilgpt2_api.batch.stored.paging import read_page
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.tables import BATCHES, CHUNKS, FILES
 from distilgpt2_api.core.errors import ConflictError, NotFoundError, QuotaError, StoreError
 
 CHUNK_BYTES = 1 << 18

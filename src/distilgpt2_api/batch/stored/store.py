@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from distilgpt2_api.batch.tables import METADATA, STORE_VERSION, VERSION
+from distilgpt2_api.batch.stored.tables import METADATA, STORE_VERSION, VERSION
 from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)

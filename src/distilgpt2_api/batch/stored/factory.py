@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from distilgpt2_api.batch.batches import Batches
-from distilgpt2_api.batch.claims import Claims
-from distilgpt2_api.batch.desk import AskLine, BatchDesk, BatchObserver
-from distilgpt2_api.batch.files import Files
-from distilgpt2_api.batch.objects import StoreLimits
-from distilgpt2_api.batch.run import RunParts
-from distilgpt2_api.batch.store import Store
-from distilgpt2_api.batch.store_thread import StoreThreads
-from distilgpt2_api.batch.worker import BatchWorker
+from distilgpt2_api.batch.stored.batches import Batches
+from distilgpt2_api.batch.stored.claims import Claims
+from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver
+from distilgpt2_api.batch.stored.files import Files
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.stored.run import RunParts
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.threads import StoreThreads
+from distilgpt2_api.batch.stored.worker import BatchWorker
 
 NUM_THREADS = 4
 

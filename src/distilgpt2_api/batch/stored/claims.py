@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
-from distilgpt2_api.batch.batches import batch_of, read_batch
-from distilgpt2_api.batch.files import CHUNK_BYTES, append_chunk, insert_file
-from distilgpt2_api.batch.objects import (
+from distilgpt2_api.batch.stored.batches import batch_of, read_batch
+from distilgpt2_api.batch.stored.files import CHUNK_BYTES, append_chunk, insert_file
+from distilgpt2_api.batch.stored.objects import (
     OPEN_STATUSES,
     BatchStatus,
     FilePurpose,
@@ -22,8 +22,8 @@ from distilgpt2_api.batch.objects import (
     StoreLimits,
     new_file_id,
 )
-from distilgpt2_api.batch.store import Store
-from distilgpt2_api.batch.tables import BATCHES, RESULTS
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.tables import BATCHES, RESULTS
 
 LEASE_S = 10.0
 """Who has not been heard of for so long has lost its batches. Clocks of machines that share a store must agree better

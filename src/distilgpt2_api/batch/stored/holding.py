@@ -7,10 +7,10 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from distilgpt2_api.batch.claims import LEASE_S, Claims
-from distilgpt2_api.batch.desk import BatchObserver
-from distilgpt2_api.batch.objects import BatchStatus, LineResult, StoredBatch
-from distilgpt2_api.batch.store_thread import StoreThreads
+from distilgpt2_api.batch.stored.claims import LEASE_S, Claims
+from distilgpt2_api.batch.stored.desk import BatchObserver
+from distilgpt2_api.batch.stored.objects import BatchStatus, LineResult, StoredBatch
+from distilgpt2_api.batch.stored.threads import StoreThreads
 from distilgpt2_api.core.errors import StoreError
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.objects import BatchStatus, NewBatch, Page, StoredBatch, StoredFile
-from distilgpt2_api.batch.store_thread import StoreThreads
+from distilgpt2_api.batch.stored.objects import BatchStatus, NewBatch, Page, StoredBatch, StoredFile
+from distilgpt2_api.batch.stored.threads import StoreThreads
 
 AskLine = Callable[[str, InputLine], Awaitable[Answer]]
 """Asks what a line asks, on behalf of a caller. Raises UnavailableError where that can't be done now."""

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Text,
 )
 
-from distilgpt2_api.batch.objects import STAMPED_STATUSES
+from distilgpt2_api.batch.stored.objects import STAMPED_STATUSES
 
 VERSION = 1
 """Of these tables: a store of another is neither read nor written."""
