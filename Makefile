@@ -89,6 +89,10 @@ coverage: .venv/installed-dev ## What the default suite runs of src, by branches
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
 	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
+.PHONY: test-postgres
+test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (apt install postgresql)
+	$(BIN)/python -m pytest tests/postgres $(ARGS)
+
 .PHONY: test-fuzz
 test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document (FUZZ_REQUESTS=20000: so many)
 	$(BIN)/python -m pytest tests/fuzz -o log_cli=true -o log_cli_level=INFO $(ARGS)

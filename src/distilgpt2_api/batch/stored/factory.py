@@ -17,9 +17,10 @@ from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.batch.stored.run import RunParts
 from distilgpt2_api.batch.stored.store import Store
 from distilgpt2_api.batch.stored.threads import StoreThreads
-from distilgpt2_api.batch.stored.worker import BatchWorker
+from distilgpt2_api.batch.stored.worker import MAX_BATCHES, BatchWorker
 
-NUM_THREADS = 4
+NUM_THREADS = 2 * MAX_BATCHES
+"""As many checks of whole inputs as there may be at once leave half of them to short calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.holding import Holding
 from distilgpt2_api.batch.stored.input_lines import check_lines, split_lines
-from distilgpt2_api.batch.stored.objects import BatchStatus, LineResult, StoredBatch, TokenUsage
+from distilgpt2_api.batch.stored.objects import BatchStatus, InputError, LineResult, StoredBatch, TokenUsage
 from distilgpt2_api.batch.stored.threads import StoreThreads
 from distilgpt2_api.core.errors import UnavailableError
 
@@ -90,11 +91,13 @@ class BatchRun:
         self._parts.observer.on_batch_ended(batch.status)
 
     async def _validate(self) -> None:
-        claims, batch = self._parts.claims, self._holding.batch
-        # In a thread of its own: it may take longer than a lease.
-        num_lines, errors = await asyncio.to_thread(
-            check_lines, self._read_lines(), endpoint=batch.endpoint, max_lines=self._parts.max_lines
-        )
+        claims, endpoint, max_lines = self._parts.claims, self._holding.batch.endpoint, self._parts.max_lines
+
+        def check(stopping: threading.Event) -> tuple[int, tuple[InputError, ...]]:
+            lines = takewhile(lambda _: not stopping.is_set(), self._read_lines())
+            return check_lines(lines, endpoint=endpoint, max_lines=max_lines)
+
+        num_lines, errors = await self._parts.threads.call_long(check)
         if errors:
             await self._holding.change(lambda batch_id: claims.fail(batch_id, errors))
         else:
