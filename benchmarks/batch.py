@@ -49,6 +49,21 @@ BOUND_PERCENT = 95.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Both sides on one load, one right after the other."""
+
+    engine_rate: float
+    """Completion tokens per second, as the next."""
+    batch_rate: float
+    loop_ms_per_line: float
+    """Processor time of the thread that has lines, routes and files: what the batch adds to its engine."""
+
+    @property
+    def share_percent(self) -> float:
+        return 100 * self.batch_rate / self.engine_rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """The same requests for both sides: prompts that no run before has had."""
 
@@ -93,33 +108,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_header("batch", machine)
     options = {"model": str(prepare_model_folder(args.model)), "precision": args.precision, "cache_home": COMPILED}
     settings = Settings(**options, **({"num_threads": args.threads} if args.threads else {}))
-    engine_rates, batch_rates = asyncio.run(measure_in_turns(settings, args))
-    shares = [100 * batch / engine for engine, batch in zip(engine_rates, batch_rates, strict=True)]
+    turns = asyncio.run(measure_in_turns(settings, args))
     what = f"{args.lines} lines of {args.prompt_tokens} tokens, {args.new_tokens} new tokens, top-k {TOP_K}"
     print(f"\n{args.precision}, {what}; tokens/s, median (range) of {args.repeats}\n")
-    share = Spread.of(shares)
-    rates = [f"{Spread.of(batch_rates):.0f}", f"{Spread.of(engine_rates):.0f}"]
-    print_table(["", "batch", "engine alone", "share"], [[str(args.precision), *rates, f"{share:.1f} %"]])
-    write_json("batch", machine, {"arguments": vars(args), "engine": engine_rates, "batch": batch_rates})
+    share = Spread.of([turn.share_percent for turn in turns])
+    row = [
+        str(args.precision),
+        f"{Spread.of([turn.batch_rate for turn in turns]):.0f}",
+        f"{Spread.of([turn.engine_rate for turn in turns]):.0f}",
+        f"{share:.1f} %",
+        f"{Spread.of([turn.loop_ms_per_line for turn in turns]):.2f}",
+    ]
+    print_table(["", "batch", "engine alone", "share", "event loop, ms a line"], [row])
+    write_json("batch", machine, {"arguments": vars(args), "turns": turns})
     if share.median < BOUND_PERCENT:
         sys.exit(f"the batch has less than {BOUND_PERCENT:g} % of its engine's rate")
 
 
-async def measure_in_turns(settings: Settings, args: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Rates of the engine alone and of the batch, in completion tokens per second; who begins changes every time."""
-    engine_rates: list[float] = []
-    batch_rates: list[float] = []
+async def measure_in_turns(settings: Settings, args: argparse.Namespace) -> list[Turn]:
+    """Who begins changes every time."""
+    turns: list[Turn] = []
     with open_engine(settings) as engine:
+        token_ids = range(engine.config.vocab_size - 1)
         async with open_service(settings) as execute:
-            for turn in range(-1, args.repeats):  # the first makes kernels for each number of rows
-                token_ids = range(engine.config.vocab_size - 1)
+            for index in range(-1, args.repeats):  # the first makes kernels for each number of rows
                 prompts = [random.choices(token_ids, k=args.prompt_tokens) for _ in range(args.lines)]
                 load = Load(prompts=prompts, num_new_tokens=args.new_tokens)
-                for is_batch in (False, True) if turn % 2 else (True, False):
-                    seconds = await run_batch(settings, execute, load) if is_batch else run_engine(engine, load)
-                    if turn >= 0:
-                        (batch_rates if is_batch else engine_rates).append(load.num_tokens / seconds)
-    return engine_rates, batch_rates
+                if index % 2:
+                    engine_s = run_engine(engine, load)
+                    batch_s, loop_s = await run_batch(settings, execute, load)
+                else:
+                    batch_s, loop_s = await run_batch(settings, execute, load)
+                    engine_s = run_engine(engine, load)
+                turn = Turn(
+                    engine_rate=load.num_tokens / engine_s,
+                    batch_rate=load.num_tokens / batch_s,
+                    loop_ms_per_line=1000 * loop_s / args.lines,
+                )
+                if index >= 0:
+                    turns.append(turn)
+    return turns
 
 
 def run_engine(engine: Engine, load: Load) -> float:
@@ -132,13 +160,13 @@ def run_engine(engine: Engine, load: Load) -> float:
     return seconds
 
 
-async def run_batch(settings: Settings, execute: Execute, load: Load) -> float:
-    """Seconds, from the input's first byte to the output's last."""
+async def run_batch(settings: Settings, execute: Execute, load: Load) -> tuple[float, float]:
+    """Seconds from the input's first byte to the output's last, and processor seconds of this thread meanwhile."""
     outcomes: list[Outcome] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load.write(folder / "in.jsonl")
-        begin_s = time.perf_counter()
+        begin_s, loop_begin_s = time.perf_counter(), time.thread_time()
         source = InputFile(folder / "in.jsonl", max_line_bytes=MAX_LINE_BYTES, parameters=())
         output, errors = (OutputFile(folder / name, file_format=JsonLines()) for name in ("output", "errors"))
         run = Run(
@@ -154,11 +182,11 @@ async def run_batch(settings: Settings, execute: Execute, load: Load) -> float:
         await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
         for file in (output, errors):
             file.close()
-        seconds = time.perf_counter() - begin_s
+        seconds, loop_s = time.perf_counter() - begin_s, time.thread_time() - loop_begin_s
         lines = [json.loads(line) for line in (folder / "output").read_bytes().splitlines()]
     usages = [line["response"]["body"]["usage"] for line in lines]
     assert sum(usage["completion_tokens"] for usage in usages) == load.num_tokens
-    return seconds
+    return seconds, loop_s
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.formats import JsonLines
+from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.lines import Answer
 from distilgpt2_api.batch.output_file import OutputFile
 
@@ -128,6 +130,23 @@ def test_one_at_a_time_writes_it(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"new", "replaced while it was opened")])
+def test_what_another_takes_away_at_its_end_is_not_written_to(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the opening and the lock: else lines would go into a file without a name."""
+    path = tmp_path / "out"
+
+    def lock(descriptor: int, operation: int) -> None:
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(BatchFileError, match=message), opened(path):
+        pass
+
+
 def test_it_is_forgotten_if_told_so(write_all: Any) -> None:
     file_format, path, _ = write_all(".csv")
     with opened(path, file_format=file_format) as file:
@@ -151,6 +170,23 @@ def test_a_full_disk_takes_no_part_of_a_line(room: int, tmp_path: Path) -> None:
         assert path.read_bytes() == b"first\n"
         file.append(b"second\n")
     assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_no_room_for_the_lines_that_are_done_is_told() -> None:
+    """There are too many for memory, and the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(done: DoneLines) -> None:
+        for number in range(1, 200_000):
+            done.add(number, f"{number:016x}")
+
+    with DoneLines() as done:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            with pytest.raises(BatchFileError, match="no room for the temporary file"):
+                fill(done)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_an_empty_one_can_go(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -176,6 +177,21 @@ def test_the_input_is_read_no_further_than_needed(build_batch: Any, requests: An
     # An answer's line is between 200 and 250 bytes.
     batch.run(play, execute, max_held_bytes=2400)
     assert batch.answered == letters
+
+
+def test_memory_does_not_grow_with_the_file(build_batch: Any, requests: Any) -> None:
+    """Ten megabytes of input and more of output; one prompt comes again."""
+    prompts = [f"{index} {'x' * 450}" for index in range(10_000)]
+    batch = build_batch(requests(prompts) + requests(prompts[:1]))
+    tracemalloc.start()
+    try:
+        batch.finish(max_in_flight=64)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert batch.source.path.stat().st_size > 9_000_000
+    assert peak_bytes < 2_000_000
+    assert (len(batch.answered), batch.failed) == (10_000, [(prompts[0], "duplicate_custom_id")])
 
 
 def test_bad_lines_go_into_a_file_of_their_own(build_batch: Any, requests: Any) -> None:

@@ -19,6 +19,8 @@ from distilgpt2_api.batch.records import read_records
 from distilgpt2_api.batch.recovery import Remains
 from distilgpt2_api.batch.run import Outcome
 from distilgpt2_api.cli.batch_progress import BatchProgress
+from distilgpt2_api.engine.engine import Engine, StepOutputs
+from distilgpt2_api.server.scoring import ScoreWriter
 
 Command = Callable[..., Result]
 
@@ -216,6 +218,57 @@ def test_a_model_that_can_not_be_loaded_is_told_and_the_output_stays(
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
     assert "model.safetensors" in result.stderr
     assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_an_engine_that_fails_ends_the_batch_and_what_is_written_stays(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line is to blame for it: none is written as failed. The next run goes on."""
+    Path("in.jsonl").write_text(
+        "".join(ask("/v1/completions", f"{index}", prompt="a", max_tokens=1 + index * 5) for index in range(10))
+    )
+    num_steps = 0
+    step = Engine.step
+
+    def fail_late(engine: Engine) -> StepOutputs:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps > 20:
+            raise RuntimeError("broken")
+        return step(engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", fail_late)
+        result = batch("in.jsonl", "-o", "out.jsonl")
+    num_lines = len(lines_of("out.jsonl"))
+    assert (result.exit_code, 0 < num_lines < 10) == (1, True), result.stderr
+    assert result.stderr.endswith(
+        f"error: the engine stopped after an internal error; {num_lines} lines are done and stay so: the same command"
+        " goes on from there\n"
+    )
+    assert not Path("out.errors.jsonl").exists()
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == [f"{index}" for index in range(10)]
+
+
+def test_a_mistake_of_the_service_fails_one_line_and_is_told(
+    batch: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("in.jsonl").write_text(
+        ask("/v1/completions", "a", prompt="a", max_tokens=1) + ask("/v1/score", "b", input="ab")
+    )
+
+    def fail(writer: ScoreWriter) -> bytes:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(ScoreWriter, "body", fail)
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5
+    (error,) = lines_of("out.errors.jsonl")
+    assert (error["custom_id"], error["response"]["status_code"]) == ("b", 500)
+    assert error["response"]["body"]["error"]["code"] == "internal_error"
+    (entry,) = [record for record in caplog.records if record.name == "distilgpt2_api.cli.local_service"]
+    assert entry.exc_info is not None
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["a"]
 
 
 class Terminal(io.StringIO):

@@ -88,12 +88,13 @@ class OutputFile:
             raise BatchFileError(f"{self.path} is no file that could be gone on with after a stop")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except BlockingIOError:
             raise BatchFileError(f"{self.path} is another process's: a batch is writing it already") from None
         except OSError as error:
             raise self._failed("lock", error) from None
-        if not self.path.exists() or not os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
-            raise BatchFileError(f"{self.path} was taken away meanwhile: run it again")
+        if not is_ours:  # it was another's, who has taken it away at its end
+            raise BatchFileError(f"{self.path} was replaced while it was opened")
 
     def _check(self, record: Record, note: Callable[[int, str], None]) -> None:
         """Raises an error of several kinds where it is no line of ours, or no beginning of one: then it stays."""

@@ -30,7 +30,7 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, done: 
     num_unseen_lines = done.num_lines
     num_bytes = 0
     for record in source.records():
-        digest = done.digest_of(record.number)
+        digest = done.find(record.number)
         if digest is None:
             num_bytes += record.num_bytes
         elif digest == record.digest:

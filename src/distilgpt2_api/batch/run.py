@@ -86,7 +86,7 @@ class Run:
             if record is None:
                 return
             line = self._read(record)
-            if self._done.digest_of(record.number) is not None:
+            if self._done.find(record.number) is not None:
                 await self._breathe()
                 continue
             turn = self._num_begun
