@@ -172,3 +172,16 @@ def test_what_a_batch_can_not_be_is_refused(client: openai.OpenAI, change: Json,
     options: Json = {"input_file_id": file.id, "endpoint": "/v1/completions", "completion_window": "24h"}
     with pytest.raises(error):
         client.batches.create(**(options | change))
+
+
+def test_objects_have_the_keys_of_openais_and_no_others(client: openai.OpenAI, batch_server: Any) -> None:
+    """A client that knows them finds them all; but what is deprecated and null."""
+    file = upload(client, line("a", prompt="a"))
+    body = {"input_file_id": file.id, "endpoint": "/v1/completions", "completion_window": "24h"}
+    batch = batch_server.post("/v1/batches", json=body).json()
+    assert batch.keys() == openai.types.Batch.model_fields.keys()
+    assert batch["usage"].keys() == openai.types.BatchUsage.model_fields.keys()
+    kept = batch_server.get(f"/v1/files/{file.id}").json()
+    assert kept.keys() == openai.types.FileObject.model_fields.keys() - {"status_details"}
+    page = batch_server.get("/v1/batches").json()
+    assert page.keys() == {"object", "data", "first_id", "last_id", "has_more"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.lines import Answer, InputLine, answered_line, failed_line, parse_line
 from distilgpt2_api.batch.stored.claims import Claims
 from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver
@@ -21,7 +22,7 @@ from distilgpt2_api.batch.stored.holding import Holding
 from distilgpt2_api.batch.stored.input_lines import check_lines, split_lines
 from distilgpt2_api.batch.stored.objects import BatchStatus, InputError, LineResult, StoredBatch, TokenUsage
 from distilgpt2_api.batch.stored.threads import StoreThreads
-from distilgpt2_api.core.errors import UnavailableError
+from distilgpt2_api.core.errors import StoreError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,10 @@ class BatchRun:
 
         def check(stopping: threading.Event) -> tuple[int, tuple[InputError, ...]]:
             lines = takewhile(lambda _: not stopping.is_set(), self._read_lines())
-            return check_lines(lines, endpoint=endpoint, max_lines=max_lines)
+            try:
+                return check_lines(lines, endpoint=endpoint, max_lines=max_lines)
+            except BatchFileError as error:  # no room for what tells lines apart
+                raise StoreError(str(error)) from error
 
         num_lines, errors = await self._parts.threads.call_long(check)
         if errors:

@@ -40,6 +40,7 @@ UPLOAD_SCHEMA = {
         ANCHOR: {"type": "string", "enum": ["created_at"]},
         SECONDS: {"type": "integer", "minimum": MIN_EXPIRY_S, "maximum": MAX_EXPIRY_S},
     },
+    "dependentRequired": {ANCHOR: [SECONDS], SECONDS: [ANCHOR]},
     "additionalProperties": False,
 }
 UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_SCHEMA}}}}
