@@ -120,6 +120,10 @@ class StoredBatch:
     def is_open(self) -> bool:
         return self.status in OPEN_STATUSES
 
+    @property
+    def has_all_results(self) -> bool:
+        return self.num_completed + self.num_failed == self.num_lines
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreLimits:

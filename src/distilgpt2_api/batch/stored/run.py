@@ -114,7 +114,7 @@ class BatchRun:
         await _race(self._ask_all(await self._recorded_numbers()), holding.is_over.wait())
         await holding.flush()
         if holding.batch.status is BatchStatus.IN_PROGRESS:
-            await holding.change(claims.expire if holding.is_over.is_set() else claims.finalize)
+            await holding.change(claims.finalize if holding.batch.has_all_results else claims.expire)
 
     async def _ask_all(self, recorded: Collection[int]) -> None:
         places = self._parts.places

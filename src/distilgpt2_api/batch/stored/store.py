@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_NAME = "batches.sqlite3"
 BUSY_TIMEOUT_S = 10.0
-"""SQLite has one writer at a time: how long the others wait for it."""
+"""SQLite has one writer at a time: how long the others wait for it; and anybody for a PostgreSQL that is silent."""
 READING = "distilgpt2_reading"
 SCHEMA_LOCK = 0x6470_7432
 """PostgreSQL's advisory lock while tables are made: any number that is nobody else's."""
@@ -110,10 +110,9 @@ def _build_engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    options = {"connect_timeout": int(BUSY_TIMEOUT_S), "tcp_user_timeout": int(1000 * BUSY_TIMEOUT_S)}
     try:
-        return create_engine(
-            url, pool_pre_ping=True, pool_size=4, connect_args={"connect_timeout": int(BUSY_TIMEOUT_S)}
-        )
+        return create_engine(url, pool_pre_ping=True, connect_args=options)
     except ImportError:
         raise SettingsError(f"batch_store needs a driver for PostgreSQL: {NEEDS}") from None
 

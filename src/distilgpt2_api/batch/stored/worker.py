@@ -21,6 +21,8 @@ MAX_BATCHES = 4
 LOOK_S = 1.0
 """How often it looks for batches that others have taken in, or left behind."""
 SWEEP_S = 60.0
+STOP_S = 3.0
+"""A store that does not answer holds up no shutdown: leases run out."""
 
 
 class BatchWorker:
@@ -47,11 +49,12 @@ class BatchWorker:
         self._is_stopping = True
         self.wake()
         if self._task is not None:
-            await asyncio.wait({self._task})  # and not cancelled: what it has just claimed has a run by then
+            # And not cancelled: what it has just claimed has a run by then.
+            await asyncio.wait({self._task}, timeout=STOP_S)
         for task in self._runs:
             task.cancel()
         if self._runs:
-            await asyncio.wait(self._runs)
+            await asyncio.wait(self._runs, timeout=STOP_S)
 
     async def _run(self) -> None:
         swept_s = -math.inf
