@@ -1,7 +1,7 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers \
-        bench-reliability bench-soak bench-fuzz-models
+        bench-reliability bench-soak bench-fuzz-models bench-batch-latency
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -12,6 +12,9 @@ bench-scoring: .venv/installed-dev ## Scored tokens/s, and the roof that body an
 
 bench-batch: .venv/installed-dev ## Tokens/s of `batch`, in turns with its engine alone
 	$(BIN)/python -m benchmarks.batch $(BENCH)
+
+bench-batch-latency: .venv/installed-dev ## TTFT and ITL of streams beside a batch, in turns with the same alone
+	$(BIN)/python -m benchmarks.batch_latency $(BENCH)
 
 bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memory over HTTP
 	$(BIN)/python -m benchmarks.serving $(BENCH)

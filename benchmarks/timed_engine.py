@@ -75,6 +75,7 @@ class TimedEngine:
             kv_cache_bytes=kv_cache_bytes,
             max_num_sequences=MAX_NUM_SEQUENCES,
             max_step_tokens=max_step_tokens,
+            max_batch_step_tokens=max_step_tokens,
             is_prefix_caching=True,
             prefix_cache_bytes=kv_cache_bytes,
         )

@@ -62,6 +62,7 @@ def engine() -> Iterator[Engine]:
         kv_cache_bytes=64 << 20,
         max_num_sequences=40,
         max_step_tokens=512,
+        max_batch_step_tokens=512,
         is_prefix_caching=True,
         prefix_cache_bytes=64 << 20,
     )

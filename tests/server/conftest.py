@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,10 @@ from starlette.routing import BaseRoute
 from tests.scripted_runner import ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.stored.store import Store, open_store
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -91,6 +96,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
+        open_desk: OpenDesk | None = None,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -140,10 +146,28 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
             routes=routes,
+            open_desk=open_desk,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 
     return build
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(str(tmp_path / "store"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def open_desk(store: Store) -> OpenDesk:
+    return partial(
+        build_desk,
+        store,
+        store_limits=StoreLimits(max_files=20, max_bytes=30_000, max_open_batches=2, expiry_s=1e9),
+        work_limits=WorkLimits(max_file_bytes=20_000, max_lines=100, max_line_bytes=1000, max_lines_at_once=4),
+    )
 
 
 class Client:

@@ -94,6 +94,9 @@ class Admission:
     @contextmanager
     def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
         """So many more of its requests are in flight, for work that goes on after its first part has ended."""
+        if caller.is_batch:
+            yield
+            return
         account = self._account_of(caller)
         account.num_requests += num_requests
         try:
@@ -104,6 +107,8 @@ class Admission:
 
     def charge(self, request: GenerationRequest, caller: Caller) -> None:
         """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
+        if caller.is_batch:
+            return
         account = self._account_of(caller)
         if account.bucket is not None:
             account.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())

@@ -121,7 +121,8 @@ class AsyncEngine:
         """Admit a request, or refuse it; requests that wait may have to give way to it, and end with OverloadedError.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
-        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it.
+        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it. No queue
+        refuses batch work either: it stands outside.
         """
         config = self._loaded_engine().config
         if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
@@ -131,13 +132,13 @@ class AsyncEngine:
             raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
         if is_continuation:
             self._admission.charge(request, caller)
-        else:
+        elif not caller.is_batch:  # which whoever sends it bounds, and which takes nobody's place
             for request_id in self._admission.admit(request, caller):
                 self._shed(self._streams[request_id])
         stream = RequestStream(request, abort=self._abort)
         self._streams[request.request_id] = stream
         self._idle.clear()
-        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation))
+        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
         return stream
 
     @contextmanager

@@ -96,7 +96,13 @@ class Engine:
         return self._scheduler.num_free_blocks
 
     def add(
-        self, request: GenerationRequest, *, submitted_s: float, caller: str = "", is_continuation: bool = False
+        self,
+        request: GenerationRequest,
+        *,
+        submitted_s: float,
+        caller: str = "",
+        is_continuation: bool = False,
+        is_batch: bool = False,
     ) -> None:
         """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
@@ -114,6 +120,7 @@ class Engine:
                 leader_id=leader_id,
                 priority=request.priority,
                 caller=caller,
+                is_batch=is_batch,
             )
             self._next_sequence_id += 1
             self._scheduler.add(sequence, is_continuation=is_continuation)
@@ -122,7 +129,7 @@ class Engine:
             sequence_ids.add(sequence.sequence_id)
             self._guides.open(sequence.sequence_id, request.params)
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
-        deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
+        deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
         self._num_with_deadline += deadline_s is not None
 
@@ -167,6 +174,7 @@ class Engine:
                 num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
                 num_waiting=scheduler.num_waiting,
                 num_running=scheduler.num_running,
+                num_batch=scheduler.num_batch,
                 num_preempted=scheduler.num_preemptions - num_preemptions,
                 kv_cache_usage=scheduler.kv_cache_usage,
             )
@@ -186,14 +194,16 @@ class Engine:
         *,
         into: dict[str, list[SequenceDelta]],
     ) -> tuple[int, int]:
-        """`complete`: sequences whose grammars allow nothing more. Counts the tokens drawn, and those not as first."""
+        """`complete`: sequences whose grammars allow nothing more. Counts tokens: all drawn, and the later ones that
+        somebody waits for.
+        """
         num_sampled = num_later = 0
         for update in updates:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
             if update.token_id is not None:
                 num_sampled += 1
-                num_later += output.first_token_s is not None
+                num_later += output.first_token_s is not None and not sequence.is_batch
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
@@ -224,6 +234,7 @@ class Engine:
                 num_cached_tokens=delta.num_cached_tokens,
                 num_completion_tokens=delta.num_completion_tokens,
                 timings=delta.timings,
+                is_batch=output.sequence.is_batch,
             )
         )
         return delta

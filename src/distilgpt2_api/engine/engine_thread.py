@@ -29,6 +29,7 @@ class Submission:
     submitted_s: float
     caller: str
     is_continuation: bool
+    is_batch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,14 @@ class EngineThread:
         while not self._inbox.empty() or not engine.has_work:
             message = self._inbox.get()
             match message:
-                case Submission(request, submitted_s, caller, is_continuation):
-                    engine.add(request, submitted_s=submitted_s, caller=caller, is_continuation=is_continuation)
+                case Submission(request, submitted_s, caller, is_continuation, is_batch):
+                    engine.add(
+                        request,
+                        submitted_s=submitted_s,
+                        caller=caller,
+                        is_continuation=is_continuation,
+                        is_batch=is_batch,
+                    )
                 case Abort(request_id):
                     engine.abort(request_id)
                 case Stop():

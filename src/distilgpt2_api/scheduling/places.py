@@ -59,9 +59,30 @@ class Places:
         while not self.pool.num_free:
             self._preempt(self.running[-1])
 
+    def put_batch_aside(self, shares: FairShares, *, max_tokens: int) -> None:
+        """Let those that wait run at the cost of batch work, until they have `max_tokens` tokens to compute."""
+        while max_tokens > 0 and self.running and self.running[-1].is_batch:
+            guest = self.waiting.first
+            if guest is None or guest.is_batch:
+                break
+            self._make_way(guest)
+            if not self._admit(guest, shares):
+                break
+            max_tokens -= len(guest.token_ids) - guest.num_computed_tokens
+
+    def _make_way(self, guest: Sequence) -> None:
+        """Preempt batch work, one by one, until `guest` fits or none of it runs.
+
+        One by one and not by a count made before: what victims share among themselves is free only after the last.
+        """
+        while self.running and self.running[-1].is_batch and not self._has_room_for(guest):
+            self._preempt(self.running[-1])
+
     def let_everybody_in(self, shares: FairShares) -> None:
         """Give callers of whom nothing runs a place each, at the cost of those who have several."""
         while (guest := find_shut_out(self.waiting, self.running)) is not None:
+            if not guest.is_batch:
+                self._make_way(guest)
             num_lacking_places = len(self.running) + 1 - self._max_num_sequences
             cached = self._find_prefix(guest)
             num_lacking_blocks = self._num_lacking_blocks(guest, cached)
@@ -98,10 +119,16 @@ class Places:
         self.waiting.release_followers(victim.sequence_id)
         self.num_preemptions += 1
 
-    def admit_first(self, shares: FairShares) -> Sequence | None:
-        """Let the first that waits run, if there is room."""
+    def admit_first(self, shares: FairShares, *, is_batch: bool) -> Sequence | None:
+        """Let the first that waits run, if it is of this kind and there is room."""
         sequence = self.waiting.first
-        return sequence if sequence is not None and self._admit(sequence, shares) else None
+        if sequence is None or sequence.is_batch is not is_batch or not self._admit(sequence, shares):
+            return None
+        return sequence
+
+    def _has_room_for(self, sequence: Sequence) -> bool:
+        has_place = len(self.running) < self._max_num_sequences
+        return has_place and self._num_lacking_blocks(sequence, self._find_prefix(sequence)) <= 0
 
     def _num_lacking_blocks(self, sequence: Sequence, cached: list[int]) -> int:
         """How many more would have to be free to let it run; `cached` hold its first tokens.
@@ -164,6 +191,7 @@ class Places:
             "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
             "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self.running),
             "order": self.running == sorted(self.running, key=rank_of),
+            "batch work waiting": self.waiting.num_batch == sum(s.is_batch for s in waiting),
         }
         if not all(is_sound.values()):
             raise AssertionError(f"sequence accounting is wrong: {[name for name, ok in is_sound.items() if not ok]}")

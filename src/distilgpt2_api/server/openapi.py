@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.access import Access, area_of
 from distilgpt2_api.server.errors import TGI_ROUTES
+from distilgpt2_api.server.schemas.batches import BatchRequest
 from distilgpt2_api.server.schemas.bodies import REF_TEMPLATE, reference
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
@@ -33,6 +34,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     ChatCompletionChunk,
     ScoreRequest,
+    BatchRequest,
     TokenizeRequest,
     TokenizeChatRequest,
     DetokenizeRequest,

@@ -112,6 +112,11 @@ def note_error(scope: Scope, code: str) -> None:
         record.error_code = code
 
 
+def has_record(scope: Scope) -> bool:
+    """Whether somebody has laid one into the scope: inside of the process, for no server does."""
+    return "record" in scope.get("state", {})
+
+
 def record_of(scope: Scope) -> RequestRecord:
     """The record that the middleware laid into the scope."""
     record = scope["state"]["record"]
