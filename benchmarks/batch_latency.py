@@ -1,7 +1,7 @@
 """What interactive clients feel of a batch: TTFT and ITL of streams, with one and without, in turns.
 
     python -m benchmarks.batch_latency                    DistilGPT-2's shape, int8, two clients
-    python -m benchmarks.batch_latency --clients 8 --step-tokens 0 4 16
+    python -m benchmarks.batch_latency --clients 8 --step-tokens 0 2 8
 
 A server for each number of `batch_step_tokens`. In every turn the same streams are measured alone, and then while a
 batch of `/v1/batches` is worked on that would fill the engine by itself. Ratios are of what stood beside each other in
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=4, help="turns")
-    parser.add_argument("--step-tokens", type=int, nargs="+", default=[4], help="batch_step_tokens, one server each")
+    parser.add_argument("--step-tokens", type=int, nargs="+", default=[2], help="batch_step_tokens, one server each")
     args = parser.parse_args()
     machine = describe_machine()
     print_header("latencies beside a batch", machine)

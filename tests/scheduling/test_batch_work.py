@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.scheduling.scheduler import QUIET_STEPS
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
 
 BatchWorld = Callable[..., Any]
@@ -46,8 +47,10 @@ def test_what_gives_way_goes_on_when_there_is_room_again(build_world: BatchWorld
     world.add(range(1, 9), max_tokens=4, ignore_eos=True)
     world.step()
     assert [sequence.status for sequence in batch] == [SequenceStatus.RUNNING, SequenceStatus.WAITING]
-    for _ in range(4):
+    for _ in range(3 + QUIET_STEPS):
         world.step()
+    assert [sequence.status for sequence in batch] == [SequenceStatus.RUNNING, SequenceStatus.WAITING]
+    world.step()
     assert [sequence.status for sequence in batch] == [SequenceStatus.RUNNING, SequenceStatus.RUNNING]
     world.run()
 
@@ -62,6 +65,10 @@ def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_
     while guest.finish_reason is None:
         chunks = world.chunks(plan := world.schedule())
         assert sum(chunks.get(sequence.sequence_id, 0) for sequence in batch) == max_batch_step_tokens
+        world.update(plan)
+    for _ in range(QUIET_STEPS):
+        chunks = world.chunks(plan := world.schedule())
+        assert sum(chunks.values()) == max(1, max_batch_step_tokens), "somebody may ask on at once"
         world.update(plan)
     while any(len(sequence.token_ids) - sequence.num_computed_tokens > 1 for sequence in batch):
         world.step()

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.scheduling.scheduler import QUIET_STEPS
 from distilgpt2_api.scheduling.sequence import Sequence
 
 # Few distinct beginnings, so that prompts share blocks; with period 32 all blocks of a prompt are equal; lengths around
@@ -150,7 +151,8 @@ def test_everybody_finishes_in_bounded_time(
 ) -> None:
     """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain.
 
-    Whatever their priorities, once nobody comes with a lower one, whoever their callers are, and batch work too.
+    Whatever their priorities, once nobody comes with a lower one, whoever their callers are, and batch work too; but
+    that holds back for some steps after the others.
     """
     world = build_world(**limits)
     sequences = [world.add(prompt, **whose, **params) for prompt, whose, params in requests]
@@ -159,6 +161,7 @@ def test_everybody_finishes_in_bounded_time(
             -(-len(sequence.token_ids) // limits["max_step_tokens"]) + sequence.params.max_tokens + 1
             for sequence in sequences
         )
+        + QUIET_STEPS
     )
     for sequence in sequences:
         check_finished(world, sequence, assert_undisturbed)

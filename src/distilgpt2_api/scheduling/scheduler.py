@@ -9,6 +9,9 @@ from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
 
+QUIET_STEPS = 32
+"""So many steps without other work, and batch work has whole ones again: who has just had an answer often asks on."""
+
 
 class Scheduler:
     """Owner of the sequences in flight and of the blocks that they hold. One thread's.
@@ -23,7 +26,8 @@ class Scheduler:
     advances, and nobody starves but behind lower priorities that never cease to come.
 
     Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
-    they have any. It gives way to whoever comes; what of it keeps its blocks rests until it is its turn.
+    they have any, and for some steps more: who comes during a long step waits for its end. It gives way to whoever
+    comes; what of it keeps its blocks rests until it is its turn.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Scheduler:
         self._planned: list[Sequence] = []
         """Whose the rows of the last plan are."""
         self._num_arrivals = 0
+        self._num_quiet_steps = QUIET_STEPS
+        """Since the last one that had rows of anything but batch work."""
 
     @property
     def has_work(self) -> bool:
@@ -122,7 +128,11 @@ class Scheduler:
         self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
         self._places.let_everybody_in(self._shares)
         budget = self._plan(rows, self._max_step_tokens, is_batch=False)
-        self._plan(rows, min(budget, self._max_batch_step_tokens) if rows else budget, is_batch=True)
+        if rows:
+            budget = min(budget, self._max_batch_step_tokens)
+        elif self._num_quiet_steps < QUIET_STEPS:
+            budget = min(budget, max(1, self._max_batch_step_tokens))
+        self._plan(rows, budget, is_batch=True)
         return StepPlan(rows=rows) if rows else None
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
@@ -132,6 +142,8 @@ class Scheduler:
         Rows of sequences that were finished meanwhile are ignored.
         """
         updates = []
+        # Batch work comes last: whoever is first says whether there is other.
+        self._num_quiet_steps = self._num_quiet_steps + 1 if self._planned[0].is_batch else 0
         for sequence, row, row_result in zip(self._planned, plan.rows, result.rows, strict=True):
             if sequence.status is not SequenceStatus.RUNNING:
                 continue

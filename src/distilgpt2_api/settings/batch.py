@@ -21,7 +21,7 @@ class BatchSettings(BaseModel):
         "`[batch,postgres]`. Unset: /v1/files and /v1/batches are switched off.",
     )
     batch_step_tokens: int = Field(
-        default=4,
+        default=2,
         ge=0,
         le=65536,
         description="Tokens that one step computes for batch work while it computes others: fewer, and the others feel "
