@@ -19,7 +19,7 @@ bench-start: .venv/installed-dev ## Seconds from the start to the first token
 bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
 	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)
 
-bench-routing: .venv/installed-dev ## Simulate routing policies on 4 to 256 nodes of a measured curve (minutes)
+bench-routing: .venv/installed-dev ## Simulate routing policies on 10 and 100 nodes of a measured curve (a minute)
 	$(BIN)/python -m benchmarks.routing $(BENCH)
 
 bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)

@@ -1,6 +1,6 @@
 """Routing policies on simulated nodes: time to first token, prefix cache hits and throughput, for several fleets.
 
-    python -m benchmarks.routing                          4 to 256 nodes, half and nine tenths of prompts shared
+    python -m benchmarks.routing                          10 and 100 nodes, half and nine tenths of prompts shared
     python -m benchmarks.routing --measured curve.json    on your own node's curve: distilgpt2-api plan --measure --save
 
 A discrete-event simulation: requests come by chance, each node's steps take what its curve says for the sequences that
@@ -133,7 +133,7 @@ def _geometric(chance: Random, mean: int) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=Path, default=EXAMPLE_CURVE, help="node curve (default: the example's)")
-    parser.add_argument("--nodes", type=int, nargs="+", default=[4, 16, 64, 256])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--sharing", type=float, nargs="+", default=[0.5, 0.9], help="requests that share a beginning")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.8, 1.2], help="1: all that nodes could, uncached")
     parser.add_argument("--prefixes-per-node", type=int, default=20, help="shared beginnings")
