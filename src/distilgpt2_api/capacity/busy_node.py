@@ -20,6 +20,7 @@ from distilgpt2_api.core.errors import ContextLengthError
 
 PRECISION_S = 1e-6
 MAX_BUSY_SHARE = 0.99
+"""Of the line of prompts: an estimate, which may come out at 1 and over where the node itself is not full yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
