@@ -1,7 +1,7 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers \
-        bench-reliability bench-soak bench-fuzz-models bench-batch-latency
+        bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing
 bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -24,6 +24,9 @@ bench-start: .venv/installed-dev ## Seconds from the start to the first token
 
 bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
 	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)
+
+bench-routing: .venv/installed-dev ## Simulate routing policies on 10 and 100 nodes of a measured curve (a minute)
+	$(BIN)/python -m benchmarks.routing $(BENCH)
 
 bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)
 	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(TORCH_PYTHON) $(BENCH)

@@ -14,6 +14,7 @@ COMMANDS = {
     "batch": "Answer a file of requests, without a server.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "evaluate": "Measure perplexity and speed on a text, or score many texts.",
+    "plan": "Say how many nodes a load takes, and what they cost.",
     "keys": "Make, list and revoke API keys.",
     "config": "Show every setting, its value and its source.",
     "api": "Print the reference of the HTTP API.",

@@ -12,6 +12,17 @@ from distilgpt2_api.core.config import Precision
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class NumberRange(click.FloatRange):
+    """As click's, but that what is no number is in no range: to click nan is in each."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{number} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 PRECISIONS = click.Choice([precision.value for precision in Precision])
 
 
