@@ -25,7 +25,7 @@ from benchmarks.reliability.http_exchange import (
 )
 from benchmarks.reliability.soak import is_expected, run_batch
 from benchmarks.reliability.trial import count_fds
-from benchmarks.server_process import children_of
+from benchmarks.owned_process import children_of
 
 NUM_BYTES = 256
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 from benchmarks.reliability.background_load import BackgroundLoad, wait_ready
-from benchmarks.server_process import children_of
+from benchmarks.owned_process import children_of
 
 
 def test_a_reload_loses_no_request(launch: Callable[..., Any]) -> None:
