@@ -1,8 +1,9 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-http bench-start bench-transformers bench-compare peers \
+        bench-scheduling bench-growth bench-precision bench-check \
         bench-reliability bench-soak bench-fuzz-models
-bench: bench-engine bench-scoring bench-http bench-start ## Measure engine, service and start on this machine (minutes)
+bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the peers that are installed (minutes; with peers an hour)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
 	$(BIN)/python -m benchmarks.engine $(BENCH)
@@ -67,6 +68,18 @@ peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compa
 
 bench-compare: .venv/installed-dev ## Ours and every peer that is installed (make peers), in turns, under the same loads (an hour)
 	$(BIN)/python -m benchmarks.compare $(BENCH)
+
+bench-scheduling: .venv/installed-dev ## Gaps of running streams beside prefills, TTFT of a known prefix, fair turns: figures and their bounds
+	$(BIN)/python -m benchmarks.scheduling $(BENCH)
+
+bench-growth: .venv/installed-dev ## A step's cost by sequences, context and model size (makes models of 1.3 GB)
+	$(BIN)/python -m benchmarks.growth $(BENCH)
+
+bench-precision: .venv/installed-dev ## Perplexity and speed of each precision (CORPUS has the held-out text)
+	$(BIN)/python -m benchmarks.precision $(CORPUS)/stories-heldout.txt $(BENCH)
+
+bench-check: .venv/installed-dev ## Has a change cost speed? Ratios to a reference kernel against committed bounds (a minute)
+	$(BIN)/python -m benchmarks.check $(BENCH)
 
 # The order is from the quickest to the longest; all are run, and one missed bound fails the target.
 RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects
