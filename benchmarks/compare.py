@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -27,6 +28,7 @@ from benchmarks.compare_report import describe_results, draw_closed_loop, draw_o
 from benchmarks.model_folder import prepare_model_folder
 from benchmarks.peers.kinds import (
     DEFAULT_PEERS,
+    LOGS,
     MAX_NUM_SEQUENCES,
     TOOLS,
     NotInstalledError,
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         warm_up(peers, loads)
         results = repeat_interleaved({json.dumps(key): value for key, value in measurements.items()}, args.repeats)
+        runs = keep_whole(results, missing)
         versions = {name: dict(peer.versions) for name, peer in peers.items()}
     finally:
         for peer in peers.values():
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seen = describe_results(
         kinds={name: {"title": kind.title, "how": kind.how} for name, kind in kinds.items()},
         loads={name: asdict(workload) for name, workload in loads.items()},
-        runs={tuple(json.loads(key)): [asdict(run) for run in runs] for key, runs in results.items()},
+        runs=runs,
         starts_s=starts_s,
         missing=missing,
         versions=versions,
@@ -127,7 +130,7 @@ def start_all(
             try:
                 peer = kind.start(folder, formats)
             except (NotInstalledError, RuntimeError) as error:
-                missing[name] = str(error)
+                missing[name] = f"{error} (see {LOGS})" if isinstance(error, RuntimeError) else str(error)
                 continue
             print(f"{kind.title}: first token after {peer.start_s:.2f} s", flush=True)
             if turn:
@@ -148,10 +151,30 @@ def warm_up(peers: Mapping[str, RunningPeer], loads: Mapping[str, Workload]) -> 
                 peer.measure(short)
 
 
-def measure(peer: RunningPeer, name: str, load: str, workload: Workload) -> PeerRun:
-    run = peer.measure(workload)
+def measure(peer: RunningPeer, name: str, load: str, workload: Workload) -> PeerRun | None:
+    """None where the peer fails: the others' hour is not lost by it."""
+    try:
+        run = peer.measure(workload)
+    except (RuntimeError, subprocess.CalledProcessError, BrokenPipeError) as error:
+        print(f"{load}: {name} failed: {error}", flush=True)
+        return None
     print(f"{load}: {name} {run.rate:.0f} tokens/s", flush=True)
     return run
+
+
+def keep_whole(
+    results: Mapping[str, Sequence[PeerRun | None]], missing: dict[str, str]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """By load and peer, what succeeded every time; `missing` gets the rest."""
+    runs = {}
+    for key, each in results.items():
+        load, name = json.loads(key)
+        whole = [asdict(run) for run in each if run is not None]
+        if len(whole) == len(each):
+            runs[load, name] = whole
+        else:
+            missing[name] = f"it failed under {load} (see {LOGS})"
+    return runs
 
 
 def report(seen: Mapping[str, Any], plots: Path) -> None:

@@ -48,7 +48,7 @@ def print_results(seen: Mapping[str, Any]) -> None:
         [cost_row(seen, peer) for peer in seen["starts_s"]],
     )
     for peer, reason in seen["missing"].items():
-        print(f"{seen['kinds'][peer]['title']} is not measured: {reason}\n")
+        print(f"{seen['kinds'][peer]['title']} is missing: {reason}\n")
 
 
 def describe_load(load: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ class OwnedProcess:
         """Starts, and returns at once. `log` gets what the process prints; of one that `is_asked` (through `ask`) only
         what it prints as errors.
         """
+        self._name = " ".join(command[:3])
         self.started_s = time.perf_counter()
         output = None if log is None else log.open("ab")
         try:
@@ -67,7 +68,7 @@ class OwnedProcess:
     def check_running(self) -> None:
         """Raises RuntimeError if it has ended."""
         if self._process.poll() is not None:
-            raise RuntimeError(f"{self._process.args!r:.200} ended with status {self._process.returncode}")
+            raise RuntimeError(f"{self._name} ended with status {self._process.returncode}")
 
     def write_line(self, line: str) -> None:
         assert self._process.stdin is not None

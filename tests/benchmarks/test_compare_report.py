@@ -74,7 +74,7 @@ def test_costs_name_the_version_and_how_it_ran_and_the_missing_say_why(
         "300",
         "200",
     ]
-    assert "Gone is not measured: make peers" in out
+    assert "Gone is missing: make peers" in out
 
 
 def test_plots_have_a_line_for_every_peer_that_was_measured(seen: dict[str, Any]) -> None:
