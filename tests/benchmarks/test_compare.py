@@ -29,10 +29,10 @@ class FakePeer:
     """Fails as it is told."""
 
     start_s = 1.0
-    versions: dict[str, str] = {}
 
     def __init__(self, error: Exception | None) -> None:
         self._error = error
+        self.versions: dict[str, str] = {}
 
     def measure(self, workload: Workload) -> PeerRun:
         if self._error is not None:
