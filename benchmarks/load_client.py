@@ -6,8 +6,9 @@ processor is known and the server's is its own.
 
 Each client keeps one connection. Closed loop: it sends its next request when the last one has ended. Open loop, with
 `--rate`: requests arrive by chance, so many a second, and wait for a free connection if all are taken; TTFT counts from
-the arrival. HTTP/1.1 is read strictly enough to fail on anything but a chunked event stream; events are counted and
-timed, their JSON is not parsed, but for the last one's usage. Prints one line of JSON; times in seconds.
+the arrival. With `--reconnect` each request has a connection of its own, for servers that close them. HTTP/1.1 is read
+strictly enough to fail on anything but a chunked event stream; events are counted and timed, their JSON is not parsed,
+but for the last one's usage. Prints one line of JSON; times in seconds.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Client(asyncio.Protocol):
         self._on_idle = on_idle
         self._times: StreamTimes | None = None
         """Of the request in flight."""
+        self.has_answered = False
+        """A request, whole."""
         self._buffer = b""
         self._is_in_body = False
         self._usage = b""
@@ -147,6 +150,7 @@ class Client(asyncio.Protocol):
             raise ServerAnsweredError("a stream ended without usage")
         self._measurements.num_tokens += int(match[1])
         self._measurements.num_requests += 1
+        self.has_answered = True
         self._buffer = self._usage = b""
         self._send_next()
 
@@ -154,11 +158,13 @@ class Client(asyncio.Protocol):
 class OpenLoop:
     """Owns the connections of an open loop: `dispatch` hands a request to one that is free, or opens another."""
 
-    def __init__(self, workload: Workload, measurements: Measurements, ended: asyncio.Future[None], port: int) -> None:
+    def __init__(self, workload: Workload, measurements: Measurements, port: int, *, is_kept: bool) -> None:
+        """A connection that is not `is_kept` serves one request."""
         self._workload = workload
         self._measurements = measurements
-        self._ended = ended
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._port = port
+        self._is_kept = is_kept
         self._clients: list[Client] = []
         self._idle: list[tuple[Client, float]] = []
         """And since when; the one that has just become so is the last."""
@@ -202,7 +208,11 @@ class OpenLoop:
                 self._ended.set_exception(error)
 
     def _take_back(self, client: Client) -> None:
-        if self._waiting:
+        if client.has_answered and not self._is_kept:
+            client.close()
+            self._num_open -= 1
+            self._dispatch()
+        elif self._waiting:
             client.send(*self._waiting.popleft())
         else:
             self._idle.append((client, time.perf_counter()))
@@ -230,20 +240,26 @@ def build_request(prompt: str | list[int], workload: Workload, seed: int) -> byt
     return head.encode() + body
 
 
-async def run_load(port: int, workload: Workload) -> Measurements:
+async def run_turns(port: int, turns: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
+    """A connection for each turn, one after the other."""
     loop = asyncio.get_running_loop()
+    for requests in turns:
+        ended = loop.create_future()
+        await loop.create_connection(partial(Client, requests, measurements, ended), HOST, port)
+        await ended
+
+
+async def run_load(port: int, workload: Workload, *, is_kept: bool = True) -> Measurements:
     chance = random.Random(workload.seed)
     requests = [build_request(prompt, workload, chance.randrange(1 << 31)) for prompt in workload.prompts()]
     measurements = Measurements()
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
     if workload.rate is None:
-        ended = [loop.create_future() for _ in range(workload.num_clients)]
-        for places, future in zip(deal(workload.num_requests, workload.num_clients), ended, strict=True):
-            client = partial(Client, [requests[place] for place in places], measurements, future)
-            await loop.create_connection(client, HOST, port)
-        await asyncio.gather(*ended)
+        hands = [[requests[place] for place in places] for places in deal(workload.num_requests, workload.num_clients)]
+        turns = [[hand] if is_kept else [[request] for request in hand] for hand in hands]
+        await asyncio.gather(*(run_turns(port, each, measurements) for each in turns))
     else:
-        await OpenLoop(workload, measurements, loop.create_future(), port).run(requests, begin_s)
+        await OpenLoop(workload, measurements, port, is_kept=is_kept).run(requests, begin_s)
     measurements.elapsed_s = time.perf_counter() - begin_s
     measurements.cpu_s = time.process_time() - begin_cpu_s
     return measurements
@@ -275,9 +291,11 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--vocab", type=int, default=50256, help="prompts are drawn from so many token ids")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--reconnect", action="store_true")
     parser.add_argument("--workload", type=Workload.from_json, help="all of this as one JSON object")
     args = parser.parse_args()
-    result = uvloop.run(run_load(args.port, args.workload or parse_workload(args))).to_json()
+    workload = args.workload or parse_workload(args)
+    result = uvloop.run(run_load(args.port, workload, is_kept=not args.reconnect)).to_json()
     # Buffered whatever PYTHONUNBUFFERED says: without a buffer what the pipe can't take at once is lost.
     with open(sys.stdout.fileno(), "w", closefd=False) as output:
         print(result, file=output)

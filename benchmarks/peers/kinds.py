@@ -101,7 +101,9 @@ def start_llama(tools: Path, kind: str, folder: Path, formats: Path) -> RunningP
     command = [program, *(word for option in options.items() for word in option)]
     version = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
     (number, *_) = [line for line in (version.stdout + version.stderr).splitlines() if line.startswith("version")]
-    return HttpPeer(OwnedProcess(command, log=LOGS), port, {"llama.cpp": number.removeprefix("version: ")})
+    versions = {"llama.cpp": number.removeprefix("version: ")}
+    # It closes connections after a stream, whatever its headers say.
+    return HttpPeer(OwnedProcess(command, log=LOGS), port, versions, options=["--reconnect"])
 
 
 def start_vllm(tools: Path, folder: Path, _: Path) -> RunningPeer:

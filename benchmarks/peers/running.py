@@ -60,9 +60,12 @@ class RunningPeer(Protocol):
 class HttpPeer:
     """Owns a server that speaks OpenAI's completions; loads come from `load_client.py`, a process of its own."""
 
-    def __init__(self, server: OwnedProcess, port: int, versions: Mapping[str, str]) -> None:
-        """Waits for the first token. Raises RuntimeError if it never comes."""
+    def __init__(
+        self, server: OwnedProcess, port: int, versions: Mapping[str, str], *, options: Sequence[str] = ()
+    ) -> None:
+        """Waits for the first token. `options`: the load client's. Raises RuntimeError if it never comes."""
         self._server = server
+        self._options = options
         self._port = port
         self.versions = versions
         try:
@@ -73,7 +76,8 @@ class HttpPeer:
 
     def measure(self, workload: Workload) -> PeerRun:
         begin_cpu_s = self._server.cpu_s()
-        command = [sys.executable, "-m", "benchmarks.load_client", str(self._port), f"--workload={workload.to_json()}"]
+        load = [str(self._port), f"--workload={workload.to_json()}", *self._options]
+        command = [sys.executable, "-m", "benchmarks.load_client", *load]
         seen = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         return summarise(workload, Measurements.from_json(seen), self._server, self._server.cpu_s() - begin_cpu_s)
 

@@ -88,6 +88,30 @@ def test_a_piece_without_text_is_no_token() -> None:
     asyncio.run(with_an_empty_piece())
 
 
+@pytest.mark.parametrize("rate", [None, 400.0], ids=["closed", "open"])
+def test_each_request_may_have_a_connection_of_its_own(rate: float | None) -> None:
+    """For servers that close them after a stream, and say otherwise."""
+    workload = Workload(num_clients=3, num_requests=8, rate=rate, num_new_tokens=3, vocab_size=9)
+    num_connections = 0
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal num_connections
+        num_connections += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        writer.write(ANSWER)
+        writer.close()
+        await writer.wait_closed()
+
+    async def load() -> Measurements:
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+            seen = await run_load(server.sockets[0].getsockname()[1], workload, is_kept=False)
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        return seen
+
+    assert asyncio.run(load()).num_requests == num_connections == 8
+
+
 @pytest.mark.parametrize(("num_connections", "max_idle_s"), [(1, 2.0), (3, 2.0), (3, 0.0)])
 def test_an_open_loop_sends_all_that_arrives_over_the_connections_that_it_may_have(
     num_connections: int, max_idle_s: float, monkeypatch: pytest.MonkeyPatch
