@@ -5,8 +5,8 @@
 Nothing is said in seconds. The engine's rates are divided by those of the bare matrix products of the same sizes
 (`reference_kernel.py`), drawing by NumPy's argpartition, the service by the engine, the start by a bare import of the
 libraries that it can't do without. All turns are taken one after the other, the best of them counts, and the bounds in
-`bounds.json` lie at about two thirds of what an undisturbed machine gives: below them something is lost, or the
-machine is not one's own. Exit status 1 then.
+`bounds.json` lie a third below what runs on a busy machine gave: below them something is lost, or the machine is not
+one's own at all. Exit status 1 then.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.bounds import check_bounds, read_bounds
 from benchmarks.model_folder import COMPILED, prepare_model_folder
+from benchmarks.owned_process import exit_on_sigterm
 from benchmarks.peers.running import HttpPeer
 from benchmarks.reference_kernel import ReferenceKernel
 from benchmarks.report import (
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
     parser.add_argument("--repeats", type=int, default=4, help="the best counts")
     args = parser.parse_args(arguments)
+    exit_on_sigterm()
     bounds = read_bounds()
     folder = prepare_model_folder(args.model)
     machine = describe_machine()

@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.compare_report import describe_results, draw_closed_loop, draw_open_loop, print_results
 from benchmarks.model_folder import prepare_model_folder
+from benchmarks.owned_process import exit_on_sigterm
 from benchmarks.peers.kinds import (
     DEFAULT_PEERS,
     LOGS,
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.report is not None:
         report(json.loads(args.report.read_text()), args.plots)
         return
+    exit_on_sigterm()
     RESULTS.mkdir(exist_ok=True)
     folder = prepare_model_folder(args.model)
     machine = describe_machine()

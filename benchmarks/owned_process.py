@@ -16,6 +16,11 @@ STOP_TIMEOUT_S = 15.0
 CLOCK_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
+def exit_on_sigterm() -> None:
+    """So that a timeout ends what was started as well: without this, no `finally` would run."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 class OwnedProcess:
     """Owns a process with all that it starts; a context manager that ends them."""
 
@@ -46,7 +51,7 @@ class OwnedProcess:
                 output.close()
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a timeout ends it as well
+        exit_on_sigterm()
         return self
 
     def __exit__(
