@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.server_process import children_of
+from benchmarks.owned_process import children_of
 from sqlalchemy import create_engine, update
 
 from distilgpt2_api.batch.stored.store import DATABASE_NAME

@@ -14,7 +14,14 @@ from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 
 CONFIG = EngineConfig(
-    precision=Precision.INT8, num_threads=1, kv_cache_bytes=1 << 20, max_num_sequences=6, max_step_tokens=64
+    precision=Precision.INT8,
+    num_threads=1,
+    kv_cache_bytes=1 << 20,
+    max_num_sequences=6,
+    max_step_tokens=64,
+    max_batch_step_tokens=64,
+    is_prefix_caching=True,
+    prefix_cache_bytes=0,
 )
 
 
