@@ -3,6 +3,7 @@
 # docker build -t distilgpt2-api .                                   with the demo model
 # docker build -t distilgpt2-api --build-arg MODEL=distilgpt2 .      with DistilGPT-2, from the Hugging Face hub
 # docker build -t distilgpt2-api --build-arg MODEL=./my-model .      with the model in that folder of the checkout
+# docker build -t distilgpt2-api --build-arg EXTRAS="batch postgres" .   with what files and batches need
 #
 # docs/container.md explains every line.
 
@@ -23,8 +24,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 WORKDIR /src
 COPY pyproject.toml poetry.lock ./
 # pip installs what Poetry locked: it checks every hash. The environment has no pip of its own to carry along.
+ARG EXTRAS=""
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/poetry/bin/poetry export --output /tmp/requirements.txt \
+    /opt/poetry/bin/poetry export --extras "${EXTRAS}" --output /tmp/requirements.txt \
     && python -m venv --without-pip /opt/venv \
     && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
         --no-compile --no-deps --require-hashes --requirement /tmp/requirements.txt

@@ -41,7 +41,7 @@ endef
 	$(call install_locked,)
 
 .venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
-	$(call install_locked,--with test --with lint --extras hub --extras otel)
+	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
 	@touch .venv/installed
 
 # PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would
@@ -88,6 +88,10 @@ coverage: .venv/installed-dev ## What the default suite runs of src, by branches
 .PHONY: test-parity
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
 	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
+
+.PHONY: test-postgres
+test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (apt install postgresql)
+	$(BIN)/python -m pytest tests/postgres $(ARGS)
 
 .PHONY: test-fuzz
 test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document (FUZZ_REQUESTS=20000: so many)

@@ -1,11 +1,14 @@
-"""A lean client for load: streamed completions over raw sockets, closed loop. A process of its own, so that its
-share of the processor is known and the server's is its own.
+"""A lean client for load: streamed completions over raw sockets. A process of its own, so that its share of the
+processor is known and the server's is its own.
 
     python -m benchmarks.load_client PORT --clients 32 --requests 4
+    python -m benchmarks.load_client PORT --clients 64 --requests 100 --rate 8 --max-prompt-tokens 512
 
-Each client keeps one connection and sends its next request when the last one has ended. HTTP/1.1 is read strictly
-enough to fail on anything but a chunked event stream; events are counted and timed, their JSON is not parsed, but for
-the last one's usage. Prints one line of JSON; times in seconds.
+Each client keeps one connection. Closed loop: it sends its next request when the last one has ended. Open loop, with
+`--rate`: requests arrive by chance, so many a second, and wait for a free connection if all are taken; TTFT counts from
+the arrival. With `--reconnect` each request has a connection of its own, for servers that close them. HTTP/1.1 is read
+strictly enough to fail on anything but a chunked event stream; events are counted and timed, their JSON is not parsed,
+but for the last one's usage. Prints one line of JSON; times in seconds.
 """
 
 from __future__ import annotations
@@ -17,16 +20,22 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
 import uvloop
+from benchmarks.workload import Measurements, StreamTimes, Workload, deal
 
+HOST = "127.0.0.1"
 HEADER_END = b"\r\n\r\n"
 PIECE = b'"choices":[{'
 """In every event with text, and not in the last two: usage and `[DONE]`."""
+NO_TEXT = b'"text":""'
+"""Some servers tell why a stream has ended in a piece of its own."""
+MAX_IDLE_S = 2.0
+"""Servers close idle connections after five seconds or so: a request that meets that would be lost."""
 USAGE = b'"usage":{'
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
@@ -35,34 +44,41 @@ class ServerAnsweredError(Exception):
     """Anything but 200 and a chunked stream."""
 
 
-@dataclass(slots=True)
-class Measurements:
-    """Mutable, owned by one load: what all of its clients saw."""
-
-    num_tokens: int = 0
-    num_requests: int = 0
-    ttfts_s: list[float] = field(default_factory=list)
-    """From the request's first byte sent to its first piece of text."""
-    itls_s: list[float] = field(default_factory=list)
-    """Between pieces of one request's text, those that come in one read being one."""
-
-
 class Client(asyncio.Protocol):
     """One connection: sends a request, reads its stream, sends the next."""
 
-    def __init__(self, requests: Sequence[bytes], measurements: Measurements, ended: asyncio.Future[None]) -> None:
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        measurements: Measurements,
+        ended: asyncio.Future[None],
+        on_idle: Callable[[Client], None] | None = None,
+    ) -> None:
+        """After the last request the connection is closed; with `on_idle` it is kept for more."""
         self._requests = iter(requests)
         self._measurements = measurements
         self._ended = ended
+        self._on_idle = on_idle
+        self._times: StreamTimes | None = None
+        """Of the request in flight."""
+        self.has_answered = False
+        """A request, whole."""
         self._buffer = b""
         self._is_in_body = False
-        self._sent_s = 0.0
-        self._last_piece_s = 0.0
         self._usage = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
         self._send_next()
+
+    def send(self, request: bytes, since_s: float) -> None:
+        """TTFT counts from `since_s`."""
+        self._is_in_body = False
+        self._times = StreamTimes(self._measurements, since_s)
+        self._transport.write(request)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         now_s = time.perf_counter()
@@ -74,19 +90,20 @@ class Client(asyncio.Protocol):
                 self._ended.set_exception(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._ended.done():
+        if self._times is not None and not self._ended.done():
             self._ended.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def _send_next(self) -> None:
         request = next(self._requests, None)
-        if request is None:
+        if request is not None:
+            self.send(request, time.perf_counter())
+            return
+        self._times = None
+        if self._on_idle is not None:
+            self._on_idle(self)
+        else:
             self._ended.set_result(None)
             self._transport.close()
-            return
-        self._is_in_body = False
-        self._last_piece_s = 0.0
-        self._sent_s = time.perf_counter()
-        self._transport.write(request)
 
     def _read(self, data: bytes, now_s: float) -> None:
         position = 0 if self._is_in_body else self._read_head(data)
@@ -105,7 +122,7 @@ class Client(asyncio.Protocol):
                     self._mark_pieces(now_s)
                 self._end_stream()
                 return
-            has_pieces = has_pieces or data.find(PIECE, begin, end) >= 0
+            has_pieces = has_pieces or (data.find(PIECE, begin, end) >= 0 > data.find(NO_TEXT, begin, end))
             if data.find(USAGE, begin, end) >= 0:
                 self._usage = data[begin:end]
         self._buffer = data[position:]
@@ -124,11 +141,8 @@ class Client(asyncio.Protocol):
         return end + len(HEADER_END)
 
     def _mark_pieces(self, now_s: float) -> None:
-        if self._last_piece_s:
-            self._measurements.itls_s.append(now_s - self._last_piece_s)
-        else:
-            self._measurements.ttfts_s.append(now_s - self._sent_s)
-        self._last_piece_s = now_s
+        if self._times is not None:
+            self._times.mark(now_s)
 
     def _end_stream(self) -> None:
         match = COMPLETION_TOKENS.search(self._usage)
@@ -136,17 +150,83 @@ class Client(asyncio.Protocol):
             raise ServerAnsweredError("a stream ended without usage")
         self._measurements.num_tokens += int(match[1])
         self._measurements.num_requests += 1
+        self.has_answered = True
         self._buffer = self._usage = b""
         self._send_next()
 
 
-def build_request(host: str, prompt: str | list[int], args: argparse.Namespace, seed: int) -> bytes:
+class OpenLoop:
+    """Owns the connections of an open loop: `dispatch` hands a request to one that is free, or opens another."""
+
+    def __init__(self, workload: Workload, measurements: Measurements, port: int, *, is_kept: bool) -> None:
+        """A connection that is not `is_kept` serves one request."""
+        self._workload = workload
+        self._measurements = measurements
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._port = port
+        self._is_kept = is_kept
+        self._clients: list[Client] = []
+        self._idle: list[tuple[Client, float]] = []
+        """And since when; the one that has just become so is the last."""
+        self._waiting: deque[tuple[bytes, float]] = deque()
+        self._opening: set[asyncio.Task[object]] = set()
+        self._num_open = 0
+
+    async def run(self, requests: Sequence[bytes], begin_s: float) -> None:
+        try:
+            for request, arrival_s in zip(requests, self._workload.arrivals_s(), strict=True):
+                due_s = begin_s + arrival_s
+                await asyncio.sleep(due_s - time.perf_counter())
+                self._waiting.append((request, due_s))
+                self._dispatch()
+            await self._ended
+        finally:
+            for client in self._clients:
+                client.close()
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._idle:
+            client, since_s = self._idle.pop()
+            if time.perf_counter() - since_s < MAX_IDLE_S:
+                client.send(*self._waiting.popleft())
+            else:
+                client.close()
+                self._num_open -= 1
+        if len(self._waiting) > len(self._opening) and self._num_open < self._workload.num_clients:
+            self._num_open += 1
+            task = asyncio.create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self) -> None:
+        client = Client((), self._measurements, self._ended, self._take_back)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: client, HOST, self._port)
+            self._clients.append(client)
+        except OSError as error:
+            if not self._ended.done():
+                self._ended.set_exception(error)
+
+    def _take_back(self, client: Client) -> None:
+        if client.has_answered and not self._is_kept:
+            client.close()
+            self._num_open -= 1
+            self._dispatch()
+        elif self._waiting:
+            client.send(*self._waiting.popleft())
+        else:
+            self._idle.append((client, time.perf_counter()))
+        if self._measurements.num_requests == self._workload.num_requests and not self._ended.done():
+            self._ended.set_result(None)
+
+
+def build_request(prompt: str | list[int], workload: Workload, seed: int) -> bytes:
     body = json.dumps(
         {
             "prompt": prompt,
-            "max_tokens": args.new_tokens,
+            "max_tokens": workload.num_new_tokens,
             "temperature": 1.0,
-            "top_k": args.top_k,
+            "top_k": workload.top_k,
             "seed": seed,
             "ignore_eos": True,
             "stream": True,
@@ -154,55 +234,68 @@ def build_request(host: str, prompt: str | list[int], args: argparse.Namespace, 
         }
     ).encode()
     head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"POST /v1/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-async def run_load(args: argparse.Namespace) -> dict[str, object]:
+async def run_turns(port: int, turns: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
+    """A connection for each turn, one after the other."""
     loop = asyncio.get_running_loop()
-    chance = random.Random(args.seed)
+    for requests in turns:
+        ended = loop.create_future()
+        await loop.create_connection(partial(Client, requests, measurements, ended), HOST, port)
+        await ended
+
+
+async def run_load(port: int, workload: Workload, *, is_kept: bool = True) -> Measurements:
+    chance = random.Random(workload.seed)
+    requests = [build_request(prompt, workload, chance.randrange(1 << 31)) for prompt in workload.prompts()]
     measurements = Measurements()
-    clients = []
-    for _ in range(args.clients):
-        requests = [
-            build_request(
-                args.host,
-                [chance.randrange(args.vocab) for _ in range(args.prompt_tokens)],
-                args,
-                chance.randrange(1 << 31),
-            )
-            for _ in range(args.requests)
-        ]
-        clients.append(requests)
-    ended = [loop.create_future() for _ in clients]
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
-    for requests, future in zip(clients, ended, strict=True):
-        await loop.create_connection(partial(Client, requests, measurements, future), args.host, args.port)
-    await asyncio.gather(*ended)
-    return {
-        "num_tokens": measurements.num_tokens,
-        "num_requests": measurements.num_requests,
-        "elapsed_s": time.perf_counter() - begin_s,
-        "cpu_s": time.process_time() - begin_cpu_s,
-        "ttfts_s": measurements.ttfts_s,
-        "itls_s": measurements.itls_s,
-    }
+    if workload.rate is None:
+        hands = [[requests[place] for place in places] for places in deal(workload.num_requests, workload.num_clients)]
+        turns = [[hand] if is_kept else [[request] for request in hand] for hand in hands]
+        await asyncio.gather(*(run_turns(port, each, measurements) for each in turns))
+    else:
+        await OpenLoop(workload, measurements, port, is_kept=is_kept).run(requests, begin_s)
+    measurements.elapsed_s = time.perf_counter() - begin_s
+    measurements.cpu_s = time.process_time() - begin_cpu_s
+    return measurements
+
+
+def parse_workload(args: argparse.Namespace) -> Workload:
+    return Workload(
+        num_clients=args.clients,
+        num_requests=args.requests if args.rate else args.clients * args.requests,
+        rate=args.rate,
+        min_prompt_tokens=args.prompt_tokens,
+        max_prompt_tokens=args.max_prompt_tokens or args.prompt_tokens,
+        num_new_tokens=args.new_tokens,
+        top_k=args.top_k,
+        vocab_size=args.vocab,
+        seed=args.seed,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--requests", type=int, default=4, help="of each client, one after the other")
+    parser.add_argument("--clients", type=int, default=1, help="connections")
+    parser.add_argument("--requests", type=int, default=4, help="of each client; in an open loop all of them")
+    parser.add_argument("--rate", type=float, help="open loop: requests a second")
     parser.add_argument("--prompt-tokens", type=int, default=32)
+    parser.add_argument("--max-prompt-tokens", type=int, help="lengths are drawn from --prompt-tokens to this")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--top-k", type=int, default=50)
     parser.add_argument("--vocab", type=int, default=50256, help="prompts are drawn from so many token ids")
     parser.add_argument("--seed", type=int, default=0)
-    result = json.dumps(uvloop.run(run_load(parser.parse_args())))
+    parser.add_argument("--reconnect", action="store_true")
+    parser.add_argument("--workload", type=Workload.from_json, help="all of this as one JSON object")
+    args = parser.parse_args()
+    workload = args.workload or parse_workload(args)
+    result = uvloop.run(run_load(args.port, workload, is_kept=not args.reconnect)).to_json()
     # Buffered whatever PYTHONUNBUFFERED says: without a buffer what the pipe can't take at once is lost.
     with open(sys.stdout.fileno(), "w", closefd=False) as output:
         print(result, file=output)

@@ -12,12 +12,23 @@ from benchmarks.report import RESULTS
 FOLDER = RESULTS / "models" / "distilgpt2-shape"
 COMPILED = RESULTS / "compiled"
 """Where the measured engines keep compiled weights: not among the user's own."""
+SHAPES: dict[str, dict[str, int]] = {
+    "distilgpt2": {},
+    "gpt2": {"layers": 12},
+    "gpt2-medium": {"layers": 24, "heads": 16, "width": 1024},
+}
+"""82, 124 and 355 million weights: options of `make_model.py`."""
 TINY_SHAPE = {"layers": 2, "heads": 2, "width": 32, "vocab": 384, "positions": 131072}
 
 
 def prepare_model_folder(folder: Path | None) -> Path:
     """`folder` itself, or that of a model of DistilGPT-2's shape."""
     return folder or _make(FOLDER, {})
+
+
+def prepare_shape_folder(name: str) -> Path:
+    """One of `SHAPES`."""
+    return _make(FOLDER, {}) if name == "distilgpt2" else _make(RESULTS / "models" / f"{name}-shape", SHAPES[name])
 
 
 def prepare_tiny_model_folder(folder: Path | None) -> Path:

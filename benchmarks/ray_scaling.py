@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.model_folder import COMPILED, prepare_model_folder
+from benchmarks.owned_process import cpu_s_below
 from benchmarks.report import RESULTS, Spread, describe_machine, percentile, print_header, print_table, write_json
-from benchmarks.server_process import ServerProcess, cpu_s_below, free_port
+from benchmarks.server_process import ServerProcess, free_port
 
 # Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -109,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
         max_num_sequences=64,
         max_step_tokens=512,
+        max_batch_step_tokens=512,
         is_prefix_caching=False,
+        prefix_cache_bytes=0,
     )
     folder = prepare_model_folder(args.model)
     engine = load_engine(folder, config, cache_folder=COMPILED, observer=SilentObserver(), report=print)

@@ -68,12 +68,16 @@ class TimedEngine:
         cache_folder: Path,
         max_step_tokens: int = MAX_STEP_TOKENS,
     ) -> None:
+        kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
         config = EngineConfig(
             precision=precision,
             num_threads=num_threads or count_usable_cores(),
-            kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
+            kv_cache_bytes=kv_cache_bytes,
             max_num_sequences=MAX_NUM_SEQUENCES,
             max_step_tokens=max_step_tokens,
+            max_batch_step_tokens=max_step_tokens,
+            is_prefix_caching=True,
+            prefix_cache_bytes=kv_cache_bytes,
         )
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)

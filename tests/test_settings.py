@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.settings import ENV_PREFIX, LogFormat, Settings, SettingSource
+from distilgpt2_api.settings import LogFormat, Settings
+from distilgpt2_api.settings.sources import ENV_PREFIX, SettingSource
 
 
 @pytest.fixture(autouse=True)
@@ -198,10 +199,11 @@ def test_xdg_folders_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_every_setting_is_described_with_default_and_unit() -> None:
-    described = {setting.name: setting for setting in Settings(drain_s=2.5).describe()}
+    described = {setting.name: setting for setting in Settings(drain_s=2.5, key_tokens_per_s=1_234_567).describe()}
     assert all(setting.description.endswith(".") for setting in described.values())
     assert described["drain_s"].value == "2.5"
     assert described["drain_s"].default == "4"
+    assert described["key_tokens_per_s"].value == "1234567"
     assert described["port"].bounds == "0 to 65535"
     assert described["max_body_bytes"].default == "2MiB"
     assert described["num_threads"].value == "auto"

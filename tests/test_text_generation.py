@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.conftest import write_model
@@ -28,8 +32,8 @@ def open_generator(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DISTILGPT2_CACHE_HOME", str(tmp_path))
     opened: list[TextGenerator] = []
 
-    def open_one(**options: int | None) -> TextGenerator:
-        opened.append(TextGenerator(folder, **options))
+    def open_one(*, model: Path = folder, seed: int | None = None) -> TextGenerator:
+        opened.append(TextGenerator(model, seed=seed))
         return opened[-1]
 
     yield open_one
@@ -68,14 +72,6 @@ def test_threads_take_turns(open_generator: Opener) -> None:
     assert together == [alone] * 8
 
 
-def test_what_can_not_be_is_refused_by_name_and_the_next_call_works(open_generator: Opener) -> None:
-    generator = open_generator()
-    with pytest.raises(InvalidRequestError) as refused:
-        generator.generate("once", max_new_tokens=NUM_POSITIONS)
-    assert refused.value.param == "max_tokens"
-    assert generator.generate("once", max_new_tokens=1)
-
-
 def test_a_model_that_is_not_there_is_said_at_once() -> None:
     with pytest.raises(ModelNotFoundError, match="/nowhere"):
         TextGenerator("/nowhere")
@@ -88,3 +84,36 @@ def test_after_a_with_block_it_can_not_be_used(folder: Path, monkeypatch: pytest
         assert generator.generate("once", max_new_tokens=1)
     with pytest.raises(AssertionError):
         generator.generate("once", max_new_tokens=1)
+
+
+def test_an_empty_prompt_begins_at_the_tokenizers_end_of_text_where_the_model_names_none(
+    folder: Path, tmp_path: Path, open_generator: Opener
+) -> None:
+    """As in the service."""
+    nameless = shutil.copytree(folder, tmp_path / "nameless")
+    config = json.loads((nameless / "config.json").read_text())
+    (nameless / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+    assert open_generator(model=nameless).generate("", max_new_tokens=3) != [""]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", -1),
+        ("max_new_tokens", NUM_POSITIONS),
+        ("num_return_sequences", 0),
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("top_k", -1),
+        ("top_p", 1.01),
+        ("top_p", -0.1),
+    ],
+)
+def test_what_can_not_be_is_refused_by_name_and_the_next_call_works(
+    open_generator: Opener, name: str, value: Any
+) -> None:
+    generator = open_generator()
+    with pytest.raises(InvalidRequestError, match=name) as refused:
+        generator.generate("once", **{name: value})
+    assert refused.value.param == name
+    assert generator.generate("once", max_new_tokens=1)

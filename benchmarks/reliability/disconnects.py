@@ -37,6 +37,7 @@ from benchmarks.reliability.trial import (
     wait_metrics,
 )
 from benchmarks.server_process import ServerProcess
+from benchmarks.workload import Workload
 
 MAX_SETTLE_S = 2.0
 MAX_LOSS = 0.05
@@ -119,19 +120,13 @@ def midmean(ordered: Sequence[float]) -> float:
 
 
 async def measure_rate(port: int, args: argparse.Namespace, seed: int) -> float:
-    seen = await run_load(build_load(port, num_clients=16, num_requests=args.window_requests, seed=seed))
-    num_tokens, elapsed_s = seen["num_tokens"], seen["elapsed_s"]
-    assert isinstance(num_tokens, int)
-    assert isinstance(elapsed_s, float)
-    return num_tokens / elapsed_s
+    num_requests = 16 * args.window_requests
+    seen = await run_load(port, build_workload(num_clients=16, num_requests=num_requests, seed=seed))
+    return seen.num_tokens / seen.elapsed_s
 
 
-def build_load(port: int, *, num_clients: int, num_requests: int, seed: int) -> argparse.Namespace:
-    """Arguments of the load client."""
-    return argparse.Namespace(
-        host="127.0.0.1", port=port, clients=num_clients, requests=num_requests, prompt_tokens=32, new_tokens=96,
-        top_k=50, vocab=VOCAB, seed=seed,
-    )  # fmt: skip
+def build_workload(*, num_clients: int, num_requests: int, seed: int) -> Workload:
+    return Workload(num_clients=num_clients, num_requests=num_requests, num_new_tokens=96, vocab_size=VOCAB, seed=seed)
 
 
 async def disturb(port: int, args: argparse.Namespace, chance: random.Random) -> Counter[str]:
@@ -147,7 +142,7 @@ async def disturb(port: int, args: argparse.Namespace, chance: random.Random) ->
         seed = 0
         while sum(moments.values()) < args.disconnects:
             seed += 1
-            await run_load(build_load(port, num_clients=args.load, num_requests=1, seed=seed))
+            await run_load(port, build_workload(num_clients=args.load, num_requests=args.load, seed=seed))
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(load())

@@ -46,6 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=10, help="of the other client, alone and behind the crowd")
     parser.add_argument("--keys", action="store_true", help="the clients have API keys, and come from one address")
     args = parser.parse_args(arguments)
+    conclude("fairness", args, run(args))
+
+
+def run(args: argparse.Namespace) -> list[Figure]:
+    """With a server of its own."""
     limit_fds(args.queued + 500)
     settings: dict[str, object] = {
         "MAX_NUM_SEQUENCES": MAX_NUM_SEQUENCES,
@@ -56,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings["API_KEYS"] = ",".join(f"{name}:{key}" for name, key in KEYS.items())
     with start_server(args, args.model or STORYTELLER, settings) as server:
         server.wait_ready()
-        figures = uvloop.run(measure(server, args))
-    conclude("fairness", args, figures)
+        return uvloop.run(measure(server, args))
 
 
 async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figure]:

@@ -37,6 +37,7 @@ from benchmarks.reliability.trial import (
 )
 from benchmarks.report import percentile
 from benchmarks.server_process import ServerProcess
+from benchmarks.workload import Workload
 
 RECEIVE_BUFFER_BYTES = 4096
 NUM_TOKENS = 100_000
@@ -168,14 +169,16 @@ async def load(port: int, num_clients: int, phase: Phase) -> None:
     seed, end_s = 0, time.perf_counter() + LOAD_S
     while time.perf_counter() < end_s:
         seed += 1
-        load = argparse.Namespace(
-            host=HOST, port=port, clients=num_clients, requests=2, prompt_tokens=8, new_tokens=100, top_k=50,
-            vocab=256, seed=seed,
-        )  # fmt: skip
-        seen = await run_load(load)
-        itls_s = seen["itls_s"]
-        assert isinstance(itls_s, list)
-        phase.itls_s += itls_s
+        workload = Workload(
+            num_clients=num_clients,
+            num_requests=2 * num_clients,
+            min_prompt_tokens=8,
+            max_prompt_tokens=8,
+            num_new_tokens=100,
+            vocab_size=256,
+            seed=seed,
+        )
+        phase.itls_s += (await run_load(port, workload)).itls_s
 
 
 def count_queued_bytes(port: int) -> int:

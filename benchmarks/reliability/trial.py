@@ -119,8 +119,10 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in sorted(counts.items())) or "none"
 
 
-def conclude(name: str, args: argparse.Namespace, figures: Sequence[Figure], **details: Any) -> NoReturn:
-    """Print the table, keep it as JSON, and exit with 1 if a bound was missed."""
+def conclude(
+    name: str, args: argparse.Namespace, figures: Sequence[Figure], *, kind: str = "reliability-", **details: Any
+) -> NoReturn:
+    """Print the table, keep it as JSON (the file's name begins with `kind`), and exit with 1 if a bound was missed."""
     machine = describe_machine()
     print_header(name, machine)
     print()
@@ -129,5 +131,5 @@ def conclude(name: str, args: argparse.Namespace, figures: Sequence[Figure], **d
         ["figure", "measured", "bound", ""],
         [[figure.name, figure.value, figure.bound, words[figure.is_kept]] for figure in figures],
     )
-    write_json(f"reliability-{name}", machine, {"arguments": vars(args), "figures": figures, **details})
+    write_json(f"{kind}{name}", machine, {"arguments": vars(args), "figures": figures, **details})
     sys.exit(any(figure.is_kept is False for figure in figures))

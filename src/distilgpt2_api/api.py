@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from fastapi import FastAPI
@@ -25,3 +26,5 @@ def _build_or_exit() -> FastAPI:
 
 
 app = _build_or_exit()
+# Modules, routes and schemas stay for good: a collection that looks through them all would hold up every stream.
+gc.freeze()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -26,6 +29,9 @@ from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
+
+LINE_FRAME_BYTES = 8192
+"""What a line of a batch has around its body."""
 
 
 def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | None = None) -> FastAPI:
@@ -56,6 +62,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         on_failure=on_failure or exit_on_failure(os._exit),
         step_timeout_s=settings.step_timeout_s,
     )
+    open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
     log.info(
         "serving",
         model=location.name,
@@ -90,6 +97,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
+        open_desk=open_desk,
     )
 
 
@@ -99,6 +107,34 @@ def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
         return None if folder is None else MetricsFolder(folder)
     except OSError as error:
         raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
+
+
+def desk_opener(settings: Settings, location: str) -> OpenDesk:
+    """Opens the store. Raises SettingsError where that can't be done, or the packages are not installed."""
+    try:
+        # An optional extra, and 200 ms for those who do not want it.
+        import python_multipart  # noqa: F401, PLC0415 - it is for the uploads, and should be missed now
+
+        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
+    except ImportError:
+        raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
+    return partial(
+        build_desk,
+        open_store(location),
+        store_limits=StoreLimits(
+            max_files=settings.max_stored_files,
+            max_bytes=settings.max_stored_bytes,
+            max_open_batches=settings.max_open_batches,
+            expiry_s=settings.file_expiry_s,
+        ),
+        work_limits=WorkLimits(
+            max_file_bytes=settings.max_file_bytes,
+            max_lines=settings.max_batch_lines,
+            max_line_bytes=settings.max_body_bytes + LINE_FRAME_BYTES,
+            max_lines_at_once=settings.max_batch_requests or settings.max_num_sequences,
+        ),
+    )
 
 
 def open_traces(model: str) -> Traces:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import complete, encode_prompt
+from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.settings import Settings
 
 
@@ -50,10 +53,17 @@ class TextGenerator:
 
         An empty prompt begins at the model's end of text. Raises InvalidRequestError, with the parameter's name.
         """
+        _check_bounds("max_new_tokens", max_new_tokens, 0)
+        _check_bounds("num_return_sequences", num_return_sequences, 1)
+        _check_bounds("temperature", temperature, 0)
+        _check_bounds("top_k", top_k, 0)
+        _check_bounds("top_p", top_p, 0, 1)
         with self._lock:
+            token_ids = encode_prompt(self._engine, prompt)
+            check_context_length(len(token_ids), max_new_tokens, self._engine.config, param="max_new_tokens")
             request = GenerationRequest(
                 request_id="text-generator",
-                prompt_token_ids=encode_prompt(self._engine, prompt),
+                prompt_token_ids=token_ids,
                 params=SamplingParams(
                     max_tokens=max_new_tokens,
                     temperature=temperature,
@@ -78,6 +88,12 @@ class TextGenerator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_bounds(param: str, value: float, least: float, most: float = math.inf) -> None:
+    if not least <= value <= most:  # nor is NaN anywhere between them
+        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise InvalidRequestError(f"{param} is {value}; it must be {bounds}", param=param)
 
 
 def _ignore(note: str) -> None:

@@ -20,11 +20,11 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the sa
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
-from distilgpt2_api.model.resources import allow_open_files
 from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
 from distilgpt2_api.server.connections import ConnectionLimits, guarded_by
 from distilgpt2_api.server.server_control import SERVER_CONTROL
-from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_in_environment
+from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_set
+from distilgpt2_api.settings.open_files import allow_open_files
 
 LAST_FLUSH_S = 0.5
 """For clients to read the last of their answers, after the drain."""
@@ -92,7 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         if self.cfg.preload_app and self.cfg.workers > 1:
             # The application would be built once, before anybody knows that it is to share cores, memory and metrics.
             raise HaltServer("error: preload_app works with one worker; leave it out for several", EXIT_SETTINGS)
-        if self.cfg.workers > 1 and not self.metrics_folders and not is_in_environment("metrics_folder"):
+        if self.cfg.workers > 1 and not self.metrics_folders and not is_set("metrics_folder"):
             self.metrics_folders.append(make_metrics_folder())
             atexit.register(_remove_folder, self.metrics_folders[0], os.getpid())
         self.siblings.note_started(self.age)
@@ -103,7 +103,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def init_process(self) -> None:
         """In the worker: a master that replaces this one does not inherit what is set here."""
         told: dict[str, object] = {"num_workers": self.cfg.workers}
-        if self.metrics_folders and not is_in_environment("metrics_folder"):
+        if self.metrics_folders and not is_set("metrics_folder"):
             told["metrics_folder"] = self.metrics_folders[0]
         export_to_environment(told)
         super().init_process()

@@ -12,8 +12,9 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
-    "application.py": "traces are an extra that may not be installed, and 40 ms of those who do not want them",
+    "application.py": "traces and the store are extras that may not be installed, and time of those who do not want them",
     "cli/pull.py": "the hub is an extra too",
+    "server/routes/files.py": "the parser of forms is of an extra, which is there where the store is",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {"cli/commands.py": "imports the command that runs, and no other's kernels"}

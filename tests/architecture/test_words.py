@@ -26,6 +26,8 @@ SYNONYMS = {
 """Whole words of an identifier, underscores or its ends around them, and what is said instead."""
 
 FOREIGN = {
+    "cancelled": "OpenAI's status of a batch",
+    "cancelled_at": "and its field",
     "max_model_len": "vLLM's field",
     "max_context_len": "OpenVINO's input",
     "top_n_tokens": "TGI's parameter",

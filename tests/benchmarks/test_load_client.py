@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from benchmarks.load_client import Client, Measurements, ServerAnsweredError
+from benchmarks.load_client import Client, ServerAnsweredError, run_load
+from benchmarks.workload import Measurements, Workload
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENTS = (
@@ -71,6 +72,85 @@ def test_next_request_follows_on_the_same_connection() -> None:
         assert measurements.num_requests == 1
 
     asyncio.run(two_requests())
+
+
+def test_a_piece_without_text_is_no_token() -> None:
+    """Some servers tell why a stream has ended in one of its own."""
+
+    async def with_an_empty_piece() -> None:
+        empty = b'data: {"choices":[{"text":"","finish_reason":"length"}]}\n\n'
+        at = ANSWER.rindex(b"%x\r\n" % len(EVENTS[-1]))
+        pieces = [ANSWER[:at], b"%x\r\n%s\r\n" % (len(empty), empty), ANSWER[at:]]
+        seen, _, ended = await answer(pieces)
+        assert ended.done()
+        assert (len(seen.ttfts_s), seen.itls_s) == (1, [])
+
+    asyncio.run(with_an_empty_piece())
+
+
+@pytest.mark.parametrize("rate", [None, 400.0], ids=["closed", "open"])
+def test_each_request_may_have_a_connection_of_its_own(rate: float | None) -> None:
+    """For servers that close them after a stream, and say otherwise."""
+    workload = Workload(num_clients=3, num_requests=8, rate=rate, num_new_tokens=3, vocab_size=9)
+    num_connections = 0
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal num_connections
+        num_connections += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+        writer.write(ANSWER)
+        writer.close()
+        await writer.wait_closed()
+
+    async def load() -> Measurements:
+        async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+            seen = await run_load(server.sockets[0].getsockname()[1], workload, is_kept=False)
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        return seen
+
+    assert asyncio.run(load()).num_requests == num_connections == 8
+
+
+@pytest.mark.parametrize(("num_connections", "max_idle_s"), [(1, 2.0), (3, 2.0), (3, 0.0)])
+def test_an_open_loop_sends_all_that_arrives_over_the_connections_that_it_may_have(
+    num_connections: int, max_idle_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that have been idle for long, which the server may be about to close, are not trusted with another."""
+    monkeypatch.setattr("benchmarks.load_client.MAX_IDLE_S", max_idle_s)
+    workload = Workload(num_clients=num_connections, num_requests=20, rate=400.0, num_new_tokens=3, vocab_size=9)
+    num_served: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = len(num_served)
+        num_served.append(0)
+        while True:
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:  # the client has hung up
+                break
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            writer.write(ANSWER)
+            await writer.drain()
+            num_served[connection] += 1
+        writer.close()
+        await writer.wait_closed()
+
+    async def open_loop() -> Measurements:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            seen = await run_load(server.sockets[0].getsockname()[1], workload)
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))
+        return seen
+
+    seen = asyncio.run(open_loop())
+    assert (seen.num_requests, seen.num_tokens) == (20, 60)
+    assert len(seen.ttfts_s) == 20
+    assert sum(num_served) == 20
+    if max_idle_s:
+        assert len(num_served) <= num_connections
+    else:
+        assert len(num_served) > num_connections
+    assert seen.elapsed_s >= workload.arrivals_s()[-1]
 
 
 @pytest.mark.parametrize(

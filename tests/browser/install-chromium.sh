@@ -1,9 +1,14 @@
 #!/bin/bash
-# Sees to it that there are Chromium and its driver: installs Debian's as root; elsewhere says what is missing.
+# Sees to it that there are Chromium and its driver: CHROMIUM and CHROMEDRIVER where they are set; else Debian's, which it
+# installs as root, and without those rights says what is missing.
 set -eu -o pipefail
 
-if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then
+if command -v "${CHROMIUM:-chromium}" >/dev/null && command -v "${CHROMEDRIVER:-chromedriver}" >/dev/null; then
     exit 0
+fi
+if [ -n "${CHROMIUM:-}${CHROMEDRIVER:-}" ]; then
+    echo "error: CHROMIUM or CHROMEDRIVER names no program: ${CHROMIUM:-chromium}, ${CHROMEDRIVER:-chromedriver}" >&2
+    exit 1
 fi
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "error: chromium or chromedriver is missing; on Debian, as root: apt-get install chromium chromium-driver" >&2

@@ -34,6 +34,43 @@ def test_a_wrong_parameter_is_shown_where_it_is(page: Any, storyteller: Any) -> 
     assert "400" in error
 
 
+def test_a_seed_that_the_page_would_round_is_refused_in_its_field(page: Any, storyteller: Any) -> None:
+    """Numbers of a page are exact up to 2^53: neither answer nor code may have another than what is read."""
+    page.open(storyteller)
+    page.set(seed=2**53 + 1)
+    for button in ("#generate", "#show-code"):
+        page.click(button)
+        assert "9007199254740991" in page.see(lambda: page.all(".notice"), "the error")[0].text
+        assert page.one("#set-seed").get_attribute("aria-invalid") == "true"
+        assert len(page.all("#settings .field-error")) == 1
+        assert page.text("#set-seed-error").startswith("seed: ")
+        assert not page.one("#code").is_displayed()
+    assert not page.all(".answer")
+    assert not [url for url in page.requested_urls() if url.endswith("/v1/completions")]
+    page.set(seed=2**53 - 1, max_tokens=10)
+    assert not page.all("#settings .field-error")
+    page.generate()
+    assert (
+        page.story()
+        == storyteller.complete(
+            prompt="Once upon a time there was a", max_tokens=10, temperature=0.8, top_k=50, top_p=0.95, seed=2**53 - 1
+        ).json()["choices"][0]["text"]
+    )
+
+
+def test_a_bias_that_can_be_read_two_ways_is_refused(page: Any, storyteller: Any) -> None:
+    """Without a token, without a number, and with two: the service says so, and nothing of it is left out."""
+    page.open(storyteller)
+    for bias in (": 5", "11", "11: 5: 3"):
+        page.set(logit_bias=bias)
+        page.click("#generate")
+        page.see(lambda: page.all("#set-logit_bias-error"), f"what is wrong with {bias}")
+        assert not page.all(".answer")
+    page.set(logit_bias="11: -5, 262: 2.5", max_tokens=5)
+    page.generate()
+    assert all("400" in error for error in page.errors())
+
+
 def test_a_refusal_counts_down_and_may_be_tried_again(page: Any, start_storyteller: Callable[..., Any]) -> None:
     server = start_storyteller(key_tokens_per_s=20, key_burst_tokens=60)
     page.open(server)

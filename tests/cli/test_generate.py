@@ -54,6 +54,23 @@ def test_the_stop_text_and_what_follows_are_not_shown(tiny_model: Path, invoke: 
     assert invoke(*arguments, "--stop", stop).stdout == whole[: whole.index(stop, 1)] + "\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--temperature", "nan"),
+        ("--top-p", "nan"),
+        ("--min-p", "nan"),
+        ("--repetition-penalty", "inf"),
+        ("--top-k", str(10**30)),
+        ("--stop", ""),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_by_name(option: str, value: str, tiny_model: Path, invoke: Any) -> None:
+    result = invoke("generate", "Once", "--model", str(tiny_model), "--max-new-tokens", "2", option, value)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.stderr
+
+
 @pytest.mark.parametrize("precision", ["int8", "bf16", "f32"])
 def test_every_precision_generates(precision: str, tiny_model: Path, invoke: Any) -> None:
     arguments = ["generate", "a", "--model", str(tiny_model), "--precision", precision, "--max-new-tokens", "3"]

@@ -42,6 +42,13 @@ def test_without_a_file_the_entry_is_shown_beside_the_key(invoke: Any, tmp_path:
     assert (entry.name, entry.digest) == ("alice", digest_of(result.stdout.strip().encode()))
 
 
+def test_a_rate_that_is_no_number_makes_no_key(invoke: Any) -> None:
+    result = invoke("keys", "add", "alice", "--tokens-per-s", "nan")
+    assert result.exit_code == 2
+    assert "nan is not a finite number" in result.stderr
+    assert result.stdout == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -113,6 +113,7 @@ def terminal(storyteller: Any, cache_folder: Path, tmp_path: Path) -> Iterator[T
     """In a folder with what the pages take for granted: a text, and a model of the reader's own."""
     (tmp_path / "story.txt").write_text("Once upon a time there was a king who had three sons.\n", encoding="utf-8")
     (tmp_path / "texts.jsonl").write_text('"Once upon a time"\n"There was a king."\n', encoding="utf-8")
+    (tmp_path / "prompts.csv").write_text("prompt,max_tokens\nOnce upon a time,9\nThe king,9\n", encoding="utf-8")
     shutil.copytree(MODEL, tmp_path / "my-fine-tuned-gpt2")
     terminal = Terminal(tmp_path, cache_folder, storyteller.port)
     yield terminal

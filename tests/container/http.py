@@ -12,9 +12,9 @@ READY_TIMEOUT_S = 60
 PROMPT = "Once upon a time"
 
 
-def is_ready(port: int) -> bool:
+def is_ready(port: int, address: str = "127.0.0.1") -> bool:
     try:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        with closing(http.client.HTTPConnection(address, port, timeout=5)) as connection:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):

@@ -1,7 +1,7 @@
 """The clients' own code, and the protocols' own schemas, against the live servers of `tests/e2e`, or another service.
 
     pytest tests/contract --server-url http://…          against a service of the model of `write_model`
-    pytest tests/contract --small-server-url http://…    against one of a model as `small_model` makes it
+    pytest tests/contract --small-server-url http://…    against one of a model as `small_model` makes it, with a store
 
 With either, tests that need what is not there are skipped.
 """
@@ -52,10 +52,12 @@ def server(request: pytest.FixtureRequest) -> Service:
 
 @pytest.fixture(scope="session")
 def small_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Service:
-    """A server of `small_model`."""
+    """A server of `small_model`, with a store."""
     if url := request.config.getoption("--small-server-url", None):
         return Service(url)
-    server = request.getfixturevalue("launch")(model=small_model(tmp_path_factory.mktemp("small")))
+    server = request.getfixturevalue("launch")(
+        model=small_model(tmp_path_factory.mktemp("small")), batch_store=tmp_path_factory.mktemp("store")
+    )
     server.wait_listening()
     server.wait_ready()
     return server  # type: ignore[no-any-return]  # the same

@@ -23,6 +23,7 @@ def _assert_clean(result: Any) -> None:
         ("github-workflows", ".github/workflows/*.yml"),
         ("dependabot", ".github/dependabot.yml"),
         ("compose-spec", "compose.yaml"),
+        ("compose-spec", "deploy/swarm/stack.yaml"),
     ],
 )
 def test_published_schema(schema: str, pattern: str, run_command: Any) -> None:

@@ -122,6 +122,9 @@ class Service:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
 
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=DEADLINE_S, **options)
+
     def complete(self, **body: Any) -> httpx.Response:
         return httpx.post(f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -49,6 +50,18 @@ def read_to_the_end(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         return b""
     return b"".join(pieces)
+
+
+def read_an_answer(connection: socket.socket) -> bytes:
+    """One answer, whole, on a connection that goes on."""
+    answer = b""
+    while True:
+        head, end, body = answer.partition(b"\r\n\r\n")
+        if end and len(body) >= int(re.search(rb"content-length: (\d+)", head.lower())[1]):  # type: ignore[index]  # all have one
+            return answer
+        piece = connection.recv(65536)
+        assert piece, "the connection ended within an answer"
+        answer += piece
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /li", HEAD, b"\r\n"])
@@ -142,6 +155,26 @@ def test_what_comes_behind_an_unanswered_request_is_not_served(strict_server: An
         answers = read_to_the_end(connection)
     assert answers.count(b"HTTP/1.1 ") == 1
     assert answers.startswith(b"HTTP/1.1 200")
+
+
+def test_a_short_body_that_comes_after_its_refusal_leaves_the_connection_open(server: Any) -> None:
+    """The client has sent all of it, and no word of ours told it not to send its next request here."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\n"
+    with connected(server) as connection:
+        for _ in range(2):
+            connection.sendall(head)
+            assert read_an_answer(connection).startswith(b"HTTP/1.1 415 ")
+            connection.sendall(b"once")
+        connection.sendall(HEAD + b"\r\n")
+        assert read_an_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_short_body_that_never_comes_is_not_waited_for_any_longer_than_a_head(strict_server: Any) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\n"
+    with connected(strict_server) as connection:
+        connection.sendall(head)
+        assert read_an_answer(connection).startswith(b"HTTP/1.1 415 ")
+        assert read_to_the_end(connection) == b""
 
 
 def test_a_hang_up_is_noticed_behind_a_second_request(strict_server: Any, wait_until: Callable[..., Any]) -> None:

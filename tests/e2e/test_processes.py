@@ -134,14 +134,21 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
     [
         ({"metrics_folder": "/proc/none"}, "can't use the folder /proc/none (metrics_folder): "),
         ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
+        ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
     ],
 )
-def test_what_metrics_and_traces_lack_stops_the_start_with_one_clear_line(settings: dict[str, str], line: str) -> None:
-    """As if the extra were not installed."""
-    result = import_application("import sys; sys.modules['opentelemetry.sdk'] = None", **settings)
+def test_what_an_option_lacks_stops_the_start_with_one_clear_line(settings: dict[str, str], line: str) -> None:
+    """As if no extra were installed."""
+    absent = "'opentelemetry.sdk', 'sqlalchemy', 'python_multipart'"
+    result = import_application(f"import sys; sys.modules |= dict.fromkeys([{absent}])", **settings)
     assert result.returncode == 4
     assert result.stderr.startswith(f"error: {line}")
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_store_its_packages_are_not_missed() -> None:
+    result = import_application("import sys; sys.modules |= dict.fromkeys(['sqlalchemy', 'python_multipart'])")
+    assert (result.returncode, "error" in result.stderr) == (0, False)
 
 
 def test_traces_wait_for_no_collector() -> None:

@@ -30,6 +30,20 @@ def complete(service: Any) -> None:
     assert service.complete(prompt="once", max_tokens=NUM_TOKENS, ignore_eos=True).status_code == 200
 
 
+def test_a_folder_that_the_settings_file_names_is_the_one_that_is_shared(
+    launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The worker makes one of its own only where none is named, wherever it is."""
+    folder, file = tmp_path / "metrics", tmp_path / "settings.toml"
+    file.write_text(f"metrics_folder = '{folder}'\n")
+    service = launch("serve", num_workers=NUM_WORKERS, drain_s=1, config_file=file)
+    service.wait_listening()
+    wait_until(lambda: num_ready(service) == NUM_WORKERS, "both are ready")
+    assert len([*folder.glob("*-*.lock")]) == NUM_WORKERS
+    service.signal(signal.SIGTERM)
+    assert service.wait_exit() == 0
+
+
 def test_two_workers_are_one_service(launch: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
     """What was sent is what all pages say; a `kill -9` takes nothing away; at the end nothing is left in memory."""
     folders = set(Path("/dev/shm").glob("distilgpt2-metrics-*"))

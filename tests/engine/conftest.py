@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from tests import scripted_runner
+from tests.scripted_runner import ScriptedRunner
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.events import SequenceFinished, StepStats
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.grammars import GrammarCompiler
 
-END_OF_TEXT = 256
-CONFIG = ModelConfig(
-    vocab_size=260, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
-)
+CONFIG = replace(scripted_runner.CONFIG, vocab_size=260)
+"""Padded: three tokens more than the tokenizer has."""
+
+
+@dataclass
+class PaddedRunner(ScriptedRunner):
+    script: bytes = b"hello world"
+    config: ModelConfig = CONFIG
 
 
 class ByteTokenizer:
@@ -34,33 +39,6 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
-
-
-@dataclass
-class ScriptedRunner:
-    """Draws the bytes of `script` after every prompt, then the end of text; `on_run` may raise or look at the plan."""
-
-    script: bytes = b"hello world"
-    on_run: Callable[[StepPlan], None] = lambda plan: None
-    config: ModelConfig = CONFIG
-    plans: list[StepPlan] = field(default_factory=list)
-    is_closed: bool = False
-
-    def run(self, plan: StepPlan) -> StepResult:
-        self.plans.append(plan)
-        self.on_run(plan)
-        return StepResult(rows=[self._draw(row) for row in plan.rows])
-
-    def _draw(self, row: PlanRow) -> RowResult:
-        if not row.is_sampling:
-            return RowResult()
-        position = len(row.token_ids) - row.num_prompt_tokens
-        token_id = self.script[position] if position < len(self.script) else END_OF_TEXT
-        wants = row.params.num_logprobs is not None
-        return RowResult(token_id=token_id, logprobs=TokenLogprobs(token_id=token_id, logprob=-1.0) if wants else None)
-
-    def close(self) -> None:
-        self.is_closed = True
 
 
 @dataclass
@@ -92,7 +70,7 @@ RequestBuilder = Callable[..., GenerationRequest]
 
 @pytest.fixture
 def build_runner() -> Callable[..., ScriptedRunner]:
-    return ScriptedRunner
+    return PaddedRunner
 
 
 @pytest.fixture
@@ -116,7 +94,7 @@ def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
         grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_id=CONFIG.eos_token_id)
         compilers.append(grammars)
         return Engine(
-            runner=runner or ScriptedRunner(script=script),
+            runner=runner or PaddedRunner(script=script),
             scheduler=Scheduler(
                 num_blocks=num_blocks, max_num_sequences=max_num_sequences, max_step_tokens=max_step_tokens
             ),

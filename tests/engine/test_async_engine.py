@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.caller import Caller
+from distilgpt2_api.core.caller import Caller, CallerLimits
 from distilgpt2_api.core.errors import (
-    Distilgpt2ApiError,
     DrainingError,
     EngineFailedError,
     EngineHungError,
@@ -380,19 +379,6 @@ def test_one_request_id_is_one_request(build_engine: EngineBuilder, build_reques
     run(scenario)
 
 
-def test_what_the_scheduler_refuses_reaches_the_caller(
-    build_engine: EngineBuilder, build_request: RequestBuilder
-) -> None:
-    async def scenario() -> None:
-        async with running(lambda: build_engine(num_blocks=2)) as engine:
-            await engine.wait_loaded()
-            with pytest.raises(Distilgpt2ApiError):
-                await read(engine.submit(build_request("x" * 150)))
-            assert await read(engine.submit(build_request("x", max_tokens=5))) == "hello"
-
-    run(scenario)
-
-
 def test_stop_ends_the_thread_and_closes_the_runner(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
@@ -429,5 +415,41 @@ def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
             assert await read(welcome) == "hello world"
             assert [type(end) for end in ends].count(OverloadedError) == 1
             assert ends.count("hello world") == 2
+
+    run(scenario)
+
+
+def test_batch_work_stands_outside_of_the_queue_and_has_no_deadline(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    """However much of it waits, somebody else's request gets in; and it waits as long as it must."""
+
+    async def scenario() -> None:
+        async with running(build_engine, max_waiting_requests=1) as engine:
+            await engine.wait_loaded()
+            batch = Caller(name="alice", limits=CallerLimits(max_requests=1, tokens_per_s=1), is_batch=True)
+            streams = [
+                engine.submit(build_request(deadline_s=0.0, request_id=f"line {number}"), caller=batch)
+                for number in range(20)
+            ]
+            asked = engine.submit(build_request(request_id="asked"), caller=Caller(name="alice"))
+            assert await read(asked) == "hello world"
+            assert [await read(stream) for stream in streams] == ["hello world"] * 20
+
+    run(scenario)
+
+
+def test_batch_work_in_parts_counts_against_no_limit(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    async def scenario() -> None:
+        async with running(build_engine) as engine:
+            await engine.wait_loaded()
+            limits = CallerLimits(max_requests=1, tokens_per_s=1, burst_tokens=20)
+            batch = Caller(name="alice", limits=limits, is_batch=True)
+            with engine.held_open(), engine.counted(batch, 1):
+                await read(engine.submit(build_request(request_id="part"), caller=batch, is_continuation=True))
+                asked = engine.submit(build_request(request_id="asked"), caller=Caller(name="alice", limits=limits))
+            assert await read(asked) == "hello world"
 
     run(scenario)

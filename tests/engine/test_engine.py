@@ -153,18 +153,6 @@ def test_a_deadline_aborts_a_request_and_leaves_the_others(
     assert reasons == {"late": FinishReason.ABORT, "patient": FinishReason.STOP}
 
 
-def test_a_request_that_can_never_fit_is_refused_and_leaves_nothing(
-    build_engine: EngineBuilder, build_request: RequestBuilder
-) -> None:
-    engine = build_engine(num_blocks=2)
-
-    with pytest.raises(InvalidRequestError):
-        engine.add(build_request("x" * 100, request_id="big"), submitted_s=0.0)
-
-    assert not engine.has_work
-    assert engine.abort("big") == []
-
-
 def test_timings_and_usage_reach_the_observer(
     build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:

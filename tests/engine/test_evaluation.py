@@ -91,3 +91,23 @@ def test_documents_are_one_stream_with_marks_around_them() -> None:
 def test_a_model_without_an_end_of_text_gets_the_documents_bare() -> None:
     stream = join_documents(["a", "b"], lambda texts: [[1], [2]], None)
     assert stream.token_ids == [1, 2]
+
+
+def test_a_text_beyond_all_likelihood_has_a_perplexity_that_can_be_written_down() -> None:
+    """As a score has: hours of evaluation do not end in an overflow."""
+
+    def run(plan: StepPlan) -> StepResult:
+        (row,) = plan.rows
+        scores = [TokenLogprobs(token_id=token_id, logprob=-1000.0) for token_id in row.token_ids[1:]]
+        return StepResult(rows=[RowResult(prompt_logprobs=scores)])
+
+    result = evaluate(
+        run,
+        Stream(token_ids=[1, 2, 3], num_bytes=3),
+        num_positions=16,
+        max_step_tokens=16,
+        on_scored=lambda num_tokens: None,
+    )
+
+    assert result.perplexity == pytest.approx(math.exp(700))
+    assert result.bits_per_byte == pytest.approx(2000 / math.log(2) / 3)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import write_tokenizer
+from tests.e2e.conftest import write_model, write_tokenizer
 
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import SilentObserver
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.engine.local import run_request
 from distilgpt2_api.settings import Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plain"
@@ -28,3 +32,22 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) 
 
     with pytest.raises(ModelFormatError, match=rf"has 257 tokens, but the model only {vocab_size}$"):
         load_engine(tmp_path, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
+
+
+def test_a_whole_context_fits_however_little_the_cache_may_take(tmp_path: Path) -> None:
+    """What the model has positions for is never refused, nor waits for ever, for want of blocks."""
+    settings = Settings(precision="f32", num_threads=1)
+    config = replace(settings.engine_config(), kv_cache_bytes=1, prefix_cache_bytes=0)
+    folder = write_model(tmp_path, num_positions=80)  # 2.5 blocks
+    engine = load_engine(folder, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
+    request = GenerationRequest(
+        request_id="whole",
+        prompt_token_ids=(1,) * 78,
+        params=SamplingParams(max_tokens=2, ignore_eos=True),
+        num_sequences=3,
+    )
+
+    deltas = list(run_request(engine, request))
+    engine.close()
+
+    assert {delta.index: delta.num_completion_tokens for delta in deltas} == {0: 2, 1: 2, 2: 2}

@@ -31,7 +31,7 @@ def masked(build_runner: Callable[..., Any]) -> Callable[..., Any]:
 
     def build(script: bytes = b"", **options: Any) -> Any:
         runner = build_runner(script=script, **options)
-        wish = runner._draw
+        wish = runner.draw
 
         def draw(row: PlanRow) -> RowResult:
             result: RowResult = wish(row)
@@ -44,7 +44,7 @@ def masked(build_runner: Callable[..., Any]) -> Callable[..., Any]:
                     result.token_id = allowed.bit_length() - 1
             return result
 
-        runner._draw = draw
+        runner.draw = draw
         return runner
 
     return build

@@ -57,7 +57,14 @@ SCHEMAS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
     config = EngineConfig(
-        precision=Precision.F32, num_threads=1, kv_cache_bytes=64 << 20, max_num_sequences=40, max_step_tokens=512
+        precision=Precision.F32,
+        num_threads=1,
+        kv_cache_bytes=64 << 20,
+        max_num_sequences=40,
+        max_step_tokens=512,
+        max_batch_step_tokens=512,
+        is_prefix_caching=True,
+        prefix_cache_bytes=64 << 20,
     )
     engine = load_engine(STORYTELLER, config, cache_folder=None, observer=SilentObserver(), report=lambda note: None)
     yield engine

@@ -23,6 +23,7 @@ STEP = StepStats(
     num_prefix_hit_tokens=32,
     num_waiting=5,
     num_running=3,
+    num_batch=6,
     num_preempted=1,
     kv_cache_usage=0.25,
 )
@@ -56,6 +57,7 @@ def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registr
     values = {
         "running_sequences": 3,
         "waiting_sequences": 5,
+        "batch_sequences": 6,
         "kv_cache_usage_ratio": 0.25,
         "preemptions_total": 2,
         "computed_tokens_total": 80,
@@ -115,3 +117,11 @@ def test_every_finish_reason_is_there_from_the_start(metrics: EngineMetrics, reg
     """A counter that appears only with its first event hides that event from `rate`."""
     for reason in FinishReason:
         assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": reason.value}) == 0
+
+
+def test_nobody_feels_what_happens_to_batch_work(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    """Its tokens count, its times do not."""
+    metrics.on_sequence_finished(finished(is_batch=True))
+    assert registry.get_sample_value("distilgpt2_completion_tokens_total") == 11
+    for name in ("queue_time", "time_to_first_token", "time_per_output_token", "end_to_end_latency"):
+        assert registry.get_sample_value(f"distilgpt2_{name}_seconds_count") == 0

@@ -4,7 +4,7 @@ RAY_PYTHON := .tools/ray/bin/python
 .tools/ray/installed: pyproject.toml poetry.lock tests/ray/ray.mk | $(POETRY)
 	$(PYTHON) -m venv .tools/ray
 	$(POETRY) check --lock --quiet || { $(POETRY) check --lock; exit 1; }
-	$(POETRY) export --quiet --no-interaction --with test --extras ray --output $@.requirements.txt
+	$(POETRY) export --quiet --no-interaction --with test --extras ray --extras batch --output $@.requirements.txt
 	$(RAY_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $@.requirements.txt
 	$(RAY_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

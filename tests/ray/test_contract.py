@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(("option", "min_passed"), [("--server-url", 150), ("--small-server-url", 200)])
 def test_the_contract_holds(cluster: Any, settings: Any, tmp_path: Path, option: str, min_passed: int) -> None:
     if option == "--small-server-url":
-        settings = {**settings, "model": small_model(tmp_path)}
+        settings = {**settings, "model": small_model(tmp_path), "batch_store": tmp_path / "store"}
     cluster.deploy(**settings)
 
     command = [

@@ -48,6 +48,7 @@ class World:
         leader: Sequence | None = None,
         priority: int = 0,
         caller: str = "",
+        is_batch: bool = False,
         is_continuation: bool = False,
         num_positions: int = NUM_POSITIONS,
         **params: Any,
@@ -62,6 +63,7 @@ class World:
             leader_id=leader.sequence_id if leader else None,
             priority=priority,
             caller=caller,
+            is_batch=is_batch,
         )
         self.scheduler.add(sequence, is_continuation=is_continuation)
         self.sequences[sequence.sequence_id] = sequence
@@ -69,11 +71,11 @@ class World:
 
     def schedule(self) -> StepPlan:
         waiting = [sequence for sequence in self.sequences.values() if self.is_waiting(sequence)]
-        served = {s.caller for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
+        served = {s.party for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
         plan = self.scheduler.schedule()
         assert plan is not None
         self._check(plan)
-        self._check_order([sequence for sequence in waiting if not served or sequence.caller in served])
+        self._check_order([sequence for sequence in waiting if not served or sequence.party in served])
         return plan
 
     def update(self, plan: StepPlan) -> list[SequenceUpdate]:
@@ -112,12 +114,15 @@ class World:
         rows = {row.sequence_id: row for row in plan.rows}
         assert len(rows) == len(plan.rows), "a sequence has at most one row"
         assert 0 < plan.num_tokens <= self.limits["max_step_tokens"]
+        batch = [row.num_new_tokens for row in plan.rows if self.sequences[row.sequence_id].is_batch]
+        if len(batch) < len(plan.rows):
+            assert sum(batch) <= self.limits.get("max_batch_step_tokens", 1), "batch work takes what others leave"
         assert len(running) <= self.limits["max_num_sequences"]
         holders = defaultdict(set)
         for sequence in running:
             for block_id in sequence.block_ids:
                 holders[block_id].add(sequence.sequence_id)
-            if sequence.num_computed_tokens == len(sequence.token_ids) - 1:
+            if sequence.num_computed_tokens == len(sequence.token_ids) - 1 and not sequence.is_batch:
                 assert sequence.sequence_id in rows, "a decode stalled"
         for row in plan.rows:
             end = row.num_computed_tokens + row.num_new_tokens

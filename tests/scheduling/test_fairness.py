@@ -10,6 +10,9 @@ import pytest
 from distilgpt2_api.scheduling.fairness import MAX_IDLE_LINES, FairShares
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
 
+PLAIN = (False, 0)
+"""The standing of all that says nothing of it."""
+
 
 def finish_order(world: Any) -> list[str]:
     """The callers of the sequences, as they end."""
@@ -98,28 +101,28 @@ def test_no_guest_throws_out_a_lower_priority(build_world: Callable[..., Any]) -
 
 def test_a_callers_low_priority_work_does_not_count_against_its_urgent_work() -> None:
     shares = FairShares()
-    shares.start_of(9, "a", 1_000_000)
-    shares.start_of(0, "b", 10)
-    assert shares.start_of(0, "a", 1) == 0.0
+    shares.start_of((False, 9), "a", 1_000_000)
+    shares.start_of(PLAIN, "b", 10)
+    assert shares.start_of(PLAIN, "a", 1) == 0.0
 
 
 def test_callers_who_are_owed_nothing_are_forgotten() -> None:
     """However many come: memory is bounded, and who is ahead stays so."""
     shares = FairShares()
-    shares.start_of(0, "ahead", 1_000_000)
+    shares.start_of(PLAIN, "ahead", 1_000_000)
     for number in range(2 * MAX_IDLE_LINES):
-        shares.start_of(0, f"caller {number}", 0)
+        shares.start_of(PLAIN, f"caller {number}", 0)
     assert len(shares._ends) <= MAX_IDLE_LINES
-    assert shares.start_of(0, "ahead", 1) == 1_000_000.0
+    assert shares.start_of(PLAIN, "ahead", 1) == 1_000_000.0
 
 
 def test_what_continues_starts_now_and_counts_only_what_it_adds() -> None:
     """Ahead of its own caller's others, who wait their turn, and behind those of others who are due."""
     shares = FairShares()
-    assert shares.start_of(0, "searching", 1000) == 0.0
-    assert shares.start_of(0, "searching", 1, is_continuation=True) == 0.0
-    assert shares.start_of(0, "searching", 10) == 1001.0
-    assert shares.start_of(0, "other", 10) == 0.0
+    assert shares.start_of(PLAIN, "searching", 1000) == 0.0
+    assert shares.start_of(PLAIN, "searching", 1, is_continuation=True) == 0.0
+    assert shares.start_of(PLAIN, "searching", 10) == 1001.0
+    assert shares.start_of(PLAIN, "other", 10) == 0.0
 
 
 def test_a_search_that_goes_on_and_on_starves_nobody(build_world: Callable[..., Any]) -> None:

@@ -80,7 +80,7 @@ def test_admission_is_first_come_first_served(build_world: BuildWorld) -> None:
     world.step()
     assert world.is_waiting(long)
     assert world.is_waiting(short)
-    assert (world.scheduler.num_waiting, world.scheduler.num_waiting_tokens) == (2, 101)
+    assert world.scheduler.num_waiting == 2
     world.run()
 
 
@@ -247,3 +247,14 @@ def test_idle_with_a_block_held_is_an_error(build_world: BuildWorld) -> None:
     world.step()
     with pytest.raises(AssertionError, match="1 blocks are held"):
         world.scheduler.check_idle()
+
+
+def test_a_lost_block_is_noticed_when_the_last_sequence_ends(build_world: BuildWorld) -> None:
+    """Nobody has to ask: an engine has no step to compute from then on."""
+    world = build_world()
+    other, sequence = world.add([2], max_tokens=5), world.add([1], max_tokens=5)
+    world.step()
+    sequence.block_ids.pop()
+    world.scheduler.finish(other.sequence_id, FinishReason.ABORT)
+    with pytest.raises(AssertionError, match="1 blocks are held and 0 sequences in flight"):
+        world.scheduler.finish(sequence.sequence_id, FinishReason.ABORT)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.scheduling.sequence import Sequence
 
 World = Any
@@ -19,13 +18,11 @@ def test_the_latest_arrival_gives_way_and_loses_nothing(
     """Three sequences that together need more blocks than there are all come to what they would come to alone."""
     world = build_world(num_blocks=8)
     sequences = [world.add(range(i, i + 30), max_tokens=110, ignore_eos=True) for i in range(3)]
-    num_preempted = 0
     while world.scheduler.has_work:
         plan = world.schedule()
-        num_preempted += plan.num_preempted
         assert not world.is_waiting(sequences[0]), "the first arrival is never preempted"
         world.update(plan)
-    assert num_preempted == world.scheduler.num_preemptions > 0
+    assert world.scheduler.num_preemptions > 0
     for sequence in sequences:
         assert_undisturbed(sequence)
 
@@ -119,14 +116,3 @@ def test_a_sequence_that_fits_alone_runs_in_the_smallest_cache(
     world.run()
     for sequence in sequences:
         assert_undisturbed(sequence)
-
-
-@pytest.mark.parametrize(("num_prompt_tokens", "max_tokens", "param"), [(65, 1, "prompt"), (40, 26, "max_tokens")])
-def test_a_sequence_that_can_never_fit_is_refused(
-    build_world: BuildWorld, num_prompt_tokens: int, max_tokens: int, param: str
-) -> None:
-    world = build_world(num_blocks=2)
-    with pytest.raises(InvalidRequestError, match="KV cache holds 64") as caught:
-        world.add(range(num_prompt_tokens), max_tokens=max_tokens)
-    assert caught.value.param == param
-    assert not world.scheduler.has_work

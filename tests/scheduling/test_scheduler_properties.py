@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.scheduling.scheduler import QUIET_STEPS
 from distilgpt2_api.scheduling.sequence import Sequence
 
 # Few distinct beginnings, so that prompts share blocks; with period 32 all blocks of a prompt are equal; lengths around
@@ -35,6 +36,7 @@ LIMITS = st.fixed_dictionaries(
         "max_step_tokens": st.sampled_from([1, 2, 7, 32, 50, 64, 200]),
         "is_prefix_caching": st.booleans(),
         "num_eager_blocks": st.sampled_from([None, 0, 4]),
+        "max_batch_step_tokens": st.sampled_from([0, 1, 3, 40]),
     }
 )
 PARAMS = st.fixed_dictionaries(
@@ -48,6 +50,7 @@ PARAMS = st.fixed_dictionaries(
 )
 CALLERS = st.sampled_from(["", "", "", "other", "third"])
 PRIORITIES = st.sampled_from([0, 0, 0, -1, 1, 7])
+WHOSE = st.fixed_dictionaries({"priority": PRIORITIES, "caller": CALLERS, "is_batch": st.booleans()})
 
 
 def check_finished(world: Any, sequence: Sequence, assert_undisturbed: Callable[[Sequence], None]) -> None:
@@ -82,7 +85,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         seed=st.integers(0, 2),
         params=PARAMS,
         num_sequences=st.sampled_from([1, 1, 2, 4]),
-        whose=st.fixed_dictionaries({"priority": PRIORITIES, "caller": CALLERS}),
+        whose=WHOSE,
     )
     def add(
         self, prompt: list[int], seed: int, params: dict[str, Any], num_sequences: int, whose: dict[str, Any]
@@ -139,26 +142,26 @@ def test_any_interleaving_keeps_the_books_and_the_results(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, PRIORITIES, CALLERS, PARAMS), min_size=1, max_size=10))
+@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, WHOSE, PARAMS), min_size=1, max_size=10))
 def test_everybody_finishes_in_bounded_time(
     build_world: Callable[..., Any],
     assert_undisturbed: Callable[[Sequence], None],
     limits: dict[str, Any],
-    requests: list[tuple[list[int], int, str, dict[str, Any]]],
+    requests: list[tuple[list[int], dict[str, Any], dict[str, Any]]],
 ) -> None:
     """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain.
 
-    Whatever their priorities, once nobody comes with a lower one, and whoever their callers are.
+    Whatever their priorities, once nobody comes with a lower one, whoever their callers are, and batch work too; but
+    that holds back for some steps after the others.
     """
     world = build_world(**limits)
-    sequences = [
-        world.add(prompt, priority=priority, caller=caller, **params) for prompt, priority, caller, params in requests
-    ]
+    sequences = [world.add(prompt, **whose, **params) for prompt, whose, params in requests]
     world.run(
         max_steps=sum(
             -(-len(sequence.token_ids) // limits["max_step_tokens"]) + sequence.params.max_tokens + 1
             for sequence in sequences
         )
+        + QUIET_STEPS
     )
     for sequence in sequences:
         check_finished(world, sequence, assert_undisturbed)

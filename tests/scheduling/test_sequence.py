@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.scheduling.sequence import Sequence
 
@@ -18,13 +17,6 @@ def make(num_prompt_tokens: int, *, num_positions: int = 256, eos_token_id: int 
         num_positions=num_positions,
         eos_token_id=eos_token_id,
     )
-
-
-@pytest.mark.parametrize("num_prompt_tokens", [0, 257])
-def test_a_prompt_has_a_token_and_no_more_than_the_model_has_positions(num_prompt_tokens: int) -> None:
-    with pytest.raises(ContextLengthError) as caught:
-        make(num_prompt_tokens)
-    assert caught.value.param == "prompt"
 
 
 def test_a_sequence_ends_with_max_tokens_or_at_the_last_position() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +18,14 @@ import tokenizers
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
+from tests.scripted_runner import ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
-from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.stored.store import Store, open_store
+from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.engine import Engine
@@ -34,11 +38,6 @@ from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-END_OF_TEXT = 256
-CONFIG = ModelConfig(
-    vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
-)
 
 
 def byte_tokenizer() -> tokenizers.Tokenizer:
@@ -56,57 +55,6 @@ def _byte_alphabet() -> list[str]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-@dataclass
-class ScriptedRunner:
-    """Draws the bytes of `script` after every prompt, then the end of text. `gate` lets steps pass one by one.
-
-    A token's log-probability is minus its id over 100; the likeliest tokens are ids 0, 1, 2 …
-    """
-
-    script: bytes = b" hello world"
-    on_run: Callable[[StepPlan], None] = lambda plan: None
-    config: ModelConfig = CONFIG
-    is_gated: bool = False
-    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    plans: list[StepPlan] = field(default_factory=list)
-
-    def run(self, plan: StepPlan) -> StepResult:
-        if self.is_gated:
-            self.gate.acquire(timeout=20)
-        self.plans.append(plan)
-        self.on_run(plan)
-        return StepResult(rows=[self._draw(row) for row in plan.rows])
-
-    def open_gate(self) -> None:
-        self.is_gated = False
-        self.gate.release()
-
-    def _draw(self, row: PlanRow) -> RowResult:
-        prompt_logprobs: list[TokenLogprobs] = []
-        if row.num_prompt_logprobs is not None:
-            first = row.num_computed_tokens + 1
-            targets = row.token_ids[first : min(first + row.num_new_tokens, row.num_prompt_tokens)]
-            prompt_logprobs = [_logprobs(token_id, row.num_prompt_logprobs) for token_id in targets]
-        if not row.is_sampling:
-            return RowResult(prompt_logprobs=prompt_logprobs)
-        position = len(row.token_ids) - row.num_prompt_tokens
-        token_id = self.script[position] if position < len(self.script) else END_OF_TEXT
-        num_top = row.params.num_logprobs
-        return RowResult(
-            token_id=token_id,
-            logprobs=None if num_top is None else _logprobs(token_id, num_top),
-            prompt_logprobs=prompt_logprobs,
-        )
-
-    def close(self) -> None:
-        self.open_gate()
-
-
-def _logprobs(token_id: int, num_top: int) -> TokenLogprobs:
-    top = tuple((rank, -rank / 100) for rank in range(num_top))
-    return TokenLogprobs(token_id=token_id, logprob=-token_id / 100, top=top)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +96,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
+        open_desk: OpenDesk | None = None,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -197,10 +146,28 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
             routes=routes,
+            open_desk=open_desk,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 
     return build
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = open_store(str(tmp_path / "store"))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def open_desk(store: Store) -> OpenDesk:
+    return partial(
+        build_desk,
+        store,
+        store_limits=StoreLimits(max_files=20, max_bytes=30_000, max_open_batches=2, expiry_s=1e9),
+        work_limits=WorkLimits(max_file_bytes=20_000, max_lines=100, max_line_bytes=1000, max_lines_at_once=4),
+    )
 
 
 class Client:

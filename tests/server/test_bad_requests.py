@@ -152,6 +152,13 @@ def test_what_is_not_supported_is_refused_by_name_and_never_ignored(client: Any,
     assert error["param"].partition(".")[0] == next(iter(body))
 
 
+def test_of_several_that_are_not_supported_the_first_is_named(client: Any) -> None:
+    """The same request gets the same answer from every process."""
+    names = ["suffix", "cache_salt", "session_id", "prompt_embeds", "kv_transfer_params", "watermarking"]
+    for order in (names, names[::-1]):
+        assert error_of(client.complete(prompt="a", **dict.fromkeys(order, "x")))["param"] == order[0]
+
+
 @pytest.mark.parametrize("body", [{"max_token": 5}, {"stream_options": {"usage": True}, "stream": True}])
 def test_an_unknown_field_is_named(client: Any, body: Json) -> None:
     error = error_of(client.complete(prompt="a", **body))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import scripted_runner
+from tests.scripted_runner import END_OF_TEXT, ScriptedRunner
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import (
@@ -27,7 +28,7 @@ from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -42,10 +43,7 @@ from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "golden"
-END_OF_TEXT = 256
-CONFIG = ModelConfig(
-    vocab_size=257, num_positions=64, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
-)
+CONFIG = replace(scripted_runner.CONFIG, num_positions=64)
 NUM_BLOCKS = 24
 
 FOLLOWERS = {
@@ -59,28 +57,13 @@ FOLLOWERS = {
 
 
 @dataclass
-class TableRunner:
-    """Scores the next token by FOLLOWERS; others are as good as impossible. `gate` lets steps pass one by one."""
+class TableRunner(ScriptedRunner):
+    """Scores the next token by FOLLOWERS; others are as good as impossible."""
 
     config: ModelConfig = CONFIG
-    plans: list[StepPlan] = field(default_factory=list)
-    is_gated: bool = False
-    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     error: str | None = None
-    on_run: Callable[[StepPlan], None] = lambda plan: None
 
-    def run(self, plan: StepPlan) -> StepResult:
-        if self.is_gated:
-            self.gate.acquire(timeout=20)
-        self.plans.append(plan)
-        self.on_run(plan)
-        return StepResult(rows=[self._draw(row) for row in plan.rows])
-
-    def open_gate(self) -> None:
-        self.is_gated = False
-        self.gate.release()
-
-    def _draw(self, row: PlanRow) -> RowResult:
+    def draw(self, row: PlanRow) -> RowResult:
         if not row.is_sampling:
             return RowResult()
         followers = FOLLOWERS.get(bytes(row.token_ids[-1:]), {})
@@ -94,9 +77,6 @@ class TableRunner:
             prompt_logprobs=() if row.num_prompt_logprobs is None else prompt_logprobs,
             error=self.error,
         )
-
-    def close(self) -> None:
-        self.open_gate()
 
 
 @dataclass
@@ -503,21 +483,33 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
 )
 def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError, match=param) as caught:
-        check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
+        check_beam_search(
+            SamplingParams(**params),
+            BeamOptions(num_beams=2),
+            CONFIG,
+            is_streamed=False,
+            grammar_param="response_format",
+        )
     assert caught.value.param == param
 
 
 def test_a_beam_search_is_not_streamed() -> None:
     with pytest.raises(InvalidRequestError, match="stream"):
-        check_beam_search(SamplingParams(), BeamOptions(num_beams=2), CONFIG, is_streamed=True)
+        check_beam_search(
+            SamplingParams(), BeamOptions(num_beams=2), CONFIG, is_streamed=True, grammar_param="response_format"
+        )
 
 
 def test_there_must_be_a_token_for_each_beam() -> None:
     """Else a search could not return as many sequences as were asked for."""
     tiny = replace(CONFIG, vocab_size=5, eos_token_id=4)
-    check_beam_search(SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False)
+    check_beam_search(
+        SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False, grammar_param="response_format"
+    )
     with pytest.raises(InvalidRequestError, match="at most 4 beams"):
-        check_beam_search(SamplingParams(), BeamOptions(num_beams=5), tiny, is_streamed=False)
+        check_beam_search(
+            SamplingParams(), BeamOptions(num_beams=5), tiny, is_streamed=False, grammar_param="response_format"
+        )
 
 
 @pytest.mark.parametrize(
@@ -529,7 +521,9 @@ def test_there_must_be_a_token_for_each_beam() -> None:
     ],
 )
 def test_what_goes_with_a_beam_search_is_taken(params: dict[str, Any]) -> None:
-    check_beam_search(SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False)
+    check_beam_search(
+        SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False, grammar_param="response_format"
+    )
 
 
 # ---- over HTTP

@@ -101,9 +101,9 @@ def test_a_request_gets_its_n_best_and_pays_for_all(open_client: Callable[..., A
     """Each sequence draws one byte more often than the last, and the likelier the lower the byte."""
 
     class Uneven(build_runner):  # type: ignore[misc]  # a fixture's value has no type
-        def _draw(self, row: Any) -> Any:
+        def draw(self, row: Any) -> Any:
             self.script = bytes([ord("d") - row.sequence_id % 4]) * 3
-            return super()._draw(row)
+            return super().draw(row)
 
     client = open_client(runner=Uneven())
     body = client.complete(prompt="once", best_of=4, n=2, max_tokens=3).json()

@@ -43,6 +43,17 @@ def test_more_prompts_than_may_ever_be_in_flight_are_400(open_client: Callable[.
     assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
 
 
+def test_a_beam_search_of_more_prompts_than_may_ever_be_in_flight_is_400(open_client: Callable[..., Any]) -> None:
+    """A prompt is one request, however many beams it has."""
+    client = open_client(access=Access(address_limits=CallerLimits(max_requests=2)))
+    search = {"use_beam_search": True, "best_of": 4, "max_tokens": 2}
+    assert client.complete(prompt=["a", "b"], **search).status_code == 200
+    answer = client.complete(prompt=["a", "b", "c"], **search)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
+    assert "retry-after" not in answer.headers
+
+
 def test_a_rate_of_tokens_is_kept_and_what_is_not_used_comes_back(open_client: Callable[..., Any]) -> None:
     """The fake model ends its text after 11 tokens: of 200 asked for the rest is free again."""
     limits = CallerLimits(tokens_per_s=0.001, burst_tokens=230)

@@ -155,7 +155,8 @@ def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[...,
 def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:
     """lm-eval takes a token for greedy if its log-probability is the largest of `top_logprobs`, exactly."""
     beyond = tokenizer.vocab_size  # Two tokens that a padded model has and the tokenizer has not: both are "".
-    writer, lists = LogprobsWriter(tokenizer, num_top=2), empty_lists()
+    writer = LogprobsWriter(tokenizer, num_top=2, is_by_id=False, skips_special_tokens=False)
+    lists = empty_lists()
     likeliest, second = (beyond, -0.5), (beyond + 1, -0.75)
     writer.write(
         [
@@ -202,9 +203,9 @@ def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
     """Only the engine can tell. After the first chunk, if there was time for one, it is an event."""
 
     class Exhausted(build_runner):  # type: ignore[misc]  # a fixture's value has no type
-        def _draw(self, row: Any) -> Any:
+        def draw(self, row: Any) -> Any:
             is_over = len(row.token_ids) - row.num_prompt_tokens == 2
-            return RowResult(error=NOTHING_TO_DRAW) if is_over else super()._draw(row)
+            return RowResult(error=NOTHING_TO_DRAW) if is_over else super().draw(row)
 
     client = open_client(runner=Exhausted())
     answer = client.complete(**{"prompt": "a", **options})

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.server.conftest import ScriptedRunner
+from tests.scripted_runner import ScriptedRunner
 
-from distilgpt2_api.core.plan import RowResult, StepPlan, StepResult
+from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.core.seeds import sequence_seed
 
 Json = dict[str, Any]
@@ -107,12 +107,9 @@ def test_the_likeliest_tokens_are_listed_for_each_token(client: Any) -> None:
 class SeededRunner(ScriptedRunner):
     """The sequence that has `LIKELY_SEED` draws likelier bytes than any other."""
 
-    def run(self, plan: StepPlan) -> StepResult:
-        results: list[RowResult] = []
-        for row in plan.rows:
-            self.script = b"b" if row.seed == LIKELY_SEED else b"c"
-            results += super().run(StepPlan(rows=[row])).rows
-        return StepResult(rows=results)
+    def draw(self, row: PlanRow) -> RowResult:
+        self.script = b"b" if row.seed == LIKELY_SEED else b"c"
+        return super().draw(row)
 
 
 LIKELY_SEED = sequence_seed(7, 1)

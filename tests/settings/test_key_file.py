@@ -35,7 +35,8 @@ def test_keys_are_long_random_and_recognisable() -> None:
 def test_what_is_added_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     limits = CallerLimits(max_requests=8, tokens_per_s=500.0, burst_tokens=20_000)
-    for name, limit in (("alice", limits), ("b.ob@site", CallerLimits()), ("slow", CallerLimits(tokens_per_s=0.5))):
+    slow, fast = CallerLimits(tokens_per_s=0.5), CallerLimits(tokens_per_s=1_234_567.5)
+    for name, limit in (("alice", limits), ("b.ob@site", CallerLimits()), ("slow", slow), ("fast", fast)):
         key = make_key()
         add_to_key_file(path, describe_key(name, key, limit))
         added = read_key_file(path)[-1]

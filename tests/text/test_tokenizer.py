@@ -82,6 +82,12 @@ def test_a_token_of_whole_characters_is_listed_as_they_are(tokenizer: Tokenizer)
     assert tokenizer.token_id("no such token") is None
 
 
+def test_tokens_beyond_the_vocabulary_have_no_text(tokenizer: Tokenizer) -> None:
+    """A model whose vocabulary was padded to a round number may draw them."""
+    [first, *_] = tokenizer.encode("king")
+    assert tokenizer.decode([tokenizer.vocab_size, first, tokenizer.vocab_size + 7]) == tokenizer.decode([first])
+
+
 def library_with(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
 

@@ -11,8 +11,10 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 COMMANDS = {
     "serve": "Serve a model over HTTP.",
     "generate": "Complete a prompt on the terminal.",
+    "batch": "Answer a file of requests, without a server.",
     "pull": "Fetch a model from the Hugging Face hub.",
     "evaluate": "Measure perplexity and speed on a text, or score many texts.",
+    "plan": "Say how many nodes a load takes, and what they cost.",
     "keys": "Make, list and revoke API keys.",
     "config": "Show every setting, its value and its source.",
     "api": "Print the reference of the HTTP API.",

@@ -38,11 +38,10 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
     line of the output is that text's score, or the continuation's: what POST /v1/score answers. Texts may be as long as
     the model's context.
     """
-    settings = Settings(**given(**options))
+    if is_jsonl and len(precisions) > 1:
+        raise click.UsageError("--jsonl takes one --precision.")
+    settings = Settings(**given(**options, precision=precisions[0] if is_jsonl and precisions else None))
     if is_jsonl:
-        if len(precisions) > 1:
-            raise click.UsageError("--jsonl takes one --precision.")
-        settings = Settings(**given(**options, precision=precisions[0] if precisions else None))
         print_scores(read_passages(file), settings)
         return
     model = settings.locate_model()

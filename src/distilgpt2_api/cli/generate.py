@@ -8,12 +8,22 @@ import sys
 import click
 
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import FiniteRange, given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
+
+MAX_TOP_K = 2**31
+"""Far above any vocabulary, and a number that the engine can count with."""
+
+
+def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[str, ...]) -> tuple[str, ...]:
+    """The option's callback: an empty text would end nothing."""
+    if not all(stops):
+        raise click.BadParameter("must not be empty.", context, option)
+    return stops
 
 
 @click.command("generate")
@@ -25,33 +35,43 @@ from distilgpt2_api.settings import Settings
 @click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
 @click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text. Default: by chance.")
 @click.option(
-    "--temperature", type=click.FloatRange(0, 2), default=1.0, show_default=True, help="Of the draws; 0 is greedy."
+    "--temperature", type=FiniteRange(0, 2), default=1.0, show_default=True, help="Of the draws; 0 is greedy."
 )
 @click.option(
-    "--top-k", type=click.IntRange(min=0), default=50, show_default=True, help="Only the K likeliest tokens; 0 is off."
+    "--top-k",
+    type=click.IntRange(0, MAX_TOP_K),
+    default=50,
+    show_default=True,
+    help="Only the K likeliest tokens; 0 is off.",
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     default=1.0,
     show_default=True,
     help="Only the likeliest tokens that reach P together; 1 is off.",
 )
 @click.option(
     "--min-p",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Only tokens with this part of the likeliest one's probability; 0 is off.",
 )
 @click.option(
     "--repetition-penalty",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=1.0,
     show_default=True,
     help="For tokens that the text has already; 1 is off.",
 )
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Can be given several times.")
+@click.option(
+    "--stop",
+    multiple=True,
+    metavar="TEXT",
+    callback=_check_stops,
+    help="End before this text. Can be given several times.",
+)
 def command(
     *,
     prompt: str,

@@ -8,15 +8,14 @@ from urllib.parse import urlsplit
 
 import click
 
+from distilgpt2_api.cli.addresses import WILDCARDS, url_of
+from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.settings import Settings
-
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
-"""Where a service that listens everywhere is asked."""
 
 
 @click.command("healthcheck")
 @click.option("--url", metavar="URL", help="What to ask. Default: /readyz of the service that the settings describe.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
+@click.option("--timeout", "timeout_s", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
 def command(*, url: str | None, timeout_s: float) -> None:
     """Ask a running service whether it is ready: exit status 0 if it is, 1 if not."""
     url = url or _readiness_url()
@@ -32,7 +31,7 @@ def command(*, url: str | None, timeout_s: float) -> None:
 def _readiness_url() -> str:
     settings = Settings()
     host = WILDCARDS.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
+    return f"{url_of(host, settings.port)}/readyz"
 
 
 def _get_status(url: str, timeout_s: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings import Settings
@@ -37,7 +38,7 @@ def command() -> None:
 @click.argument("name")
 @file_option
 @click.option("--max-requests", type=click.IntRange(1, MAX_COUNT), help="Requests in flight at once.")
-@click.option("--tokens-per-s", type=click.FloatRange(0, MAX_COUNT, min_open=True), help="Tokens a second.")
+@click.option("--tokens-per-s", type=FiniteRange(0, MAX_COUNT, min_open=True), help="Tokens a second.")
 @click.option("--burst-tokens", type=click.IntRange(1, MAX_COUNT), help="Tokens that may be saved up.")
 def add(*, name: str, file: Path | None, **limits: Any) -> None:
     """Make a key for NAME and print it, this once.

@@ -64,7 +64,7 @@ def _row(option: click.Option, context: click.Context) -> str:
 
 
 def _spelling(option: click.Option) -> str:
-    names = ", ".join(option.opts)
+    names = "`, `".join(option.opts)
     if option.is_flag:
         return names
     placeholder = {"integer range": "N", "float range": "X"}.get(option.type.name, option.type.name.upper())

@@ -14,6 +14,7 @@ import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # Gunicorn has no types
 from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
+from distilgpt2_api.cli.addresses import WILDCARDS, url_of
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.observability.logs import configure_logging
@@ -101,6 +102,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 def shown_url(host: str, port: int) -> str:
     """What to type into a browser."""
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
-        host = "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return url_of("localhost" if host in WILDCARDS else host, port)

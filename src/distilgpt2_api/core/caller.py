@@ -29,6 +29,9 @@ class Caller:
     limits: CallerLimits = NO_LIMITS
     is_key: bool = False
     """Whether `name` is an API key's, fit for logs; an address is not."""
+    is_batch: bool = False
+    """Whether this is batch work of theirs: nobody waits for it now, so it has what others leave, by no limit, without
+    a deadline and outside of the queue that admission bounds."""
 
 
 ANYBODY = Caller(name="")

@@ -72,6 +72,8 @@ class EngineConfig:
     """Rows of one step at most."""
     max_step_tokens: int
     """Tokens that one step computes at most: longer prefills are cut into chunks."""
-    is_prefix_caching: bool = True
-    prefix_cache_bytes: int | None = None
-    """How far memory may grow to keep what finished sequences computed; None: to all of `kv_cache_bytes`."""
+    max_batch_step_tokens: int
+    """Of these, what batch work may have while other work has any."""
+    is_prefix_caching: bool
+    prefix_cache_bytes: int
+    """How far memory may grow to keep what finished sequences computed, `kv_cache_bytes` at most."""

@@ -3,7 +3,10 @@
 Distilgpt2ApiError
 ├── InvalidRequestError            the caller asked for something that can't be
 │   ├── ContextLengthError         prompt (and completion) over the model's positions
-│   └── UnsupportedParameterError  a parameter that exists, but not here
+│   ├── UnsupportedParameterError  a parameter that exists, but not here
+│   ├── NotFoundError              no file or batch of that id
+│   ├── ConflictError              not in the state that a file or batch is in
+│   └── QuotaError                 more than a caller may have stored
 ├── UnavailableError               not now
 │   ├── OverloadedError            the queue is full; says when to come back
 │   │   └── RateLimitError         this caller has all that it may have
@@ -11,6 +14,8 @@ Distilgpt2ApiError
 │   ├── NotReadyError              the model is still loading
 │   ├── EngineFailedError          the engine thread stopped
 │   │   └── EngineHungError        or hangs in a step
+│   ├── StoreError                 the store of files and batches can't be used
+│   │   └── StoreFullError         for its disk is full
 │   └── ReplicaLostError           of many processes, the one that had the request is gone
 ├── GenerationError                one request failed while it ran
 ├── DeadlineExceededError          one request took longer than it may
@@ -48,6 +53,18 @@ class UnsupportedParameterError(InvalidRequestError):
     """A parameter that is known, but not supported."""
 
 
+class NotFoundError(InvalidRequestError):
+    """There is no file or batch of that id, or it is somebody else's."""
+
+
+class ConflictError(InvalidRequestError):
+    """What is asked can't be done in the state that a file or batch is in."""
+
+
+class QuotaError(InvalidRequestError):
+    """The caller has as much in the store as it may."""
+
+
 class UnavailableError(Distilgpt2ApiError):
     """The service can't take the request now. `retry_after_s` is an honest guess, in seconds."""
 
@@ -78,6 +95,14 @@ class EngineFailedError(UnavailableError):
 
 class EngineHungError(EngineFailedError):
     """A step of the engine does not end."""
+
+
+class StoreError(UnavailableError):
+    """The store of files and batches can't be used, for reasons that may pass."""
+
+
+class StoreFullError(StoreError):
+    """Its disk is full."""
 
 
 class ReplicaLostError(UnavailableError):

@@ -17,7 +17,7 @@ class StepStats:
     num_tokens: int
     num_sampled_tokens: int
     num_later_tokens: int
-    """Of these, the ones that are not their sequence's first."""
+    """Of these, the ones that are not their sequence's first, nor of batch work."""
     gap_s: float
     """From the end of the step before to this one's: what lies between a sequence's tokens, if no preemption does."""
     num_prefix_queried_tokens: int
@@ -25,8 +25,12 @@ class StepStats:
     num_prefix_hit_tokens: int
     """How many of these the prefix cache had."""
     num_waiting: int
+    """Batch work left out; the same below."""
     num_running: int
+    num_batch: int
+    """Sequences of batch work, waiting and running."""
     num_preempted: int
+    """Sequences that lost their blocks to this step."""
     kv_cache_usage: float
     """Blocks held by sequences over all blocks, 0 to 1."""
 
@@ -40,6 +44,7 @@ class SequenceFinished:
     num_cached_tokens: int
     num_completion_tokens: int
     timings: RequestTimings
+    is_batch: bool = False
 
 
 class EngineObserver(Protocol):

@@ -59,8 +59,6 @@ class StepPlan:
     """What one step computes. Rows are in no particular order; a sequence has at most one."""
 
     rows: Sequence[PlanRow]
-    num_preempted: int = 0
-    """Sequences that lost their blocks while this plan was made."""
 
     @property
     def num_tokens(self) -> int:

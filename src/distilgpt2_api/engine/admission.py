@@ -25,7 +25,8 @@ SWEEP_SIZE = 64
 class Account:
     """Mutable: what one caller has, and how fast it may go on."""
 
-    limits_of: Caller
+    caller: Caller
+    """With the limits that it had when it last came."""
     bucket: TokenBucket | None
     waiting: dict[str, int] = field(default_factory=dict)
     """Request id to its tokens, in the order of arrival."""
@@ -93,6 +94,9 @@ class Admission:
     @contextmanager
     def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
         """So many more of its requests are in flight, for work that goes on after its first part has ended."""
+        if caller.is_batch:
+            yield
+            return
         account = self._account_of(caller)
         account.num_requests += num_requests
         try:
@@ -103,6 +107,8 @@ class Admission:
 
     def charge(self, request: GenerationRequest, caller: Caller) -> None:
         """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
+        if caller.is_batch:
+            return
         account = self._account_of(caller)
         if account.bucket is not None:
             account.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())
@@ -128,7 +134,7 @@ class Admission:
 
     def _account_of(self, caller: Caller) -> Account:
         account = self._accounts.get(caller.name)
-        if account is None or account.limits_of.limits != caller.limits:
+        if account is None or account.caller.limits != caller.limits:
             limits = caller.limits
             bucket = None
             if limits.tokens_per_s is not None:
@@ -137,11 +143,11 @@ class Admission:
                 self._sweep()
                 account = self._accounts[caller.name] = Account(caller, bucket)
             else:  # its limits were changed meanwhile
-                account.limits_of, account.bucket = caller, bucket
+                account.caller, account.bucket = caller, bucket
         return account
 
     def _check_limits(self, account: Account, num_tokens: int) -> None:
-        max_requests = account.limits_of.limits.max_requests
+        max_requests = account.caller.limits.max_requests
         if max_requests is not None and account.num_requests >= max_requests:
             raise RateLimitError(
                 f"you have {account.num_requests} requests in flight, and may have {max_requests}; one prompt is one"
@@ -150,7 +156,7 @@ class Admission:
             )
         if account.bucket is not None and (wait_s := account.bucket.wait_for(num_tokens, self._clock())) > 0:
             raise RateLimitError(
-                f"you have used your {account.limits_of.limits.tokens_per_s:g} tokens per second; this request is for"
+                f"you have used your {account.caller.limits.tokens_per_s:g} tokens per second; this request is for"
                 f" {num_tokens} prompt and completion tokens",
                 retry_after_s=wait_s,
             )
@@ -200,7 +206,7 @@ class Admission:
     def _forget_if_idle(self, account: Account) -> None:
         """Memory is bounded by those in flight, and by those who still have a debt to pay off."""
         if not account.num_requests and (account.bucket is None or account.bucket.is_full(self._clock())):
-            self._accounts.pop(account.limits_of.name, None)
+            self._accounts.pop(account.caller.name, None)
 
     def overloaded(self, why: str) -> OverloadedError:
         """What to tell whoever gets no place: come back when the present queue has been served."""

@@ -121,7 +121,8 @@ class AsyncEngine:
         """Admit a request, or refuse it; requests that wait may have to give way to it, and end with OverloadedError.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
-        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it.
+        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it. No queue
+        refuses batch work either: it stands outside.
         """
         config = self._loaded_engine().config
         if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
@@ -131,18 +132,18 @@ class AsyncEngine:
             raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
         if is_continuation:
             self._admission.charge(request, caller)
-        else:
+        elif not caller.is_batch:  # which whoever sends it bounds, and which takes nobody's place
             for request_id in self._admission.admit(request, caller):
                 self._shed(self._streams[request_id])
         stream = RequestStream(request, abort=self._abort)
         self._streams[request.request_id] = stream
         self._idle.clear()
-        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation))
+        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
         return stream
 
     @contextmanager
     def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
-        """For the same: so many of the caller's requests are in flight, also between one part and the next."""
+        """So many of the caller's requests are in flight for work in parts, also between one part and the next."""
         with self._admission.counted(caller, num_requests):
             yield
 
@@ -229,11 +230,6 @@ class AsyncEngine:
                 continue  # Aborted while the step ran.
             if stream.push(deltas):
                 self._end(stream, None)
-
-    def refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
-        stream = self._streams.get(request_id)
-        if stream is not None:
-            self._end(stream, error)
 
     def fail(self, error: Exception) -> None:
         if self._state is EngineState.FAILED:

@@ -71,11 +71,8 @@ class Engine:
         self.grammars = grammars
         self._runner = runner
         self._scheduler = scheduler
-        # A model's vocabulary may be padded beyond its tokenizer's: such tokens have no text.
-        padding = runner.config.vocab_size - len(tokenizer.token_bytes)
         self._outputs = OutputProcessor(
-            token_bytes=tokenizer.token_bytes + (b"",) * padding,
-            plain_token_bytes=tokenizer.plain_token_bytes + (b"",) * padding,
+            token_bytes=tokenizer.token_bytes, plain_token_bytes=tokenizer.plain_token_bytes
         )
         self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
         self._observer = observer
@@ -99,9 +96,15 @@ class Engine:
         return self._scheduler.num_free_blocks
 
     def add(
-        self, request: GenerationRequest, *, submitted_s: float, caller: str = "", is_continuation: bool = False
+        self,
+        request: GenerationRequest,
+        *,
+        submitted_s: float,
+        caller: str = "",
+        is_continuation: bool = False,
+        is_batch: bool = False,
     ) -> None:
-        """Queue every sequence of a request. Raises InvalidRequestError where it can never fit the KV cache."""
+        """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
         # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
@@ -117,16 +120,16 @@ class Engine:
                 leader_id=leader_id,
                 priority=request.priority,
                 caller=caller,
+                is_batch=is_batch,
             )
             self._next_sequence_id += 1
-            # The sequences are alike: if any is refused it is the first, and nothing of the request is here yet.
             self._scheduler.add(sequence, is_continuation=is_continuation)
             if leader_id is None:
                 leader_id = sequence.sequence_id
             sequence_ids.add(sequence.sequence_id)
             self._guides.open(sequence.sequence_id, request.params)
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
-        deadline_s = None if request.deadline_s is None else submitted_s + request.deadline_s
+        deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
         self._num_with_deadline += deadline_s is not None
 
@@ -146,6 +149,7 @@ class Engine:
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         num_queried, num_hit = scheduler.num_prefix_queried_tokens, scheduler.num_prefix_hit_tokens
+        num_preemptions = scheduler.num_preemptions
         plan = scheduler.schedule()
         if plan is None:
             scheduler.check_idle()
@@ -170,7 +174,8 @@ class Engine:
                 num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
                 num_waiting=scheduler.num_waiting,
                 num_running=scheduler.num_running,
-                num_preempted=plan.num_preempted,
+                num_batch=scheduler.num_batch,
+                num_preempted=scheduler.num_preemptions - num_preemptions,
                 kv_cache_usage=scheduler.kv_cache_usage,
             )
         )
@@ -189,14 +194,16 @@ class Engine:
         *,
         into: dict[str, list[SequenceDelta]],
     ) -> tuple[int, int]:
-        """`complete`: sequences whose grammars allow nothing more. Counts the tokens drawn, and those not as first."""
+        """`complete`: sequences whose grammars allow nothing more. Counts tokens: all drawn, and the later ones that
+        somebody waits for.
+        """
         num_sampled = num_later = 0
         for update in updates:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
             if update.token_id is not None:
                 num_sampled += 1
-                num_later += output.first_token_s is not None
+                num_later += output.first_token_s is not None and not sequence.is_batch
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
@@ -218,7 +225,8 @@ class Engine:
         live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
-            self._forget(output.request_id)
+            del self._requests[output.request_id]
+            self._num_with_deadline -= live.deadline_s is not None
         self._observer.on_sequence_finished(
             SequenceFinished(
                 finish_reason=delta.finish_reason,
@@ -226,13 +234,10 @@ class Engine:
                 num_cached_tokens=delta.num_cached_tokens,
                 num_completion_tokens=delta.num_completion_tokens,
                 timings=delta.timings,
+                is_batch=output.sequence.is_batch,
             )
         )
         return delta
-
-    def _forget(self, request_id: str) -> None:
-        live = self._requests.pop(request_id)
-        self._num_with_deadline -= live.deadline_s is not None
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
         if not self._num_with_deadline:

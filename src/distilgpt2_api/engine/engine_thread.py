@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError
+from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 
@@ -29,6 +29,7 @@ class Submission:
     submitted_s: float
     caller: str
     is_continuation: bool
+    is_batch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,6 @@ class EngineListener(Protocol):
     def note_loaded(self, engine: Engine) -> None: ...
 
     def deliver(self, outputs: StepOutputs) -> None: ...
-
-    def refuse(self, request_id: str, error: Distilgpt2ApiError) -> None:
-        """The engine does not take this request."""
 
     def fail(self, error: Exception) -> None:
         """Loading or running ended with an error: nothing comes any more."""
@@ -114,11 +112,14 @@ class EngineThread:
         while not self._inbox.empty() or not engine.has_work:
             message = self._inbox.get()
             match message:
-                case Submission(request, submitted_s, caller, is_continuation):
-                    try:
-                        engine.add(request, submitted_s=submitted_s, caller=caller, is_continuation=is_continuation)
-                    except InvalidRequestError as error:
-                        self._call(self._listener.refuse, request.request_id, error)
+                case Submission(request, submitted_s, caller, is_continuation, is_batch):
+                    engine.add(
+                        request,
+                        submitted_s=submitted_s,
+                        caller=caller,
+                        is_continuation=is_continuation,
+                        is_batch=is_batch,
+                    )
                 case Abort(request_id):
                     engine.abort(request_id)
                 case Stop():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
+from distilgpt2_api.engine.scoring import bits_per_byte_of, perplexity_of
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 
 NO_DRAWS = SamplingParams(max_tokens=0)
@@ -90,17 +91,17 @@ def evaluate(
     `on_scored` gets the number of tokens of each window, for a progress bar.
     """
     started_s = clock()
-    nats = 0.0
+    logprob = 0.0
     num_scored = 0
     for window in sliding_windows(len(stream.token_ids), num_positions):
         log_likelihoods = list(_score_window(run, stream.token_ids, window, max_step_tokens))
         assert len(log_likelihoods) == window.end - window.first_scored
-        nats -= math.fsum(log_likelihoods)
+        logprob += math.fsum(log_likelihoods)
         num_scored += len(log_likelihoods)
         on_scored(len(log_likelihoods))
     return Evaluation(
-        perplexity=math.exp(nats / num_scored),
-        bits_per_byte=nats / math.log(2) / stream.num_bytes,
+        perplexity=perplexity_of(logprob, num_scored),
+        bits_per_byte=bits_per_byte_of(logprob, stream.num_bytes),
         num_tokens=num_scored,
         tokens_per_s=num_scored / (clock() - started_s),
     )

@@ -38,7 +38,7 @@ def load_engine(
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
-    num_blocks = num_kv_blocks(model_config, config)
+    num_blocks = _num_kv_blocks(model_config, config)
     check_memory(
         folder,
         model_config,
@@ -60,21 +60,15 @@ def load_engine(
         max_num_sequences=config.max_num_sequences,
         max_step_tokens=config.max_step_tokens,
         is_prefix_caching=config.is_prefix_caching,
-        num_eager_blocks=num_eager_blocks(model_config, config),
+        num_eager_blocks=config.prefix_cache_bytes // kv_block_bytes(model_config, config.precision),
+        max_batch_step_tokens=config.max_batch_step_tokens,
     )
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_id=model_config.eos_token_id)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 
 
-def num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
+def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
     """What `kv_cache_bytes` holds or the batch can use; at least one context's, so that any request fits."""
     blocks_per_context = num_blocks_for(model_config.num_positions)
     affordable = config.kv_cache_bytes // kv_block_bytes(model_config, config.precision)
     return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))
-
-
-def num_eager_blocks(model_config: ModelConfig, config: EngineConfig) -> int | None:
-    """Blocks that are taken into use for the prefix cache's sake."""
-    if config.prefix_cache_bytes is None:
-        return None
-    return config.prefix_cache_bytes // kv_block_bytes(model_config, config.precision)

@@ -12,9 +12,11 @@ from distilgpt2_api.engine.validation import validate_request
 
 
 def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:
-    """An empty prompt begins at the model's end of text, if it has one."""
-    end_of_text = engine.config.eos_token_id
-    return tuple(engine.tokenizer.encode(prompt) or ([] if end_of_text is None else [end_of_text]))
+    """An empty prompt begins at the end of text, if there is one."""
+    if token_ids := engine.tokenizer.encode(prompt):
+        return tuple(token_ids)
+    end_of_text_id = engine.tokenizer.end_of_text_id(engine.config)
+    return () if end_of_text_id is None else (end_of_text_id,)
 
 
 def complete(engine: Engine, request: GenerationRequest, prompt: str) -> list[str]:

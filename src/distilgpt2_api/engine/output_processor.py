@@ -38,7 +38,7 @@ class SequenceOutput:
     def accept(self, update: SequenceUpdate, now_s: float) -> str | None:
         """Take in one step's gain. Returns the stop sequence that it completed: the caller finishes the sequence."""
         result = update.result
-        if self.has_prompt_logprobs and result.prompt_logprobs:
+        if result.prompt_logprobs:
             self.prompt_logprobs.extend(result.prompt_logprobs)
         if update.token_id is None:
             self.error = result.error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-TOKENS_PER_SECOND_GUESS = 1000.0
+GUESSED_TOKENS_PER_S = 1000.0
 """Before anything was measured: a modest two-core machine."""
 MEMORY_S = 30.0
 """After so long a measurement counts for a third (1/e)."""
@@ -45,5 +45,5 @@ class QueuePace:
     def seconds_for(self, num_tokens: int) -> float:
         """How long a queue of so many tokens takes to be served."""
         if not self._tokens or not self._seconds:
-            return num_tokens / TOKENS_PER_SECOND_GUESS
+            return num_tokens / GUESSED_TOKENS_PER_S
         return num_tokens * self._seconds / self._tokens

@@ -11,8 +11,8 @@ from distilgpt2_api.core.errors import ContextLengthError, GenerationError, Inva
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.validation import check_num_characters
 from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 MIN_LOGPROB = -9999.0
 """JSON has no minus infinity."""
@@ -54,12 +54,12 @@ class Score:
     @property
     def perplexity(self) -> float:
         """Per token: e to the mean of the negative log-likelihoods."""
-        return math.exp(min(-self.logprob / self.num_tokens, MAX_EXPONENT))
+        return perplexity_of(self.logprob, self.num_tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
         """None for tokens without text, as padded models have them."""
-        return -self.logprob / math.log(2) / self.num_bytes if self.num_bytes else None
+        return bits_per_byte_of(self.logprob, self.num_bytes) if self.num_bytes else None
 
     def as_fields(self) -> dict[str, object]:
         """For JSON."""
@@ -73,6 +73,16 @@ class Score:
         }
 
 
+def perplexity_of(logprob: float, num_tokens: int) -> float:
+    """Of so many tokens whose joint probability's natural logarithm is `logprob`."""
+    return math.exp(min(-logprob / num_tokens, MAX_EXPONENT))
+
+
+def bits_per_byte_of(logprob: float, num_bytes: int) -> float:
+    """Of a text of so many bytes whose tokens' joint probability has that natural logarithm."""
+    return -logprob / math.log(2) / num_bytes
+
+
 def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
     """Text and context are tokenized as one and cut where the context's own tokens end, as lm-evaluation-harness does:
     white space at a context's end belongs to the text, for GPT-2's tokens begin with their spaces.
@@ -83,7 +93,8 @@ def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: M
     for passage in passages:
         if not passage.text:
             raise InvalidRequestError(f"{passage.name} is empty: there is nothing to score", param=passage.name)
-        _check_length(passage, tokenizer, config)
+        num_characters = len(passage.context) + len(passage.text)
+        check_num_characters(num_characters, tokenizer, config, what=passage.name, param=passage.name)
         texts += (passage.context.rstrip(), passage.context + passage.text)
     try:
         encoded = tokenizer.encode_batch(texts)
@@ -146,17 +157,6 @@ def score_of(logprobs: Sequence[TokenLogprobs], token_bytes: Sequence[bytes]) ->
     )
 
 
-def _check_length(passage: Passage, tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """Raises ContextLengthError for what can't fit, however it is tokenized."""
-    num_characters = len(passage.context) + len(passage.text)
-    if num_characters > config.num_positions * tokenizer.max_token_bytes:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {passage.name} has"
-            f" {num_characters} characters, which are more",
-            param=passage.name,
-        )
-
-
 def _blame(passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
     """Raise the tokenizer's error for the first passage that it refuses, with that one's name."""
     for passage in passages:
@@ -167,7 +167,7 @@ def _blame(passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
 
 
 def _end_of_text_id(tokenizer: Tokenizer, config: ModelConfig, *, name: str) -> int:
-    token_id = config.eos_token_id if config.eos_token_id is not None else tokenizer.token_id(END_OF_TEXT)
+    token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
         raise InvalidRequestError(f"{name} needs a context: this model has no end of text to begin with", param=name)
     return token_id

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.text.tokenizer import Tokenizer
 
 
 def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
@@ -14,20 +15,20 @@ def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
     params = request.params
     check_prompt(request.prompt_token_ids, config)
     check_context_length(len(request.prompt_token_ids), params.max_tokens, config)
-    _check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
-    _check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
+    check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
+    check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
     for word in params.bad_words:
         if not word:
             raise InvalidRequestError("bad_words has a word without tokens", param="bad_words")
-        _check_token_ids(word, config, param="bad_words")
-    _check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
+        check_token_ids(word, config, param="bad_words")
+    check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
 
 
 def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:
     """Raise InvalidRequestError unless there are token ids, and all are the model's."""
     if not token_ids:
         raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
-    _check_token_ids(token_ids, config, param="prompt")
+    check_token_ids(token_ids, config, param="prompt")
 
 
 def check_context_length(
@@ -43,7 +44,25 @@ def check_context_length(
         )
 
 
-def _check_token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> None:
+def max_prompt_characters(tokenizer: Tokenizer, config: ModelConfig) -> int:
+    """Of a text that may fit: no token stands for more bytes than the longest."""
+    return config.num_positions * tokenizer.max_token_bytes
+
+
+def check_num_characters(
+    num_characters: int, tokenizer: Tokenizer, config: ModelConfig, *, what: str, param: str
+) -> None:
+    """Raise ContextLengthError for a text that can't fit, however it is tokenized; `what` says which text."""
+    if num_characters > max_prompt_characters(tokenizer, config):
+        raise ContextLengthError(
+            f"this model's maximum context length is {config.num_positions} tokens, but {what} has {num_characters}"
+            " characters, which are more",
+            param=param,
+        )
+
+
+def check_token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> None:
+    """Raise InvalidRequestError unless all are the model's."""
     if not token_ids:
         return
     largest, smallest = max(token_ids), min(token_ids)

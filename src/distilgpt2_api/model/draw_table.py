@@ -14,9 +14,9 @@ from distilgpt2_api.model.logits_processors import LogitsProcessors
 from distilgpt2_api.model.random_numbers import open_streams
 
 NUM_CANDIDATES = 64
-"""Likeliest tokens that a row without top-k is tried with: most need no more. One with top-k has as many as that,"""
+"""Likeliest tokens that a row without top-k is tried with: most need no more."""
 MAX_CANDIDATES = 256
-"""up to so many: a row whose top-k is greater pays for itself."""
+"""A row with top-k is tried with as many as that, up to so many: one whose top-k is greater pays for itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

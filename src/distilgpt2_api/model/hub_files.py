@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.model.weight_files import INDEX_FILE, read_index
-
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-READ_BYTES = 1 << 20
+from distilgpt2_api.model.weight_files import INDEX_FILE, PICKLE_SUFFIXES, SINGLE_FILE, read_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +27,11 @@ class HubFile:
         if size != self.size:
             raise ModelFormatError(f"{self.name} came with {size} bytes, but the hub announced {self.size}")
         # git names a blob by SHA-1 of its size and content; for large files the hub tells SHA-256 of the content.
-        digest = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        begun = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         with path.open("rb") as file:
-            while portion := file.read(READ_BYTES):
-                digest.update(portion)
-        if digest.hexdigest() != (self.sha256 or self.git_sha1):
-            raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {digest.hexdigest()}")
+            found = hashlib.file_digest(file, lambda: begun).hexdigest()
+        if found != (self.sha256 or self.git_sha1):
+            raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {found}")
 
 
 def choose_tokenizer(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
@@ -53,17 +49,17 @@ def choose_chat_files(files: Mapping[str, HubFile]) -> list[HubFile]:
 
 def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
     """The safetensors file, or the index of several. Raises ModelFormatError or UnsupportedModelError."""
-    for wanted in ("model.safetensors", INDEX_FILE):
+    for wanted in (SINGLE_FILE, INDEX_FILE):
         if wanted in files:
             return files[wanted]
-    pickles = sorted(file for file in files if file.endswith(PICKLE_SUFFIXES))
+    pickles = sorted(file for file in files if PurePosixPath(file).suffix in PICKLE_SUFFIXES)
     if pickles:
         raise UnsupportedModelError(
             f"{name} has only pickled weights ({pickles[0]}), which can run any code when they are read; convert them "
             "on a machine that you can lose (save_pretrained of transformers writes safetensors) and give the folder, "
-            "or pull a revision that has model.safetensors"
+            f"or pull a revision that has {SINGLE_FILE}"
         )
-    raise ModelFormatError(f"{name} has no weights: no model.safetensors")
+    raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}")
 
 
 def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:

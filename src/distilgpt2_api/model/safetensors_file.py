@@ -61,8 +61,9 @@ class SafetensorsFile:
         weakref.finalize(self, os.close, self.descriptor)
         self._state = self._read_state()
         self.num_bytes = os.fstat(self.descriptor).st_size
-        self.header_bytes = self._read_header()
-        self.spans, self.metadata = _parse_header(path, self.header_bytes, num_bytes=self.num_bytes)
+        header_bytes = self._read_header()
+        self._data_begin = 8 + len(header_bytes)
+        self.spans, self.metadata = _parse_header(path, header_bytes, num_bytes=self.num_bytes)
 
     def parts(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
         """The tensor in its stored type (bf16 as uint16), flat, piece by piece: where a piece begins, and the piece.
@@ -113,7 +114,7 @@ class SafetensorsFile:
         """
         checksum = 0
         buffer = memoryview(bytearray(READ_BYTES))
-        position = 8 + len(self.header_bytes)
+        position = self._data_begin
         while num_bytes := os.preadv(self.descriptor, [buffer], position):
             checksum = zlib.crc32(buffer[:num_bytes], checksum)
             position += num_bytes
@@ -140,7 +141,7 @@ class SafetensorsFile:
     def _dtype(self, name: str) -> np.dtype[Any]:
         stored = self.spans[name].dtype
         if stored not in NUMPY_DTYPES:
-            raise ModelFormatError(f"{self.path}: tensor {named(name)} is {stored}; supported are F32, F16 and BF16")
+            raise ModelFormatError(f"{self.path}: tensor {named(name)} is {stored}; read are {', '.join(NUMPY_DTYPES)}")
         return np.dtype(NUMPY_DTYPES[stored])
 
     def _read_header(self) -> bytes:

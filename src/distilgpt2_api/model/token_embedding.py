@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.model.prepared_weights import PreparedWeights, scale_name
-
-NAME = "wte.weight"
+from distilgpt2_api.model.weights import EMBEDDING
 
 
 class TokenEmbedding:
     """From token ids to the rows of the embedding matrix, as float32."""
 
     def __init__(self, weights: PreparedWeights) -> None:
-        self._matrix, self._file = weights.tensors[NAME], weights.file
-        scale = weights.tensors.get(scale_name(NAME))
+        self._matrix, self._file = weights.tensors[EMBEDDING], weights.file
+        scale = weights.tensors.get(scale_name(EMBEDDING))
         self._scale = None if scale is None else scale.copy()  # (V, 1); copied, so that no page of the map is read
 
     def look_up(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """(T,) → (T, C), C-contiguous."""
-        rows = self._matrix[token_ids] if self._file is None else self._file.read_rows(NAME, token_ids.tolist())
+        rows = self._matrix[token_ids] if self._file is None else self._file.read_rows(EMBEDDING, token_ids.tolist())
         values: NDArray[np.float32] = rows.astype(np.float32)
         if self._scale is not None:
             values *= self._scale[token_ids]

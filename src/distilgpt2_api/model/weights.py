@@ -23,7 +23,7 @@ from distilgpt2_api.model.weight_files import WeightFile, find_weight_files
 PREFIX = "transformer."
 IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|multiple_choice_head\..+")
 """Causal masks that old checkpoints saved as buffers, and GPT2DoubleHeadsModel's second head."""
-LM_HEAD = "lm_head.weight"
+EMBEDDING, LM_HEAD = "wte.weight", "lm_head.weight"
 FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
 LEAST_ITEM_BYTES = 2
 """Of the types in `FLOAT_DTYPES`."""
@@ -33,7 +33,7 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Every tensor that a GPT-2 of this shape has. Conv1D weights are (in, out)."""
     width, inner = config.width, config.inner_width
     shapes: dict[str, tuple[int, ...]] = {
-        "wte.weight": (config.vocab_size, width),
+        EMBEDDING: (config.vocab_size, width),
         "wpe.weight": (config.num_positions, width),
     }
     for layer in range(config.num_layers):
@@ -102,9 +102,9 @@ class Checkpoint:
         if not self._config.has_tied_embeddings or LM_HEAD not in self._tensors:
             return
         head = self._tensors[LM_HEAD]
-        if not np.array_equal(self.tensor(LM_HEAD), self.tensor("wte.weight")):
+        if not np.array_equal(self.tensor(LM_HEAD), self.tensor(EMBEDDING)):
             raise ModelFormatError(
-                f"{head.file.path}: lm_head.weight differs from wte.weight, but config.json says tie_word_embeddings; "
+                f"{head.file.path}: {LM_HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings; "
                 "set it to false there if the head is the model's own"
             )
 
@@ -141,7 +141,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     if missing:
         raise ModelFormatError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
     if config.has_tied_embeddings:
-        shapes[LM_HEAD] = shapes["wte.weight"]  # redundant, but often there
+        shapes[LM_HEAD] = shapes[EMBEDDING]  # redundant, but often there
     for name, stored in tensors.items():
         _check_tensor(name, stored, shapes)
     return Checkpoint(tensors, config)

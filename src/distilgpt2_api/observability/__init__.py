@@ -1,1 +1,1 @@
-"""What an operator sees: log lines and metrics. Never the text of anybody."""
+"""What an operator sees: log lines, metrics and traces. Never the text of anybody."""

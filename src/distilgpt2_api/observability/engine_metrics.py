@@ -28,6 +28,7 @@ class EngineMetrics(Collector):
 
         self._num_running = 0
         self._num_waiting = 0
+        self._num_batch = 0
         self._kv_cache_usage = 0.0
         self._num_preemptions = 0
         self._num_computed_tokens = 0
@@ -68,6 +69,7 @@ class EngineMetrics(Collector):
     def on_step(self, stats: StepStats) -> None:
         self._num_running = stats.num_running
         self._num_waiting = stats.num_waiting
+        self._num_batch = stats.num_batch
         self._kv_cache_usage = stats.kv_cache_usage
         self._num_preemptions += stats.num_preempted
         self._num_computed_tokens += stats.num_tokens
@@ -80,11 +82,13 @@ class EngineMetrics(Collector):
             self._inter_token.observe(stats.gap_s, stats.num_later_tokens)
 
     def on_sequence_finished(self, finished: SequenceFinished) -> None:
-        timings = finished.timings
         self._num_finished[finished.finish_reason] += 1
         self._num_prompt_tokens += finished.num_prompt_tokens
         self._num_cached_tokens += finished.num_cached_tokens
         self._num_completion_tokens += finished.num_completion_tokens
+        if finished.is_batch:  # nobody felt it
+            return
+        timings = finished.timings
         self._queue.observe(timings.queue_s)
         self._latency.observe(timings.total_s)
         if timings.ttft_s is not None:
@@ -96,12 +100,18 @@ class EngineMetrics(Collector):
         """Nothing is in flight: after the last abort no step comes any more to say so."""
         self._num_running = 0
         self._num_waiting = 0
+        self._num_batch = 0
         self._kv_cache_usage = 0.0
 
     def collect(self) -> Iterator[Metric]:
         for name, text, level in (
-            ("running_sequences", "Sequences that the last step computed or could have computed.", self._num_running),
-            ("waiting_sequences", "Sequences that wait for a place in a step.", self._num_waiting),
+            (
+                "running_sequences",
+                "Sequences that the last step had, computed or not, but batch work.",
+                self._num_running,
+            ),
+            ("waiting_sequences", "Sequences that wait for a place in a step, but batch work.", self._num_waiting),
+            ("batch_sequences", "Sequences of batch work, waiting and running.", self._num_batch),
             ("kv_cache_usage_ratio", "Blocks of the KV cache held by sequences, 0 to 1.", self._kv_cache_usage),
         ):
             yield GaugeMetricFamily(f"distilgpt2_{name}", text, value=level)

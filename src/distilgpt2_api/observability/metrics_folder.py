@@ -21,7 +21,7 @@ from typing import Any
 from distilgpt2_api.observability.merged_metrics import Snapshot, cumulative_part, merge
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - `mkdtemp` makes a folder there that is only ours
-ENDED = "ended.json"
+ENDED, FOLDING_LOCK = "ended.json", "folding.lock"
 NUM_REMEMBERED = 256
 """Workers whose names `ended.json` keeps, so that one that is being folded into it is not counted twice."""
 
@@ -40,7 +40,7 @@ class MetricsFolder:
         self._folder = folder
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         # Between the file and its lock somebody could take it for a dead worker's.
-        with _locked(folder / "folding.lock"):
+        with _locked(folder / FOLDING_LOCK):
             self._lock = os.open(folder / f"{self._name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -56,19 +56,19 @@ class MetricsFolder:
         self._fold_ended()
         living = {path.stem: _read(path) for path in self._folder.glob("*-*.json")}
         # Read after the living: whoever is folded meanwhile is in both, and known by name.
-        ended = _read(self._folder / ENDED) or {"names": [], "snapshot": {}}
+        ended = self._read_ended()
         own = living.pop(self._name, None)  # the first: its order of families is the page's
         others = [snapshot for name, snapshot in sorted(living.items()) if name not in ended["names"]]
         return merge([snapshot for snapshot in (own, *others, ended["snapshot"]) if snapshot])
 
     def _fold_ended(self) -> None:
-        with _locked(self._folder / "folding.lock", is_waiting=False) as is_ours:
+        with _locked(self._folder / FOLDING_LOCK, is_waiting=False) as is_ours:
             if not is_ours:
                 return  # Another worker does just that.
             dead = [path for path in self._folder.glob("*-*.lock") if path.stem != self._name and not _is_held(path)]
             if not dead:
                 return
-            ended = _read(self._folder / ENDED) or {"names": [], "snapshot": {}}
+            ended = self._read_ended()
             # A name that is known already: its files outlived the process that folded them.
             new = [path for path in dead if path.stem not in ended["names"]]
             snapshots = [snapshot for path in new if (snapshot := _read(path.with_suffix(".json"))) is not None]
@@ -78,6 +78,10 @@ class MetricsFolder:
             for path in dead:
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+
+    def _read_ended(self) -> dict[str, Any]:
+        """Names of ended workers, and the snapshot of them all."""
+        return _read(self._folder / ENDED) or {"names": [], "snapshot": {}}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         partial = self._folder / f"{self._name}.partial"

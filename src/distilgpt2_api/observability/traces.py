@@ -29,7 +29,7 @@ from opentelemetry.util.types import AttributeValue
 
 from distilgpt2_api.observability.http_metrics import METHODS
 
-SANE_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+SANE_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """Of W3C's version 00. A later version's is longer, and may be continued as if it were of this one; we begin anew."""
 MAX_TRACESTATE_BYTES = 512
 FLUSH_S = 1.0
@@ -126,7 +126,7 @@ class Traces:
             if name in (b"traceparent", b"tracestate"):
                 carrier[name.decode()].append(value.decode("latin-1"))
         match carrier["traceparent"]:
-            case [only] if SANE_TRACEPARENT.fullmatch(only.encode("latin-1")):
+            case [only] if SANE_TRACEPARENT.fullmatch(only):
                 if sum(map(len, carrier["tracestate"])) > MAX_TRACESTATE_BYTES:
                     carrier["tracestate"] = []
                 return self._propagator.extract(carrier, Context())

@@ -44,11 +44,6 @@ class BlockPool:
     def num_free(self) -> int:
         return len(self._blank) + len(self._evictable) + self.num_blocks - self.num_used
 
-    @property
-    def num_cached(self) -> int:
-        """Blocks whose content can be found by digest, held or free."""
-        return len(self._digest_of_block)
-
     def allocate(self) -> int:
         """A block of one's own to write into; its old content is forgotten. There must be a free one."""
         if self._blank:

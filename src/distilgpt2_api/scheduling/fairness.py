@@ -8,30 +8,32 @@ from collections.abc import Callable, Sequence
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
+Standing = tuple[bool, int]
+"""See `Sequence.standing`."""
 MAX_IDLE_LINES = 1024
 """Callers that are remembered though they have had all that was theirs; beyond it they are forgotten."""
 
 
 class FairShares:
-    """Start-time fair queueing (Goyal, Vin and Cheng, 1996), in tokens, for each priority by itself.
+    """Start-time fair queueing (Goyal, Vin and Cheng, 1996), in tokens, for each standing by itself.
 
     A caller's next sequence starts, in virtual time, where its last one would have ended; one who had nothing to do
     starts now. Whoever has the earliest start goes first. With one caller that is first come, first served.
     """
 
     def __init__(self) -> None:
-        self._ends: dict[tuple[int, str], float] = {}
-        """By priority and caller: the virtual end of its last sequence."""
-        self._now: dict[int, float] = {}
-        """By priority: the latest start of those that were let in."""
+        self._ends: dict[tuple[Standing, str], float] = {}
+        """By standing and caller: the virtual end of its last sequence."""
+        self._now: dict[Standing, float] = {}
+        """By standing: the latest start of those that were let in."""
 
-    def start_of(self, priority: int, caller: str, num_tokens: int, *, is_continuation: bool = False) -> float:
+    def start_of(self, standing: Standing, caller: str, num_tokens: int, *, is_continuation: bool = False) -> float:
         """The virtual start of a new arrival, which then counts `num_tokens` against its caller.
 
         What continues work that runs starts now, as that work does: before its caller's others, behind all who are due.
         """
-        line = priority, caller
-        now = self._now.get(priority, 0.0)
+        line = standing, caller
+        now = self._now.get(standing, 0.0)
         end = max(now, self._ends.get(line, 0.0))
         self._ends[line] = end + num_tokens
         if len(self._ends) > MAX_IDLE_LINES:
@@ -40,7 +42,7 @@ class FairShares:
 
     def note_admitted(self, sequence: ScheduledSequence) -> None:
         """Virtual time is now at its start, if it was not past it before."""
-        self._now[sequence.priority] = max(self._now.get(sequence.priority, 0.0), sequence.virtual_start)
+        self._now[sequence.standing] = max(self._now.get(sequence.standing, 0.0), sequence.virtual_start)
 
     def forget_all(self) -> None:
         """Nothing waits or runs: nobody is ahead of anybody."""
@@ -49,20 +51,25 @@ class FairShares:
 
     def _forget_idle(self) -> None:
         self._ends = {
-            (priority, caller): end
-            for (priority, caller), end in self._ends.items()
-            if end > self._now.get(priority, 0.0)
+            (standing, caller): end
+            for (standing, caller), end in self._ends.items()
+            if end > self._now.get(standing, 0.0)
         }
 
 
 def find_shut_out(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -> ScheduledSequence | None:
-    """The first in line of a caller of whom nothing runs, while others do; None where there is none."""
+    """The first in line of a caller of whom nothing runs, while others do; None where there is none.
+
+    `running` is in the order of rank. For batch work that is so only among its own kind, and only while nothing else
+    runs.
+    """
     if not waiting or not running:
         return None
-    served = {sequence.caller for sequence in running}
-    if served.issuperset(waiting.callers):
+    served = {sequence.party for sequence in running}
+    if served.issuperset(waiting.parties):
         return None
-    return next((sequence for sequence in waiting.line if sequence.caller not in served), None)
+    guest = next((sequence for sequence in waiting.line if sequence.party not in served), None)
+    return None if guest is None or (guest.is_batch and not running[0].is_batch) else guest
 
 
 def choose_victims(
@@ -75,25 +82,25 @@ def choose_victims(
 ) -> list[ScheduledSequence]:
     """Who must give way so that `guest` fits: the last in rank of whoever has most, again and again.
 
-    Empty where that is never enough. Nobody loses the only one that it has running, and none of a lower priority goes.
+    Empty where that is never enough. Nobody loses the only one that it has running, and none of a lower standing goes.
     `running` is in the order of rank.
     """
-    remaining = Counter(sequence.caller for sequence in running)
-    candidates: dict[str, list[ScheduledSequence]] = {}
+    remaining = Counter(sequence.party for sequence in running)
+    candidates: dict[tuple[bool, str], list[ScheduledSequence]] = {}
     for sequence in running:
-        candidates.setdefault(sequence.caller, []).append(sequence)
+        candidates.setdefault(sequence.party, []).append(sequence)
     victims: list[ScheduledSequence] = []
     while num_lacking_places > 0 or num_lacking_blocks > 0:
-        caller, most = remaining.most_common(1)[0]
+        party, most = remaining.most_common(1)[0]
         if most < 2:
             return []
-        victim = candidates[caller].pop()
-        if victim.priority < guest.priority:
-            del remaining[caller]
+        victim = candidates[party].pop()
+        if victim.standing < guest.standing:
+            del remaining[party]
             if not remaining:
                 return []
             continue
-        remaining[caller] -= 1
+        remaining[party] -= 1
         victims.append(victim)
         num_lacking_places -= 1
         num_lacking_blocks -= count_own_blocks(victim) + 1  # and the one that was left for it to grow into

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
-from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
+from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, rank_of
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 
@@ -33,6 +33,7 @@ class Places:
         if leader is not None and self._is_worth_waiting_for(leader, sequence):
             self.waiting.stand_aside(sequence, leader.sequence_id)
         else:
+            sequence.leader_id = None
             self.waiting.add(sequence)
 
     def leave(self, sequence: Sequence) -> None:
@@ -53,18 +54,35 @@ class Places:
         if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
             self.waiting.release_followers(sequence.sequence_id)
 
-    def make_room(self) -> int:
-        """Preempt until a block is free; how many it took. The last in rank first: none of them has a row yet."""
-        num_preempted = 0
+    def make_room(self) -> None:
+        """Preempt until a block is free. The last in rank first: none of them has a row yet."""
         while not self.pool.num_free:
             self._preempt(self.running[-1])
-            num_preempted += 1
-        return num_preempted
 
-    def let_everybody_in(self, shares: FairShares) -> int:
-        """Give callers of whom nothing runs a place each, at the cost of those who have several; how many they cost."""
-        num_preempted = 0
+    def put_batch_aside(self, shares: FairShares, *, max_tokens: int) -> None:
+        """Let those that wait run at the cost of batch work, until they have `max_tokens` tokens to compute."""
+        while max_tokens > 0 and self.running and self.running[-1].is_batch:
+            guest = self.waiting.first
+            if guest is None or guest.is_batch:
+                break
+            self._make_way(guest)
+            if not self._admit(guest, shares):
+                break
+            max_tokens -= len(guest.token_ids) - guest.num_computed_tokens
+
+    def _make_way(self, guest: Sequence) -> None:
+        """Preempt batch work, one by one, until `guest` fits or none of it runs.
+
+        One by one and not by a count made before: what victims share among themselves is free only after the last.
+        """
+        while self.running and self.running[-1].is_batch and not self._has_room_for(guest):
+            self._preempt(self.running[-1])
+
+    def let_everybody_in(self, shares: FairShares) -> None:
+        """Give callers of whom nothing runs a place each, at the cost of those who have several."""
         while (guest := find_shut_out(self.waiting, self.running)) is not None:
+            if not guest.is_batch:
+                self._make_way(guest)
             num_lacking_places = len(self.running) + 1 - self._max_num_sequences
             cached = self._find_prefix(guest)
             num_lacking_blocks = self._num_lacking_blocks(guest, cached)
@@ -80,10 +98,8 @@ class Places:
                     break
                 for victim in victims:
                     self._preempt(victim)
-                num_preempted += len(victims)
             if not self._admit(guest, shares):
                 break
-        return num_preempted
 
     def _count_room_for(self, cached: list[int]) -> Callable[[Sequence], int]:
         """How many blocks a sequence would make free for one whose first tokens are in `cached`.
@@ -103,10 +119,16 @@ class Places:
         self.waiting.release_followers(victim.sequence_id)
         self.num_preemptions += 1
 
-    def admit_first(self, shares: FairShares) -> Sequence | None:
-        """Let the first that waits run, if there is room."""
+    def admit_first(self, shares: FairShares, *, is_batch: bool) -> Sequence | None:
+        """Let the first that waits run, if it is of this kind and there is room."""
         sequence = self.waiting.first
-        return sequence if sequence is not None and self._admit(sequence, shares) else None
+        if sequence is None or sequence.is_batch is not is_batch or not self._admit(sequence, shares):
+            return None
+        return sequence
+
+    def _has_room_for(self, sequence: Sequence) -> bool:
+        has_place = len(self.running) < self._max_num_sequences
+        return has_place and self._num_lacking_blocks(sequence, self._find_prefix(sequence)) <= 0
 
     def _num_lacking_blocks(self, sequence: Sequence, cached: list[int]) -> int:
         """How many more would have to be free to let it run; `cached` hold its first tokens.
@@ -134,7 +156,7 @@ class Places:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.num_prefix_queried_tokens += sequence.num_prompt_tokens
             self.num_prefix_hit_tokens += sequence.num_cached_tokens
-        insort(self.running, sequence, key=_rank)
+        insort(self.running, sequence, key=rank_of)
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
@@ -168,12 +190,8 @@ class Places:
             and all(s.status is SequenceStatus.RUNNING for s in self.running),
             "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
             "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self.running),
-            "order": self.running == sorted(self.running, key=_rank),
-            "tokens waiting": self.waiting.num_tokens == sum(len(s.token_ids) for s in waiting),
+            "order": self.running == sorted(self.running, key=rank_of),
+            "batch work waiting": self.waiting.num_batch == sum(s.is_batch for s in waiting),
         }
         if not all(is_sound.values()):
             raise AssertionError(f"sequence accounting is wrong: {[name for name, ok in is_sound.items() if not ok]}")
-
-
-def _rank(sequence: Sequence) -> tuple[int, float, int]:
-    return sequence.rank

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
-from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
+
+QUIET_STEPS = 32
+"""So many steps without other work, and batch work has whole ones again: who has just had an answer often asks on."""
 
 
 class Scheduler:
     """Owner of the sequences in flight and of the blocks that they hold. One thread's.
 
-    Sequences have a rank: the lower priority goes first, among equals whose caller has had less (`FairShares`), then
-    the earlier arrival. Each step takes one token of every sequence that decodes, then as much of the prefills as its
-    budget allows, then new sequences, by rank all of them. A sequence is admitted with blocks for all of its tokens, so
-    only decoding ever asks for more, and only while the step has tokens left, so that there are never more rows than
-    tokens. When none is free, the last in rank among the running loses its blocks and waits again, in front of its
-    equals: it recomputes later what it can't find in the prefix cache. For a newcomer's sake that happens only where
-    its caller has nothing running and another has several. The first in rank therefore always advances, and nobody
-    starves but behind lower priorities that never cease to come.
+    Sequences have a rank: batch work comes last, the lower priority goes first, among equals whose caller has had less
+    (`FairShares`), then the earlier arrival. Each step takes one token of every sequence that decodes, then as much of
+    the prefills as its budget allows, then new sequences, by rank all of them. A sequence is admitted with blocks for
+    all of its tokens, so only decoding ever asks for more, and only while the step has tokens left, so that there are
+    never more rows than tokens. When none is free, the last in rank among the running loses its blocks and waits again,
+    in front of its equals: it recomputes later what it can't find in the prefix cache. For a newcomer's sake that
+    happens only where its caller has nothing running and another has several. The first in rank therefore always
+    advances, and nobody starves but behind lower priorities that never cease to come.
+
+    Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
+    they have any, and for some steps more: who comes during a long step waits for its end. It gives way to whoever
+    comes; what of it keeps its blocks rests until it is its turn.
     """
 
     def __init__(
@@ -33,7 +38,9 @@ class Scheduler:
         max_step_tokens: int,
         is_prefix_caching: bool = True,
         num_eager_blocks: int | None = None,
+        max_batch_step_tokens: int = 1,
     ) -> None:
+        """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
         self._places = Places(
             num_blocks=num_blocks,
             max_num_sequences=max_num_sequences,
@@ -41,11 +48,14 @@ class Scheduler:
             num_eager_blocks=num_eager_blocks,
         )
         self._max_step_tokens = max_step_tokens
+        self._max_batch_step_tokens = max_batch_step_tokens
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
         """Whose the rows of the last plan are."""
         self._num_arrivals = 0
+        self._num_quiet_steps = QUIET_STEPS
+        """Since the last one that had rows of anything but batch work."""
 
     @property
     def has_work(self) -> bool:
@@ -53,6 +63,7 @@ class Scheduler:
 
     @property
     def num_preemptions(self) -> int:
+        """How often a running sequence lost its blocks."""
         return self._places.num_preemptions
 
     @property
@@ -67,16 +78,18 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self._places.waiting)
-
-    @property
-    def num_waiting_tokens(self) -> int:
-        """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
-        return self._places.waiting.num_tokens
+        """Batch work left out."""
+        return len(self._places.waiting) - self._places.waiting.num_batch
 
     @property
     def num_running(self) -> int:
-        return len(self._places.running)
+        """Batch work left out."""
+        return len(self._places.running) - self._num_running_batch
+
+    @property
+    def num_batch(self) -> int:
+        """Sequences of batch work, waiting and running."""
+        return self._places.waiting.num_batch + self._num_running_batch
 
     @property
     def num_free_blocks(self) -> int:
@@ -89,23 +102,17 @@ class Scheduler:
         return 1.0 - self._places.pool.num_free / self._places.pool.num_blocks
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
-        """Queue a new sequence, of an id never used. InvalidRequestError if the whole KV cache is too small for it.
+        """Queue a new sequence, of an id never used.
 
         A continuation goes on with what another sequence computed, and counts against its caller with its completion.
         """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
-        if sequence.num_blocks_at_most > self._places.pool.num_blocks:
-            is_prompt_too_long = num_blocks_for(sequence.num_prompt_tokens) > self._places.pool.num_blocks
-            raise InvalidRequestError(
-                f"prompt and completion may reach {sequence.max_num_tokens} tokens, but the KV cache holds"
-                f" {self._places.pool.num_blocks * BLOCK_SIZE}",
-                param="prompt" if is_prompt_too_long else "max_tokens",
-            )
+        assert sequence.num_blocks_at_most <= self._places.pool.num_blocks, "the KV cache holds a context"
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens
         sequence.virtual_start = self._shares.start_of(
-            sequence.priority, sequence.caller, num_tokens, is_continuation=is_continuation
+            sequence.standing, sequence.caller, num_tokens, is_continuation=is_continuation
         )
         self._sequences[sequence.sequence_id] = sequence
         leader = self._sequences.get(sequence.leader_id) if sequence.leader_id is not None else None
@@ -118,16 +125,15 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
-        num_preempted = self._places.let_everybody_in(self._shares)
-        prefills, num_more_preempted = self._plan_decodes(rows)
-        budget = self._max_step_tokens - len(rows)
-        for sequence in prefills:
-            if not budget:
-                break
-            budget -= self._plan_chunk(sequence, budget, rows)
-        while budget and (newcomer := self._places.admit_first(self._shares)) is not None:
-            budget -= self._plan_chunk(newcomer, budget, rows)
-        return StepPlan(rows=rows, num_preempted=num_preempted + num_more_preempted) if rows else None
+        self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
+        self._places.let_everybody_in(self._shares)
+        budget = self._plan(rows, self._max_step_tokens, is_batch=False)
+        if rows:
+            budget = min(budget, self._max_batch_step_tokens)
+        elif self._num_quiet_steps < QUIET_STEPS:
+            budget = min(budget, max(1, self._max_batch_step_tokens))
+        self._plan(rows, budget, is_batch=True)
+        return StepPlan(rows=rows) if rows else None
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
         """Take in what the last plan's step gave: one update for each row that drew a token, ended,
@@ -136,6 +142,8 @@ class Scheduler:
         Rows of sequences that were finished meanwhile are ignored.
         """
         updates = []
+        # Batch work comes last: whoever is first says whether there is other.
+        self._num_quiet_steps = self._num_quiet_steps + 1 if self._planned[0].is_batch else 0
         for sequence, row, row_result in zip(self._planned, plan.rows, result.rows, strict=True):
             if sequence.status is not SequenceStatus.RUNNING:
                 continue
@@ -157,7 +165,7 @@ class Scheduler:
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).
 
-        Legal at any time, also between `schedule()` and `update()`.
+        Legal at any time, also between `schedule()` and `update()`. The last one's end proves that no block was lost.
         """
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
@@ -166,6 +174,7 @@ class Scheduler:
         sequence.finish_reason = reason
         if not self._sequences:
             self._shares.forget_all()
+            self.check_idle()
         return True
 
     def check_idle(self) -> None:
@@ -178,27 +187,44 @@ class Scheduler:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
         self._places.check(self._sequences.values())
 
-    def _plan_decodes(self, rows: list[PlanRow]) -> tuple[list[Sequence], int]:
-        """Plan a token of each sequence that lacks only one; the others, and how many were preempted for room."""
+    @property
+    def _num_running_batch(self) -> int:
+        return sum(sequence.is_batch for sequence in self._places.running)
+
+    def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
+        """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
+        num_rows = len(rows)
+        prefills = self._plan_decodes(rows, budget, is_batch=is_batch)
+        budget -= len(rows) - num_rows
+        for sequence in prefills:
+            if not budget:
+                break
+            budget -= self._plan_chunk(sequence, budget, rows)
+        while budget and (newcomer := self._places.admit_first(self._shares, is_batch=is_batch)) is not None:
+            budget -= self._plan_chunk(newcomer, budget, rows)
+        return budget
+
+    def _plan_decodes(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> list[Sequence]:
+        """Plan a token of each sequence that lacks only one; the others. Batch work that has no token left rests."""
         prefills = []
-        num_preempted = 0
         running = self._places.running
-        index = 0
-        while index < len(running):  # preemption takes from its end
+        max_rows = len(rows) + budget
+        index = len(running) - self._num_running_batch if is_batch else 0
+        while index < len(running) and running[index].is_batch is is_batch:  # preemption takes from its end
             sequence = running[index]
             num_computed = sequence.num_computed_tokens
             if len(sequence.token_ids) - num_computed > 1:
                 prefills.append(sequence)
-            else:
+            elif len(rows) < max_rows or not is_batch:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
-                    num_preempted += self._places.make_room()
+                    self._places.make_room()
                     if index == len(running):  # it was the last in rank itself
                         break
                     sequence.block_ids.append(self._places.pool.allocate())
                 self._planned.append(sequence)
                 rows.append(sequence.plan_row(1))
             index += 1
-        return prefills, num_preempted
+        return prefills
 
     def _plan_chunk(self, sequence: Sequence, budget: int, rows: list[PlanRow]) -> int:
         """Plan as much of a prefill as the budget allows; how much that is."""

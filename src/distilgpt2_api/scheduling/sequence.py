@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
@@ -34,6 +34,7 @@ class Sequence:
         "ending_token_ids",
         "finish_reason",
         "is_admitted_before",
+        "is_batch",
         "leader_id",
         "max_num_tokens",
         "num_cached_tokens",
@@ -62,22 +63,23 @@ class Sequence:
         leader_id: int | None = None,
         priority: int = 0,
         caller: str = "",
+        is_batch: bool = False,
     ) -> None:
         """`num_positions` is the model's; the prompt may fill them all, but not more.
 
         `leader_id`: a sequence with the same prompt, added before; this one waits for its prefill, to share its blocks.
         """
-        if not 1 <= len(prompt_token_ids) <= num_positions:
-            raise ContextLengthError(
-                f"prompt has {len(prompt_token_ids)} tokens; it may have 1 to {num_positions}", param="prompt"
-            )
+        assert 1 <= len(prompt_token_ids) <= num_positions, "the door lets no other prompt in"
         self.sequence_id = sequence_id
         self.params = params
         self.seed = seed
         self.leader_id = leader_id
+        """Whose prefill it waits for; None from when it does not."""
         self.priority = priority
         self.caller = caller
         """Whose share of the service it takes."""
+        self.is_batch = is_batch
+        """Nobody waits for it now: it has what others leave."""
         self.token_ids = list(prompt_token_ids)
         """Prompt and completion."""
         self.num_prompt_tokens = len(prompt_token_ids)
@@ -106,9 +108,19 @@ class Sequence:
         self._digests: list[bytes] = []
 
     @property
-    def rank(self) -> tuple[int, float, int]:
-        """Who has the lower one goes first: the lower priority, then the earlier virtual start, then the arrival."""
-        return self.priority, self.virtual_start, self.arrival
+    def rank(self) -> tuple[bool, int, float, int]:
+        """Who has the lower one goes first: the lower standing, then the earlier virtual start, then the arrival."""
+        return self.is_batch, self.priority, self.virtual_start, self.arrival
+
+    @property
+    def standing(self) -> tuple[bool, int]:
+        """What goes before all shares: batch work is behind all other, then the lower priority is first."""
+        return self.is_batch, self.priority
+
+    @property
+    def party(self) -> tuple[bool, str]:
+        """Whose places are counted together: a caller's batch work by itself."""
+        return self.is_batch, self.caller
 
     @property
     def num_completion_tokens(self) -> int:
@@ -165,6 +177,10 @@ class Sequence:
             is_sampling=num_computed_tokens + num_new_tokens == len(self.token_ids) < self.max_num_tokens,
             num_prompt_logprobs=num_prompt_logprobs,
         )
+
+
+rank_of = attrgetter("rank")
+"""Of a sequence: what those that wait, and those that run, are sorted by."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The sequences that wait, in line: by priority, then by their callers' fair shares, then by arrival."""
+"""The sequences that wait, in line: by standing, then by their callers' fair shares, then by arrival."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
+from distilgpt2_api.scheduling.sequence import rank_of
 
 
 class WaitingQueue:
@@ -23,10 +24,10 @@ class WaitingQueue:
         self._followers: dict[int, dict[int, ScheduledSequence]] = {}
         """By leader, then by their own id."""
         self._num_followers = 0
-        self.num_tokens = 0
-        """Tokens to compute of all that wait: prompts, and completions that a preemption threw back."""
-        self.callers: Counter[str] = Counter()
-        """How many each caller has in line; never zero. Read only, for others."""
+        self.parties: Counter[tuple[bool, str]] = Counter()
+        """How many each party has in line; never zero. Read only, for others."""
+        self.num_batch = 0
+        """How many of all that wait are batch work. Read only, for others."""
 
     def __len__(self) -> int:
         return len(self._line) + self._num_followers
@@ -47,15 +48,15 @@ class WaitingQueue:
         return self._line
 
     def add(self, sequence: ScheduledSequence) -> None:
-        """Queue a new arrival, or an earlier one in the place that its rank gives it."""
-        self.num_tokens += len(sequence.token_ids)
+        """Queue a new arrival, or an earlier one, in the place that its rank gives it."""
+        self.num_batch += sequence.is_batch
         self._insert(sequence)
 
     def stand_aside(self, sequence: ScheduledSequence, leader_id: int) -> None:
         """Make a new arrival wait for `release_followers(leader_id)`."""
         self._followers.setdefault(leader_id, {})[sequence.sequence_id] = sequence
         self._num_followers += 1
-        self.num_tokens += len(sequence.token_ids)
+        self.num_batch += sequence.is_batch
 
     def release_followers(self, leader_id: int) -> None:
         """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
@@ -67,16 +68,16 @@ class WaitingQueue:
 
     def remove(self, sequence: ScheduledSequence) -> None:
         """Take out a sequence that waits."""
-        self.num_tokens -= len(sequence.token_ids)
-        if sequence.leader_id is not None and sequence.sequence_id in self._followers.get(sequence.leader_id, {}):
+        self.num_batch -= sequence.is_batch
+        if sequence.leader_id is not None:
             self._remove_follower(sequence, sequence.leader_id)
             return
-        place = bisect_left(self._line, sequence.rank, key=_rank)
+        place = bisect_left(self._line, sequence.rank, key=rank_of)
         assert self._line[place] is sequence, "it does not wait"
         del self._line[place]
-        self.callers[sequence.caller] -= 1
-        if not self.callers[sequence.caller]:
-            del self.callers[sequence.caller]
+        self.parties[sequence.party] -= 1
+        if not self.parties[sequence.party]:
+            del self.parties[sequence.party]
 
     def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
         followers = self._followers[leader_id]
@@ -86,9 +87,5 @@ class WaitingQueue:
             del self._followers[leader_id]
 
     def _insert(self, sequence: ScheduledSequence) -> None:
-        insort(self._line, sequence, key=_rank)
-        self.callers[sequence.caller] += 1
-
-
-def _rank(sequence: ScheduledSequence) -> tuple[int, float, int]:
-    return sequence.rank
+        insort(self._line, sequence, key=rank_of)
+        self.parties[sequence.party] += 1

@@ -9,7 +9,6 @@ from starlette.types import Scope
 
 from distilgpt2_api.core.caller import NO_LIMITS, Caller, CallerLimits
 from distilgpt2_api.server.api_keys import KeyRing, KeyTable
-from distilgpt2_api.server.callers import Callers
 from distilgpt2_api.server.negotiation import wants_page
 from distilgpt2_api.server.paths import (
     DOCS_ASSETS_PATH,
@@ -86,9 +85,6 @@ class Access:
         """Whose key it is, if it opens the area."""
         table = self.metrics_key if area is Area.METRICS and self.metrics_key is not None else self.keys
         return None if table is None else table.find(key)
-
-    def callers(self) -> Callers:
-        return Callers(self.address_limits)
 
 
 OPEN = Access()

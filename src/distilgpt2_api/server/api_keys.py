@@ -54,9 +54,7 @@ class KeyRing:
         self._fixed = fixed
         self._file = file
         self._default_limits = default_limits
-        self._signature: Signature | None = None
-        if file is not None:
-            self._signature = _signature_of(file)
+        self._signature = None if file is None else _signature_of(file)
         self._table = self._read()
         if file is not None and is_open_to_others(file):
             logger.warning("%s, the file of API keys, is open to every user of this machine: chmod o-rw", file)
@@ -84,10 +82,10 @@ class KeyRing:
         else:
             logger.info("the API keys have been read anew")
 
-    async def watch(self, *, interval_s: float = POLL_INTERVAL_S) -> None:
+    async def watch(self) -> None:
         """Refresh for ever."""
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(POLL_INTERVAL_S)
             await asyncio.to_thread(self.refresh)
 
     def watched(self, lifespan: Lifespan) -> Lifespan:

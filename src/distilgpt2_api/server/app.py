@@ -19,8 +19,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.objects import ENDED_STATUSES
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
+from distilgpt2_api.observability.batch_metrics import BatchMetrics
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.metrics_folder import MetricsFolder
@@ -29,6 +32,7 @@ from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.auth import Authentication
+from distilgpt2_api.server.batch_lines import line_asker
 from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
@@ -42,9 +46,11 @@ from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
 from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
+    batches,
     chat,
     completions,
     docs,
+    files,
     models,
     operation,
     playground,
@@ -61,7 +67,7 @@ from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 CORS_OPTIONS: dict[str, Any] = {
-    "allow_methods": ("GET", "HEAD", "POST"),
+    "allow_methods": ("GET", "HEAD", "POST", "DELETE"),
     "allow_headers": ("authorization", "content-type", "x-api-key", "x-request-id"),
     "expose_headers": ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"),
     "max_age": 3600,
@@ -92,9 +98,11 @@ def create_app(
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
     routes: Sequence[BaseRoute] | None = None,
+    open_desk: OpenDesk | None = None,
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too.
 
+    `open_desk`: for files and batches; without it they are switched off.
     `routes`: `build_routes()`, where many applications share what takes most of the time that one takes to build.
     """
     metrics_page = MetricsPage(
@@ -103,21 +111,12 @@ def create_app(
         refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
     )
     departure = Departure()
-    lifespan = build_lifespan(
-        engine,
-        departure,
-        drain_s=drain_s,
-        max_request_s=limits.timeout_s,
-        metrics_page=metrics_page,
-        traces=traces,
-    )
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        lifespan=lifespan if access.keys is None else access.keys.watched(lifespan),
         openapi_url=None,  # We serve document and pages ourselves, with our own assets.
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
@@ -130,6 +129,19 @@ def create_app(
         read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
+    desk = None
+    if open_desk is not None:
+        desk = open_desk(line_asker(app, engine), BatchMetrics(registry, statuses=ENDED_STATUSES))
+    lifespan = build_lifespan(
+        engine,
+        departure,
+        drain_s=drain_s,
+        max_request_s=limits.timeout_s,
+        metrics_page=metrics_page,
+        traces=traces,
+        desk=desk,
+    )
+    app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(
         version=app.version,
         engine=engine,
@@ -141,6 +153,7 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
+        desk=desk,
     )
     app.router.routes.extend(build_routes() if routes is None else routes)
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
@@ -186,7 +199,21 @@ class Application(FastAPI):
 def build_routes() -> list[BaseRoute]:
     """Every route of the application. They hold nothing of one."""
     router = APIRouter()
-    for module in (completions, chat, score, models, tgi, tokens, probes, operation, docs, playground, workshop):
+    for module in (
+        completions,
+        chat,
+        score,
+        files,
+        batches,
+        models,
+        tgi,
+        tokens,
+        probes,
+        operation,
+        docs,
+        playground,
+        workshop,
+    ):
         module.add_routes(router)
     _add_heads(router)
     return router.routes

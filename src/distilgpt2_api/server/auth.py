@@ -7,14 +7,14 @@ from collections.abc import Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.server.access import Access, area_of_request
+from distilgpt2_api.server.callers import Callers
 from distilgpt2_api.server.errors import AuthenticationError, describe_error, error_response
+from distilgpt2_api.server.ignored_body import is_long_body
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 
 REFUSED = "no valid API key: send one as `Authorization: Bearer KEY`"
 """One text, whether a key is missing, wrong or twice there."""
-MAX_IGNORED_BODY_BYTES = 1 << 16
-"""A longer body, or one of unknown length, is not worth reading to keep the connection."""
 
 
 class Authentication:
@@ -23,30 +23,30 @@ class Authentication:
     def __init__(self, app: ASGIApp, *, access: Access, on_failure: Callable[[], None]) -> None:
         self._app = app
         self._access = access
-        self._callers = access.callers()
+        self._callers = Callers(access.address_limits)
         self._on_failure = on_failure
         self._refusal = describe_error(AuthenticationError(REFUSED))
         self._last_refusal = describe_error(AuthenticationError(REFUSED))
         self._last_refusal.headers["connection"] = "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or record_of(scope).caller.is_batch:  # whose key was asked for when it came
             await self._app(scope, receive, send)
             return
         area = area_of_request(scope)
         if not self._access.needs_key(area):
             record_of(scope).caller = self._callers.of(scope)
-        elif caller := self._access.find(sent_key(scope), area):
+        elif caller := self._access.find(_sent_key(scope), area):
             record_of(scope).caller = caller
         else:
             self._on_failure()
-            refusal = self._last_refusal if _has_long_body(scope) else self._refusal
+            refusal = self._last_refusal if is_long_body(scope["headers"]) else self._refusal
             await error_response(refusal, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-def sent_key(scope: Scope) -> bytes:
+def _sent_key(scope: Scope) -> bytes:
     """The key in `Authorization: Bearer` or in `x-api-key`; empty unless there is exactly one.
 
     Two could mean that a proxy checks one and we the other.
@@ -61,12 +61,3 @@ def sent_key(scope: Scope) -> bytes:
             return b""
     key: bytes = value.strip(b" \t")
     return key if len(key) <= MAX_KEY_LENGTH else b""
-
-
-def _has_long_body(scope: Scope) -> bool:
-    for name, value in scope["headers"]:
-        if name == b"transfer-encoding":
-            return True
-        if name == b"content-length":
-            return not value.isdigit() or len(value) > 19 or int(value) > MAX_IGNORED_BODY_BYTES
-    return False

@@ -37,7 +37,7 @@ def check_beam_search(
     config: ModelConfig,
     *,
     is_streamed: bool,
-    grammar_param: str = "response_format",
+    grammar_param: str,
 ) -> None:
     """Raise InvalidRequestError for what does not go with a beam search; `grammar_param` is the caller's word."""
     foreign = [name for name in FOREIGN_PARAMS if getattr(params, name) != getattr(NEUTRAL, name)]

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError, InvalidRequestError
+from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
@@ -20,7 +20,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions, BeamSearch, Hypothesi
 from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.server.beam_options import find_ending_token_ids
-from distilgpt2_api.server.generation import PromptDeltas
+from distilgpt2_api.server.generation import PromptDeltas, check_end, check_num_prompts
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 
@@ -66,6 +66,7 @@ class BeamGeneration:
         try:
             if self._is_aborted:
                 return
+            check_num_prompts(len(self._requests), self._record.caller)
             self._check_size()
             begun_s = self._clock()
             live = [
@@ -107,9 +108,8 @@ class BeamGeneration:
             for request in requests:
                 stream = self._engine.submit(request, caller=self._record.caller, is_continuation=search.has_begun)
                 self._streams.append(stream)
-        if self._record.admitted_s is None:
+        if is_first:  # and all admitted: each counts as a request until the search ends
             self._record.admit(sum(request.num_sequences for request in self._requests))
-        if is_first:  # after they have been admitted: each counts as a request until the search ends
             in_flight.enter_context(self._engine.counted(self._record.caller, len(live)))
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
@@ -121,10 +121,7 @@ class BeamGeneration:
         async for (delta,) in stream:
             if delta.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
                 self._record.note(delta)
-            if delta.finish_reason is FinishReason.ABORT and not self._is_aborted:
-                raise DeadlineExceededError("the request was not done before its deadline")
-            if delta.finish_reason is FinishReason.ERROR:
-                raise GenerationError("the completion failed")
+            check_end(delta, is_aborted=self._is_aborted)
             return delta
         return SequenceDelta(index=0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -40,14 +40,19 @@ class BestOf:
                         yield [(prompt_index, self._choose(ended.pop(prompt_index)))]
 
     def _choose(self, deltas: Sequence[SequenceDelta]) -> tuple[SequenceDelta, ...]:
-        ranked = sorted(deltas, key=lambda delta: (-mean_logprob(delta), delta.index))
-        self._on_drop(sum(delta.num_completion_tokens for delta in ranked[self._num_kept :]))
+        best_first = ranked(deltas)
+        self._on_drop(sum(delta.num_completion_tokens for delta in best_first[self._num_kept :]))
         # All but the first find the prompt's blocks in the cache, where the first has just left them.
         num_cached_tokens = min(delta.num_cached_tokens for delta in deltas)
         return tuple(
             replace(delta, index=index, num_cached_tokens=num_cached_tokens)
-            for index, delta in enumerate(ranked[: self._num_kept])
+            for index, delta in enumerate(best_first[: self._num_kept])
         )
+
+
+def ranked(deltas: Iterable[SequenceDelta]) -> list[SequenceDelta]:
+    """A prompt's sequences by their mean log-probability, the highest first; of equals the first drawn."""
+    return sorted(deltas, key=lambda delta: (-mean_logprob(delta), delta.index))
 
 
 def mean_logprob(delta: SequenceDelta) -> float:

@@ -24,16 +24,15 @@ class Callers:
 
     def of(self, scope: Scope) -> Caller:
         client = scope.get("client")
-        return Caller(name=address_name(client[0] if client else ""), limits=self._limits)
-
-
-def address_name(host: str) -> str:
-    """One name for all addresses that one client may have. `host` may be what a stranger wrote into a header."""
-    return _address_name(host) if 0 < len(host) <= MAX_ADDRESS_LENGTH else UNKNOWN
+        host = client[0] if client else ""
+        # It may be what a stranger wrote into a header: nothing long is kept.
+        name = _address_name(host) if len(host) <= MAX_ADDRESS_LENGTH else UNKNOWN
+        return Caller(name=name, limits=self._limits)
 
 
 @lru_cache(maxsize=4096)
 def _address_name(host: str) -> str:
+    """One name for all addresses that one client may have."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -7,9 +7,11 @@ from functools import partial
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.engine.validation import max_prompt_characters
 from distilgpt2_api.server.chat_messages import read_messages
 from distilgpt2_api.server.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
+from distilgpt2_api.server.schemas.tokens import TokenizeChatRequest
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -28,7 +30,11 @@ def require_template(template: ChatTemplate | None) -> ChatTemplate:
 
 
 async def encode_chat(
-    request: ChatCompletionRequest, *, template: ChatTemplate, tokenizer: Tokenizer, config: ModelConfig
+    request: ChatCompletionRequest | TokenizeChatRequest,
+    *,
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
 ) -> EncodedPrompt:
     """Raises InvalidRequestError, which names what is wrong with the messages."""
     messages = read_messages(request.messages, max_messages=config.num_positions)
@@ -48,7 +54,7 @@ async def encode_chat(
     render = partial(
         template.render,
         messages,
-        max_characters=config.num_positions * tokenizer.max_token_bytes,
+        max_characters=max_prompt_characters(tokenizer, config),
         has_generation_prompt=request.add_generation_prompt is not False and not is_continued,
         is_continued=is_continued,
         variables=_special_tokens(tokenizer, config) | variables,

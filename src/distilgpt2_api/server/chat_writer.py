@@ -10,8 +10,8 @@ import orjson
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB, token_text
 from distilgpt2_api.server.sse import DONE, dump_line
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -22,11 +22,11 @@ FIRST_DELTA = b'{"role":"assistant","content":""}'
 class ChatShape:
     """What the answer is to contain."""
 
-    num_choices: int = 1
-    num_logprobs: int | None = None
+    num_choices: int
+    num_logprobs: int | None
     """Likeliest tokens listed beside each token drawn; None: no log-probabilities."""
-    has_usage_chunk: bool = False
-    has_usage_in_chunks: bool = False
+    has_usage_chunk: bool
+    has_usage_in_chunks: bool
 
 
 class ChatWriter:
@@ -150,7 +150,7 @@ class ChatWriter:
         # A padded model has tokens beyond its tokenizer's.
         token = self._tokenizer.token_bytes[token_id] if token_id < self._tokenizer.vocab_size else b""
         return {
-            "token": token_text(self._tokenizer, token_id),
+            "token": self._tokenizer.token_text(token_id),
             "logprob": max(logprob, MIN_LOGPROB),
             "bytes": list(token),
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from starlette.types import Receive
@@ -27,9 +26,7 @@ class ClientWatch:
         self._task = asyncio.create_task(self._watch())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         assert self._task is not None
         self._task.cancel()
 

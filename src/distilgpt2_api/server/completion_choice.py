@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.server.logprobs_writer import LogprobsLists, LogprobsWriter, empty_lists, prompt_logprobs_by_id
 from distilgpt2_api.server.prompts import EncodedPrompt
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -15,19 +14,19 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 class CompletionShape:
     """What the answer is to contain."""
 
-    num_choices_per_prompt: int = 1
-    has_echo: bool = False
-    num_logprobs: int | None = None
+    num_choices_per_prompt: int
+    has_echo: bool
+    num_logprobs: int | None
     """Likeliest tokens listed for each token of a choice's text; None: no log-probabilities."""
-    num_prompt_logprobs: int | None = None
+    num_prompt_logprobs: int | None
     """The same for each choice's `prompt_logprobs`. Not in a stream."""
-    has_token_ids: bool = False
-    has_tokens_by_id: bool = False
+    has_token_ids: bool
+    has_tokens_by_id: bool
     """Log-probabilities name tokens by their ids."""
-    skips_special_tokens: bool = False
+    skips_special_tokens: bool
     """In the completion, that is: a prompt is echoed as it is."""
-    has_usage_chunk: bool = False
-    has_usage_in_chunks: bool = False
+    has_usage_chunk: bool
+    has_usage_in_chunks: bool
 
 
 class CompletionChoice:
@@ -89,7 +88,4 @@ class CompletionChoice:
         return body
 
     def _prompt_text(self) -> str:
-        if self.prompt.text is not None:
-            return self.prompt.text
-        detokenizer = IncrementalDetokenizer(self._tokenizer.token_bytes)
-        return "".join(map(detokenizer.push, self.prompt.token_ids)) + detokenizer.flush()
+        return self._tokenizer.decode(self.prompt.token_ids) if self.prompt.text is None else self.prompt.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
@@ -13,7 +13,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.completion_choice import CompletionShape
 from distilgpt2_api.server.prompts import EncodedPrompt, Truncation
-from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
+from distilgpt2_api.server.sampling import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.service import RequestLimits, Service
 
@@ -23,15 +23,14 @@ DEFAULT_MAX_TOKENS = 16
 def check_completion(request: CompletionRequest, limits: RequestLimits) -> None:
     """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
     check_limits(request, limits)
-    check_num_logprobs(request.logprobs, limits, param="logprobs")
-    check_num_logprobs(request.prompt_logprobs, limits, param="prompt_logprobs")
+    check_at_most(request.logprobs, limits.max_logprobs, param="logprobs")
+    check_at_most(request.prompt_logprobs, limits.max_logprobs, param="prompt_logprobs")
+    check_at_most(request.best_of, limits.max_n, param="best_of")
     if request.stream and request.prompt_logprobs is not None:
         raise InvalidRequestError("prompt_logprobs: not with stream", param="prompt_logprobs")
     num_choices, num_drawn = request.n or 1, num_sequences(request)
     if num_drawn < num_choices:
         raise InvalidRequestError(f"best_of: at least n ({num_choices})", param="best_of")
-    if num_drawn > limits.max_n:
-        raise InvalidRequestError(f"best_of: at most {limits.max_n} here", param="best_of")
     if request.stream and num_drawn > num_choices:
         raise InvalidRequestError("best_of: more than n can't be streamed", param="best_of")
     if not request.use_beam_search:
@@ -94,19 +93,21 @@ async def completion_params(request: CompletionRequest, service: Service) -> Sam
 
 def generation_requests(
     request: CompletionRequest, prompts: Sequence[EncodedPrompt], params: SamplingParams, limits: RequestLimits
-) -> Iterator[GenerationRequest]:
+) -> list[GenerationRequest]:
     """One for each prompt."""
     group_id = uuid.uuid4().hex
-    for index, prompt in enumerate(prompts):
-        yield GenerationRequest(
+    return [
+        GenerationRequest(
             request_id=f"{group_id}-{index}",
             prompt_token_ids=prompt.token_ids,
             params=params,
             num_sequences=(request.n or 1) if request.use_beam_search else num_sequences(request),
             is_streamed=bool(request.stream),
             priority=request.priority or 0,
-            deadline_s=min(request.timeout_s or limits.timeout_s, limits.timeout_s),
+            deadline_s=limits.deadline_s(request.timeout_s),
         )
+        for index, prompt in enumerate(prompts)
+    ]
 
 
 def shape_of(request: CompletionRequest) -> CompletionShape:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from distilgpt2_api.server.errors import INVALID, ErrorAnswer
+from distilgpt2_api.server.ignored_body import is_long_body
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
@@ -90,7 +91,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._num_loose_bytes += len(data)
         super().data_received(data)
-        if self._has_ended_reading():
+        if self._has_ended_reading:
             return
         if self._num_loose_bytes > self.limits.max_header_bytes:
             if self._is_between_requests:
@@ -144,12 +145,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_loose_bytes = 0
         if self.transport.is_closing():
             self._expect_reader()  # of what is still to be written
-        elif self._is_deaf or self.cycle.more_body:
+        elif self._is_deaf or (self.cycle.more_body and is_long_body(self.cycle.scope["headers"])):
             self._end_unread()
         elif self._is_between_requests:
             self._leave_lists()
             self.idle[self] = None
-            if self._has_head_begun:  # with what came behind the last request
+            # With what came behind the last request, or behind the rest of a body that the answer did not wait for.
+            if self._has_head_begun or self.cycle.more_body:
                 self._expect_head()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - Uvicorn's signature
@@ -158,6 +160,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     # ---- the limits
 
+    @property
     def _has_ended_reading(self) -> bool:
         return self._is_deaf or self.transport.is_closing()
 

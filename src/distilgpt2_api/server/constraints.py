@@ -104,8 +104,8 @@ def _structured_outputs(value: object, param: str) -> tuple[Grammar, str] | None
         "disable_fallback",
     }
     fields = _object(value, param, known={*readers} | unsupported)
-    for name in unsupported & fields.keys():
-        if fields[name] not in (None, False):
+    for name in fields:
+        if name in unsupported and fields[name] not in (None, False):
             raise UnsupportedParameterError(f"{param}.{name} is not supported here", param=f"{param}.{name}")
     given = [name for name in readers if fields.get(name) is not None and fields[name] is not False]
     if len(given) != 1:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Self
@@ -46,12 +47,15 @@ class DrainOnSignal:
         drain_s: float,
         max_request_s: float,
         control: ServerControl | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`before`: what ends first, before anybody waits for requests."""
         self._engine = engine
         self._departure = departure
         self._drain_s = drain_s
         self._max_request_s = max_request_s
         self._control = control
+        self._before = before
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._has_begun = False
@@ -84,6 +88,8 @@ class DrainOnSignal:
         control = self._control
         if control is not None:
             control.note_signal()
+        if self._before is not None:
+            await self._before()
         if control is not None and control.is_replaced:
             logger.info("replaced: %d requests may end in peace", self._engine.num_requests)
             control.stop_accepting()

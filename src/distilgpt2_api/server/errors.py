@@ -14,6 +14,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from distilgpt2_api.core.errors import (
+    ConflictError,
     ContextLengthError,
     DeadlineExceededError,
     Distilgpt2ApiError,
@@ -21,9 +22,13 @@ from distilgpt2_api.core.errors import (
     EngineFailedError,
     GenerationError,
     InvalidRequestError,
+    NotFoundError,
     NotReadyError,
     OverloadedError,
+    QuotaError,
     RateLimitError,
+    StoreError,
+    StoreFullError,
     UnavailableError,
     UnsupportedParameterError,
 )
@@ -45,6 +50,10 @@ class AuthenticationError(Distilgpt2ApiError):
     """The request has no API key, or none that is valid here."""
 
 
+class NotEnabledError(InvalidRequestError):
+    """What a setting would have to switch on."""
+
+
 class MediaTypeError(InvalidRequestError):
     """The body is declared as something else than JSON."""
 
@@ -59,6 +68,8 @@ class BodyTimeoutError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A row of the table."""
+
     status: HTTPStatus
     type: str
     code: str | None
@@ -76,6 +87,11 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
     UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
     UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
+    NotEnabledError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_enabled"),
+    NotFoundError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_found"),
+    # OpenAI's client would send it again, after a conflict.
+    ConflictError: Kind(HTTPStatus.CONFLICT, INVALID, "conflict", will_pass=False),
+    QuotaError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "quota_exceeded"),
     AuthenticationError: Kind(HTTPStatus.UNAUTHORIZED, INVALID, "invalid_api_key", will_pass=False),
     MediaTypeError: Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
     BodyTooLargeError: Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID, "body_too_large"),
@@ -86,6 +102,8 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     DrainingError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", will_pass=True),
     NotReadyError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", will_pass=True),
     EngineFailedError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", will_pass=True),
+    StoreFullError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "store_full", will_pass=True),
+    StoreError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "store_unavailable", will_pass=True),
     UnavailableError: Kind(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "unavailable", will_pass=True),
     GenerationError: Kind(HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", GENERATION_FAILED, will_pass=False),
     # The deadline would pass again: retries of a busy service's clients would only feed the queue.
@@ -203,19 +221,16 @@ async def answer_own_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handler of what the router itself raises: no such path (404), no such method there (405)."""
+    """Handler of what routers raise, and routes of files: no such path (404), no such method there (405)."""
     assert isinstance(error, HTTPException)
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    path, method = request.scope["path"], request.method
+    assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+    headers = {}
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["allow"] = ", ".join(_allowed_methods(request))
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"no such URL: {method} {path[:200]}"
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{method} is not allowed here; allowed: {headers.get('allow', 'nothing')}"
+        message = f"{request.method} is not allowed here; allowed: {headers['allow']}"
     else:
-        message = str(error.detail)
-    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers, code=None)
+        message = f"no such URL: {request.method} {request.scope['path'][:200]}"
+    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers)
     return error_response(answer, request.scope)
 
 

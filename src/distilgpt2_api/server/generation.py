@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError, InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW
@@ -46,7 +47,7 @@ class Generation:
         try:
             if self._is_aborted:
                 return
-            self._check_limit()
+            check_num_prompts(len(self._requests), self._record.caller)
             for request in self._requests:
                 self._streams.append(self._engine.submit(request, caller=self._record.caller))
             self._record.admit(sum(request.num_sequences for request in self._requests))
@@ -62,14 +63,6 @@ class Generation:
             self.abort()
             self._record.num_completion_tokens += sum(self._unfinished.values())
 
-    def _check_limit(self) -> None:
-        """More prompts than the caller may ever have in flight: no use in coming back later."""
-        max_requests = self._record.caller.limits.max_requests
-        if max_requests is not None and len(self._requests) > max_requests:
-            raise InvalidRequestError(
-                f"{len(self._requests)} prompts in one request; you may have {max_requests} in flight"
-            )
-
     def _check(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> None:
         for delta in deltas:
             if delta.finish_reason is None:
@@ -77,14 +70,29 @@ class Generation:
                 continue
             self._unfinished.pop((prompt_index, delta.index), None)
             self._record.note(delta)
-            if delta.finish_reason is FinishReason.ABORT and not self._is_aborted:
-                raise DeadlineExceededError("the request was not done before its deadline")
-            if delta.error == NOTHING_TO_DRAW:
-                raise InvalidRequestError(
-                    "no token is left to draw: together, what the request bans and what it allows rule out all of them"
-                )
-            if delta.finish_reason is FinishReason.ERROR:
-                raise GenerationError("the completion failed")
+            check_end(delta, is_aborted=self._is_aborted)
+
+
+def check_num_prompts(num_prompts: int, caller: Caller) -> None:
+    """Raise InvalidRequestError for more than the caller may ever have in flight: no use in coming back later."""
+    max_requests = caller.limits.max_requests
+    if max_requests is not None and num_prompts > max_requests:
+        raise InvalidRequestError(f"{num_prompts} prompts in one request; you may have {max_requests} in flight")
+
+
+def check_end(delta: SequenceDelta, *, is_aborted: bool) -> None:
+    """Raise for a sequence that ended otherwise than by `stop` or `length`; `is_aborted`: an abort is our own.
+
+    DeadlineExceededError, InvalidRequestError (nothing to draw) or GenerationError.
+    """
+    if delta.finish_reason is FinishReason.ABORT and not is_aborted:
+        raise DeadlineExceededError("the request was not done before its deadline")
+    if delta.error == NOTHING_TO_DRAW:
+        raise InvalidRequestError(
+            "no token is left to draw: together, what the request bans and what it allows rule out all of them"
+        )
+    if delta.finish_reason is FinishReason.ERROR:
+        raise GenerationError("the completion failed")
 
 
 async def _only(stream: RequestStream) -> AsyncGenerator[list[PromptDeltas]]:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from distilgpt2_api.batch.stored.desk import BatchDesk
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
@@ -24,9 +25,8 @@ EXIT_ENGINE = 70
 """EX_SOFTWARE of sysexits: a supervisor restarts us."""
 LAST_WORDS_S = 0.5
 """Time for the answers of the requests that a failing engine took along."""
-
-
 HEARTBEAT_S = 1.0
+"""How often a worker that loads its model before it listens says that it is alive."""
 
 
 def build_lifespan(
@@ -37,6 +37,7 @@ def build_lifespan(
     max_request_s: float,
     metrics_page: MetricsPage,
     traces: Traces | None,
+    desk: BatchDesk | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """The model loads while the port is bound already: readiness and 503 say so meanwhile.
 
@@ -46,15 +47,26 @@ def build_lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         control: ServerControl | None = getattr(app.state, SERVER_CONTROL, None)
-        drain = DrainOnSignal(engine, departure, drain_s=drain_s, max_request_s=max_request_s, control=control)
+        drain = DrainOnSignal(
+            engine,
+            departure,
+            drain_s=drain_s,
+            max_request_s=max_request_s,
+            control=control,
+            before=None if desk is None else desk.worker.stop,
+        )
         await engine.start()
         try:
             with drain:
                 if control is not None and control.is_replacement:
                     await _wait_loaded(engine, control)
+                if desk is not None:
+                    desk.worker.start()
                 async with metrics_page.published():
                     yield
         finally:
+            if desk is not None:
+                await desk.close()
             await engine.stop()
             if traces is not None:
                 await traces.close()

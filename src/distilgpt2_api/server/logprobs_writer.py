@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-MIN_LOGPROB = -9999.0
-"""JSON has no minus infinity."""
 
 LogprobsLists = dict[str, list[object]]
 
@@ -21,9 +19,7 @@ def empty_lists() -> LogprobsLists:
 class LogprobsWriter:
     """Mutable: how far one choice's text has come, in characters."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool = False, skips_special_tokens: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool, skips_special_tokens: bool) -> None:
         """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`.
 
         `skips_special_tokens`: the completion's special tokens are listed, but its text has them not.
@@ -70,7 +66,7 @@ class LogprobsWriter:
             self._offset += len(self._detokenizer.push(token_id))
 
     def _text(self, token_id: int) -> str:
-        return f"token_id:{token_id}" if self._is_by_id else token_text(self._tokenizer, token_id)
+        return f"token_id:{token_id}" if self._is_by_id else self._tokenizer.token_text(token_id)
 
 
 def prompt_logprobs_by_id(
@@ -89,14 +85,9 @@ def prompt_logprobs_by_id(
                 str(token_id): {
                     "logprob": max(logprob, MIN_LOGPROB),
                     "rank": ranks.get(token_id),
-                    "decoded_token": token_text(tokenizer, token_id),
+                    "decoded_token": tokenizer.token_text(token_id),
                 }
                 for token_id, logprob in ((token.token_id, token.logprob), *top)
             }
         )
     return positions
-
-
-def token_text(tokenizer: Tokenizer, token_id: int) -> str:
-    """A token as listings show it. A padded model has tokens beyond its tokenizer's: they have no text."""
-    return tokenizer.token_text(token_id) if token_id < tokenizer.vocab_size else ""

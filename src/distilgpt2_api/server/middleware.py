@@ -16,7 +16,7 @@ from distilgpt2_api.observability.traces import ServedRequest, Traces
 from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import INTERNAL, REFUSALS, error_response
 from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
-from distilgpt2_api.server.record import RequestRecord, note_error
+from distilgpt2_api.server.record import RequestRecord, has_record
 from distilgpt2_api.server.security_headers import add_security_headers
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -60,7 +60,7 @@ class RequestMiddleware:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or has_record(scope):  # or the process asks itself
             await self._app(scope, receive, send)
             return
         record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
@@ -84,7 +84,7 @@ class RequestMiddleware:
         except Exception:
             self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
             if status is not None:
-                note_error(scope, str(INTERNAL.code))
+                record.error_code = INTERNAL.code
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
             await error_response(INTERNAL, scope)(scope, receive, send_with_id)
         finally:

@@ -12,6 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.access import Access, area_of
 from distilgpt2_api.server.errors import TGI_ROUTES
+from distilgpt2_api.server.schemas.batches import BatchRequest
+from distilgpt2_api.server.schemas.bodies import REF_TEMPLATE, reference
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.errors import error_responses
@@ -32,6 +34,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     ChatCompletionChunk,
     ScoreRequest,
+    BatchRequest,
     TokenizeRequest,
     TokenizeChatRequest,
     DetokenizeRequest,
@@ -42,7 +45,6 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
-REF_TEMPLATE = "#/components/schemas/{model}"
 
 
 def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[s
             del operation["responses"]["422"]
         for response in operation["responses"].values():
             _drop_false_json(response)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas = document["components"]["schemas"]
     _, definitions = models_json_schema([(model, "validation") for model in BODIES], ref_template=REF_TEMPLATE)
     schemas |= definitions["$defs"]
     for unused in (VALIDATION_ERROR, "ValidationError"):
@@ -101,8 +103,7 @@ def _lock(document: dict[str, Any], access: Access) -> None:
             continue
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         responses = tgi_error_responses(401) if path in TGI_ROUTES else error_responses(401)
-        name = responses[401]["model"].__name__
-        content = {"application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=name)}}}
+        content = {"application/json": {"schema": reference(responses[401]["model"])}}
         for operation in path_item.values():
             operation["security"] = [{"key": []}]
             operation["responses"]["401"] = {"description": responses[401]["description"], "content": content}

@@ -17,7 +17,7 @@ from distilgpt2_api.server.schema_words import in_words
 from distilgpt2_api.server.schemas.chat import CHAT_NEUTRAL_VALUES, ChatCompletionRequest
 from distilgpt2_api.server.schemas.completions import COMPLETION_NEUTRAL_VALUES, CompletionRequest
 from distilgpt2_api.server.schemas.score import ScoreRequest
-from distilgpt2_api.server.schemas.tgi import UNSUPPORTED, TgiParameters
+from distilgpt2_api.server.schemas.tgi import TGI_NEUTRAL_VALUES, TgiParameters
 
 COMMON_DEFAULTS: dict[str, object] = {
     "model": "the one served",
@@ -83,7 +83,7 @@ GENERATE = ParameterTable(
     path="/generate",
     model=TgiParameters,
     peers=(TGI,),
-    neutral_values=UNSUPPORTED,
+    neutral_values=TGI_NEUTRAL_VALUES,
     defaults=COMMON_DEFAULTS
     | {
         "best_of": 1,

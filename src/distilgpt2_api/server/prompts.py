@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
-from distilgpt2_api.engine.validation import check_prompt
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.engine.validation import check_num_characters, check_prompt
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 OFFLOADED_CHARACTERS = 8192
@@ -28,7 +29,7 @@ class Truncation:
 
     max_tokens: int
     """At least 1."""
-    keeps_end: bool = True
+    keeps_end: bool
     """The prompt's last tokens are kept; else its first."""
 
     def cut(self, prompt: EncodedPrompt) -> EncodedPrompt:
@@ -44,7 +45,7 @@ async def encode_prompts(
     tokenizer: Tokenizer,
     config: ModelConfig,
     max_prompts: int,
-    truncation: Truncation | None = None,
+    truncation: Truncation | None,
 ) -> list[EncodedPrompt]:
     """One for each prompt. Raises InvalidRequestError(param="prompt")."""
     match prompt:
@@ -57,9 +58,9 @@ async def encode_prompts(
         case list() if all(isinstance(item, str) for item in prompt):
             _check_count(prompt, max_prompts)
             return await encode_texts(prompt, tokenizer=tokenizer, config=config, truncation=truncation)
-        case list() if _are_token_ids(prompt):
+        case list() if are_token_ids(prompt):
             return [_encoded(prompt, config, truncation)]
-        case list() if all(isinstance(item, list) and _are_token_ids(item) for item in prompt):
+        case list() if all(are_token_ids(item) for item in prompt):
             _check_count(prompt, max_prompts)
             return [_encoded(item, config, truncation) for item in prompt]
     raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of such lists")
@@ -77,17 +78,11 @@ async def encode_texts(
 
     `param` is the caller's word for a prompt.
     """
-    # No token stands for more bytes than the longest, so a longer text has more tokens than the model has positions.
-    max_characters = config.num_positions * tokenizer.max_token_bytes
     for text in texts:
         if not text:
             raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
-        if truncation is None and len(text) > max_characters:
-            raise ContextLengthError(
-                f"this model's maximum context length is {config.num_positions} tokens, but a prompt has"
-                f" {len(text)} characters, which are more",
-                param=param,
-            )
+        if truncation is None:
+            check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
     encoded = await tokenize(texts, tokenizer)
     prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
     return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]
@@ -100,15 +95,16 @@ async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]
     return [tokenizer.encode(text) for text in texts]
 
 
+def are_token_ids(value: object) -> TypeGuard[list[int]]:
+    """An empty list is one of ids. (A bool is an int, but no token id.)"""
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
 def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
-    token_id = config.eos_token_id if config.eos_token_id is not None else tokenizer.token_id("<|endoftext|>")
+    token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
         raise _invalid("prompt is required: this model has no end of text to begin with")
     return token_id
-
-
-def _are_token_ids(items: Sequence[object]) -> bool:
-    return all(type(item) is int for item in items)  # A bool is an int, but no token id.
 
 
 def _encoded(token_ids: Sequence[int], config: ModelConfig, truncation: Truncation | None) -> EncodedPrompt:

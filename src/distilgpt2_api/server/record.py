@@ -69,8 +69,8 @@ class RequestRecord:
     def note(self, delta: SequenceDelta) -> None:
         """Take what a sequence's last delta tells."""
         timings = delta.timings
-        if delta.finish_reason is None or timings is None:
-            return
+        assert delta.finish_reason is not None
+        assert timings is not None
         self.finish_reasons.append(delta.finish_reason.value)
         self.num_completion_tokens += delta.num_completion_tokens
         if delta.index == 0:
@@ -110,6 +110,11 @@ def note_error(scope: Scope, code: str) -> None:
     record = scope.get("state", {}).get("record")
     if isinstance(record, RequestRecord):
         record.error_code = code
+
+
+def has_record(scope: Scope) -> bool:
+    """Whether somebody has laid one into the scope: inside of the process, for no server does."""
+    return "record" in scope.get("state", {})
 
 
 def record_of(scope: Scope) -> RequestRecord:

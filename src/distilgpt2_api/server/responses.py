@@ -31,8 +31,6 @@ STREAM_HEADERS = [
 class WhenDone(Response):
     """One JSON body, made by `make_body`, which `abort` ends early. An error in it becomes a status."""
 
-    media_type = "application/json"
-
     def __init__(self, make_body: Callable[[], Awaitable[bytes]], *, abort: Callable[[], None]) -> None:
         super().__init__()
         self._make_body = make_body
@@ -56,8 +54,6 @@ class EventStream(Response):
 
     Up to the first piece an error becomes a status; after it `error_event` says it in the stream, which then ends.
     """
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,

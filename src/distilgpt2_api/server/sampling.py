@@ -21,18 +21,17 @@ MIN_TOP_P = 1e-6
 
 def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
     """What fits the specification, but not this service. Raises InvalidRequestError."""
-    if (fields.n or 1) > limits.max_n:
-        raise InvalidRequestError(f"n: at most {limits.max_n} here", param="n")
+    check_at_most(fields.n, limits.max_n, param="n")
     if len(_stop_sequences(fields)) > limits.max_stop_sequences:
         raise InvalidRequestError(f"stop: at most {limits.max_stop_sequences} sequences here", param="stop")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequestError("stream_options: only with stream", param="stream_options")
 
 
-def check_num_logprobs(num_logprobs: int | None, limits: RequestLimits, *, param: str) -> None:
-    """Raises InvalidRequestError over the setting's bound; `param` is the caller's word."""
-    if (num_logprobs or 0) > limits.max_logprobs:
-        raise InvalidRequestError(f"{param}: at most {limits.max_logprobs} here", param=param)
+def check_at_most(number: int | None, limit: int, *, param: str) -> None:
+    """Raises InvalidRequestError over this service's limit; `param` is the caller's word."""
+    if (number or 0) > limit:
+        raise InvalidRequestError(f"{param}: at most {limit} here", param=param)
 
 
 async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> tuple[Grammar, str] | None:
@@ -65,7 +64,7 @@ def sampling_params(
     grammar: Grammar | None,
     seed: int,
 ) -> SamplingParams:
-    """`seed` is for requests without one. Raises InvalidRequestError."""
+    """`seed` is for requests without one. Raises InvalidRequestError; token ids the engine checks itself."""
     min_tokens = fields.min_tokens or 0
     if min_tokens > max_tokens:
         raise InvalidRequestError(f"min_tokens: at most max_tokens ({max_tokens})", param="min_tokens")
@@ -84,25 +83,17 @@ def sampling_params(
         no_repeat_ngram_size=fields.no_repeat_ngram_size or 0,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
-        allowed_token_ids=_token_ids(fields.allowed_token_ids or (), config, param="allowed_token_ids"),
+        allowed_token_ids=tuple(fields.allowed_token_ids or ()),
         grammar=grammar,
         seed=seed if fields.seed is None else fields.seed,
         stop=_stop_sequences(fields),
         include_stop_str_in_output=bool(fields.include_stop_str_in_output),
-        stop_token_ids=_token_ids(fields.stop_token_ids or (), config, param="stop_token_ids"),
+        stop_token_ids=tuple(fields.stop_token_ids or ()),
         ignore_eos=bool(fields.ignore_eos),
         skip_special_tokens=bool(fields.skip_special_tokens),
         num_logprobs=num_logprobs,
         num_prompt_logprobs=num_prompt_logprobs,
     )
-
-
-def _token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> tuple[int, ...]:
-    if token_ids and max(token_ids) >= config.vocab_size:
-        raise InvalidRequestError(
-            f"{param}: {max(token_ids)} is outside the vocabulary: 0 to {config.vocab_size - 1}", param=param
-        )
-    return tuple(token_ids)
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TypeGuard
 
 import orjson
 
@@ -20,9 +19,10 @@ from distilgpt2_api.engine.scoring import (
     score_of,
     scoring_prompt,
 )
+from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS
+from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS, are_token_ids
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 PAIR_KEYS = ("context", "continuation")
@@ -48,10 +48,10 @@ async def encode_input(
                     passages[index] = Passage(name=f"{name}.continuation", text=continuation, context=context)
                 else:
                     assert not isinstance(continuation, str)
-                    _check_ids(f"{name}.context", context, config)
+                    check_token_ids(context, config, param=f"{name}.context")
                     prompts[index] = _prompt_of_ids(f"{name}.continuation", context, continuation, tokenizer, config)
             case _:
-                assert _are_ids(item)
+                assert are_token_ids(item)
                 prompts[index] = _prompt_of_ids(name, (), item, tokenizer, config)
     encoded = await _encode(list(passages.values()), tokenizer, config)
     prompts |= dict(zip(passages, encoded, strict=True))
@@ -59,7 +59,7 @@ async def encode_input(
 
 
 def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
-    if isinstance(value, list) and not _are_ids(value):
+    if isinstance(value, list) and not are_token_ids(value):
         if len(value) > max_items:
             raise InvalidRequestError(
                 f"input has {len(value)} items; at most {max_items} fit one request", param="input"
@@ -70,22 +70,23 @@ def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
     for name, item in named:
         if item in ("", []):
             raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
-        if not isinstance(item, str | dict) and not _are_ids(item):
+        if not isinstance(item, str | dict) and not are_token_ids(item):
             whole = f"{FORMS}, or a list of such items" if name == "input" else FORMS
             raise InvalidRequestError(f"{name} must be {whole}", param=name)
     return named
 
 
 def _parts(name: str, pair: dict[str, object]) -> tuple[str | list[int], str | list[int]]:
-    for key in pair.keys() - PAIR_KEYS:
-        raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
+    for key in pair:
+        if key not in PAIR_KEYS:
+            raise UnknownParameterError(f"unknown parameter: {f'{name}.{key}'[:100]!r}", param=f"{name}.{key}"[:100])
     for key in PAIR_KEYS:
         if key not in pair:
             raise InvalidRequestError(f"{name}.{key} is required", param=f"{name}.{key}")
     context, continuation = (pair[key] for key in PAIR_KEYS)
     if isinstance(context, str) and isinstance(continuation, str):
         return context, continuation
-    if _are_ids(context) and _are_ids(continuation):
+    if are_token_ids(context) and are_token_ids(continuation):
         return context, continuation
     raise InvalidRequestError(f"{name}: context and continuation must both be texts, or both token ids", param=name)
 
@@ -95,21 +96,8 @@ def _prompt_of_ids(
 ) -> ScoringPrompt:
     if not token_ids:
         raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
-    _check_ids(name, token_ids, config)
+    check_token_ids(token_ids, config, param=name)
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
-
-
-def _check_ids(name: str, token_ids: Sequence[int], config: ModelConfig) -> None:
-    for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
-        if not 0 <= token_id < config.vocab_size:
-            raise InvalidRequestError(
-                f"{name} has token id {token_id}, outside the vocabulary: 0 to {config.vocab_size - 1}", param=name
-            )
-
-
-def _are_ids(value: object) -> TypeGuard[list[int]]:
-    """An empty list is one of ids. (A bool is an int, but no token id.)"""
-    return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 async def _encode(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
@@ -154,11 +142,7 @@ class ScoreWriter:
 
     def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:
         return {
-            "tokens": [self._text(token.token_id) for token in logprobs],
+            "tokens": [self._tokenizer.token_text(token.token_id) for token in logprobs],
             "token_ids": [token.token_id for token in logprobs],
             "token_logprobs": [max(token.logprob, MIN_LOGPROB) for token in logprobs],
         }
-
-    def _text(self, token_id: int) -> str:
-        # A padded model has tokens beyond its tokenizer's: they have no text.
-        return self._tokenizer.token_text(token_id) if token_id < self._tokenizer.vocab_size else ""

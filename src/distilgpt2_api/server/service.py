@@ -10,10 +10,12 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
+from distilgpt2_api.batch.stored.desk import BatchDesk
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.access import Access
-from distilgpt2_api.server.errors import UnknownModelError
+from distilgpt2_api.server.errors import NotEnabledError, UnknownModelError
+from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -44,16 +46,21 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """What one request may ask at most."""
+    """What a request may ask at most."""
 
     max_body_bytes: int
     max_uploads_bytes: int
+    """Of all bodies that are on their way, together."""
     body_timeout_s: float
     max_prompts: int
     max_n: int
     max_logprobs: int
     max_stop_sequences: int
     timeout_s: float
+
+    def deadline_s(self, asked_s: float | None) -> float:
+        """For a request that asks for so many seconds; None: it does not ask."""
+        return self.timeout_s if asked_s is None else min(asked_s, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +80,8 @@ class Service:
     """Unix time, in seconds."""
     chat_template: ChatTemplate | None = None
     """Without one there is no chat."""
+    desk: BatchDesk | None = None
+    """Without one there are no files and no batches."""
 
     @property
     def system_fingerprint(self) -> str:
@@ -89,3 +98,19 @@ async def _service_of(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(_service_of)]
+
+
+async def _desk_of(service: ServiceDep) -> BatchDesk:
+    if service.desk is None:
+        raise NotEnabledError("files and batches are switched off here: the setting batch_store switches them on")
+    return service.desk
+
+
+DeskDep = Annotated[BatchDesk, Depends(_desk_of)]
+
+
+def owner_of(request: Request, service: Service) -> str:
+    """Whose files and batches a request is about: an API key's, by its name. Without keys all are everybody's, for an
+    address is no lasting name.
+    """
+    return "" if service.access.is_open else record_of(request.scope).caller.name

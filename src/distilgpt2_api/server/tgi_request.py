@@ -8,6 +8,7 @@ from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
+from distilgpt2_api.server.sampling import check_at_most
 from distilgpt2_api.server.schemas.tgi import TgiParameters, TgiRequest
 from distilgpt2_api.server.service import RequestLimits, Service
 from distilgpt2_api.server.tgi_writer import TgiShape
@@ -26,8 +27,7 @@ def parameters_of(request: TgiRequest) -> TgiParameters:
 def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: bool) -> None:
     """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
     best_of = parameters.best_of or 1
-    if best_of > limits.max_n:
-        raise _invalid("best_of", f"at most {limits.max_n} here")
+    check_at_most(best_of, limits.max_n, param="parameters.best_of")
     if best_of > 1 and not is_sampled(parameters):
         raise _invalid("best_of", "more than 1 needs sampling")
     if best_of > 1 and parameters.seed is not None:
@@ -38,8 +38,7 @@ def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: 
         raise _invalid("decoder_input_details", "can't be streamed")
     if len(parameters.stop or ()) > limits.max_stop_sequences:
         raise _invalid("stop", f"at most {limits.max_stop_sequences} sequences here")
-    if (parameters.top_n_tokens or 0) > limits.max_logprobs:
-        raise _invalid("top_n_tokens", f"at most {limits.max_logprobs} here")
+    check_at_most(parameters.top_n_tokens, limits.max_logprobs, param="parameters.top_n_tokens")
 
 
 def is_sampled(parameters: TgiParameters) -> bool:
@@ -52,9 +51,8 @@ def truncation_of(parameters: TgiParameters, config: ModelConfig) -> Truncation 
     length = parameters.truncate
     if length is None:
         return None
-    if length >= config.num_positions:
-        raise _invalid("truncate", f"at most {config.num_positions - 1} here")
-    return Truncation(length)
+    check_at_most(length, config.num_positions - 1, param="parameters.truncate")
+    return Truncation(length, keeps_end=True)
 
 
 async def read_grammar(parameters: TgiParameters, grammars: GrammarCompiler) -> Grammar | None:
@@ -115,6 +113,7 @@ def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: Mode
     if max_new_tokens is None:
         return min(DEFAULT_MAX_NEW_TOKENS, num_left)
     if max_new_tokens > num_left:
+        # Not as other protocols' doors say it: TGI's errors have no place for the parameter, so it comes first.
         raise ContextLengthError(
             f"parameters.max_new_tokens: {max_new_tokens} after {num_prompt_tokens} tokens of inputs are more than the"
             f" model's context of {config.num_positions}; at most {num_left}",

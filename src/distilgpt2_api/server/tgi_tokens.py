@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
-from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
+from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -67,7 +67,7 @@ class TgiTokens:
     def _show(self, token_id: int, before: list[ShownToken]) -> ShownToken:
         if token_id == self._eos_token_id or token_id in self._tokenizer.special_token_ids:
             self._end_character(before)
-            text = piece_of(token_id, self._tokenizer)
+            text = self._tokenizer.decode([token_id])
             if token_id != self._eos_token_id:
                 self._num_surplus += len(text)  # The end of text the engine does not show.
             return ShownToken(token_id, text, is_special=True, logprobs=None)
@@ -93,16 +93,9 @@ def top_token_bodies(token: ShownToken, tokenizer: Tokenizer, *, num_top: int) -
     """The likeliest tokens at its place."""
     assert token.logprobs is not None
     return [
-        _token_body(
-            token_id, piece_of(token_id, tokenizer), logprob, is_special=token_id in tokenizer.special_token_ids
-        )
+        _token_body(token_id, tokenizer.decode([token_id]), logprob, is_special=token_id in tokenizer.special_token_ids)
         for token_id, logprob in token.logprobs.top[:num_top]
     ]
-
-
-def piece_of(token_id: int, tokenizer: Tokenizer) -> str:
-    """A token's text by itself. A padded model has tokens beyond its tokenizer's: they have none."""
-    return tokenizer.decode([token_id]) if token_id < tokenizer.vocab_size else ""
 
 
 def _token_body(token_id: int, text: str, logprob: float, *, is_special: bool) -> dict[str, object]:

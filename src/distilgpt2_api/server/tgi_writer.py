@@ -9,12 +9,12 @@ import orjson
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.seeds import sequence_seed
-from distilgpt2_api.server.best_of import mean_logprob
+from distilgpt2_api.engine.scoring import MIN_LOGPROB
+from distilgpt2_api.server.best_of import ranked
 from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.logprobs_writer import MIN_LOGPROB
 from distilgpt2_api.server.sse import dump_line
-from distilgpt2_api.server.tgi_tokens import ShownToken, TgiTokens, piece_of, token_body, top_token_bodies
+from distilgpt2_api.server.tgi_tokens import ShownToken, TgiTokens, token_body, top_token_bodies
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -22,14 +22,14 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 class TgiShape:
     """What the answer is to contain."""
 
-    text_before: str = ""
+    text_before: str
     """Stands before the generated text: the prompt, where it is wanted, whole though it may have been truncated."""
-    is_list: bool = False
+    is_list: bool
     """A whole answer stands alone in a list."""
-    has_details: bool = False
-    has_prefill: bool = False
-    num_top_tokens: int = 0
-    seed: int | None = None
+    has_details: bool
+    has_prefill: bool
+    num_top_tokens: int
+    seed: int | None
     """Of the request; None where nothing is drawn."""
 
     def seed_of(self, index: int) -> int | None:
@@ -66,6 +66,10 @@ class TgiWriter:
                     pieces += (b"data:", dump_line(body), b"\n\n")
         return b"".join(pieces)
 
+    def last_events(self) -> bytes:
+        """None: the last token's event is the last."""
+        return b""
+
     def _event(self, token: ShownToken) -> dict[str, object]:
         self._num_events += 1
         body: dict[str, object] = {"index": self._num_events, "token": token_body(token)}
@@ -93,7 +97,7 @@ class TgiWriter:
 
     def body(self) -> bytes:
         """The answer, of the sequence with the highest mean log-probability; the others are in its details."""
-        best, *others = sorted(self._ended, key=lambda delta: (-mean_logprob(delta), delta.index))
+        best, *others = ranked(self._ended)
         answer = self._sequence(best)
         text = answer.pop("generated_text")
         body: dict[str, object] = {"generated_text": text}
@@ -127,7 +131,7 @@ class TgiWriter:
         """The prompt's tokens. Nothing predicts the first."""
         logprobs = [None, *(max(token.logprob, MIN_LOGPROB) for token in delta.prompt_logprobs or ())]
         return [
-            {"id": token_id, "text": piece_of(token_id, self._tokenizer), "logprob": logprob}
+            {"id": token_id, "text": self._tokenizer.decode([token_id]), "logprob": logprob}
             for token_id, logprob in zip(self._prompt_token_ids, logprobs, strict=True)
         ]
 

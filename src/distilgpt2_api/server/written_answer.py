@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
+from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.generation import PromptDeltas
 from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.sse import error_event
@@ -43,8 +44,10 @@ def write_whole(work: Work, writer: WholeWriter) -> WhenDone:
     return WhenDone(whole, abort=work.abort)
 
 
-def write_events(work: Work, writer: EventWriter) -> EventStream:
-    """OpenAI's stream: events as the work hands over, then the last ones."""
+def write_events(
+    work: Work, writer: EventWriter, *, error_event: Callable[[ErrorAnswer], bytes] = error_event
+) -> EventStream:
+    """Events as the work hands over, then the last ones; `error_event` is the last one where it fails midway."""
 
     async def events() -> AsyncGenerator[bytes]:
         async with aclosing(work.hand_overs()) as hand_overs:

@@ -10,6 +10,7 @@ from typing import get_args
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from distilgpt2_api.settings.automatic import is_auto
 from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.sources import PLATFORM_VARIABLES, SettingSource, env_name
 
@@ -51,7 +52,7 @@ def _default_in_words(field: FieldInfo) -> str:
 
 def _in_words(value: object, field: FieldInfo) -> str:
     if value is None or value == ():
-        return "auto" if _is_auto(field) else ""
+        return "auto" if is_auto(field) else ""
     if is_secret(field):
         return "(hidden)"
     if isinstance(value, tuple):
@@ -60,7 +61,7 @@ def _in_words(value: object, field: FieldInfo) -> str:
         return str(value).lower()
     if isinstance(value, ByteSize):
         return _bytes_in_words(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _bytes_in_words(num_bytes: int) -> str:
@@ -68,10 +69,6 @@ def _bytes_in_words(num_bytes: int) -> str:
     return next(
         (f"{num_bytes // size}{unit}" for size, unit in BYTE_UNITS.items() if num_bytes % size == 0), f"{num_bytes}"
     )
-
-
-def _is_auto(field: FieldInfo) -> bool:
-    return "`auto`" in (field.description or "")
 
 
 def _bounds_in_words(field: FieldInfo) -> str:

@@ -9,11 +9,12 @@ import secrets
 import stat
 import tempfile
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import NO_LIMITS, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_distinct
 
@@ -47,13 +48,7 @@ def describe_key(name: str, key: str, limits: CallerLimits) -> str:
         raise SettingsError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
     lines = [f'[keys."{name}"]' if set(name) & set(".@") else f"[keys.{name}]"]
     lines.append(f'sha256 = "{digest_of(key.encode()).hex()}"')
-    for limit, value in (
-        ("max_requests", limits.max_requests),
-        ("tokens_per_s", limits.tokens_per_s),
-        ("burst_tokens", limits.burst_tokens),
-    ):
-        if value is not None:
-            lines.append(f"{limit} = {value:g}" if isinstance(value, float) else f"{limit} = {value}")
+    lines += [f"{limit} = {value}" for limit, value in asdict(limits).items() if value is not None]
     return "\n".join([*lines, ""])
 
 
@@ -126,7 +121,7 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
         raise ValueError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
     if not isinstance(entry, dict):
         raise ValueError(f"{name}: every key is a table [keys.NAME]")  # noqa: TRY004 - told by `_parse`
-    if unknown := entry.keys() - {"sha256", "max_requests", "tokens_per_s", "burst_tokens"}:
+    if unknown := entry.keys() - {"sha256", *asdict(NO_LIMITS)}:
         raise ValueError(f"{name}: unknown: {min(unknown)[:100]!r}")
     digest = entry.get("sha256")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):

@@ -26,7 +26,7 @@ class LimitSettings(BaseModel):
         le=1_000_000,
         description="Requests that one API key may have in flight, waiting and running: each prompt is one. One more "
         "is refused with 429. A key's own entry in the file of keys goes first. Without keys this holds for each "
-        " client address. Unset: no such limit.",
+        "client address. Unset: no such limit.",
     )
     key_tokens_per_s: float | None = Field(
         default=None,

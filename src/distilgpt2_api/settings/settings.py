@@ -17,14 +17,15 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.model.resources import (
     choose_kv_cache_bytes,
-    choose_max_connections,
     count_usable_cores,
     read_memory_limit_bytes,
 )
 from distilgpt2_api.model.store import ModelLocation, ModelStore
 from distilgpt2_api.settings.access import AccessSettings
+from distilgpt2_api.settings.batch import BatchSettings
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.limits import LimitSettings
+from distilgpt2_api.settings.open_files import choose_max_connections
 from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.serving import ServingSettings
 from distilgpt2_api.settings.sources import (
@@ -54,7 +55,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(LimitSettings, AccessSettings, ServingSettings):
+class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
     """`Settings()` reads file and environment; keyword arguments stand for the command line and win.
 
     Raises SettingsError, one line that names the setting and where its value came from.
@@ -116,6 +117,7 @@ class Settings(LimitSettings, AccessSettings, ServingSettings):
             kv_cache_bytes=int(kv_cache_bytes),
             max_num_sequences=self.max_num_sequences,
             max_step_tokens=self.max_step_tokens,
+            max_batch_step_tokens=self.batch_step_tokens,
             is_prefix_caching=self.prefix_caching,
             prefix_cache_bytes=int(self.prefix_cache_bytes),
         )

@@ -48,8 +48,12 @@ def read_environment(names: Iterable[str]) -> dict[str, object]:
     return {name: os.environ[used] for name in variables.values() if (used := variable_in_use(name)) is not None}
 
 
-def is_in_environment(name: str) -> bool:
-    return variable_in_use(name) is not None
+def is_set(name: str) -> bool:
+    """Whether environment or file give `name` a value. What else is wrong with the file is for `Settings` to say."""
+    try:
+        return variable_in_use(name) is not None or name in read_file()
+    except SettingsError:
+        return False
 
 
 def variable_in_use(name: str) -> str | None:
@@ -68,7 +72,7 @@ def _is_service_link(variable: str) -> bool:
 
 
 def export_to_environment(values: Mapping[str, object]) -> None:
-    """Hand settings of the command line to the processes that this one starts."""
+    """Set them for this process and those that it starts: a `Settings()` made later finds them."""
     os.environ.update({env_name(name): str(value) for name, value in values.items()})
 
 

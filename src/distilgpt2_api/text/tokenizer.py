@@ -8,10 +8,11 @@ from typing import Self
 
 import tokenizers
 
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
 from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.text.byte_level import to_bytes
-from distilgpt2_api.text.tokenizer_files import read_tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, read_tokenizer
 
 
 class Tokenizer:
@@ -74,11 +75,20 @@ class Tokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8."""
-        return b"".join([self.token_bytes[token_id] for token_id in token_ids]).decode(errors="replace")
+        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8.
+
+        A padded model has tokens beyond the vocabulary: they have no text.
+        """
+        table = self.token_bytes
+        return b"".join([table[token_id] for token_id in token_ids if token_id < len(table)]).decode(errors="replace")
 
     def token_text(self, token_id: int) -> str:
-        r"""One token as log-probability listings show it: as `bytes:\xe2\x80` if it has only a part of a character."""
+        r"""One token as log-probability listings show it: as `bytes:\xe2\x80` if it has only a part of a character.
+
+        A padded model has tokens beyond the vocabulary: they have no text.
+        """
+        if token_id >= len(self.token_bytes):
+            return ""
         token = self.token_bytes[token_id]
         try:
             return token.decode()
@@ -88,6 +98,10 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """Id of the token that the vocabulary spells so: special tokens as they are, others in the byte alphabet."""
         return self._tokenizer.token_to_id(text)
+
+    def end_of_text_id(self, config: ModelConfig) -> int | None:
+        """The token that a text without a beginning begins with: the model's own, else the one that is spelled so."""
+        return self.token_id(END_OF_TEXT) if config.eos_token_id is None else config.eos_token_id
 
     def _check_text(self, text: str) -> None:
         try:

@@ -52,11 +52,7 @@ def restate(path: Path, content: bytes) -> dict[str, Any]:
 
     Raises ModelFormatError for what is no such file, UnsupportedModelError for what is one that GPT-2 could not have.
     """
-    count_json_values(path, content, MAX_JSON_VALUES)
-    try:
-        description = orjson.loads(content)
-    except ValueError as error:
-        raise ModelFormatError(f"{path}: not a tokenizer: not valid JSON: {str(error)[:200]}") from None
+    description = parse_json(path, content, "not a tokenizer: ")
     if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
         raise ModelFormatError(f"{path}: not a tokenizer: no object with a model")
     return {
@@ -70,6 +66,15 @@ def restate(path: Path, content: bytes) -> dict[str, Any]:
         "post_processor": None,
         "decoder": None,
     }
+
+
+def parse_json(path: Path, content: bytes, what: str = "") -> Any:
+    """By the quick library: vocabularies are large. `what` goes before the complaint. Raises ModelFormatError."""
+    count_json_values(path, content, MAX_JSON_VALUES)
+    try:
+        return orjson.loads(content)
+    except ValueError as error:
+        raise ModelFormatError(f"{path}: {what}not valid JSON: {str(error)[:200]}") from None
 
 
 def check_ids(path: Path, ids: Any) -> dict[str, int]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, models, pre_tokenizers
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import count_json_values, has_file, named, read_model_file, shown
-from distilgpt2_api.text.tokenizer_description import MAX_JSON_VALUES, check_ids, restate
+from distilgpt2_api.core.model_files import has_file, named, read_model_file, shown
+from distilgpt2_api.text.tokenizer_description import check_ids, parse_json, restate
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 """GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
@@ -34,26 +33,19 @@ def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     """
     path = folder / "tokenizer.json"
     if has_file(path):
-        tokenizer = _read_tokenizer_json(path)
-    else:
-        for vocabulary, merges in _VOCABULARY_FILES:
-            if has_file(folder / vocabulary):
-                tokenizer = _read_vocabulary(folder / vocabulary, folder / merges)
-                break
-        else:
-            raise ModelFormatError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
-    return tokenizer
+        return _read_tokenizer_json(path)
+    for vocabulary, merges in _VOCABULARY_FILES:
+        if has_file(folder / vocabulary):
+            return _read_vocabulary(folder / vocabulary, folder / merges)
+    raise ModelFormatError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     description = restate(path, read_model_file(path, MAX_FILE_BYTES))
     with _errors_of_the_library(f"{path}: not a tokenizer"):
         tokenizer = tokenizers.Tokenizer.from_buffer(orjson.dumps(description))
-    for token in description["added_tokens"]:  # the library gives them ids of its own where these can't be
-        if tokenizer.token_to_id(token["content"]) != token["id"]:
-            raise ModelFormatError(
-                f"{path}: {shown(token['content'])} has id {token['id']}, which does not follow the vocabulary's last"
-            )
+    for token in description["added_tokens"]:
+        _check_added(tokenizer, path, token["content"], token["id"])
     return tokenizer
 
 
@@ -63,7 +55,6 @@ def _read_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tok
     with _errors_of_the_library(f"{merges_path}: does not fit {vocabulary_path.name}"):
         tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     if END_OF_TEXT in vocabulary:
         tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     added_path = vocabulary_path.with_name("added_tokens.json")
@@ -87,20 +78,17 @@ def _add_tokens(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
     """Add what a fine-tuning added to the vocabulary: padding, say."""
     for text, token_id in sorted(_parse_ids(path).items(), key=lambda item: item[1]):
         tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
-        if tokenizer.token_to_id(text) != token_id:
-            raise ModelFormatError(
-                f"{path}: {shown(text)} has id {token_id}, which does not follow the vocabulary's last"
-            )
+        _check_added(tokenizer, path, text, token_id)
+
+
+def _check_added(tokenizer: tokenizers.Tokenizer, path: Path, text: str, token_id: int) -> None:
+    """The library gives an added token an id of its own where the file's can't be."""
+    if tokenizer.token_to_id(text) != token_id:
+        raise ModelFormatError(f"{path}: {shown(text)} has id {token_id}, which does not follow the vocabulary's last")
 
 
 def _parse_ids(path: Path) -> dict[str, int]:
-    content = read_model_file(path, MAX_FILE_BYTES)
-    count_json_values(path, content, MAX_JSON_VALUES)
-    try:
-        ids: Any = orjson.loads(content)
-    except ValueError as error:
-        raise ModelFormatError(f"{path}: not valid JSON: {str(error)[:200]}") from None
-    return check_ids(path, ids)
+    return check_ids(path, parse_json(path, read_model_file(path, MAX_FILE_BYTES)))
 
 
 def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:

@@ -17,13 +17,19 @@ from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
-from distilgpt2_api.server.sampling import check_limits, check_num_logprobs, read_grammar, sampling_params
+from distilgpt2_api.server.sampling import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.schemas.bodies import json_body
-from distilgpt2_api.server.schemas.chat import ChatCompletion, ChatCompletionRequest, parse_chat_request
-from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    parse_chat_request,
+)
+from distilgpt2_api.server.schemas.errors import ErrorResponse, error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import RequestLimits, Service, ServiceDep
 from distilgpt2_api.server.written_answer import write_events, write_whole
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 STREAM_EXAMPLE = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"distilgpt2",'
@@ -33,8 +39,8 @@ STREAM_EXAMPLE = (
 EVENT_STREAM = event_stream(
     "The answer, or with `stream` events: a `ChatCompletionChunk` each. The last is `[DONE]`, or an `ErrorResponse` "
     "where it failed midway.",
-    "ChatCompletionChunk",
-    "ErrorResponse",
+    ChatCompletionChunk,
+    ErrorResponse,
     has_done=True,
     example=STREAM_EXAMPLE,
 )
@@ -51,27 +57,27 @@ def add_routes(router: APIRouter) -> None:
         summary="Answer in a chat",
         response_model=ChatCompletion,
         responses=responses,
-        openapi_extra=json_body("ChatCompletionRequest"),
+        openapi_extra=json_body(ChatCompletionRequest),
     )
 
 
 async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
     """OpenAI's chat completions, for models with a chat template; without one the answer is 400 and says what to do."""
     body = await read_json_object(http, service.limits, service.uploads)
-    require_template(service.chat_template)
+    template = require_template(service.chat_template)
     request = parse_chat_request(body)
     record = record_of(http.scope)
     service.model.check_name(request.model)
     _check(request, service.limits)
     record.note_user(request.user)
-    work, writer = await _prepare(request, service, record)
+    work, writer = await _prepare(request, template, service, record)
     return write_events(work, writer) if request.stream else write_whole(work, writer)
 
 
 def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
     """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
     check_limits(request, limits)
-    check_num_logprobs(request.top_logprobs, limits, param="top_logprobs")
+    check_at_most(request.top_logprobs, limits.max_logprobs, param="top_logprobs")
     if request.top_logprobs is not None and not request.logprobs:
         raise InvalidRequestError("top_logprobs: only with logprobs", param="top_logprobs")
     lengths = (request.max_completion_tokens, request.max_tokens)
@@ -80,11 +86,10 @@ def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
 
 
 async def _prepare(
-    request: ChatCompletionRequest, service: Service, record: RequestRecord
+    request: ChatCompletionRequest, template: ChatTemplate, service: Service, record: RequestRecord
 ) -> tuple[Generation, ChatWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    template = require_template(service.chat_template)
     prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
     num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
     max_tokens = request.max_completion_tokens or request.max_tokens
@@ -111,7 +116,7 @@ async def _prepare(
         num_sequences=request.n or 1,
         is_streamed=bool(request.stream),
         priority=request.priority or 0,
-        deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+        deadline_s=service.limits.deadline_s(request.timeout_s),
     )
     options = request.stream_options
     writer = ChatWriter(

@@ -28,7 +28,7 @@ from distilgpt2_api.server.record import RequestRecord, record_of
 from distilgpt2_api.server.schemas.answers import Completion
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_completion_request
-from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.errors import ErrorResponse, error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import Service, ServiceDep
 from distilgpt2_api.server.written_answer import write_events, write_whole
@@ -40,8 +40,8 @@ STREAM_EXAMPLE = (
 EVENT_STREAM = event_stream(
     "The completion, or with `stream` one event for each piece of it: a `Completion` with its choices. The last "
     "event is `[DONE]`, or an `ErrorResponse` where it failed midway.",
-    "Completion",
-    "ErrorResponse",
+    Completion,
+    ErrorResponse,
     has_done=True,
     example=STREAM_EXAMPLE,
 )
@@ -58,7 +58,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Complete prompts",
         response_model=Completion,
         responses=responses,
-        openapi_extra=json_body("CompletionRequest"),
+        openapi_extra=json_body(CompletionRequest),
     )
 
 
@@ -97,7 +97,7 @@ async def _prepare(
         shape=shape_of(request),
         tokenizer=tokenizer,
     )
-    requests = [*generation_requests(request, prompts, params, service.limits)]
+    requests = generation_requests(request, prompts, params, service.limits)
     if (options := beam_options_of(request)) is not None:
         return BeamGeneration(service.engine, requests, options, record), writer
     generation = Generation(service.engine, requests, record)

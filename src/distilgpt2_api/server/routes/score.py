@@ -30,7 +30,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Score texts",
         response_model=ScoreList,
         responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra=json_body("ScoreRequest"),
+        openapi_extra=json_body(ScoreRequest),
     )
 
 
@@ -52,7 +52,7 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
             prompt,
             request_id=f"{score_id}-{index}",
             priority=request.priority or 0,
-            deadline_s=min(request.timeout_s or service.limits.timeout_s, service.limits.timeout_s),
+            deadline_s=service.limits.deadline_s(request.timeout_s),
         )
         for index, prompt in enumerate(prompts)
     ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -15,13 +13,14 @@ from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.responses import EventStream
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
     TgiAnswer,
+    TgiErrorResponse,
     TgiInfo,
     TgiRequest,
+    TgiStreamEvent,
     TgiStreamRequest,
     TgiWholeRequest,
     parse_tgi_request,
@@ -37,14 +36,14 @@ from distilgpt2_api.server.tgi_request import (
     truncation_of,
 )
 from distilgpt2_api.server.tgi_writer import TgiWriter, tgi_error_event
-from distilgpt2_api.server.written_answer import write_whole
+from distilgpt2_api.server.written_answer import write_events, write_whole
 
 STREAM_EXAMPLE = (
     'data:{"index":1,"token":{"id":640,"text":" time","logprob":-0.01,"special":false},'
     '"generated_text":" time","details":null}\n\n'
 )
 ONE_EACH = "One event for each token: a `TgiStreamEvent`. Where it fails midway, the last is a `TgiErrorResponse`."
-EVENT_STREAM = event_stream(ONE_EACH, "TgiStreamEvent", "TgiErrorResponse", example=STREAM_EXAMPLE)
+EVENT_STREAM = event_stream(ONE_EACH, TgiStreamEvent, TgiErrorResponse, example=STREAM_EXAMPLE)
 WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or with `stream`, events. {ONE_EACH}"}
 
 
@@ -58,7 +57,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text, whole or as a stream",
         response_model=list[TgiAnswer],
         responses=errors | {200: WHOLE_OR_STREAM},
-        openapi_extra=json_body(TgiRequest.__name__),
+        openapi_extra=json_body(TgiRequest),
     )
     router.add_api_route(
         "/generate",
@@ -68,7 +67,7 @@ def add_routes(router: APIRouter) -> None:
         summary="Generate text",
         response_model=TgiAnswer,
         responses=errors,
-        openapi_extra=json_body(TgiWholeRequest.__name__),
+        openapi_extra=json_body(TgiWholeRequest),
     )
     router.add_api_route(
         "/generate_stream",
@@ -77,7 +76,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["TGI"],
         summary="Generate text, as a stream",
         responses=errors | {200: EVENT_STREAM},
-        openapi_extra=json_body(TgiStreamRequest.__name__),
+        openapi_extra=json_body(TgiStreamRequest),
     )
     router.add_api_route(
         "/info",
@@ -136,17 +135,8 @@ async def _read(http: Request, service: Service, model: type[TgiRequest]) -> Tgi
 async def _answer(
     http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool = False
 ) -> Response:
-    generation, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
-    if not is_streamed:
-        return write_whole(generation, writer)
-
-    async def events() -> AsyncGenerator[bytes]:
-        async with aclosing(generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                if piece := writer.events(hand_over):
-                    yield piece
-
-    return EventStream(events, abort=generation.abort, error_event=tgi_error_event)
+    work, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
+    return write_events(work, writer, error_event=tgi_error_event) if is_streamed else write_whole(work, writer)
 
 
 async def _prepare(

@@ -10,26 +10,25 @@ from distilgpt2_api.server import prompts
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.schemas.bodies import json_body
-from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.tokens import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeChatRequest,
+    TokenizeRequest,
     TokenizeResponse,
     TokenizerInfo,
     parse_tokenize_request,
 )
 from distilgpt2_api.server.schemas.validation import validate_body
-from distilgpt2_api.server.service import Service, ServiceDep
+from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 
 def add_routes(router: APIRouter) -> None:
-    for path, endpoint, schemas in (
-        ("/tokenize", tokenize, ("TokenizeRequest", "TokenizeChatRequest")),
-        ("/detokenize", detokenize, ("DetokenizeRequest",)),
+    for path, endpoint, bodies in (
+        ("/tokenize", tokenize, (TokenizeRequest, TokenizeChatRequest)),
+        ("/detokenize", detokenize, (DetokenizeRequest,)),
     ):
         router.add_api_route(
             path,
@@ -37,7 +36,7 @@ def add_routes(router: APIRouter) -> None:
             methods=["POST"],
             tags=["vLLM"],
             responses=error_responses(400, 404, 408, 413, 415, 503),
-            openapi_extra=json_body(*schemas),
+            openapi_extra=json_body(*bodies),
         )
     router.add_api_route(
         "/tokenizer_info",
@@ -54,35 +53,20 @@ async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_tokenize_request(body)
     service.model.check_name(request.model)
-    tokenizer = service.engine.tokenizer
+    tokenizer, config = service.engine.tokenizer, service.engine.model_config
     if isinstance(request, TokenizeChatRequest):
-        token_ids = await _tokenize_chat(request, service)
+        template = require_template(service.chat_template)
+        prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
+        token_ids = list(prompt.token_ids)
     else:
         [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
     token_texts = [tokenizer.token_text(token_id) for token_id in token_ids] if request.return_token_strs else None
     return TokenizeResponse(
         count=len(token_ids),
-        max_model_len=service.engine.model_config.num_positions,
+        max_model_len=config.num_positions,
         tokens=token_ids,
         token_strs=token_texts,
     )
-
-
-async def _tokenize_chat(request: TokenizeChatRequest, service: Service) -> list[int]:
-    """The prompt of a chat with these messages."""
-    chat = ChatCompletionRequest.model_construct(
-        messages=request.messages,
-        add_generation_prompt=request.add_generation_prompt,
-        continue_final_message=request.continue_final_message,
-        chat_template_kwargs=request.chat_template_kwargs,
-    )
-    prompt = await encode_chat(
-        chat,
-        template=require_template(service.chat_template),
-        tokenizer=service.engine.tokenizer,
-        config=service.engine.model_config,
-    )
-    return list(prompt.token_ids)
 
 
 async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
@@ -99,8 +83,7 @@ async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
     """The tokenizer's special tokens and bounds."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    end_of_text = tokenizer.token_id(END_OF_TEXT) if config.eos_token_id is None else config.eos_token_id
-    eos_token = _special_token(end_of_text, tokenizer)
+    eos_token = _special_token(tokenizer.end_of_text_id(config), tokenizer)
     return TokenizerInfo(
         model_max_length=config.num_positions,
         bos_token=_special_token(config.bos_token_id, tokenizer) or eos_token,

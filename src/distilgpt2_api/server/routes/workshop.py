@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import aclosing
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
 
@@ -16,20 +16,20 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_context_length
-from distilgpt2_api.server.generation import Generation
+from distilgpt2_api.server.generation import Generation, PromptDeltas
 from distilgpt2_api.server.negotiation import wants_page
 from distilgpt2_api.server.paths import path_below_root, without_root
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.responses import WhenDone
 from distilgpt2_api.server.routes.playground import read_page
+from distilgpt2_api.server.sampling import check_at_most
 from distilgpt2_api.server.schemas.answers import GeneratedSequences, Health
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.server.written_answer import write_whole
 
 RESERVED_TREES = ("v1", "docs", "redoc", "ui", ".well-known")
 """First parts of paths that are never prompts, whatever follows."""
@@ -105,18 +105,15 @@ async def generate_text(
     query: Annotated[GenerateQuery, Query()],
 ) -> Response:
     """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
-    if query.num_return_sequences > service.limits.max_n:
-        raise InvalidRequestError(
-            f"num_return_sequences: at most {service.limits.max_n} here", param="num_return_sequences"
-        )
+    check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
     engine = service.engine
     record = record_of(http.scope)
-    encoded = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
-    record.num_prompt_tokens = len(encoded[0].token_ids)
-    check_context_length(len(encoded[0].token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
+    [encoded] = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
+    record.num_prompt_tokens = len(encoded.token_ids)
+    check_context_length(len(encoded.token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
     request = GenerationRequest(
         request_id=f"prompt-{uuid.uuid4().hex}",
-        prompt_token_ids=encoded[0].token_ids,
+        prompt_token_ids=encoded.token_ids,
         params=SamplingParams(
             max_tokens=query.max_new_tokens,
             temperature=query.temperature,
@@ -128,18 +125,23 @@ async def generate_text(
         is_streamed=False,
         deadline_s=service.limits.timeout_s,
     )
-    generation = Generation(engine, [request], record)
+    return write_whole(Generation(engine, [request], record), TextsWriter(prompt, num_texts=query.num_return_sequences))
 
-    async def whole() -> bytes:
-        texts = [prompt] * query.num_return_sequences
-        async with aclosing(generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                for _, deltas in hand_over:
-                    for delta in deltas:
-                        texts[delta.index] += delta.text
-        return orjson.dumps({"generated_sequences": texts})
 
-    return WhenDone(whole, abort=generation.abort)
+class TextsWriter:
+    """Mutable: one request's texts. Each begins with the prompt."""
+
+    def __init__(self, prompt: str, *, num_texts: int) -> None:
+        self._texts = [prompt] * num_texts
+
+    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
+        for _, deltas in hand_over:
+            for delta in deltas:
+                self._texts[delta.index] += delta.text
+
+    def body(self) -> bytes:
+        """The whole answer."""
+        return orjson.dumps({"generated_sequences": self._texts})
 
 
 def _prompt_of(scope: Scope) -> str:

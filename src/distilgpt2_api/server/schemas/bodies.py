@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 
-def json_body(*schemas: str) -> dict[str, Any]:
-    """A route's `openapi_extra`: its body is JSON of one of the schemas, by their names in the document."""
-    refs = [{"$ref": f"#/components/schemas/{schema}"} for schema in schemas]
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+def json_body(*models: type[BaseModel]) -> dict[str, Any]:
+    """A route's `openapi_extra`: its body is JSON of one of the models."""
+    refs = [reference(model) for model in models]
     content = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """To the model's schema in the document, which has its name."""
+    return {"$ref": REF_TEMPLATE.format(model=model.__name__)}

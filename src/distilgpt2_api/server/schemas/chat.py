@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
 from distilgpt2_api.server.schemas.answers import Usage
-from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields, drop_neutral
-from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields
+from distilgpt2_api.server.schemas.validation import drop_neutral, validate_body
 
 ROLES = ("system", "developer", "user", "assistant")
 
@@ -71,6 +71,7 @@ CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     **{name: values for name, values in NEUTRAL_VALUES.items() if name not in ChatCompletionRequest.model_fields},
     "add_special_tokens": (True, False),
     "audio": (),
+    "chat_template": (),
     "documents": ([],),
     "echo": (False,),
     "function_call": ("none", "auto"),
@@ -106,8 +107,7 @@ def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
         raise UnsupportedParameterError(
             "chat_template: templates come with the model or from a setting, not with requests", param="chat_template"
         )
-    rest = {name: value for name, value in body.items() if name != "chat_template"}
-    return validate_body(ChatCompletionRequest, drop_neutral(rest, CHAT_NEUTRAL_VALUES))
+    return validate_body(ChatCompletionRequest, drop_neutral(body, CHAT_NEUTRAL_VALUES))
 
 
 class TopLogprob(BaseModel):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.server.beam_options import MAX_LENGTH_PENALTY
-from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields, drop_neutral
-from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields
+from distilgpt2_api.server.schemas.validation import drop_neutral, validate_body
 
 PROMPT_SCHEMA: dict[str, Any] = {
     "title": "Prompt",

@@ -28,8 +28,9 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 DESCRIPTIONS = {
     400: "The request is wrong: `param` names the parameter.",
     401: "No valid API key.",
-    404: "No such model, or no such URL.",
+    404: "No such model, file or batch, or no such URL; or a setting would have to switch it on.",
     408: "The body did not arrive in time.",
+    409: "Not in the state that it is in.",
     413: "The body is too long.",
     415: "The body is not declared as JSON.",
     429: "Too much waits already. `Retry-After` says when to come back.",

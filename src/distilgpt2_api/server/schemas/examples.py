@@ -43,6 +43,14 @@ REQUESTS: dict[str, dict[str, dict[str, Any]]] = {
             "token_logprobs": True,
         },
     },
+    "/v1/batches": {
+        "A file's lines": {
+            "input_file_id": "file-0123456789abcdef01234567",
+            "endpoint": "/v1/completions",
+            "completion_window": "24h",
+            "metadata": {"project": "stories"},
+        }
+    },
     "/": {"A text": {"inputs": STORY, "parameters": TGI_PARAMETERS}},
     "/generate": {"A text": {"inputs": STORY, "parameters": TGI_PARAMETERS}},
     "/generate_stream": {"A text": {"inputs": STORY, "parameters": TGI_PARAMETERS}},

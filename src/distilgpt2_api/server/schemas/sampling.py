@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from distilgpt2_api.core.errors import UnsupportedParameterError
 from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.schemas.validation import Body
 
@@ -70,7 +68,7 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "guided_decoding_backend": (),
     "guided_whitespace_pattern": (),
     "use_beam_search": (False,),
-    "length_penalty": (1, 1.0),
+    "length_penalty": (1,),
     "early_stopping": (False,),
     "request_id": (),
     "session_id": (),
@@ -91,18 +89,3 @@ NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
 
 `spaces_between_special_tokens` is here because a byte-level tokenizer puts none between them either way.
 """
-
-
-def drop_neutral(
-    body: Mapping[str, object], neutral_values: Mapping[str, tuple[object, ...]] = NEUTRAL_VALUES
-) -> dict[str, object]:
-    """The body without what `neutral_values` names. UnsupportedParameterError for one that asks for something."""
-    for name in neutral_values.keys() & body.keys():
-        if body[name] is not None and not any(_is_same(body[name], neutral) for neutral in neutral_values[name]):
-            raise UnsupportedParameterError(f"{name} is not supported here", param=name)
-    return {name: value for name, value in body.items() if name not in neutral_values}
-
-
-def _is_same(value: object, other: object) -> bool:
-    """In JSON, where `1` is not `true`, as it is in Python."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)

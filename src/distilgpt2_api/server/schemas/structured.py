@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
+from distilgpt2_api.server.constraints import MAX_CHOICES
 from distilgpt2_api.server.schemas.validation import Body
 
 JSON_SCHEMA: dict[str, Any] = {"type": "object", "description": "A JSON schema."}
@@ -14,7 +15,7 @@ JSON_SCHEMA_OR_TEXT: dict[str, Any] = {
 }
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 NULL: dict[str, Any] = {"type": "null"}
-CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": 10_000, "items": TEXT}
+CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": TEXT}
 
 RESPONSE_FORMAT: dict[str, Any] = {
     "anyOf": [
@@ -43,7 +44,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
             },
             "additionalProperties": False,
         },
-        {"type": "null"},
+        NULL,
     ]
 }
 
@@ -62,13 +63,13 @@ STRUCTURED_OUTPUTS: dict[str, Any] = {
             },
             "additionalProperties": False,
         },
-        {"type": "null"},
+        NULL,
     ]
 }
 
 
 def _or_null(schema: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+    return WithJsonSchema({"anyOf": [schema, NULL]})
 
 
 class StructuredFields(Body):

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence, drop_neutral
+from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
 from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
-from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, validate_body
+from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, drop_neutral, validate_body
 
 
 def _grammar(kind: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ GRAMMAR: dict[str, Any] = {
                 "additionalProperties": False,
             },
         ),
-        {"type": "null"},
+        NULL,
     ]
 }
 """Read by `server/constraints.py`."""
@@ -110,7 +110,7 @@ class TgiStreamRequest(TgiRequest):
     stream: OnlyTrue | None = None
 
 
-UNSUPPORTED: dict[str, tuple[object, ...]] = {"watermark": (False,), "adapter_id": ()}
+TGI_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {"watermark": (False,), "adapter_id": ()}
 """Parameters that TGI has and we do not: the values, beside null, that ask for nothing."""
 
 
@@ -118,7 +118,7 @@ def parse_tgi_request(model: type[TgiRequest], body: dict[str, object]) -> TgiRe
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what TGI has and we do not."""
     parameters = body.get("parameters")
     if isinstance(parameters, dict):
-        body = {**body, "parameters": drop_neutral(parameters, UNSUPPORTED)}
+        body = {**body, "parameters": drop_neutral(parameters, TGI_NEUTRAL_VALUES)}
     return validate_body(model, body)
 
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.server.schemas.chat import Messages
-from distilgpt2_api.server.schemas.sampling import drop_neutral
-from distilgpt2_api.server.schemas.validation import Body, validate_body
+from distilgpt2_api.server.schemas.validation import Body, drop_neutral, validate_body
 
 
 class TokenizeRequest(Body):
@@ -30,7 +29,7 @@ class TokenizeChatRequest(Body):
     return_token_strs: bool | None = None
 
 
-CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
+TOKENIZE_CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "chat_template": (),
     "tools": ([],),
     "media_io_kwargs": ({},),
@@ -42,7 +41,7 @@ CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
 def parse_tokenize_request(body: dict[str, object]) -> TokenizeRequest | TokenizeChatRequest:
     """Raises InvalidRequestError."""
     if "messages" in body:
-        return validate_body(TokenizeChatRequest, drop_neutral(body, CHAT_NEUTRAL_VALUES))
+        return validate_body(TokenizeChatRequest, drop_neutral(body, TOKENIZE_CHAT_NEUTRAL_VALUES))
     return validate_body(TokenizeRequest, body)
 
 

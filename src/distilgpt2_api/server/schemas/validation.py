@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.errors import UnknownParameterError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,6 +29,21 @@ class Body(BaseModel):
     """A request's body: no unknown field, no value taken for another (`"1"` and `true` are no integers)."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def drop_neutral(body: Mapping[str, object], neutral_values: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
+    """The body without what `neutral_values` names. UnsupportedParameterError for one that asks for something."""
+    for name, value in body.items():
+        if name not in neutral_values or value is None:
+            continue
+        if not any(_is_same(value, neutral) for neutral in neutral_values[name]):
+            raise UnsupportedParameterError(f"{name} is not supported here", param=name)
+    return {name: value for name, value in body.items() if name not in neutral_values}
+
+
+def _is_same(value: object, other: object) -> bool:
+    """In JSON, where `1` is not `true`, as it is in Python."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def validate_body(model: type[Model], body: dict[str, object]) -> Model:

@@ -84,7 +84,7 @@ class Alternatives {
     const head = make("div", { class: "alternatives-head" },
       make("code", { text: spell(token.text) }), make("span", { text: facts.join(" · ") }));
     const rows = token.top.map((one) => this.#row(one, one.text === token.text, token, onBranch));
-    const list = make("div", { class: "alternatives-list" }, ...rows);
+    const list = make("div", {}, ...rows);
     const hint = rows.length ? note : "The request asked for no alternatives.";
     return [head, list, make("p", { class: "help", text: hint })];
   }

@@ -3,7 +3,7 @@
 import { alternatives } from "./alternatives.js";
 import { copyText } from "./code.js";
 import { formatCount, formatDuration, make } from "./dom.js";
-import { TokenStrip } from "./tokens.js";
+import { TokenStrip, likeliestFirst } from "./tokens.js";
 
 const NOTE = "Choose one to go on from here. Probabilities are the model's own, before temperature and filters.";
 const MAX_SHOWN_PROMPT = 400;
@@ -20,13 +20,18 @@ export function rateOf(numTokens, startMs, firstMs, lastMs) {
  * earlier answer's tokens before the chosen one. `onBranch(card, index, alternative)`, `onCode(request)`.
  */
 export class AnswerCard {
-  finishReason = null;
   text = "";
+  #finishReason = null;
+  #stopReason = null;
   #keptCount = 0;
   #numIds = 0;
   #startMs = performance.now();
   #firstMs = null;
   #lastMs = null;
+  #facts = make("p", { class: "facts" });
+  #actions = make("div", { class: "actions", hidden: true });
+  #continue;
+  #code;
 
   constructor({ title, request, origin, onBranch, onCode }) {
     Object.assign(this, { title, request, origin });
@@ -38,7 +43,7 @@ export class AnswerCard {
     this.strip = new TokenStrip(`Tokens of ${title}`, { onLook: look, onLeave: () => alternatives.leave() });
     this.#build(onBranch, onCode);
     for (const token of origin.kept ?? []) this.strip.add({ ...token }, { isKept: true });
-    if (origin.chosen) this.strip.add({ ...origin.chosen }, { isChosen: true });
+    if (origin.chosen) this.strip.add(origin.chosen, { isChosen: true });
     this.#keptCount = this.strip.tokens.length;
   }
 
@@ -57,9 +62,7 @@ export class AnswerCard {
     this.text += choice.text;
     const { tokens, token_logprobs: logprobs, top_logprobs: tops } = choice.logprobs ?? { tokens: [] };
     tokens.forEach((text, index) => {
-      const top = Object.entries(tops[index] ?? {}).map(([other, logprob]) => ({ text: other, logprob }));
-      top.sort((a, b) => b.logprob - a.logprob);
-      this.strip.add({ text, logprob: logprobs[index], top, numAsked: this.request.logprobs });
+      this.strip.add({ text, logprob: logprobs[index], top: likeliestFirst(tops[index]), numAsked: this.request.logprobs });
     });
     for (const id of choice.token_ids ?? []) {
       const token = this.strip.tokens[this.#keptCount + this.#numIds];
@@ -78,8 +81,8 @@ export class AnswerCard {
   end(reason) {
     this.node.classList.remove("running");
     this.node.removeAttribute("aria-busy");
-    if (!this.finishReason) this.#finish(reason);
-    this.#continue.hidden = this.finishReason !== "length" && this.finishReason !== "stopped";
+    if (!this.#finishReason) this.#finish(reason);
+    this.#continue.hidden = this.#finishReason !== "length" && this.#finishReason !== "stopped";
     this.#actions.hidden = false;
     this.#showFacts();
   }
@@ -89,21 +92,15 @@ export class AnswerCard {
     this.text = text;
     this.node.querySelector(".tokens").replaceWith(make("p", { class: "tokens plain", text }));
     this.end("from the history");
-    this.#continue.hidden = true;
-    this.#code.hidden = !this.request;
+    this.#code.hidden = true;
   }
-
-  #facts = make("p", { class: "facts" });
-  #actions = make("div", { class: "actions", hidden: true });
-  #continue;
-  #code;
 
   #build(onBranch, onCode) {
     const { promptText } = this.origin;
     const isLong = promptText.length > MAX_SHOWN_PROMPT;
     const prompt = make("span", { class: "prompt", text: isLong ? `… ${promptText.slice(-MAX_SHOWN_PROMPT)}` : promptText });
     const button = (text, onclick, label) => make("button", { type: "button", class: "quiet", text, onclick, "aria-label": label });
-    const copy = button("Copy text", () => copyText(promptText + this.strip.text + this.#plainText(), copy));
+    const copy = button("Copy text", () => copyText(promptText + (this.strip.tokens.length ? this.strip.text : this.text), copy));
     this.#continue = button("Write on", () => onBranch(this, this.#lastShown(), null));
     this.#code = button("Code", () => onCode(this.request));
     this.#actions.append(this.#continue, copy, this.#code);
@@ -115,10 +112,6 @@ export class AnswerCard {
       make("footer", {}, this.#facts, this.#actions));
   }
 
-  #plainText() {
-    return this.strip.tokens.length ? "" : this.text;
-  }
-
   /** Where the text ends: before an end of text token. */
   #lastShown() {
     const { tokens } = this.strip;
@@ -126,8 +119,8 @@ export class AnswerCard {
   }
 
   #finish(reason, stop) {
-    this.finishReason = reason;
-    this.stopReason = stop ?? null;
+    this.#finishReason = reason;
+    this.#stopReason = stop ?? null;
     if (typeof stop === "string") this.#fadeCut();
   }
 
@@ -150,13 +143,13 @@ export class AnswerCard {
       const rate = rateOf(this.numTokens, this.#startMs, this.#firstMs, this.#lastMs);
       facts.push(`${rate.toFixed(0)} tokens/s`, `first after ${formatDuration(this.#firstMs - this.#startMs)}`);
     }
-    if (this.finishReason) facts.push(this.#ending());
+    if (this.#finishReason) facts.push(this.#ending());
     this.#facts.textContent = (this.numTokens ? facts : facts.slice(1)).join(" · ");
   }
 
   #ending() {
-    if (this.stopReason !== null) return `ended at ${JSON.stringify(this.stopReason)}`;
-    return { length: "full length", stop: "the model ended it", stopped: "you stopped it" }[this.finishReason]
-      ?? this.finishReason;
+    if (this.#stopReason !== null) return `ended at ${JSON.stringify(this.#stopReason)}`;
+    return { length: "full length", stop: "the model ended it", stopped: "you stopped it" }[this.#finishReason]
+      ?? this.#finishReason;
   }
 }

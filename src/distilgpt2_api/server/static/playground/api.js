@@ -29,8 +29,8 @@ export async function getText(path) {
   return (await send(path, { accept: "text/plain" })).text();
 }
 
-export async function postJson(path, body, signal) {
-  return (await send(path, { body, signal })).json();
+export async function postJson(path, body) {
+  return (await send(path, { body })).json();
 }
 
 /** The events of a stream as objects. Leaving the loop, or the signal, hangs up, which ends the work over there. */

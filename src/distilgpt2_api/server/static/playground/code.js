@@ -20,13 +20,13 @@ function python(value, indent = "") {
   return items.length ? `{\n${items.join("")}${indent}}` : "{}";
 }
 
-export function curl(url, body, hasKey) {
+function curl(url, body, hasKey) {
   const lines = [`curl -N ${quoteShell(`${url}v1/completions`)}`, "-H 'Content-Type: application/json'"];
   if (hasKey) lines.push('-H "Authorization: Bearer $KEY"');
   return `${[...lines, `-d ${quoteShell(JSON.stringify(body))}`].join(" \\\n  ")}\n`;
 }
 
-export function requests(url, body, hasKey) {
+function requests(url, body, hasKey) {
   const headers = hasKey ? '    headers={"Authorization": f"Bearer {os.environ[\'KEY\']}"},\n' : "";
   return `import json
 ${hasKey ? "import os\n" : ""}
@@ -45,7 +45,7 @@ for line in answer.iter_lines():
 `;
 }
 
-export function openai(url, body, hasKey) {
+function openai(url, body, hasKey) {
   const known = Object.entries(body).filter(([name]) => OPENAI.has(name));
   const others = Object.entries(body).filter(([name]) => !OPENAI.has(name));
   const lines = known.map(([name, value]) => `    ${name}=${python(value, "    ")},\n`);
@@ -60,7 +60,7 @@ ${lines.join("")}):
 `;
 }
 
-export const LANGUAGES = [
+const LANGUAGES = [
   { name: "curl", write: curl },
   { name: "Python", write: requests },
   { name: "OpenAI client", write: openai },

@@ -9,7 +9,7 @@ import { announce, formatCount, formatDuration } from "./dom.js";
  * `onSpeed(rate, firstMs)`, `onError(error, retry)`, `onDone(run)`, `onCode(request)`.
  */
 export class Generation {
-  #running = new Map();
+  #running = new Set();
   #numRuns = 0;
 
   constructor(root, callbacks) {
@@ -22,7 +22,7 @@ export class Generation {
 
   stop() {
     const { isRunning } = this;
-    for (const controller of this.#running.values()) controller.abort();
+    for (const controller of this.#running) controller.abort();
     return isRunning;
   }
 
@@ -41,7 +41,7 @@ export class Generation {
     const before = card.idsBefore(index);
     let chosen = null;
     try {
-      if (alternative) chosen = { ...(await this.#withId(card.strip.tokens[index], alternative, before)) };
+      if (alternative) chosen = await this.#withId(card.strip.tokens[index], alternative, before);
     } catch (error) {
       this.onError(error, retry);
       return;
@@ -55,15 +55,16 @@ export class Generation {
     const kept = card.strip.tokens.slice(0, index);
     const origin = { promptText: card.origin.promptText, promptIds: card.promptIds, kept, chosen };
     const next = this.#card(`Branch ${this.#numRuns}`, request, origin);
-    if (card.node.isConnected && this.root.contains(card.node)) card.node.after(next.node);
+    if (this.root.contains(card.node)) card.node.after(next.node);
     else this.root.replaceChildren(next.node);
     next.node.scrollIntoView({ block: "nearest" });
     await this.#run(request, [next], retry);
   }
 
-  showPlain(promptText, texts, request) {
+  /** Answers of the history, in place of those that are there. */
+  showPlain(promptText, texts) {
     const cards = texts.map((text, index) => {
-      const card = this.#card(texts.length > 1 ? `Answer ${index + 1}` : "Answer", request, { promptText });
+      const card = this.#card(texts.length > 1 ? `Answer ${index + 1}` : "Answer", null, { promptText });
       card.showPlain(text);
       return card;
     });
@@ -91,7 +92,7 @@ export class Generation {
 
   async #run(request, cards, retry) {
     const controller = new AbortController();
-    this.#running.set(cards, controller);
+    this.#running.add(controller);
     this.onChange(true);
     announce("Generating");
     const startMs = performance.now();
@@ -111,7 +112,7 @@ export class Generation {
         if (!numTokensOf(cards)) cards.forEach(({ node }) => node.remove());
       }
     } finally {
-      this.#running.delete(cards);
+      this.#running.delete(controller);
       for (const card of cards) card.end(reason);
       this.onChange(this.isRunning);
     }

@@ -8,7 +8,7 @@ const BUSY_INTERVAL_MS = 700;
 const NUM_POINTS = 40;
 
 /** Samples by name, summed over labels; an engine state by its label. */
-export function readMetrics(text) {
+function readMetrics(text) {
   const sums = new Map();
   for (const line of text.split("\n")) {
     const match = /^(distilgpt2_[a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
@@ -20,7 +20,7 @@ export function readMetrics(text) {
   return sums;
 }
 
-/** Mutable. `onState(state)`: `ready`, `loading` and so on, or `offline`, each time it changes. */
+/** Mutable. `onState(state, last)`: `ready`, `loading` and so on, or `offline`, each time it changes; null before. */
 export class Live {
   isBusy = false;
   #timer = 0;
@@ -50,7 +50,6 @@ export class Live {
   }
 
   async #look() {
-    clearTimeout(this.#timer);
     let state;
     try {
       state = this.#isLocked ? await this.#readState() : await this.#readMetrics();

@@ -9,7 +9,7 @@ import { History } from "./history.js";
 import { askForKey, forgetKey, readKey } from "./keys.js";
 import { Live } from "./live.js";
 import { clearNotice, isOfflineShown, showError } from "./notices.js";
-import { Score, showHint } from "./score.js";
+import { Score } from "./score.js";
 import { Settings } from "./settings.js";
 import { keep, recall } from "./storage.js";
 
@@ -34,7 +34,7 @@ const history = new History((entry) => {
   prompt.value = entry.promptText;
   settings.apply({ ...entry.values, isSeedLocked: true });
   selectTab("write");
-  generation.showPlain(entry.promptText, entry.texts, null);
+  generation.showPlain(entry.promptText, entry.texts);
   announce("An earlier answer, with its settings and its seed");
   prompt.focus();
 });
@@ -42,7 +42,7 @@ const score = new Score(find("score-result"), {
   readService: () => service,
   onBranch: (source, index, alternative) => {
     selectTab("write");
-    generation.branch({ ...source, request: requestOf("") }, index, alternative);
+    withRequest("", (request) => generation.branch({ ...source, request }, index, alternative));
   },
 });
 const live = new Live((state, last) => {
@@ -91,21 +91,31 @@ function generate() {
   alternatives.close();
   clearNotice();
   settings.clearInvalid();
-  const request = requestOf(prompt.value);
-  saveForm();
-  generation.start(request);
+  withRequest(prompt.value, (request) => {
+    saveForm();
+    generation.start(request);
+  });
 }
 
-/** As the settings have it: tokens as they come, and their ids, since a branch begins with exactly those. */
-function requestOf(text) {
+/**
+ * Uses a text's request, as the settings have it: tokens as they come, and their ids, since a branch begins with exactly
+ * those. Where a setting can't be sent, that is shown instead.
+ */
+function withRequest(text, use) {
+  let fields;
+  try {
+    fields = settings.readFields();
+  } catch (error) {
+    handleError(error, null);
+    return;
+  }
   const { model } = service;
-  return { ...(model && { model }), prompt: text, logprobs: 0, ...settings.readFields(), stream: true, return_token_ids: true };
+  use({ ...(model && { model }), prompt: text, logprobs: 0, ...fields, stream: true, return_token_ids: true });
 }
 
 function showRunning(isRunning) {
   find("generate").hidden = isRunning;
   find("stop").hidden = !isRunning;
-  document.body.classList.toggle("is-running", isRunning);
   if (live.isBusy !== isRunning) {
     live.isBusy = isRunning;
     live.refresh();
@@ -188,7 +198,6 @@ function restore() {
   wide.addEventListener("change", fold);
   fold();
   find("forget-key").hidden = readKey() === null;
-  showHint();
 }
 
 for (const [id, act] of Object.entries({
@@ -199,7 +208,7 @@ for (const [id, act] of Object.entries({
     announce("The key is forgotten");
   },
   "show-code": () => {
-    showCode(requestOf(prompt.value), readKey() !== null);
+    withRequest(prompt.value, (request) => showCode(request, readKey() !== null));
   },
 })) find(id).addEventListener("click", act);
 for (const tab of document.querySelectorAll("[role=tab]")) {

@@ -71,12 +71,23 @@ export const PRESETS = [
   { name: "Pure", help: "The model's own distribution, nothing cut", values: {} },
 ];
 
+/** A value that the page can't send as it stands there; `param` is its field's name. */
+export class FieldError extends Error {
+  constructor(param, message) {
+    super(`${param}: ${message}`);
+    this.param = param;
+  }
+}
+
 const UNESCAPED = { "\\n": "\n", "\\t": "\t", "\\\\": "\\" };
 
-/** The field of a request for what stands in the form: undefined where it asks for nothing. */
+/** The field of a request for what stands in the form: undefined where it asks for nothing. Throws FieldError. */
 export function fieldOf(parameter, value) {
   const { kind, name, neutral } = parameter;
-  if (value === "" || value === null || value === undefined || value === false) return undefined;
+  if (value === "" || value === false) return undefined;
+  if (kind === "seed" && Math.abs(Number(value)) > Number.MAX_SAFE_INTEGER) {
+    throw new FieldError(name, `this page can send whole numbers up to ${Number.MAX_SAFE_INTEGER}; the API takes larger ones`);
+  }
   if (kind === "number" || kind === "seed") {
     return Number(value) === neutral && !ALWAYS_SENT.has(name) ? undefined : Number(value);
   }
@@ -85,17 +96,17 @@ export function fieldOf(parameter, value) {
     const lines = value.split("\n").filter(Boolean);
     return lines.length ? lines.map((line) => line.replace(/\\[nt\\]/g, (escape) => UNESCAPED[escape])) : undefined;
   }
-  if (kind === "ids") return value.split(/[\s,]+/).filter(Boolean).map(integerOf);
+  if (kind === "ids") return value.split(/[\s,]+/).filter(Boolean).map(numberOf);
   return Object.fromEntries(
     value.split(",").filter((item) => item.trim()).map((item) => {
-      const [id, bias] = item.split(":");
-      return [String(integerOf(id)), Number(bias ?? NaN)];
+      const [id, ...bias] = item.split(":");
+      return [String(numberOf(id)), numberOf(bias.join(":"))];
     }),
   );
 }
 
 /** What is no number is left for the service to refuse, in its own words. */
-function integerOf(text) {
-  const value = Number(text);
-  return Number.isInteger(value) ? value : text.trim();
+function numberOf(text) {
+  const trimmed = text.trim();
+  return trimmed && Number.isFinite(Number(trimmed)) ? Number(trimmed) : trimmed;
 }

@@ -2,8 +2,8 @@
 
 import { alternatives } from "./alternatives.js";
 import { getJson, postJson } from "./api.js";
-import { announce, find, formatCount, formatFigure, formatProbability, make } from "./dom.js";
-import { TokenStrip, spell } from "./tokens.js";
+import { announce, formatCount, formatFigure, formatProbability, make } from "./dom.js";
+import { TokenStrip, likeliestFirst, spell } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
 const NOTE = "What the model expected here. Choose one to let it write on from there.";
@@ -63,9 +63,7 @@ export class Score {
   async #alternatives(named, ids, count) {
     const request = { ...named, prompt: ids, max_tokens: 0, echo: true, logprobs: NUM_ALTERNATIVES };
     const answer = await postJson("v1/completions", request);
-    const tops = answer.choices[0].logprobs.top_logprobs.slice(-count);
-    return tops.map((top) => Object.entries(top ?? {})
-      .map(([text, logprob]) => ({ text, logprob })).sort((a, b) => b.logprob - a.logprob));
+    return answer.choices[0].logprobs.top_logprobs.slice(-count).map(likeliestFirst);
   }
 
   /** A text's first token is scored after the end of text, as if a new one began. */
@@ -76,9 +74,4 @@ export class Score {
     }
     return this.#endOfText;
   }
-}
-
-export function showHint() {
-  find("score-result").replaceChildren(make("p", { class: "empty", text: "Paste any text: each token gets the colour of "
-    + "its probability. What the model would have written itself is pale green; what surprises it glows." }));
 }

@@ -17,8 +17,7 @@ export class Settings {
     this.onChange = onChange;
     root.append(...GROUPS.map((group) => this.#group(group)));
     presets.append(...PRESETS.map((preset) => this.#preset(preset)));
-    this.apply({});
-    this.usePreset(PRESETS[0]);
+    this.apply(PRESETS[0].values);
   }
 
   /** By name, as `apply` takes them. */
@@ -39,12 +38,15 @@ export class Settings {
     this.#refresh();
   }
 
-  usePreset(preset) {
+  #use(preset) {
     const kept = Object.fromEntries(Object.entries(this.values).filter(([name]) => KEPT.has(name)));
     this.apply({ ...kept, ...preset.values });
   }
 
-  /** The request's fields. Unless it is locked, the seed is drawn here: every answer can be drawn again. */
+  /**
+   * The request's fields. Unless it is locked, the seed is drawn here: every answer can be drawn again. Throws FieldError
+   * where one can't be sent as it stands there.
+   */
   readFields() {
     if (!this.#lock.checked || this.#inputs.get("seed").value === "") {
       this.#inputs.get("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
@@ -54,16 +56,16 @@ export class Settings {
     return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
   }
 
-  /** Marks the field that the service refused and brings it into view; false if there is none of that name. */
+  /** Marks the field that can't be as it is, if there is one of that name, and no other; brings it into view. */
   markInvalid(name, message) {
+    this.clearInvalid();
     const input = this.#inputs.get(name?.split(".")[0]);
-    if (!input) return false;
+    if (!input) return;
     input.setAttribute("aria-invalid", "true");
     input.closest("details").open = true;
     const field = input.closest(".field");
     field.append(make("p", { class: "field-error", id: `${input.id}-error`, text: message }));
     input.setAttribute("aria-describedby", `${input.id}-help ${input.id}-error`);
-    return true;
   }
 
   clearInvalid() {
@@ -96,7 +98,7 @@ export class Settings {
     const isLong = kind === "lines";
     const types = { number: "number", seed: "number", toggle: "checkbox" };
     const input = make(isLong ? "textarea" : "input", {
-      id, name, min, max, step: kind === "seed" ? 1 : step, rows: isLong && 2, autocomplete: "off",
+      id, name, min, max, step, rows: isLong && 2, autocomplete: "off",
       spellcheck: "false", type: isLong ? null : (types[kind] ?? "text"), "aria-describedby": `${id}-help`,
       inputmode: kind === "number" && "decimal",
       oninput: () => this.#changed(name),
@@ -132,7 +134,7 @@ export class Settings {
   #preset(preset) {
     const radio = make("input", {
       type: "radio", name: "preset", value: preset.name, onchange: () => {
-        this.usePreset(preset);
+        this.#use(preset);
         this.onChange();
       },
     });

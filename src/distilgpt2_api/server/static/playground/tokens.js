@@ -17,6 +17,11 @@ export function spell(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", LINE_END).replaceAll("\t", "⇥").replaceAll("\r", "␍");
 }
 
+/** A listing of `top_logprobs`, which may be null, as a token's `top`. */
+export function likeliestFirst(listing) {
+  return Object.entries(listing ?? {}).map(([text, logprob]) => ({ text, logprob })).sort((a, b) => b.logprob - a.logprob);
+}
+
 const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
 
 const isSpecial = (text) => /^<\|.*\|>$/.test(text);
@@ -69,7 +74,6 @@ export class TokenStrip {
     });
     if (special) node.classList.add("special");
     else if (shown === "") node.classList.add("partial");
-    else if (/^[\s]+$/.test(shown)) node.classList.add("blank");
     if (isKept) node.classList.add("kept");
     if (isChosen) node.classList.add("chosen");
     if (token.logprob !== null) {

@@ -1,0 +1,155 @@
+"""Whether a change has cost speed: a minute of ratios to a reference kernel in the same run, against committed bounds.
+
+    python -m benchmarks.check
+
+Nothing is said in seconds. The engine's rates are divided by those of the bare matrix products of the same sizes
+(`reference_kernel.py`), drawing by NumPy's argpartition, the service by the engine, the start by a bare import of the
+libraries that it can't do without. All turns are taken one after the other, the best of them counts, and the bounds in
+`bounds.json` lie a third below what runs on a busy machine gave: below them something is lost, or the machine is not
+one's own at all. Exit status 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from benchmarks.bounds import check_bounds, read_bounds
+from benchmarks.model_folder import COMPILED, prepare_model_folder
+from benchmarks.owned_process import exit_on_sigterm
+from benchmarks.peers.running import HttpPeer
+from benchmarks.reference_kernel import ReferenceKernel
+from benchmarks.report import (
+    RESULTS,
+    Spread,
+    describe_machine,
+    print_header,
+    print_table,
+    repeat_interleaved,
+    write_json,
+)
+from benchmarks.sampling import KINDS, VOCAB_SIZE, make_logits, make_rows
+from benchmarks.sampling import measure as measure_median_ms
+from benchmarks.server_process import ServerProcess
+from benchmarks.timed_engine import MAX_STEP_TOKENS, Load, TimedEngine
+from benchmarks.workload import Workload
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.resources import count_usable_cores
+from distilgpt2_api.model.sampler import Sampler
+
+NEEDED = "import fastapi, gunicorn, numpy, openvino, tokenizers, uvicorn"
+PREFILL_TOKENS = 1000
+NUM_SERVED = 8
+
+
+class Measurer:
+    """Owns what is measured: an engine, the reference beside it, and a sampler."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._engine = TimedEngine(folder, precision=Precision.INT8, num_threads=None, cache_folder=COMPILED)
+        self._reference = ReferenceKernel(read_model_config(folder), count_usable_cores())
+        self._sampler = Sampler(vocab_size=VOCAB_SIZE)
+        self._logits = make_logits(32)
+        self._rows = make_rows(KINDS["top-k 50"], 32)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def decode(self, num_sequences: int) -> float:
+        return self._engine_rate(num_sequences) / self._reference.rows_per_s(num_sequences)
+
+    def prefill(self) -> float:
+        load = Load(num_sequences=4, num_prompt_tokens=PREFILL_TOKENS, num_new_tokens=1, top_k=50)
+        rate = self._engine.run(load).engine_rate * PREFILL_TOKENS
+        return rate / self._reference.rows_per_s(MAX_STEP_TOKENS, has_head=False)
+
+    def draw(self) -> float:
+        """How many times as fast as the partition that a plain top-k begins with."""
+        ours_ms = measure_median_ms(partial(self._sampler.sample, self._logits, self._rows), 20)
+        return measure_median_ms(partial(np.argpartition, self._logits, -50, axis=1), 10) / ours_ms
+
+    def serve(self, peer: HttpPeer) -> float:
+        workload = Workload(num_clients=NUM_SERVED, num_requests=2 * NUM_SERVED, num_new_tokens=64)
+        return peer.measure(workload).rate / self._engine_rate(NUM_SERVED)
+
+    def start(self, cache_home: Path) -> float:
+        """What a process that only imports takes, over what ours takes to its first token."""
+        server = ServerProcess(self.folder, precision=Precision.INT8, cache_home=cache_home)
+        peer = HttpPeer(server, server.port, {})
+        peer.stop()
+        begin_s = time.perf_counter()
+        subprocess.run([sys.executable, "-c", NEEDED], check=True)
+        return (time.perf_counter() - begin_s) / peer.start_s
+
+    def _engine_rate(self, num_sequences: int) -> float:
+        load = Load(num_sequences=num_sequences, num_prompt_tokens=32, num_new_tokens=64, top_k=50)
+        return self._engine.run(load).engine_rate
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--repeats", type=int, default=4, help="the best counts")
+    args = parser.parse_args(arguments)
+    exit_on_sigterm()
+    bounds = read_bounds()
+    folder = prepare_model_folder(args.model)
+    machine = describe_machine()
+    print_header("check", machine)
+    with tempfile.TemporaryDirectory() as cache_home:
+        runs = measure(Measurer(folder), Path(cache_home), args.repeats)
+    verdicts = check_bounds({name: max(values) for name, values in runs.items()}, bounds)
+    print(f"\nThe best of {args.repeats} turns counts\n")
+    print_table(
+        ["ratio", "best", "median (range)", "bound", ""],
+        [
+            [
+                one.name,
+                f"{one.value:.2f}",
+                f"{Spread.of(runs[one.name]):.2f}",
+                f">= {one.bound:g}",
+                word_for(one.is_kept),
+            ]
+            for one in verdicts
+        ],
+    )
+    write_json("check", machine, {"arguments": vars(args), "results": runs})
+    sys.exit(not all(one.is_kept for one in verdicts))
+
+
+def measure(measurer: Measurer, cache_home: Path, num_repeats: int) -> dict[str, list[float]]:
+    """By the names of the bounds."""
+    server = ServerProcess(measurer.folder, precision=Precision.INT8, cache_home=cache_home, log=RESULTS / "server.log")
+    peer = HttpPeer(server, server.port, {})
+    measurements: dict[str, Callable[[], float]] = {
+        "decode, 1 sequence / its matrix products": partial(measurer.decode, 1),
+        "decode, 32 sequences / their matrix products": partial(measurer.decode, 32),
+        "prefill / its matrix products": measurer.prefill,
+        "drawing 32 tokens, times argpartition": measurer.draw,
+        "streams of 8 clients / the engine alone": partial(measurer.serve, peer),
+        "bare imports / start to first token": partial(measurer.start, cache_home),
+    }
+    try:
+        repeat_interleaved(measurements, 1)  # kernels are made for each number of rows, and caches filled
+        return repeat_interleaved(measurements, num_repeats)
+    finally:
+        peer.stop()
+        measurer.close()
+
+
+def word_for(is_kept: bool) -> str:
+    return "pass" if is_kept else "FAIL"
+
+
+if __name__ == "__main__":
+    main()

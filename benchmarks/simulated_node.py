@@ -1,0 +1,133 @@
+"""A node without an engine: steps take what a node curve says; places, chunks, prefix cache are as the scheduler's."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass, field
+
+from distilgpt2_api.capacity.node_curve import NodeCurve
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedRequest:
+    """Mutable: the node that serves it writes down what became of it."""
+
+    arrival_s: float
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    prefix: int | None = None
+    """Which beginning it shares with others; None: all of it is its own."""
+    num_prefix_tokens: int = 0
+    num_cached_tokens: int = 0
+    first_token_s: float = 0.0
+    end_s: float = 0.0
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_prompt_tokens + self.num_completion_tokens
+
+    @property
+    def ttft_s(self) -> float:
+        return self.first_token_s - self.arrival_s
+
+
+@dataclass(slots=True)
+class _Prefill:
+    request: SimulatedRequest
+    num_left: int
+
+
+@dataclass(slots=True)
+class SimulatedNode:
+    """Owns its requests. `begin_step` and `end_step` take turns; the caller keeps the time between them."""
+
+    curve: NodeCurve
+    num_requests: int = 0
+    """Waiting and running."""
+    _waiting: deque[SimulatedRequest] = field(default_factory=deque)
+    _prefills: deque[_Prefill] = field(default_factory=deque)
+    _ready: list[SimulatedRequest] = field(default_factory=list)
+    """Those whose prompts the present step completes."""
+    _ends: defaultdict[int, list[SimulatedRequest]] = field(default_factory=lambda: defaultdict(list))
+    """By the step that draws their last tokens."""
+    _prefixes: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    """Cached beginnings and their tokens, those used longest ago first."""
+    _num_decoding: int = 0
+    _num_steps: int = 0
+    _num_held_tokens: int = 0
+    _num_kept_tokens: int = 0
+    is_busy: bool = False
+    """A step is under way."""
+
+    def submit(self, request: SimulatedRequest) -> None:
+        assert request.num_tokens <= self.curve.kv_cache_tokens, "it would wait for ever"
+        self._waiting.append(request)
+        self.num_requests += 1
+
+    def begin_step(self) -> float | None:
+        """Seconds that the next step takes, or None if there is nothing to do."""
+        assert not self.is_busy
+        self._admit()
+        if not self._num_decoding and not self._prefills:
+            return None
+        budget = self.curve.max_step_tokens - self._num_decoding
+        num_prefilled = 0
+        while self._prefills and num_prefilled < budget:
+            first = self._prefills[0]
+            num_new = min(first.num_left, budget - num_prefilled)
+            num_prefilled += num_new
+            first.num_left -= num_new
+            if not first.num_left:
+                self._ready.append(first.request)
+                self._prefills.popleft()
+        self.is_busy = True
+        num_rows = max(1, self._num_decoding + len(self._ready))
+        return self.curve.step_s(num_rows) + num_prefilled / self.curve.prefill_tokens_per_s
+
+    def end_step(self, now_s: float) -> list[SimulatedRequest]:
+        """The requests that ended with it."""
+        self.is_busy = False
+        self._num_steps += 1
+        ended = self._ends.pop(self._num_steps, [])
+        self._num_decoding -= len(ended)
+        for request in self._ready:
+            request.first_token_s = now_s
+            self._keep_prefix(request)
+            if request.num_completion_tokens == 1:
+                ended.append(request)
+            else:
+                self._ends[self._num_steps + request.num_completion_tokens - 1].append(request)
+                self._num_decoding += 1
+        self._ready.clear()
+        for request in ended:
+            request.end_s = now_s
+            self._num_held_tokens -= request.num_tokens
+        self.num_requests -= len(ended)
+        return ended
+
+    def _admit(self) -> None:
+        while self._waiting:
+            request = self._waiting[0]
+            num_running = self._num_decoding + len(self._prefills)
+            has_place = num_running < self.curve.max_num_sequences
+            if not has_place or self._num_held_tokens + request.num_tokens > self.curve.kv_cache_tokens:
+                return
+            self._waiting.popleft()
+            self._num_held_tokens += request.num_tokens
+            if request.prefix is not None and request.prefix in self._prefixes:
+                self._prefixes.move_to_end(request.prefix)
+                # The last token of a prompt is always computed: its logits are wanted.
+                request.num_cached_tokens = min(self._prefixes[request.prefix], request.num_prompt_tokens - 1)
+            self._prefills.append(_Prefill(request, request.num_prompt_tokens - request.num_cached_tokens))
+            self._make_room()
+
+    def _keep_prefix(self, request: SimulatedRequest) -> None:
+        if request.prefix is not None and request.prefix not in self._prefixes:
+            self._prefixes[request.prefix] = request.num_prefix_tokens
+            self._num_kept_tokens += request.num_prefix_tokens
+            self._make_room()
+
+    def _make_room(self) -> None:
+        while self._num_kept_tokens + self._num_held_tokens > self.curve.kv_cache_tokens:
+            _, num_tokens = self._prefixes.popitem(last=False)
+            self._num_kept_tokens -= num_tokens

@@ -1,0 +1,53 @@
+"""What an earlier run has left: which lines it has answered, and what remains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distilgpt2_api.batch.errors import BatchFileError
+from distilgpt2_api.batch.input_file import InputFile
+from distilgpt2_api.batch.line_ids import DoneLines
+from distilgpt2_api.batch.output_file import OutputFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """Lines are those that are not blank."""
+
+    num_answered_lines: int
+    num_failed_lines: int
+    num_bytes: int
+    """Of the lines that are still to do."""
+
+
+def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, done: DoneLines) -> Remains:
+    """Fill `done` from the two files. Raises BatchFileError where they are another input's, and leaves them alone then
+    but for what a kill has left of a last line.
+    """
+    output.recover(done.add)
+    num_answered_lines = done.num_lines
+    errors.recover(done.add)
+    num_unseen_lines = done.num_lines
+    num_bytes = 0
+    for record in source.records():
+        digest = done.find(record.number)
+        if digest is None:
+            num_bytes += record.num_bytes
+        elif digest == record.digest:
+            num_unseen_lines -= 1
+        else:
+            raise _other_input(source, output, errors, f"line {record.number} is not the one that was answered")
+    if num_unseen_lines:
+        raise _other_input(source, output, errors, f"{num_unseen_lines} lines have been answered that are not there")
+    return Remains(
+        num_answered_lines=num_answered_lines,
+        num_failed_lines=done.num_lines - num_answered_lines,
+        num_bytes=num_bytes,
+    )
+
+
+def _other_input(source: InputFile, output: OutputFile, errors: OutputFile, why: str) -> BatchFileError:
+    return BatchFileError(
+        f"{output.path} and {errors.path} are another input's than {source.path}: {why}; "
+        "name another output, or begin anew with --overwrite"
+    )

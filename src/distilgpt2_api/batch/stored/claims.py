@@ -1,0 +1,209 @@
+"""Batches in the store, as those see them who work on them: one at a time, by a lease."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from distilgpt2_api.batch.stored.batches import batch_of, read_batch
+from distilgpt2_api.batch.stored.files import CHUNK_BYTES, append_chunk, insert_file
+from distilgpt2_api.batch.stored.objects import (
+    OPEN_STATUSES,
+    BatchStatus,
+    FilePurpose,
+    InputError,
+    LineResult,
+    StoredBatch,
+    StoredFile,
+    StoreLimits,
+    new_file_id,
+)
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.tables import BATCHES, RESULTS
+
+LEASE_S = 10.0
+"""Who has not been heard of for so long has lost its batches. Clocks of machines that share a store must agree better
+than that."""
+
+
+class LeaseLostError(Exception):
+    """Somebody else has the batch now: nothing was written."""
+
+
+class Claims:
+    """What one `owner`, as its process calls itself, may do to the batches that it has claimed.
+
+    Every method is one transaction, and keeps the lease.
+    A dead owner's batch is taken over once its lease has run out. Whoever wakes up after that finds its lease lost, and
+    can write nothing: so every line's result is there once, whoever computed it how often.
+    """
+
+    def __init__(
+        self, store: Store, limits: StoreLimits, clock: Callable[[], float], *, owner: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+        self._read_owner = owner
+
+    @property
+    def _owner(self) -> str:
+        return self._read_owner()
+
+    def claim(self, *, callers: Collection[str] = ()) -> StoredBatch | None:
+        """The oldest batch that nobody works on, but where there is any of another caller than these; None: there is
+        none.
+        """
+        now_s = self._clock()
+        is_free = or_(BATCHES.c.owner.is_(None), BATCHES.c.lease_expires_s <= now_s)
+        order = [BATCHES.c.caller.in_(list(callers)), BATCHES.c.created_s, BATCHES.c.batch_id]
+        free = select(BATCHES).where(BATCHES.c.status.in_(OPEN_STATUSES), is_free).order_by(*order).limit(1)
+        with self._store.reading() as connection:
+            row = connection.execute(free).mappings().one_or_none()
+        if row is None:
+            return None
+        with self._store.writing() as connection:
+            taken = connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.batch_id == row["batch_id"], BATCHES.c.status.in_(OPEN_STATUSES), is_free)
+                .values(owner=self._owner, lease_expires_s=now_s + LEASE_S)
+            )
+            return read_batch(connection, row["batch_id"]) if taken.rowcount else None
+
+    def renew(self, batch_id: str) -> StoredBatch:
+        """How it stands. Raises LeaseLostError; so does every method below."""
+        with self._store.writing() as connection:
+            return self._change(connection, batch_id)
+
+    def give_back(self, batch_id: str) -> None:
+        """Let somebody else have it at once. A lost lease is no error."""
+        with self._store.writing() as connection:
+            connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.batch_id == batch_id, BATCHES.c.owner == self._owner)
+                .values(owner=None, lease_expires_s=None)
+            )
+
+    def begin(self, batch_id: str, *, num_lines: int) -> StoredBatch:
+        """Its input is sound."""
+        return self._move(batch_id, BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, num_lines=num_lines)
+
+    def fail(self, batch_id: str, errors: Sequence[InputError]) -> StoredBatch:
+        """Its input is none."""
+        listed = json.dumps([asdict(error) for error in errors])
+        return self._move(batch_id, BatchStatus.VALIDATING, BatchStatus.FAILED, errors=listed)
+
+    def expire(self, batch_id: str) -> StoredBatch:
+        """Its time is over: what is left of its lines will not be asked."""
+        ending = BatchStatus.EXPIRED.value
+        return self._move(batch_id, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, ending=ending)
+
+    def finalize(self, batch_id: str) -> StoredBatch:
+        """All of its lines have their results."""
+        return self._move(batch_id, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING)
+
+    def record(self, batch_id: str, results: Sequence[LineResult]) -> StoredBatch:
+        """Write what lines came to, each for the first time."""
+        with self._store.writing() as connection:
+            batch = self._change(
+                connection,
+                batch_id,
+                num_completed=BATCHES.c.num_completed + sum(result.is_success for result in results),
+                num_failed=BATCHES.c.num_failed + sum(not result.is_success for result in results),
+                num_prompt_tokens=BATCHES.c.num_prompt_tokens + sum(r.usage.num_prompt_tokens for r in results),
+                num_cached_tokens=BATCHES.c.num_cached_tokens + sum(r.usage.num_cached_tokens for r in results),
+                num_completion_tokens=BATCHES.c.num_completion_tokens
+                + sum(r.usage.num_completion_tokens for r in results),
+            )
+            rows = [
+                {"batch_id": batch_id, "number": r.number, "is_success": r.is_success, "content": r.content}
+                for r in results
+            ]
+            connection.execute(insert(RESULTS), rows)
+            return batch
+
+    def recorded_numbers(self, batch_id: str) -> set[int]:
+        """Of the lines that have their results."""
+        with self._store.reading() as connection:
+            return set(connection.execute(select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)).scalars())
+
+    def finish(self, batch_id: str) -> StoredBatch:
+        """Make files of the results, in the order of the input, and end it: all at once, or not at all."""
+        now_s = self._clock()
+        with self._store.writing() as connection:
+            batch = self._change(connection, batch_id)
+            output_file_id = self._write_file(connection, batch, now_s, is_success=True)
+            error_file_id = self._write_file(connection, batch, now_s, is_success=False)
+            connection.execute(delete(RESULTS).where(RESULTS.c.batch_id == batch_id))
+            return self._change(
+                connection,
+                batch_id,
+                status=batch.ending.value,
+                output_file_id=output_file_id,
+                error_file_id=error_file_id,
+                owner=None,
+                lease_expires_s=None,
+                **{f"{batch.ending}_s": now_s},
+            )
+
+    def _write_file(self, connection: Connection, batch: StoredBatch, now_s: float, *, is_success: bool) -> str | None:
+        """The id of the file, or None where there is nothing to write."""
+        file_id = new_file_id()
+        expiry_s = self._limits.expiry_s if batch.output_expiry_s is None else batch.output_expiry_s
+        name = "output" if is_success else "error"
+        file = StoredFile(
+            file_id=file_id,
+            caller=batch.caller,
+            filename=f"{batch.batch_id}_{name}.jsonl",
+            purpose=FilePurpose.BATCH_OUTPUT,
+            num_bytes=0,
+            created_s=now_s,
+            expires_s=now_s + expiry_s,
+        )
+        results = (
+            select(RESULTS.c.content)
+            .where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_success.is_(is_success))
+            .order_by(RESULTS.c.number)
+            .execution_options(yield_per=256)
+        )
+        pieces: list[bytes] = []
+        num_bytes = 0
+        has_begun = False
+        for content in connection.execute(results).scalars():
+            if not has_begun:
+                insert_file(connection, file, is_complete=True)
+                has_begun = True
+            pieces.append(content)
+            num_bytes += len(content)
+            if num_bytes >= CHUNK_BYTES:
+                append_chunk(connection, file_id, b"".join(pieces))
+                pieces, num_bytes = [], 0
+        if pieces:
+            append_chunk(connection, file_id, b"".join(pieces))
+        return file_id if has_begun else None
+
+    def _move(self, batch_id: str, before: BatchStatus, after: BatchStatus, **values: Any) -> StoredBatch:
+        """To another status, if it still has the one before: cancelled meanwhile, it stays so."""
+        now_s = self._clock()
+        with self._store.writing() as connection:
+            batch = self._change(connection, batch_id)
+            if batch.status is not before:
+                return batch
+            if after not in OPEN_STATUSES:
+                values |= {"owner": None, "lease_expires_s": None}
+            return self._change(connection, batch_id, status=after.value, **{f"{after}_s": now_s}, **values)
+
+    def _change(self, connection: Connection, batch_id: str, **values: Any) -> StoredBatch:
+        lease = {"owner": self._owner, "lease_expires_s": self._clock() + LEASE_S}
+        changed = connection.execute(
+            update(BATCHES)
+            .where(BATCHES.c.batch_id == batch_id, BATCHES.c.owner == self._owner)
+            .values(**(lease | values))
+        )
+        if not changed.rowcount:
+            raise LeaseLostError(batch_id)
+        return batch_of(connection.execute(select(BATCHES).where(BATCHES.c.batch_id == batch_id)).mappings().one())

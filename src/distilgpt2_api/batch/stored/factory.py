@@ -1,0 +1,68 @@
+"""Builds the desk: the one place that knows every part of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distilgpt2_api.batch.stored.batches import Batches
+from distilgpt2_api.batch.stored.claims import Claims
+from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver
+from distilgpt2_api.batch.stored.files import Files
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.stored.run import RunParts
+from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.stored.threads import StoreThreads
+from distilgpt2_api.batch.stored.worker import MAX_BATCHES, BatchWorker
+
+NUM_THREADS = 2 * MAX_BATCHES
+"""As many checks of whole inputs as there may be at once leave half of them to short calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLimits:
+    """What one batch may be, and how much of all of them is in flight."""
+
+    max_file_bytes: int
+    max_lines: int
+    max_line_bytes: int
+    max_lines_at_once: int
+
+
+def build_desk(
+    store: Store,
+    ask: AskLine,
+    observer: BatchObserver,
+    *,
+    store_limits: StoreLimits,
+    work_limits: WorkLimits,
+    clock: Callable[[], float] = time.time,
+) -> BatchDesk:
+    """Takes over `store`. `clock`: Unix time, in seconds."""
+    files = Files(store, store_limits, clock)
+    batches = Batches(store, store_limits, clock)
+    token = secrets.token_hex(12)  # with the process's own number: an application may be built before it is forked
+    threads = StoreThreads(num_threads=NUM_THREADS)
+    parts = RunParts(
+        claims=Claims(store, store_limits, clock, owner=lambda: f"{token}-{os.getpid()}"),
+        files=files,
+        threads=threads,
+        ask=ask,
+        observer=observer,
+        places=asyncio.Semaphore(work_limits.max_lines_at_once),
+        max_lines=work_limits.max_lines,
+        max_line_bytes=work_limits.max_line_bytes,
+        clock=clock,
+    )
+    return BatchDesk(
+        files=files,
+        batches=batches,
+        worker=BatchWorker(parts, batches),
+        threads=threads,
+        store=store,
+        max_file_bytes=work_limits.max_file_bytes,
+    )

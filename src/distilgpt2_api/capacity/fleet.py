@@ -1,0 +1,84 @@
+"""The smallest fleet of equal nodes that bears a load within its targets, and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distilgpt2_api.capacity.busy_node import BusyNode, NodePace
+from distilgpt2_api.core.errors import InvalidRequestError
+
+MAX_NODES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What the fleet must keep to; None is no bound."""
+
+    max_utilisation: float
+    """Over 0, below 1."""
+    percent: float
+    """Of which requests the times hold: 99 is the 99th percentile."""
+    max_ttft_s: float | None = None
+    max_tpot_s: float | None = None
+
+    def are_met_by(self, node: BusyNode) -> bool:
+        return (
+            node.utilisation <= self.max_utilisation
+            and (self.max_ttft_s is None or node.ttft_s(self.percent) <= self.max_ttft_s)
+            and (self.max_tpot_s is None or node.tpot_s(self.percent) <= self.max_tpot_s)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Nodes that share a load evenly, each with arrivals by chance; a router that looks at lines does better."""
+
+    num_nodes: int
+    """That bear the load within the targets."""
+    num_spare_nodes: int
+    """Beside them, for a node that fails or is being replaced."""
+    node: BusyNode
+    """Each of `num_nodes`, the spare ones away."""
+
+    @property
+    def completion_tokens_per_s(self) -> float:
+        return self.num_nodes * self.node.requests_per_s * self.node.pace.shape.num_completion_tokens
+
+    def cost_per_million_tokens(self, price_per_node_hour: float) -> float:
+        """In the price's currency, for a million completion tokens: spare nodes are paid for, too."""
+        cost_per_s = price_per_node_hour * (self.num_nodes + self.num_spare_nodes) / 3600
+        return cost_per_s / self.completion_tokens_per_s * 1e6
+
+
+def size_fleet(pace: NodePace, requests_per_s: float, targets: Targets, *, num_spare_nodes: int = 0) -> Fleet:
+    """Raises InvalidRequestError where no number of nodes meets the targets, or more than `MAX_NODES` would."""
+    _check_idle_node(pace, requests_per_s, targets)
+    # Doubling finds a fleet that will do, halving the smallest one: a node with less to do is never slower.
+    enough = 1
+    while not _is_enough(pace, requests_per_s, targets, enough):
+        if enough >= MAX_NODES:
+            raise InvalidRequestError(f"over {MAX_NODES} nodes would be needed")
+        enough = min(2 * enough, MAX_NODES)
+    too_few = enough // 2
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if _is_enough(pace, requests_per_s, targets, middle) else (middle, enough)
+    return Fleet(num_nodes=enough, num_spare_nodes=num_spare_nodes, node=BusyNode.under(pace, requests_per_s / enough))
+
+
+def _is_enough(pace: NodePace, requests_per_s: float, targets: Targets, num_nodes: int) -> bool:
+    per_node = requests_per_s / num_nodes
+    return per_node < pace.max_requests_per_s and targets.are_met_by(BusyNode.under(pace, per_node))
+
+
+def _check_idle_node(pace: NodePace, requests_per_s: float, targets: Targets) -> None:
+    """What a node can't do that has hardly anything to do, no number of nodes can."""
+    idle = BusyNode.under(pace, min(requests_per_s, pace.max_requests_per_s / 2) / MAX_NODES)
+    for name, bound_s, best_s in (
+        ("max_ttft_ms", targets.max_ttft_s, idle.ttft_s(targets.percent)),
+        ("max_tpot_ms", targets.max_tpot_s, idle.tpot_s(targets.percent)),
+    ):
+        if bound_s is not None and bound_s < best_s:
+            raise InvalidRequestError(
+                f"{name} {1000 * bound_s:g} can't be kept: an idle node takes {1000 * best_s:.1f} ms", param=name
+            )

@@ -1,0 +1,65 @@
+"""How far a batch is: a bar with the time left on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Self, TextIO
+
+from distilgpt2_api.batch.recovery import Remains
+from distilgpt2_api.batch.run import Outcome
+
+BAR_INTERVAL_S = 0.1
+LINE_INTERVAL_S = 30.0
+BAR_WIDTH = 30
+ERASE_REST = "\x1b[K"
+
+
+class BatchProgress:
+    """Mutable: counts lines as they are written, and says so on `stream`. A context manager."""
+
+    def __init__(self, remains: Remains, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._interval_s = BAR_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
+        self._clock = clock
+        self._num_bytes = remains.num_bytes
+        self._num_done_bytes = 0
+        self.num_done_lines = remains.num_answered_lines + remains.num_failed_lines
+        """With an answer or an error, of earlier runs too; read only, for others."""
+        self.num_failed_lines = remains.num_failed_lines
+        """Read only, for others."""
+
+    def note(self, outcome: Outcome) -> None:
+        """A line is in its file."""
+        self.num_done_lines += 1
+        self.num_failed_lines += outcome.is_failed
+        self._num_done_bytes += outcome.record.num_bytes
+        if (now_s := self._clock()) - self._shown_s >= self._interval_s:
+            self._show(now_s)
+
+    def __enter__(self) -> Self:
+        self._began_s = self._shown_s = self._clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._is_terminal and self._num_done_bytes:
+            self._show(self._clock())
+            self._stream.write("\n")
+
+    def _show(self, now_s: float) -> None:
+        self._shown_s = now_s
+        share = self._num_done_bytes / self._num_bytes
+        left = timedelta(seconds=round((now_s - self._began_s) * (1 / share - 1)))
+        failed = f", {self.num_failed_lines} failed" if self.num_failed_lines else ""
+        text = f"{share:4.0%}  {self.num_done_lines} lines{failed}, {left} left"
+        if self._is_terminal:
+            bar = "#" * round(share * BAR_WIDTH)
+            self._stream.write(f"\r[{bar:-<{BAR_WIDTH}}] {text}{ERASE_REST}")
+        else:
+            self._stream.write(f"{text}\n")
+        self._stream.flush()

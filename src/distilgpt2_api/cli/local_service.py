@@ -1,0 +1,115 @@
+"""The whole service for one command, without a socket: its routes in this process, its limits on strangers off."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import click
+import orjson
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from distilgpt2_api.batch.lines import Answer, InputLine
+from distilgpt2_api.batch.run import Execute
+from distilgpt2_api.core.errors import DrainingError, EngineFailedError
+from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.in_process import post
+from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.settings import Settings
+from distilgpt2_api.text.chat_template_files import load_chat_template
+
+UNAVAILABLE = 503
+DRAINING = "draining"
+
+logger = logging.getLogger(__name__)
+
+
+class FailuresOnly:
+    """An AccessLog: what went wrong in the service itself. What came of each request stands in its answer."""
+
+    def info(self, event: str, **fields: object) -> None:
+        """Nothing is said."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Nothing is said."""
+
+    def exception(self, event: str, **fields: object) -> None:
+        logger.exception(event, extra=fields)  # noqa: LOG004 - called where one is handled
+
+
+@asynccontextmanager
+async def open_service(settings: Settings) -> AsyncIterator[Execute]:
+    """What answers lines as the service's routes would, once the model is loaded. Raises ModelError.
+
+    Nobody else is served here: no queue is full, no caller has had its share, nothing takes too long. SIGINT and
+    SIGTERM end what is in flight: then, and when the engine fails, `Execute` raises DrainingError or EngineFailedError.
+    """
+    location = settings.locate_model()
+    config = settings.engine_config()
+    registry = CollectorRegistry()
+    metrics = EngineMetrics(registry)
+    failures: list[Exception] = []
+    engine = AsyncEngine(
+        lambda: load_engine(
+            location.folder,
+            config,
+            cache_folder=settings.cache_home,
+            observer=metrics,
+            report=lambda line: click.echo(line, err=True),
+        ),
+        admission=Admission(max_waiting_requests=sys.maxsize, max_waiting_tokens=sys.maxsize),
+        on_failure=failures.append,
+        step_timeout_s=settings.step_timeout_s,
+    )
+    app = create_app(
+        engine=engine,
+        model=ServedModel(
+            name=location.name,
+            precision=config.precision.value,
+            created=int(time.time()),
+            kernels=f"openvino {version('openvino')}",
+        ),
+        limits=RequestLimits(
+            max_body_bytes=settings.max_body_bytes,
+            max_uploads_bytes=sys.maxsize,
+            body_timeout_s=math.inf,
+            max_prompts=settings.max_waiting_requests,
+            max_n=settings.max_n,
+            max_logprobs=settings.max_logprobs,
+            max_stop_sequences=settings.max_stop_sequences,
+            timeout_s=math.inf,
+        ),
+        registry=registry,
+        engine_metrics=metrics,
+        access_log=FailuresOnly(),
+        drain_s=0.0,
+        chat_template=load_chat_template(location.folder, settings.chat_template),
+    )
+    async with app.router.lifespan_context(app):
+        try:
+            await engine.wait_loaded()
+        except EngineFailedError:
+            raise failures[0] from None
+        yield _executor(app)
+
+
+def _executor(app: FastAPI) -> Execute:
+    async def execute(line: InputLine) -> Answer:
+        answer = await post(app, line.url, line.body)
+        if answer.status == UNAVAILABLE:
+            error: Mapping[str, Any] = orjson.loads(answer.body)["error"]
+            raise (DrainingError if error["code"] == DRAINING else EngineFailedError)(error["message"])
+        return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
+
+    return execute

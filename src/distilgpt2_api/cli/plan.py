@@ -1,0 +1,213 @@
+"""`distilgpt2-api plan`: how many nodes a load takes, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distilgpt2_api.capacity.busy_node import NodePace, RequestShape
+from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve, write_node_curve
+from distilgpt2_api.capacity.fleet import Fleet, Targets, size_fleet
+from distilgpt2_api.capacity.node_curve import NodeCurve
+from distilgpt2_api.cli.local_engine import open_engine
+from distilgpt2_api.cli.options import NumberRange, given, model_option, num_threads_option, precision_option
+from distilgpt2_api.engine.node_measurement import NodeMeasurement
+from distilgpt2_api.settings import Settings
+
+MAX_TOKENS = 1 << 20
+MAX_MS = 3_600_000
+MAX_QPS = 1_000_000_000
+MAX_PRICE = 1_000_000
+OPEN = {"min_open": True}
+KEEPS_PROMPTS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB"}
+"""What a measurement needs, whatever is set for the service: all that it computes fits the KV cache."""
+
+
+@click.command("plan")
+@click.option("--qps", type=NumberRange(0, MAX_QPS, **OPEN), required=True, help="Requests a second, of all.")
+@click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), required=True, help="Completion tokens of a request.")
+@click.option(
+    "--prompt-tokens", type=click.IntRange(1, MAX_TOKENS), default=32, show_default=True, help="Of a request."
+)
+@click.option(
+    "--cached-share",
+    type=NumberRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Of the prompts' tokens, that the prefix cache has.",
+)
+@click.option(
+    "--max-utilisation",
+    type=NumberRange(0, 1, min_open=True, max_open=True),
+    default=0.7,
+    show_default=True,
+    help="Of what a node could do at most.",
+)
+@click.option("--max-ttft-ms", type=NumberRange(0, MAX_MS, **OPEN), help="Time to first token, at most.")
+@click.option("--max-tpot-ms", type=NumberRange(0, MAX_MS, **OPEN), help="Time per output token, at most.")
+@click.option(
+    "--percentile",
+    "percent",
+    type=NumberRange(50, 99.99),
+    default=99.0,
+    show_default=True,
+    help="Of requests, for both times.",
+)
+@click.option(
+    "--spare-nodes",
+    type=click.IntRange(0, 1000),
+    default=0,
+    show_default=True,
+    help="Nodes more than the load needs, for one that fails.",
+)
+@click.option("--price", type=NumberRange(0, MAX_PRICE, **OPEN), help="Of a node for an hour, in any currency.")
+@click.option(
+    "--measured",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A node curve, kept by --save. Default: an example's.",
+)
+@click.option("--measure", "is_measuring", is_flag=True, help="Measure this machine first, with the model it serves.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep what --measure measured.")
+@model_option
+@precision_option
+@num_threads_option
+@click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
+def command(
+    *,
+    qps: float,
+    spare_nodes: int,
+    price: float | None,
+    is_json: bool,
+    tokens: int,
+    prompt_tokens: int,
+    cached_share: float,
+    **options: Any,
+) -> None:
+    """Say how many nodes a load takes, how busy each is, what clients see, and what a million tokens cost.
+
+    A node is one machine, or one pod, with one engine. What it can do is its curve: an example's, which names its
+    machine and is not yours; one in a file; or this machine's, measured now (seconds, with nothing else running), for
+    which --model, --precision and --num-threads say what is measured. docs/scale.md has the arithmetic.
+    """
+    shape = RequestShape(num_prompt_tokens=prompt_tokens, num_completion_tokens=tokens, cached_share=cached_share)
+    curve = _curve(shape, **options)
+    targets = Targets(
+        max_utilisation=options["max_utilisation"],
+        percent=options["percent"],
+        max_ttft_s=_seconds(options["max_ttft_ms"]),
+        max_tpot_s=_seconds(options["max_tpot_ms"]),
+    )
+    fleet = size_fleet(NodePace.of(curve, shape), qps, targets, num_spare_nodes=spare_nodes)
+    figures = _figures(fleet, targets.percent, price)
+    if is_json:
+        click.echo(json.dumps({"curve": _origin(curve), **figures}, indent=1))
+    else:
+        click.echo(_page(curve, figures))
+
+
+def _curve(
+    shape: RequestShape, *, measured: Path | None, is_measuring: bool, save: Path | None, **options: Any
+) -> NodeCurve:
+    engine_options = given(**{name: options[name] for name in ("model", "precision", "num_threads")})
+    if is_measuring and measured is not None:
+        raise click.UsageError("--measured and --measure are one too many.")
+    if not is_measuring:
+        if save is not None or engine_options:
+            raise click.UsageError("--save, --model, --precision and --num-threads go with --measure.")
+        return read_node_curve(measured or EXAMPLE_CURVE)
+    curve = _measure(shape, Settings(**engine_options, **KEEPS_PROMPTS))
+    if save is not None:
+        write_node_curve(curve, save)
+    return curve
+
+
+def _measure(shape: RequestShape, settings: Settings) -> NodeCurve:
+    with open_engine(settings) as engine:
+        measurement = NodeMeasurement(
+            engine=engine,
+            config=settings.engine_config(),
+            num_prompt_tokens=shape.num_prompt_tokens,
+            num_completion_tokens=shape.num_completion_tokens,
+        )
+        with click.progressbar(length=measurement.num_parts, label="measuring", file=sys.stderr) as bar:
+            return measurement.run(
+                model=settings.locate_model().name,
+                measured_on=f"{measurement.config.num_threads} threads of {_processor()}, {datetime.now(UTC):%Y-%m-%d}",
+                on_measured=bar.update,
+            )
+
+
+def _processor() -> str:
+    """Its name where the system tells, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+def _origin(curve: NodeCurve) -> dict[str, str]:
+    return {"model": curve.model, "precision": curve.precision, "measured_on": curve.measured_on}
+
+
+def _figures(fleet: Fleet, percent: float, price: float | None) -> dict[str, Any]:
+    node = fleet.node
+    figures: dict[str, Any] = {
+        "num_nodes": fleet.num_nodes,
+        "num_spare_nodes": fleet.num_spare_nodes,
+        "completion_tokens_per_s": fleet.completion_tokens_per_s,
+        "node": {
+            "requests_per_s": node.requests_per_s,
+            "max_requests_per_s": node.pace.max_requests_per_s,
+            "max_running_sequences": node.pace.num_places,
+            "utilisation": node.utilisation,
+            "running_sequences": node.num_running,
+            "waiting_sequences": node.num_waiting,
+            "line_share": node.line_share,
+            "queue_time_ms": 1000 * node.queue_time_s,
+            "ttft_p50_ms": 1000 * node.ttft_s(50),
+            "ttft_percentile_ms": 1000 * node.ttft_s(percent),
+            "tpot_p50_ms": 1000 * node.tpot_s(50),
+            "tpot_percentile_ms": 1000 * node.tpot_s(percent),
+            "latency_ms": 1000 * node.latency_s,
+        },
+        "percentile": percent,
+    }
+    if price is not None:
+        figures["cost_per_million_tokens"] = fleet.cost_per_million_tokens(price)
+    return figures
+
+
+def _page(curve: NodeCurve, figures: dict[str, Any]) -> str:
+    node = figures["node"]
+    percent = f"p{figures['percentile']:g}"
+    spare = f", and {figures['num_spare_nodes']} to spare" if figures["num_spare_nodes"] else ""
+    rows = [
+        ("nodes", f"{figures['num_nodes']}{spare}"),
+        ("utilisation", f"{100 * node['utilisation']:.0f} % of {node['max_requests_per_s']:.2f} requests/s a node"),
+        ("tokens", f"{figures['completion_tokens_per_s']:.0f} completion tokens/s"),
+        ("running", f"{node['running_sequences']:.1f} sequences a node, {node['max_running_sequences']} at most"),
+        (
+            "waiting",
+            f"{node['waiting_sequences']:.2f} a node; {100 * node['line_share']:.2f} % of requests wait in line",
+        ),
+        ("queue time", f"{node['queue_time_ms']:.0f} ms on average"),
+        ("TTFT", f"{node['ttft_p50_ms']:.0f} ms p50, {node['ttft_percentile_ms']:.0f} ms {percent}"),
+        ("TPOT", f"{node['tpot_p50_ms']:.1f} ms p50, {node['tpot_percentile_ms']:.1f} ms {percent}"),
+        ("end to end", f"{node['latency_ms']:.0f} ms on average"),
+    ]
+    if "cost_per_million_tokens" in figures:
+        rows.append(("cost", f"{figures['cost_per_million_tokens']:.4g} a million completion tokens"))
+    origin = f"{curve.model}, {curve.precision}, measured on {curve.measured_on}"
+    return "\n".join([origin, *(f"{name:<13}{value}" for name, value in rows)])

@@ -1,0 +1,29 @@
+"""What came of batches, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter
+
+
+class BatchMetrics:
+    """Told by whoever works on batches, in this process. Event loop only."""
+
+    def __init__(self, registry: CollectorRegistry, *, statuses: Iterable[str]) -> None:
+        """`statuses`: those that a batch can end with."""
+        self._lines = Counter(
+            "distilgpt2_batch_lines", "Lines of batches that have their results.", ("result",), registry=registry
+        )
+        self._batches = Counter("distilgpt2_batches", "Batches that ended, by status.", ("status",), registry=registry)
+        for result in ("completed", "failed"):
+            self._lines.labels(result)
+        for status in statuses:
+            self._batches.labels(str(status))
+
+    def on_lines(self, *, num_completed: int, num_failed: int) -> None:
+        self._lines.labels("completed").inc(num_completed)
+        self._lines.labels("failed").inc(num_failed)
+
+    def on_batch_ended(self, status: str) -> None:
+        self._batches.labels(str(status)).inc()

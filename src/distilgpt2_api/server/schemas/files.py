@@ -1,0 +1,54 @@
+"""OpenAI's `File` objects, in and out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from distilgpt2_api.batch.stored.objects import StoredFile
+
+MIN_EXPIRY_S = 3600
+MAX_EXPIRY_S = 2_592_000
+
+
+class FileObject(BaseModel):
+    """OpenAI's `OpenAIFile`."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int = Field(description="Unix time, in seconds; the other times too.")
+    expires_at: int | None = None
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"] = "processed"
+
+
+class FileList(BaseModel):
+    """OpenAI's `ListFilesResponse`."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedFile(BaseModel):
+    """OpenAI's `DeleteFileResponse`."""
+
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+def file_object(file: StoredFile) -> FileObject:
+    return FileObject(
+        id=file.file_id,
+        bytes=file.num_bytes,
+        created_at=int(file.created_s),
+        expires_at=None if file.expires_s is None else int(file.expires_s),
+        filename=file.filename,
+        purpose=file.purpose.value,
+    )

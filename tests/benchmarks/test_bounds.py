@@ -1,0 +1,30 @@
+"""What guards against lost speed: committed bounds, and figures that have one each."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.bounds import check_bounds, read_bounds
+
+
+def test_a_figure_must_not_be_below_its_bound() -> None:
+    above, at, below = check_bounds({"a": 1.1, "b": 1.0, "c": 0.9}, {"a": 1.0, "b": 1.0, "c": 1.0})
+
+    assert (above.is_kept, at.is_kept, below.is_kept) == (True, True, False)
+    assert (below.name, below.value, below.bound) == ("c", 0.9, 1.0)
+
+
+@pytest.mark.parametrize(("figures", "bounds"), [({"a": 1.0}, {}), ({}, {"a": 1.0})])
+def test_what_has_no_bound_and_what_nobody_measures_is_refused(
+    figures: dict[str, float], bounds: dict[str, float]
+) -> None:
+    """A figure that was renamed would be guarded no longer, and nobody would see it."""
+    with pytest.raises(ValueError, match="only among the figures or only among the bounds: a"):
+        check_bounds(figures, bounds)
+
+
+def test_the_committed_bounds_are_ratios() -> None:
+    bounds = read_bounds()
+
+    assert bounds
+    assert all(0 < bound < 100 for bound in bounds.values())
+    assert not [name for name in bounds if name.endswith(("/s", "ms", " s"))]

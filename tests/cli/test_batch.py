@@ -1,0 +1,318 @@
+"""`batch`: a file in, its answers out, and what the command says about them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from click.testing import Result
+
+from distilgpt2_api.batch.formats import JsonLines
+from distilgpt2_api.batch.output_file import OutputFile
+from distilgpt2_api.batch.records import read_records
+from distilgpt2_api.batch.recovery import Remains
+from distilgpt2_api.batch.run import Outcome
+from distilgpt2_api.cli.batch_progress import BatchProgress
+from distilgpt2_api.engine.engine import Engine, StepOutputs
+from distilgpt2_api.server.scoring import ScoreWriter
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> NoReturn:
+        pytest.fail("a socket was connected")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def batch(invoke: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`batch(…)` in the test's folder, with the tiny model."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Result:
+        return invoke("batch", "--model", str(tiny_model), "--precision", "f32", *arguments)
+
+    return run
+
+
+def ask(url: str, custom_id: str = "1", **body: object) -> str:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body}) + "\n"
+
+
+def lines_of(path: str) -> list[Any]:
+    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+
+
+def test_each_line_has_its_routes_answer(batch: Command) -> None:
+    """Everything that the routes can do: several texts, log-probabilities, grammars, scores."""
+    greedy = {"temperature": 0, "max_tokens": 4}
+    lines = [
+        ask("/v1/completions", "a", prompt="Once", **greedy),
+        ask("/v1/completions", "b", prompt=["Once", "Twice"], n=2, logprobs=1, max_tokens=2, seed=1),
+        ask("/v1/completions", "c", prompt="Once", max_tokens=8, guided_regex="(yes|no)"),
+        ask("/v1/score", "d", input="Once"),
+    ]
+    Path("in.jsonl").write_text("\n".join(lines))
+    result = batch("in.jsonl", "-o", "out.jsonl")
+
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    assert result.stderr == "4 lines, 4 answered: out.jsonl\n"
+    answers = {line["custom_id"]: line["response"] for line in lines_of("out.jsonl")}
+    assert list(answers) == ["a", "b", "c", "d"]
+    assert {answer["status_code"] for answer in answers.values()} == {200}
+    assert len({answer["request_id"] for answer in answers.values()}) == 4
+    bodies = {name: answer["body"] for name, answer in answers.items()}
+    assert bodies["a"]["usage"] | {"prompt_tokens_details": None} == {
+        "prompt_tokens": 4,
+        "completion_tokens": 4,
+        "total_tokens": 8,
+        "prompt_tokens_details": None,
+    }
+    assert [choice["index"] for choice in bodies["b"]["choices"]] == [0, 1, 2, 3]
+    assert bodies["b"]["choices"][0]["logprobs"]["tokens"]
+    assert bodies["c"]["choices"][0]["text"] in {"yes", "no"}
+    assert bodies["d"]["data"][0]["num_tokens"] == 4
+    assert not Path("out.errors.jsonl").exists()
+
+
+def test_a_table_gets_its_completions(batch: Command) -> None:
+    Path("in.csv").write_text('title,prompt,max_tokens\nfirst,"Once, upon",3\nsecond,Twice,4\n')
+    result = batch("in.csv", "-o", "out.csv")
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    assert result.stderr == "parameters from columns: max_tokens\n2 lines, 2 answered: out.csv\n"
+    with Path("out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["title"], row["prompt"], row["completion_tokens"], row["finish_reason"]) for row in rows] == [
+        ("first", "Once, upon", "3", "length"),
+        ("second", "Twice", "4", "length"),
+    ]
+    assert all(row["completion"] for row in rows)
+
+
+def test_what_fails_has_a_file_and_an_exit_status_of_its_own(batch: Command) -> None:
+    """And again when there is nothing left to do: then no model is loaded, or the unknown one would be told."""
+    Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1) + "{\n" + ask("/v1/nowhere", "2"))
+    result = batch("in.jsonl", "-o", "out.jsonl")
+    assert result.exit_code == 5
+    assert result.stderr == "3 lines, 1 answered: out.jsonl\n2 failed: out.errors.jsonl\n"
+    assert [line["error"]["code"] for line in lines_of("out.errors.jsonl")] == ["invalid_json_line", "url_mismatch"]
+    again = batch("in.jsonl", "-o", "out.jsonl", "--model", "./nowhere")
+    assert (again.exit_code, again.stderr) == (result.exit_code, result.stderr)
+    assert len(lines_of("out.jsonl")) == 1
+
+
+def test_errors_go_where_they_are_told_to(batch: Command) -> None:
+    Path("in.jsonl").write_text("{\n")
+    assert batch("in.jsonl", "-o", "out.jsonl", "--errors", "bad").exit_code == 5
+    assert (len(lines_of("bad")), Path("out.errors.jsonl").exists()) == (1, False)
+
+
+def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its queue nor its deadline; what one request may ask stays what it is there."""
+    for name, value in {"MAX_WAITING_REQUESTS": 2, "MAX_WAITING_TOKENS": 1, "TIMEOUT_S": 0.001, "MAX_N": 2}.items():
+        monkeypatch.setenv(f"DISTILGPT2_{name}", str(value))
+    monkeypatch.setenv("DISTILGPT2_API_KEYS", "somebody:0123456789abcdef0123")
+    prompts = [f"{index:03}" for index in range(300)]
+    lines = [ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True) for prompt in prompts]
+    lines.append(ask("/v1/completions", "n", prompt="a", n=3))
+    Path("in.jsonl").write_text("".join(lines))
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == prompts
+    (error,) = lines_of("out.errors.jsonl")
+    assert (error["custom_id"], error["response"]["body"]["error"]["param"]) == ("n", "n")
+
+
+def test_a_seed_gives_the_same_text_in_any_company(batch: Command) -> None:
+    """So a batch that was stopped comes to the same answers as one that was not."""
+    lines = [ask("/v1/completions", f"{index}", prompt="Once", seed=index, max_tokens=9) for index in range(40)]
+    texts = []
+    for number, some in enumerate((lines, lines[::-1], lines[20:])):
+        Path(f"in{number}.jsonl").write_text("".join(some))
+        assert batch(f"in{number}.jsonl", "-o", f"out{number}.jsonl", "--unordered").exit_code == 0
+        answers = {line["custom_id"]: line["response"]["body"] for line in lines_of(f"out{number}.jsonl")}
+        texts.append({custom_id: body["choices"][0]["text"] for custom_id, body in answers.items()})
+    assert texts[0] == texts[1]
+    assert texts[2].items() < texts[0].items()
+
+
+def test_an_empty_input_has_an_empty_output(batch: Command) -> None:
+    Path("in.jsonl").write_text("\n\n")
+    result = batch("in.jsonl", "-o", "out.jsonl")
+    assert (result.exit_code, result.stderr) == (0, "0 lines, 0 answered: out.jsonl\n")
+    assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_an_output_of_another_input_is_kept_unless_told_otherwise(batch: Command) -> None:
+    Path("in.jsonl").write_text(ask("/v1/completions", "a", prompt="a", max_tokens=1) + "{\n")
+    batch("in.jsonl", "-o", "out.jsonl")
+    before = Path("out.jsonl").read_bytes()
+    Path("in.jsonl").write_text(ask("/v1/completions", "b", prompt="b", max_tokens=1))
+    result = batch("in.jsonl", "-o", "out.jsonl")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "another input's than in.jsonl: line 1 is not the one that was answered" in result.stderr
+    assert Path("out.jsonl").read_bytes() == before
+    assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["b"]
+    assert not Path("out.errors.jsonl").exists()
+
+
+def test_two_batches_do_not_write_one_output(batch: Command) -> None:
+    Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1))
+    other = OutputFile(Path("out.jsonl"), file_format=JsonLines())
+    result = batch("in.jsonl", "-o", "out.jsonl")
+    other.close()
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: out.jsonl is another process's: a batch is writing it already\n",
+    )
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("in.jsonl",), 2, "Missing option '-o'"),
+        (("none.jsonl", "-o", "out.jsonl"), 2, "'none.jsonl' does not exist"),
+        (("in.jsonl", "-o", "in.jsonl"), 1, "must be three files"),
+        (("in.jsonl", "-o", "out.jsonl", "--errors", "./out.jsonl"), 1, "must be three files"),
+        (("in.jsonl", "-o", "out.csv"), 1, "must both be tables"),
+        (("in.csv", "-o", "out.jsonl"), 1, "must both be tables"),
+        (("in.csv", "-o", "out.csv"), 1, "has no column 'prompt'"),
+        (("in.jsonl", "-o", "none/out.jsonl"), 1, "can't open none/out.jsonl: No such file"),
+        (("in.jsonl", "-o", "notes.txt"), 1, "notes.txt is not an output of this input"),
+        (("in.jsonl", "-o", "out.jsonl", "--model", "./none"), 1, "no folder none"),
+    ],
+)
+def test_what_can_not_be_done_is_one_line(batch: Command, arguments: Any, status: int, message: str) -> None:
+    Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1))
+    Path("in.csv").write_text("title\na\n")
+    Path("notes.txt").write_text("mine")
+    result = batch(*arguments)
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+    assert status == 2 or result.stderr.count("error: ") == result.stderr.count("\n") == 1
+    assert Path("notes.txt").read_text() == "mine"
+    assert Path("in.jsonl").read_text() == ask("/v1/completions", prompt="a", max_tokens=1)
+
+
+def test_a_model_that_can_not_be_loaded_is_told_and_the_output_stays(
+    batch: Command, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Found out on the engine's thread."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_bytes((tiny_model / name).read_bytes())
+    (folder / "model.safetensors").write_bytes(b"broken")
+    Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1))
+    result = batch("in.jsonl", "-o", "out.jsonl", "--model", str(folder))
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert "model.safetensors" in result.stderr
+    assert Path("out.jsonl").read_bytes() == b""
+
+
+def test_an_engine_that_fails_ends_the_batch_and_what_is_written_stays(
+    batch: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line is to blame for it: none is written as failed. The next run goes on."""
+    Path("in.jsonl").write_text(
+        "".join(ask("/v1/completions", f"{index}", prompt="a", max_tokens=1 + index * 5) for index in range(10))
+    )
+    num_steps = 0
+    step = Engine.step
+
+    def fail_late(engine: Engine) -> StepOutputs:
+        nonlocal num_steps
+        num_steps += 1
+        if num_steps > 20:
+            raise RuntimeError("broken")
+        return step(engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", fail_late)
+        result = batch("in.jsonl", "-o", "out.jsonl")
+    num_lines = len(lines_of("out.jsonl"))
+    assert (result.exit_code, 0 < num_lines < 10) == (1, True), result.stderr
+    assert result.stderr.endswith(
+        f"error: the engine stopped after an internal error; {num_lines} lines are done and stay so: the same command"
+        " goes on from there\n"
+    )
+    assert not Path("out.errors.jsonl").exists()
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == [f"{index}" for index in range(10)]
+
+
+def test_a_mistake_of_the_service_fails_one_line_and_is_told(
+    batch: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("in.jsonl").write_text(
+        ask("/v1/completions", "a", prompt="a", max_tokens=1) + ask("/v1/score", "b", input="ab")
+    )
+
+    def fail(writer: ScoreWriter) -> bytes:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(ScoreWriter, "body", fail)
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5
+    (error,) = lines_of("out.errors.jsonl")
+    assert (error["custom_id"], error["response"]["status_code"]) == ("b", 500)
+    assert error["response"]["body"]["error"]["code"] == "internal_error"
+    (entry,) = [record for record in caplog.records if record.name == "distilgpt2_api.cli.local_service"]
+    assert entry.exc_info is not None
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["a"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    """Ten, of ten bytes each; every fifth failed."""
+    records = read_records(io.BytesIO(b"123456789\n" * 10))
+    return [Outcome(record=record, content=b"", is_failed=index % 5 == 4) for index, record in enumerate(records)]
+
+
+def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> str:
+    """What was said while a line was written every `step_s`. Two lines of ten bytes had been done before."""
+    now_s = 100.0
+    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_bytes=100)
+    with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
+        for outcome in outcomes:
+            now_s += step_s
+            progress.note(outcome)
+    assert (progress.num_done_lines, progress.num_failed_lines) == (12, 3)
+    return stream.getvalue()
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[Outcome]) -> None:
+    text = played(Terminal(), outcomes, step_s=60.0)
+    shown = text.split("\r")[1:]
+    assert shown[0].startswith("[###---------------------------]  10%  3 lines, 1 failed, 0:09:00 left")
+    assert shown[4].startswith("[###############---------------]  50%  7 lines, 2 failed, 0:05:00 left")
+    assert shown[-1].startswith("[##############################] 100%  12 lines, 3 failed, 0:00:00 left")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+
+
+def test_a_bar_is_not_drawn_for_every_line(outcomes: list[Outcome]) -> None:
+    assert played(Terminal(), outcomes, step_s=0.04).count("\r") == 4
+
+
+def test_a_log_gets_a_line_now_and_then(outcomes: list[Outcome]) -> None:
+    assert played(io.StringIO(), outcomes, step_s=1.0) == ""
+    assert played(io.StringIO(), outcomes, step_s=12.0).splitlines() == [
+        " 30%  5 lines, 1 failed, 0:01:24 left",
+        " 60%  8 lines, 2 failed, 0:00:48 left",
+        " 90%  11 lines, 2 failed, 0:00:12 left",
+    ]

@@ -1,0 +1,105 @@
+"""The stack for Docker Swarm, and the proxy before it: the same rules again, and what the two say to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.settings import Settings
+
+STACK = "deploy/swarm/stack.yaml"
+
+
+@pytest.fixture(scope="module")
+def stack(read_yaml: Any) -> dict[str, Any]:
+    (document,) = read_yaml(STACK)
+    assert isinstance(document, dict)
+    return document
+
+
+@pytest.fixture(scope="module")
+def api(stack: dict[str, Any]) -> dict[str, Any]:
+    service = stack["services"]["api"]
+    assert isinstance(service, dict)
+    return service
+
+
+@pytest.fixture(scope="module")
+def proxy(root: Path) -> list[list[str]]:
+    """The lines of its configuration, in words."""
+    text = (root / "deploy/swarm/haproxy.cfg").read_text(encoding="utf-8")
+    return [line.split() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def test_every_service_is_hardened_and_bounded(stack: dict[str, Any]) -> None:
+    for name, service in stack["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
+        assert service["logging"]["options"]["max-size"], name
+
+
+def test_what_is_named_is_there(stack: dict[str, Any], root: Path) -> None:
+    for service in stack["services"].values():
+        assert set(service["networks"]) <= set(stack["networks"])
+        for kind in ("secrets", "configs"):
+            assert {entry["source"] for entry in service.get(kind, [])} <= set(stack[kind])
+    assert (root / STACK).with_name(stack["configs"]["proxy"]["file"].removeprefix("./")).is_file()
+
+
+def test_only_the_proxy_is_reached_from_outside(stack: dict[str, Any], api: dict[str, Any]) -> None:
+    """And nothing leads out from where the service is."""
+    assert "ports" not in api
+    assert api["networks"] == ["inner"]
+    assert stack["networks"]["inner"]["internal"] is True
+    assert {port["mode"] for port in stack["services"]["proxy"]["ports"]} == {"host"}
+
+
+def test_keys_come_as_a_secret_that_the_service_may_read(api: dict[str, Any], root: Path) -> None:
+    (secret,) = api["secrets"]
+    assert api["environment"]["DISTILGPT2_API_KEYS_FILE"] == f"/run/secrets/{secret['target']}"
+    assert f"USER {secret['uid']}:{secret['gid']}" in (root / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_a_stop_has_time_for_the_drain(api: dict[str, Any]) -> None:
+    grace_s = float(api["stop_grace_period"].removesuffix("s"))
+    assert grace_s >= float(api["environment"]["DISTILGPT2_DRAIN_S"]) + 5
+
+
+def test_nothing_old_goes_before_something_new_is_healthy(api: dict[str, Any]) -> None:
+    """And an update that fails goes back by itself, the same way."""
+    assert api["healthcheck"]["test"] == ["CMD", "distilgpt2-api", "healthcheck"]
+    update = api["deploy"]["update_config"]
+    assert (update["order"], update["failure_action"]) == ("start-first", "rollback")
+    assert api["deploy"]["rollback_config"]["order"] == "start-first"
+
+
+def test_the_proxy_asks_the_name_server_for_the_tasks_one_by_one(
+    stack: dict[str, Any], api: dict[str, Any], proxy: list[list[str]]
+) -> None:
+    """Enough places for them, and addresses of their own instead of one for all."""
+    assert api["deploy"]["endpoint_mode"] == "dnsrr"
+    (template,) = (line for line in proxy if line[0] == "server-template")
+    assert template[3].split(":")[0].removeprefix("tasks.") in stack["services"]
+    assert int(template[2]) >= 10 * int(api["deploy"]["replicas"].removeprefix("${REPLICAS:-").removesuffix("}"))
+    (port,) = stack["services"]["proxy"]["ports"]
+    assert ["bind", f":{port['target']}"] in proxy
+
+
+def test_the_proxy_tries_again_only_where_no_byte_had_come(proxy: list[list[str]]) -> None:
+    assert ["retry-on", "conn-failure", "empty-response", "503"] in proxy
+    assert ["option", "http-buffer-request"] in proxy
+    assert ["option", "httpchk", "GET", "/readyz"] in proxy
+
+
+def test_the_proxy_is_as_patient_as_the_service(proxy: list[list[str]]) -> None:
+    timeout_s = Settings.model_fields["timeout_s"].default
+    for side in ("client", "server"):
+        (line,) = (line for line in proxy if line[:2] == ["timeout", side])
+        assert float(line[2].removesuffix("s")) >= timeout_s
+
+
+def test_images_of_others_have_a_version(stack: dict[str, Any]) -> None:
+    assert stack["services"]["proxy"]["image"].removesuffix("}").rpartition(":")[2].count(".") == 2

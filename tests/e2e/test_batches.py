@@ -1,0 +1,126 @@
+"""Batches of a real server that is killed, drained, replaced; two of them on one store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.owned_process import children_of
+from sqlalchemy import create_engine, update
+
+from distilgpt2_api.batch.stored.store import DATABASE_NAME
+from distilgpt2_api.batch.stored.tables import STORE_VERSION
+
+NUM_LINES = 400
+ASKED = {"endpoint": "/v1/completions", "completion_window": "24h"}
+
+
+def started(launch: Callable[..., Any], store: Path, **settings: Any) -> Any:
+    server = launch(batch_store=store, **settings)
+    server.wait_listening()
+    server.wait_ready()
+    return server
+
+
+def create(server: Any, num_lines: int = NUM_LINES) -> str:
+    lines = [
+        {
+            "custom_id": f"{number}",
+            "method": "POST",
+            "url": "/v1/completions",
+            "body": {"prompt": f"{number}", "max_tokens": 30, "ignore_eos": True, "seed": number},
+        }
+        for number in range(num_lines)
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    uploaded = server.post("/v1/files", files={"file": ("input", content)}, data={"purpose": "batch"})
+    created = server.post("/v1/batches", json={"input_file_id": uploaded.json()["id"], **ASKED})
+    batch_id: str = created.json()["id"]
+    return batch_id
+
+
+def read(server: Any, batch_id: str) -> Any:
+    return server.get(f"/v1/batches/{batch_id}").json()
+
+
+def check_output(server: Any, batch: Any, num_lines: int = NUM_LINES) -> None:
+    """Every line once, in order, as if nothing had happened."""
+    assert batch["status"] == "completed"
+    assert batch["error_file_id"] is None
+    content = server.get(f"/v1/files/{batch['output_file_id']}/content").content
+    answers = [json.loads(line) for line in content.split(b"\n")[:-1]]
+    assert [answer["custom_id"] for answer in answers] == [f"{number}" for number in range(num_lines)]
+    for number in (0, num_lines // 2, num_lines - 1):
+        asked = server.complete(prompt=f"{number}", max_tokens=30, ignore_eos=True, seed=number).json()
+        assert answers[number]["response"]["body"]["choices"] == asked["choices"]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_a_killed_servers_batch_is_ended_by_the_next_every_line_once(
+    launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path, share: float
+) -> None:
+    """SIGKILL in its midst, of master and worker: what was answered is kept."""
+    server = started(launch, tmp_path)
+    batch_id = create(server)
+    wait_until(lambda: read(server, batch_id)["request_counts"]["completed"] >= share * NUM_LINES, "answers")
+    for pid in (*children_of(server.process.pid), server.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    server.wait_exit()
+
+    server = started(launch, tmp_path)
+    left = read(server, batch_id)
+    assert left["status"] == "in_progress"
+    assert 0 < left["request_counts"]["completed"] < NUM_LINES
+    wait_until(lambda: read(server, batch_id)["status"] == "completed", "the next server ends it")
+    check_output(server, read(server, batch_id))
+    num_done_before = left["request_counts"]["completed"]
+    assert server.metric("distilgpt2_batch_lines_total", result="completed") == NUM_LINES - num_done_before
+
+
+def test_a_drained_servers_batch_goes_on_at_once(
+    launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """SIGTERM waits for none of its lines; it has given the batch back, with all results."""
+    server = started(launch, tmp_path, drain_s=60)
+    batch_id = create(server)
+    wait_until(lambda: read(server, batch_id)["request_counts"]["completed"] > 0, "answers")
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    assert "Traceback" not in server.log
+    server = started(launch, tmp_path)
+    wait_until(lambda: f"batch {batch_id} is taken up" in server.log, "the next server takes it up")
+    wait_until(lambda: read(server, batch_id)["status"] == "completed", "and ends it")
+    check_output(server, read(server, batch_id))
+
+
+def test_two_workers_and_a_second_server_on_one_store(
+    launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Processes that know nothing of each other: every line of every batch is asked by one of them."""
+    servers = [started(launch, tmp_path, num_workers=1) for _ in range(2)]
+    batch_ids = [create(server, 100) for server in servers * 2]
+    for batch_id in batch_ids:
+        wait_until(lambda batch_id=batch_id: read(servers[0], batch_id)["status"] == "completed", "all end")
+        check_output(servers[1], read(servers[1], batch_id), 100)
+    asked = [server.metric("distilgpt2_batch_lines_total", result="completed") for server in servers]
+    assert sum(asked) == 400
+
+
+def test_a_store_of_another_version_stops_the_start_with_one_clear_line(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    started(launch, tmp_path).signal(signal.SIGTERM)
+    engine = create_engine(f"sqlite:///{tmp_path / DATABASE_NAME}")
+    with engine.begin() as connection:
+        connection.execute(update(STORE_VERSION).values(version=7))
+    engine.dispose()
+    server = launch(batch_store=tmp_path)
+    assert server.wait_exit() != 0
+    assert server.log.count("error: the store sqlite:///") == 1
+    assert "is of version 7, and this program reads version 1" in server.log
+    assert "Traceback" not in server.log

@@ -1,0 +1,69 @@
+"""A runner without kernels: what an engine computes is written down beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
+
+END_OF_TEXT = 256
+CONFIG = ModelConfig(
+    vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
+)
+
+
+@dataclass
+class ScriptedRunner:
+    """Draws the bytes of `script` after every prompt, then the end of text. `gate` lets steps pass one by one.
+
+    A token's log-probability is minus its id over 100; the likeliest tokens are ids 0, 1, 2 …
+    `on_run` may raise or look at the plan.
+    """
+
+    script: bytes = b" hello world"
+    on_run: Callable[[StepPlan], None] = lambda plan: None
+    config: ModelConfig = CONFIG
+    is_gated: bool = False
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    plans: list[StepPlan] = field(default_factory=list)
+    is_closed: bool = False
+
+    def run(self, plan: StepPlan) -> StepResult:
+        if self.is_gated:
+            self.gate.acquire(timeout=20)
+        self.plans.append(plan)
+        self.on_run(plan)
+        return StepResult(rows=[self.draw(row) for row in plan.rows])
+
+    def open_gate(self) -> None:
+        self.is_gated = False
+        self.gate.release()
+
+    def draw(self, row: PlanRow) -> RowResult:
+        prompt_logprobs: list[TokenLogprobs] = []
+        if row.num_prompt_logprobs is not None:
+            first = row.num_computed_tokens + 1
+            targets = row.token_ids[first : min(first + row.num_new_tokens, row.num_prompt_tokens)]
+            prompt_logprobs = [_logprobs(token_id, row.num_prompt_logprobs) for token_id in targets]
+        if not row.is_sampling:
+            return RowResult(prompt_logprobs=prompt_logprobs)
+        position = len(row.token_ids) - row.num_prompt_tokens
+        token_id = self.script[position] if position < len(self.script) else END_OF_TEXT
+        num_top = row.params.num_logprobs
+        return RowResult(
+            token_id=token_id,
+            logprobs=None if num_top is None else _logprobs(token_id, num_top),
+            prompt_logprobs=prompt_logprobs,
+        )
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.open_gate()
+
+
+def _logprobs(token_id: int, num_top: int) -> TokenLogprobs:
+    top = tuple((rank, -rank / 100) for rank in range(num_top))
+    return TokenLogprobs(token_id=token_id, logprob=-token_id / 100, top=top)
