@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +98,12 @@ def client(small_server: Service) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(autouse=True)
-def still_serves(client: httpx.Client, protocol: Protocol) -> Iterator[None]:
+def still_serves(client: httpx.Client, protocol: Protocol, wait_until: Callable[..., Any]) -> Iterator[None]:
     """After each test the same route answers, and no block is held."""
     yield
     answer = client.post(protocol.path, json=protocol.body)
     assert answer.status_code == 200, answer.text
-    assert NO_BLOCK_HELD.search(client.get("/metrics").text)
+    wait_until(lambda: NO_BLOCK_HELD.search(client.get("/metrics").text), "no block is held")
 
 
 def post(
