@@ -34,6 +34,8 @@ from distilgpt2_api.settings.sources import own_environment
 
 GATEWAY_MAX_REQUESTS = 16384
 """That one gateway has in hand: as many as one server has connections."""
+HEADROOM_REQUESTS = 256
+"""For those that an engine refuses, and for probes and metrics, which are not to wait for the others."""
 ASK_ALL_TIMEOUT_S = 5.0
 DEADLINE_GRACE_S = 1.0
 """The replica's own deadline goes first, unless the request had to wait for a replica."""
@@ -81,9 +83,9 @@ def app(args: dict[str, Any]) -> serve.Application:
     engine = serve.deployment(
         EngineReplica,
         name="engine",
-        # Ray would give a replica 5 requests at a time. As many as run may wait in it, where shares are fair; the rest
-        # waits in front, for whichever replica has room first.
-        max_ongoing_requests=2 * settings.max_num_sequences,
+        # Ray would give a replica 5 requests at a time, and keep the rest in a queue without an end. Ours waits in the
+        # engines, which know shares, priorities and sizes, and refuse what is too much.
+        max_ongoing_requests=settings.max_num_sequences + settings.max_waiting_requests + HEADROOM_REQUESTS,
         max_queued_requests=settings.max_waiting_requests,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
@@ -242,6 +244,8 @@ class PrefixRouter(RequestRouter):
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """Ranks, the best first; of one rank's Ray takes the less busy, and of the next if these are full."""
+        if pending_request is not None:
+            pending_request.routing_context.should_backoff = True  # else Ray asks again at once, where all are full
         some = self._draw_two(candidate_replicas)
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         holder = self._memory.find(_prefixes(pending_request), by_name)

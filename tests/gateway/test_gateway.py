@@ -178,6 +178,15 @@ def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas
     assert (answer.status_code, answer.json()) == (503, {"status": "loading"})
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_other_methods_of_its_own_routes_are_refused_as_everywhere(
+    call: Any, replicas: Any, words: Any, path: str
+) -> None:
+    replicas.plays = [[[words.start(405), words.body(b"no")]]]
+
+    assert call("TRACE", path).status_code == 405
+
+
 def test_one_ready_replica_is_enough(call: Any, replicas: Any) -> None:
     replicas.everybody = [whole("a", 503, b"draining"), whole("b", 200, b"ready")]
 

@@ -86,7 +86,8 @@ class Gateway:
                 uploads=self._uploads,
             )
             request = ForwardedRequest(scope=forwardable_scope(scope), body=body, prefixes=prefixes_of(body))
-            path = path_below_root(scope)
+            # Other methods are the application's to refuse.
+            path = path_below_root(scope) if scope["method"] in {"GET", "HEAD"} else None
             if path == LIVENESS_PATH:
                 await answer.write_json(HTTPStatus.OK, {"status": "ok"})
             elif path in READINESS_PATHS:
