@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,3 +120,27 @@ def test_keys_hold_for_all(cluster: Any, settings: Any) -> None:
     assert cluster.get("/livez").status_code == cluster.get("/readyz").status_code == 200
     answer = cluster.get("/v1/models", headers={"authorization": f"Bearer {key}"})
     assert answer.status_code == 200
+
+
+def test_a_batch_is_answered_whichever_replica_is_asked(cluster: Any, settings: Any, tmp_path: Path) -> None:
+    """On one machine a folder is a store that all of them reach."""
+    cluster.deploy(replicas=2, **settings, batch_store=tmp_path / "store")
+    eventually(lambda: len(cluster.replicas()) == 2, "both replicas answer")
+    body = {"prompt": "once", "max_tokens": 2}
+    lines = [
+        json.dumps({"custom_id": f"{number}", "method": "POST", "url": "/v1/completions", "body": body})
+        for number in range(20)
+    ]
+    form = {"files": {"file": ("input", "\n".join(lines).encode())}, "data": {"purpose": "batch"}}
+    file_id = cluster.post("/v1/files", **form).json()["id"]
+    asked = {"input_file_id": file_id, "endpoint": "/v1/completions", "completion_window": "24h"}
+    batch_id = cluster.post("/v1/batches", json=asked).json()["id"]
+
+    def ended() -> Any:
+        batch = cluster.get(f"/v1/batches/{batch_id}").json()
+        return batch if batch["status"] in {"completed", "failed"} else None
+
+    output_id = eventually(ended, "the batch ends")["output_file_id"]
+    answered = [json.loads(line) for line in cluster.get(f"/v1/files/{output_id}/content").text.splitlines()]
+    assert [answer["custom_id"] for answer in answered] == [f"{number}" for number in range(20)]
+    assert {answer["response"]["status_code"] for answer in answered} == {200}
