@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import uvloop
+from benchmarks.owned_process import children_of
 from benchmarks.reliability.disconnects import hang_up
 from benchmarks.reliability.http_exchange import (
     ERROR,
@@ -25,7 +26,6 @@ from benchmarks.reliability.http_exchange import (
 )
 from benchmarks.reliability.soak import is_expected, run_batch
 from benchmarks.reliability.trial import count_fds
-from benchmarks.owned_process import children_of
 
 NUM_BYTES = 256
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from benchmarks.reliability.background_load import BackgroundLoad, wait_ready
 from benchmarks.owned_process import children_of
+from benchmarks.reliability.background_load import BackgroundLoad, wait_ready
 
 
 def test_a_reload_loses_no_request(launch: Callable[..., Any]) -> None:
