@@ -90,7 +90,8 @@ test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (ins
 	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
 .PHONY: test-postgres
-test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (apt install postgresql)
+test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (on Debian, as root, installs it)
+	@tests/postgres/install-postgres.sh
 	$(BIN)/python -m pytest tests/postgres $(ARGS)
 
 .PHONY: test-fuzz
