@@ -91,7 +91,7 @@ class OwnedProcess:
 
     def cpu_s(self) -> float:
         """Seconds of processor time so far, of all of its processes."""
-        return sum(_cpu_ticks(pid) for pid in self._pids()) * CLOCK_TICK_S
+        return cpu_s_below(self.pid)
 
     def rss_bytes(self) -> int:
         """Resident memory, pages shared between its processes counted in each."""
@@ -114,12 +114,12 @@ class OwnedProcess:
                 pipe.close()
 
     def _pids(self) -> Iterator[int]:
-        """The process and all that it started."""
-        pending = [self._process.pid]
-        while pending:
-            pid = pending.pop()
-            yield pid
-            pending += children_of(pid)
+        return _pids_below(self._process.pid)
+
+
+def cpu_s_below(pid: int) -> float:
+    """Seconds of processor time so far, of a process and all that it started and that runs."""
+    return sum(_cpu_ticks(each) for each in _pids_below(pid)) * CLOCK_TICK_S
 
 
 def children_of(pid: int) -> list[int]:
@@ -129,6 +129,15 @@ def children_of(pid: int) -> list[int]:
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _pids_below(pid: int) -> Iterator[int]:
+    """The process and all that it started."""
+    pending = [pid]
+    while pending:
+        pid = pending.pop()
+        yield pid
+        pending += children_of(pid)
 
 
 def _cpu_ticks(pid: int) -> int:

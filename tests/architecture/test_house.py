@@ -12,7 +12,7 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
-    "api.py": "traces and the store are extras that may not be installed, and time of those who do not want them",
+    "application.py": "traces and the store are extras that may be missing, and time of those who do not want them",
     "cli/pull.py": "the hub is an extra too",
     "server/routes/files.py": "the parser of forms is of an extra, which is there where the store is",
 }

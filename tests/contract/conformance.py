@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.conftest import Server
+from tests.e2e.conftest import Service
 
 FOLDER = Path(__file__).parent
 NUM_POSITIONS = 128
 """Of the model that such requests are made to."""
 
 
-def run_schemathesis(server: Server, folder: Path, *, max_examples: int, seed: int) -> int:
+def run_schemathesis(server: Service, folder: Path, *, max_examples: int, seed: int) -> int:
     """How many requests were made: every check, positive and negative, stateful. AssertionError where one fails.
 
     `folder` gets what the program leaves behind.

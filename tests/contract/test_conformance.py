@@ -10,24 +10,24 @@ import httpx
 import jsonschema
 import pytest
 from tests.contract.conformance import run_schemathesis
-from tests.e2e.conftest import DEADLINE_S, Server
+from tests.e2e.conftest import DEADLINE_S, Service
 
 Json = dict[str, Any]
 
 
 @pytest.mark.timeout(300)
-def test_requests_made_from_the_document_get_what_it_says(small_server: Server, tmp_path: Path) -> None:
+def test_requests_made_from_the_document_get_what_it_says(small_server: Service, tmp_path: Path) -> None:
     """Statuses, bodies, headers and events as documented; what it allows is accepted, what it doesn't is refused."""
     assert run_schemathesis(small_server, tmp_path, max_examples=10, seed=1) > 0
 
 
 @pytest.fixture(scope="module")
-def document(small_server: Server) -> Json:
+def document(small_server: Service) -> Json:
     document: Json = small_server.get("/openapi.json").json()
     return document
 
 
-def test_every_post_has_examples_and_they_work(small_server: Server, document: Json) -> None:
+def test_every_post_has_examples_and_they_work(small_server: Service, document: Json) -> None:
     """A batch's with a file that is there. Forms have none, nor what has no body."""
     posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
     line = b'{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "a"}}'
@@ -70,7 +70,7 @@ STREAMS: dict[str, list[Json]] = {
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in STREAMS.items() for body in bodies])
 def test_every_event_is_of_the_schema_that_the_document_gives(
-    small_server: Server, document: Json, path: str, body: Json
+    small_server: Service, document: Json, path: str, body: Json
 ) -> None:
     answer = httpx.post(small_server.url + path, json=body, timeout=DEADLINE_S)
     assert answer.status_code == 200, answer.text

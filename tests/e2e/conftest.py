@@ -110,40 +110,14 @@ def write_tokenizer(folder: Path) -> None:
 
 
 @dataclass
-class Server:
-    """A server's process, its log and a client of it."""
+class Service:
+    """A client of whatever serves at an address."""
 
-    process: subprocess.Popen[bytes]
-    log_file: Path
-    url: str = ""
-
-    @property
-    def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+    url: str
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
-
-    def wait_listening(self) -> None:
-        def find() -> re.Match[str] | None:
-            assert self.process.poll() is None, self.log
-            return re.search(r"http://127\.0\.0\.1:\d+", self.log)
-
-        self.url = eventually(find, "the server listens")[0]
-
-    def wait_ready(self) -> None:
-        def is_ready() -> bool:
-            assert self.process.poll() is None, self.log
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.url}/readyz").status_code == 200
-            return False
-
-        try:
-            eventually(is_ready, "the server is ready")
-        except AssertionError as error:
-            error.add_note(f"its log:\n{self.log}")
-            raise
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=DEADLINE_S, **options)
@@ -166,6 +140,38 @@ class Server:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
         return sum(sample.value for sample in samples)
+
+
+@dataclass
+class Server(Service):
+    """A server's process, its log and a client of it."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait_listening(self) -> None:
+        def find() -> re.Match[str] | None:
+            assert self.process.poll() is None, self.log
+            return re.search(r"http://127\.0\.0\.1:\d+", self.log)
+
+        self.url = eventually(find, "the server listens")[0]
+
+    def wait_ready(self) -> None:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.log
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{self.url}/readyz").status_code == 200
+            return False
+
+        try:
+            eventually(is_ready, "the server is ready")
+        except AssertionError as error:
+            error.add_note(f"its log:\n{self.log}")
+            raise
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -207,7 +213,7 @@ def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             command += GUNICORN_OPTIONS
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        servers.append(Server(process, log_file))
+        servers.append(Server("", process, log_file))
         return servers[-1]
 
     yield start

@@ -14,8 +14,9 @@ Distilgpt2ApiError
 │   ├── NotReadyError              the model is still loading
 │   ├── EngineFailedError          the engine thread stopped
 │   │   └── EngineHungError        or hangs in a step
-│   └── StoreError                 the store of files and batches can't be used
-│       └── StoreFullError         for its disk is full
+│   ├── StoreError                 the store of files and batches can't be used
+│   │   └── StoreFullError         for its disk is full
+│   └── ReplicaLostError           of many processes, the one that had the request is gone
 ├── GenerationError                one request failed while it ran
 ├── DeadlineExceededError          one request took longer than it may
 ├── ModelError                     a model folder that can't be served
@@ -102,6 +103,10 @@ class StoreError(UnavailableError):
 
 class StoreFullError(StoreError):
     """Its disk is full."""
+
+
+class ReplicaLostError(UnavailableError):
+    """The process that had the request has ended, with its machine perhaps, before the answer was whole."""
 
 
 class GenerationError(Distilgpt2ApiError):

@@ -28,7 +28,8 @@ async def read_json_object(request: Request, limits: RequestLimits, uploads: Upl
     Raises OverloadedError where `uploads` has no room for it.
     """
     _check_media_type(request)
-    return parse_json_object(await _read_body(request, limits, uploads))
+    body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s, uploads=uploads)
+    return parse_json_object(body)
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:
@@ -70,8 +71,8 @@ def _check_media_type(request: Request) -> None:
         raise MediaTypeError(f"compressed bodies are not supported (content-encoding: {encoding[:100]})")
 
 
-async def _read_body(request: Request, limits: RequestLimits, uploads: Uploads) -> bytes:
-    max_bytes, timeout_s = limits.max_body_bytes, limits.body_timeout_s
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploads: Uploads) -> bytes:
+    """The body as it is. Raises BodyTooLargeError, BodyTimeoutError, OverloadedError or ClientDisconnect."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)

@@ -1,0 +1,163 @@
+"""Builds the application from the settings: the one place that hands every part its values."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.engine.admission import Admission
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.observability.metrics_folder import MetricsFolder
+from distilgpt2_api.observability.traces import Traces
+from distilgpt2_api.server.access import Access
+from distilgpt2_api.server.api_keys import KeyRing, KeyTable
+from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.lifespan import exit_on_failure
+from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.settings import Settings
+from distilgpt2_api.text.chat_template_files import load_chat_template
+
+LINE_FRAME_BYTES = 8192
+"""What a line of a batch has around its body."""
+
+
+def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | None = None) -> FastAPI:
+    """The application that the settings ask for. Raises ModelError, SettingsError; the model itself loads later.
+
+    `on_failure` is told on the event loop why the engine can't load or has stopped. Without it the process ends.
+    """
+    location = settings.locate_model()
+    chat_template = load_chat_template(location.folder, settings.chat_template)
+    engine_config = settings.engine_config()
+    metrics_folder = open_metrics_folder(settings.metrics_folder)
+    traces = open_traces(location.name) if settings.traces else None
+    log = structlog.stdlib.get_logger("distilgpt2_api")
+    registry = CollectorRegistry()
+    engine_metrics = EngineMetrics(registry)
+    engine = AsyncEngine(
+        lambda: load_engine(
+            location.folder,
+            engine_config,
+            cache_folder=settings.cache_home,
+            observer=engine_metrics,
+            report=log.info,
+        ),
+        admission=Admission(
+            max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
+        ),
+        # After a failure no thread and no stream can be trusted to end: leave without asking them.
+        on_failure=on_failure or exit_on_failure(os._exit),
+        step_timeout_s=settings.step_timeout_s,
+    )
+    open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
+    log.info(
+        "serving",
+        model=location.name,
+        origin=location.origin.value,
+        precision=engine_config.precision.value,
+        threads=engine_config.num_threads,
+    )
+    return create_app(
+        engine=engine,
+        model=ServedModel(
+            name=location.name,
+            precision=engine_config.precision.value,
+            created=int(time.time()),
+            kernels=f"openvino {version('openvino')}",
+        ),
+        limits=RequestLimits(
+            max_body_bytes=settings.max_body_bytes,
+            max_uploads_bytes=settings.max_uploads_bytes,
+            body_timeout_s=settings.body_timeout_s,
+            max_prompts=settings.max_waiting_requests,
+            max_n=settings.max_n,
+            max_logprobs=settings.max_logprobs,
+            max_stop_sequences=settings.max_stop_sequences,
+            timeout_s=settings.timeout_s,
+        ),
+        registry=registry,
+        engine_metrics=engine_metrics,
+        access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
+        drain_s=settings.drain_s,
+        metrics_folder=metrics_folder,
+        traces=traces,
+        access=build_access(settings),
+        root_path=settings.root_path,
+        chat_template=chat_template,
+        open_desk=open_desk,
+    )
+
+
+def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
+    """Raises SettingsError where there is to be one, and it can't be used."""
+    try:
+        return None if folder is None else MetricsFolder(folder)
+    except OSError as error:
+        raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
+
+
+def desk_opener(settings: Settings, location: str) -> OpenDesk:
+    """Opens the store. Raises SettingsError where that can't be done, or the packages are not installed."""
+    try:
+        # An optional extra, and 200 ms for those who do not want it.
+        import python_multipart  # noqa: F401, PLC0415 - it is for the uploads, and should be missed now
+
+        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
+    except ImportError:
+        raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
+    return partial(
+        build_desk,
+        open_store(location),
+        store_limits=StoreLimits(
+            max_files=settings.max_stored_files,
+            max_bytes=settings.max_stored_bytes,
+            max_open_batches=settings.max_open_batches,
+            expiry_s=settings.file_expiry_s,
+        ),
+        work_limits=WorkLimits(
+            max_file_bytes=settings.max_file_bytes,
+            max_lines=settings.max_batch_lines,
+            max_line_bytes=settings.max_body_bytes + LINE_FRAME_BYTES,
+            max_lines_at_once=settings.max_batch_requests or settings.max_num_sequences,
+        ),
+    )
+
+
+def open_traces(model: str) -> Traces:
+    """Raises SettingsError where the packages are not installed."""
+    try:
+        # An optional extra, and 40 ms and 5 MB for those who do not want it.
+        from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
+    except ImportError:
+        raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
+    return collector_traces(version=version("distilgpt2-api"), model=model)
+
+
+def build_access(settings: Settings) -> Access:
+    """Raises SettingsError where the file of keys can't be read."""
+    limits = settings.caller_limits()
+    keys = None
+    if settings.api_keys or settings.api_keys_file is not None:
+        keys = KeyRing(settings.api_keys, file=settings.api_keys_file, default_limits=limits)
+    return Access(
+        keys=keys,
+        metrics_key=None if settings.metrics_api_key is None else KeyTable([settings.metrics_api_key]),
+        has_public_metrics=settings.public_metrics,
+        has_public_docs=settings.public_docs,
+        cors_origins=settings.cors_origins,
+        address_limits=limits,
+    )

@@ -1,0 +1,73 @@
+"""Which prompts begin alike, and which replica has computed such a beginning last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Container, Sequence
+
+import orjson
+
+CHUNK_CHARACTERS = 128
+"""About a KV block's 32 tokens: only whole blocks are kept."""
+MAX_CHUNKS = 64
+"""Longer beginnings are told apart no further: 1024 positions are about 4 000 characters."""
+DIGEST_BYTES = 8
+
+
+def prefixes_of(body: bytes) -> tuple[bytes, ...]:
+    """Digests of the prompt's first one, two, three … chunks; none where there is no prompt of a chunk's length.
+
+    A hint and no check: a body that makes no sense is the application's to refuse.
+    """
+    try:
+        fields = orjson.loads(body) if body else None
+    except orjson.JSONDecodeError:
+        return ()
+    if not isinstance(fields, dict):
+        return ()
+    text = _beginning(fields.get("prompt") or fields.get("inputs") or fields.get("messages"))
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digests = []
+    for end in range(CHUNK_CHARACTERS, min(len(text), MAX_CHUNKS * CHUNK_CHARACTERS) + 1, CHUNK_CHARACTERS):
+        digest.update(text[end - CHUNK_CHARACTERS : end].encode(errors="surrogatepass"))
+        digests.append(digest.digest())
+    return tuple(digests)
+
+
+def _beginning(value: object) -> str:
+    """A text; a list of texts: the first of them; messages, their parts, or token ids: one after the other."""
+    match value:
+        case str():
+            return value
+        case [str() | list() as first, *_]:
+            return _beginning(first)
+        case [int(), *_]:
+            return " ".join(map(str, value[: MAX_CHUNKS * CHUNK_CHARACTERS]))
+        case [dict(), *_]:
+            parts = [part.get("content", part.get("text")) for part in value if isinstance(part, dict)]
+            return "\n".join(map(_beginning, parts))
+    return ""
+
+
+class PrefixMemory:
+    """Remembers who was given which beginning last. Bounded: the longest unused is forgotten first. Mutable."""
+
+    def __init__(self, max_prefixes: int = 65536) -> None:
+        self._max_prefixes = max_prefixes
+        self._holders: OrderedDict[bytes, str] = OrderedDict()
+
+    def note(self, prefixes: Sequence[bytes], holder: str) -> None:
+        for prefix in prefixes:
+            self._holders[prefix] = holder
+            self._holders.move_to_end(prefix)
+        while len(self._holders) > self._max_prefixes:
+            self._holders.popitem(last=False)
+
+    def find(self, prefixes: Sequence[bytes], among: Container[str]) -> str | None:
+        """Who of those has the longest of these beginnings, if any does."""
+        for prefix in reversed(prefixes):
+            holder = self._holders.get(prefix)
+            if holder is not None and holder in among:
+                return holder
+        return None

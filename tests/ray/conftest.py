@@ -1,0 +1,142 @@
+"""A real Ray cluster of several nodes on this machine, on loopback: a head that computes nothing, and workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.e2e.conftest import Service, model_folder
+
+# Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A node that has lost its head ends after so many seconds, and not after a minute.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
+}
+
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from distilgpt2_api.distributed import app
+
+__all__ = ["model_folder"]
+
+DEADLINE_S = 60.0
+PORT = 18765
+NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+def eventually(is_so: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true value of `is_so`, asked until the deadline."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        if value := is_so():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {deadline_s:g} s: {what}")
+
+
+def ray_pids() -> set[int]:
+    """Of the processes whose command line is Ray's: nodes, stores, controllers, replicas."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if command.startswith(b"ray::") or b"/ray/core/src/ray/" in command or b"/ray/_private/" in command:
+            found.add(int(folder.name))
+    return found
+
+
+@dataclass
+class RayCluster(Service):
+    """Mutable: what runs in it is what was deployed last."""
+
+    cluster: Cluster
+    workers: list[Any] = field(default_factory=list)
+
+    def add_worker(self) -> Any:
+        """A node with room for one replica."""
+        self.workers.append(self.cluster.add_node(num_cpus=1, **NODE))
+        return self.workers[-1]
+
+    def kill_worker(self, node: Any) -> None:
+        """All of its processes at once, as where a machine fails."""
+        self.workers.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def deploy(self, *, replicas: int = 1, max_replicas: int | None = None, **settings: object) -> None:
+        """Deploy the application anew, and return once it runs. Raises what Ray raises."""
+        with environment(settings):
+            serve.run(app({"min_replicas": replicas, "max_replicas": max_replicas}))
+
+    def replicas(self) -> set[str]:
+        """Of the application that answer."""
+        page = self.get("/metrics")
+        return {
+            line.split('replica="')[1].split('"')[0]
+            for line in page.text.splitlines()
+            if line.startswith("distilgpt2_engine_state{") and page.status_code == 200
+        }
+
+    def running(self, replica: str | None = None) -> float:
+        """Sequences, of all replicas or of one."""
+        return self.metric("distilgpt2_running_sequences", **({} if replica is None else {"replica": replica}))
+
+
+@contextmanager
+def environment(settings: dict[str, object]) -> Iterator[None]:
+    """These settings in the environment, and no others."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("DISTILGPT2_")]:
+            patch.delenv(name)
+        for name, value in settings.items():
+            patch.setenv(f"DISTILGPT2_{name.upper()}", str(value))
+        yield
+
+
+def is_serving(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def settings(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Of what is deployed, unless a test says otherwise."""
+    return {
+        "model": model_folder,
+        "precision": "f32",
+        "cache_home": tmp_path_factory.mktemp("cache"),
+        "timeout_s": 60,
+    }
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RayCluster]:
+    before = ray_pids()
+    nodes = Cluster(shutdown_at_exit=True)
+    try:
+        nodes.add_node(num_cpus=0, **NODE)
+        cluster = RayCluster(f"http://127.0.0.1:{PORT}", nodes)
+        for _ in range(2):
+            cluster.add_worker()
+        ray.init(address=nodes.address, log_to_driver=False)
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": PORT})
+        yield cluster
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        nodes.shutdown()
+    eventually(lambda: ray_pids() <= before, "no process is left behind")
