@@ -80,6 +80,12 @@ class RayCluster(Service):
         with environment(settings):
             serve.run(app({"min_replicas": replicas, "max_replicas": max_replicas}))
 
+    def replace(self, **options: Any) -> None:
+        """Deploy one replica that has other settings than those before it, and return once it is alone."""
+        old = self.replicas()
+        self.deploy(**options)
+        eventually(lambda: len(self.replicas() - old) == len(self.replicas()) == 1, "the one replica is new")
+
     def replicas(self) -> set[str]:
         """Of the application that answer."""
         page = self.get("/metrics")

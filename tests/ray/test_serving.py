@@ -86,7 +86,7 @@ def test_a_request_id_is_on_the_answer_once(two: Any) -> None:
 
 def test_a_queue_has_an_end(cluster: Any, settings: Any) -> None:
     """One runs, one waits: the third is refused, and probes and metrics are answered all the while."""
-    cluster.deploy(**settings, max_num_sequences=1, max_waiting_requests=1)
+    cluster.replace(**settings, max_num_sequences=1, max_waiting_requests=1)
     with ThreadPoolExecutor(2) as pool:
         work = [pool.submit(ask, cluster.url, is_stream=False, num_tokens=16000)]
         eventually(lambda: cluster.running() == 1, "one runs")
