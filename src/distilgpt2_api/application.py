@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.batch.stored.desk import OpenDesk
 from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -72,22 +73,8 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     )
     return create_app(
         engine=engine,
-        model=ServedModel(
-            name=location.name,
-            precision=engine_config.precision.value,
-            created=int(time.time()),
-            kernels=f"openvino {version('openvino')}",
-        ),
-        limits=RequestLimits(
-            max_body_bytes=settings.max_body_bytes,
-            max_uploads_bytes=settings.max_uploads_bytes,
-            body_timeout_s=settings.body_timeout_s,
-            max_prompts=settings.max_waiting_requests,
-            max_n=settings.max_n,
-            max_logprobs=settings.max_logprobs,
-            max_stop_sequences=settings.max_stop_sequences,
-            timeout_s=settings.timeout_s,
-        ),
+        model=served_model(location.name, engine_config),
+        limits=request_limits(settings),
         registry=registry,
         engine_metrics=engine_metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
@@ -98,6 +85,27 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         root_path=settings.root_path,
         chat_template=chat_template,
         open_desk=open_desk,
+    )
+
+
+def served_model(name: str, config: EngineConfig) -> ServedModel:
+    """What answers say of the model: served from now on, by the kernels that are installed."""
+    return ServedModel(
+        name=name, precision=config.precision.value, created=int(time.time()), kernels=f"openvino {version('openvino')}"
+    )
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """What one request may ask for."""
+    return RequestLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_uploads_bytes=settings.max_uploads_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        max_prompts=settings.max_waiting_requests,
+        max_n=settings.max_n,
+        max_logprobs=settings.max_logprobs,
+        max_stop_sequences=settings.max_stop_sequences,
+        timeout_s=settings.timeout_s,
     )
 
 

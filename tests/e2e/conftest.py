@@ -45,14 +45,14 @@ COMMANDS = {
 GUNICORN_OPTIONS = ["--workers", "1", "--bind", "127.0.0.1:0", "--no-control-socket", "--worker-tmp-dir", "/dev/shm"]
 
 
-def eventually(is_so: Callable[[], Any], what: str) -> Any:
+def eventually(is_so: Callable[[], Any], what: str, *, deadline_s: float = DEADLINE_S, interval_s: float = 0.01) -> Any:
     """The first true value of `is_so`, asked until the deadline."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if value := is_so():
             return value
-        time.sleep(0.01)
-    raise AssertionError(f"not within {DEADLINE_S:g} s: {what}")
+        time.sleep(interval_s)
+    raise AssertionError(f"not within {deadline_s:g} s: {what}")
 
 
 def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS, end_logit: float = 0.0) -> Path:

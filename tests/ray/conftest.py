@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.e2e import conftest as e2e
 from tests.e2e.conftest import Service, model_folder
 
 # Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
@@ -35,14 +36,8 @@ PORT = 18765
 NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
-def eventually(is_so: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """The first true value of `is_so`, asked until the deadline."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        if value := is_so():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"not within {deadline_s:g} s: {what}")
+eventually = partial(e2e.eventually, deadline_s=DEADLINE_S, interval_s=0.05)
+"""Ray's controllers take their time, and asking them costs."""
 
 
 def ray_pids() -> set[int]:

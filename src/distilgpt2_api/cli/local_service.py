@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ import orjson
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.lines import Answer, InputLine
 from distilgpt2_api.batch.run import Execute
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
@@ -25,7 +25,6 @@ from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.in_process import post
-from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
@@ -74,21 +73,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
     )
     app = create_app(
         engine=engine,
-        model=ServedModel(
-            name=location.name,
-            precision=config.precision.value,
-            created=int(time.time()),
-            kernels=f"openvino {version('openvino')}",
-        ),
-        limits=RequestLimits(
-            max_body_bytes=settings.max_body_bytes,
-            max_uploads_bytes=sys.maxsize,
-            body_timeout_s=math.inf,
-            max_prompts=settings.max_waiting_requests,
-            max_n=settings.max_n,
-            max_logprobs=settings.max_logprobs,
-            max_stop_sequences=settings.max_stop_sequences,
-            timeout_s=math.inf,
+        model=served_model(location.name, config),
+        limits=replace(
+            request_limits(settings), max_uploads_bytes=sys.maxsize, body_timeout_s=math.inf, timeout_s=math.inf
         ),
         registry=registry,
         engine_metrics=metrics,

@@ -13,26 +13,17 @@ from distilgpt2_api.core.config import Precision
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class NumberRange(click.FloatRange):
-    """As click's, but that what is no number is in no range: to click nan is in each."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{number} is not in the range {self._describe_range()}.", param, ctx)
-        return number
-
-
 PRECISIONS = click.Choice([precision.value for precision in Precision])
 
 
 class FiniteRange(click.FloatRange):
     """A number within bounds. No bound keeps `nan` out, which is neither above nor below any."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
+            within = self._describe_range()
+            self.fail(f"{number} is not in the range {within}: {number} is not a finite number.", param, ctx)
         return number
 
 

@@ -16,7 +16,7 @@ from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve, w
 from distilgpt2_api.capacity.fleet import Fleet, Targets, size_fleet
 from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.options import NumberRange, given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import FiniteRange, given, model_option, num_threads_option, precision_option
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 from distilgpt2_api.settings import Settings
 
@@ -30,31 +30,31 @@ KEEPS_PROMPTS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB"}
 
 
 @click.command("plan")
-@click.option("--qps", type=NumberRange(0, MAX_QPS, **OPEN), required=True, help="Requests a second, of all.")
+@click.option("--qps", type=FiniteRange(0, MAX_QPS, **OPEN), required=True, help="Requests a second, of all.")
 @click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), required=True, help="Completion tokens of a request.")
 @click.option(
     "--prompt-tokens", type=click.IntRange(1, MAX_TOKENS), default=32, show_default=True, help="Of a request."
 )
 @click.option(
     "--cached-share",
-    type=NumberRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Of the prompts' tokens, that the prefix cache has.",
 )
 @click.option(
     "--max-utilisation",
-    type=NumberRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.7,
     show_default=True,
     help="Of what a node could do at most.",
 )
-@click.option("--max-ttft-ms", type=NumberRange(0, MAX_MS, **OPEN), help="Time to first token, at most.")
-@click.option("--max-tpot-ms", type=NumberRange(0, MAX_MS, **OPEN), help="Time per output token, at most.")
+@click.option("--max-ttft-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Time to first token, at most.")
+@click.option("--max-tpot-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Time per output token, at most.")
 @click.option(
     "--percentile",
     "percent",
-    type=NumberRange(50, 99.99),
+    type=FiniteRange(50, 99.99),
     default=99.0,
     show_default=True,
     help="Of requests, for both times.",
@@ -66,7 +66,7 @@ KEEPS_PROMPTS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB"}
     show_default=True,
     help="Nodes more than the load needs, for one that fails.",
 )
-@click.option("--price", type=NumberRange(0, MAX_PRICE, **OPEN), help="Of a node for an hour, in any currency.")
+@click.option("--price", type=FiniteRange(0, MAX_PRICE, **OPEN), help="Of a node for an hour, in any currency.")
 @click.option(
     "--measured",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

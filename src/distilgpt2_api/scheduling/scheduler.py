@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import attrgetter
+
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
@@ -189,7 +192,8 @@ class Scheduler:
 
     @property
     def _num_running_batch(self) -> int:
-        return sum(sequence.is_batch for sequence in self._places.running)
+        running = self._places.running  # by rank, so batch work is behind all other
+        return len(running) - bisect_left(running, True, key=attrgetter("is_batch"))
 
     def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
         """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
