@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -113,6 +114,8 @@ def _finish(settings: Settings, begin: Callable[[Execute], Run], progress: Batch
         async with open_service(settings) as execute:
             await begin(execute).finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
 
+    # The service would hand it on to who had it before. Here that is nobody: it ends the lines, and they the command.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with progress:
             asyncio.run(finish())
