@@ -16,6 +16,8 @@ CORPUS ?= ../shared/corpus
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
 export PORT ?= 8000
+# What an image may set and a checkout does not want: each of the hundred processes of a test run would compile the house.
+unexport PYTHONDONTWRITEBYTECODE
 
 # ---- what the targets stand on
 

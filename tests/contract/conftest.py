@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from tests.contract.conformance import NUM_POSITIONS
-from tests.e2e.conftest import Launcher, Service, model_folder, read_events, wait_until, write_model
+from tests.e2e.conftest import Launcher, Service, model_folder, no_certificates, read_events, wait_until, write_model
 from tests.e2e.conftest import launch as local_launch
 
-__all__ = ["local_launch", "model_folder", "read_events", "wait_until"]
+__all__ = ["local_launch", "model_folder", "no_certificates", "read_events", "wait_until"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
