@@ -20,10 +20,11 @@ from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.output_file import OutputFile
 from distilgpt2_api.batch.recovery import recover
 from distilgpt2_api.batch.run import Execute, Run
+from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.cli.batch_progress import BatchProgress
-from distilgpt2_api.cli.local_service import open_service
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
+from distilgpt2_api.local_service import open_service
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.settings import Settings
 
@@ -86,19 +87,11 @@ def command(
             failures.restart()
         remains = recover(requests, output=answers, errors=failures, done=done)
         progress = BatchProgress(remains, sys.stderr)
+        turns = Turns(output=answers, errors=failures, is_ordered=not is_unordered, on_written=progress.note)
         custom_ids = stack.enter_context(CustomIds())
 
         def begin(execute: Execute) -> Run:
-            return Run(
-                requests,
-                output=answers,
-                errors=failures,
-                done=done,
-                custom_ids=custom_ids,
-                execute=execute,
-                is_ordered=not is_unordered,
-                on_written=progress.note,
-            )
+            return Run(requests, turns=turns, done=done, custom_ids=custom_ids, execute=execute)
 
         if remains.num_bytes:
             _finish(settings, begin, progress)

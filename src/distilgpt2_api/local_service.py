@@ -1,4 +1,4 @@
-"""The whole service for one command, without a socket: its routes in this process, its limits on strangers off."""
+"""The whole service for one command or one worker, without a socket: its routes here, its limits on strangers off."""
 
 from __future__ import annotations
 
