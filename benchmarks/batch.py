@@ -30,9 +30,9 @@ from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
-from distilgpt2_api.batch.outcomes import Outcome
+from distilgpt2_api.batch.outcomes import Execute, Outcome
 from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.run import Execute, Run
+from distilgpt2_api.batch.run import Run
 from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.cli.batch import BATCHES_IN_FLIGHT
 from distilgpt2_api.cli.local_engine import open_engine

@@ -260,9 +260,13 @@ def test_a_stop_at_any_moment_loses_and_repeats_nothing(build_batch: Any, reques
 
 def test_what_is_left_is_counted(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("ab") + BAD)
-    assert batch.finish() == Remains(num_answered_lines=0, num_failed_lines=0, num_bytes=len(requests("ab") + BAD))
+    assert batch.finish() == Remains(
+        num_answered_lines=0, num_failed_lines=0, num_open_lines=3, num_bytes=len(requests("ab") + BAD)
+    )
     batch.source.path.write_bytes(requests("ab") + BAD + requests("c"))
-    assert batch.finish() == Remains(num_answered_lines=2, num_failed_lines=1, num_bytes=len(requests("c")))
+    assert batch.finish() == Remains(
+        num_answered_lines=2, num_failed_lines=1, num_open_lines=1, num_bytes=len(requests("c"))
+    )
     assert batch.answered == ["a", "b", "c"]
 
 

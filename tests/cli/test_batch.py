@@ -284,7 +284,7 @@ def outcomes() -> list[Outcome]:
 def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> str:
     """What was said while a line was written every `step_s`. Two lines of ten bytes had been done before."""
     now_s = 100.0
-    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_bytes=100)
+    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_open_lines=10, num_bytes=100)
     with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
         for outcome in outcomes:
             now_s += step_s

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from distilgpt2_api.batch.formats import Format
 from distilgpt2_api.batch.line_ids import line_id
 from distilgpt2_api.batch.lines import Answer, InputLine, LineError, answered_line, failed_line
-from distilgpt2_api.batch.records import Record
+from distilgpt2_api.batch.open_lines import OpenLine
+
+Execute = Callable[[InputLine], Awaitable[Answer]]
+"""What answers a line. Its exceptions end all work: an error of one line is an answer too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,18 +22,26 @@ class Outcome:
     is_failed: bool
 
 
-def answered(file_format: Format, record: Record, line: InputLine, answer: Answer) -> Outcome:
-    """Answers that are no success are errors, with what was answered."""
-    if answer.is_success:
-        content = file_format.write(record, line, answer)
+async def find_outcome(one: OpenLine, file_format: Format, execute: Execute) -> Outcome:
+    """Raises what `execute` raises."""
+    if isinstance(one.line, LineError):
+        content, is_failed = _failure(one, one.line), True
     else:
-        content = answered_line(line_id(record), line.custom_id, answer)
-    return Outcome(num_bytes=record.num_bytes, content=content, is_failed=not answer.is_success)
+        answer = await execute(one.line)
+        is_failed = not answer.is_success
+        if is_failed:
+            content = answered_line(line_id(one.record), one.line.custom_id, answer)
+        else:
+            content = file_format.write(one.record, one.line, answer)
+    return Outcome(num_bytes=one.record.num_bytes, content=content, is_failed=is_failed)
 
 
-def refused(record: Record, error: LineError) -> Outcome:
-    """Of a line that asks nothing that can be done."""
-    content = failed_line(
-        line_id(record), error.custom_id, code=error.code, message=str(error), number=error.number, param=error.param
+def _failure(one: OpenLine, error: LineError) -> bytes:
+    return failed_line(
+        line_id(one.record),
+        error.custom_id,
+        code=error.code,
+        message=str(error),
+        number=error.number,
+        param=error.param,
     )
-    return Outcome(num_bytes=record.num_bytes, content=content, is_failed=True)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
-from distilgpt2_api.batch.lines import Answer, InputLine, LineError
-from distilgpt2_api.batch.open_lines import OpenLine, OpenLines
-from distilgpt2_api.batch.outcomes import Outcome, answered, refused
+from distilgpt2_api.batch.lines import LineError
+from distilgpt2_api.batch.open_lines import OpenLines
+from distilgpt2_api.batch.outcomes import Execute, Outcome, find_outcome
 from distilgpt2_api.batch.turns import Turns
 
 MAX_HELD_BYTES = 64 << 20
 """Of answers that wait for an earlier line's: beyond it no line begins until that is there."""
 BREATH_LINES = 256
 """So many lines that need no answer are passed over between two looks at the event loop."""
-
-Execute = Callable[[InputLine], Awaitable[Answer]]
-"""What answers a line. Its exceptions end the run: an error of one line is an answer too."""
 
 
 class Run:
@@ -64,14 +60,9 @@ class Run:
             except StopIteration:
                 return
             if one is not None:
-                self._settle(one.turn, await self._outcome(one))
+                self._settle(one.turn, await find_outcome(one, self._format, self._execute))
             if one is None or isinstance(one.line, LineError):
                 await self._breathe()
-
-    async def _outcome(self, one: OpenLine) -> Outcome:
-        if isinstance(one.line, LineError):
-            return refused(one.record, one.line)
-        return answered(self._format, one.record, one.line, await self._execute(one.line))
 
     def _settle(self, turn: int, outcome: Outcome) -> None:
         self._turns.settle(turn, outcome)

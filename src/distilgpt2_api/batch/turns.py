@@ -22,7 +22,8 @@ class Turns:
         """Turn to what waits for an earlier one, or None if it is written."""
         self._next_turn = 0
         self.held_bytes = 0
-        """Of outcomes that wait; read only, for others."""
+        """Of outcomes that wait; read only, for others, as the next."""
+        self.num_written = 0
 
     def settle(self, turn: int, outcome: Outcome) -> None:
         """Write it, and what has waited for it. Of a turn that comes again only the first counts.
@@ -46,4 +47,5 @@ class Turns:
 
     def _write(self, outcome: Outcome) -> None:
         (self._errors if outcome.is_failed else self._output).append(outcome.content)
+        self.num_written += 1
         self._on_written(outcome)
