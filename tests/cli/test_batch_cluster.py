@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 from click.testing import Result
 
 from distilgpt2_api.batch.cluster_pipe import Assignment
-from distilgpt2_api.batch.errors import ClusterError
+from distilgpt2_api.batch.errors import BatchFileError, ClusterError
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.output_file import OutputFile
 from distilgpt2_api.batch.turns import Turns
@@ -55,12 +56,14 @@ class Cluster:
             self.files[name] = OutputFile(self.folder / name, file_format=JsonLines())
             self.stack.callback(self.files[name].close)
 
-    def finish(self, play: str, *, is_ordered: bool = True) -> None:
+    def finish(self, play: str, *, is_ordered: bool = True, room: int = resource.RLIM_INFINITY) -> None:
+        """`room`: so many bytes fit into a file."""
         played = "".join(f"    {line}\n" for line in play.split("\n"))
         (self.folder / "driver_of_the_test.py").write_text(DRIVER + played)
 
         def begin() -> tuple[Assignment, Turns]:
             self.num_passes += 1
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
             assignment = Assignment(
                 source=Path("in"),
                 max_line_bytes=100,
@@ -78,7 +81,16 @@ class Cluster:
             return assignment, Turns(**self.files, is_ordered=is_ordered, on_written=lambda _: None)
 
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path])}
-        finish_on_cluster(begin, num_open_lines=10, environment=environment, driver="driver_of_the_test")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            finish_on_cluster(
+                begin,
+                num_open_lines=10 - len(self.answered),
+                environment=environment,
+                driver="driver_of_the_test",
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     @property
     def answered(self) -> list[str]:
@@ -133,6 +145,14 @@ def test_a_driver_that_can_not_go_on_is_told_and_what_is_written_stays(
     with pytest.raises(ClusterError, match=message):
         cluster.finish(play)
     assert (cluster.answered, cluster.num_passes) == (["0"], 1)
+
+
+def test_a_full_disk_is_told_and_what_is_written_stays(cluster: Cluster) -> None:
+    with pytest.raises(BatchFileError, match="can't write"):
+        cluster.finish("answer(*range(10)); say('ENDED')", room=5)
+    assert cluster.answered == ["0", "1"]
+    cluster.finish("answer(*range(first, 10)); say('ENDED')")
+    assert cluster.answered == ALL
 
 
 def test_a_driver_ends_with_its_standard_input(cluster: Cluster) -> None:

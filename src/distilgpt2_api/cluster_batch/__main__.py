@@ -46,7 +46,7 @@ def connect(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         if port.isdecimal():  # Ray itself would try for a minute
-            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
         ray.init(
             address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": own_environment()}
         )
