@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from tests.ray.conftest import NODE, eventually, ray_pids
 
 NUM_LINES = 240
+LONG_TOKENS = 1200
 TIMEOUT_S = 100
 
 
@@ -82,8 +83,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def ask(number: int, **body: object) -> str:
-    """Some take much longer than others."""
-    num_tokens = random.Random(number).choice([4, 8, 400])
+    """Some take much longer than others: seconds, of all that are to be stopped in the middle."""
+    num_tokens = random.Random(number).choice([4, 8, LONG_TOKENS])
     body = {"prompt": f"once {number}", "seed": number, "max_tokens": num_tokens, "ignore_eos": True, **body}
     return json.dumps({"custom_id": f"{number}", "method": "POST", "url": "/v1/completions", "body": body}) + "\n"
 
@@ -193,9 +194,10 @@ def test_a_node_that_is_lost_has_its_lines_done_elsewhere(
     process = start("in.jsonl", "-o", "out.jsonl", *options, cluster=two)
     eventually(lambda: num_lines(output) > 10, "some lines are answered")
     node = next(iter(sorted(two.worker_nodes, key=lambda node: node.node_id)))
-    two.remove_node(node, allow_graceful=False)
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
     num_then = num_lines(output)
     status, said = ended(process)
+    two.remove_node(node, allow_graceful=False)  # from its list
     two.add_node(num_cpus=1, **NODE)
 
     assert num_then < NUM_LINES
