@@ -30,16 +30,18 @@ from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
+from distilgpt2_api.batch.outcomes import Execute, Outcome
 from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.run import Execute, Outcome, Run
+from distilgpt2_api.batch.run import Run
+from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.cli.batch import BATCHES_IN_FLIGHT
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.local_service import open_service
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import run_requests
+from distilgpt2_api.local_service import open_service
 from distilgpt2_api.settings import Settings
 
 TOP_K = 50
@@ -171,13 +173,10 @@ async def run_batch(settings: Settings, execute: Execute, load: Load) -> tuple[f
         output, errors = (OutputFile(folder / name, file_format=JsonLines()) for name in ("output", "errors"))
         run = Run(
             source,
-            output=output,
-            errors=errors,
+            turns=Turns(output=output, errors=errors, is_ordered=True, on_written=outcomes.append),
             done=stack.enter_context(DoneLines()),
             custom_ids=stack.enter_context(CustomIds()),
             execute=execute,
-            is_ordered=True,
-            on_written=outcomes.append,
         )
         await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
         for file in (output, errors):

@@ -1,4 +1,4 @@
-"""`app`, for Ray Serve: `serve run distilgpt2_api.distributed:app`. The only module that knows Ray.
+"""`app`, for Ray Serve: `serve run distilgpt2_api.distributed:app`. The only module that knows Ray Serve.
 
 A gateway, on the node whose proxy has the request, in front of engine replicas, wherever there are cores for one.
 """

@@ -13,6 +13,7 @@ from typing import Any
 MAX_LINES = 300
 LATE_IMPORTS = {
     "application.py": "traces and the store are extras that may be missing, and time of those who do not want them",
+    "cli/batch.py": "the kernels, which with --ray are others' affair",
     "cli/pull.py": "the hub is an extra too",
     "server/routes/files.py": "the parser of forms is of an extra, which is there where the store is",
 }

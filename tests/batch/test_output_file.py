@@ -16,7 +16,7 @@ from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.lines import Answer
-from distilgpt2_api.batch.output_file import OutputFile
+from distilgpt2_api.batch.output_file import OutputFile, note_answered
 
 TABLE = b'title,prompt\n"a ""x""\nb",one\nc,"two\n\n"\n'
 BODY = b'{"choices":[{"text":"\\n,\\"","finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}'
@@ -195,3 +195,19 @@ def test_an_empty_one_can_go(tmp_path: Path) -> None:
         file.append(content)
         file.close(is_kept_empty=False)
         assert (tmp_path / name).exists() == is_there
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_what_is_answered_can_be_read_beside_the_writer(write_all: Any, suffix: str) -> None:
+    """So far as it is told to: lines that come later, or half a one, are another's affair."""
+    file_format, path, ends = write_all(suffix)
+    for num_ended, (num_bytes, _) in enumerate(ends, start=1):
+        with opened(path, file_format=file_format), DoneLines() as done:
+            note_answered(path, file_format=file_format, num_bytes=num_bytes, note=done.add)
+            assert all(done.find(number) == digest for _, (number, digest) in ends[:num_ended])
+            assert done.num_lines == num_ended
+
+
+def test_what_can_not_be_read_beside_the_writer_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BatchFileError, match=r"can't read .*out: No such file"):
+        note_answered(tmp_path / "out", file_format=JsonLines(), num_bytes=1, note=lambda *_: None)

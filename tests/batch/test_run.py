@@ -19,9 +19,11 @@ from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.lines import Answer, InputLine
+from distilgpt2_api.batch.outcomes import Outcome
 from distilgpt2_api.batch.output_file import OutputFile
 from distilgpt2_api.batch.recovery import Remains, recover
-from distilgpt2_api.batch.run import Outcome, Run
+from distilgpt2_api.batch.run import Run
+from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.core.errors import EngineFailedError
 
 BAD = b"{\n"
@@ -69,7 +71,15 @@ class Batch:
     source: InputFile
     folder: Path
 
-    def run(self, play: Callable[[Run], Awaitable[None]], execute: Any = at_once, **options: Any) -> Remains:
+    def run(
+        self,
+        play: Callable[[Run], Awaitable[None]],
+        execute: Any = at_once,
+        *,
+        is_ordered: bool = True,
+        on_written: Callable[[Outcome], None] = lambda _: None,
+        **options: Any,
+    ) -> Remains:
         """What remained before."""
         with ExitStack() as stack:
             files: dict[str, Any] = {}
@@ -79,10 +89,10 @@ class Batch:
             done = stack.enter_context(DoneLines())
             custom_ids = stack.enter_context(CustomIds())
             remains = recover(self.source, done=done, **files)
-            chosen: dict[str, Any] = {"is_ordered": True, "on_written": lambda _: None, **options}
+            turns = Turns(**files, is_ordered=is_ordered, on_written=on_written)
 
             async def main() -> None:
-                await play(Run(self.source, done=done, custom_ids=custom_ids, execute=execute, **files, **chosen))
+                await play(Run(self.source, turns=turns, done=done, custom_ids=custom_ids, execute=execute, **options))
 
             asyncio.run(main())
         return remains
@@ -211,7 +221,7 @@ def test_bad_lines_go_into_a_file_of_their_own(build_batch: Any, requests: Any) 
     ]
     assert [line["error"] and line["error"]["line"] for line in batch.lines("errors")] == [3, 5, None, 7]
     assert sum(outcome.is_failed for outcome in written) == 4
-    assert sum(outcome.record.num_bytes for outcome in written) == batch.source.path.stat().st_size - 1
+    assert sum(outcome.num_bytes for outcome in written) == batch.source.path.stat().st_size - 1
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
@@ -250,9 +260,13 @@ def test_a_stop_at_any_moment_loses_and_repeats_nothing(build_batch: Any, reques
 
 def test_what_is_left_is_counted(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("ab") + BAD)
-    assert batch.finish() == Remains(num_answered_lines=0, num_failed_lines=0, num_bytes=len(requests("ab") + BAD))
+    assert batch.finish() == Remains(
+        num_answered_lines=0, num_failed_lines=0, num_open_lines=3, num_bytes=len(requests("ab") + BAD)
+    )
     batch.source.path.write_bytes(requests("ab") + BAD + requests("c"))
-    assert batch.finish() == Remains(num_answered_lines=2, num_failed_lines=1, num_bytes=len(requests("c")))
+    assert batch.finish() == Remains(
+        num_answered_lines=2, num_failed_lines=1, num_open_lines=1, num_bytes=len(requests("c"))
+    )
     assert batch.answered == ["a", "b", "c"]
 
 

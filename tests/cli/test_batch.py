@@ -14,10 +14,9 @@ import pytest
 from click.testing import Result
 
 from distilgpt2_api.batch.formats import JsonLines
+from distilgpt2_api.batch.outcomes import Outcome
 from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.records import read_records
 from distilgpt2_api.batch.recovery import Remains
-from distilgpt2_api.batch.run import Outcome
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.server.scoring import ScoreWriter
@@ -266,7 +265,7 @@ def test_a_mistake_of_the_service_fails_one_line_and_is_told(
     (error,) = lines_of("out.errors.jsonl")
     assert (error["custom_id"], error["response"]["status_code"]) == ("b", 500)
     assert error["response"]["body"]["error"]["code"] == "internal_error"
-    (entry,) = [record for record in caplog.records if record.name == "distilgpt2_api.cli.local_service"]
+    (entry,) = [record for record in caplog.records if record.name == "distilgpt2_api.local_service"]
     assert entry.exc_info is not None
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["a"]
 
@@ -279,14 +278,13 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def outcomes() -> list[Outcome]:
     """Ten, of ten bytes each; every fifth failed."""
-    records = read_records(io.BytesIO(b"123456789\n" * 10))
-    return [Outcome(record=record, content=b"", is_failed=index % 5 == 4) for index, record in enumerate(records)]
+    return [Outcome(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
 
 
 def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> str:
     """What was said while a line was written every `step_s`. Two lines of ten bytes had been done before."""
     now_s = 100.0
-    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_bytes=100)
+    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_open_lines=10, num_bytes=100)
     with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
         for outcome in outcomes:
             now_s += step_s

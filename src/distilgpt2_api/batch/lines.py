@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 import orjson
@@ -39,6 +40,11 @@ class LineError(InvalidRequestError):
         self.number = number
         self.code = code
         self.custom_id = custom_id
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickle, which would give all arguments in their order."""
+        remade = partial(LineError, number=self.number, code=self.code, param=self.param, custom_id=self.custom_id)
+        return remade, self.args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

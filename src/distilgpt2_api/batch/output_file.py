@@ -14,6 +14,22 @@ from distilgpt2_api.batch.line_ids import parse_line_id
 from distilgpt2_api.batch.records import Record, read_records
 
 
+def note_answered(path: Path, *, file_format: Format, num_bytes: int, note: Callable[[int, str], None]) -> None:
+    """Tell `note` number and digest of each line in the output's first `num_bytes`, which a recovery has been through.
+
+    Whoever writes it may write on. Raises BatchFileError.
+    """
+    try:
+        with path.open("rb") as file:
+            for record in read_records(file, has_quotes=file_format.has_quotes):
+                if record.offset >= num_bytes:
+                    return
+                if record.offset or not file_format.header:
+                    note(*parse_line_id(file_format.read_id(record.content or b"")))
+    except OSError as error:
+        raise BatchFileError(f"can't read {path}: {error.strerror}") from None
+
+
 class OutputFile:
     """Owns the file and the lock on it, which ends with the process."""
 

@@ -16,8 +16,10 @@ class Remains:
 
     num_answered_lines: int
     num_failed_lines: int
+    num_open_lines: int
+    """Still to do."""
     num_bytes: int
-    """Of the lines that are still to do."""
+    """Of these."""
 
 
 def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, done: DoneLines) -> Remains:
@@ -28,10 +30,11 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, done: 
     num_answered_lines = done.num_lines
     errors.recover(done.add)
     num_unseen_lines = done.num_lines
-    num_bytes = 0
+    num_open_lines = num_bytes = 0
     for record in source.records():
         digest = done.find(record.number)
         if digest is None:
+            num_open_lines += 1
             num_bytes += record.num_bytes
         elif digest == record.digest:
             num_unseen_lines -= 1
@@ -42,6 +45,7 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, done: 
     return Remains(
         num_answered_lines=num_answered_lines,
         num_failed_lines=done.num_lines - num_answered_lines,
+        num_open_lines=num_open_lines,
         num_bytes=num_bytes,
     )
 

@@ -1,4 +1,4 @@
-"""`distilgpt2-api batch`: a file of requests worked through on this machine, each line exactly once."""
+"""`distilgpt2-api batch`: a file of requests worked through, on this machine or on many, each line exactly once."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.csv_table import CsvTable
 from distilgpt2_api.batch.custom_ids import CustomIds
-from distilgpt2_api.batch.errors import BatchFileError
+from distilgpt2_api.batch.errors import BatchFileError, ClusterError
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
 from distilgpt2_api.batch.output_file import OutputFile
 from distilgpt2_api.batch.recovery import recover
-from distilgpt2_api.batch.run import Execute, Run
+from distilgpt2_api.batch.run import Run
+from distilgpt2_api.batch.turns import Turns
+from distilgpt2_api.cli.batch_cluster import check_ray, finish_on_cluster
 from distilgpt2_api.cli.batch_progress import BatchProgress
-from distilgpt2_api.cli.local_service import open_service
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings.sources import child_environment
 
 EXIT_LINES_FAILED = 5
 """All lines are done, but not all with success."""
@@ -33,6 +38,12 @@ LINE_BYTES = 4096
 """Of a line, for what stands in it beside the body."""
 BATCHES_IN_FLIGHT = 2
 """One that runs, and one that waits to step in."""
+
+MAX_PASS_LINES = 200_000
+"""That a cluster is given at once: Ray Data remembers some 5 KB of each group of lines, until all are done."""
+ANY_CLUSTER = "auto"
+"""Ray's word for the one that runs on this machine."""
+RAY_CLIENT = "ray://"
 
 CSV = ".csv"
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -44,6 +55,20 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--errors", type=FILE, help="Where lines that failed go. Default: beside the output, .errors.jsonl.")
 @click.option("--unordered", "is_unordered", is_flag=True, help="Write each answer as soon as it is there.")
 @click.option("--overwrite", "is_overwriting", is_flag=True, help="Begin anew, whatever is in the output.")
+@click.option("--ray", "is_on_ray", is_flag=True, help="Let a Ray cluster answer, and this machine read and write.")
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    envvar="RAY_ADDRESS",
+    help="The cluster's, of which this machine is a node. Default: RAY_ADDRESS, else the one that runs here.",
+)
+@click.option(
+    "--replicas",
+    "num_replicas",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Workers of the cluster, each with --num-threads cores, or one. Default: as many as there are cores for.",
+)
 @model_option
 @precision_option
 @num_threads_option
@@ -54,6 +79,9 @@ def command(
     errors: Path | None,
     is_unordered: bool,
     is_overwriting: bool,
+    is_on_ray: bool,
+    ray_address: str | None,
+    num_replicas: int | None,
     **options: str | None,
 ) -> None:
     """Answer every request in the file INPUT, without a server: each exactly once, in INPUT's order.
@@ -67,7 +95,9 @@ def command(
     Stop it any way you like: the same command goes on where it stopped. Exit status: 0 if all lines have been answered,
     5 if some have failed, 1 if it could not go on.
     """
-    settings = Settings(**given(**options))
+    _check_cluster_options(is_on_ray=is_on_ray, ray_address=ray_address, num_replicas=num_replicas)
+    chosen = given(**options)
+    settings = Settings(**chosen)
     errors = errors or output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
     _check_paths(source, output, errors)
     requests = InputFile(
@@ -86,22 +116,24 @@ def command(
             failures.restart()
         remains = recover(requests, output=answers, errors=failures, done=done)
         progress = BatchProgress(remains, sys.stderr)
-        custom_ids = stack.enter_context(CustomIds())
+        work = Work(
+            requests=requests,
+            answers=answers,
+            failures=failures,
+            done=done,
+            is_ordered=not is_unordered,
+            progress=progress,
+        )
 
-        def begin(execute: Execute) -> Run:
-            return Run(
-                requests,
-                output=answers,
-                errors=failures,
-                done=done,
-                custom_ids=custom_ids,
-                execute=execute,
-                is_ordered=not is_unordered,
-                on_written=progress.note,
-            )
+        def finish() -> None:
+            if is_on_ray:
+                cluster = Cluster(address=ray_address or ANY_CLUSTER, num_replicas=num_replicas)
+                _finish_on_cluster(work, cluster, settings, chosen, num_open_lines=remains.num_open_lines)
+            else:
+                _finish_here(work, settings)
 
-        if remains.num_bytes:
-            _finish(settings, begin, progress)
+        if remains.num_open_lines:
+            _finish(finish, progress)
     num_lines, num_failed = progress.num_done_lines, progress.num_failed_lines
     click.echo(f"{num_lines} lines, {num_lines - num_failed} answered: {output}", err=True)
     if num_failed:
@@ -109,24 +141,100 @@ def command(
         sys.exit(EXIT_LINES_FAILED)
 
 
-def _finish(settings: Settings, begin: Callable[[Execute], Run], progress: BatchProgress) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is to be done, open."""
+
+    requests: InputFile
+    answers: OutputFile
+    failures: OutputFile
+    done: DoneLines
+    is_ordered: bool
+    progress: BatchProgress
+
+    def turns(self) -> Turns:
+        """Of the lines that are still to do, the first of which is at turn 0."""
+        return Turns(
+            output=self.answers, errors=self.failures, is_ordered=self.is_ordered, on_written=self.progress.note
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    address: str
+    num_replicas: int | None
+
+
+def _finish(finish: Callable[[], None], progress: BatchProgress) -> None:
+    try:
+        with progress:
+            finish()
+    except (KeyboardInterrupt, DrainingError):
+        raise BatchFileError(f"stopped; {_kept(progress)}") from None
+    except (BatchFileError, ClusterError, EngineFailedError) as error:
+        raise BatchFileError(f"{error}; {_kept(progress)}") from None
+
+
+def _finish_here(work: Work, settings: Settings) -> None:
+    # The kernels, which with --ray are others' affair.
+    from distilgpt2_api.local_service import open_service  # noqa: PLC0415 - the reason stands above
+
     async def finish() -> None:
-        async with open_service(settings) as execute:
-            await begin(execute).finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
+        with CustomIds() as custom_ids:
+            async with open_service(settings) as execute:
+                run = Run(work.requests, turns=work.turns(), done=work.done, custom_ids=custom_ids, execute=execute)
+                await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
 
     # The service would hand it on to who had it before. Here that is nobody: it ends the lines, and they the command.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with progress:
-            asyncio.run(finish())
-    except (KeyboardInterrupt, DrainingError):
-        raise BatchFileError(f"stopped; {_kept(progress)}") from None
-    except (BatchFileError, EngineFailedError) as error:
-        raise BatchFileError(f"{error}; {_kept(progress)}") from None
+    asyncio.run(finish())
+
+
+def _finish_on_cluster(
+    work: Work, cluster: Cluster, settings: Settings, chosen: dict[str, object], *, num_open_lines: int
+) -> None:
+    num_cores = settings.num_threads or 1
+    told = {**chosen, "num_threads": num_cores}
+    if settings.model is not None and (folder := Path(settings.model).expanduser()).is_dir():
+        told["model"] = folder.resolve()  # workers have a working directory of their own
+
+    def begin() -> tuple[Assignment, Turns]:
+        assignment = Assignment(
+            source=work.requests.path.resolve(),
+            max_line_bytes=settings.max_body_bytes + LINE_BYTES,
+            output=work.answers.path.resolve(),
+            num_output_bytes=work.answers.num_bytes,
+            errors=work.failures.path.resolve(),
+            num_errors_bytes=work.failures.num_bytes,
+            max_lines=MAX_PASS_LINES,
+            is_ordered=work.is_ordered,
+            address=cluster.address,
+            num_replicas=cluster.num_replicas,
+            num_cores=num_cores,
+            max_num_sequences=settings.max_num_sequences,
+        )
+        return assignment, work.turns()
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # one way to be stopped
+    finish_on_cluster(begin, num_open_lines=num_open_lines, environment=child_environment(told))
 
 
 def _kept(progress: BatchProgress) -> str:
     return f"{progress.num_done_lines} lines are done and stay so: the same command goes on from there"
+
+
+def _check_cluster_options(*, is_on_ray: bool, ray_address: str | None, num_replicas: int | None) -> None:
+    """Raises click.UsageError, SettingsError, ClusterError."""
+    if not is_on_ray:
+        where = click.get_current_context().get_parameter_source("ray_address")
+        if num_replicas is not None or where is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--ray-address and --replicas are for --ray")
+        return
+    check_ray()
+    if ray_address is not None and ray_address.startswith(RAY_CLIENT):
+        raise ClusterError(
+            f"{ray_address} is an address for Ray's client; name the cluster's own, HOST:PORT, on one of its nodes"
+        )
 
 
 def _check_paths(source: Path, output: Path, errors: Path) -> None:

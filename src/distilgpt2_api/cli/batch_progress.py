@@ -8,8 +8,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TextIO
 
+from distilgpt2_api.batch.outcomes import Outcome
 from distilgpt2_api.batch.recovery import Remains
-from distilgpt2_api.batch.run import Outcome
 
 BAR_INTERVAL_S = 0.1
 LINE_INTERVAL_S = 30.0
@@ -36,7 +36,7 @@ class BatchProgress:
         """A line is in its file."""
         self.num_done_lines += 1
         self.num_failed_lines += outcome.is_failed
-        self._num_done_bytes += outcome.record.num_bytes
+        self._num_done_bytes += outcome.num_bytes
         if (now_s := self._clock()) - self._shown_s >= self._interval_s:
             self._show(now_s)
 

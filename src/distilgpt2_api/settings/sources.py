@@ -76,6 +76,11 @@ def export_to_environment(values: Mapping[str, object]) -> None:
     os.environ.update({env_name(name): str(value) for name, value in values.items()})
 
 
+def child_environment(values: Mapping[str, object]) -> dict[str, str]:
+    """This process's, and these settings: for one that it starts."""
+    return {**os.environ, **{env_name(name): str(value) for name, value in values.items()}}
+
+
 def own_environment() -> dict[str, str]:
     """The variables that set something here, for processes on other machines."""
     return {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}

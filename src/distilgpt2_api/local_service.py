@@ -1,4 +1,4 @@
-"""The whole service for one command, without a socket: its routes in this process, its limits on strangers off."""
+"""The whole service for one command or one worker, without a socket: its routes here, its limits on strangers off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.run import Execute
+from distilgpt2_api.batch.outcomes import Execute
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
