@@ -189,9 +189,12 @@ def command_of(pid: int) -> bytes:
 def test_a_node_that_is_lost_has_its_lines_done_elsewhere(
     two: Cluster, start: Any, tmp_path: Path, options: list[str]
 ) -> None:
-    """There is room for one worker then, and each line is there once."""
+    """There is room for one worker then, and each line is there once.
+
+    Small batches: else all lines would be in hand at once, and end together.
+    """
     output = tmp_path / "out.jsonl"
-    process = start("in.jsonl", "-o", "out.jsonl", *options, cluster=two)
+    process = start("in.jsonl", "-o", "out.jsonl", *options, cluster=two, max_num_sequences=8)
     eventually(lambda: num_lines(output) > 10, "some lines are answered")
     node = next(iter(sorted(two.worker_nodes, key=lambda node: node.node_id)))
     node.kill_all_processes(check_alive=False, allow_graceful=False)
