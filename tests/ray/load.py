@@ -56,7 +56,8 @@ class Load:
 
     def _ask(self, number: int) -> None:
         while not self._ending.is_set():
-            self.outcomes.append(ask(self.url, is_stream=number % 2 == 0, num_tokens=self.num_tokens))
+            # In pairs: replicas that take turns would else have all streams on one of two.
+            self.outcomes.append(ask(self.url, is_stream=number % 4 < 2, num_tokens=self.num_tokens))
 
 
 def ask(url: str, *, is_stream: bool, num_tokens: int, **options: Any) -> Outcome:

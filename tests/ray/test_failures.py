@@ -38,12 +38,12 @@ def test_a_node_that_dies_under_load(cluster: Any, settings: Any) -> None:
         num_before = len(load.outcomes)
         eventually(lambda: len(load.outcomes) >= num_before + 24, "the clients are served on")
     logger.info("outcomes: %s", dict(load.kinds))
+    cluster.add_worker()  # whatever comes of this test, others need it
+    eventually(lambda: len(cluster.replicas()) == 2, "there are two again")
 
     assert load.kinds.keys() <= {"whole", "event"}
     assert 1 <= load.kinds["event"] <= 6, "streams of the node that died, at most all of them"
     assert max(outcome.duration_s for outcome in load.outcomes) < 30
-    cluster.add_worker()
-    eventually(lambda: len(cluster.replicas()) == 2, "there are two again")
 
 
 @pytest.mark.timeout(200)
