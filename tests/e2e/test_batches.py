@@ -16,6 +16,8 @@ from distilgpt2_api.batch.stored.store import DATABASE_NAME
 from distilgpt2_api.batch.stored.tables import STORE_VERSION
 
 NUM_LINES = 400
+SLOW = {"max_num_sequences": 4}
+"""For who is to be stopped in its midst: progress is recorded four times a second, and a quick server would be done."""
 ASKED = {"endpoint": "/v1/completions", "completion_window": "24h"}
 
 
@@ -68,7 +70,7 @@ def test_a_killed_servers_batch_is_ended_by_the_next_every_line_once(
     """
 
     def begin_and_die(store: Path, share: float) -> tuple[str, int]:
-        server = started(launch, store)
+        server = started(launch, store, **SLOW)
         batch_id = create(server)
 
         def find_completed() -> int:
@@ -96,7 +98,7 @@ def test_a_drained_servers_batch_goes_on_at_once(
     launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:
     """SIGTERM waits for none of its lines; it has given the batch back, with all results."""
-    server = started(launch, tmp_path, drain_s=60)
+    server = started(launch, tmp_path, drain_s=60, **SLOW)
     batch_id = create(server)
     wait_until(lambda: read(server, batch_id)["request_counts"]["completed"] > 0, "answers")
     server.signal(signal.SIGTERM)
