@@ -17,7 +17,7 @@ class InputFile:
     def __init__(self, path: Path, *, max_line_bytes: int, parameters: Collection[str]) -> None:
         """`parameters`: a table's columns with these names are. Raises BatchFileError."""
         self.path = path
-        self._max_line_bytes = max_line_bytes
+        self.max_line_bytes = max_line_bytes
         self.is_table = path.suffix.lower() == ".csv"
         self.format: Format = self._read_table(parameters) if self.is_table else JsonLines()
 
@@ -37,6 +37,6 @@ class InputFile:
     def _read(self, *, has_quotes: bool) -> Iterator[Record]:
         try:
             with self.path.open("rb") as file:
-                yield from read_records(file, max_bytes=self._max_line_bytes, has_quotes=has_quotes)
+                yield from read_records(file, max_bytes=self.max_line_bytes, has_quotes=has_quotes)
         except OSError as error:
             raise BatchFileError(f"can't read {self.path}: {error.strerror}") from None

@@ -201,7 +201,7 @@ def _finish_on_cluster(
     def begin() -> tuple[Assignment, Turns]:
         assignment = Assignment(
             source=work.requests.path.resolve(),
-            max_line_bytes=settings.max_body_bytes + LINE_BYTES,
+            max_line_bytes=work.requests.max_line_bytes,
             output=work.answers.path.resolve(),
             num_output_bytes=work.answers.num_bytes,
             errors=work.failures.path.resolve(),

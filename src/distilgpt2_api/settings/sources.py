@@ -73,12 +73,16 @@ def _is_service_link(variable: str) -> bool:
 
 def export_to_environment(values: Mapping[str, object]) -> None:
     """Set them for this process and those that it starts: a `Settings()` made later finds them."""
-    os.environ.update({env_name(name): str(value) for name, value in values.items()})
+    os.environ.update(_variables(values))
 
 
 def child_environment(values: Mapping[str, object]) -> dict[str, str]:
     """This process's, and these settings: for one that it starts."""
-    return {**os.environ, **{env_name(name): str(value) for name, value in values.items()}}
+    return os.environ | _variables(values)
+
+
+def _variables(values: Mapping[str, object]) -> dict[str, str]:
+    return {env_name(name): str(value) for name, value in values.items()}
 
 
 def own_environment() -> dict[str, str]:
