@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -86,7 +87,7 @@ def app(args: dict[str, Any]) -> serve.Application:
         # Ray would give a replica 5 requests at a time, and keep the rest in a queue without an end. Ours waits in the
         # engines, which know shares, priorities and sizes, and refuse what is too much.
         max_ongoing_requests=settings.max_num_sequences + settings.max_waiting_requests + HEADROOM_REQUESTS,
-        max_queued_requests=settings.max_waiting_requests,
+        max_queued_requests=settings.max_waiting_requests + HEADROOM_REQUESTS,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
             max_replicas=scale.max_replicas or scale.min_replicas,
@@ -109,7 +110,8 @@ def app(args: dict[str, Any]) -> serve.Application:
         num_replicas=scale.gateways,
         max_replicas_per_node=None if is_on_head else 1,
         max_ongoing_requests=GATEWAY_MAX_REQUESTS,
-        max_queued_requests=settings.max_waiting_requests,
+        # Each request is in Ray's queue for as long as it takes to hand it over: a bound would drop what comes at once.
+        max_queued_requests=GATEWAY_MAX_REQUESTS,
         ray_actor_options={
             "num_cpus": 0,
             "resources": {HEAD_NODE: 0.001} if is_on_head else {},
@@ -207,8 +209,9 @@ class EngineReplicas:
             raise  # The replica lives; what it raised is a mistake of ours.
         except RayError as error:
             raise ReplicaLostError("the replica that had the request is gone; try again") from error
-        finally:
-            response.cancel()
+        except (GeneratorExit, CancelledError):
+            response.cancel()  # only what a replica may have: of anything else it raises the error once more
+            raise
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
         try:

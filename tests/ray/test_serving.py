@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,9 @@ def test_a_request_id_is_on_the_answer_once(two: Any) -> None:
 def test_a_queue_has_an_end(cluster: Any, settings: Any) -> None:
     """One runs, one waits: the third is refused, and probes and metrics are answered all the while."""
     cluster.replace(**settings, max_num_sequences=1, max_waiting_requests=1)
+    with ThreadPoolExecutor(32) as pool:  # more on their way to gateway and replica at once than may wait in an engine
+        answers = list(pool.map(lambda _: cluster.get("/v1/models"), range(128)))
+    assert Counter(answer.status_code for answer in answers) == {200: 128}
     with ThreadPoolExecutor(2) as pool:
         work = [pool.submit(ask, cluster.url, is_stream=False, num_tokens=16000)]
         eventually(lambda: cluster.running() == 1, "one runs")
