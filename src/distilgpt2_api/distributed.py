@@ -249,7 +249,7 @@ class PrefixRouter(RequestRouter):
         """Ranks, the best first; of one rank's Ray takes the less busy, and of the next if these are full."""
         if pending_request is not None:
             pending_request.routing_context.should_backoff = True  # else Ray asks again at once, where all are full
-        some = self._draw_two(candidate_replicas)
+        some = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         holder = self._memory.find(_prefixes(pending_request), by_name)
         if holder is None or self._lead(by_name[holder], candidate_replicas) > self._max_lead:
@@ -263,9 +263,6 @@ class PrefixRouter(RequestRouter):
         result: ReplicaResult,  # noqa: ARG002 - Ray's
     ) -> None:
         self._memory.note(_prefixes(pending_request), replica_id.unique_id)
-
-    def _draw_two(self, replicas: list[RunningReplica]) -> list[RunningReplica]:
-        return random.sample(replicas, min(2, len(replicas)))
 
     def _lead(self, replica: RunningReplica, others: list[RunningReplica]) -> int:
         """Requests that it has in hand beyond the least busy one's."""
