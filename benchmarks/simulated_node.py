@@ -6,6 +6,7 @@ from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
+from distilgpt2_api.core.step_budget import prompt_tokens_beside
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +72,9 @@ class SimulatedNode:
         if not self._num_decoding and not self._prefills:
             return None
         budget = self.curve.max_step_tokens - self._num_decoding
+        if self._num_decoding:
+            num_waiting = len(self._prefills) + len(self._waiting)
+            budget = min(budget, prompt_tokens_beside(self._num_decoding, num_waiting))
         num_prefilled = 0
         while self._prefills and num_prefilled < budget:
             first = self._prefills[0]

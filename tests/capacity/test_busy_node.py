@@ -23,7 +23,8 @@ def test_an_only_request_takes_its_steps_and_its_prompt(build_curve: Any) -> Non
 
 def test_requests_share_steps_but_not_prompts(build_curve: Any) -> None:
     pace = NodePace.of(build_curve(), shape())
-    assert 11 / pace.requests_per_s(11) == pytest.approx(50 * 0.020 + 11 * 100 / 10_000)
+    wait_s = (100 / (16 + 10 * 3 + 8) - 1) * 0.020  # steps that a prompt needs beside ten streams
+    assert 11 / pace.requests_per_s(11) == pytest.approx(50 * 0.020 + 11 * 100 / 10_000 + wait_s)
     assert pace.max_requests_per_s == pytest.approx(31 / (50 * 0.040 + 31 * 0.010))
 
 
@@ -35,6 +36,7 @@ def test_what_the_prefix_cache_has_is_not_computed_but_for_the_last_token(build_
 def test_a_prompt_over_the_steps_budget_takes_several(build_curve: Any) -> None:
     pace = NodePace.of(build_curve(), shape(num_prompt_tokens=600))
     assert pace.first_token_s(1) == pytest.approx(3 * 0.010 + 0.060)
+    assert pace.first_token_s(11) == pytest.approx(12 * 0.020 + 0.060)  # 16 + 10 * 3 + 8 tokens a step
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_with_one_place_it_is_the_queue_m_m_1(build_curve: Any) -> None:
 
 def test_where_steps_cost_nothing_more_for_more_it_is_erlang_c(build_curve: Any) -> None:
     steps = (DecodeStep(num_sequences=1, step_s=0.01), DecodeStep(num_sequences=10, step_s=0.01))
-    pace = NodePace.of(build_curve(decode_steps=steps, prefill_tokens_per_s=1e12), shape())
+    pace = NodePace.of(build_curve(decode_steps=steps, prefill_tokens_per_s=1e12), shape(num_prompt_tokens=20))
     offered = 8.0  # in Erlang: on 10 servers
     node = BusyNode.under(pace, offered / 0.5)
     busy = offered**10 / math.factorial(10) / (1 - offered / 10)

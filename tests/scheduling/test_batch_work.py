@@ -40,6 +40,14 @@ def test_whoever_comes_gets_a_place_in_the_next_step(
         assert_undisturbed(sequence)
 
 
+def test_among_itself_no_gap_bounds_its_prompts(build_world: BatchWorld) -> None:
+    world = build_world(max_step_tokens=256)
+    add_batch(world, 1)
+    world.step()
+    (late,) = add_batch(world, 1, length=200)
+    assert world.chunks(world.schedule())[late.sequence_id] == 200
+
+
 def test_what_gives_way_goes_on_when_there_is_room_again(build_world: BatchWorld) -> None:
     world = build_world(max_num_sequences=2)
     batch = add_batch(world, 2)

@@ -52,6 +52,23 @@ def test_a_decode_never_stalls_behind_a_prefill(build_world: BuildWorld) -> None
     assert world.num_steps == 1 + 6  # 100 tokens, 19 a step
 
 
+def test_prompts_have_more_of_a_step_the_more_stream_and_the_more_wait(build_world: BuildWorld) -> None:
+    """The gaps of streams are bounded, and nobody waits for ever behind that."""
+    world = build_world(max_step_tokens=256)
+    streams = [world.add([i], max_tokens=50, ignore_eos=True) for i in (1, 2)]
+    world.step()
+    first = world.add(range(200), max_tokens=1)
+    assert world.chunks(world.schedule())[first.sequence_id] == 16 + 2 * 3 + 8
+    second = world.add(range(1, 201), max_tokens=1)
+    plan = world.schedule()
+    assert world.chunks(plan)[first.sequence_id] == 16 + 2 * 3 + 2 * 8
+    world.update(plan)
+    for stream in streams:
+        world.scheduler.finish(stream.sequence_id, FinishReason.ABORT)
+    chunks = world.chunks(world.schedule())
+    assert chunks[first.sequence_id] + chunks[second.sequence_id] == 256, "nobody has gaps"
+
+
 def test_a_prefill_in_chunks_gives_what_a_whole_one_gives(build_world: BuildWorld) -> None:
     completions = []
     for max_step_tokens in (3, 32, 33, 500):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.core.errors import ContextLengthError
+from distilgpt2_api.core.step_budget import prompt_tokens_beside
 
 PRECISION_S = 1e-6
 MAX_BUSY_SHARE = 0.99
@@ -72,24 +73,72 @@ class NodePace:
         return self.requests_per_s(self.num_places)
 
     def requests_per_s(self, num_running: int) -> float:
-        """`num_running` requests take a step for each token together, the first one included, and a prefill each."""
-        return num_running / (self.shape.num_completion_tokens * self.tpot_s(num_running))
+        """`num_running` requests take a step for each token together, the first one included, a prefill each, and the
+        steps that a prompt needs beside streams before its first token's.
+        """
+        num_steps = max(1.0, self.shape.num_prefill_tokens / self._prompt_budget(num_running - 1, 1))
+        waiting_s = (num_steps - 1) * self.curve.step_s(num_running)
+        return num_running / (self.shape.num_completion_tokens * self.tpot_s(num_running) + waiting_s)
 
     def tpot_s(self, num_running: int) -> float:
         """Between two tokens of one sequence: a decode step, and its share of all prefills."""
         return self.curve.step_s(num_running) + num_running * self.prefill_s / self.shape.num_completion_tokens
 
-    def prompt_s(self, num_running: int, prefilling_share: float) -> float:
-        """What a prompt occupies the line of prompts for: its part of steps, in which the others decode, too."""
-        num_decoding = max(1, round(num_running * (1 - prefilling_share)))
-        steps_each = self.shape.num_prefill_tokens / max(1, self.curve.max_step_tokens - num_decoding)
-        return self.prefill_s + steps_each * self.curve.step_s(num_decoding)
-
     def first_token_s(self, num_running: int) -> float:
         """From the step that takes a request up to its first token, the request being one of `num_running`."""
-        budget = max(1, self.curve.max_step_tokens - num_running + 1)
-        num_chunks = math.ceil(self.shape.num_prefill_tokens / budget)
+        num_chunks = math.ceil(self.shape.num_prefill_tokens / self._prompt_budget(num_running - 1, 1))
         return num_chunks * self.curve.step_s(num_running) + self.prefill_s
+
+    def prompt_s(self, num_decoding: int, num_waiting: int) -> float:
+        """What one of `num_waiting` prompts occupies their line for: its part of steps, in which others decode, too."""
+        num_chunks = self.shape.num_prefill_tokens / self._prompt_budget(num_decoding, num_waiting)
+        return self.prefill_s + num_chunks * self.curve.step_s(num_decoding)
+
+    def _prompt_budget(self, num_decoding: int, num_waiting: int) -> int:
+        """Tokens of prompts that a step takes, as the scheduler has it."""
+        left = max(1, self.curve.max_step_tokens - num_decoding)
+        return min(left, prompt_tokens_beside(num_decoding, num_waiting)) if num_decoding else left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLine:
+    """Prompts that stand behind each other, for steps compute no more of them than their budget.
+
+    The longer the line the more of a step it gets: a birth-death process again, whose waits are halved as those of
+    prompts of one length are (M/D/1 beside M/M/1).
+    """
+
+    load: float
+    """Of time that it is not empty, as if it were always short."""
+    shares: Sequence[float]
+    """Of the time when it is not empty, that 1, 2, … stand in it."""
+    waits_s: Sequence[float]
+    """Behind 1, 2, … of them, at most."""
+
+    @classmethod
+    def beside(cls, num_decoding: int, pace: NodePace, prompts_per_s: float) -> PromptLine:
+        """As long as the node has places, at most: others stand in line for these."""
+        weights, waits_s = [1.0], [0.0]
+        for num_waiting in range(1, pace.num_places + 1):
+            service_s = pace.prompt_s(num_decoding, num_waiting)
+            weights.append(weights[-1] * prompts_per_s * service_s)
+            waits_s.append(waits_s[-1] + service_s / 2)
+        total = math.fsum(weights[1:])
+        return cls(
+            load=min(MAX_BUSY_SHARE, prompts_per_s * pace.prompt_s(num_decoding, 1)),
+            shares=[weight / total for weight in weights[1:]],
+            waits_s=waits_s[1:],
+        )
+
+    def late_share(self, spare_s: float) -> float:
+        """Of prompts that come while others stand there, that wait longer than `spare_s`."""
+        late = 0.0
+        shortest_s = 0.0
+        for share, longest_s in zip(self.shares, self.waits_s, strict=True):
+            if longest_s > spare_s:
+                late += share * min(1.0, (longest_s - spare_s) / (longest_s - shortest_s))
+            shortest_s = longest_s
+        return late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +151,8 @@ class BusyNode:
     """Of time that 0, 1, … `num_places` sequences run and none waits: with `waiting_share` 1 together."""
     waiting_share: float
     """Of time that some wait, behind full places."""
+    lines: Sequence[PromptLine]
+    """Of prompts, while 1, 2, … sequences run."""
 
     @classmethod
     def under(cls, pace: NodePace, requests_per_s: float) -> BusyNode:
@@ -115,11 +166,16 @@ class BusyNode:
         ratio = requests_per_s / pace.max_requests_per_s
         waiting = weights[-1] * ratio / (1 - ratio)
         total = math.fsum(weights) + waiting
+        prefilling_share = requests_per_s * pace.prefill_s
         return cls(
             pace=pace,
             requests_per_s=requests_per_s,
             shares=tuple(weight / total for weight in weights),
             waiting_share=waiting / total,
+            lines=[
+                PromptLine.beside(max(1, round(num_others * (1 - prefilling_share))), pace, requests_per_s)
+                for num_others in range(1, pace.num_places)
+            ],
         )
 
     @property
@@ -183,18 +239,11 @@ class BusyNode:
         """Of requests that come while `num_others` run and wait longer than `spare_s` for the first step of theirs."""
         if not num_others:
             return 0.0
-        # Prompts stand in a line of their own, for steps compute no more than their budget: M/D/1, whose waits are
-        # nearly exponential. The rest of the time who comes amid a step waits for the rest of it.
-        service_s = self.pace.prompt_s(num_others, self._prefilling_share)
-        load = min(MAX_BUSY_SHARE, self.requests_per_s * service_s)
-        busy_share = min(MAX_BUSY_SHARE, load / (1 - self.shares[0]))
-        behind_prompts = math.exp(-2 * (1 - load) * spare_s / service_s)
+        line = self.lines[num_others - 1]
+        busy_share = min(MAX_BUSY_SHARE, line.load / (1 - self.shares[0]))
+        # The rest of the time who comes amid a step waits for the rest of it.
         behind_step = max(0.0, 1 - spare_s / self.pace.curve.step_s(num_others))
-        return busy_share * behind_prompts + (1 - busy_share) * behind_step
-
-    @property
-    def _prefilling_share(self) -> float:
-        return self.requests_per_s * self.pace.prefill_s
+        return busy_share * line.late_share(spare_s) + (1 - busy_share) * behind_step
 
 
 def _percentile(tail: Callable[[float], float], percent: float) -> float:

@@ -10,7 +10,7 @@ The three numbers are measured: gaps beside 2000 tokens of prompts a second stay
 (`benchmarks/scheduling.py`) without a loss of throughput.
 """
 
-TOKENS_BESIDE_STREAMS = 32
+TOKENS_BESIDE_STREAMS = 16
 TOKENS_PER_STREAM = 3
 TOKENS_PER_WAITING = 8
 

@@ -8,6 +8,7 @@ from operator import attrgetter
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
+from distilgpt2_api.core.step_budget import prompt_tokens_beside
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
@@ -21,12 +22,12 @@ class Scheduler:
 
     Sequences have a rank: batch work comes last, the lower priority goes first, among equals whose caller has had less
     (`FairShares`), then the earlier arrival. Each step takes one token of every sequence that decodes, then as much of
-    the prefills as its budget allows, then new sequences, by rank all of them. A sequence is admitted with blocks for
-    all of its tokens, so only decoding ever asks for more, and only while the step has tokens left, so that there are
-    never more rows than tokens. When none is free, the last in rank among the running loses its blocks and waits again,
-    in front of its equals: it recomputes later what it can't find in the prefix cache. For a newcomer's sake that
-    happens only where its caller has nothing running and another has several. The first in rank therefore always
-    advances, and nobody starves but behind lower priorities that never cease to come.
+    the prefills as its budget and the gaps of these streams allow (`step_budget`), then new sequences, by rank all of
+    them. A sequence is admitted with blocks for all of its tokens, so only decoding ever asks for more, and only while
+    the step has tokens left, so that there are never more rows than tokens. When none is free, the last in rank among
+    the running loses its blocks and waits again, in front of its equals: it recomputes later what it can't find in the
+    prefix cache. For a newcomer's sake that happens only where its caller has nothing running and another has several.
+    So the first in rank always advances, and nobody starves but behind lower priorities that never cease to come.
 
     Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
     they have any, and for some steps more: who comes during a long step waits for its end. It gives way to whoever
@@ -199,14 +200,19 @@ class Scheduler:
         """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
         num_rows = len(rows)
         prefills = self._plan_decodes(rows, budget, is_batch=is_batch)
-        budget -= len(rows) - num_rows
+        num_streams = len(rows) - num_rows
+        budget -= num_streams
+        num_kept = 0
+        if num_streams and not is_batch:  # nobody watches the gaps of batch work
+            num_kept = max(0, budget - prompt_tokens_beside(num_streams, len(prefills) + self.num_waiting))
+            budget -= num_kept
         for sequence in prefills:
             if not budget:
                 break
             budget -= self._plan_chunk(sequence, budget, rows)
         while budget and (newcomer := self._places.admit_first(self._shares, is_batch=is_batch)) is not None:
             budget -= self._plan_chunk(newcomer, budget, rows)
-        return budget
+        return budget + num_kept
 
     def _plan_decodes(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> list[Sequence]:
         """Plan a token of each sequence that lacks only one; the others. Batch work that has no token left rests."""

@@ -68,7 +68,8 @@ class ServingSettings(BaseModel):
         default=256,
         ge=32,
         le=65536,
-        description="Tokens that one step computes at most. Smaller: smoother streams; larger: faster prefill.",
+        description="Tokens that one step computes at most. Smaller: smoother streams; larger: faster prefill. "
+        "Beside running streams prompts have a part of it, so that gaps stay even.",
     )
     prefix_caching: bool = Field(
         default=True, description="Keep full blocks of finished prompts, so that a shared beginning is computed once."
