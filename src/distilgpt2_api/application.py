@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
 from distilgpt2_api.batch.stored.desk import OpenDesk
 from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.core.config import EngineConfig
@@ -30,9 +31,6 @@ from distilgpt2_api.server.lifespan import exit_on_failure
 from distilgpt2_api.server.service import RequestLimits, ServedModel
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
-
-LINE_FRAME_BYTES = 8192
-"""What a line of a batch has around its body."""
 
 
 def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | None = None) -> FastAPI:

@@ -19,6 +19,8 @@ URLS = ("/v1/completions", "/v1/chat/completions", "/v1/score")
 """Routes that take a body of JSON and give one."""
 FIELDS = ("custom_id", "method", "url", "body")
 MAX_CUSTOM_ID_LENGTH = 512
+LINE_FRAME_BYTES = 8192
+"""What a line has around its body, at most: it may be so much longer than a request's body."""
 
 INVALID_JSON = "invalid_json_line"
 INVALID_REQUEST = "invalid_request"

@@ -20,6 +20,7 @@ from distilgpt2_api.batch.errors import BatchFileError, ClusterError
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
+from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
 from distilgpt2_api.batch.output_file import OutputFile
 from distilgpt2_api.batch.recovery import recover
 from distilgpt2_api.batch.run import Run
@@ -34,8 +35,6 @@ from distilgpt2_api.settings.sources import child_environment
 
 EXIT_LINES_FAILED = 5
 """All lines are done, but not all with success."""
-LINE_BYTES = 4096
-"""Of a line, for what stands in it beside the body."""
 BATCHES_IN_FLIGHT = 2
 """One that runs, and one that waits to step in."""
 
@@ -101,7 +100,7 @@ def command(
     errors = errors or output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
     _check_paths(source, output, errors)
     requests = InputFile(
-        source, max_line_bytes=settings.max_body_bytes + LINE_BYTES, parameters=CompletionRequest.model_fields
+        source, max_line_bytes=settings.max_body_bytes + LINE_FRAME_BYTES, parameters=CompletionRequest.model_fields
     )
     if isinstance(requests.format, CsvTable):
         click.echo(f"parameters from columns: {', '.join(requests.format.parameters) or 'none'}", err=True)
