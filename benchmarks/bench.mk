@@ -2,7 +2,7 @@
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers bench-compare peers \
         bench-scheduling bench-growth bench-precision bench-check \
-        bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray
+        bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray bench-batch-ray
 bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the peers that are installed (minutes; with peers an hour)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
@@ -25,6 +25,9 @@ bench-start: .venv/installed-dev ## Seconds from the start to the first token
 
 bench-ray: .tools/ray/installed ## Ray Serve from one replica to as many as cores, and what its way costs (installs Ray)
 	$(RAY_PYTHON) -m benchmarks.ray_scaling $(BENCH)
+
+bench-batch-ray: .tools/ray/installed ## What `batch --ray` has of `batch`'s rate on one machine (installs Ray)
+	$(RAY_PYTHON) -m benchmarks.batch_cluster $(BENCH)
 
 bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
 	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)
