@@ -6,7 +6,7 @@ from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
-from distilgpt2_api.core.step_budget import prompt_tokens_beside
+from distilgpt2_api.core.step_budget import prompt_budget
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,10 +71,8 @@ class SimulatedNode:
         self._admit()
         if not self._num_decoding and not self._prefills:
             return None
-        budget = self.curve.max_step_tokens - self._num_decoding
-        if self._num_decoding:
-            num_waiting = len(self._prefills) + len(self._waiting)
-            budget = min(budget, prompt_tokens_beside(self._num_decoding, num_waiting))
+        num_waiting = len(self._prefills) + len(self._waiting)
+        budget = prompt_budget(self.curve.max_step_tokens - self._num_decoding, self._num_decoding, num_waiting)
         num_prefilled = 0
         while self._prefills and num_prefilled < budget:
             first = self._prefills[0]

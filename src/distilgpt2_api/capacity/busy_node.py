@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.core.errors import ContextLengthError
-from distilgpt2_api.core.step_budget import prompt_tokens_beside
+from distilgpt2_api.core.step_budget import prompt_budget
 
 PRECISION_S = 1e-6
 MAX_BUSY_SHARE = 0.99
@@ -96,8 +96,7 @@ class NodePace:
 
     def _prompt_budget(self, num_decoding: int, num_waiting: int) -> int:
         """Tokens of prompts that a step takes, as the scheduler has it."""
-        left = max(1, self.curve.max_step_tokens - num_decoding)
-        return min(left, prompt_tokens_beside(num_decoding, num_waiting)) if num_decoding else left
+        return prompt_budget(max(1, self.curve.max_step_tokens - num_decoding), num_decoding, num_waiting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,7 @@ class PromptLine:
             waits_s.append(waits_s[-1] + service_s / 2)
         total = math.fsum(weights[1:])
         return cls(
-            load=min(MAX_BUSY_SHARE, prompts_per_s * pace.prompt_s(num_decoding, 1)),
+            load=min(MAX_BUSY_SHARE, weights[1]),
             shares=[weight / total for weight in weights[1:]],
             waits_s=waits_s[1:],
         )

@@ -15,9 +15,11 @@ TOKENS_PER_STREAM = 3
 TOKENS_PER_WAITING = 8
 
 
-def prompt_tokens_beside(num_streams: int, num_waiting: int) -> int:
-    """Of all prompts together, in a step that has a token of `num_streams` sequences, at least one, each.
+def prompt_budget(num_left: int, num_streams: int, num_waiting: int) -> int:
+    """Of the `num_left` tokens that a step has beside a token of `num_streams` sequences each, how many prompts get.
 
-    `num_waiting` sequences have had no token yet.
+    `num_waiting` sequences have had no token yet. Where nothing streams, nobody has gaps: all.
     """
-    return TOKENS_BESIDE_STREAMS + TOKENS_PER_STREAM * num_streams + TOKENS_PER_WAITING * num_waiting
+    if not num_streams:
+        return num_left
+    return min(num_left, TOKENS_BESIDE_STREAMS + TOKENS_PER_STREAM * num_streams + TOKENS_PER_WAITING * num_waiting)

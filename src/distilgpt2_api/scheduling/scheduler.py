@@ -8,7 +8,7 @@ from operator import attrgetter
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
-from distilgpt2_api.core.step_budget import prompt_tokens_beside
+from distilgpt2_api.core.step_budget import prompt_budget
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
@@ -203,8 +203,8 @@ class Scheduler:
         num_streams = len(rows) - num_rows
         budget -= num_streams
         num_kept = 0
-        if num_streams and not is_batch:  # nobody watches the gaps of batch work
-            num_kept = max(0, budget - prompt_tokens_beside(num_streams, len(prefills) + self.num_waiting))
+        if not is_batch:  # nobody watches the gaps of batch work
+            num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self.num_waiting)
             budget -= num_kept
         for sequence in prefills:
             if not budget:
