@@ -11,7 +11,6 @@ short one's time, so that starting Ray's workers and loading the model are not t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -22,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.batch import TOP_K, Load
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, write_json
 
@@ -33,7 +33,6 @@ import ray
 from distilgpt2_api.core.config import Precision
 
 VOCAB_SIZE = 50256
-TOP_K = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,8 @@ def answer(num_lines: int, options: Sequence[str], args: argparse.Namespace) -> 
     """Seconds of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
-        write_lines(source, num_lines, args)
+        prompts = [random.choices(range(VOCAB_SIZE), k=args.prompt_tokens) for _ in range(num_lines)]
+        Load(prompts=prompts, num_new_tokens=args.new_tokens).write(source)
         command = [sys.executable, "-m", "distilgpt2_api", "batch", str(source), "-o", str(output), *options]
         begin_s = time.perf_counter()
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -96,15 +96,6 @@ def answer(num_lines: int, options: Sequence[str], args: argparse.Namespace) -> 
         if num_answers != num_lines:
             raise RuntimeError(f"{num_answers} answers to {num_lines} lines")
     return elapsed_s
-
-
-def write_lines(path: Path, num_lines: int, args: argparse.Namespace) -> None:
-    rest = {"max_tokens": args.new_tokens, "top_k": TOP_K, "ignore_eos": True}
-    with path.open("w", encoding="utf-8") as file:
-        for index in range(num_lines):
-            body = {"prompt": random.choices(range(VOCAB_SIZE), k=args.prompt_tokens), **rest}
-            line = {"custom_id": str(index), "method": "POST", "url": "/v1/completions", "body": body}
-            file.write(json.dumps(line) + "\n")
 
 
 def print_results(args: argparse.Namespace, turns: dict[str, list[Turn]]) -> None:
