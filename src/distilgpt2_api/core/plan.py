@@ -42,7 +42,7 @@ class PlanRow:
     num_new_tokens: int
     """Computed in this step: `token_ids[num_computed_tokens:][:num_new_tokens]`; at least 1."""
     block_ids: Sequence[int]
-    """Block table; covers `num_computed_tokens + num_new_tokens` tokens."""
+    """Block table; covers `num_computed_tokens + num_new_tokens` tokens, and the drafts."""
     params: SamplingParams
     seed: int
     """This sequence's own. With the position of the token drawn it is the key of the random number."""
@@ -52,6 +52,9 @@ class PlanRow:
     """Where `params.grammar` is set and the row draws."""
     num_prompt_logprobs: int | None = None
     """None, or: also score the prompt tokens that follow the new tokens (see `RowResult.prompt_logprobs`)."""
+    draft_token_ids: Sequence[int] = ()
+    """A guess at what is drawn next, computed behind the sequence's last token, so that as much of it as is right need
+    no step of its own. Only in a row of one new token that draws, scores nothing and has no grammar."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +65,12 @@ class StepPlan:
 
     @property
     def num_tokens(self) -> int:
-        return sum(row.num_new_tokens for row in self.rows)
+        """Computed, drafts included."""
+        return sum(row.num_new_tokens for row in self.rows) + self.num_draft_tokens
+
+    @property
+    def num_draft_tokens(self) -> int:
+        return sum(len(row.draft_token_ids) for row in self.rows)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +95,9 @@ class RowResult:
     """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step's logits tell them."""
     error: str | None = None
     """Why this row failed (its logits were not finite, say), fit for the caller's eyes; other rows are sound."""
+    further: Sequence[RowResult] = ()
+    """What was drawn after `token_id`, one for each of the row's drafts that were right: each the same as in a step of
+    its own."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.draft_rows import join_drafts, split_drafts
 from distilgpt2_api.model.forward_pass import ForwardPass
 from distilgpt2_api.model.kernel_memory import bound_kernel_memory
 from distilgpt2_api.model.kernel_options import is_widened
@@ -80,8 +81,16 @@ class Runner:
 
     def run(self, plan: StepPlan) -> StepResult:
         """Computes every row's new tokens; draws and scores where the row asks for it. Results in the rows' order."""
+        if not plan.num_draft_tokens:
+            return StepResult(rows=self._run_rows(plan.rows))
+        return StepResult(rows=join_drafts(plan.rows, self._run_rows(split_drafts(plan.rows))))
+
+    def close(self) -> None:
+        """Frees the model and its cache. Idempotent."""
+        self._forward_pass = None
+
+    def _run_rows(self, rows: Sequence[PlanRow]) -> list[RowResult]:
         assert self._forward_pass is not None, "the runner is closed"
-        rows = plan.rows
         inputs = lay_out(rows)
         hidden = self._forward_pass.hidden_states(inputs)  # (T, C)
         results = [RowResult() for _ in rows]
@@ -93,11 +102,7 @@ class Runner:
             for index, result in zip(indices, drawn, strict=True):
                 results[index] = result
         self._score(hidden, inputs.subsequence_begins, rows, results)
-        return StepResult(rows=results)
-
-    def close(self) -> None:
-        """Frees the model and its cache. Idempotent."""
-        self._forward_pass = None
+        return results
 
     def _score(
         self, hidden: NDArray[np.float32], begins: NDArray[np.int32], rows: Sequence[PlanRow], results: list[RowResult]
