@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, repeat_interleaved, write_json
 
-from distilgpt2_api.core.config import EngineConfig, Precision
+from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, EngineConfig, Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.params import SamplingParams
@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_num_sequences=64,
         max_step_tokens=512,
         max_batch_step_tokens=512,
+        max_draft_tokens=MAX_DRAFT_TOKENS,
         is_prefix_caching=False,
         prefix_cache_bytes=0,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distilgpt2_api.core.config import EngineConfig, Precision
+from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, EngineConfig, Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
@@ -67,6 +67,7 @@ class TimedEngine:
         num_threads: int | None,
         cache_folder: Path,
         max_step_tokens: int = MAX_STEP_TOKENS,
+        max_draft_tokens: int = MAX_DRAFT_TOKENS,
     ) -> None:
         kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
         config = EngineConfig(
@@ -76,6 +77,7 @@ class TimedEngine:
             max_num_sequences=MAX_NUM_SEQUENCES,
             max_step_tokens=max_step_tokens,
             max_batch_step_tokens=max_step_tokens,
+            max_draft_tokens=max_draft_tokens,
             is_prefix_caching=True,
             prefix_cache_bytes=kv_cache_bytes,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
@@ -36,11 +36,22 @@ class ScriptedRunner:
             self.gate.acquire(timeout=20)
         self.plans.append(plan)
         self.on_run(plan)
-        return StepResult(rows=[self.draw(row) for row in plan.rows])
+        return StepResult(rows=[self.draw_with_drafts(row) for row in plan.rows])
 
     def open_gate(self) -> None:
         self.is_gated = False
         self.gate.release()
+
+    def draw_with_drafts(self, row: PlanRow) -> RowResult:
+        result = last = self.draw(row)
+        further = []
+        for num_drafts, draft in enumerate(row.draft_token_ids, 1):
+            if last.token_id != draft:
+                break
+            last = self.draw(replace(row, token_ids=[*row.token_ids, *row.draft_token_ids[:num_drafts]]))
+            further.append(last)
+        result.further = further
+        return result
 
     def draw(self, row: PlanRow) -> RowResult:
         prompt_logprobs: list[TokenLogprobs] = []

@@ -89,6 +89,7 @@ def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
         num_blocks: int = 64,
         max_num_sequences: int = 8,
         max_step_tokens: int = 64,
+        max_draft_tokens: int = 0,
     ) -> Engine:
         tokenizer: Any = ByteTokenizer()  # a fake with the parts that count
         grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_id=CONFIG.eos_token_id)
@@ -96,7 +97,10 @@ def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
         return Engine(
             runner=runner or PaddedRunner(script=script),
             scheduler=Scheduler(
-                num_blocks=num_blocks, max_num_sequences=max_num_sequences, max_step_tokens=max_step_tokens
+                num_blocks=num_blocks,
+                max_num_sequences=max_num_sequences,
+                max_step_tokens=max_step_tokens,
+                max_draft_tokens=max_draft_tokens,
             ),
             tokenizer=tokenizer,
             grammars=grammars,

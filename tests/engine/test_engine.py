@@ -183,6 +183,55 @@ def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
     assert sum(step.num_later_tokens for step in observer.steps) == 4 + 6
 
 
+def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
+    build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    """A delta each, as without; the gaps of all steps are still the times between all tokens."""
+    engine = build_engine(script=b"abc" * 10, max_draft_tokens=15)
+    deltas = list(run_request(engine, build_request(num_logprobs=0)))
+
+    assert [delta.text for delta in deltas[:-1]] == list("abc" * 10)
+    assert [(delta.num_completion_tokens, len(delta.logprobs)) for delta in deltas] == [(n, 1) for n in range(1, 32)]
+    (finished,) = observer.finished
+    steps = observer.steps
+    assert finished.num_completion_tokens == sum(step.num_sampled_tokens for step in steps) == 31
+    assert len(steps) < 20
+    num_gained = sum(step.num_accepted_tokens for step in steps)
+    assert len(steps) + num_gained == 31
+    assert num_gained < sum(step.num_draft_tokens for step in steps)
+    assert sum(step.num_gapless_tokens for step in steps) == num_gained
+    gaps_s = sum(step.gap_s * (step.num_later_tokens - step.num_gapless_tokens) for step in steps)
+    assert gaps_s == pytest.approx(finished.timings.total_s - finished.timings.ttft_s)
+
+
+@pytest.mark.parametrize("num_kept", range(1, 30))
+def test_a_stop_sequence_among_tokens_that_came_together_ends_it_there(
+    num_kept: int, build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
+) -> None:
+    """Found across tokens and steps; what was drawn behind it counts nowhere."""
+    script = bytearray(b"abc" * 11)
+    script[num_kept : num_kept + 2] = b"xy"
+    engine = build_engine(script=bytes(script), max_draft_tokens=15)
+    prompt = "abcxyabc " + bytes(script[: num_kept + 3]).decode() + " "
+    deltas = list(run_request(engine, build_request(prompt, stop=("xy",))))
+
+    assert "".join(delta.text for delta in deltas) == bytes(script[:num_kept]).decode()
+    assert deltas[-1].num_completion_tokens == num_kept + 2
+    assert deltas[-1].stop == "xy"
+    assert sum(step.num_sampled_tokens for step in observer.steps) == num_kept + 2
+    assert engine.num_free_blocks == 64
+
+
+def test_what_is_not_streamed_comes_whole_with_drafts_too(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    engine = build_engine(script=b"abc" * 10, max_draft_tokens=15)
+    (delta,) = run_request(engine, build_request(is_streamed=False, num_logprobs=0))
+
+    assert delta.text == "abc" * 10
+    assert len(delta.token_ids) == len(delta.logprobs) == delta.num_completion_tokens == 31
+
+
 def test_a_step_tells_what_the_prefix_cache_had(
     build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:

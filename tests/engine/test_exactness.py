@@ -59,12 +59,14 @@ class BareTokenizer:
 
 
 class RecordedSteps(SilentObserver):
-    """Counts what was preempted."""
+    """Counts what was preempted, and what was guessed."""
 
-    num_preempted = 0
+    num_preempted = num_drafted = num_accepted = 0
 
     def on_step(self, stats: StepStats) -> None:
         self.num_preempted += stats.num_preempted
+        self.num_drafted += stats.num_draft_tokens
+        self.num_accepted += stats.num_accepted_tokens
 
 
 def build(runner: Runner, *, observer: EngineObserver | None = None, **scheduling: Any) -> Engine:
@@ -182,3 +184,40 @@ def test_a_seed_draws_the_same_tokens_in_any_batch(plain: Runner, build_request:
 
     assert complete_all(build(plain), [requests[5]])["5"] == together["5"]
     assert complete_all(build(plain), requests[::-1]) == together
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.0, "repetition_penalty": 1.02, "num_logprobs": 2},
+        {"temperature": 0.0, "frequency_penalty": 0.05, "logit_bias": ((7, 2.0),)},
+        {"temperature": 0.05},
+        {"temperature": 0.05, "top_k": 5, "top_p": 0.9, "num_logprobs": 0},
+        {"temperature": 0.05, "min_tokens": 40, "stop_token_ids": (3, 4, 5)},
+    ],
+)
+@pytest.mark.parametrize("num_requests", [1, 3])
+def test_drafts_change_no_token(
+    num_requests: int, options: dict[str, Any], plain: Runner, build_request: RequestBuilder
+) -> None:
+    """Of texts that repeat themselves, to the context's end; some drafts come and some don't.
+
+    Then once more, on blocks of the prefix cache that were filled beside wrong ones.
+    """
+    requests = [
+        build_request(
+            [1 + index, 2, 3] * 4,
+            request_id=str(index),
+            **{"max_tokens": 52, "ignore_eos": True, "seed": 5, **options},
+        )
+        for index in range(num_requests)
+    ]
+    expected = complete_all(build(plain), requests)
+    steps = RecordedSteps()
+    engine = build(plain, max_draft_tokens=15, observer=steps)
+
+    assert complete_all(engine, requests) == expected
+    assert complete_all(engine, requests) == expected
+    is_drafting = num_requests == 1 or options["temperature"] == 0.0
+    assert (0 < steps.num_accepted < steps.num_drafted) == is_drafting

@@ -20,6 +20,7 @@ CONFIG = EngineConfig(
     max_num_sequences=6,
     max_step_tokens=64,
     max_batch_step_tokens=64,
+    max_draft_tokens=0,
     is_prefix_caching=True,
     prefix_cache_bytes=0,
 )

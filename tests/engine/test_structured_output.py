@@ -63,6 +63,7 @@ def engine() -> Iterator[Engine]:
         max_num_sequences=40,
         max_step_tokens=512,
         max_batch_step_tokens=512,
+        max_draft_tokens=15,
         is_prefix_caching=True,
         prefix_cache_bytes=64 << 20,
     )

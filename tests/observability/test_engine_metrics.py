@@ -18,6 +18,9 @@ STEP = StepStats(
     num_tokens=40,
     num_sampled_tokens=3,
     num_later_tokens=2,
+    num_gapless_tokens=0,
+    num_draft_tokens=7,
+    num_accepted_tokens=4,
     gap_s=0.012,
     num_prefix_queried_tokens=38,
     num_prefix_hit_tokens=32,
@@ -61,6 +64,8 @@ def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registr
         "kv_cache_usage_ratio": 0.25,
         "preemptions_total": 2,
         "computed_tokens_total": 80,
+        "draft_tokens_total": 14,
+        "accepted_draft_tokens_total": 8,
         "step_duration_seconds_count": 2,
         "step_sequences_sum": 6,
         "step_tokens_sum": 80,
@@ -81,6 +86,15 @@ def test_each_token_after_a_sequences_first_counts_with_its_gap(
     assert {part: registry.get_sample_value(f"{name}_{part}") for part in values} == values
     assert registry.get_sample_value(f"{name}_bucket", {"le": "0.01"}) == 0
     assert registry.get_sample_value(f"{name}_bucket", {"le": "0.015"}) == 2
+
+
+def test_tokens_that_come_in_one_step_have_one_gap(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    """The first of them the step's, the others none: the sum is the time that passed."""
+    metrics.on_step(replace(STEP, num_later_tokens=5, num_gapless_tokens=3))
+    name = "distilgpt2_inter_token_latency_seconds"
+    assert registry.get_sample_value(f"{name}_count") == 5
+    assert registry.get_sample_value(f"{name}_sum") == pytest.approx(2 * 0.012)
+    assert registry.get_sample_value(f"{name}_bucket", {"le": "0.001"}) == 3
 
 
 def test_after_the_last_abort_nothing_seems_to_run(metrics: EngineMetrics, registry: CollectorRegistry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 from zlib import crc32
 
@@ -23,7 +24,15 @@ NUM_POSITIONS = 256
 
 
 def draw(token_ids: list[int], seed: int) -> int:
-    """The "model": a token that depends on every token before it and on the seed, and on nothing else."""
+    """The "model": a token that depends on every token before it and on the seed, and on nothing else.
+
+    With a seed above 99 it likes to repeat itself: it mostly depends on the last two tokens. With one above 199 it does
+    nothing else: the token is that before the last two.
+    """
+    if seed > 199:
+        return token_ids[-3]
+    if seed > 99 and (crc32(array("I", [1, seed, *token_ids]).tobytes()) % 16):
+        token_ids = [token_id % 4 for token_id in token_ids[-2:]]
     return crc32(array("I", [seed, *token_ids]).tobytes()) % VOCAB_SIZE
 
 
@@ -31,13 +40,15 @@ class World:
     """A scheduler, a KV cache that remembers which token was written where, and the checks that hold in every step."""
 
     def __init__(self, **limits: Any) -> None:
-        self.limits = {"num_blocks": 64, "max_num_sequences": 8, "max_step_tokens": 64, **limits}
+        self.limits = {"num_blocks": 64, "max_num_sequences": 8, "max_step_tokens": 64, "max_draft_tokens": 0, **limits}
         self.scheduler = Scheduler(**self.limits)
         self.sequences: dict[int, Sequence] = {}
         self.scores: dict[int, list[TokenLogprobs]] = defaultdict(list)
         self.failing_ids: set[int] = set()
         self.num_steps = 0
         self.num_tokens_computed = 0
+        self.num_drafted = 0
+        self.num_gained = 0
         self._written: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add(
@@ -78,15 +89,21 @@ class World:
         self._check_order([sequence for sequence in waiting if not served or sequence.party in served])
         return plan
 
-    def update(self, plan: StepPlan) -> list[SequenceUpdate]:
-        """Compute a plan and hand the result in."""
+    def update(self, plan: StepPlan, *, max_gained: int | None = None) -> list[SequenceUpdate]:
+        """Compute a plan and hand the result in; of what drafts gained a sequence, no more than `max_gained` tokens."""
         self.num_steps += 1
         self.num_tokens_computed += plan.num_tokens
-        updates = self.scheduler.update(plan, StepResult(rows=[self._compute(row) for row in plan.rows]))
-        for update in updates:
+        updates = []
+        for update in self.scheduler.update(plan, self.compute(plan)):
             self.scores[update.sequence.sequence_id].extend(update.result.prompt_logprobs)
+            updates += [update, *islice(self.scheduler.update_further(update), max_gained)]
+        self.num_drafted += plan.num_draft_tokens
+        self.num_gained += sum(update.is_gained for update in updates)
         self.scheduler.check_accounting()
         return updates
+
+    def compute(self, plan: StepPlan) -> StepResult:
+        return StepResult(rows=[self._compute(row) for row in plan.rows])
 
     def step(self) -> list[SequenceUpdate]:
         return self.update(self.schedule())
@@ -114,7 +131,11 @@ class World:
         rows = {row.sequence_id: row for row in plan.rows}
         assert len(rows) == len(plan.rows), "a sequence has at most one row"
         assert 0 < plan.num_tokens <= self.limits["max_step_tokens"]
-        batch = [row.num_new_tokens for row in plan.rows if self.sequences[row.sequence_id].is_batch]
+        batch = [
+            row.num_new_tokens + len(row.draft_token_ids)
+            for row in plan.rows
+            if self.sequences[row.sequence_id].is_batch
+        ]
         if len(batch) < len(plan.rows):
             assert sum(batch) <= self.limits.get("max_batch_step_tokens", 1), "batch work takes what others leave"
         assert len(running) <= self.limits["max_num_sequences"]
@@ -128,9 +149,22 @@ class World:
             end = row.num_computed_tokens + row.num_new_tokens
             assert row.num_new_tokens >= 1
             assert end <= len(row.token_ids)
+            end += len(row.draft_token_ids)
             assert end <= len(row.block_ids) * BLOCK_SIZE, "the block table covers the row"
+            if row.draft_token_ids:
+                self._check_drafts(row)
             for position in range(row.num_computed_tokens, end):
                 assert holders[row.block_ids[position // BLOCK_SIZE]] == {row.sequence_id}, "writers share no block"
+
+    def _check_drafts(self, row: PlanRow) -> None:
+        """As the runner wants them, and within what the sequence may draw: one more than there are."""
+        sequence = self.sequences[row.sequence_id]
+        assert row.is_sampling
+        assert row.num_new_tokens == 1
+        assert row.num_prompt_logprobs is None
+        assert len(row.draft_token_ids) <= self.limits["max_draft_tokens"]
+        assert len(row.token_ids) + len(row.draft_token_ids) + 1 <= sequence.max_num_tokens
+        assert len(row.block_ids) <= sequence.num_blocks_at_most
 
     def _check_order(self, waiting: list[Sequence]) -> None:
         """Of those who waited nobody was let in past one who still waits for nothing but room.
@@ -143,9 +177,10 @@ class World:
 
     def _compute(self, row: PlanRow) -> RowResult:
         end = row.num_computed_tokens + row.num_new_tokens
-        for position in range(end):
+        token_ids = [*row.token_ids, *row.draft_token_ids]
+        for position in range(end + len(row.draft_token_ids)):
             place = row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE
-            content = position, crc32(array("I", row.token_ids[: position + 1]).tobytes())
+            content = position, crc32(array("I", token_ids[: position + 1]).tobytes())
             if position >= row.num_computed_tokens:
                 self._written[place] = content
             assert self._written[place] == content, "the cache holds this sequence's keys and values"
@@ -154,12 +189,23 @@ class World:
             return RowResult(error="not finite")
         if row.is_sampling:
             result.token_id = draw([*row.token_ids], row.seed)
+            result.further = self._draw_behind_drafts(row, result.token_id)
         if row.num_prompt_logprobs is not None:
             result.prompt_logprobs = [
                 TokenLogprobs(token_id=row.token_ids[position], logprob=-float(position))
                 for position in range(row.num_computed_tokens + 1, min(end + 1, row.num_prompt_tokens))
             ]
         return result
+
+    @staticmethod
+    def _draw_behind_drafts(row: PlanRow, token_id: int) -> list[RowResult]:
+        further: list[RowResult] = []
+        for num_drafts, draft in enumerate(row.draft_token_ids, 1):
+            if token_id != draft:
+                break
+            token_id = draw([*row.token_ids, *row.draft_token_ids[:num_drafts]], row.seed)
+            further.append(RowResult(token_id=token_id))
+        return further
 
 
 def undisturbed(sequence: Sequence) -> tuple[list[int], FinishReason]:

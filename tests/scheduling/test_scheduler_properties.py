@@ -37,17 +37,21 @@ LIMITS = st.fixed_dictionaries(
         "is_prefix_caching": st.booleans(),
         "num_eager_blocks": st.sampled_from([None, 0, 4]),
         "max_batch_step_tokens": st.sampled_from([0, 1, 3, 40]),
+        "max_draft_tokens": st.sampled_from([0, 2, 15]),
     }
 )
 PARAMS = st.fixed_dictionaries(
     {
         "max_tokens": st.integers(0, 60),
         "ignore_eos": st.booleans(),
+        "temperature": st.sampled_from([0.0, 0.0, 1.0]),
         "num_prompt_logprobs": st.sampled_from([None, None, None, 0]),
         "first_scored_token": st.sampled_from([1, 1, 2, 33, 50]),
         "stop_token_ids": st.sampled_from([(), (), (3,)]),
     }
 )
+SEEDS = st.sampled_from([0, 1, 100, 101])
+"""Those of a hundred and more repeat themselves."""
 CALLERS = st.sampled_from(["", "", "", "other", "third"])
 PRIORITIES = st.sampled_from([0, 0, 0, -1, 1, 7])
 WHOSE = st.fixed_dictionaries({"priority": PRIORITIES, "caller": CALLERS, "is_batch": st.booleans()})
@@ -82,7 +86,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         prompt=PROMPTS,
-        seed=st.integers(0, 2),
+        seed=SEEDS,
         params=PARAMS,
         num_sequences=st.sampled_from([1, 1, 2, 4]),
         whose=WHOSE,
@@ -116,6 +120,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def lose_a_step(self) -> None:
         self.world.schedule()
 
+    @precondition(lambda self: self.world.scheduler.has_work)
+    @rule(num_taken=st.integers(0, 3))
+    def take_in_less_than_was_gained(self, num_taken: int) -> None:
+        """Whose stop sequence is found ends; who is only not asked for draws the rest anew."""
+        self.world.update(self.world.schedule(), max_gained=num_taken)
+
     @invariant()
     def accounting_is_exact(self) -> None:
         self.world.scheduler.check_accounting()
@@ -142,12 +152,12 @@ def test_any_interleaving_keeps_the_books_and_the_results(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, WHOSE, PARAMS), min_size=1, max_size=10))
+@given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, SEEDS, WHOSE, PARAMS), min_size=1, max_size=10))
 def test_everybody_finishes_in_bounded_time(
     build_world: Callable[..., Any],
     assert_undisturbed: Callable[[Sequence], None],
     limits: dict[str, Any],
-    requests: list[tuple[list[int], dict[str, Any], dict[str, Any]]],
+    requests: list[tuple[list[int], int, dict[str, Any], dict[str, Any]]],
 ) -> None:
     """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain.
 
@@ -155,7 +165,7 @@ def test_everybody_finishes_in_bounded_time(
     that holds back for some steps after the others.
     """
     world = build_world(**limits)
-    sequences = [world.add(prompt, **whose, **params) for prompt, whose, params in requests]
+    sequences = [world.add(prompt, seed=seed, **whose, **params) for prompt, seed, whose, params in requests]
     world.run(
         max_steps=sum(
             -(-len(sequence.token_ids) // limits["max_step_tokens"]) + sequence.params.max_tokens + 1

@@ -97,6 +97,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         open_desk: OpenDesk | None = None,
+        max_draft_tokens: int = 0,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -106,7 +107,9 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
 
         def load() -> Engine:
             on_load()
-            scheduler = Scheduler(num_blocks=64, max_num_sequences=8, max_step_tokens=64)
+            scheduler = Scheduler(
+                num_blocks=64, max_num_sequences=8, max_step_tokens=64, max_draft_tokens=max_draft_tokens
+            )
             grammars = GrammarCompiler(
                 tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=runner.config.eos_token_id
             )

@@ -25,8 +25,9 @@ MAX_MS = 3_600_000
 MAX_QPS = 1_000_000_000
 MAX_PRICE = 1_000_000
 OPEN = {"min_open": True}
-KEEPS_PROMPTS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB"}
-"""What a measurement needs, whatever is set for the service: all that it computes fits the KV cache."""
+MEASURED_AS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB", "max_draft_tokens": 0}
+"""What a measurement needs, whatever is set for the service: all that it computes fits the KV cache, and a step takes a
+token of each sequence."""
 
 
 @click.command("plan")
@@ -121,7 +122,7 @@ def _curve(
         if save is not None or engine_options:
             raise click.UsageError("--save, --model, --precision and --num-threads go with --measure.")
         return read_node_curve(measured or EXAMPLE_CURVE)
-    curve = _measure(shape, Settings(**engine_options, **KEEPS_PROMPTS))
+    curve = _measure(shape, Settings(**engine_options, **MEASURED_AS))
     if save is not None:
         write_node_curve(curve, save)
     return curve

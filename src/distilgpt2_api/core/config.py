@@ -9,6 +9,10 @@ BLOCK_SIZE = 32
 """Tokens in a block of the KV cache: OpenVINO's CPU kernels know no other."""
 
 
+MAX_DRAFT_TOKENS = 15
+"""With the sequence's own one they are a step of 16 tokens: longer ones gain no more."""
+
+
 class Precision(StrEnum):
     """What weights and arithmetic the forward pass uses."""
 
@@ -74,6 +78,8 @@ class EngineConfig:
     """Tokens that one step computes at most: longer prefills are cut into chunks."""
     max_batch_step_tokens: int
     """Of these, what batch work may have while other work has any."""
+    max_draft_tokens: int
+    """Guessed for one sequence in one step at most; 0: nothing is guessed."""
     is_prefix_caching: bool
     prefix_cache_bytes: int
     """How far memory may grow to keep what finished sequences computed, `kv_cache_bytes` at most."""

@@ -18,8 +18,15 @@ class StepStats:
     num_sampled_tokens: int
     num_later_tokens: int
     """Of these, the ones that are not their sequence's first, nor of batch work."""
+    num_gapless_tokens: int
+    """Of these again, those that came in one step with the token before: drafts gained them."""
+    num_draft_tokens: int
+    """Guessed and computed."""
+    num_accepted_tokens: int
+    """Of the sampled tokens, those that drafts gained: as many drafts were right."""
     gap_s: float
-    """From the end of the step before to this one's: what lies between a sequence's tokens, if no preemption does."""
+    """From the end of the step before to this one's: what lies between a sequence's tokens, if no preemption does, and
+    nothing between those of one step."""
     num_prefix_queried_tokens: int
     """Prompt tokens of the sequences that the step admitted."""
     num_prefix_hit_tokens: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -44,6 +44,16 @@ class StepRunner(Protocol):
     def run(self, plan: StepPlan) -> StepResult: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Of one step; see `StepStats`."""
+
+    num_sampled: int = 0
+    num_later: int = 0
+    num_gapless: int = 0
+    num_accepted: int = 0
 
 
 @dataclass(slots=True)
@@ -159,16 +169,21 @@ class Engine:
         self._guides.begin_masks(plan.rows)
         result = self._runner.run(plan)
         complete = self._guides.accept(plan.rows, result.rows)
-        updates = scheduler.update(plan, result)
+        updates: Iterable[SequenceUpdate] = scheduler.update(plan, result)
+        if plan.num_draft_tokens:
+            updates = self._with_gains(updates)
         now_s = self._clock()
-        num_sampled, num_later = self._collect(updates, complete, now_s, into=deltas)
+        counts = self._collect(updates, complete, now_s, into=deltas)
         self._observer.on_step(
             StepStats(
                 duration_s=now_s - started_s,
                 num_rows=len(plan.rows),
                 num_tokens=plan.num_tokens,
-                num_sampled_tokens=num_sampled,
-                num_later_tokens=num_later,
+                num_sampled_tokens=counts.num_sampled,
+                num_later_tokens=counts.num_later,
+                num_gapless_tokens=counts.num_gapless,
+                num_draft_tokens=plan.num_draft_tokens,
+                num_accepted_tokens=counts.num_accepted,
                 gap_s=now_s - (started_s if self._last_step_s is None else self._last_step_s),
                 num_prefix_queried_tokens=scheduler.num_prefix_queried_tokens - num_queried,
                 num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
@@ -193,17 +208,18 @@ class Engine:
         now_s: float,
         *,
         into: dict[str, list[SequenceDelta]],
-    ) -> tuple[int, int]:
-        """`complete`: sequences whose grammars allow nothing more. Counts tokens: all drawn, and the later ones that
-        somebody waits for.
-        """
-        num_sampled = num_later = 0
+    ) -> TokenCounts:
+        """`complete`: sequences whose grammars allow nothing more."""
+        counts = TokenCounts()
         for update in updates:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
             if update.token_id is not None:
-                num_sampled += 1
-                num_later += output.first_token_s is not None and not sequence.is_batch
+                is_later = output.first_token_s is not None and not sequence.is_batch
+                counts.num_sampled += 1
+                counts.num_later += is_later
+                counts.num_gapless += is_later and update.is_gained
+                counts.num_accepted += update.is_gained
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
@@ -213,7 +229,13 @@ class Engine:
                 into.setdefault(output.request_id, []).append(self._finish(sequence.sequence_id, now_s, stop=stop))
             elif (delta := output.take(now_s)) is not None:
                 into.setdefault(output.request_id, []).append(delta)
-        return num_sampled, num_later
+        return counts
+
+    def _with_gains(self, updates: Iterable[SequenceUpdate]) -> Iterator[SequenceUpdate]:
+        """Each followed by what drafts gained its sequence, a token at a time: what ends the sequence ends that."""
+        for update in updates:
+            yield update
+            yield from self._scheduler.update_further(update)
 
     def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
         output = self._outputs.forget(sequence_id)

@@ -62,6 +62,7 @@ def load_engine(
         is_prefix_caching=config.is_prefix_caching,
         num_eager_blocks=config.prefix_cache_bytes // kv_block_bytes(model_config, config.precision),
         max_batch_step_tokens=config.max_batch_step_tokens,
+        max_draft_tokens=config.max_draft_tokens,
     )
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_id=model_config.eos_token_id)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)

@@ -32,6 +32,8 @@ class EngineMetrics(Collector):
         self._kv_cache_usage = 0.0
         self._num_preemptions = 0
         self._num_computed_tokens = 0
+        self._num_draft_tokens = 0
+        self._num_accepted_tokens = 0
         self._num_prefix_queried_tokens = 0
         self._num_prefix_hit_tokens = 0
         self._num_finished = dict.fromkeys(FinishReason, 0)
@@ -73,13 +75,17 @@ class EngineMetrics(Collector):
         self._kv_cache_usage = stats.kv_cache_usage
         self._num_preemptions += stats.num_preempted
         self._num_computed_tokens += stats.num_tokens
+        self._num_draft_tokens += stats.num_draft_tokens
+        self._num_accepted_tokens += stats.num_accepted_tokens
         self._num_prefix_queried_tokens += stats.num_prefix_queried_tokens
         self._num_prefix_hit_tokens += stats.num_prefix_hit_tokens
         self._step_duration.observe(stats.duration_s)
         self._step_sequences.observe(stats.num_rows)
         self._step_tokens.observe(stats.num_tokens)
         if stats.num_later_tokens:
-            self._inter_token.observe(stats.gap_s, stats.num_later_tokens)
+            self._inter_token.observe(stats.gap_s, stats.num_later_tokens - stats.num_gapless_tokens)
+        if stats.num_gapless_tokens:
+            self._inter_token.observe(0.0, stats.num_gapless_tokens)
 
     def on_sequence_finished(self, finished: SequenceFinished) -> None:
         self._num_finished[finished.finish_reason] += 1
@@ -117,7 +123,9 @@ class EngineMetrics(Collector):
             yield GaugeMetricFamily(f"distilgpt2_{name}", text, value=level)
         for name, text, count in (
             ("preemptions", "Sequences that lost their KV cache blocks to earlier ones.", self._num_preemptions),
-            ("computed_tokens", "Tokens computed, prefill and decode.", self._num_computed_tokens),
+            ("computed_tokens", "Tokens computed: prefill, decode and drafts.", self._num_computed_tokens),
+            ("draft_tokens", "Tokens guessed and computed on the chance that they come.", self._num_draft_tokens),
+            ("accepted_draft_tokens", "Of these, the ones that came.", self._num_accepted_tokens),
             (
                 "prefix_cache_queried_tokens",
                 "Prompt tokens looked up in the prefix cache.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
@@ -12,6 +13,7 @@ from distilgpt2_api.core.step_budget import prompt_budget
 from distilgpt2_api.scheduling.fairness import FairShares
 from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
+from distilgpt2_api.scheduling.speculation import add_drafts
 
 QUIET_STEPS = 32
 """So many steps without other work, and batch work has whole ones again: who has just had an answer often asks on."""
@@ -32,6 +34,9 @@ class Scheduler:
     Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
     they have any, and for some steps more: who comes during a long step waits for its end. It gives way to whoever
     comes; what of it keeps its blocks rests until it is its turn.
+
+    Where few decode and nobody waits, their rows get drafts of what may come next (`speculation`), out of what the step
+    has left.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class Scheduler:
         is_prefix_caching: bool = True,
         num_eager_blocks: int | None = None,
         max_batch_step_tokens: int = 1,
+        max_draft_tokens: int = 0,
     ) -> None:
         """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
         self._places = Places(
@@ -53,6 +59,7 @@ class Scheduler:
         )
         self._max_step_tokens = max_step_tokens
         self._max_batch_step_tokens = max_batch_step_tokens
+        self._max_draft_tokens = max_draft_tokens
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
@@ -131,17 +138,24 @@ class Scheduler:
         rows: list[PlanRow] = []
         self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
         self._places.let_everybody_in(self._shares)
-        budget = self._plan(rows, self._max_step_tokens, is_batch=False)
+        num_left = self._plan(rows, self._max_step_tokens, is_batch=False)
+        num_rows = len(rows)
+        batch_budget = num_left
         if rows:
-            budget = min(budget, self._max_batch_step_tokens)
+            batch_budget = min(num_left, self._max_batch_step_tokens)
         elif self._num_quiet_steps < QUIET_STEPS:
-            budget = min(budget, max(1, self._max_batch_step_tokens))
-        self._plan(rows, budget, is_batch=True)
-        return StepPlan(rows=rows) if rows else None
+            batch_budget = min(num_left, max(1, self._max_batch_step_tokens))
+        num_left_of_batch = self._plan(rows, batch_budget, is_batch=True)
+        if not rows:
+            return None
+        if self._max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
+            budget = num_left if num_rows else num_left_of_batch
+            add_drafts(rows, self._planned, self._places.pool, max_draft_tokens=self._max_draft_tokens, budget=budget)
+        return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
         """Take in what the last plan's step gave: one update for each row that drew a token, ended,
-        failed or scored its prompt.
+        failed or scored its prompt. Tokens that drafts gained come after it: see `update_further`.
 
         Rows of sequences that were finished meanwhile are ignored.
         """
@@ -155,6 +169,9 @@ class Scheduler:
                 self.finish(sequence.sequence_id, FinishReason.ERROR)
             else:
                 self._advance(sequence, row)
+                if row.draft_token_ids:
+                    assert sequence.drafter is not None
+                    sequence.drafter.note(num_drafted=len(row.draft_token_ids), num_right=len(row_result.further))
                 if row.is_sampling:
                     assert row_result.token_id is not None, "a sampling row draws"
                     self._append(sequence, row_result.token_id)
@@ -165,6 +182,25 @@ class Scheduler:
             updates.append(SequenceUpdate(sequence=sequence, token_id=row_result.token_id, result=row_result))
         self._planned = []
         return updates
+
+    def update_further(self, update: SequenceUpdate) -> Iterator[SequenceUpdate]:
+        """Take in what the row of an update drew behind its drafts, a token each time, until the sequence has ended.
+
+        Whoever ends it between two, or goes no further, loses nothing but what is not taken in.
+        """
+        sequence = update.sequence
+        for result in update.result.further:
+            if sequence.status is not SequenceStatus.RUNNING:
+                return
+            if result.error is not None:
+                self.finish(sequence.sequence_id, FinishReason.ERROR)
+            else:
+                assert result.token_id is not None, "a sampling row draws"
+                begin = sequence.num_computed_tokens
+                sequence.num_computed_tokens = begin + 1  # the token before, a draft that was right
+                self._places.note_computed(sequence, begin, begin + 1)
+                self._append(sequence, result.token_id)
+            yield SequenceUpdate(sequence=sequence, token_id=result.token_id, result=result, is_gained=True)
 
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).

@@ -11,6 +11,7 @@ from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.scheduling.blocks import num_blocks_for
+from distilgpt2_api.scheduling.drafter import Drafter
 from distilgpt2_api.scheduling.prefix import block_digest
 
 
@@ -18,7 +19,7 @@ class SequenceStatus(Enum):
     WAITING = auto()
     """Holds no blocks: new, or preempted."""
     RUNNING = auto()
-    """Holds blocks for all of its tokens but, at most, the last."""
+    """Holds blocks for all of its tokens but, at most, the last; for drafts there may be more."""
     FINISHED = auto()
     """Holds none, and never will."""
 
@@ -31,6 +32,7 @@ class Sequence:
         "arrival",
         "block_ids",
         "caller",
+        "drafter",
         "ending_token_ids",
         "finish_reason",
         "is_admitted_before",
@@ -105,6 +107,8 @@ class Sequence:
         """Prompt tokens computed with their successors scored: a preemption does not make these scores come again.
         Those whose successors nobody wants scored count from the start."""
         self.block_ids: list[int] = []
+        self.drafter: Drafter | None = None
+        """From when it first was one of few."""
         self._digests: list[bytes] = []
 
     @property
@@ -191,3 +195,5 @@ class SequenceUpdate:
     token_id: int | None
     """Drawn, and already the last of `sequence.token_ids`."""
     result: RowResult
+    is_gained: bool = False
+    """It took no step of its own, for the token before was drafted right."""

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ByteSize, Field, model_validator
 
-from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, Precision
 from distilgpt2_api.settings.automatic import AutoBytes, AutoInt
 
 
@@ -70,6 +70,13 @@ class ServingSettings(BaseModel):
         le=65536,
         description="Tokens that one step computes at most. Smaller: smoother streams; larger: faster prefill. "
         "Beside running streams prompts have a part of it, so that gaps stay even.",
+    )
+    max_draft_tokens: int = Field(
+        default=MAX_DRAFT_TOKENS,
+        ge=0,
+        le=MAX_DRAFT_TOKENS,
+        description="Tokens guessed ahead for a sequence where its text repeats itself, and checked in one step, while "
+        "few sequences run: the same answers, sooner. 0: off.",
     )
     prefix_caching: bool = Field(
         default=True, description="Keep full blocks of finished prompts, so that a shared beginning is computed once."

@@ -118,6 +118,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
             max_num_sequences=self.max_num_sequences,
             max_step_tokens=self.max_step_tokens,
             max_batch_step_tokens=self.batch_step_tokens,
+            max_draft_tokens=self.max_draft_tokens,
             is_prefix_caching=self.prefix_caching,
             prefix_cache_bytes=int(self.prefix_cache_bytes),
         )

@@ -1,0 +1,249 @@
+"""Who gets drafts, how many, and that nobody comes to anything else by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.core.plan import StepPlan
+from distilgpt2_api.scheduling.sequence import Sequence
+from distilgpt2_api.scheduling.speculation import MAX_DRAFTING_SEQUENCES, MAX_ROWS
+
+WorldBuilder = Callable[..., Any]
+CIRCLE = [1, 2, 3] * 6
+REPETITIVE = 100
+"""A seed that repeats itself, but not always."""
+CIRCLING = 200
+"""One that does nothing else."""
+
+
+def drafts_of(plan: StepPlan) -> dict[int, int]:
+    return {row.sequence_id: len(row.draft_token_ids) for row in plan.rows if row.draft_token_ids}
+
+
+def first_draft(world: Any, max_steps: int = 20) -> StepPlan:
+    """The next plan that has any."""
+    for _ in range(max_steps):
+        plan: StepPlan = world.schedule()
+        if drafts_of(plan):
+            return plan
+        world.update(plan)
+    pytest.fail("nothing was guessed")
+
+
+@pytest.mark.parametrize("max_draft_tokens", [1, 4, 15])
+@pytest.mark.parametrize("num_sequences", [1, 2, 4])
+def test_the_same_tokens_in_fewer_steps(
+    num_sequences: int,
+    max_draft_tokens: int,
+    build_world: WorldBuilder,
+    assert_undisturbed: Callable[[Sequence], None],
+) -> None:
+    """Some drafts are right and some are wrong, over several blocks, in sequences that share their beginnings."""
+    world, plain = build_world(max_draft_tokens=max_draft_tokens), build_world()
+    for one in (world, plain):
+        for index in range(num_sequences):
+            one.add(CIRCLE * 3, seed=REPETITIVE + index, max_tokens=150, ignore_eos=True, temperature=0.0)
+        one.run()
+
+    for sequence in world.sequences.values():
+        assert_undisturbed(sequence)
+    assert 20 < world.num_gained < world.num_drafted
+    assert world.num_steps < plain.num_steps
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 40))
+def test_a_sequence_ends_where_it_would_without(
+    max_tokens: int, build_world: WorldBuilder, assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    """By its length, by a stop token or at the model's last position, amid what a step gained; not a token later."""
+    world = build_world(max_draft_tokens=15)
+    by_length = world.add(CIRCLE, seed=REPETITIVE, max_tokens=max_tokens, ignore_eos=True, temperature=0.0)
+    stopped = world.add(CIRCLE, seed=REPETITIVE + 1, max_tokens=max_tokens, stop_token_ids=(5, 17))
+    at_the_end = world.add(
+        CIRCLE, seed=REPETITIVE + 2, max_tokens=200, num_positions=len(CIRCLE) + max_tokens, ignore_eos=True
+    )
+
+    world.run()
+
+    assert_undisturbed(by_length)
+    assert_undisturbed(stopped)
+    assert len(at_the_end.token_ids) == len(CIRCLE) + max_tokens
+    assert at_the_end.finish_reason is FinishReason.LENGTH
+
+
+def test_who_is_ended_between_two_tokens_takes_in_no_more(build_world: WorldBuilder) -> None:
+    """A stop sequence ends there."""
+    world = build_world(max_draft_tokens=15)
+    sequence = world.add(CIRCLE, seed=REPETITIVE, max_tokens=100, ignore_eos=True, temperature=0.0)
+    while True:
+        plan = first_draft(world)
+        (update,) = world.scheduler.update(plan, world.compute(plan))
+        if update.result.further:
+            break
+    num_tokens = len(sequence.token_ids)
+
+    further = world.scheduler.update_further(update)
+    world.scheduler.finish(sequence.sequence_id, FinishReason.STOP)
+
+    assert list(further) == []
+    assert len(sequence.token_ids) == num_tokens
+    world.scheduler.check_idle()
+
+
+@pytest.mark.parametrize("num_sequences", range(1, MAX_DRAFTING_SEQUENCES + 1))
+def test_few_have_long_drafts_and_more_short_ones(num_sequences: int, build_world: WorldBuilder) -> None:
+    world = build_world(max_draft_tokens=15)
+    for _ in range(num_sequences):
+        world.add(CIRCLE, seed=CIRCLING, max_tokens=200, ignore_eos=True, temperature=0.0)
+    for _ in range(10):
+        world.step()
+
+    plan = world.schedule()
+
+    assert [len(row.draft_token_ids) for row in plan.rows] == [MAX_ROWS // num_sequences - 1] * num_sequences
+    assert plan.num_tokens <= MAX_ROWS
+
+
+def test_many_have_none(build_world: WorldBuilder) -> None:
+    world = build_world(max_draft_tokens=15)
+    for index in range(MAX_DRAFTING_SEQUENCES + 1):
+        world.add(CIRCLE, seed=REPETITIVE + index, max_tokens=100, ignore_eos=True, temperature=0.0)
+    for _ in range(60):
+        world.step()
+
+    assert world.num_drafted == 0
+
+    world.scheduler.finish(min(world.sequences), FinishReason.ABORT)
+    assert drafts_of(first_draft(world))
+
+
+def test_drawn_text_has_them_alone_and_not_beside_others(build_world: WorldBuilder) -> None:
+    """It repeats itself less, and a wrong draft would cost whoever runs beside it."""
+    world = build_world(max_draft_tokens=15)
+    world.add(CIRCLE, seed=CIRCLING, max_tokens=200, ignore_eos=True, temperature=1.0)
+    assert drafts_of(first_draft(world))
+    beside = world.add(CIRCLE, seed=CIRCLING, max_tokens=40, ignore_eos=True, temperature=0.0)
+    world.step()
+    while beside.finish_reason is None:
+        plan = world.schedule()
+        assert not drafts_of(plan)
+        world.update(plan)
+
+    assert drafts_of(first_draft(world))
+
+
+def test_none_beside_a_prefill_or_while_somebody_waits(build_world: WorldBuilder) -> None:
+    """Then the step is long enough, or somebody could do with it ending soon."""
+    world = build_world(max_draft_tokens=15, max_num_sequences=1)
+    world.add(CIRCLE, seed=REPETITIVE, max_tokens=200, ignore_eos=True, temperature=0.0)
+    first_draft(world)
+    waiting = world.add(range(32), max_tokens=1)
+    for _ in range(30):
+        world.step()
+    assert world.is_waiting(waiting)
+    assert world.num_drafted == 0
+
+    world = build_world(max_draft_tokens=15, max_step_tokens=20)
+    world.add(CIRCLE, seed=REPETITIVE, max_tokens=200, ignore_eos=True, temperature=0.0)
+    first_draft(world)
+    prefill = world.add(range(200), max_tokens=1)
+    while prefill.num_computed_tokens < 199:
+        plan = world.schedule()
+        assert not drafts_of(plan)
+        world.update(plan)
+
+
+def test_batch_work_has_them_only_where_it_is_alone(build_world: WorldBuilder) -> None:
+    world = build_world(max_draft_tokens=15, max_batch_step_tokens=40)
+    batch = world.add(CIRCLE, seed=REPETITIVE, max_tokens=230, ignore_eos=True, temperature=0.0, is_batch=True)
+    assert drafts_of(first_draft(world)).keys() == {batch.sequence_id}
+    world.add(CIRCLE, seed=REPETITIVE + 1, max_tokens=40, ignore_eos=True, temperature=0.0)
+    while world.scheduler.num_running or world.scheduler.num_waiting:
+        plan = world.schedule()
+        assert not drafts_of(plan)
+        world.update(plan)
+
+    assert drafts_of(first_draft(world, max_steps=100)).keys() == {batch.sequence_id}
+
+
+def test_drafts_stay_within_the_steps_tokens(build_world: WorldBuilder) -> None:
+    world = build_world(max_draft_tokens=15, max_step_tokens=4)
+    for _ in range(2):
+        world.add(CIRCLE, seed=CIRCLING, max_tokens=100, ignore_eos=True, temperature=0.0)
+    for _ in range(20):
+        world.step()
+
+    plan = world.schedule()
+
+    assert (plan.num_tokens, plan.num_draft_tokens) == (4, 2)
+
+
+def test_a_grammar_guides_a_token_at_a_time(build_world: WorldBuilder) -> None:
+    world = build_world(max_draft_tokens=15)
+    world.add(
+        CIRCLE,
+        seed=REPETITIVE,
+        max_tokens=60,
+        ignore_eos=True,
+        temperature=0.0,
+        grammar=Grammar(GrammarKind.REGEX, "a+"),
+    )
+    world.run()
+
+    assert world.num_drafted == 0
+    assert world.num_steps == 60
+
+
+@pytest.mark.parametrize(("num_blocks", "num_drafting"), [(4, 0), (5, 1), (6, 2)])
+def test_nobody_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, build_world: WorldBuilder) -> None:
+    """Of two sequences near the ends of their blocks each still gets the one that it needs next."""
+    world = build_world(max_draft_tokens=15, num_blocks=num_blocks, is_prefix_caching=False)
+    for _ in range(2):
+        world.add((CIRCLE * 2)[:29], seed=CIRCLING, max_tokens=30, ignore_eos=True, temperature=0.0)
+    world.step()
+
+    plan = world.schedule()
+
+    assert len(drafts_of(plan)) == num_drafting
+    assert sorted(len(row.block_ids) for row in plan.rows) == sorted([2] * num_drafting + [1] * (2 - num_drafting))
+    world.run()
+    assert world.scheduler.num_preemptions == 0
+
+
+def test_a_lost_step_costs_no_block(build_world: WorldBuilder) -> None:
+    """Its drafts' blocks are its sequence's: the next plan needs no others."""
+    world = build_world(max_draft_tokens=15)
+    world.add((CIRCLE * 2)[:29], seed=CIRCLING, max_tokens=100, ignore_eos=True, temperature=0.0)
+    world.step()
+    plan = world.schedule()
+    assert [(len(row.draft_token_ids), len(row.block_ids)) for row in plan.rows] == [(3, 2)]
+    block_ids = list(plan.rows[0].block_ids)
+
+    again = world.schedule()
+
+    assert drafts_of(again) == drafts_of(plan)
+    assert again.rows[0].block_ids == block_ids
+    world.scheduler.check_accounting()
+
+
+def test_blocks_computed_beside_wrong_drafts_are_worth_keeping(
+    build_world: WorldBuilder, assert_undisturbed: Callable[[Sequence], None]
+) -> None:
+    """The world knows what each place of the cache holds, and checks whatever a step reads."""
+    world = build_world(max_draft_tokens=15)
+    first = world.add(CIRCLE, seed=REPETITIVE, max_tokens=120, ignore_eos=True, temperature=0.0)
+    world.run()
+    assert 0 < world.num_gained < world.num_drafted
+    num_full = (len(first.token_ids) - 1) // BLOCK_SIZE * BLOCK_SIZE
+
+    second = world.add(first.token_ids, seed=REPETITIVE, max_tokens=20, ignore_eos=True, temperature=0.0)
+    world.run()
+
+    assert second.num_cached_tokens == num_full
+    assert_undisturbed(second)
