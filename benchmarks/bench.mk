@@ -1,7 +1,7 @@
 # Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers bench-compare peers \
-        bench-scheduling bench-growth bench-precision bench-check \
+        bench-scheduling bench-growth bench-precision bench-drafts bench-check \
         bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray bench-batch-ray
 bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the peers that are installed (minutes; with peers an hour)
 
@@ -92,6 +92,9 @@ bench-growth: .venv/installed-dev ## A step's cost by sequences, context and mod
 
 bench-precision: .venv/installed-dev ## Perplexity and speed of each precision (CORPUS has the held-out text)
 	$(BIN)/python -m benchmarks.precision $(CORPUS)/stories-heldout.txt $(BENCH)
+
+bench-drafts: .venv/installed-dev ## What drafts gain one or few sequences, and cost (CORPUS has the prompts)
+	$(BIN)/python -m benchmarks.drafts $(CORPUS)/stories-heldout.txt $(BENCH)
 
 bench-check: .venv/installed-dev ## Has a change cost speed? Ratios to a reference kernel against committed bounds (a minute)
 	$(BIN)/python -m benchmarks.check $(BENCH)
