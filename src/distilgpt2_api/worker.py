@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import ipaddress
 import mmap
 import os
@@ -107,6 +108,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
             told["metrics_folder"] = self.metrics_folders[0]
         export_to_environment(told)
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Import the application, without a look for garbage among what is made for good: a tenth of the time."""
+        gc.disable()
+        try:
+            super().load_wsgi()
+        finally:
+            gc.enable()
 
     def init_signals(self) -> None:
         """Uvicorn puts its own handlers over these while it serves, and raises the signal anew when it is done."""

@@ -6,13 +6,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.gpt2 import build_graph
 from distilgpt2_api.model.kernel_options import body_options, element_types, head_options
 from distilgpt2_api.model.kv_cache import allocate_cache, declare_cache
+from distilgpt2_api.model.openvino_runtime import ov
 from distilgpt2_api.model.paged_attention import split_and_page
 from distilgpt2_api.model.prepared_weights import PreparedWeights
 from distilgpt2_api.model.step_inputs import StepInputs

@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as ops
-from openvino.op.util import Variable, VariableInfo
 
 from distilgpt2_api.core.config import Activation, ModelConfig
+from distilgpt2_api.model.openvino_runtime import Variable, VariableInfo, ops, ov
 from distilgpt2_api.model.prepared_weights import scale_name
 
 Weights = Mapping[str, NDArray[Any]]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import openvino as ov
-
 from distilgpt2_api.core.config import BLOCK_SIZE, ModelConfig, Precision
+from distilgpt2_api.model.openvino_runtime import ov
 
 DYNAMIC_QUANTIZATION_GROUP_SIZE = 128
 """int8: how many activations of a row share a scale. Larger is faster and coarser. At 32 sequences of DistilGPT-2's

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import openvino as ov
-
 from distilgpt2_api.core.config import BLOCK_SIZE, ModelConfig
+from distilgpt2_api.model.openvino_runtime import ov
 
 CACHE_INPUTS = ("key_cache", "value_cache")
 

@@ -19,11 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import openvino as ov
-from openvino import opset13 as ops
-from openvino._offline_transformations import paged_attention_transformation
-
 from distilgpt2_api.model.gpt2 import HIDDEN, LOGITS
+from distilgpt2_api.model.openvino_runtime import ops, ov, paged_attention_transformation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

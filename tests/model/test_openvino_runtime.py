@@ -1,0 +1,44 @@
+"""What importing OpenVINO brings along, and what it leaves for others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+TELEMETRY = """
+import sys, threading
+import distilgpt2_api.engine.factory
+assert "openvino" in sys.modules
+assert sys.modules["openvino_telemetry"] is None
+print([thread.name for thread in threading.enumerate()])
+"""
+CONVERTER = """
+import sys
+import distilgpt2_api.engine.factory
+assert "openvino.tools.ovc" not in sys.modules
+from openvino.tools.ovc import convert_model
+print(callable(convert_model))
+"""
+WHOLE_BEFORE = """
+import openvino
+import distilgpt2_api.engine.factory
+print(callable(openvino.convert_model))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [
+        pytest.param(TELEMETRY, "['MainThread']\n", id="it sends nothing to anybody"),
+        pytest.param(CONVERTER, "True\n", id="the converter is not imported, and can be"),
+        pytest.param(WHOLE_BEFORE, "True\n", id="what is there before stays whole"),
+    ],
+)
+def test_only_the_runtime_comes(program: str, output: str) -> None:
+    """OpenVINO's own telemetry reports every import from a thread, which also holds up the end of a process without
+    network.
+    """
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == output, result.stderr
