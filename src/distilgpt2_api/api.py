@@ -9,17 +9,13 @@ from fastapi import FastAPI
 
 from distilgpt2_api.application import build_app
 from distilgpt2_api.core.errors import Distilgpt2ApiError
-from distilgpt2_api.observability.logs import configure_logging
-from distilgpt2_api.settings import EXIT_SETTINGS, Settings
+from distilgpt2_api.engine_load import read_settings
+from distilgpt2_api.settings import EXIT_SETTINGS
 
 
 def _build_or_exit() -> FastAPI:
     try:
-        settings = Settings()
-        configure_logging(
-            level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty())
-        )
-        return build_app(settings)
+        return build_app(read_settings())
     except Distilgpt2ApiError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(EXIT_SETTINGS)

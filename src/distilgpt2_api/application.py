@@ -11,7 +11,6 @@ from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
 from distilgpt2_api.batch.stored.desk import OpenDesk
@@ -20,8 +19,7 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.engine_load import engine_load
 from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import Access
@@ -38,22 +36,13 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
 
     `on_failure` is told on the event loop why the engine can't load or has stopped. Without it the process ends.
     """
-    location = settings.locate_model()
+    load = engine_load(settings)
+    location, engine_config = load.location, load.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
-    engine_config = settings.engine_config()
     metrics_folder = open_metrics_folder(settings.metrics_folder)
     traces = open_traces(location.name) if settings.traces else None
-    log = structlog.stdlib.get_logger("distilgpt2_api")
-    registry = CollectorRegistry()
-    engine_metrics = EngineMetrics(registry)
     engine = AsyncEngine(
-        lambda: load_engine(
-            location.folder,
-            engine_config,
-            cache_folder=settings.cache_home,
-            observer=engine_metrics,
-            report=log.info,
-        ),
+        load.result,
         admission=Admission(
             max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
         ),
@@ -62,7 +51,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         step_timeout_s=settings.step_timeout_s,
     )
     open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
-    log.info(
+    structlog.stdlib.get_logger("distilgpt2_api").info(
         "serving",
         model=location.name,
         origin=location.origin.value,
@@ -73,8 +62,8 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         engine=engine,
         model=served_model(location.name, engine_config),
         limits=request_limits(settings),
-        registry=registry,
-        engine_metrics=engine_metrics,
+        registry=load.registry,
+        engine_metrics=load.metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
         metrics_folder=metrics_folder,

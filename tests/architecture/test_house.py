@@ -16,6 +16,7 @@ LATE_IMPORTS = {
     "cli/batch.py": "the kernels, which with --ray are others' affair",
     "cli/pull.py": "the hub is an extra too",
     "server/routes/files.py": "the parser of forms is of an extra, which is there where the store is",
+    "worker.py": "the kernels, which are the workers' and not the master's",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {"cli/commands.py": "imports the command that runs, and no other's kernels"}
