@@ -89,6 +89,30 @@ def test_many_at_once_get_what_each_would_get_alone(server: Any, read_events: An
     assert together[:4] == alone
 
 
+def test_a_text_that_repeats_itself_takes_fewer_steps_and_is_the_same(
+    server: Any, launch: Callable[..., Any], read_events: Any
+) -> None:
+    """As a server that is told not to guess has it."""
+    other = launch(max_draft_tokens=0)
+    body = {"prompt": "once", "temperature": 0, "max_tokens": 400, "ignore_eos": True}
+    steps = "distilgpt2_step_duration_seconds_count"
+    num_steps, num_accepted = server.metric(steps), server.metric("distilgpt2_accepted_draft_tokens_total")
+    with server.stream(**body) as response:
+        events = list(read_events(response))
+    num_steps = server.metric(steps) - num_steps
+    num_accepted = server.metric("distilgpt2_accepted_draft_tokens_total") - num_accepted
+
+    assert num_accepted > 100
+    assert num_steps == 400 - num_accepted
+    other.wait_listening()
+    other.wait_ready()
+    assert (
+        "".join(event["choices"][0]["text"] for event in events[:-1])
+        == other.complete(**body).json()["choices"][0]["text"]
+    )
+    assert other.metric("distilgpt2_draft_tokens_total") == 0
+
+
 def test_a_stop_sequence_split_over_tokens_is_found_in_a_stream(server: Any, read_events: Any) -> None:
     """Each token is one byte: any stop sequence of three is split."""
     whole = server.complete(prompt="once", **GREEDY).json()["choices"][0]["text"]
