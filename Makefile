@@ -13,7 +13,7 @@ TORCH_VERSION := 2.13.0
 TRANSFORMERS_VERSION := 5.23.0
 PRE_COMMIT_VERSION := 4.7.0
 CORPUS ?= ../shared/corpus
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
 export PORT ?= 8000
 # What an image may set and a checkout does not want: each of the hundred processes of a test run would compile the house.
@@ -45,6 +45,13 @@ endef
 .venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
 	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
 	@touch .venv/installed
+
+# As users have it: what only developers want is imported where it is there, and takes its time and memory.
+SERVICE_PYTHON := .tools/service/bin/python
+.tools/service/installed: BIN := .tools/service/bin
+.tools/service/installed: pyproject.toml poetry.lock | $(POETRY)
+	$(PYTHON) -m venv .tools/service
+	$(call install_locked,)
 
 # PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would
 # change what is locked.

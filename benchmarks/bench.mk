@@ -17,11 +17,11 @@ bench-batch: .venv/installed-dev ## Tokens/s of `batch`, in turns with its engin
 bench-batch-latency: .venv/installed-dev ## TTFT and ITL of streams beside a batch, in turns with the same alone
 	$(BIN)/python -m benchmarks.batch_latency $(BENCH)
 
-bench-http: .venv/installed-dev ## Tokens/s, latencies, processor time and memory over HTTP
-	$(BIN)/python -m benchmarks.serving $(BENCH)
+bench-http: .venv/installed-dev .tools/service/installed ## Tokens/s, latencies, processor time and memory over HTTP
+	$(BIN)/python -m benchmarks.serving --server-python $(SERVICE_PYTHON) $(BENCH)
 
-bench-start: .venv/installed-dev ## Seconds from the start to the first token
-	$(BIN)/python -m benchmarks.start $(BENCH)
+bench-start: .venv/installed-dev .tools/service/installed ## Seconds from the start to the first token
+	$(BIN)/python -m benchmarks.start --server-python $(SERVICE_PYTHON) $(BENCH)
 
 bench-ray: .tools/ray/installed ## Ray Serve from one replica to as many as cores, and what its way costs (installs Ray)
 	$(RAY_PYTHON) -m benchmarks.ray_scaling $(BENCH)
@@ -81,7 +81,7 @@ peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compa
 	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-bench-compare: .venv/installed-dev ## Ours and every peer that is installed (make peers), in turns, under the same loads (an hour)
+bench-compare: .venv/installed-dev .tools/service/installed ## Ours and every peer that is installed (make peers), in turns, under the same loads (an hour)
 	$(BIN)/python -m benchmarks.compare $(BENCH)
 
 bench-scheduling: .venv/installed-dev ## Gaps of running streams beside prefills, TTFT of a known prefix, fair turns: figures and their bounds

@@ -47,7 +47,9 @@ OPEN_NEW_TOKENS = 64
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
-    parser.add_argument("--tools", type=Path, default=TOOLS, help="folder with the environments peers, torch and vllm")
+    parser.add_argument(
+        "--tools", type=Path, default=TOOLS, help="folder with the environments service, peers, torch and vllm"
+    )
     parser.add_argument("--peers", nargs="+", choices=peer_kinds(TOOLS), default=DEFAULT_PEERS, metavar="PEER")
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 64], help="of the closed loops")
     parser.add_argument("--mixed-clients", type=int, nargs="*", default=[32], help="of those with mixed lengths")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
@@ -25,15 +26,19 @@ class ServerProcess(OwnedProcess):
         cache_home: Path,
         settings: Mapping[str, str] | None = None,
         log: Path | None = None,
+        python: Path | None = None,
     ) -> None:
-        """Starts, and returns at once. `settings`: others, by name in upper case. `log` gets what the server prints."""
+        """Starts, and returns at once. `settings`: others, by name in upper case. `log` gets what the server prints.
+
+        `python` is of the environment that serves, this process's if None.
+        """
         self.port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILGPT2_")}
         environment |= {"DISTILGPT2_CACHE_HOME": str(cache_home), "DISTILGPT2_LOG_LEVEL": "warning"}
         environment |= {f"DISTILGPT2_{name}": value for name, value in (settings or {}).items()}
         arguments = ["serve", f"--model={folder}", f"--precision={precision}", "--host=127.0.0.1"]
         super().__init__(
-            [sys.executable, "-m", "distilgpt2_api", *arguments, f"--port={self.port}"],
+            [str(python or sys.executable), "-m", "distilgpt2_api", *arguments, f"--port={self.port}"],
             environment=environment,
             log=log,
         )
@@ -62,6 +67,16 @@ class ServerProcess(OwnedProcess):
         if pids := self.worker_pids():
             return pids[-1]
         raise RuntimeError("the server has no worker")
+
+
+def add_server_python(parser: argparse.ArgumentParser) -> None:
+    """The option for `python` of `ServerProcess`."""
+    parser.add_argument(
+        "--server-python",
+        type=Path,
+        metavar="PYTHON",
+        help="of the environment that serves (default: this one): with more installed, a server imports more",
+    )
 
 
 def free_port() -> int:

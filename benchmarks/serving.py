@@ -30,7 +30,7 @@ from benchmarks.report import (
     repeat_interleaved,
     write_json,
 )
-from benchmarks.server_process import ServerProcess
+from benchmarks.server_process import ServerProcess, add_server_python
 
 from distilgpt2_api.core.config import Precision
 
@@ -65,13 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--setting", metavar="NAME=VALUE", action="append", default=[], help="as in MAX_STEP_TOKENS=256"
     )
+    add_server_python(parser)
     args = parser.parse_args(arguments)
     folder = prepare_model_folder(args.model)
     machine = describe_machine()
     print_header("serving", machine)
     settings = dict(setting.split("=", 1) for setting in args.setting)
     with ServerProcess(
-        folder, precision=args.precision, cache_home=COMPILED, settings=settings, log=RESULTS / "server.log"
+        folder,
+        precision=args.precision,
+        cache_home=COMPILED,
+        settings=settings,
+        log=RESULTS / "server.log",
+        python=args.server_python,
     ) as server:
         server.wait_ready()
         measurements = {f"{num_clients}": partial(measure, server, args, num_clients) for num_clients in args.clients}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.model_folder import prepare_model_folder
 from benchmarks.report import RESULTS, Spread, describe_machine, print_header, print_table, write_json
-from benchmarks.server_process import START_TIMEOUT_S, ServerProcess
+from benchmarks.server_process import START_TIMEOUT_S, ServerProcess, add_server_python
 
 from distilgpt2_api.core.config import Precision
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--repeats", type=int, default=5, help="warm starts; cold ones are 2")
+    add_server_python(parser)
     args = parser.parse_args(arguments)
     folder = prepare_model_folder(args.model)
     machine = describe_machine()
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for num_warm in (args.repeats, 0):
         with tempfile.TemporaryDirectory() as cache_home:
             for kind in ["cold", *["warm"] * num_warm]:
-                starts[kind].append(measure(folder, args.precision, Path(cache_home)))
+                starts[kind].append(measure(folder, args.precision, Path(cache_home), args.server_python))
     rows = [
         [
             kind,
@@ -57,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_json("start", machine, {"arguments": vars(args), "results": starts})
 
 
-def measure(folder: Path, precision: str, cache_home: Path) -> tuple[float, float, int]:
+def measure(folder: Path, precision: str, cache_home: Path, python: Path | None = None) -> tuple[float, float, int]:
     """Seconds to the first connection and to the first token; resident bytes after it."""
-    with ServerProcess(folder, precision=precision, cache_home=cache_home, log=RESULTS / "server.log") as server:
+    log = RESULTS / "server.log"
+    with ServerProcess(folder, precision=precision, cache_home=cache_home, log=log, python=python) as server:
         bound_s = None
         while (elapsed_s := time.perf_counter() - server.started_s) < START_TIMEOUT_S:
             server.check_running()

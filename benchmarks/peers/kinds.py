@@ -44,9 +44,11 @@ class PeerKind:
 
 
 def peer_kinds(tools: Path) -> Mapping[str, PeerKind]:
-    """By the name to choose it by, ours first. `tools` holds the environments `peers`, `torch` and `vllm`."""
+    """By the name to choose it by, ours first. `tools` holds the environments."""
     ours = {
-        str(precision): PeerKind(title=f"distilgpt2-api {precision}", how=SERVER, start=partial(start_ours, precision))
+        str(precision): PeerKind(
+            title=f"distilgpt2-api {precision}", how=SERVER, start=partial(start_ours, tools, precision)
+        )
         for precision in (Precision.INT8, Precision.BF16)
     }
     llama = {
@@ -73,8 +75,12 @@ DEFAULT_PEERS = ("int8", "llama-q8_0", "llama-q4_0", "genai", "ctranslate2", "vl
 """Each in its fastest form that computes with no fewer bits than ours, and llama.cpp's well-known four bits."""
 
 
-def start_ours(precision: Precision, folder: Path, _: Path) -> RunningPeer:
-    server = ServerProcess(folder, precision=precision, cache_home=COMPILED, log=LOGS)
+def start_ours(tools: Path, precision: Precision, folder: Path, _: Path) -> RunningPeer:
+    """In an environment of its own, as the others, where there is one."""
+    own = tools / "service" / "bin" / "python"
+    server = ServerProcess(
+        folder, precision=precision, cache_home=COMPILED, log=LOGS, python=own if own.exists() else None
+    )
     return HttpPeer(server, server.port, {})
 
 
