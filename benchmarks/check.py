@@ -3,10 +3,10 @@
     python -m benchmarks.check
 
 Nothing is said in seconds. The engine's rates are divided by those of the bare matrix products of the same sizes
-(`reference_kernel.py`), drawing by NumPy's argpartition, the service by the engine, the start by a bare import of the
-libraries that it can't do without. All turns are taken one after the other, the best of them counts, and the bounds in
-`bounds.json` lie a third below what runs on a busy machine gave: below them something is lost, or the machine is not
-one's own at all. Exit status 1 then.
+(`reference_kernel.py`), drafts by the same engine where none come, drawing by NumPy's argpartition, the service by the
+engine, the start by a bare import of the libraries that it can't do without. All turns are taken one after the other,
+the best of them counts, and the bounds in `bounds.json` lie a third below what runs on a busy machine gave: below them
+something is lost, or the machine is not one's own at all. Exit status 1 then.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.sampler import Sampler
 
-NEEDED = "import fastapi, gunicorn, numpy, openvino, tokenizers, uvicorn"
+NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn, distilgpt2_api.model.openvino_runtime"
 PREFILL_TOKENS = 1000
 NUM_SERVED = 8
 
@@ -67,6 +67,11 @@ class Measurer:
 
     def decode(self, num_sequences: int) -> float:
         return self._engine_rate(num_sequences) / self._reference.rows_per_s(num_sequences)
+
+    def draft(self) -> float:
+        """How many times as fast one sequence is where it goes round in circles."""
+        load = Load(num_sequences=1, num_prompt_tokens=32, num_new_tokens=256, top_k=1)
+        return self._engine.run(load).engine_rate / self._engine_rate(1)
 
     def prefill(self) -> float:
         load = Load(num_sequences=4, num_prompt_tokens=PREFILL_TOKENS, num_new_tokens=1, top_k=50)
@@ -134,6 +139,7 @@ def measure(measurer: Measurer, cache_home: Path, num_repeats: int) -> dict[str,
     measurements: dict[str, Callable[[], float]] = {
         "decode, 1 sequence / its matrix products": partial(measurer.decode, 1),
         "decode, 32 sequences / their matrix products": partial(measurer.decode, 32),
+        "drafts that come / a token a step": measurer.draft,
         "prefill / its matrix products": measurer.prefill,
         "drawing 32 tokens, times argpartition": measurer.draw,
         "streams of 8 clients / the engine alone": partial(measurer.serve, peer),
