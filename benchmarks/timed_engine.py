@@ -67,7 +67,6 @@ class TimedEngine:
         num_threads: int | None,
         cache_folder: Path,
         max_step_tokens: int = MAX_STEP_TOKENS,
-        max_draft_tokens: int = MAX_DRAFT_TOKENS,
     ) -> None:
         kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
         config = EngineConfig(
@@ -77,7 +76,7 @@ class TimedEngine:
             max_num_sequences=MAX_NUM_SEQUENCES,
             max_step_tokens=max_step_tokens,
             max_batch_step_tokens=max_step_tokens,
-            max_draft_tokens=max_draft_tokens,
+            max_draft_tokens=MAX_DRAFT_TOKENS,
             is_prefix_caching=True,
             prefix_cache_bytes=kv_cache_bytes,
         )

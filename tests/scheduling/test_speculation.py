@@ -10,9 +10,9 @@ import pytest
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.outputs import FinishReason
-from distilgpt2_api.core.plan import StepPlan
+from distilgpt2_api.core.plan import RowResult, StepPlan, StepResult
 from distilgpt2_api.scheduling.sequence import Sequence
-from distilgpt2_api.scheduling.speculation import MAX_DRAFTING_SEQUENCES, MAX_ROWS
+from distilgpt2_api.scheduling.speculation import MAX_DRAFTING_SEQUENCES, MAX_TOKENS
 
 WorldBuilder = Callable[..., Any]
 CIRCLE = [1, 2, 3] * 6
@@ -106,8 +106,8 @@ def test_few_have_long_drafts_and_more_short_ones(num_sequences: int, build_worl
 
     plan = world.schedule()
 
-    assert [len(row.draft_token_ids) for row in plan.rows] == [MAX_ROWS // num_sequences - 1] * num_sequences
-    assert plan.num_tokens <= MAX_ROWS
+    assert [len(row.draft_token_ids) for row in plan.rows] == [MAX_TOKENS // num_sequences - 1] * num_sequences
+    assert plan.num_tokens <= MAX_TOKENS
 
 
 def test_many_have_none(build_world: WorldBuilder) -> None:
@@ -214,6 +214,26 @@ def test_nobody_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, buil
     assert sorted(len(row.block_ids) for row in plan.rows) == sorted([2] * num_drafting + [1] * (2 - num_drafting))
     world.run()
     assert world.scheduler.num_preemptions == 0
+
+
+def test_nobody_waits_for_blocks_of_wrong_drafts(build_world: WorldBuilder) -> None:
+    """A newcomer who fits without them is let in at once, and nobody is preempted for that."""
+    world = build_world(max_draft_tokens=15, num_blocks=6, is_prefix_caching=False)
+    drafting = world.add((CIRCLE * 2)[:29], seed=0, max_tokens=60, ignore_eos=True, temperature=0.0)
+    world.step()
+    drafting.token_ids[-1] = CIRCLE[29 % 3]  # what it had drawn, had it gone on in circles
+    plan = world.schedule()
+    assert drafts_of(plan)
+    assert len(plan.rows[0].block_ids) == 2
+    world.scheduler.update(plan, StepResult(rows=[RowResult(token_id=5)]))
+    newcomer = world.add(range(120), seed=1, max_tokens=2, ignore_eos=True)
+
+    plan = world.scheduler.schedule()
+
+    assert not world.is_waiting(newcomer)
+    assert [len(row.block_ids) for row in plan.rows] == [1, 4]
+    assert world.scheduler.num_preemptions == 0
+    world.scheduler.check_accounting()
 
 
 def test_a_lost_step_costs_no_block(build_world: WorldBuilder) -> None:

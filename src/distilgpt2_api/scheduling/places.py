@@ -22,6 +22,7 @@ class Places:
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
         """By rank."""
+        self._borrowers: list[Sequence] = []
         self._max_num_sequences = max_num_sequences
         self._is_prefix_caching = is_prefix_caching
         self.num_preemptions = 0
@@ -53,6 +54,27 @@ class Places:
                 self.pool.keep(sequence.block_ids[index], sequence.digest(index))
         if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
             self.waiting.release_followers(sequence.sequence_id)
+
+    def lend(self, sequence: Sequence, num_blocks: int) -> bool:
+        """Let a running sequence have so many blocks for one step; False where it would be at somebody's cost.
+
+        Whoever runs can still have one to grow into.
+        """
+        num_lacking = num_blocks - len(sequence.block_ids)
+        if num_lacking > 0:
+            if num_lacking + len(self.running) > self.pool.num_free:
+                return False
+            sequence.block_ids = sequence.block_ids + [self.pool.allocate() for _ in range(num_lacking)]
+            self._borrowers.append(sequence)
+        return True
+
+    def take_back(self) -> None:
+        """What was lent, and does not hold the sequence's own tokens by now."""
+        for sequence in self._borrowers:
+            num_needed = num_blocks_for(len(sequence.token_ids))
+            self.pool.release(sequence.block_ids[num_needed:])
+            sequence.block_ids = sequence.block_ids[:num_needed]
+        self._borrowers.clear()
 
     def make_room(self) -> None:
         """Preempt until a block is free. The last in rank first: none of them has a row yet."""

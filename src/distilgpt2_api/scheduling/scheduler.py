@@ -136,6 +136,7 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
+        self._places.take_back()
         self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
         self._places.let_everybody_in(self._shares)
         num_left = self._plan(rows, self._max_step_tokens, is_batch=False)
@@ -150,14 +151,12 @@ class Scheduler:
             return None
         if self._max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
             budget = num_left if num_rows else num_left_of_batch
-            add_drafts(rows, self._planned, self._places.pool, max_draft_tokens=self._max_draft_tokens, budget=budget)
+            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._max_draft_tokens, budget=budget)
         return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
-        """Take in what the last plan's step gave: one update for each row that drew a token, ended,
-        failed or scored its prompt. Tokens that drafts gained come after it: see `update_further`.
-
-        Rows of sequences that were finished meanwhile are ignored.
+        """Take in what the last plan's step gave: one update for each row that drew a token, ended, failed or scored
+        its prompt; what drafts gained comes after it (`update_further`). Rows of ended sequences are ignored.
         """
         updates = []
         # Batch work comes last: whoever is first says whether there is other.
