@@ -10,10 +10,9 @@ import time
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13 as ops
 
 from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.model.openvino_runtime import ops, ov
 
 OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
