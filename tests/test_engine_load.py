@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine_load import begin_load, engine_load
@@ -18,12 +20,15 @@ from distilgpt2_api.settings import Settings
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Where nothing is begun after the test that began it."""
+    """Where nothing is begun, or loads, after the test that began it."""
     monkeypatch.setenv("DISTILGPT2_MODEL", str(BUNDLED_FOLDER))
     monkeypatch.setenv("DISTILGPT2_CACHE_HOME", str(tmp_path))
     yield
     monkeypatch.setenv("DISTILGPT2_MODEL", str(BUNDLED_FOLDER))
-    engine_load(Settings(max_waiting_requests=7))
+    engine_load(Settings())
+    for thread in threading.enumerate():
+        if thread.name == "load":
+            thread.join()
 
 
 def test_the_application_takes_what_was_begun_once() -> None:
@@ -44,8 +49,10 @@ def test_the_application_takes_what_was_begun_once() -> None:
 def test_what_was_begun_for_other_settings_is_nobodys() -> None:
     begin_load()
 
-    load = engine_load(Settings(max_num_sequences=3))
+    with structlog.testing.capture_logs() as lines:
+        load = engine_load(Settings(max_num_sequences=3))
 
+    assert [line["log_level"] for line in lines] == ["warning"]
     assert not load.is_begun
     load.result().close()
 
@@ -82,3 +89,13 @@ def test_a_process_that_ends_while_it_loads_ends_in_peace() -> None:
     program = "from distilgpt2_api.engine_load import begin_load; begin_load()"
     for _ in range(3):
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("begin", "status", "output"), [("begin_load()", 4, ""), ("None", 0, "nothing loads\n")])
+def test_who_is_to_end_before_it_serves_waits_for_no_load(begin: str, status: int, output: str) -> None:
+    program = (
+        f"from distilgpt2_api.engine_load import begin_load, leave_at_once; {begin}; leave_at_once(4);"
+        "print('nothing loads')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (status, output)

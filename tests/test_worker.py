@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 import uvicorn
 
-from distilgpt2_api.worker import ControlledServer, Siblings, warn_of_strangers
+from distilgpt2_api.engine_load import engine_load
+from distilgpt2_api.model.store import BUNDLED_FOLDER
+from distilgpt2_api.settings import Settings
+from distilgpt2_api.worker import ControlledServer, Siblings, Worker, warn_of_strangers
 
 
 @pytest.mark.parametrize(
@@ -71,3 +78,44 @@ def test_siblings_know_how_many_were_started_and_whether_all_is_to_end() -> None
     assert siblings.is_service_ending
     siblings.note_started(8)
     assert (siblings.youngest_age, siblings.is_service_ending) == (8, False)
+
+
+def worker_of(wsgi: Callable[[], object], *, is_preloaded: bool) -> Worker:
+    """As much of a worker as imports its application."""
+    worker = Worker.__new__(Worker)
+    worker.cfg, worker.app = SimpleNamespace(preload_app=is_preloaded), SimpleNamespace(wsgi=wsgi)
+    return worker
+
+
+@pytest.mark.parametrize("is_preloaded", [False, True])
+def test_the_application_is_imported_beside_its_model(
+    is_preloaded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And without a look for garbage; not beside, where the master has imported it before the fork."""
+    monkeypatch.setenv("DISTILGPT2_MODEL", str(BUNDLED_FOLDER))
+    monkeypatch.setenv("DISTILGPT2_CACHE_HOME", str(tmp_path))
+    seen = []
+
+    def wsgi() -> object:
+        load = engine_load(Settings())
+        seen.append((load.is_begun, gc.isenabled()))
+        load.result().close()
+        return load
+
+    worker = worker_of(wsgi, is_preloaded=is_preloaded)
+    worker.load_wsgi()
+
+    assert seen == [(not is_preloaded, False)]
+    assert worker.wsgi is not None
+    assert gc.isenabled()
+
+
+def test_an_application_that_can_not_be_imported_ends_the_worker_as_it_says() -> None:
+    def wsgi() -> object:
+        raise SystemExit(4)
+
+    with pytest.raises(SystemExit) as end:
+        worker_of(wsgi, is_preloaded=True).load_wsgi()
+
+    assert end.value.code == 4
+    assert gc.isenabled()

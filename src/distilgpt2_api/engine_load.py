@@ -7,6 +7,8 @@ compiling the model, which is mostly not. This module imports nothing of the ser
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import sys
 import threading
 from concurrent.futures import Future
@@ -37,7 +39,7 @@ def read_settings() -> Settings:
 
 
 class EngineLoad:
-    """One engine and its metrics. It is loaded once: when `result` asks for it, or from `begin` on."""
+    """An engine to be, and its metrics. It loads when `result` asks for it, or from `begin` on."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ModelError, SettingsError."""
@@ -46,6 +48,7 @@ class EngineLoad:
         self.config = settings.engine_config()
         self.registry = CollectorRegistry()
         self.metrics = EngineMetrics(self.registry)
+        self.is_taken = False
         self._thread: threading.Thread | None = None
         self._engine: Future[Engine] = Future()
 
@@ -53,13 +56,17 @@ class EngineLoad:
     def is_begun(self) -> bool:
         return self._thread is not None
 
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
     def begin(self) -> None:
         """Load on a thread of its own, from now on. A process that ends meanwhile waits for it, within `STOP_S`:
         kernels that compile while the interpreter is taken down would end it by a signal.
         """
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
-        atexit.register(self._thread.join, STOP_S)
         self._thread.start()
+        atexit.register(self._thread.join, STOP_S)
 
     def result(self) -> Engine:
         """The engine, now or when it is there; for the thread that is to run it. Raises ModelError."""
@@ -72,11 +79,13 @@ class EngineLoad:
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            self._engine.set_result(self._load())
+            engine = self._load()
         except BaseException as error:  # noqa: BLE001 - whoever asks for the engine gets it
-            self._engine.set_exception(error)
-        finally:
             sys.setswitchinterval(interval_s)
+            self._engine.set_exception(error)
+        else:
+            sys.setswitchinterval(interval_s)
+            self._engine.set_result(engine)
 
     def _load(self) -> Engine:
         return load_engine(
@@ -89,7 +98,7 @@ class EngineLoad:
 
 
 _begun: list[EngineLoad] = []
-"""At most one, until the application takes it."""
+"""In a worker one, which the application takes."""
 
 
 def begin_load() -> None:
@@ -107,6 +116,23 @@ def engine_load(settings: Settings) -> EngineLoad:
 
     Raises ModelError, SettingsError.
     """
-    if _begun and (load := _begun.pop()).settings == settings:
-        return load
+    if _begun and not _begun[-1].is_taken:
+        load = _begun[-1]
+        load.is_taken = True
+        if load.settings == settings:
+            return load
+        structlog.stdlib.get_logger("distilgpt2_api").warning(
+            "the settings changed while the application was imported: another model loads beside the first"
+        )
     return EngineLoad(settings)
+
+
+def leave_at_once(status: int) -> None:
+    """End the process if a load that has begun is still running, else do nothing.
+
+    It can't be told to stop, and a process that is to end before it serves should not wait for it.
+    """
+    if any(load.is_running for load in _begun):
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)

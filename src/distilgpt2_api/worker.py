@@ -117,14 +117,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         """
         gc.disable()
         try:
-            if not self.cfg.preload_app:
-                # All that the kernels need: 0.2 s, and not for the master.
-                from distilgpt2_api.engine_load import begin_load  # noqa: PLC0415 - the reason stands above
-
-                begin_load()
-            super().load_wsgi()
+            if self.cfg.preload_app:
+                super().load_wsgi()
+            else:
+                self._import_beside_load()
         finally:
             gc.enable()
+
+    def _import_beside_load(self) -> None:
+        # All that the kernels need: 0.2 s, and not for the master.
+        from distilgpt2_api.engine_load import begin_load, leave_at_once  # noqa: PLC0415 - the reason stands above
+
+        try:
+            begin_load()
+            super().load_wsgi()
+        except SystemExit as end:  # the settings are wrong, and that has been said; or a signal came
+            leave_at_once(end.code if isinstance(end.code, int) else Arbiter.WORKER_BOOT_ERROR)
+            raise
 
     def init_signals(self) -> None:
         """Uvicorn puts its own handlers over these while it serves, and raises the signal anew when it is done."""

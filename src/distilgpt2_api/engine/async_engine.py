@@ -42,9 +42,9 @@ class EngineState(StrEnum):
 class AsyncEngine:
     """The door to the engine from an event loop. Every method but the thread's own runs on that loop.
 
-    `load` builds the engine on the engine thread, so that a port can be bound while a model loads. `on_failure` is
-    told, on the loop, of the error that ended loading or running; requests in flight have then got theirs. A step that
-    takes longer than `step_timeout_s` is such an error.
+    `load` builds the engine, or waits for one, on the engine thread, so that a port can be bound while a model loads.
+    `on_failure` is told, on the loop, of the error that ended loading or running; requests in flight have then got
+    theirs. A step that takes longer than `step_timeout_s` is such an error.
     """
 
     def __init__(

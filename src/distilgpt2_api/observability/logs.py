@@ -20,7 +20,9 @@ ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
 
 
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
-    """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only."""
+    """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only,
+    and what they share (`engine_load`).
+    """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(build_formatter(is_json=is_json, has_colors=stream.isatty()))
