@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,3 +121,27 @@ def test_an_application_that_can_not_be_imported_ends_the_worker_as_it_says() ->
 
     assert end.value.code == 4
     assert gc.isenabled()
+
+
+EARLY_END = """
+import signal
+from types import SimpleNamespace
+from distilgpt2_api.worker import Worker
+
+def wsgi():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except SystemExit:
+        raise ImportError("initialization failed") from None
+
+worker = Worker.__new__(Worker)
+worker.cfg, worker.app, worker.age = SimpleNamespace(preload_app=True, workers=1), SimpleNamespace(wsgi=wsgi), 1
+worker.init_signals()
+worker.load_wsgi()
+"""
+
+
+def test_a_signal_amid_an_import_ends_the_worker_in_peace() -> None:
+    """Some libraries make an error of their own out of an exception that comes while they are imported."""
+    result = subprocess.run([sys.executable, "-c", EARLY_END], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

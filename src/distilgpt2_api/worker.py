@@ -131,7 +131,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         try:
             begin_load()
             super().load_wsgi()
-        except SystemExit as end:  # the settings are wrong, and that has been said; or a signal came
+        except SystemExit as end:  # the settings are wrong, and that has been said
             leave_at_once(end.code if isinstance(end.code, int) else Arbiter.WORKER_BOOT_ERROR)
             raise
 
@@ -163,8 +163,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
             self.siblings.note_service_ending()
 
     def _exit_early(self, _number: int, _frame: FrameType | None) -> None:
+        """At once: before it serves nothing is to be cleaned up, a load can't be told to stop, and an exception would
+        come out of a library that is just being imported as an error of its own.
+        """
         self.note_signal()
-        sys.exit(0)
+        os._exit(0)
 
     async def _serve(self) -> None:
         settings = Settings()  # the application has been imported by now: they are sound
