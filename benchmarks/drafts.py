@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, repeat_interleaved, write_json
+from benchmarks.timed_engine import engine_config
 
-from distilgpt2_api.core.config import BLOCK_SIZE, MAX_DRAFT_TOKENS, EngineConfig, Precision
+from distilgpt2_api.core.config import BLOCK_SIZE, MAX_DRAFT_TOKENS, Precision
 from distilgpt2_api.core.events import SilentObserver, StepStats
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan
@@ -31,7 +32,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.evaluation import split_documents
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.model.store import BUNDLED_FOLDER
 from distilgpt2_api.text.tokenizer import Tokenizer
@@ -71,7 +72,12 @@ class CountedEngine:
 
     def __init__(self, folder: Path, args: argparse.Namespace, *, max_draft_tokens: int) -> None:
         self._observer = CountingObserver()
-        config = engine_config(args, max_draft_tokens=max_draft_tokens)
+        config = replace(
+            engine_config(args.precision, args.threads),
+            max_draft_tokens=max_draft_tokens,
+            is_prefix_caching=False,
+            prefix_cache_bytes=0,
+        )
         self._engine: Engine = load_engine(folder, config, cache_folder=COMPILED, observer=self._observer, report=print)
 
     def run(self, prompts: Sequence[Sequence[int]], params: SamplingParams, num_new_tokens: int) -> Run:
@@ -144,20 +150,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps_ms = measure_steps(folder, args)
     print_steps(steps_ms)
     write_json("drafts", machine, {"arguments": vars(args), "results": runs, "steps_ms": steps_ms})
-
-
-def engine_config(args: argparse.Namespace, *, max_draft_tokens: int) -> EngineConfig:
-    return EngineConfig(
-        precision=args.precision,
-        num_threads=args.threads or count_usable_cores(),
-        kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
-        max_num_sequences=64,
-        max_step_tokens=256,
-        max_batch_step_tokens=256,
-        max_draft_tokens=max_draft_tokens,
-        is_prefix_caching=False,
-        prefix_cache_bytes=0,
-    )
 
 
 def read_beginnings(text: Path, folder: Path, num_tokens: int, num_prompts: int) -> list[list[int]]:

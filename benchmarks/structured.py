@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, repeat_interleaved, write_json
+from benchmarks.timed_engine import engine_config
 
-from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, EngineConfig, Precision
+from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.params import SamplingParams
@@ -31,7 +32,6 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.guides import StepMask
-from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 
 NUM_OTHERS = 31
 NUMS_GUIDED = (1, 8)
@@ -103,16 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     machine = describe_machine()
     print_header("structured output", machine)
-    config = EngineConfig(
-        precision=args.precision,
-        num_threads=args.threads or count_usable_cores(),
-        kv_cache_bytes=choose_kv_cache_bytes(read_memory_limit_bytes()),
-        max_num_sequences=64,
-        max_step_tokens=512,
-        max_batch_step_tokens=512,
-        max_draft_tokens=MAX_DRAFT_TOKENS,
-        is_prefix_caching=False,
-        prefix_cache_bytes=0,
+    config = replace(
+        engine_config(args.precision, args.threads, max_step_tokens=512), is_prefix_caching=False, prefix_cache_bytes=0
     )
     folder = prepare_model_folder(args.model)
     engine = load_engine(folder, config, cache_folder=COMPILED, observer=SilentObserver(), report=print)

@@ -56,6 +56,24 @@ class EngineRun:
         return self.engine_rate / self.forward_rate
 
 
+def engine_config(
+    precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS
+) -> EngineConfig:
+    """As `serve` would choose, but that all of the KV cache remembers prompts and batch work has whole steps."""
+    kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
+    return EngineConfig(
+        precision=precision,
+        num_threads=num_threads or count_usable_cores(),
+        kv_cache_bytes=kv_cache_bytes,
+        max_num_sequences=MAX_NUM_SEQUENCES,
+        max_step_tokens=max_step_tokens,
+        max_batch_step_tokens=max_step_tokens,
+        max_draft_tokens=MAX_DRAFT_TOKENS,
+        is_prefix_caching=True,
+        prefix_cache_bytes=kv_cache_bytes,
+    )
+
+
 class TimedEngine:
     """Owns an engine, built as `serve` builds it. One thread's."""
 
@@ -68,18 +86,7 @@ class TimedEngine:
         cache_folder: Path,
         max_step_tokens: int = MAX_STEP_TOKENS,
     ) -> None:
-        kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
-        config = EngineConfig(
-            precision=precision,
-            num_threads=num_threads or count_usable_cores(),
-            kv_cache_bytes=kv_cache_bytes,
-            max_num_sequences=MAX_NUM_SEQUENCES,
-            max_step_tokens=max_step_tokens,
-            max_batch_step_tokens=max_step_tokens,
-            max_draft_tokens=MAX_DRAFT_TOKENS,
-            is_prefix_caching=True,
-            prefix_cache_bytes=kv_cache_bytes,
-        )
+        config = engine_config(precision, num_threads, max_step_tokens=max_step_tokens)
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)
         self._seconds: defaultdict[str, float] = defaultdict(float)
