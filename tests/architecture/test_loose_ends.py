@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from fastapi.routing import APIRoute
@@ -87,3 +87,22 @@ def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
     drawn = re.findall(r"^(?:[│├└─ ]*)(\w+Error)\b", inspect.getdoc(errors) or "", flags=re.MULTILINE)
 
     assert sorted(drawn) == sorted(cls.__name__ for cls in ERRORS)
+
+
+def test_a_reported_fault_names_its_source(root: Path) -> None:
+    """`@pytest.mark.reported("…")`: who met the fault, or where it was read, in words."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((root / "tests").rglob("test_*.py"))}
+    marks = [(path, node) for path, tree in trees.items() for node in ast.walk(tree) if _is_reported(node)]
+    named = {
+        node.func
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and len(node.args) == 1
+        if isinstance(source := node.args[0], ast.Constant) and len(str(source.value).split()) > 1
+    }
+
+    assert [f"{path.relative_to(root)}:{node.lineno}" for path, node in marks if node not in named] == []
+
+
+def _is_reported(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and node.attr == "reported"
