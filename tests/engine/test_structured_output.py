@@ -20,7 +20,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import run_request
-from distilgpt2_api.server.constraints import openai_grammar
+from distilgpt2_api.server.constraints import openai_grammar, tgi_grammar
 
 RequestBuilder = Callable[..., GenerationRequest]
 STORYTELLER = Path(distilgpt2_api.__file__).parent / "models" / "storyteller"
@@ -101,6 +101,36 @@ def test_a_completion_validates_against_its_schema(
         jsonschema.validate(json.loads(text), schema)
     assert len(set(texts)) > 1
     assert {delta.finish_reason for delta in deltas} == {None, FinishReason.STOP}
+
+
+CHOICE = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+NAMED = {"name": "choice", "schema": CHOICE}
+FORMS: dict[str, tuple[Grammar, str] | Grammar | None] = {
+    "guided_json": openai_grammar(guided_json=CHOICE),
+    "guided_json, a text": openai_grammar(guided_json=json.dumps(CHOICE)),
+    "structured_outputs": openai_grammar(structured_outputs={"json": CHOICE}),
+    "response_format": openai_grammar(response_format={"type": "json_schema", "json_schema": NAMED}),
+    "strict": openai_grammar(response_format={"type": "json_schema", "json_schema": {**NAMED, "strict": True}}),
+    "not strict": openai_grammar(response_format={"type": "json_schema", "json_schema": {**NAMED, "strict": False}}),
+    "TGI": tgi_grammar({"type": "json", "value": CHOICE}),
+    "TGI, named": tgi_grammar({"type": "json_schema", "value": NAMED}),
+}
+
+
+@pytest.mark.reported("outlines and instructor with pydantic models: JSON that ran to the length limit")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_schema_that_leaves_additional_properties_open_is_whole_json_of_every_seed(
+    engine: Engine, build_request: RequestBuilder, form: str
+) -> None:
+    found = FORMS[form]
+    grammar = found[0] if isinstance(found, tuple) else found
+    for seed in range(10):
+        request = build_request(encode(engine, "Once"), grammar=grammar, max_tokens=60, temperature=1.0, seed=seed)
+
+        deltas = list(run_request(engine, request))
+
+        assert json.loads(text_of(deltas)) in ({"a": "x"}, {"a": "y"})
+        assert deltas[-1].finish_reason is FinishReason.STOP
 
 
 @pytest.mark.parametrize(

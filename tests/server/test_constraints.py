@@ -52,6 +52,14 @@ def named(**fields: object) -> dict[str, object]:
             {"structured_outputs": {"regex": "[0-9]+", "json_object": False, "disable_any_whitespace": False}},
             (DIGITS, "structured_outputs.regex"),
         ),
+        (
+            {"structured_outputs": {"json": SCHEMA, "disable_any_whitespace": True, "disable_fallback": True}},
+            (SOURCE, "structured_outputs.json"),
+        ),
+        (
+            {"structured_outputs": {"json": SCHEMA, "disable_additional_properties": True}},
+            (SOURCE, "structured_outputs.json"),
+        ),
         ({"response_format": {"type": "text"}, "guided_regex": "[0-9]+"}, (DIGITS, "guided_regex")),
     ],
 )
@@ -98,6 +106,10 @@ def test_what_openai_and_vllm_clients_send_becomes_a_grammar(
         ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs"),
         ({"structured_outputs": {"json_object": "yes"}}, "structured_outputs.json_object"),
         ({"structured_outputs": {"yaml": {}}}, "structured_outputs.yaml"),
+        (
+            {"structured_outputs": {"json": {}, "disable_any_whitespace": "no"}},
+            "structured_outputs.disable_any_whitespace",
+        ),
         ({"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
         ({"response_format": {"type": "json_object"}, "guided_choice": ["a"]}, "guided_choice"),
     ],
@@ -111,7 +123,7 @@ def test_what_is_malformed_is_refused_by_name(fields: dict[str, Any], param: str
     assert len(str(refused.value)) < 300
 
 
-@pytest.mark.parametrize("name", ["structural_tag", "whitespace_pattern", "disable_any_whitespace"])
+@pytest.mark.parametrize("name", ["structural_tag", "whitespace_pattern"])
 def test_what_vllm_has_beside_that_is_not_supported(name: str) -> None:
     with pytest.raises(UnsupportedParameterError) as refused:
         openai_grammar(structured_outputs={"regex": "a", name: "x"})

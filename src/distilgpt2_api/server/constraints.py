@@ -10,6 +10,8 @@ from distilgpt2_api.core.grammar import Grammar, GrammarKind
 
 ANY_OBJECT = Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
 MAX_CHOICES = 10_000
+ALWAYS_SO = ("disable_any_whitespace", "disable_additional_properties", "disable_fallback")
+"""vLLM's switches for what is done here anyway."""
 
 
 def openai_grammar(
@@ -96,17 +98,13 @@ def _structured_outputs(value: object, param: str) -> tuple[Grammar, str] | None
         "grammar": _lark,
         "json_object": _any_object,
     }
-    unsupported = {
-        "structural_tag",
-        "whitespace_pattern",
-        "disable_any_whitespace",
-        "disable_additional_properties",
-        "disable_fallback",
-    }
-    fields = _object(value, param, known={*readers} | unsupported)
+    unsupported = {"structural_tag", "whitespace_pattern"}
+    fields = _object(value, param, known={*readers, *ALWAYS_SO} | unsupported)
     for name in fields:
-        if name in unsupported and fields[name] not in (None, False):
+        if name in unsupported and fields[name] is not None:
             raise UnsupportedParameterError(f"{param}.{name} is not supported here", param=f"{param}.{name}")
+        if name in ALWAYS_SO and not isinstance(fields[name], bool | None):
+            raise InvalidRequestError(f"{param}.{name} must be true or false", param=f"{param}.{name}")
     given = [name for name in readers if fields.get(name) is not None and fields[name] is not False]
     if len(given) != 1:
         raise InvalidRequestError(

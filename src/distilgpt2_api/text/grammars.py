@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections import OrderedDict
@@ -14,7 +15,9 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.grammar_reasons import describe
 from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
+from distilgpt2_api.text.json_schemas import close
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_SOURCE_BYTES = 64 * 1024
@@ -26,7 +29,6 @@ MAX_WAIT_S = 10.0
 MAX_WAITING = 16
 """Grammars that wait for that."""
 TOO_MANY = "the service is overloaded: too many grammars are being compiled; try again later"
-MAX_REASON_CHARACTERS = 200
 NUM_TRIAL_TOKENS = 2
 """That a new grammar is followed for: one that outgrows the limits nearly always does so at once."""
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -159,7 +161,7 @@ class GrammarCompiler:
             try:
                 compiled = self._compile(grammar)
             except ValueError as error:
-                compiled = _describe(str(error))
+                compiled = describe(str(error))
             self._remember(grammar, compiled)
             return compiled
         finally:
@@ -193,7 +195,7 @@ class GrammarCompiler:
         matcher = LLMatcher(self._vocabulary, serialized, log_level=0, limits=LIMITS)
         token_id = self._first_allowed(matcher)
         if token_id is None:
-            raise ValueError("it allows no text")
+            raise ValueError("it allows no text, or only the empty one")
         follower = matcher.deep_copy()
         for _ in range(NUM_TRIAL_TOKENS):
             follower.consume_token(token_id)
@@ -253,24 +255,24 @@ def _serialize(grammar: Grammar) -> str:
         raise ValueError(f"it has {num_bytes} bytes; at most {MAX_SOURCE_BYTES} are compiled")
     match grammar.kind:
         case GrammarKind.JSON_SCHEMA:
-            return LLMatcher.grammar_from_json_schema(grammar.source, cast(Any, JSON_STYLE))
+            return LLMatcher.grammar_from_json_schema(_closed(grammar.source), cast(Any, JSON_STYLE))
         case GrammarKind.REGEX:
             return LLMatcher.grammar_from_regex(grammar.source)
         case GrammarKind.LARK:
             return LLMatcher.grammar_from_lark(grammar.source)
 
 
+def _closed(source: str) -> str:
+    """The schema as the library is to follow it. ValueError: it can't, or it is no schema."""
+    try:
+        schema = json.loads(source)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return json.dumps(close(schema))
+
+
 def _check(matcher: LLMatcher) -> None:
     if matcher.is_error():
-        raise GenerationError(f"the completion can't follow its grammar: {_describe(matcher.get_error())}")
-
-
-def _describe(message: str) -> str:
-    """The library's reason in one short line: it may go on with the grammar itself, or with what it knows of it."""
-    lines = message.splitlines()
-    if message.startswith("panic"):
-        return "the vocabulary can't write it"
-    # Of a regular expression the library shows where the error is, then says it.
-    reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    shown = "".join(character if character.isprintable() else " " for character in reason)
-    return shown if len(shown) <= MAX_REASON_CHARACTERS else f"{shown[:MAX_REASON_CHARACTERS]} …"
+        raise GenerationError(f"the completion can't follow its grammar: {describe(matcher.get_error())}")

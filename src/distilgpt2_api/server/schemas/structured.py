@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from distilgpt2_api.server.constraints import MAX_CHOICES
+from distilgpt2_api.server.constraints import ALWAYS_SO, MAX_CHOICES
 from distilgpt2_api.server.schemas.validation import Body
 
 JSON_SCHEMA: dict[str, Any] = {"type": "object", "description": "A JSON schema."}
@@ -60,6 +60,10 @@ STRUCTURED_OUTPUTS: dict[str, Any] = {
                 "choice": {"anyOf": [CHOICE, NULL]},
                 "grammar": {"anyOf": [TEXT, NULL]},
                 "json_object": {"type": ["boolean", "null"]},
+                **{
+                    name: {"type": ["boolean", "null"], "description": "Has no effect: it is always so."}
+                    for name in ALWAYS_SO
+                },
             },
             "additionalProperties": False,
         },
@@ -76,12 +80,15 @@ class StructuredFields(Body):
     """One of them at most. Null: any text."""
 
     response_format: Annotated[Any, WithJsonSchema(RESPONSE_FORMAT)] = Field(
-        None, description="`json_object`, or `json_schema` with the schema."
+        None,
+        description="`json_object`, or `json_schema` with its schema. Objects are closed unless it says otherwise.",
     )
     structured_outputs: Annotated[Any, WithJsonSchema(STRUCTURED_OUTPUTS)] = Field(
         None, description="A JSON schema, a regular expression, a choice of texts or a grammar in llguidance's Lark."
     )
-    guided_json: Annotated[Any, _or_null(JSON_SCHEMA_OR_TEXT)] = Field(None, description="A JSON schema.")
+    guided_json: Annotated[Any, _or_null(JSON_SCHEMA_OR_TEXT)] = Field(
+        None, description="A JSON schema, whose objects are closed unless it says otherwise."
+    )
     guided_regex: Annotated[Any, _or_null(TEXT)] = Field(
         None, description="A regular expression that the whole completion matches."
     )

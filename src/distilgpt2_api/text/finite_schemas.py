@@ -1,0 +1,50 @@
+"""Whether anything finite is valid for a JSON schema: nothing is where a part of it requires itself.
+
+A model would write such a text until its token limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distilgpt2_api.text.json_schema_keywords import JsonSchema
+
+MAX_PASSES = 50
+"""Over the definitions. A schema that takes more is taken for finite."""
+
+
+def has_finite_text(root: JsonSchema, definitions: JsonSchema) -> bool:
+    """False: nothing of finite length is valid, as for an object that requires a property of its own kind."""
+    finite: set[str] = set()
+    for _ in range(MAX_PASSES):
+        num_before = len(finite)
+        for name in reversed(definitions):
+            if name not in finite and _is_finite(definitions[name], finite):
+                finite.add(name)
+        if len(finite) == num_before:
+            return _is_finite(root, finite)
+    return True
+
+
+def _is_finite(node: Any, finite: set[str]) -> bool:
+    if not isinstance(node, dict):
+        return True
+    if "$ref" in node:
+        return str(node["$ref"]).removeprefix("#/$defs/") in finite
+    if not all(_is_finite(part, finite) for part in node.get("allOf", [])):
+        return False
+    for keyword in ("anyOf", "oneOf"):
+        if node.get(keyword) and not any(_is_finite(branch, finite) for branch in node[keyword]):
+            return False
+    return all(_is_finite(part, finite) for part in _demanded(node))
+
+
+def _demanded(node: JsonSchema) -> list[Any]:
+    """The schemas of properties and items without which nothing is valid."""
+    properties, required, min_items = node.get("properties"), node.get("required"), node.get("minItems")
+    if node.get("type") == "object" and isinstance(properties, dict) and isinstance(required, list):
+        return [properties.get(name) for name in required if isinstance(name, str)]
+    if node.get("type") == "array" and isinstance(min_items, int) and min_items > 0:
+        named = node.get("prefixItems")
+        return named[:min_items] if isinstance(named, list) else [node.get("items")]
+    return []
