@@ -19,14 +19,13 @@ from benchmarks.report import Spread, describe_machine, print_header, print_tabl
 from benchmarks.timed_engine import Load, TimedEngine
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, join_documents, split_documents
+from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.model.store import BUNDLED_FOLDER
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 STEP_TOKENS = 512
 MAX_LOSS = 1.01
@@ -45,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     machine = describe_machine()
     print_header("precision", machine)
-    stream = read_stream(args.text, args.trained)
+    stream = read_stream(
+        args.text.read_text(encoding="utf-8"), Tokenizer.from_folder(args.trained), read_model_config(args.trained)
+    )
     evaluations = {precision: score(args.trained, precision, args.threads, stream) for precision in Precision}
     folders = {args.trained.name: args.trained, "DistilGPT-2's shape": prepare_model_folder(args.model)}
     engines = {
@@ -65,12 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         engine.close()
     print_precisions(args, list(folders), evaluations, results)
     write_json("precision", machine, {"arguments": vars(args), "evaluations": evaluations, "results": results})
-
-
-def read_stream(text: Path, folder: Path) -> Stream:
-    tokenizer = Tokenizer.from_folder(folder)
-    documents = split_documents(text.read_text(encoding="utf-8"), END_OF_TEXT)
-    return join_documents(documents, tokenizer.encode_batch, tokenizer.token_id(END_OF_TEXT))
 
 
 def score(folder: Path, precision: Precision, num_threads: int, stream: Stream) -> Evaluation:

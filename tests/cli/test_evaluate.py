@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,30 @@ def test_each_precision_has_a_row_and_they_agree(tiny_model: Path, text_file: Pa
     assert list(figures) == ["int8", "bf16", "f32"]
     for precision in ("int8", "bf16"):
         assert figures[precision][0] == pytest.approx(figures["f32"][0], rel=0.05)
+
+
+@pytest.fixture
+def other_end_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The same model, but its config's end of text is a token that is spelled otherwise."""
+    folder = tmp_path / "other"
+    shutil.copytree(tiny_model, folder)
+    description = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(description.replace("<|endoftext|>", "</s>"))
+    return folder
+
+
+@pytest.mark.reported("reading the code: documents were marked by GPT-2's token, whatever the config said")
+@pytest.mark.parametrize("separator", ["</s>", "<|endoftext|>"])
+def test_documents_are_marked_by_the_configs_end_of_text(
+    separator: str, other_end_model: Path, tmp_path: Path, invoke: Any
+) -> None:
+    """However the file separates them."""
+    (tmp_path / "stories.txt").write_text(f"The king went home.\n{separator}\n" * 6)
+
+    result = invoke("evaluate", str(tmp_path / "stories.txt"), "--model", str(other_end_model), "--precision", "f32")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"other: {6 * 20 + 1} tokens of {6 * 19} bytes")
 
 
 def test_one_precision_alone(tiny_model: Path, text_file: Path, invoke: Any) -> None:

@@ -81,7 +81,7 @@ def test_perplexity_and_bits_are_those_of_the_whole_stream(
 
 
 def test_documents_are_one_stream_with_marks_around_them() -> None:
-    documents = split_documents("One.\n<|endoftext|>\n\nTwo é.\n<|endoftext|>\n", "<|endoftext|>")
+    documents = split_documents("One.\n<|endoftext|>\n\nTwo é.\n<|endoftext|>\n", ["<|endoftext|>"])
     assert documents == ["One.", "Two é."]
     stream = join_documents(documents, lambda texts: [[len(text)] for text in texts], 0)
     assert stream.token_ids == [0, 4, 0, 6, 0]

@@ -9,15 +9,14 @@ import click
 
 from distilgpt2_api.cli.line_scores import print_scores, read_passages
 from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_threads_option
-from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, join_documents, split_documents
+from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 STEP_TOKENS = 512
 
@@ -31,8 +30,9 @@ STEP_TOKENS = 512
 def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **options: str | None) -> None:
     """Measure how well the model predicts the text in FILE: perplexity, bits per byte and tokens/s.
 
-    Documents are separated by `<|endoftext|>`. Each token is scored once, in windows of the model's context that
-    overlap by half; bits per byte count the bits of all tokens over the bytes of the documents.
+    Documents are separated by `<|endoftext|>`, or by the model's own end of text. Each token is scored once, in windows
+    of the model's context that overlap by half; bits per byte count the bits of all tokens over the bytes of the
+    documents.
 
     With --jsonl each line of FILE is a text or a pair as JSON ("…", or {"context": "…", "continuation": "…"}), and each
     line of the output is that text's score, or the continuation's: what POST /v1/score answers. Texts may be as long as
@@ -46,7 +46,7 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
         return
     model = settings.locate_model()
     num_threads = settings.engine_config().num_threads
-    stream = _read_stream(file, Tokenizer.from_folder(model.folder))
+    stream = _read_file(file, Tokenizer.from_folder(model.folder), read_model_config(model.folder))
     click.echo(f"{model.name}: {len(stream.token_ids)} tokens of {stream.num_bytes} bytes, {num_threads} threads")
     click.echo(f"{'precision':<10}{'perplexity':>12}{'bits/byte':>11}{'tokens/s':>10}")
     for precision in precisions or list(Precision):
@@ -56,14 +56,13 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
         )
 
 
-def _read_stream(file: Path, tokenizer: Tokenizer) -> Stream:
+def _read_file(file: Path, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
     try:
-        documents = split_documents(file.read_text(encoding="utf-8"), END_OF_TEXT)
+        stream = read_stream(file.read_text(encoding="utf-8"), tokenizer, config)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
-    if not documents:
+    if not stream.num_bytes:
         raise InvalidRequestError(f"{file} has no text")
-    stream = join_documents(documents, tokenizer.encode_batch, tokenizer.token_id(END_OF_TEXT))
     if len(stream.token_ids) < 2:
         raise InvalidRequestError(f"{file} has a single token: nothing to predict")
     return stream

@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
 from distilgpt2_api.engine.scoring import bits_per_byte_of, perplexity_of
 from distilgpt2_api.scheduling.blocks import num_blocks_for
+from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 NO_DRAWS = SamplingParams(max_tokens=0)
 
@@ -47,9 +51,22 @@ class Evaluation:
     """Scored tokens a second: each costs about two, for half of a window is context."""
 
 
-def split_documents(text: str, end_of_text: str) -> list[str]:
+def read_stream(text: str, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
+    """A file's documents, with the model's own end of text before, between and after them.
+
+    In the file they are separated by that token's text, or by GPT-2's `<|endoftext|>`, as files for other models are.
+    """
+    end_of_text_id = tokenizer.end_of_text_id(config)
+    marks = [END_OF_TEXT]
+    if end_of_text_id in tokenizer.special_token_ids:
+        marks.append(tokenizer.decode([end_of_text_id]))
+    return join_documents(split_documents(text, marks), tokenizer.encode_batch, end_of_text_id)
+
+
+def split_documents(text: str, marks: Sequence[str]) -> list[str]:
     """The documents between marks, without white space around them; text without marks is one document."""
-    return [document.strip() for document in text.split(end_of_text) if document.strip()]
+    documents = re.split("|".join(map(re.escape, marks)), text)
+    return [document.strip() for document in documents if document.strip()]
 
 
 def join_documents(
