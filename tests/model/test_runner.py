@@ -214,10 +214,12 @@ def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, d
     """The plan of the memory and the memory taken agree."""
     from distilgpt2_api.core.config import Precision
     from distilgpt2_api.model.kernel_options import kv_block_bytes
+    from distilgpt2_api.model.processor import kernel_precision, read_processor
 
     runner = drive(make_model(n_embd=63, n_head=3).path, precision).runner
+    kernels, _ = kernel_precision(runner.config, Precision(precision), read_processor())
 
-    assert runner.kv_block_bytes == kv_block_bytes(runner.config, Precision(precision))
+    assert runner.kv_block_bytes == kv_block_bytes(runner.config, kernels)
 
 
 def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ Distilgpt2ApiError
 │   ├── ModelNotFoundError
 │   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
 │   ├── UnsupportedModelError      well-formed, but an option that we don't implement
+│   ├── UnsupportedProcessorError  no model at all runs on this machine
 │   └── ModelMemoryError           more memory than there is
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
@@ -131,6 +132,10 @@ class ModelFormatError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A well-formed model with an option that changes the arithmetic and is not implemented."""
+
+
+class UnsupportedProcessorError(ModelError):
+    """The kernels have no code for this machine's processor."""
 
 
 class ModelMemoryError(ModelError):

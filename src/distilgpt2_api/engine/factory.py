@@ -12,6 +12,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.kernel_options import kv_block_bytes
 from distilgpt2_api.model.memory_needs import check_memory
+from distilgpt2_api.model.processor import Processor, kernel_precision, read_processor
 from distilgpt2_api.model.resources import read_memory_limit_bytes
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
@@ -27,22 +28,27 @@ def load_engine(
     cache_folder: Path | None,
     observer: EngineObserver,
     report: Callable[[str], None],
+    processor: Processor | None = None,
 ) -> Engine:
     """Load the model in `folder`. Raises ModelError; `report` gets one line for what is worth knowing on the way.
 
     `cache_folder` keeps the compiled form from one start to the next; None, or one that can't be written, costs time.
     """
+    processor = processor or read_processor()
+    processor.check()
     model_config = read_model_config(folder)
+    kernels, _ = kernel_precision(model_config, config.precision, processor)
+    block_bytes = kv_block_bytes(model_config, kernels)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
-    num_blocks = _num_kv_blocks(model_config, config)
+    num_blocks = _num_kv_blocks(model_config, config, block_bytes)
     check_memory(
         folder,
         model_config,
-        config.precision,
+        kernels,
         num_blocks=num_blocks,
         min_blocks=num_blocks_for(model_config.num_positions),
         limit_bytes=read_memory_limit_bytes(),
@@ -54,13 +60,14 @@ def load_engine(
         num_blocks=num_blocks,
         cache_folder=cache_folder,
         report=report,
+        processor=processor,
     )
     scheduler = Scheduler(
         num_blocks=num_blocks,
         max_num_sequences=config.max_num_sequences,
         max_step_tokens=config.max_step_tokens,
         is_prefix_caching=config.is_prefix_caching,
-        num_eager_blocks=config.prefix_cache_bytes // kv_block_bytes(model_config, config.precision),
+        num_eager_blocks=config.prefix_cache_bytes // block_bytes,
         max_batch_step_tokens=config.max_batch_step_tokens,
         max_draft_tokens=config.max_draft_tokens,
     )
@@ -68,8 +75,8 @@ def load_engine(
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 
 
-def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:
+def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig, block_bytes: int) -> int:
     """What `kv_cache_bytes` holds or the batch can use; at least one context's, so that any request fits."""
     blocks_per_context = num_blocks_for(model_config.num_positions)
-    affordable = config.kv_cache_bytes // kv_block_bytes(model_config, config.precision)
+    affordable = config.kv_cache_bytes // block_bytes
     return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))

@@ -37,10 +37,10 @@ class ForwardPass:
     ) -> None:
         """Compiles. The kernels pack the weights at the first step; the rest, all of it small, they read in place."""
         models = split_and_page(build_graph(config, weights.tensors), config.width)
-        declare_cache(models.body, config, element_types(config, precision).cache)
+        declare_cache(models.body, config, element_types(precision).cache)
         core = _core()
-        body = core.compile_model(models.body, "CPU", body_options(config, precision, num_threads))
-        head = core.compile_model(models.head, "CPU", head_options(config, precision, num_threads))
+        body = core.compile_model(models.body, "CPU", body_options(precision, num_threads))
+        head = core.compile_model(models.head, "CPU", head_options(precision, num_threads))
         self._body, self._head = body.create_infer_request(), head.create_infer_request()
         self._width = config.width
         self._embedding = TokenEmbedding(weights)

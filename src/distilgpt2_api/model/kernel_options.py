@@ -1,4 +1,6 @@
-"""What OpenVINO's CPU plugin is told, per precision. Each choice has its reason beside it."""
+"""What OpenVINO's CPU plugin is told, per precision of its kernels (`processor.kernel_precision`). Each choice has its
+reason beside it.
+"""
 
 from __future__ import annotations
 
@@ -31,30 +33,21 @@ class ElementTypes:
     cache: ov.Type
 
 
-def element_types(config: ModelConfig, precision: Precision) -> ElementTypes:
+def element_types(precision: Precision) -> ElementTypes:
     """float32 between the int8 matmuls: as fast as bf16 there, and the residual stream and the logits stay whole
     (bf16 rounds GPT-2's logits to steps of 0.25). The cache in u8, a scale for each token's keys and values in each
     head: as fast as bf16, and 9/16 of its memory.
     """
     if precision is Precision.INT8:
         return ElementTypes(body=ov.Type.f32, head=ov.Type.f32, cache=ov.Type.u8)
-    if precision is Precision.F32 or is_widened(config, precision):
+    if precision is Precision.F32:
         return ElementTypes(body=ov.Type.f32, head=ov.Type.f32, cache=ov.Type.f32)
     return ElementTypes(body=ov.Type.bf16, head=ov.Type.bf16, cache=ov.Type.bf16)
 
 
-def is_widened(config: ModelConfig, precision: Precision) -> bool:
-    """Whether float32 must stand in for bf16.
-
-    The plugin's bf16 attention gives nonsense for prompts longer than a token where the head size is odd (OpenVINO
-    2026.4; no well-known GPT-2 has such heads).
-    """
-    return precision is Precision.BF16 and config.head_size % 2 == 1
-
-
 def kv_block_bytes(config: ModelConfig, precision: Precision) -> int:
     """Memory of one block of the KV cache: keys and values of `BLOCK_SIZE` tokens in every layer."""
-    cache, size = element_types(config, precision).cache, config.head_size
+    cache, size = element_types(precision).cache, config.head_size
     element_bytes: int = cache.size
     num_elements = 2 * BLOCK_SIZE * size
     if cache == ov.Type.u8:
@@ -62,9 +55,9 @@ def kv_block_bytes(config: ModelConfig, precision: Precision) -> int:
     return config.num_layers * config.num_heads * num_elements * element_bytes
 
 
-def body_options(config: ModelConfig, precision: Precision, num_threads: int) -> dict[str, str]:
+def body_options(precision: Precision, num_threads: int) -> dict[str, str]:
     """Properties for `Core.compile_model`: the body."""
-    types = element_types(config, precision)
+    types = element_types(precision)
     return _options(types.body, precision, num_threads) | {
         "KV_CACHE_PRECISION": types.cache.to_string(),
         # A scale for each channel of a block, the plugin's default, took 10 % more of the body's time at 32 sequences,
@@ -73,9 +66,9 @@ def body_options(config: ModelConfig, precision: Precision, num_threads: int) ->
     }
 
 
-def head_options(config: ModelConfig, precision: Precision, num_threads: int) -> dict[str, str]:
+def head_options(precision: Precision, num_threads: int) -> dict[str, str]:
     """Properties for `Core.compile_model`: the LM head."""
-    return _options(element_types(config, precision).head, precision, num_threads)
+    return _options(element_types(precision).head, precision, num_threads)
 
 
 def _options(arithmetic: ov.Type, precision: Precision, num_threads: int) -> dict[str, str]:

@@ -18,8 +18,8 @@ from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.draft_rows import join_drafts, split_drafts
 from distilgpt2_api.model.forward_pass import ForwardPass
 from distilgpt2_api.model.kernel_memory import bound_kernel_memory
-from distilgpt2_api.model.kernel_options import is_widened
 from distilgpt2_api.model.memory_needs import kernel_errors_in_one_line
+from distilgpt2_api.model.processor import Processor, kernel_precision, read_processor
 from distilgpt2_api.model.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
 
@@ -57,20 +57,25 @@ class Runner:
         num_blocks: int,
         cache_folder: Path | None,
         report: Callable[[str], None],
+        processor: Processor | None = None,
     ) -> Self:
         """Reads, checks, compiles and warms up the model in `folder`.
 
         `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
         keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
+        `processor` is this machine's, if it isn't given.
         """
+        processor = processor or read_processor()
+        processor.check()
         bound_kernel_memory()
         config = read_model_config(folder)
-        if is_widened(config, precision):
-            report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
+        kernels, reason = kernel_precision(config, precision, processor)
+        if reason:
+            report(f"{reason}, so float32 stands in for bf16: slower, more memory")
         with kernel_errors_in_one_line(folder):
             weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
             forward_pass = ForwardPass(
-                config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks
+                config, weights, precision=kernels, num_threads=num_threads, num_blocks=num_blocks
             )
             sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
             runner = cls(config, forward_pass, sampler)
