@@ -3,8 +3,9 @@
     python -m benchmarks.growth
     python -m benchmarks.growth --models distilgpt2 gpt2 --sequences 1 32 --contexts 128 1000
 
-The bare forward pass of random models of 82, 124 and 355 million weights; beside each step the matrix products of the
-same sizes alone (`reference_kernel.py`), so that what is left is attention, the rest of the graph and the handing over.
+The bare forward pass of random models of 82, 124 and 355 million weights, with a KV cache of computed values; beside
+each step the matrix products of the same sizes alone (`reference_kernel.py`), so that what is left is attention, the
+rest of the graph and the handing over.
 All in turns, medians. Where twice the sequences give less than a tenth more tokens, it has stopped scaling: by then the
 products are bound by arithmetic, or the cache that attention reads has outgrown the weights.
 
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.forward import decode_row, time_steps
+from benchmarks.forward import decode_row, load_filled, time_steps
 from benchmarks.model_folder import COMPILED, SHAPES, prepare_shape_folder
 from benchmarks.reference_kernel import ReferenceKernel
 from benchmarks.report import (
@@ -34,9 +35,7 @@ from benchmarks.report import (
 from benchmarks.svg_plot import Line, Point, draw_plot
 
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
-from distilgpt2_api.model.compiled_store import load_weights
 from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.forward_pass import ForwardPass
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.weights import count_weights
 
@@ -51,13 +50,12 @@ class Model:
     ) -> None:
         folder = prepare_shape_folder(name)
         config = read_model_config(folder)
-        weights = load_weights(folder, config, precision=precision, cache_folder=COMPILED, report=print)
         num_blocks = -(-max_cached_tokens // BLOCK_SIZE)
         self.title = f"{name}, {count_weights(config) / 1e6:.0f} M"
         self._seconds = seconds
         self._reference = ReferenceKernel(config, num_threads)
-        self._forward_pass = ForwardPass(
-            config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks
+        self._forward_pass = load_filled(
+            folder, precision=precision, num_threads=num_threads, num_blocks=num_blocks, cache_folder=COMPILED
         )
 
     def step_s(self, num_sequences: int, context: int) -> float:

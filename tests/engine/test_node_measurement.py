@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
-from distilgpt2_api.core.config import EngineConfig, Precision
+from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
@@ -66,6 +66,35 @@ def measure(build_engine: Any, build_runner: Any) -> Measure:
         return measurement, curve, parts
 
     return run
+
+
+@pytest.mark.reported(
+    "reading the code of another measurement: attention over blocks that nothing had written was timed"
+)
+def test_each_timed_sequence_reads_computed_blocks_of_its_own(build_engine: Any, build_runner: Any) -> None:
+    """Memory that was never written, or is shared, stays in the processor's cache: steps would look shorter."""
+    plans: list[StepPlan] = []
+    engine = build_engine(build_runner(script=b"x" * 300, on_run=plans.append), num_blocks=64, max_num_sequences=6)
+    measurement = NodeMeasurement(engine=engine, config=CONFIG, num_prompt_tokens=120, num_completion_tokens=60)
+
+    measurement.run(model="fake", measured_on="a fake", on_measured=lambda num_parts: None)
+
+    computed: set[tuple[int, int]] = set()
+    num_decode_steps = 0
+    for plan in plans:
+        decoding = [row for row in plan.rows if row.num_computed_tokens >= row.num_prompt_tokens]
+        num_decode_steps += bool(decoding)
+        read = [
+            (row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE)
+            for row in decoding
+            for position in range(row.num_computed_tokens)
+        ]
+        assert len(read) == len(set(read)), "no two sequences share a block"
+        assert computed.issuperset(read)
+        for row in plan.rows:
+            for position in range(row.num_computed_tokens, row.num_computed_tokens + row.num_new_tokens):
+                computed.add((row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE))
+    assert num_decode_steps >= 4 * 20
 
 
 def test_steps_are_timed_at_powers_of_two_and_at_the_most(measure: Measure) -> None:

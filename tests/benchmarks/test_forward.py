@@ -1,0 +1,44 @@
+"""What the bare forward pass is timed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.forward import decode_row, load_filled, time_steps
+from tests.e2e.conftest import write_model
+
+from distilgpt2_api.core.config import Precision
+
+
+def cache_arrays(forward_pass: Any) -> list[np.ndarray[Any, Any]]:
+    """Keys and values of every layer: (blocks, values)."""
+    names = {name: port._index for name, port in forward_pass._inputs.items() if "_cache" in name}
+    tensors = [forward_pass._body.get_input_tensor(index) for index in names.values()]
+    return [tensor.data.reshape(tensor.shape[0], -1) for tensor in tensors]
+
+
+@pytest.mark.reported("reading the code: at long contexts attention was timed on one hot page of zeros")
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.F32])
+def test_every_block_of_the_cache_is_computed_before_anything_is_timed(precision: Precision, tmp_path: Path) -> None:
+    """Each has values of its own, in pages of its own."""
+    num_blocks = 37  # more than a step fills, and not whole steps
+    forward_pass = load_filled(
+        write_model(tmp_path, num_positions=80),
+        precision=precision,
+        num_threads=1,
+        num_blocks=num_blocks,
+        cache_folder=None,
+    )
+
+    arrays = cache_arrays(forward_pass)
+
+    assert arrays
+    for array in arrays:
+        assert len(array) == num_blocks
+        assert all(np.count_nonzero(block) > block.size // 2 for block in array)
+        assert len(np.unique(array, axis=0)) > num_blocks // 2
+
+    assert len(time_steps(forward_pass, [decode_row(0, 80, 3)], 0.01)) > 0
