@@ -167,7 +167,7 @@ def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler
         (schema({"properties": {"a": False}, "required": ["a"], "type": "object"}), "Unsatisfiable"),
         (schema({"$ref": "https://example.com/schema.json"}), "not within the schema"),
         (schema({"$ref": "file:///etc/passwd"}), "not within the schema"),
-        (schema({"$ref": "#"}), "requires itself without end"),
+        (schema({"$ref": "#"}), "never ends: it requires itself"),
         (schema('{"type": "object", "x": "\ud800"}'), "surrogate"),
         (regex("(a"), "unclosed group"),
         (regex("(?=a)b"), "look-around"),
@@ -202,11 +202,16 @@ def test_what_can_not_be_followed_is_refused_with_the_reason(
         (regex("a{3,1}"), "invalid repetition count range"),
         (regex("()"), "only the empty one"),
         (regex("\\bfoo"), "lookarounds not supported"),
-        (lark("start: start"), "matches nothing"),
-        (lark("start: x\nx: y\ny: x"), "matches nothing"),
+        (lark("start: start"), "never ends: it needs itself"),
+        (lark("start: x\nx: y\ny: x"), "never ends: it needs itself"),
+        (lark('start: "a" start | "b" start'), "never ends: it needs itself"),
+        (lark('start: "(" x{1,3} ")"  // never ends\nx: ("[" [x] start "]")+ | y\n\ny: x /[0-9]/'), "never ends"),
+        (lark('start: x*\nx: "(" x ")"'), "'x' never ends"),
+        (lark('start: (x | "b") "c"\nx: "(" x ")"'), "'x' never ends"),
+        (lark('%import common.INT\nstart: INT "," start'), "never ends: it needs itself"),
         (lark('start: "a" /[^\\s\\S]/'), "matches nothing"),
         (lark("start: A\nA: /a/ & /b/"), "matches nothing"),
-        (lark('start: "a" start'), "demands a text without end"),
+        (lark('start: "a" start'), "never ends: it needs itself"),
         (lark('start: %json {"$ref":"#"}'), "matches nothing"),
         (lark('start: A\nA: A "b"'), "circular reference"),
         (lark('start: "a'), "line 1, column 10: lexer error"),
@@ -223,6 +228,26 @@ def test_what_matches_nothing_or_never_ends_is_refused_in_plain_words(
         compiler.check(grammar, param="guided_grammar")
 
     assert not re.search(r"NoExtension|InternalError|parser error|verbose|limit \d|f64|Some\(", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'start: "a" start | "b"',
+        'start: "a" start?',
+        'start: x*\nx: "(" x? ")"',
+        'start: x{0,3} "."\nx: "(" x* ")"',
+        'start: "b"\nunused: unused',
+        '?start: sum\n?sum: product | sum "+" product\nproduct: atom | product "*" atom\natom: /[0-9]/ | "(" sum ")"',
+        'start: "start: start" // start\n',
+        'start[capture]: "a" start | "b"',
+        'start: <[0]> | "a"',
+    ],
+)
+def test_recursion_that_may_end_is_followed(compiler: GrammarCompiler, source: str) -> None:
+    compiler.check(lark(source), param="guided_grammar")
+
+    assert allowed_by(compiler.open(lark(source)))
 
 
 def lark_chain(depth: int) -> str:

@@ -13,8 +13,8 @@ MAX_PASSES = 50
 """Over the definitions. A schema that takes more is taken for finite."""
 
 
-def has_finite_text(root: JsonSchema, definitions: JsonSchema) -> bool:
-    """False: nothing of finite length is valid, as for an object that requires a property of its own kind."""
+def is_all_finite(root: JsonSchema, definitions: JsonSchema) -> bool:
+    """False: nothing of finite length is valid for the schema or for a definition, all of which it refers to."""
     finite: set[str] = set()
     for _ in range(MAX_PASSES):
         num_before = len(finite)
@@ -22,7 +22,7 @@ def has_finite_text(root: JsonSchema, definitions: JsonSchema) -> bool:
             if name not in finite and _is_finite(definitions[name], finite):
                 finite.add(name)
         if len(finite) == num_before:
-            return _is_finite(root, finite)
+            return len(finite) == len(definitions) and _is_finite(root, finite)
     return True
 
 

@@ -15,6 +15,7 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.finite_rules import find_endless_rule
 from distilgpt2_api.text.grammar_reasons import describe
 from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
 from distilgpt2_api.text.json_schemas import close
@@ -259,6 +260,8 @@ def _serialize(grammar: Grammar) -> str:
         case GrammarKind.REGEX:
             return LLMatcher.grammar_from_regex(grammar.source)
         case GrammarKind.LARK:
+            if (name := find_endless_rule(grammar.source)) is not None:
+                raise ValueError(f"its rule {name!r} never ends: it needs itself")
             return LLMatcher.grammar_from_lark(grammar.source)
 
 

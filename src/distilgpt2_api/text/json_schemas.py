@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from distilgpt2_api.text.finite_schemas import has_finite_text
+from distilgpt2_api.text.finite_schemas import is_all_finite
 from distilgpt2_api.text.json_schema_keywords import (
     BRANCHES,
     KEYWORDS,
@@ -87,8 +87,8 @@ class _Rewriter:
         while self._waiting:
             name, target = self._waiting.pop()
             definitions[name] = self._schema(target)
-        if not has_finite_text(closed, definitions):
-            raise SchemaError("no finite JSON is valid for it: a part of it requires itself without end")
+        if not is_all_finite(closed, definitions):
+            raise SchemaError("a part of it never ends: it requires itself")
         return {**closed, "$defs": definitions} if definitions else closed
 
     def _schema(

@@ -1,0 +1,119 @@
+"""Finds rules of a Lark grammar that never end, because they need themselves.
+
+A model that comes to such a rule writes until its token limit. What is read here is no more of Lark than that takes:
+rules of names, texts, groups and repeats. Anything else (`%json`, parameters, …) is the library's to judge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MAX_DEPTH = 50
+"""Of groups in groups."""
+MAX_PASSES = 50
+"""Over the rules."""
+_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"?i?|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/?[a-z]*|<[^<>\n]*>')
+"""Texts, regular expressions, comments, special tokens. One that isn't closed ends with its line: to look for its end
+again from each of its characters would take the square of their number.
+"""
+_DIRECTIVE = re.compile(r"^[ \t]*%(?:import|ignore)\b[^\n]*", re.MULTILINE)
+_DEFINITION = re.compile(r"^[ \t]*[!?]*([A-Za-z_][\w-]*)(?:\.-?\d+)?[ \t]*:(?!:)", re.MULTILINE)
+_TOKEN = re.compile(r"([A-Za-z_][\w-]*)|([|()\[\]])|([+*?]|~ *\d+(?: *\.\. *\d+)?|\{[\d, ]*\})|\s+")
+_MAY_BE_NONE = re.compile(r"[*?]|~ *0.*|\{ *(?:0|,).*", re.DOTALL)
+
+
+class _UnknownSyntaxError(Exception):
+    """Something that is not read here."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Alternatives, each of which needs all of its rules and groups. What may be left out is left out here."""
+
+    alternatives: list[list[str | _Group]] = field(default_factory=lambda: [[]])
+
+    def is_finite(self, endless: set[str]) -> bool:
+        return any(
+            all(part not in endless if isinstance(part, str) else part.is_finite(endless) for part in parts)
+            for parts in self.alternatives
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    body: _Group
+    names: tuple[str, ...]
+    """All that the body mentions."""
+
+
+def find_endless_rule(source: str) -> str | None:
+    """The first rule that `start` leads to and that has no text of finite length; None where there is none."""
+    plain = _LITERAL.sub(lambda found: "" if found[0].startswith(("//", "#")) else " TEXT ", source)
+    plain = _DIRECTIVE.sub("", plain)
+    definitions = list(_DEFINITION.finditer(plain))
+    ends = [*(found.start() for found in definitions[1:]), len(plain)][: len(definitions)]
+    bodies = {found[1]: plain[found.end() : end] for found, end in zip(definitions, ends, strict=True)}
+    try:
+        # Terminals, in capitals, are the library's to judge.
+        rules = {name: _read_rule(body) for name, body in bodies.items() if name != name.upper()}
+    except _UnknownSyntaxError:
+        return None
+    endless = set(rules)
+    for _ in range(MAX_PASSES):
+        num_before = len(endless)
+        for name in reversed(rules):
+            if rules[name].body.is_finite(endless):
+                endless.discard(name)
+        if len(endless) == num_before:
+            return next((name for name in _reachable(rules) if name in endless), None)
+    return None
+
+
+def _reachable(rules: dict[str, _Rule]) -> Iterator[str]:
+    seen = {"start"}
+    waiting = ["start"]
+    while waiting:
+        name = waiting.pop()
+        if name in rules:
+            yield name
+            more = [other for other in rules[name].names if other not in seen]
+            seen.update(more)
+            waiting.extend(more)
+
+
+def _read_rule(body: str) -> _Rule:
+    names: dict[str, None] = {}
+    groups = [_Group()]
+    position = 0
+    while position < len(body):
+        found = _TOKEN.match(body, position)
+        if found is None:
+            raise _UnknownSyntaxError
+        position = found.end()
+        name, mark, repeat = found.groups()
+        parts = groups[-1].alternatives[-1]
+        if name:
+            parts.append(name)
+            names[name] = None
+        elif mark == "|":
+            groups[-1].alternatives.append([])
+        elif mark and mark in "([":
+            groups.append(_Group([[], []] if mark == "[" else [[]]))
+        elif mark:
+            _close_group(groups)
+        elif repeat and parts and _MAY_BE_NONE.fullmatch(repeat):
+            parts.pop()
+        if len(groups) > MAX_DEPTH:
+            raise _UnknownSyntaxError
+    if len(groups) != 1:
+        raise _UnknownSyntaxError
+    return _Rule(groups[0], tuple(names))
+
+
+def _close_group(groups: list[_Group]) -> None:
+    closed = groups.pop()
+    if not groups:
+        raise _UnknownSyntaxError
+    groups[-1].alternatives[-1].append(closed)
