@@ -130,6 +130,19 @@ def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: py
     assert (error["custom_id"], error["response"]["body"]["error"]["param"]) == ("n", "n")
 
 
+@pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
+def test_lines_that_wait_for_grammars_are_answered(batch: Command) -> None:
+    """All for one that they share, and then more different ones than may wait."""
+    options = {"prompt": "a", "max_tokens": 2}
+    lines = [ask("/v1/completions", f"same{index}", guided_regex="[ab]{9}", **options) for index in range(100)]
+    lines += [ask("/v1/completions", f"own{index}", guided_regex=f"{index:02}", **options) for index in range(30)]
+    Path("in.jsonl").write_text("".join(lines))
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
+    answers = {line["custom_id"]: line["response"]["body"]["choices"][0] for line in lines_of("out.jsonl")}
+    assert len(answers) == 130
+    assert [answers[f"own{index}"]["text"] for index in range(30)] == [f"{index:02}" for index in range(30)]
+
+
 def test_a_seed_gives_the_same_text_in_any_company(batch: Command) -> None:
     """So a batch that was stopped comes to the same answers as one that was not."""
     lines = [ask("/v1/completions", f"{index}", prompt="Once", seed=index, max_tokens=9) for index in range(40)]

@@ -293,3 +293,17 @@ def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(js
 
     asyncio.run(play())
     compiler.close()
+
+
+@pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
+def test_any_number_of_requests_may_wait_for_one_grammar(json_folder: Any) -> None:
+    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_id=END_OF_TEXT)
+
+    async def play() -> None:
+        await asyncio.gather(*[compiler.check_soon(regex("[ab]+"), param="guided_regex") for _ in range(500)])
+        bad = [compiler.check_soon(regex("("), param="guided_regex") for _ in range(20)]
+        ends = await asyncio.gather(*bad, return_exceptions=True)
+        assert [type(end) for end in ends] == [InvalidRequestError] * 20
+
+    asyncio.run(play())
+    compiler.close()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.compile_queue import CompileQueue
 from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -24,7 +23,7 @@ MAX_REMEMBERED = 32
 MAX_WAIT_S = 10.0
 """For others' grammars to be compiled, one after the other."""
 MAX_WAITING = 16
-"""Grammars that wait for that."""
+"""Different grammars that wait for that. Any number of requests may wait for one of them."""
 TOO_MANY = "the service is overloaded: too many grammars are being compiled; try again later"
 MAX_REASON_CHARACTERS = 200
 NUM_TRIAL_TOKENS = 2
@@ -92,9 +91,7 @@ class GrammarCompiler:
         """Compiled, or why not."""
         self._lock = threading.Lock()
         """Of what is remembered; never held for long."""
-        self._num_waiting = 0
-        """In `check_soon`, on the one event loop that calls it."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._queue = CompileQueue(self._compiled, max_pending=MAX_WAITING, too_many=TOO_MANY)
         self._vocabulary: LLTokenizer | None = None
         self._trial = GrammarTrial()
         self._compiling = threading.Lock()
@@ -106,25 +103,16 @@ class GrammarCompiler:
         Compiles it, which may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
         OverloadedError: too many others are being compiled.
         """
-        compiled = self._compiled(grammar)
-        if isinstance(compiled, str):
-            raise InvalidRequestError(
-                f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
-            )
+        _check_compiled(self._compiled(grammar), grammar, param=param)
 
     async def check_soon(self, grammar: Grammar, *, param: str) -> None:
-        """`check` for an event loop. New grammars are compiled on a thread of their own, so that they wait for each
-        other and for nobody else; where too many wait already, OverloadedError comes at once.
+        """`check` for an event loop. A new grammar is compiled on a thread, once for all requests that wait for it; if
+        too many other grammars wait already, OverloadedError comes at once.
         """
-        if self._find(grammar) is None:
-            if self._num_waiting >= MAX_WAITING:
-                raise OverloadedError(TOO_MANY)
-            self._num_waiting += 1
-            try:
-                await asyncio.wrap_future(self._thread.submit(self._compiled, grammar))
-            finally:
-                self._num_waiting -= 1
-        self.check(grammar, param=param)
+        compiled = self._find(grammar)
+        if compiled is None:
+            compiled = await self._queue.get(grammar)
+        _check_compiled(compiled, grammar, param=param)
 
     def open(self, grammar: Grammar) -> Guide:
         """A guide for one sequence. Quick, for a grammar that was checked; with one that is none the guide fails."""
@@ -135,7 +123,7 @@ class GrammarCompiler:
 
     def close(self) -> None:
         """End the thread that checks grammars and the process that tries them. Idempotent."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
         with self._compiling:
             self._trial.close()
 
@@ -258,6 +246,13 @@ def _serialize(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_regex(grammar.source)
         case GrammarKind.LARK:
             return LLMatcher.grammar_from_lark(grammar.source)
+
+
+def _check_compiled(compiled: LLMatcher | str, grammar: Grammar, *, param: str) -> None:
+    if isinstance(compiled, str):
+        raise InvalidRequestError(
+            f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
+        )
 
 
 def _check(matcher: LLMatcher) -> None:

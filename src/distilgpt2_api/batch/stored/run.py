@@ -15,6 +15,7 @@ import orjson
 
 from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.lines import Answer, InputLine, answered_line, failed_line, parse_line
+from distilgpt2_api.batch.retries import ask_until_answered
 from distilgpt2_api.batch.stored.claims import Claims
 from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver
 from distilgpt2_api.batch.stored.files import Files
@@ -22,7 +23,7 @@ from distilgpt2_api.batch.stored.holding import Holding
 from distilgpt2_api.batch.stored.input_lines import check_lines, split_lines
 from distilgpt2_api.batch.stored.objects import BatchStatus, InputError, LineResult, StoredBatch, TokenUsage
 from distilgpt2_api.batch.stored.threads import StoreThreads
-from distilgpt2_api.core.errors import StoreError, UnavailableError
+from distilgpt2_api.core.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class BatchRun:
             raise group.exceptions[0] from group
 
     async def _ask(self, line: InputLine) -> None:
-        answer = await self._ask_until_answered(line)
+        answer = await ask_until_answered(lambda: self._parts.ask(self.caller, line))
         self._holding.add(
             LineResult(
                 number=line.number,
@@ -139,13 +140,6 @@ class BatchRun:
                 usage=_usage_of(answer) if answer.is_success else TokenUsage(),
             )
         )
-
-    async def _ask_until_answered(self, line: InputLine) -> Answer:
-        while True:
-            try:
-                return await self._parts.ask(self.caller, line)
-            except UnavailableError as error:
-                await asyncio.sleep(error.retry_after_s)
 
     async def _finish(self) -> None:
         batch = self._holding.batch
