@@ -16,11 +16,13 @@ from prometheus_client import CollectorRegistry
 from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.lines import Answer, InputLine
 from distilgpt2_api.batch.outcomes import Execute
+from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.in_process import post
 from distilgpt2_api.settings import Settings
@@ -79,6 +81,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
         registry=registry,
         engine_metrics=metrics,
         access_log=FailuresOnly(),
+        access=Access(address_limits=CallerLimits(min_priority=LOWEST_PRIORITY)),
         drain_s=0.0,
         chat_template=load_chat_template(location.folder, settings.chat_template),
     )

@@ -116,12 +116,14 @@ def test_errors_go_where_they_are_told_to(batch: Command) -> None:
 
 
 def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its queue nor its deadline; what one request may ask stays what it is there."""
+    """Neither its queue nor its deadline nor a caller's priority; what one request may ask stays what it is there."""
     for name, value in {"MAX_WAITING_REQUESTS": 2, "MAX_WAITING_TOKENS": 1, "TIMEOUT_S": 0.001, "MAX_N": 2}.items():
         monkeypatch.setenv(f"DISTILGPT2_{name}", str(value))
     monkeypatch.setenv("DISTILGPT2_API_KEYS", "somebody:0123456789abcdef0123")
     prompts = [f"{index:03}" for index in range(300)]
-    lines = [ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True) for prompt in prompts]
+    lines = [
+        ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True, priority=-1) for prompt in prompts
+    ]
     lines.append(ask("/v1/completions", "n", prompt="a", n=3))
     Path("in.jsonl").write_text("".join(lines))
     assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5

@@ -191,9 +191,9 @@ def test_the_priority_reaches_the_queue(
     client = open_client(chat_template=ChatTemplate("{{ messages[0].content }}", origin="test"))
     submitted = note_submissions(client, monkeypatch)
     prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": ["a", "b"]}
-    assert client.post(path, json={**prompt, "priority": -3}).status_code == 200
+    assert client.post(path, json={**prompt, "priority": 3}).status_code == 200
     assert client.post(path, json=prompt).status_code == 200
-    assert {request.priority for request in submitted} == {-3, 0}
+    assert {request.priority for request in submitted} == {3, 0}
 
 
 @pytest.mark.parametrize("options", [{}, {"prompt": ["a", "b"]}, {"best_of": 2}])

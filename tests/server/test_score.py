@@ -180,7 +180,7 @@ def test_other_parameters_are_checked(client: Any, body: Json, status: int, para
 
 
 def test_every_option_is_honoured(client: Any) -> None:
-    score(client, "a", model="tiny", token_logprobs=None, timeout_s=5, priority=-1, user="me")
+    score(client, "a", model="tiny", token_logprobs=None, timeout_s=5, priority=1, user="me")
 
 
 def test_too_much_at_once_is_refused_as_a_whole(open_client: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.engine.engine_thread import Abort, EngineThread, Submission
 from distilgpt2_api.engine.request_stream import RequestStream
-from distilgpt2_api.engine.validation import validate_request
+from distilgpt2_api.engine.validation import check_priority, validate_request
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -128,6 +128,7 @@ class AsyncEngine:
         if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
             raise DrainingError("the service is shutting down", retry_after_s=5.0)
         validate_request(request, config)
+        check_priority(request.priority, caller)
         if request.request_id in self._streams:
             raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
         if is_continuation:
