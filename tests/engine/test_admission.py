@@ -9,6 +9,7 @@ import pytest
 from distilgpt2_api.core.caller import Caller, CallerLimits
 from distilgpt2_api.core.errors import OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine import admission as admission_module
 from distilgpt2_api.engine.admission import SWEEP_SIZE, Admission
 
 RequestBuilder = Callable[..., GenerationRequest]
@@ -264,6 +265,26 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
         clock.now_s += 1.0
 
     assert len(admission._accounts) <= SWEEP_SIZE
+
+
+@pytest.mark.reported("memory that grows with the callers that come")
+def test_callers_who_owe_something_are_bounded_and_the_largest_debts_are_kept(
+    build_request: RequestBuilder, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "MAX_DEBTORS", 100)
+    admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
+    limits = CallerLimits(tokens_per_s=0.001, burst_tokens=1000)
+    large = Caller(name="large", limits=limits)
+    for number in range(2000):
+        caller = large if number == 0 else Caller(name=f"address {number}", limits=limits)
+        request = build_request("1234", max_tokens=96 if number else 1096)
+        admission.admit(request, caller)
+        admission.mark_started(request.request_id)
+        admission.release(request.request_id)
+        assert len(admission._accounts) <= 200
+
+    with pytest.raises(RateLimitError):
+        admission.admit(build_request(), large)
 
 
 def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilder) -> None:

@@ -19,6 +19,8 @@ PLACE_S = 1.0
 
 SWEEP_SIZE = 64
 """So many accounts are kept without asking who of them is still needed."""
+MAX_DEBTORS = 16_384
+"""Callers without a request in flight whose buckets are not full yet; beyond that the smallest debts are forgotten."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,10 @@ class Account:
     num_waiting_tokens: int = 0
     num_requests: int = 0
     """In flight: waiting and running."""
+
+    def debt_s(self, now_s: float) -> float:
+        """How long it takes until nothing need be remembered of it, if it asks for nothing."""
+        return 0.0 if self.bucket is None else self.bucket.seconds_until_full(now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +204,22 @@ class Admission:
 
     def _sweep(self) -> None:
         """Forget those who have paid off their debts since their last request; rarely, so that it costs little."""
-        if len(self._accounts) >= self._sweep_size:
-            for account in list(self._accounts.values()):
-                self._forget_if_idle(account)
-            self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
+        if len(self._accounts) < self._sweep_size:
+            return
+        now_s = self._clock()
+        debtors = sorted(
+            (account for account in self._accounts.values() if not account.num_requests),
+            key=lambda account: account.debt_s(now_s),
+            reverse=True,
+        )
+        for index, account in enumerate(debtors):
+            if index >= MAX_DEBTORS or not account.debt_s(now_s):
+                del self._accounts[account.caller.name]
+        self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
 
     def _forget_if_idle(self, account: Account) -> None:
-        """Memory is bounded by those in flight, and by those who still have a debt to pay off."""
-        if not account.num_requests and (account.bucket is None or account.bucket.is_full(self._clock())):
+        """Memory is bounded by those in flight, and by `MAX_DEBTORS`."""
+        if not account.num_requests and not account.debt_s(self._clock()):
             self._accounts.pop(account.caller.name, None)
 
     def overloaded(self, why: str) -> OverloadedError:
