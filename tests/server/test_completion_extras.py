@@ -18,13 +18,13 @@ Json = dict[str, Any]
 def note_submissions(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the engine is asked from now on."""
     submitted: list[Any] = []
-    submit = client.scene.engine.submit
+    submit_all = client.scene.engine.submit_all
 
-    def noted(request: Any, **options: Any) -> Any:
-        submitted.append(request)
-        return submit(request, **options)
+    def noted(requests: Any, **options: Any) -> Any:
+        submitted.extend(requests)
+        return submit_all(requests, **options)
 
-    monkeypatch.setattr(client.scene.engine, "submit", noted)
+    monkeypatch.setattr(client.scene.engine, "submit_all", noted)
     return submitted
 
 
