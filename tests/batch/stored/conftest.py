@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,23 @@ class Scene:
             **{"max_file_bytes": 1 << 20, "max_lines": 1000, "max_line_bytes": 1000, "max_lines_at_once": 8, **work}
         )
 
-    def claims(self, owner: str = "owner") -> Claims:
-        return Claims(self.store, self.limits, self.clock, owner=lambda: owner)
+    def claims(self) -> Claims:
+        return Claims(self.store, self.limits, self.clock)
+
+    def lose_acknowledgments(self, monkeypatch: pytest.MonkeyPatch, *, every: int = 1) -> None:
+        """From now on one commit of so many that write is done, but its caller is told that the connection is gone."""
+        dialect = self.store.engine.dialect
+        commit = dialect.do_commit
+        num_commits = count(1)
+
+        def commit_unheard(connection: Any) -> None:
+            commit(connection)
+            if next(num_commits) % every == 0:
+                error: Any = dialect.loaded_dbapi.OperationalError("the connection is gone")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+
+        monkeypatch.setattr(dialect, "do_commit", commit_unheard)
 
     def upload(self, content: bytes, *, caller: str = "alice", expiry_s: float | None = None) -> StoredFile:
         file_id = self.files.begin(caller=caller)

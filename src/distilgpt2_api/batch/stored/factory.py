@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,10 +43,9 @@ def build_desk(
     """Takes over `store`. `clock`: Unix time, in seconds."""
     files = Files(store, store_limits, clock)
     batches = Batches(store, store_limits, clock)
-    token = secrets.token_hex(12)  # with the process's own number: an application may be built before it is forked
     threads = StoreThreads(num_threads=NUM_THREADS)
     parts = RunParts(
-        claims=Claims(store, store_limits, clock, owner=lambda: f"{token}-{os.getpid()}"),
+        claims=Claims(store, store_limits, clock),
         files=files,
         threads=threads,
         ask=ask,

@@ -62,6 +62,10 @@ class BatchRun:
         )
 
     @property
+    def batch_id(self) -> str:
+        return self._holding.batch.batch_id
+
+    @property
     def caller(self) -> str:
         return self._holding.batch.caller
 
@@ -104,9 +108,9 @@ class BatchRun:
 
         num_lines, errors = await self._parts.threads.call_long(check)
         if errors:
-            await self._holding.change(lambda batch_id: claims.fail(batch_id, errors))
+            await self._holding.change(lambda held: claims.fail(held, errors))
         else:
-            await self._holding.change(lambda batch_id: claims.begin(batch_id, num_lines=num_lines))
+            await self._holding.change(lambda held: claims.begin(held, num_lines=num_lines))
 
     async def _ask_lines(self) -> None:
         holding, claims = self._holding, self._parts.claims

@@ -80,8 +80,12 @@ class BatchWorker:
     async def _claim(self) -> None:
         """All that there are, up to a bound."""
         while len(self._runs) < MAX_BATCHES and not self._is_stopping:
-            callers = [run.caller for run in self._runs.values()]
-            batch = await self._parts.threads.call(self._parts.claims.claim, callers=callers)
+            runs = self._runs.values()
+            batch = await self._parts.threads.call(
+                self._parts.claims.claim,
+                callers=[run.caller for run in runs],
+                held=[run.batch_id for run in runs],
+            )
             if batch is None:
                 return
             logger.info("batch %s is taken up: %s", batch.batch_id, batch.status.value)
