@@ -21,6 +21,7 @@ from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.objects import BatchStatus, NewBatch, StoredBatch, StoredFile, StoreLimits
 from distilgpt2_api.batch.stored.store import Store, open_store
+from distilgpt2_api.core.errors import InvalidRequestError
 
 ENDPOINT = "/v1/completions"
 LIMITS = StoreLimits(max_files=100, max_bytes=1 << 30, max_open_batches=100, expiry_s=30 * 86400.0)
@@ -83,6 +84,11 @@ def input_lines(count: int, **body: object) -> bytes:
         + b"\n"
         for number in range(count)
     )
+
+
+def check_model(name: str) -> None:
+    if name != "tiny":
+        raise InvalidRequestError(f"the model {name!r} does not exist here", param="model")
 
 
 class Scene:
@@ -152,6 +158,7 @@ class Scene:
         return build_desk(
             self.store,
             self.answerer,
+            check_model,
             self.observer,
             store_limits=self.limits,
             work_limits=self.work_limits,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.batch.stored.batches import Batches
 from distilgpt2_api.batch.stored.claims import Claims
-from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver
+from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver, CheckModel
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.batch.stored.run import RunParts
@@ -34,6 +34,7 @@ class WorkLimits:
 def build_desk(
     store: Store,
     ask: AskLine,
+    check_model: CheckModel,
     observer: BatchObserver,
     *,
     store_limits: StoreLimits,
@@ -49,6 +50,7 @@ def build_desk(
         files=files,
         threads=threads,
         ask=ask,
+        check_model=check_model,
         observer=observer,
         places=asyncio.Semaphore(work_limits.max_lines_at_once),
         max_lines=work_limits.max_lines,

@@ -17,7 +17,7 @@ from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.lines import Answer, InputLine, answered_line, failed_line, parse_line
 from distilgpt2_api.batch.retries import ask_until_answered
 from distilgpt2_api.batch.stored.claims import Claims
-from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver
+from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver, CheckModel
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.holding import Holding
 from distilgpt2_api.batch.stored.input_lines import check_lines, split_lines
@@ -44,6 +44,7 @@ class RunParts:
     files: Files
     threads: StoreThreads
     ask: AskLine
+    check_model: CheckModel
     observer: BatchObserver
     places: asyncio.Semaphore
     """One for each line that may be in flight, of all batches together."""
@@ -97,12 +98,12 @@ class BatchRun:
         self._parts.observer.on_batch_ended(batch.status)
 
     async def _validate(self) -> None:
-        claims, endpoint, max_lines = self._parts.claims, self._holding.batch.endpoint, self._parts.max_lines
+        parts, claims, endpoint = self._parts, self._parts.claims, self._holding.batch.endpoint
 
         def check(stopping: threading.Event) -> tuple[int, tuple[InputError, ...]]:
             lines = takewhile(lambda _: not stopping.is_set(), self._read_lines())
             try:
-                return check_lines(lines, endpoint=endpoint, max_lines=max_lines)
+                return check_lines(lines, endpoint=endpoint, max_lines=parts.max_lines, check_model=parts.check_model)
             except BatchFileError as error:  # no room for what tells lines apart
                 raise StoreError(str(error)) from error
 
