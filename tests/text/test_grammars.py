@@ -262,7 +262,7 @@ def test_large_grammars_that_people_write_are_accepted(compiler: GrammarCompiler
 
 
 def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompiler) -> None:
-    """A sequence may wait for long between its check and its first token; a guide that is open already has its own."""
+    """Where nobody checked it; a guide that is open already has its own."""
     compiler.check(regex("abc"), param="grammar")
     early, unchecked = compiler.open(regex("abc")), compiler.open(regex("abd"))
     for number in range(40):
@@ -271,6 +271,16 @@ def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompile
     expected = allowed_by(early)
     assert expected
     assert allowed_by(compiler.open(regex("abc"))) == expected == allowed_by(unchecked)
+
+
+def test_a_checked_grammar_waits_for_no_other_however_long_ago_that_was(compiler: GrammarCompiler) -> None:
+    """A sequence may wait for long between its check and its first token. Then no other's compilation is in its way."""
+    checked = compiler.check(regex("abc"), param="grammar")
+    for number in range(40):
+        compiler.check(regex(f"{number}"), param="grammar")
+    with compiler._compiling:
+        assert allowed_by(compiler.open(checked))
+    assert checked == regex("abc")
 
 
 def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(json_folder: Any) -> None:

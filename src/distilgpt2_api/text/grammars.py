@@ -6,6 +6,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -97,28 +98,29 @@ class GrammarCompiler:
         self._compiling = threading.Lock()
         """Of the two above. One grammar at a time: the cores are for those who have theirs."""
 
-    def check(self, grammar: Grammar, *, param: str) -> None:
-        """Raise InvalidRequestError, with `param`, for what is no grammar, or not supported, or too complex.
+    def check(self, grammar: Grammar, *, param: str) -> Grammar:
+        """The grammar, with what it was compiled to. Raises InvalidRequestError, with `param`, for what is no grammar,
+        or not supported, or too complex.
 
         Compiles it, which may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
         OverloadedError: too many others are being compiled.
         """
-        _check_compiled(self._compiled(grammar), grammar, param=param)
+        return _checked(grammar, self._compiled(grammar), param=param)
 
-    async def check_soon(self, grammar: Grammar, *, param: str) -> None:
+    async def check_soon(self, grammar: Grammar, *, param: str) -> Grammar:
         """`check` for an event loop. A new grammar is compiled on a thread, once for all requests that wait for it; if
         too many other grammars wait already, OverloadedError comes at once.
         """
         compiled = self._find(grammar)
         if compiled is None:
             compiled = await self._queue.get(grammar)
-        _check_compiled(compiled, grammar, param=param)
+        return _checked(grammar, compiled, param=param)
 
     def open(self, grammar: Grammar) -> Guide:
-        """A guide for one sequence. Quick, for a grammar that was checked; with one that is none the guide fails."""
-        # The guide holds on to it: it may be forgotten here while the sequence waits, and the first step of that
-        # must not wait for the grammars of others to be compiled.
-        compiled = self._find(grammar)
+        """A guide for one sequence. Quick, for a grammar that `check` has returned: its first step never waits for the
+        grammars of others to be compiled. With one that is none the guide fails.
+        """
+        compiled = grammar.compiled if isinstance(grammar.compiled, LLMatcher) else self._find(grammar)
         return Guide(lambda: self._copy(grammar, compiled), num_mask_bytes=self._num_mask_bytes)
 
     def close(self) -> None:
@@ -128,7 +130,7 @@ class GrammarCompiler:
             self._trial.close()
 
     def _copy(self, grammar: Grammar, compiled: LLMatcher | str | None) -> LLMatcher:
-        """A matcher of one's own. If the grammar was forgotten since it was checked, it is compiled again."""
+        """A matcher of one's own. A grammar that was not checked is compiled now."""
         if compiled is None:
             compiled = self._compiled(grammar)
         if isinstance(compiled, str):
@@ -248,11 +250,12 @@ def _serialize(grammar: Grammar) -> str:
             return LLMatcher.grammar_from_lark(grammar.source)
 
 
-def _check_compiled(compiled: LLMatcher | str, grammar: Grammar, *, param: str) -> None:
+def _checked(grammar: Grammar, compiled: LLMatcher | str, *, param: str) -> Grammar:
     if isinstance(compiled, str):
         raise InvalidRequestError(
             f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
         )
+    return replace(grammar, compiled=compiled)
 
 
 def _check(matcher: LLMatcher) -> None:
