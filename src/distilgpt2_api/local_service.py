@@ -5,31 +5,31 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import click
-import orjson
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.lines import Answer, InputLine
 from distilgpt2_api.batch.outcomes import Execute
-from distilgpt2_api.core.errors import DrainingError, EngineFailedError
+from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
+from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.in_process import post
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
-UNAVAILABLE = 503
-DRAINING = "draining"
+ENDINGS: dict[str, type[UnavailableError]] = {"draining": DrainingError, "engine_failed": EngineFailedError}
+"""Codes of the refusals that do not pass in this process."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
     """What answers lines as the service's routes would, once the model is loaded. Raises ModelError.
 
     Nobody else is served here: no queue is full, no caller has had its share, nothing takes too long. SIGINT and
-    SIGTERM end what is in flight: then, and when the engine fails, `Execute` raises DrainingError or EngineFailedError.
+    SIGTERM end what is in flight: then, and when the engine fails, `Execute` raises DrainingError or EngineFailedError;
+    of any other refusal UnavailableError.
     """
     location = settings.locate_model()
     config = settings.engine_config()
@@ -80,6 +81,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
         registry=registry,
         engine_metrics=metrics,
         access_log=FailuresOnly(),
+        access=Access(address_limits=CallerLimits(min_priority=LOWEST_PRIORITY)),
         drain_s=0.0,
         chat_template=load_chat_template(location.folder, settings.chat_template),
     )
@@ -94,9 +96,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
 def _executor(app: FastAPI) -> Execute:
     async def execute(line: InputLine) -> Answer:
         answer = await post(app, line.url, line.body)
-        if answer.status == UNAVAILABLE:
-            error: Mapping[str, Any] = orjson.loads(answer.body)["error"]
-            raise (DrainingError if error["code"] == DRAINING else EngineFailedError)(error["message"])
+        if (refusal := answer.refusal) is not None:
+            raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 
     return execute

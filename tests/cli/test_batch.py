@@ -116,18 +116,33 @@ def test_errors_go_where_they_are_told_to(batch: Command) -> None:
 
 
 def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its queue nor its deadline; what one request may ask stays what it is there."""
+    """Neither its queue nor its deadline nor a caller's priority; what one request may ask stays what it is there."""
     for name, value in {"MAX_WAITING_REQUESTS": 2, "MAX_WAITING_TOKENS": 1, "TIMEOUT_S": 0.001, "MAX_N": 2}.items():
         monkeypatch.setenv(f"DISTILGPT2_{name}", str(value))
     monkeypatch.setenv("DISTILGPT2_API_KEYS", "somebody:0123456789abcdef0123")
     prompts = [f"{index:03}" for index in range(300)]
-    lines = [ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True) for prompt in prompts]
+    lines = [
+        ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True, priority=-1) for prompt in prompts
+    ]
     lines.append(ask("/v1/completions", "n", prompt="a", n=3))
     Path("in.jsonl").write_text("".join(lines))
     assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == prompts
     (error,) = lines_of("out.errors.jsonl")
     assert (error["custom_id"], error["response"]["body"]["error"]["param"]) == ("n", "n")
+
+
+@pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
+def test_lines_that_wait_for_grammars_are_answered(batch: Command) -> None:
+    """All for one that they share, and then more different ones than may wait."""
+    options = {"prompt": "a", "max_tokens": 2}
+    lines = [ask("/v1/completions", f"same{index}", guided_regex="[ab]{9}", **options) for index in range(100)]
+    lines += [ask("/v1/completions", f"own{index}", guided_regex=f"{index:02}", **options) for index in range(30)]
+    Path("in.jsonl").write_text("".join(lines))
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
+    answers = {line["custom_id"]: line["response"]["body"]["choices"][0] for line in lines_of("out.jsonl")}
+    assert len(answers) == 130
+    assert [answers[f"own{index}"]["text"] for index in range(30)] == [f"{index:02}" for index in range(30)]
 
 
 def test_a_seed_gives_the_same_text_in_any_company(batch: Command) -> None:

@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.core.api_key import digest_of
+from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.settings.key_file import read_key_file
 
 
 def test_a_key_goes_to_stdout_and_its_hash_to_the_file(invoke: Any, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    options = ["--max-requests", "8", "--tokens-per-s", "500", "--burst-tokens", "20000"]
+    options = ["--max-requests", "8", "--tokens-per-s", "500", "--burst-tokens", "20000", "--min-priority", "-2"]
     result = invoke("keys", "add", "alice", "--file", str(file), *options)
     assert result.exit_code == 0
     key = result.stdout.removesuffix("\n")
     [entry] = read_key_file(file)
     assert entry.digest == digest_of(key.encode())
-    assert (entry.limits.max_requests, entry.limits.tokens_per_s, entry.limits.burst_tokens) == (8, 500.0, 20000)
+    assert entry.limits == CallerLimits(max_requests=8, tokens_per_s=500.0, burst_tokens=20000, min_priority=-2)
     assert key not in file.read_text()
 
 

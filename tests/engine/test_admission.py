@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from distilgpt2_api.core.caller import Caller, CallerLimits
-from distilgpt2_api.core.errors import OverloadedError, RateLimitError
+from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine import admission as admission_module
 from distilgpt2_api.engine.admission import SWEEP_SIZE, Admission
 
 RequestBuilder = Callable[..., GenerationRequest]
@@ -32,7 +33,7 @@ def clock() -> SetClock:
 def test_tokens_count_for_every_sequence_and_come_back_at_the_end(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=100)
     first = build_request("1234", num_sequences=3, max_tokens=6)
-    admission.admit(first)
+    admission.admit([first])
     assert (admission.num_waiting_requests, admission.num_waiting_tokens) == (1, 30)
 
     admission.mark_started(first.request_id)
@@ -44,20 +45,20 @@ def test_tokens_count_for_every_sequence_and_come_back_at_the_end(build_request:
 def test_a_queue_full_of_tokens_refuses_one_more_until_one_starts(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=100)
     first = build_request("1234", max_tokens=60)
-    admission.admit(first)
+    admission.admit([first])
 
     with pytest.raises(OverloadedError, match="1 requests for 64 tokens wait"):
-        admission.admit(build_request("1234", max_tokens=60))
+        admission.admit([build_request("1234", max_tokens=60)])
 
     admission.mark_started(first.request_id)
-    admission.admit(build_request("1234", max_tokens=60))
+    admission.admit([build_request("1234", max_tokens=60)])
 
 
 def test_an_empty_queue_takes_any_request(build_request: RequestBuilder) -> None:
     """Else a request over the token bound would be told to come back, for ever."""
     admission = Admission(max_waiting_requests=1, max_waiting_tokens=1)
 
-    admission.admit(build_request("a long prompt", max_tokens=60))
+    admission.admit([build_request("a long prompt", max_tokens=60)])
 
     assert admission.num_waiting_requests == 1
 
@@ -68,9 +69,9 @@ def test_before_anything_was_measured_a_long_queue_asks_for_a_longer_wait_but_ne
     waits = []
     for size in (1, 5_000, 10_000_000):
         admission = Admission(max_waiting_requests=1, max_waiting_tokens=1)
-        admission.admit(build_request("x", max_tokens=size))
+        admission.admit([build_request("x", max_tokens=size)])
         with pytest.raises(OverloadedError) as refused:
-            admission.admit(build_request("x"))
+            admission.admit([build_request("x")])
         waits.append(refused.value.retry_after_s)
 
     assert waits == [1.0, pytest.approx(5.001), 120.0]
@@ -83,14 +84,14 @@ def test_the_wait_is_what_the_queue_takes_at_the_pace_at_which_it_moves(
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
     requests = [build_request("1234", max_tokens=96) for _ in range(30)]
     for request in requests[:10]:
-        admission.admit(request)
+        admission.admit([request])
     for served, arriving in zip(requests[:20], requests[10:], strict=True):
         clock.now_s += 2.0
         admission.mark_started(served.request_id)
-        admission.admit(arriving)
+        admission.admit([arriving])
 
     with pytest.raises(OverloadedError) as refused:
-        admission.admit(build_request("1234", max_tokens=96))
+        admission.admit([build_request("1234", max_tokens=96)])
 
     assert refused.value.retry_after_s == pytest.approx(20.0, rel=0.05)
 
@@ -99,17 +100,17 @@ def test_time_without_a_queue_makes_no_wait_longer(build_request: RequestBuilder
     """Whether the last one in it was served or went away."""
     admission = Admission(max_waiting_requests=1, max_waiting_tokens=1000, clock=clock)
     served, gone, waiting = (build_request("1234", max_tokens=96) for _ in range(3))
-    admission.admit(served)
+    admission.admit([served])
     clock.now_s += 1.0
     admission.mark_started(served.request_id)
     clock.now_s += 1000.0
-    admission.admit(gone)
+    admission.admit([gone])
     admission.release(gone.request_id)
     clock.now_s += 1000.0
-    admission.admit(waiting)
+    admission.admit([waiting])
 
     with pytest.raises(OverloadedError) as refused:
-        admission.admit(build_request("x"))
+        admission.admit([build_request("x")])
 
     assert refused.value.retry_after_s == 1.0
 
@@ -120,29 +121,29 @@ def test_a_full_queue_has_a_place_for_whoever_has_less_of_it(build_request: Requ
     greedy, modest = Caller(name="greedy"), Caller(name="modest")
     requests = [build_request() for _ in range(4)]
     for request in requests:
-        assert admission.admit(request, greedy) == []
+        assert admission.admit([request], greedy) == []
 
     with pytest.raises(OverloadedError):
-        admission.admit(build_request(), greedy)
-    shed = admission.admit(build_request(), modest)
+        admission.admit([build_request()], greedy)
+    shed = admission.admit([build_request()], modest)
     assert shed == [requests[3].request_id]
     for request_id in shed:
         admission.release(request_id)
     assert admission.num_waiting_requests == 4
 
-    assert admission.admit(build_request(), modest) == [requests[2].request_id]
+    assert admission.admit([build_request()], modest) == [requests[2].request_id]
     admission.release(requests[2].request_id)
     with pytest.raises(OverloadedError):  # both have two now
-        admission.admit(build_request(), modest)
+        admission.admit([build_request()], modest)
 
 
 def test_a_queue_full_of_tokens_has_room_for_whoever_has_fewer_of_them(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=1000)
     large = [build_request("1234", max_tokens=296) for _ in range(3)]
     for request in large:
-        admission.admit(request, Caller(name="large"))
+        admission.admit([request], Caller(name="large"))
 
-    shed = admission.admit(build_request("1234", max_tokens=246), Caller(name="small"))
+    shed = admission.admit([build_request("1234", max_tokens=246)], Caller(name="small"))
 
     assert shed == [large[2].request_id]
 
@@ -151,12 +152,12 @@ def test_requests_that_started_lose_nothing(build_request: RequestBuilder) -> No
     admission = Admission(max_waiting_requests=2, max_waiting_tokens=10_000)
     greedy = Caller(name="greedy")
     running, *waiting = (build_request() for _ in range(3))
-    admission.admit(running, greedy)
+    admission.admit([running], greedy)
     admission.mark_started(running.request_id)
     for request in waiting:
-        admission.admit(request, greedy)
+        admission.admit([request], greedy)
 
-    assert admission.admit(build_request(), Caller(name="modest")) == [waiting[1].request_id]
+    assert admission.admit([build_request()], Caller(name="modest")) == [waiting[1].request_id]
 
 
 def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilder) -> None:
@@ -164,18 +165,18 @@ def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilde
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
     limits = CallerLimits(max_requests=2)
     first, second = build_request(), build_request()
-    admission.admit(first, Caller(name="a", limits=limits))
-    admission.admit(second, Caller(name="a", limits=limits))
+    admission.admit([first], Caller(name="a", limits=limits))
+    admission.admit([second], Caller(name="a", limits=limits))
     admission.mark_started(first.request_id)
 
     with pytest.raises(RateLimitError, match="2 requests in flight, and may have 2"):
-        admission.admit(build_request(), Caller(name="a", limits=limits))
-    admission.admit(build_request(), Caller(name="b", limits=limits))
+        admission.admit([build_request()], Caller(name="a", limits=limits))
+    admission.admit([build_request()], Caller(name="b", limits=limits))
     admission.release(first.request_id)
     admission.release(first.request_id)
-    admission.admit(build_request(), Caller(name="a", limits=limits))
+    admission.admit([build_request()], Caller(name="a", limits=limits))
     with pytest.raises(RateLimitError):
-        admission.admit(build_request(), Caller(name="a", limits=limits))
+        admission.admit([build_request()], Caller(name="a", limits=limits))
 
 
 def test_a_rate_of_tokens_has_bursts_and_says_exactly_when_to_come_back(
@@ -184,17 +185,17 @@ def test_a_rate_of_tokens_has_bursts_and_says_exactly_when_to_come_back(
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=200))
     for _ in range(2):
-        admission.admit(build_request("1234", max_tokens=96), caller)
+        admission.admit([build_request("1234", max_tokens=96)], caller)
 
     with pytest.raises(RateLimitError, match="10 tokens per second") as refused:
-        admission.admit(build_request("1234", max_tokens=96), caller)
+        admission.admit([build_request("1234", max_tokens=96)], caller)
     assert refused.value.retry_after_s == pytest.approx(10.0)
 
     clock.now_s += 9.9
     with pytest.raises(RateLimitError):
-        admission.admit(build_request("1234", max_tokens=96), caller)
+        admission.admit([build_request("1234", max_tokens=96)], caller)
     clock.now_s += 0.2
-    admission.admit(build_request("1234", max_tokens=96), caller)
+    admission.admit([build_request("1234", max_tokens=96)], caller)
 
 
 def test_a_request_larger_than_the_burst_waits_for_a_full_bucket(
@@ -203,10 +204,10 @@ def test_a_request_larger_than_the_burst_waits_for_a_full_bucket(
     """Else it could never come in; it leaves a debt."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=50))
-    admission.admit(build_request("1234", max_tokens=96), caller)
+    admission.admit([build_request("1234", max_tokens=96)], caller)
 
     with pytest.raises(RateLimitError) as refused:
-        admission.admit(build_request("1234", max_tokens=96), caller)
+        admission.admit([build_request("1234", max_tokens=96)], caller)
     assert refused.value.retry_after_s == pytest.approx(10.0)
 
 
@@ -218,7 +219,7 @@ def test_what_was_not_used_is_given_back(
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=100))
     request = build_request("1234", max_tokens=96)
-    admission.admit(request, caller)
+    admission.admit([request], caller)
     if has_started:
         admission.mark_started(request.request_id)
     admission.release(request.request_id, num_unused_tokens=60)
@@ -226,10 +227,10 @@ def test_what_was_not_used_is_given_back(
     following = build_request("1234", max_tokens=96)
     if expected_wait_s:
         with pytest.raises(RateLimitError) as refused:
-            admission.admit(following, caller)
+            admission.admit([following], caller)
         assert refused.value.retry_after_s == pytest.approx(expected_wait_s)
     else:
-        admission.admit(following, caller)
+        admission.admit([following], caller)
 
 
 def test_what_goes_on_is_paid_for_later(build_request: RequestBuilder, clock: SetClock) -> None:
@@ -239,17 +240,17 @@ def test_what_goes_on_is_paid_for_later(build_request: RequestBuilder, clock: Se
         admission.charge(build_request("1234", max_tokens=10), caller)
 
     with pytest.raises(RateLimitError) as refused:
-        admission.admit(build_request("1234", max_tokens=96), caller)
+        admission.admit([build_request("1234", max_tokens=96)], caller)
     assert refused.value.retry_after_s == pytest.approx(30.0)
 
 
 def test_new_limits_count_from_the_next_request_on(build_request: RequestBuilder) -> None:
     """A key's limits can be changed while the service runs; what it has in flight stays counted."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
-    admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=1)))
-    admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=2)))
+    admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=1)))
+    admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=2)))
     with pytest.raises(RateLimitError):
-        admission.admit(build_request(), Caller(name="a", limits=CallerLimits(max_requests=2)))
+        admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=2)))
 
 
 def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: RequestBuilder, clock: SetClock) -> None:
@@ -258,7 +259,7 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
     limits = CallerLimits(tokens_per_s=1000, burst_tokens=1000)
     for number in range(1000):
         request = build_request("1234", max_tokens=96)
-        admission.admit(request, Caller(name=f"address {number}", limits=limits))
+        admission.admit([request], Caller(name=f"address {number}", limits=limits))
         admission.mark_started(request.request_id)
         admission.release(request.request_id)
         clock.now_s += 1.0
@@ -266,14 +267,78 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
     assert len(admission._accounts) <= SWEEP_SIZE
 
 
+@pytest.mark.reported("memory that grows with the callers that come")
+def test_callers_who_owe_something_are_bounded_and_the_largest_debts_are_kept(
+    build_request: RequestBuilder, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_module, "MAX_DEBTORS", 100)
+    admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
+    limits = CallerLimits(tokens_per_s=0.001, burst_tokens=1000)
+    large = Caller(name="large", limits=limits)
+    for number in range(2000):
+        caller = large if number == 0 else Caller(name=f"address {number}", limits=limits)
+        request = build_request("1234", max_tokens=96 if number else 1096)
+        admission.admit([request], caller)
+        admission.mark_started(request.request_id)
+        admission.release(request.request_id)
+        assert len(admission._accounts) <= 200
+
+    with pytest.raises(RateLimitError):
+        admission.admit([build_request()], large)
+
+
 def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilder) -> None:
     """A search whose first step has ended is not over: its caller can't begin the next one beside it."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
     caller = Caller(name="a", limits=CallerLimits(max_requests=1))
     first = build_request()
-    admission.admit(first, caller)
+    admission.admit([first], caller)
     with admission.counted(caller, 1):
         admission.release(first.request_id)
         with pytest.raises(RateLimitError):
-            admission.admit(build_request(), caller)
-    admission.admit(build_request(), caller)
+            admission.admit([build_request()], caller)
+    admission.admit([build_request()], caller)
+
+
+@pytest.mark.reported("a request of several prompts shed others' waiting requests and was refused itself")
+def test_requests_that_come_together_are_admitted_together_or_shed_nobody(build_request: RequestBuilder) -> None:
+    admission = Admission(max_waiting_requests=6, max_waiting_tokens=10_000)
+    greedy, modest = Caller(name="greedy"), Caller(name="modest")
+    waiting = [build_request() for _ in range(6)]
+    for request in waiting:
+        admission.admit([request], greedy)
+
+    with pytest.raises(OverloadedError, match="6 requests for"):
+        admission.admit([build_request() for _ in range(4)], modest)
+    assert admission.num_waiting_requests == 6
+
+    shed = admission.admit([build_request() for _ in range(3)], modest)
+    assert shed == [request.request_id for request in reversed(waiting[3:])]
+
+
+def test_together_they_count_as_many_against_their_callers_limits(
+    build_request: RequestBuilder, clock: SetClock
+) -> None:
+    admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
+    few = Caller(name="few", limits=CallerLimits(max_requests=3))
+    admission.admit([build_request()], few)
+    with pytest.raises(RateLimitError, match=r"1 requests in flight, and may have 3; .* for 3 more"):
+        admission.admit([build_request() for _ in range(3)], few)
+    admission.admit([build_request() for _ in range(2)], few)
+
+    slow = Caller(name="slow", limits=CallerLimits(tokens_per_s=10, burst_tokens=250))
+    admission.admit([build_request("1234", max_tokens=96)], slow)
+    with pytest.raises(RateLimitError, match="this request is for 200 prompt") as refused:
+        admission.admit([build_request("1234", max_tokens=96) for _ in range(2)], slow)
+    assert refused.value.retry_after_s == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("num_requests", "max_tokens"), [(5, 1), (2, 600)])
+def test_more_together_than_the_queue_ever_holds_are_wrong(
+    build_request: RequestBuilder, num_requests: int, max_tokens: int
+) -> None:
+    """An empty one, too: no use in coming back."""
+    admission = Admission(max_waiting_requests=4, max_waiting_tokens=1000)
+    with pytest.raises(InvalidRequestError, match="the queue holds 4 prompts and 1000 tokens: send fewer"):
+        admission.admit([build_request(max_tokens=max_tokens) for _ in range(num_requests)])
+    assert admission.num_waiting_requests == 0

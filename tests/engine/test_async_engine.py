@@ -419,6 +419,29 @@ def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
     run(scenario)
 
 
+def test_requests_that_are_refused_together_end_nobodys(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    """Whether the queue refuses them or one of them is wrong: the others wait on, and none of them has begun."""
+    gate = threading.Event()
+    runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
+    crowd, guest = Caller(name="crowd"), Caller(name="guest")
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner, max_num_sequences=1), max_waiting_requests=4) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(build_request(), caller=crowd) for _ in range(4)]
+            with pytest.raises(OverloadedError):
+                engine.submit_all([build_request() for _ in range(3)], caller=guest)
+            with pytest.raises(InvalidRequestError):
+                engine.submit_all([build_request(), build_request(max_tokens=10**6)], caller=guest)
+            assert engine.num_requests == 4
+            gate.set()
+            assert await asyncio.gather(*map(read, streams)) == ["hello world"] * 4
+
+    run(scenario)
+
+
 def test_batch_work_stands_outside_of_the_queue_and_has_no_deadline(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:

@@ -9,12 +9,12 @@ from distilgpt2_api.engine.token_bucket import TokenBucket
 
 def test_it_begins_full_and_holds_a_minute_unless_told_otherwise() -> None:
     bucket = TokenBucket(10.0, None, now_s=0.0)
-    assert bucket.is_full(0.0)
+    assert bucket.seconds_until_full(0.0) == 0.0
     assert bucket.wait_for(600, 0.0) == 0.0
     bucket.take(600, 0.0)
     assert bucket.wait_for(1, 0.0) == pytest.approx(0.1)
-    assert not bucket.is_full(59.0)
-    assert bucket.is_full(61.0)
+    assert bucket.seconds_until_full(59.0) == pytest.approx(1.0)
+    assert bucket.seconds_until_full(61.0) == 0.0
 
 
 def test_it_never_holds_more_than_its_burst() -> None:

@@ -132,6 +132,21 @@ def test_a_cluster_answers_as_one_machine_does(two: Cluster, batch: Any, tmp_pat
     assert errors[0] == errors[1]
 
 
+@pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
+@pytest.mark.timeout(100)
+def test_lines_that_wait_for_grammars_are_answered_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
+    """All for one that they share, and then more different ones than may wait."""
+    lines = [ask(number, max_tokens=2, guided_regex="[ab]{9}") for number in range(100)]
+    lines += [ask(number, max_tokens=4, guided_regex=f"{number}") for number in range(100, 200)]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+
+    status, said = batch("in.jsonl", "-o", "out.jsonl", cluster=two)
+
+    assert (status, said.splitlines()[-1]) == (0, "200 lines, 200 answered: out.jsonl"), said
+    answers = texts(tmp_path / "out.jsonl")
+    assert answers[100:] == [(f"{number}", f"{number}") for number in range(100, 200)]
+
+
 @pytest.mark.timeout(100)
 def test_a_table_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
     rows = "".join(f'title {number},"once, {number}",{number % 7 + 1},{number}\n' for number in range(50))

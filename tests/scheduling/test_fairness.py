@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from distilgpt2_api.scheduling.fairness import MAX_IDLE_LINES, FairShares
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.scheduling.fairness import MAX_CALLERS, FairShares, VirtualTime
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
 
 PLAIN = (False, 0)
@@ -106,14 +111,108 @@ def test_a_callers_low_priority_work_does_not_count_against_its_urgent_work() ->
     assert shares.start_of(PLAIN, "a", 1) == 0.0
 
 
-def test_callers_who_are_owed_nothing_are_forgotten() -> None:
-    """However many come: memory is bounded, and who is ahead stays so."""
-    shares = FairShares()
-    shares.start_of(PLAIN, "ahead", 1_000_000)
-    for number in range(2 * MAX_IDLE_LINES):
-        shares.start_of(PLAIN, f"caller {number}", 0)
-    assert len(shares._ends) <= MAX_IDLE_LINES
-    assert shares.start_of(PLAIN, "ahead", 1) == 1_000_000.0
+class Load:
+    """Sequences that arrive, are admitted and finish; and the virtual ends that none may fall behind."""
+
+    def __init__(self) -> None:
+        self.shares = FairShares()
+        self.in_flight: deque[Sequence] = deque()
+        self.num_in_flight: Counter[tuple[bool, int]] = Counter()
+        self.ends: dict[tuple[tuple[bool, int], str], float] = {}
+        self.most_in_flight = 0
+
+    def arrive(self, caller: str, *, priority: int = 0, num_tokens: int = 10) -> Sequence:
+        sequence = Sequence(
+            sequence_id=0,
+            prompt_token_ids=(1,),
+            params=SamplingParams(),
+            seed=0,
+            num_positions=16,
+            eos_token_id=None,
+            priority=priority,
+            caller=caller,
+        )
+        sequence.virtual_start = self.shares.start_of(sequence.standing, caller, num_tokens)
+        end = self.ends.get((sequence.standing, caller), 0.0)
+        assert sequence.virtual_start >= end, "a caller has gained by being forgotten"
+        self.ends[sequence.standing, caller] = sequence.virtual_start + num_tokens
+        self.num_in_flight[sequence.standing] += 1
+        self.in_flight.append(sequence)
+        self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
+        return sequence
+
+    def serve(self) -> None:
+        sequence = self.in_flight.popleft()
+        self.shares.note_admitted(sequence)
+        self.shares.note_finished(sequence)
+        self.num_in_flight[sequence.standing] -= 1
+        if not self.num_in_flight[sequence.standing]:
+            self.ends = {line: end for line, end in self.ends.items() if line[0] != sequence.standing}
+
+
+@pytest.mark.reported("3000 callers with one request each left 3000 entries and a rebuilt table for each arrival")
+@settings(max_examples=1, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    num_priorities=st.sampled_from([1, 7, 5000]), num_waiting=st.sampled_from([1, 64, 2000]), seed=st.integers(0, 99)
+)
+@example(num_priorities=1, num_waiting=64, seed=0)
+@example(num_priorities=5000, num_waiting=64, seed=0)
+def test_a_hundred_thousand_callers_cost_bounded_memory_and_little_work(
+    monkeypatch: pytest.MonkeyPatch, num_priorities: int, num_waiting: int, seed: int
+) -> None:
+    """Whatever priorities they take, while the service is never idle; and none gains by being forgotten."""
+    num_visits = 0
+    forget = VirtualTime.forget
+
+    def count(time: VirtualTime, max_callers: int) -> None:
+        nonlocal num_visits
+        num_visits += 1 + len(time.ends)
+        forget(time, max_callers)
+
+    draw = random.Random(seed)
+    load = Load()
+    with monkeypatch.context() as patch:
+        patch.setattr(VirtualTime, "forget", count)
+        for number in range(100_000):
+            caller = f"{number if draw.random() < 0.9 else draw.randrange(number + 1)}"
+            load.arrive(caller, priority=number % num_priorities, num_tokens=draw.randrange(1, 100))
+            if len(load.in_flight) > num_waiting:
+                load.serve()
+            assert len(load.shares) <= 2 * (MAX_CALLERS + load.most_in_flight)
+    assert num_visits <= 4 * 100_000
+
+
+def test_callers_further_ahead_are_remembered_the_longest() -> None:
+    """However many come: who is ahead stays so, and a newcomer waits for nobody who is far ahead."""
+    load = Load()
+    load.arrive("ahead", num_tokens=1_000_000)
+    for number in range(10 * MAX_CALLERS):
+        load.arrive(f"caller {number}")
+    assert len(load.shares) <= 2 * MAX_CALLERS
+    assert load.arrive("ahead").virtual_start == 1_000_000.0
+    assert load.arrive("newcomer").virtual_start <= 100.0
+
+
+def test_a_priority_without_sequences_is_forgotten() -> None:
+    load = Load()
+    for priority in range(3 * MAX_CALLERS):
+        load.arrive("a", priority=priority)
+        load.serve()
+    load.arrive("a")
+    assert len(load.shares) == 1
+
+
+def test_a_long_line_of_served_callers_is_not_walked(build_world: Callable[..., Any]) -> None:
+    """For the caller that stands back behind it: each step asks who has nothing running."""
+    world = build_world(max_num_sequences=2)
+    for _ in range(200):
+        world.add(range(1, 9), caller="many", max_tokens=4, ignore_eos=True)
+    world.step()
+    back = world.add(range(1, 9), caller="back", priority=5, max_tokens=4, ignore_eos=True)
+    waiting = world.scheduler._places.waiting
+    assert [sequence.caller for sequence in waiting.firsts] == ["many", "back"]
+    world.run()
+    assert back.finish_reason is not None
 
 
 def test_what_continues_starts_now_and_counts_only_what_it_adds() -> None:

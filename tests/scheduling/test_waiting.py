@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.scheduling.sequence import Sequence
+from distilgpt2_api.scheduling.sequence import Sequence, rank_of
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 
@@ -13,7 +14,7 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 def arrive() -> Callable[..., Sequence]:
     """Make a sequence whose id is its place in the order of arrival, with a prompt of 3 tokens."""
 
-    def make(arrival: int, leader_id: int | None = None, priority: int = 0) -> Sequence:
+    def make(arrival: int, leader_id: int | None = None, priority: int = 0, caller: str = "") -> Sequence:
         sequence = Sequence(
             sequence_id=arrival,
             prompt_token_ids=(1, 2, 3),
@@ -23,6 +24,7 @@ def arrive() -> Callable[..., Sequence]:
             eos_token_id=None,
             leader_id=leader_id,
             priority=priority,
+            caller=caller,
         )
         sequence.arrival = arrival
         return sequence
@@ -125,3 +127,19 @@ def test_anyone_can_leave_from_anywhere(arrive: Callable[..., Sequence]) -> None
     assert (len(queue), queue.first) == (0, None)
     queue.release_followers(1)
     assert len(queue) == 0
+
+
+def test_the_first_of_each_caller_is_known_whoever_comes_and_goes(arrive: Callable[..., Sequence]) -> None:
+    draw = random.Random(0)
+    queue, waiting = WaitingQueue(), list[Sequence]()
+    for arrival in range(500):
+        if waiting and draw.random() < 0.4:
+            queue.remove(waiting.pop(draw.randrange(len(waiting))))
+        else:
+            waiting.append(arrive(arrival, priority=draw.randrange(3), caller=draw.choice("abcd")))
+            queue.add(waiting[-1])
+        in_line = sorted(waiting, key=rank_of)
+        firsts = {sequence.party: sequence for sequence in reversed(in_line)}
+        assert (list(queue), len(queue)) == (in_line, len(in_line))
+        assert list(queue.firsts) == sorted(firsts.values(), key=rank_of)
+        assert queue.first is (in_line[0] if in_line else None)

@@ -108,6 +108,13 @@ def test_a_rate_of_its_own_has_no_part_of_the_default(file: Path) -> None:
     assert caller.limits == CallerLimits(max_requests=2, tokens_per_s=5.0)
 
 
+def test_a_key_may_have_a_priority_of_its_own_from_the_file(file: Path) -> None:
+    file.write_text(f"{file.read_text()}min_priority = -3\n")
+    caller = KeyRing((), file=file).find(ALICE.encode())
+    assert caller is not None
+    assert caller.limits.min_priority == -3
+
+
 def test_a_running_service_looks_for_itself(
     open_client: Callable[..., Any], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,41 @@ def test_a_batch_runs_within_the_service_and_is_no_http_request(client: Any) -> 
     assert client.get("/v1/files").json()["has_more"] is False
 
 
+@pytest.mark.reported("the page said that whatever is wrong with a line fails the batch, and it did not")
+def test_a_model_that_is_not_served_fails_the_batch_and_no_line_is_asked(client: Any) -> None:
+    """As OpenAI's does, with the same code and parameter; the served name in any of its forms is no error."""
+    content = lines(3, model="tiny").replace(b'"model": "tiny"', b'"model": "gpt-4o"', 1)
+    batch = wait_end(client, create(client, content)["id"])
+    assert (batch["status"], batch["output_file_id"], batch["error_file_id"]) == ("failed", None, None)
+    (error,) = batch["errors"]["data"]
+    assert (error["code"], error["param"], error["line"]) == ("model_not_found", "body.model", 1)
+    assert "the model 'gpt-4o' does not exist here" in error["message"]
+
+
+@pytest.mark.reported("the page said that whatever is wrong with a line fails the batch, and it did not")
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"nonsense": 1}, "unknown_parameter", "nonsense"),
+        ({"temperature": 9}, None, "temperature"),
+        ({"max_tokens": 100_000}, "context_length_exceeded", "max_tokens"),
+        ({"model": 5}, None, "model"),
+    ],
+)
+def test_what_a_route_refuses_is_that_lines_answer_and_the_others_go_on(
+    client: Any, body: dict[str, object], code: str | None, param: str
+) -> None:
+    """As OpenAI's does: the batch is completed, and the line is in the file of errors with its status."""
+    wrong = lines(1, **body).replace(b'"custom_id": "0"', b'"custom_id": "wrong"')
+    batch = wait_end(client, create(client, lines(2) + b"\n" + wrong)["id"])
+    assert (batch["status"], batch["errors"]) == ("completed", None)
+    assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    (error,) = map(json.loads, client.get(f"/v1/files/{batch['error_file_id']}/content").content.splitlines())
+    assert (error["custom_id"], error["error"], error["response"]["status_code"]) == ("wrong", None, 400)
+    told = error["response"]["body"]["error"]
+    assert (told["code"], told["param"]) == (code, param)
+
+
 def test_files_and_batches_are_their_keys(open_client: Callable[..., Any], open_desk: OpenDesk) -> None:
     """Somebody else's do not exist; the owner's limits do not hold a batch up."""
     keys = tuple(ApiKey(name=name, digest=digest_of(key.encode())) for name, key in KEYS.items())

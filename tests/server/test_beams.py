@@ -389,11 +389,13 @@ def test_a_full_queue_refuses_a_search_only_at_its_beginning(play: Player) -> No
 
 def test_all_prompts_are_admitted_or_none(play: Player) -> None:
     async def scenario(scene: Scene) -> None:
+        waiting = scene.engine.submit(ask(request_id="waits"))
         with pytest.raises(OverloadedError):
             await collect(scene.search(ask(request_id="a"), ask(request_id="b")))
-        assert scene.engine.num_requests == 0
+        assert scene.engine.num_requests == 1
+        waiting.abort()
 
-    play(scenario, runner=TableRunner(is_gated=True), max_waiting_requests=1)
+    play(scenario, runner=TableRunner(is_gated=True), max_waiting_requests=2)
 
 
 def test_a_drain_lets_a_search_end(play: Player) -> None:

@@ -6,8 +6,20 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from distilgpt2_api.core.api_key import ApiKey, digest_of
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.server.access import Access
+from distilgpt2_api.server.api_keys import KeyRing
+from distilgpt2_api.text.chat_template import ChatTemplate
+
+KEY = "0123456789abcdef"
+PROMPTS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "a"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/score": {"input": "a"},
+}
 
 
 def test_one_request_too_many_in_flight_is_429(open_client: Callable[..., Any], build_runner: Any) -> None:
@@ -52,6 +64,34 @@ def test_a_beam_search_of_more_prompts_than_may_ever_be_in_flight_is_400(open_cl
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
     assert "retry-after" not in answer.headers
+
+
+@pytest.mark.reported("one key starves all others with the priority -2147483648")
+@pytest.mark.parametrize("path", PROMPTS)
+@pytest.mark.parametrize(("min_priority", "lowest"), [(None, 0), (0, 0), (-5, -5)])
+def test_a_caller_can_only_stand_back_unless_its_key_may_go_first(
+    open_client: Callable[..., Any], path: str, min_priority: int | None, lowest: int
+) -> None:
+    key = ApiKey(name="alice", digest=digest_of(KEY.encode()), limits=CallerLimits(min_priority=min_priority))
+    template = ChatTemplate("{{ messages[0].content }}", origin="test")
+    client = open_client(access=Access(keys=KeyRing((key,))), chat_template=template)
+    prompt = PROMPTS[path]
+    for priority, status in ((lowest, 200), (2**31 - 1, 200), (lowest - 1, 400), (-(2**31), 400)):
+        answer = client.post(path, json={**prompt, "priority": priority}, headers={"x-api-key": KEY})
+        assert answer.status_code == status, answer.text
+        if status == 400:
+            error = answer.json()["error"]
+            assert (error["param"], error["type"]) == ("priority", "invalid_request_error")
+            assert f"priority {priority} is below {lowest}, the lowest that you may ask for" in error["message"]
+
+
+@pytest.mark.parametrize("options", [{"stream": True}, {"use_beam_search": True, "best_of": 2}, {"prompt": ["a", "b"]}])
+def test_a_priority_below_the_callers_is_400_in_every_form(
+    open_client: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """Without keys, too: an address is a caller."""
+    answer = open_client().complete(**{"prompt": "a", "priority": -1, **options})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
 
 
 def test_a_rate_of_tokens_is_kept_and_what_is_not_used_comes_back(open_client: Callable[..., Any]) -> None:

@@ -18,13 +18,13 @@ Json = dict[str, Any]
 def note_submissions(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the engine is asked from now on."""
     submitted: list[Any] = []
-    submit = client.scene.engine.submit
+    submit_all = client.scene.engine.submit_all
 
-    def noted(request: Any, **options: Any) -> Any:
-        submitted.append(request)
-        return submit(request, **options)
+    def noted(requests: Any, **options: Any) -> Any:
+        submitted.extend(requests)
+        return submit_all(requests, **options)
 
-    monkeypatch.setattr(client.scene.engine, "submit", noted)
+    monkeypatch.setattr(client.scene.engine, "submit_all", noted)
     return submitted
 
 
@@ -191,9 +191,9 @@ def test_the_priority_reaches_the_queue(
     client = open_client(chat_template=ChatTemplate("{{ messages[0].content }}", origin="test"))
     submitted = note_submissions(client, monkeypatch)
     prompt = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": ["a", "b"]}
-    assert client.post(path, json={**prompt, "priority": -3}).status_code == 200
+    assert client.post(path, json={**prompt, "priority": 3}).status_code == 200
     assert client.post(path, json=prompt).status_code == 200
-    assert {request.priority for request in submitted} == {-3, 0}
+    assert {request.priority for request in submitted} == {3, 0}
 
 
 @pytest.mark.parametrize("options", [{}, {"prompt": ["a", "b"]}, {"best_of": 2}])

@@ -49,14 +49,34 @@ def test_while_the_model_loads_probes_say_so_and_work_waits(open_client: Callabl
 def test_a_full_queue_is_429_with_an_honest_wait(open_client: Callable[..., Any], build_runner: Any) -> None:
     """A request of two prompts is admitted whole or not at all."""
     runner = build_runner(is_gated=True)
-    client = open_client(runner=runner, max_waiting_requests=1)
-    answer = client.complete(prompt=["a", "b"])
+    client = open_client(runner=runner, max_waiting_requests=2)
+
+    async def play() -> Any:
+        engine = client.scene.engine
+        waiting = asyncio.create_task(client._http.post("/v1/completions", json={"prompt": "a"}))
+        while not engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        answer = await client._http.post("/v1/completions", json={"prompt": ["a", "b"]})
+        assert engine.num_requests == 1
+        assert (await client._http.get("/livez")).status_code == 200
+        runner.open_gate()
+        assert (await waiting).status_code == 200
+        return answer
+
+    answer = client.runner.run(play())
     assert answer.status_code == 429
     assert answer.json()["error"]["code"] == "overloaded"
     assert 1 <= int(answer.headers["retry-after"]) <= 120
     assert answer.headers["x-should-retry"] == "true"
-    assert client.scene.engine.num_requests == 0
-    assert client.get("/livez").status_code == 200
+
+
+def test_more_prompts_than_the_queue_ever_holds_are_400(open_client: Callable[..., Any]) -> None:
+    """Else the client would come back for ever."""
+    client = open_client(max_waiting_requests=2)
+    answer = client.complete(prompt=["a", "b", "c"])
+    assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
+    assert "the queue holds 2 prompts" in answer.json()["error"]["message"]
+    assert client.complete(prompt=["a", "b"]).status_code == 200
 
 
 def test_a_drain_lets_running_work_end_and_refuses_new_work(open_client: Callable[..., Any], build_runner: Any) -> None:

@@ -180,13 +180,14 @@ def test_other_parameters_are_checked(client: Any, body: Json, status: int, para
 
 
 def test_every_option_is_honoured(client: Any) -> None:
-    score(client, "a", model="tiny", token_logprobs=None, timeout_s=5, priority=-1, user="me")
+    score(client, "a", model="tiny", token_logprobs=None, timeout_s=5, priority=1, user="me")
 
 
 def test_too_much_at_once_is_refused_as_a_whole(open_client: Callable[..., Any]) -> None:
     client = open_client(max_waiting_requests=2)
     answer = client.post("/v1/score", json={"input": ["a", "b", "c"]})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+    assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
+    assert "the queue holds 2 prompts" in answer.json()["error"]["message"]
     score(client, ["a", "b"])
 
 

@@ -34,7 +34,7 @@ def test_keys_are_long_random_and_recognisable() -> None:
 
 def test_what_is_added_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
-    limits = CallerLimits(max_requests=8, tokens_per_s=500.0, burst_tokens=20_000)
+    limits = CallerLimits(max_requests=8, tokens_per_s=500.0, burst_tokens=20_000, min_priority=-10)
     slow, fast = CallerLimits(tokens_per_s=0.5), CallerLimits(tokens_per_s=1_234_567.5)
     for name, limit in (("alice", limits), ("b.ob@site", CallerLimits()), ("slow", slow), ("fast", fast)):
         key = make_key()
@@ -103,6 +103,10 @@ def test_a_name_fits_into_a_log_line(name: str) -> None:
         (f'[keys.a]\nsha256 = "{DIGEST}"\nmax_requests = 0', "a: max_requests must be a whole number"),
         (f'[keys.a]\nsha256 = "{DIGEST}"\nmax_requests = true', "a: max_requests must be a whole number"),
         (f'[keys.a]\nsha256 = "{DIGEST}"\nburst_tokens = 1.5', "a: burst_tokens must be a whole number"),
+        (
+            f'[keys.a]\nsha256 = "{DIGEST}"\nmin_priority = 1',
+            "a: min_priority must be a whole number from -2147483648 to 0",
+        ),
         (f'[keys.a]\nsha256 = "{DIGEST}"\ntokens_per_s = nan', "a: tokens_per_s must be a number above 0"),
         (f'[keys.a]\nsha256 = "{DIGEST}"\ntokens_per_s = -1', "a: tokens_per_s must be a number above 0"),
         (f'[keys.a]\nsha256 = "{DIGEST}"\n[keys.b]\nsha256 = "{DIGEST}"', "a and b are the same key"),

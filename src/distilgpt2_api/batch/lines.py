@@ -27,6 +27,7 @@ INVALID_REQUEST = "invalid_request"
 WRONG_URL = "url_mismatch"
 TOO_LONG = "line_too_long"
 DUPLICATE_ID = "duplicate_custom_id"
+UNKNOWN_MODEL = "model_not_found"
 
 
 class LineError(InvalidRequestError):
@@ -58,6 +59,8 @@ class InputLine:
     custom_id: str
     url: str
     body: bytes
+    model: str | None = None
+    """The name in `body`, where it is a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,14 @@ def parse_line(content: bytes, *, number: int, urls: Collection[str] = URLS) -> 
         raise refuse("must be an object: the request's body", "body")
     if body.get("stream") not in (None, False):
         raise refuse("an answer in a file is no stream: leave it out", "body.stream")
-    return InputLine(number=number, custom_id=custom_id, url=url, body=write_body(body))
+    model = body.get("model")
+    return InputLine(
+        number=number,
+        custom_id=custom_id,
+        url=url,
+        body=write_body(body),
+        model=model if isinstance(model, str) else None,
+    )
 
 
 def write_body(body: dict[str, object]) -> bytes:

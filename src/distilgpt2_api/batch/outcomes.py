@@ -9,9 +9,11 @@ from distilgpt2_api.batch.formats import Format
 from distilgpt2_api.batch.line_ids import line_id
 from distilgpt2_api.batch.lines import Answer, InputLine, LineError, answered_line, failed_line
 from distilgpt2_api.batch.open_lines import OpenLine
+from distilgpt2_api.batch.retries import ask_until_answered
 
 Execute = Callable[[InputLine], Awaitable[Answer]]
-"""What answers a line. Its exceptions end all work: an error of one line is an answer too."""
+"""Answers a line; an error of one line is an answer too. UnavailableError: ask again (`ask_until_answered`). Any other
+exception ends all work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +25,12 @@ class Outcome:
 
 
 async def find_outcome(one: OpenLine, file_format: Format, execute: Execute) -> Outcome:
-    """Raises what `execute` raises."""
+    """Raises what `execute` raises, except for refusals that will pass: it is asked again after them."""
     if isinstance(one.line, LineError):
         content, is_failed = _failure(one, one.line), True
     else:
-        answer = await execute(one.line)
+        line = one.line
+        answer = await ask_until_answered(lambda: execute(line))
         is_failed = not answer.is_success
         if is_failed:
             content = answered_line(line_id(one.record), one.line.custom_id, answer)

@@ -7,7 +7,6 @@ import asyncio
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.line_ids import DoneLines
-from distilgpt2_api.batch.lines import LineError
 from distilgpt2_api.batch.open_lines import OpenLines
 from distilgpt2_api.batch.outcomes import Execute, Outcome, find_outcome
 from distilgpt2_api.batch.turns import Turns
@@ -15,7 +14,7 @@ from distilgpt2_api.batch.turns import Turns
 MAX_HELD_BYTES = 64 << 20
 """Of answers that wait for an earlier line's: beyond it no line begins until that is there."""
 BREATH_LINES = 256
-"""So many lines that need no answer are passed over between two looks at the event loop."""
+"""Lines that are done already and are passed over between two looks at the event loop."""
 
 
 class Run:
@@ -59,10 +58,12 @@ class Run:
                 one = next(self._lines)
             except StopIteration:
                 return
-            if one is not None:
-                self._settle(one.turn, await find_outcome(one, self._format, self._execute))
-            if one is None or isinstance(one.line, LineError):
+            if one is None:
                 await self._breathe()
+            else:
+                self._settle(one.turn, await find_outcome(one, self._format, self._execute))
+                # A line that fails may do so without ever having waited: signals and the lines in flight come first.
+                await asyncio.sleep(0)
 
     def _settle(self, turn: int, outcome: Outcome) -> None:
         self._turns.settle(turn, outcome)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from distilgpt2_api.cli.options import FiniteRange
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.key_file import (
@@ -40,6 +40,11 @@ def command() -> None:
 @click.option("--max-requests", type=click.IntRange(1, MAX_COUNT), help="Requests in flight at once.")
 @click.option("--tokens-per-s", type=FiniteRange(0, MAX_COUNT, min_open=True), help="Tokens a second.")
 @click.option("--burst-tokens", type=click.IntRange(1, MAX_COUNT), help="Tokens that may be saved up.")
+@click.option(
+    "--min-priority",
+    type=click.IntRange(LOWEST_PRIORITY, 0),
+    help="The lowest `priority` that its requests may have; below 0 they go before all others. Default: 0.",
+)
 def add(*, name: str, file: Path | None, **limits: Any) -> None:
     """Make a key for NAME and print it, this once.
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOWEST_PRIORITY = -(2**31)
+"""The most urgent that there is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerLimits:
@@ -15,6 +18,8 @@ class CallerLimits:
     """Rate at which its token bucket fills, for prompt and completion tokens."""
     burst_tokens: int | None = None
     """What the bucket holds; None: a minute's worth."""
+    min_priority: int | None = None
+    """The lowest priority that its requests may have. None: 0, the default, so that they can only stand back."""
 
 
 NO_LIMITS = CallerLimits()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -23,3 +23,6 @@ class Grammar:
 
     kind: GrammarKind
     source: str
+    compiled: object = field(default=None, compare=False, repr=False)
+    """What the compiler made of it, once it was checked: the compiler's own. So no request waits for it again, whatever
+    the compiler has forgotten meanwhile."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from distilgpt2_api.core.caller import ANYBODY, Caller
-from distilgpt2_api.core.errors import OverloadedError, RateLimitError
+from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError, OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.queue_pace import QueuePace
 from distilgpt2_api.engine.token_bucket import TokenBucket
@@ -19,6 +20,8 @@ PLACE_S = 1.0
 
 SWEEP_SIZE = 64
 """So many accounts are kept without asking who of them is still needed."""
+MAX_DEBTORS = 16_384
+"""Callers without a request in flight whose buckets are not full yet; beyond that the smallest debts are forgotten."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,10 @@ class Account:
     num_requests: int = 0
     """In flight: waiting and running."""
 
+    def debt_s(self, now_s: float) -> float:
+        """How long it takes until nothing need be remembered of it, if it asks for nothing."""
+        return 0.0 if self.bucket is None else self.bucket.seconds_until_full(now_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -41,6 +48,22 @@ class Admitted:
 
     account: Account
     num_tokens: int
+
+
+class Line:
+    """What one caller has waiting, while it is asked who gives way: nothing is taken from the caller itself."""
+
+    def __init__(self, account: Account) -> None:
+        self._newest_first = reversed(account.waiting.items())
+        self.num_requests = len(account.waiting)
+        self.num_tokens = account.num_waiting_tokens
+
+    def pop(self) -> tuple[str, int]:
+        """The newest: its id and its tokens."""
+        request_id, num_tokens = next(self._newest_first)
+        self.num_requests -= 1
+        self.num_tokens -= num_tokens
+        return request_id, num_tokens
 
 
 class Admission:
@@ -57,6 +80,8 @@ class Admission:
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
         self._accounts: dict[str, Account] = {}
+        self._lines: dict[str, Account] = {}
+        """Those that have requests waiting."""
         self._admitted: dict[str, Admitted] = {}
         self._sweep_size = SWEEP_SIZE
         self._pace = QueuePace(clock)
@@ -65,30 +90,33 @@ class Admission:
         self.num_waiting_tokens = 0
         """Read only, for others."""
 
-    def admit(self, request: GenerationRequest, caller: Caller = ANYBODY) -> list[str]:
-        """Count a request in. Returns the ids of waiting requests that lose their places to it: to be ended, and
-        released, at once.
+    def admit(self, requests: Sequence[GenerationRequest], caller: Caller = ANYBODY) -> list[str]:
+        """Count requests in: all of them, or none. Returns the ids of waiting requests that lose their places to them:
+        to be ended, and released, at once.
 
         Raises RateLimitError where `caller` has all that it may have, OverloadedError where a bound of the queue would
-        be passed; an empty queue takes any request.
+        be passed, InvalidRequestError for more requests at once than the queue ever holds. An empty queue takes any
+        single request.
         """
-        num_tokens = request.num_sequences * (len(request.prompt_token_ids) + request.params.max_tokens)
+        nums_tokens = [_num_tokens(request) for request in requests]
         account = self._account_of(caller)
         try:
-            self._check_limits(account, num_tokens)
-            shed = self._make_room(account, num_tokens)
-        except OverloadedError:
+            self._check_limits(account, len(requests), sum(nums_tokens))
+            shed = self._make_room(account, len(requests), sum(nums_tokens))
+        except Distilgpt2ApiError:
             self._forget_if_idle(account)
             raise
-        self._admitted[request.request_id] = Admitted(account, num_tokens)
-        account.num_requests += 1
-        account.waiting[request.request_id] = num_tokens
-        account.num_waiting_tokens += num_tokens
-        self.num_waiting_requests += 1
-        self.num_waiting_tokens += num_tokens
+        for request, num_tokens in zip(requests, nums_tokens, strict=True):
+            self._admitted[request.request_id] = Admitted(account, num_tokens)
+            account.waiting[request.request_id] = num_tokens
+        self._lines[account.caller.name] = account
+        account.num_requests += len(requests)
+        account.num_waiting_tokens += sum(nums_tokens)
+        self.num_waiting_requests += len(requests)
+        self.num_waiting_tokens += sum(nums_tokens)
         self._pace.note_came()
         if account.bucket is not None:
-            account.bucket.take(num_tokens, self._clock())
+            account.bucket.take(sum(nums_tokens), self._clock())
         return shed
 
     @contextmanager
@@ -146,12 +174,12 @@ class Admission:
                 account.caller, account.bucket = caller, bucket
         return account
 
-    def _check_limits(self, account: Account, num_tokens: int) -> None:
+    def _check_limits(self, account: Account, num_requests: int, num_tokens: int) -> None:
         max_requests = account.caller.limits.max_requests
-        if max_requests is not None and account.num_requests >= max_requests:
+        if max_requests is not None and account.num_requests + num_requests > max_requests:
             raise RateLimitError(
-                f"you have {account.num_requests} requests in flight, and may have {max_requests}; one prompt is one"
-                " request",
+                f"you have {account.num_requests} requests in flight, and may have {max_requests}; each prompt is"
+                f" one request, and this is for {num_requests} more",
                 retry_after_s=PLACE_S,
             )
         if account.bucket is not None and (wait_s := account.bucket.wait_for(num_tokens, self._clock())) > 0:
@@ -161,51 +189,72 @@ class Admission:
                 retry_after_s=wait_s,
             )
 
-    def _make_room(self, account: Account, num_tokens: int) -> list[str]:
-        """The waiting requests that must leave for it. Raises OverloadedError if they had to be its equals."""
-        num_requests = self.num_waiting_requests + 1
-        sum_tokens = self.num_waiting_tokens + num_tokens
-        if num_requests == 1:
+    def _make_room(self, account: Account, num_requests: int, num_tokens: int) -> list[str]:
+        """The waiting requests that must leave for so many. Raises OverloadedError if they had to be their equals."""
+        if num_requests > 1:
+            self._check_size(num_requests, num_tokens)
+        elif not self.num_waiting_requests:
+            return []
+        num_surplus = self.num_waiting_requests + num_requests - self._max_waiting_requests
+        num_surplus_tokens = self.num_waiting_tokens + num_tokens - self._max_waiting_tokens
+        if num_surplus <= 0 and num_surplus_tokens <= 0:
             return []
         shed: list[str] = []
-        lines: dict[str, list[tuple[str, int]]] | None = None
-        while num_requests > self._max_waiting_requests or sum_tokens > self._max_waiting_tokens:
-            if lines is None:
-                lines = {name: list(other.waiting.items()) for name, other in self._accounts.items() if other.waiting}
-            if num_requests > self._max_waiting_requests:
-                others = max(lines.values(), key=len)
-                has_less = len(account.waiting) + 1 < len(others)
+        lines = [Line(other) for other in self._lines.values()]
+        while num_surplus > 0 or num_surplus_tokens > 0:
+            if num_surplus > 0:
+                longest = max(lines, key=attrgetter("num_requests"), default=None)
+                has_less = longest is not None and len(account.waiting) + num_requests < longest.num_requests
             else:
-                others = max(lines.values(), key=_sum_tokens)
-                has_less = account.num_waiting_tokens + num_tokens < _sum_tokens(others)
-            if not has_less:
+                longest = max(lines, key=attrgetter("num_tokens"), default=None)
+                has_less = longest is not None and account.num_waiting_tokens + num_tokens < longest.num_tokens
+            if longest is None or not has_less:
                 raise self.overloaded("the queue is full")
-            request_id, freed = others.pop()
+            request_id, num_freed_tokens = longest.pop()
             shed.append(request_id)
-            num_requests -= 1
-            sum_tokens -= freed
+            num_surplus -= 1
+            num_surplus_tokens -= num_freed_tokens
         return shed
+
+    def _check_size(self, num_requests: int, num_tokens: int) -> None:
+        """Raise InvalidRequestError for what does not fit an empty queue: no use in coming back later."""
+        if num_requests > self._max_waiting_requests or num_tokens > self._max_waiting_tokens:
+            raise InvalidRequestError(
+                f"{num_requests} prompts for {num_tokens} prompt and completion tokens in one request; the queue holds"
+                f" {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send fewer at a time"
+            )
 
     def _leave_line(self, request_id: str) -> int:
         """The request waits no longer; its tokens, or 0 if it did not."""
         admitted = self._admitted.get(request_id)
         if admitted is None or admitted.account.waiting.pop(request_id, None) is None:
             return 0
-        admitted.account.num_waiting_tokens -= admitted.num_tokens
+        account = admitted.account
+        account.num_waiting_tokens -= admitted.num_tokens
+        if not account.waiting:
+            del self._lines[account.caller.name]
         self.num_waiting_requests -= 1
         self.num_waiting_tokens -= admitted.num_tokens
         return admitted.num_tokens
 
     def _sweep(self) -> None:
         """Forget those who have paid off their debts since their last request; rarely, so that it costs little."""
-        if len(self._accounts) >= self._sweep_size:
-            for account in list(self._accounts.values()):
-                self._forget_if_idle(account)
-            self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
+        if len(self._accounts) < self._sweep_size:
+            return
+        now_s = self._clock()
+        debtors = sorted(
+            (account for account in self._accounts.values() if not account.num_requests),
+            key=lambda account: account.debt_s(now_s),
+            reverse=True,
+        )
+        for index, account in enumerate(debtors):
+            if index >= MAX_DEBTORS or not account.debt_s(now_s):
+                del self._accounts[account.caller.name]
+        self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
 
     def _forget_if_idle(self, account: Account) -> None:
-        """Memory is bounded by those in flight, and by those who still have a debt to pay off."""
-        if not account.num_requests and (account.bucket is None or account.bucket.is_full(self._clock())):
+        """Memory is bounded by those in flight, and by `MAX_DEBTORS`."""
+        if not account.num_requests and not account.debt_s(self._clock()):
             self._accounts.pop(account.caller.name, None)
 
     def overloaded(self, why: str) -> OverloadedError:
@@ -218,5 +267,5 @@ class Admission:
         )
 
 
-def _sum_tokens(line: Iterable[tuple[str, int]]) -> int:
-    return sum(num_tokens for _, num_tokens in line)
+def _num_tokens(request: GenerationRequest) -> int:
+    return request.num_sequences * (len(request.prompt_token_ids) + request.params.max_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -24,7 +24,7 @@ from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.engine.engine_thread import Abort, EngineThread, Submission
 from distilgpt2_api.engine.request_stream import RequestStream
-from distilgpt2_api.engine.validation import validate_request
+from distilgpt2_api.engine.validation import check_priority, validate_request
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -118,7 +118,15 @@ class AsyncEngine:
     def submit(
         self, request: GenerationRequest, *, caller: Caller = ANYBODY, is_continuation: bool = False
     ) -> RequestStream:
-        """Admit a request, or refuse it; requests that wait may have to give way to it, and end with OverloadedError.
+        """`submit_all` for one request."""
+        (stream,) = self.submit_all([request], caller=caller, is_continuation=is_continuation)
+        return stream
+
+    def submit_all(
+        self, requests: Sequence[GenerationRequest], *, caller: Caller = ANYBODY, is_continuation: bool = False
+    ) -> list[RequestStream]:
+        """Admit requests, all of them, or refuse them all; requests that wait may have to give way to them, and end
+        with OverloadedError: none does if these are refused.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
         is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it. No queue
@@ -127,19 +135,18 @@ class AsyncEngine:
         config = self._loaded_engine().config
         if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
             raise DrainingError("the service is shutting down", retry_after_s=5.0)
-        validate_request(request, config)
-        if request.request_id in self._streams:
-            raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
+        for request in requests:
+            validate_request(request, config)
+            check_priority(request.priority, caller)
+            if request.request_id in self._streams:
+                raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
         if is_continuation:
-            self._admission.charge(request, caller)
+            for request in requests:
+                self._admission.charge(request, caller)
         elif not caller.is_batch:  # which whoever sends it bounds, and which takes nobody's place
-            for request_id in self._admission.admit(request, caller):
+            for request_id in self._admission.admit(requests, caller):
                 self._shed(self._streams[request_id])
-        stream = RequestStream(request, abort=self._abort)
-        self._streams[request.request_id] = stream
-        self._idle.clear()
-        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
-        return stream
+        return [self._begin(request, caller, is_continuation=is_continuation) for request in requests]
 
     @contextmanager
     def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
@@ -185,6 +192,12 @@ class AsyncEngine:
         if self._engine is None:
             raise NotReadyError("the model is still loading")
         return self._engine
+
+    def _begin(self, request: GenerationRequest, caller: Caller, *, is_continuation: bool) -> RequestStream:
+        stream = self._streams[request.request_id] = RequestStream(request, abort=self._abort)
+        self._idle.clear()
+        self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
+        return stream
 
     def _abort(self, stream: RequestStream) -> None:
         self._end(stream, None)

@@ -25,9 +25,9 @@ class TokenBucket:
         self._fill(now_s)
         self._level = min(self._burst, self._level - num_tokens)
 
-    def is_full(self, now_s: float) -> bool:
+    def seconds_until_full(self, now_s: float) -> float:
         self._fill(now_s)
-        return self._level >= self._burst
+        return (self._burst - self._level) / self._rate
 
     def _fill(self, now_s: float) -> None:
         self._level = min(self._burst, self._level + (now_s - self._filled_s) * self._rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.request import GenerationRequest
@@ -22,6 +23,17 @@ def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
             raise InvalidRequestError("bad_words has a word without tokens", param="bad_words")
         check_token_ids(word, config, param="bad_words")
     check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
+
+
+def check_priority(priority: int, caller: Caller) -> None:
+    """Raise InvalidRequestError unless the caller may go before others by that much."""
+    min_priority = caller.limits.min_priority or 0
+    if priority < min_priority:
+        raise InvalidRequestError(
+            f"priority {priority} is below {min_priority}, the lowest that you may ask for: leave it out, or ask the"
+            " service's operator for a key with a lower min_priority",
+            param="priority",
+        )
 
 
 def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:

@@ -4,57 +4,94 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 Standing = tuple[bool, int]
 """See `Sequence.standing`."""
-MAX_IDLE_LINES = 1024
-"""Callers that are remembered though they have had all that was theirs; beyond it they are forgotten."""
+MAX_CALLERS = 1024
+"""Callers whose virtual ends are remembered, of all standings together; up to twice as many between two sweeps."""
+
+
+@dataclass(slots=True)
+class VirtualTime:
+    """Mutable: the virtual time of one standing, kept while it has sequences in flight."""
+
+    now: float = 0.0
+    """The latest start of those that were admitted, or the latest end that was forgotten."""
+    ends: dict[str, float] = field(default_factory=dict)
+    """By caller: the virtual end of its last sequence."""
+    num_sequences: int = 0
+    """Waiting and running."""
+
+    def forget(self, max_callers: int) -> None:
+        """Forget the callers that have nothing to wait for, and the earliest of the others beyond `max_callers`.
+
+        A caller that is forgotten starts now. So that it gains nothing by that, now becomes its end.
+        """
+        self.ends = {caller: end for caller, end in self.ends.items() if end > self.now}
+        num_surplus = len(self.ends) - max_callers
+        if num_surplus > 0:
+            self.now = sorted(self.ends.values())[num_surplus - 1]
+            self.ends = {caller: end for caller, end in self.ends.items() if end > self.now}
 
 
 class FairShares:
     """Start-time fair queueing (Goyal, Vin and Cheng, 1996), in tokens, for each standing by itself.
 
-    A caller's next sequence starts, in virtual time, where its last one would have ended; one who had nothing to do
-    starts now. Whoever has the earliest start goes first. With one caller that is first come, first served.
+    A caller's next sequence starts, in virtual time, where its last one would have ended; a caller that had nothing to
+    do starts now. The earliest start goes first. With one caller that is first come, first served.
+
+    Memory is bounded by `MAX_CALLERS` and the sequences in flight, whatever callers and priorities come, and each
+    arrival does O(1) work, amortised: a sweep comes only after as many new entries as it leaves.
     """
 
     def __init__(self) -> None:
-        self._ends: dict[tuple[Standing, str], float] = {}
-        """By standing and caller: the virtual end of its last sequence."""
-        self._now: dict[Standing, float] = {}
-        """By standing: the latest start of those that were let in."""
+        self._times: dict[Standing, VirtualTime] = {}
+        self._num_entries = 0
+        """Of all ends together."""
+        self._sweep_size = 2 * MAX_CALLERS
+
+    def __len__(self) -> int:
+        """Callers that are remembered, each as often as it has standings."""
+        return self._num_entries
 
     def start_of(self, standing: Standing, caller: str, num_tokens: int, *, is_continuation: bool = False) -> float:
         """The virtual start of a new arrival, which then counts `num_tokens` against its caller.
 
         What continues work that runs starts now, as that work does: before its caller's others, behind all who are due.
         """
-        line = standing, caller
-        now = self._now.get(standing, 0.0)
-        end = max(now, self._ends.get(line, 0.0))
-        self._ends[line] = end + num_tokens
-        if len(self._ends) > MAX_IDLE_LINES:
-            self._forget_idle()
-        return now if is_continuation else end
+        time = self._times.setdefault(standing, VirtualTime())
+        time.num_sequences += 1
+        now = time.now
+        end = time.ends.get(caller)
+        self._num_entries += end is None
+        start = now if end is None else max(now, end)
+        time.ends[caller] = start + num_tokens
+        if self._num_entries >= self._sweep_size:
+            self._sweep()
+        return now if is_continuation else start
 
     def note_admitted(self, sequence: ScheduledSequence) -> None:
         """Virtual time is now at its start, if it was not past it before."""
-        self._now[sequence.standing] = max(self._now.get(sequence.standing, 0.0), sequence.virtual_start)
+        time = self._times[sequence.standing]
+        time.now = max(time.now, sequence.virtual_start)
 
-    def forget_all(self) -> None:
-        """Nothing waits or runs: nobody is ahead of anybody."""
-        self._ends.clear()
-        self._now.clear()
+    def note_finished(self, sequence: ScheduledSequence) -> None:
+        """It is no longer in flight. With the last of its standing nobody there is ahead of anybody."""
+        time = self._times[sequence.standing]
+        time.num_sequences -= 1
+        if not time.num_sequences:
+            self._num_entries -= len(self._times.pop(sequence.standing).ends)
 
-    def _forget_idle(self) -> None:
-        self._ends = {
-            (standing, caller): end
-            for (standing, caller), end in self._ends.items()
-            if end > self._now.get(standing, 0.0)
-        }
+    def _sweep(self) -> None:
+        max_callers = max(1, MAX_CALLERS // len(self._times))
+        for time in self._times.values():
+            time.forget(max_callers)
+        self._num_entries = sum(len(time.ends) for time in self._times.values())
+        self._sweep_size = 2 * max(MAX_CALLERS, self._num_entries)
 
 
 def find_shut_out(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -> ScheduledSequence | None:
@@ -63,12 +100,10 @@ def find_shut_out(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -
     `running` is in the order of rank. For batch work that is so only among its own kind, and only while nothing else
     runs.
     """
-    if not waiting or not running:
+    if not running:
         return None
     served = {sequence.party for sequence in running}
-    if served.issuperset(waiting.parties):
-        return None
-    guest = next((sequence for sequence in waiting.line if sequence.party not in served), None)
+    guest = next((sequence for sequence in waiting.firsts if sequence.party not in served), None)
     return None if guest is None or (guest.is_batch and not running[0].is_batch) else guest
 
 

@@ -211,8 +211,8 @@ class Scheduler:
             return False
         self._places.leave(sequence)
         sequence.finish_reason = reason
+        self._shares.note_finished(sequence)
         if not self._sequences:
-            self._shares.forget_all()
             self.check_idle()
         return True
 

@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from heapq import merge
 
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.sequence import rank_of
+
+Party = tuple[bool, str]
+"""See `Sequence.party`."""
 
 
 class WaitingQueue:
     """Owner of who is next: who has the lowest rank.
 
-    Finding a place in the line takes O(log n) comparisons; making room there moves pointers, which is quick for any
-    queue that admission lets in. A follower stands aside, out of the others' way, until its leader has computed the
+    Each party has a line of its own, and the first of all lines are in one more. Finding a place in a line takes
+    O(log n) comparisons; making room there moves pointers, which is quick for any queue that admission lets in. A
+    follower stands aside, out of the others' way, until its leader has computed the
     prompt that they share.
     """
 
     def __init__(self) -> None:
-        self._line: list[ScheduledSequence] = []
-        """By rank."""
+        self._lines: dict[Party, list[ScheduledSequence]] = {}
+        """By party, then by rank; none is empty."""
+        self._firsts: list[ScheduledSequence] = []
+        """The first of each line, by rank."""
+        self._num_in_line = 0
         self._followers: dict[int, dict[int, ScheduledSequence]] = {}
         """By leader, then by their own id."""
         self._num_followers = 0
-        self.parties: Counter[tuple[bool, str]] = Counter()
-        """How many each party has in line; never zero. Read only, for others."""
         self.num_batch = 0
         """How many of all that wait are batch work. Read only, for others."""
 
     def __len__(self) -> int:
-        return len(self._line) + self._num_followers
+        return self._num_in_line + self._num_followers
 
     def __iter__(self) -> Iterator[ScheduledSequence]:
-        yield from self._line
+        """By rank, followers last. Slow: for tests."""
+        yield from merge(*self._lines.values(), key=rank_of)
         for followers in self._followers.values():
             yield from followers.values()
 
     @property
     def first(self) -> ScheduledSequence | None:
         """The next to be admitted."""
-        return self._line[0] if self._line else None
+        return self._firsts[0] if self._firsts else None
 
     @property
-    def line(self) -> Sequence[ScheduledSequence]:
-        """All but followers, by rank."""
-        return self._line
+    def firsts(self) -> Sequence[ScheduledSequence]:
+        """The first of each party, followers left out, by rank."""
+        return self._firsts
 
     def add(self, sequence: ScheduledSequence) -> None:
         """Queue a new arrival, or an earlier one, in the place that its rank gives it."""
@@ -72,12 +78,16 @@ class WaitingQueue:
         if sequence.leader_id is not None:
             self._remove_follower(sequence, sequence.leader_id)
             return
-        place = bisect_left(self._line, sequence.rank, key=rank_of)
-        assert self._line[place] is sequence, "it does not wait"
-        del self._line[place]
-        self.parties[sequence.party] -= 1
-        if not self.parties[sequence.party]:
-            del self.parties[sequence.party]
+        line = self._lines[sequence.party]
+        place = find_place(line, sequence)
+        del line[place]
+        self._num_in_line -= 1
+        if not place:
+            del self._firsts[find_place(self._firsts, sequence)]
+            if line:
+                insort(self._firsts, line[0], key=rank_of)
+            else:
+                del self._lines[sequence.party]
 
     def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
         followers = self._followers[leader_id]
@@ -87,5 +97,17 @@ class WaitingQueue:
             del self._followers[leader_id]
 
     def _insert(self, sequence: ScheduledSequence) -> None:
-        insort(self._line, sequence, key=rank_of)
-        self.parties[sequence.party] += 1
+        line = self._lines.setdefault(sequence.party, [])
+        insort(line, sequence, key=rank_of)
+        self._num_in_line += 1
+        if line[0] is sequence:
+            if len(line) > 1:
+                del self._firsts[find_place(self._firsts, line[1])]
+            insort(self._firsts, sequence, key=rank_of)
+
+
+def find_place(line: Sequence[ScheduledSequence], sequence: ScheduledSequence) -> int:
+    """Its index in a line by rank; it must be there."""
+    place = bisect_left(line, sequence.rank, key=rank_of)
+    assert line[place] is sequence, "it does not wait"
+    return place

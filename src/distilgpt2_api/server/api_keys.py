@@ -123,6 +123,7 @@ def _caller_of(key: ApiKey, default: CallerLimits) -> Caller:
         tokens_per_s=own.tokens_per_s or default.tokens_per_s,
         # A rate of its own with the default's burst would be neither's.
         burst_tokens=own.burst_tokens or (None if has_own_rate else default.burst_tokens),
+        min_priority=own.min_priority,
     )
     return Caller(name=key.name, limits=limits, is_key=True)
 

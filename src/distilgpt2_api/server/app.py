@@ -131,7 +131,7 @@ def create_app(
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
     desk = None
     if open_desk is not None:
-        desk = open_desk(line_asker(app, engine), BatchMetrics(registry, statuses=ENDED_STATUSES))
+        desk = open_desk(line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES))
     lifespan = build_lifespan(
         engine,
         departure,

@@ -12,7 +12,7 @@ from distilgpt2_api.batch.stored.desk import AskLine
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.server.errors import INTERNAL, REFUSALS
+from distilgpt2_api.server.errors import INTERNAL
 from distilgpt2_api.server.in_process import post
 from distilgpt2_api.server.record import RequestRecord
 
@@ -36,8 +36,8 @@ def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
         except Exception:
             logger.exception("a line of a batch failed", extra={"request_id": request_id})
             return Answer(status_code=INTERNAL.status, request_id=request_id, body=INTERNAL.openai_body)
-        if answer.status in REFUSALS:
-            raise UnavailableError("not now", retry_after_s=float(answer.headers.get("retry-after", "1")))
+        if (refusal := answer.refusal) is not None:
+            raise UnavailableError(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=request_id, body=answer.body)
 
     return ask

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
@@ -101,20 +102,17 @@ class BeamGeneration:
         """One token more for every beam; on `abort` it returns early. The first step counts the search in."""
         is_first = not live[0].has_begun
         self._streams = []
-        nums_beams = []
-        for search in live:
-            requests = search.next_requests(now_s)
-            nums_beams.append(len(requests))
-            for request in requests:
-                stream = self._engine.submit(request, caller=self._record.caller, is_continuation=search.has_begun)
-                self._streams.append(stream)
+        steps = [search.next_requests(now_s) for search in live]
+        self._streams = self._engine.submit_all(
+            list(chain.from_iterable(steps)), caller=self._record.caller, is_continuation=not is_first
+        )
         if is_first:  # and all admitted: each counts as a request until the search ends
             self._record.admit(sum(request.num_sequences for request in self._requests))
             in_flight.enter_context(self._engine.counted(self._record.caller, len(live)))
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
-            for search, num_beams in zip(live, nums_beams, strict=True):
-                search.accept([next(deltas) for _ in range(num_beams)])
+            for search, requests in zip(live, steps, strict=True):
+                search.accept([next(deltas) for _ in requests])
 
     async def _read(self, stream: RequestStream) -> SequenceDelta:
         """The only delta of a beam's request; an empty one after `abort`."""

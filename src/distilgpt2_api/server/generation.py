@@ -48,8 +48,7 @@ class Generation:
             if self._is_aborted:
                 return
             check_num_prompts(len(self._requests), self._record.caller)
-            for request in self._requests:
-                self._streams.append(self._engine.submit(request, caller=self._record.caller))
+            self._streams = self._engine.submit_all(self._requests, caller=self._record.caller)
             self._record.admit(sum(request.num_sequences for request in self._requests))
             merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
             async with aclosing(merged):

@@ -47,10 +47,10 @@ async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> t
         guided_grammar=fields.guided_grammar,
         structured_outputs=fields.structured_outputs,
     )
-    if found is not None:
-        grammar, param = found
-        await grammars.check_soon(grammar, param=param)
-    return found
+    if found is None:
+        return None
+    grammar, param = found
+    return await grammars.check_soon(grammar, param=param), param
 
 
 def sampling_params(

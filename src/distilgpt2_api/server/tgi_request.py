@@ -58,9 +58,7 @@ def truncation_of(parameters: TgiParameters, config: ModelConfig) -> Truncation 
 async def read_grammar(parameters: TgiParameters, grammars: GrammarCompiler) -> Grammar | None:
     """Compiled on a thread, for that may take a tenth of a second. Raises InvalidRequestError."""
     grammar = tgi_grammar(parameters.grammar)
-    if grammar is not None:
-        await grammars.check_soon(grammar, param="parameters.grammar")
-    return grammar
+    return None if grammar is None else await grammars.check_soon(grammar, param="parameters.grammar")
 
 
 def tgi_params(

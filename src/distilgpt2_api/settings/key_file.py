@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import NO_LIMITS, CallerLimits
+from distilgpt2_api.core.caller import LOWEST_PRIORITY, NO_LIMITS, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_distinct
 
@@ -131,19 +131,20 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
         name=name,
         digest=bytes.fromhex(digest),
         limits=CallerLimits(
-            max_requests=_whole(name, entry, "max_requests"),
+            max_requests=_whole(name, entry, "max_requests", 1, MAX_COUNT),
             tokens_per_s=_rate(name, entry),
-            burst_tokens=_whole(name, entry, "burst_tokens"),
+            burst_tokens=_whole(name, entry, "burst_tokens", 1, MAX_COUNT),
+            min_priority=_whole(name, entry, "min_priority", LOWEST_PRIORITY, 0),
         ),
     )
 
 
-def _whole(name: str, entry: dict[str, Any], limit: str) -> int | None:
+def _whole(name: str, entry: dict[str, Any], limit: str, smallest: int, largest: int) -> int | None:
     value = entry.get(limit)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-        raise ValueError(f"{name}: {limit} must be a whole number from 1 to {MAX_COUNT}")
+    if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value <= largest:
+        raise ValueError(f"{name}: {limit} must be a whole number from {smallest} to {largest}")
     return value
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, OverloadedError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
+from distilgpt2_api.text.compile_queue import CompileQueue
 from distilgpt2_api.text.finite_rules import find_endless_rule
 from distilgpt2_api.text.grammar_reasons import describe
 from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
@@ -28,7 +28,7 @@ MAX_REMEMBERED = 32
 MAX_WAIT_S = 10.0
 """For others' grammars to be compiled, one after the other."""
 MAX_WAITING = 16
-"""Grammars that wait for that."""
+"""Different grammars that wait for that. Any number of requests may wait for one of them."""
 TOO_MANY = "the service is overloaded: too many grammars are being compiled; try again later"
 NUM_TRIAL_TOKENS = 2
 """That a new grammar is followed for: one that outgrows the limits nearly always does so at once."""
@@ -95,55 +95,45 @@ class GrammarCompiler:
         """Compiled, or why not."""
         self._lock = threading.Lock()
         """Of what is remembered; never held for long."""
-        self._num_waiting = 0
-        """In `check_soon`, on the one event loop that calls it."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._queue = CompileQueue(self._compiled, max_pending=MAX_WAITING, too_many=TOO_MANY)
         self._vocabulary: LLTokenizer | None = None
         self._trial = GrammarTrial()
         self._compiling = threading.Lock()
         """Of the two above. One grammar at a time: the cores are for those who have theirs."""
 
-    def check(self, grammar: Grammar, *, param: str) -> None:
-        """Raise InvalidRequestError, with `param`, for what is no grammar, or not supported, or too complex.
+    def check(self, grammar: Grammar, *, param: str) -> Grammar:
+        """The grammar, with what it was compiled to. Raises InvalidRequestError, with `param`, for what is no grammar,
+        or not supported, or too complex.
 
         Compiles it, which may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
         OverloadedError: too many others are being compiled.
         """
-        compiled = self._compiled(grammar)
-        if isinstance(compiled, str):
-            raise InvalidRequestError(
-                f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
-            )
+        return _checked(grammar, self._compiled(grammar), param=param)
 
-    async def check_soon(self, grammar: Grammar, *, param: str) -> None:
-        """`check` for an event loop. New grammars are compiled on a thread of their own, so that they wait for each
-        other and for nobody else; where too many wait already, OverloadedError comes at once.
+    async def check_soon(self, grammar: Grammar, *, param: str) -> Grammar:
+        """`check` for an event loop. A new grammar is compiled on a thread, once for all requests that wait for it; if
+        too many other grammars wait already, OverloadedError comes at once.
         """
-        if self._find(grammar) is None:
-            if self._num_waiting >= MAX_WAITING:
-                raise OverloadedError(TOO_MANY)
-            self._num_waiting += 1
-            try:
-                await asyncio.wrap_future(self._thread.submit(self._compiled, grammar))
-            finally:
-                self._num_waiting -= 1
-        self.check(grammar, param=param)
+        compiled = self._find(grammar)
+        if compiled is None:
+            compiled = await self._queue.get(grammar)
+        return _checked(grammar, compiled, param=param)
 
     def open(self, grammar: Grammar) -> Guide:
-        """A guide for one sequence. Quick, for a grammar that was checked; with one that is none the guide fails."""
-        # The guide holds on to it: it may be forgotten here while the sequence waits, and the first step of that
-        # must not wait for the grammars of others to be compiled.
-        compiled = self._find(grammar)
+        """A guide for one sequence. Quick, for a grammar that `check` has returned: its first step never waits for the
+        grammars of others to be compiled. With one that is none the guide fails.
+        """
+        compiled = grammar.compiled if isinstance(grammar.compiled, LLMatcher) else self._find(grammar)
         return Guide(lambda: self._copy(grammar, compiled), num_mask_bytes=self._num_mask_bytes)
 
     def close(self) -> None:
         """End the thread that checks grammars and the process that tries them. Idempotent."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._queue.close()
         with self._compiling:
             self._trial.close()
 
     def _copy(self, grammar: Grammar, compiled: LLMatcher | str | None) -> LLMatcher:
-        """A matcher of one's own. If the grammar was forgotten since it was checked, it is compiled again."""
+        """A matcher of one's own. A grammar that was not checked is compiled now."""
         if compiled is None:
             compiled = self._compiled(grammar)
         if isinstance(compiled, str):
@@ -274,6 +264,14 @@ def _closed(source: str) -> str:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return json.dumps(close(schema))
+
+
+def _checked(grammar: Grammar, compiled: LLMatcher | str, *, param: str) -> Grammar:
+    if isinstance(compiled, str):
+        raise InvalidRequestError(
+            f"{param} is not a {NAMES[grammar.kind]} that can be followed: {compiled}", param=param
+        )
+    return replace(grammar, compiled=compiled)
 
 
 def _check(matcher: LLMatcher) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.objects import BatchStatus, NewBatch, StoredBatch, StoredFile, StoreLimits
 from distilgpt2_api.batch.stored.store import Store, open_store
+from distilgpt2_api.core.errors import InvalidRequestError
 
 ENDPOINT = "/v1/completions"
 LIMITS = StoreLimits(max_files=100, max_bytes=1 << 30, max_open_batches=100, expiry_s=30 * 86400.0)
@@ -83,6 +86,11 @@ def input_lines(count: int, **body: object) -> bytes:
     )
 
 
+def check_model(name: str) -> None:
+    if name != "tiny":
+        raise InvalidRequestError(f"the model {name!r} does not exist here", param="model")
+
+
 class Scene:
     """One process's view of a store: the parts of a desk, and short words for what tests do with them."""
 
@@ -98,8 +106,23 @@ class Scene:
             **{"max_file_bytes": 1 << 20, "max_lines": 1000, "max_line_bytes": 1000, "max_lines_at_once": 8, **work}
         )
 
-    def claims(self, owner: str = "owner") -> Claims:
-        return Claims(self.store, self.limits, self.clock, owner=lambda: owner)
+    def claims(self) -> Claims:
+        return Claims(self.store, self.limits, self.clock)
+
+    def lose_acknowledgments(self, monkeypatch: pytest.MonkeyPatch, *, every: int = 1) -> None:
+        """From now on one commit of so many that write is done, but its caller is told that the connection is gone."""
+        dialect = self.store.engine.dialect
+        commit = dialect.do_commit
+        num_commits = count(1)
+
+        def commit_unheard(connection: Any) -> None:
+            commit(connection)
+            if next(num_commits) % every == 0:
+                error: Any = dialect.loaded_dbapi.OperationalError("the connection is gone")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+
+        monkeypatch.setattr(dialect, "do_commit", commit_unheard)
 
     def upload(self, content: bytes, *, caller: str = "alice", expiry_s: float | None = None) -> StoredFile:
         file_id = self.files.begin(caller=caller)
@@ -135,6 +158,7 @@ class Scene:
         return build_desk(
             self.store,
             self.answerer,
+            check_model,
             self.observer,
             store_limits=self.limits,
             work_limits=self.work_limits,

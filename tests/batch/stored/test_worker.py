@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from distilgpt2_api.batch.lines import InputLine
+from distilgpt2_api.batch.stored import holding, worker
 from distilgpt2_api.batch.stored.claims import LEASE_S
 from distilgpt2_api.batch.stored.objects import WINDOW_S, BatchStatus, TokenUsage
 from distilgpt2_api.core.errors import OverloadedError
@@ -111,9 +113,8 @@ def test_a_stopped_worker_gives_back_and_the_next_goes_on(build_scene: Any, buil
 def test_a_dead_owners_batch_is_taken_over(scene: Any, build_lines: BuildLines) -> None:
     """As after SIGKILL: a lease that nobody keeps, and results of some lines."""
     batch = scene.create(build_lines(10))
-    dead = scene.claims("dead")
-    dead.claim()
-    dead.begin(batch.batch_id, num_lines=10)
+    dead = scene.claims()
+    dead.begin(dead.claim(), num_lines=10)
     scene.clock.now_s += LEASE_S
     assert scene.run(batch).num_completed == 10
 
@@ -213,6 +214,35 @@ def test_a_full_disk_in_the_middle_loses_nothing(
     assert custom_ids(scene.read(ended.output_file_id)) == [f"{number}" for number in range(200)]
     assert caplog.text.count("stands still until the store works again: the disk of the store") == 1
     assert caplog.text.count("goes on: the store works again") == 1
+
+
+@pytest.mark.reported("after an ambiguous COMMIT the batch store retried the same rows for ever")
+def test_lost_acknowledgments_lose_and_repeat_nothing(
+    scene: Any, build_lines: BuildLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other commit is done without its caller knowing; each line is asked once, and is in the output once."""
+    monkeypatch.setattr(holding, "RETRY_S", 0.01)
+    monkeypatch.setattr(worker, "LOOK_S", 0.01)
+    monkeypatch.setattr(worker, "SWEEP_S", math.inf)
+    batch = scene.create(build_lines(100))
+    commit = scene.store.engine.dialect.do_commit
+
+    def begin_to_lose(_line: InputLine) -> None:
+        if scene.store.engine.dialect.do_commit == commit:
+            scene.lose_acknowledgments(monkeypatch, every=2)
+
+    async def until_told(_desk: Any) -> None:
+        while not scene.observer.ended:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+    scene.answerer.on_ask = begin_to_lose
+    scene.play(until_told)
+    ended = scene.find(batch)
+    assert (ended.status, ended.num_completed, ended.num_failed) == (BatchStatus.COMPLETED, 100, 0)
+    assert sorted(map(int, scene.answerer.asked)) == list(range(100))
+    assert custom_ids(scene.read(ended.output_file_id)) == [f"{number}" for number in range(100)]
+    assert sum(completed for completed, _ in scene.observer.lines) == 100
+    assert scene.observer.ended == [BatchStatus.COMPLETED]
 
 
 def test_what_nobody_expected_is_logged_and_tried_again(

@@ -157,6 +157,7 @@ def batch_of(row: RowMapping) -> StoredBatch:
         num_lines=row["num_lines"],
         num_completed=row["num_completed"],
         num_failed=row["num_failed"],
+        owner=row["owner"],
         usage=TokenUsage(
             num_prompt_tokens=row["num_prompt_tokens"],
             num_cached_tokens=row["num_cached_tokens"],

@@ -13,6 +13,9 @@ from distilgpt2_api.batch.stored.threads import StoreThreads
 AskLine = Callable[[str, InputLine], Awaitable[Answer]]
 """Asks what a line asks, on behalf of a caller. Raises UnavailableError where that can't be done now."""
 
+CheckModel = Callable[[str], None]
+"""Raises InvalidRequestError for the name of a model that is not served here."""
+
 
 class BatchObserver(Protocol):
     """Called on the event loop."""
@@ -89,5 +92,5 @@ class BatchDesk:
         self.store.close()
 
 
-OpenDesk = Callable[[AskLine, BatchObserver], BatchDesk]
+OpenDesk = Callable[[AskLine, CheckModel, BatchObserver], BatchDesk]
 """Builds the desk for an application that asks lines in its own way."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from distilgpt2_api.batch.stored.batches import Batches
 from distilgpt2_api.batch.stored.claims import Claims
-from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver
+from distilgpt2_api.batch.stored.desk import AskLine, BatchDesk, BatchObserver, CheckModel
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.objects import StoreLimits
 from distilgpt2_api.batch.stored.run import RunParts
@@ -36,6 +34,7 @@ class WorkLimits:
 def build_desk(
     store: Store,
     ask: AskLine,
+    check_model: CheckModel,
     observer: BatchObserver,
     *,
     store_limits: StoreLimits,
@@ -45,13 +44,13 @@ def build_desk(
     """Takes over `store`. `clock`: Unix time, in seconds."""
     files = Files(store, store_limits, clock)
     batches = Batches(store, store_limits, clock)
-    token = secrets.token_hex(12)  # with the process's own number: an application may be built before it is forked
     threads = StoreThreads(num_threads=NUM_THREADS)
     parts = RunParts(
-        claims=Claims(store, store_limits, clock, owner=lambda: f"{token}-{os.getpid()}"),
+        claims=Claims(store, store_limits, clock),
         files=files,
         threads=threads,
         ask=ask,
+        check_model=check_model,
         observer=observer,
         places=asyncio.Semaphore(work_limits.max_lines_at_once),
         max_lines=work_limits.max_lines,

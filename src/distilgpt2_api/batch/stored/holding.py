@@ -82,18 +82,18 @@ class Holding:
         async with self._writing:
             while self._unrecorded:
                 results = self._unrecorded[:]
-                await self.change(lambda _batch_id: self._write(results))  # noqa: B023 - it has ended by the next turn
+                await self.change(lambda _held: self._write(results))  # noqa: B023 - it has ended by the next turn
                 num_completed = sum(result.is_success for result in results)
                 self._observer.on_lines(num_completed=num_completed, num_failed=len(results) - num_completed)
             self._has_results.clear()
             self._has_room.set()
 
-    async def change(self, function: Callable[[str], StoredBatch]) -> None:
-        """Call it with the batch's id, in a thread, again and again until the store takes it. Raises LeaseLostError."""
+    async def change(self, function: Callable[[StoredBatch], StoredBatch]) -> None:
+        """Call it with the batch, in a thread, again and again until the store takes it. Raises LeaseLostError."""
         has_failed = False
         while True:
             try:
-                self.batch = await self._threads.call(function, self.batch.batch_id)
+                self.batch = await self._threads.call(function, self.batch)
             except StoreError as error:
                 if not has_failed:
                     logger.error(  # noqa: TRY400 - the store has told the rest
@@ -111,12 +111,12 @@ class Holding:
         try:
             async with asyncio.timeout(GIVE_BACK_S):
                 await self.flush()
-                await self._threads.call(self._claims.give_back, self.batch.batch_id)
+                await self._threads.call(self._claims.give_back, self.batch)
         except TimeoutError:
             logger.warning("batch %s is not given back: its lease must run out", self.batch.batch_id)
 
     def _write(self, results: list[LineResult]) -> StoredBatch:
         """In a thread: what is written is out of the list, even where nobody waits for it any more."""
-        batch = self._claims.record(self.batch.batch_id, results)
+        batch = self._claims.record(self.batch, results)
         del self._unrecorded[: len(results)]
         return batch

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from distilgpt2_api.batch.custom_ids import CustomIds
-from distilgpt2_api.batch.lines import TOO_LONG, LineError, parse_line
+from distilgpt2_api.batch.lines import TOO_LONG, UNKNOWN_MODEL, InputLine, LineError, parse_line
+from distilgpt2_api.batch.stored.desk import CheckModel
 from distilgpt2_api.batch.stored.objects import InputError
+from distilgpt2_api.core.errors import InvalidRequestError
 
 MAX_ERRORS = 100
 """So many are told; the rest are of the same kind, most likely."""
@@ -29,9 +31,13 @@ def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int) -> Iterator[tup
 
 
 def check_lines(
-    lines: Iterable[tuple[int, bytes]], *, endpoint: str, max_lines: int
+    lines: Iterable[tuple[int, bytes]], *, endpoint: str, max_lines: int, check_model: CheckModel
 ) -> tuple[int, tuple[InputError, ...]]:
-    """How many lines there are, and what is wrong with them; where anything is, the count is of no use."""
+    """How many lines there are, and what is wrong with them; where anything is, the count is of no use.
+
+    As OpenAI does, the frame of each line and its model are checked here. What else is in a body, the route judges when
+    the line is asked.
+    """
     errors: list[InputError] = []
     num_lines = 0
     with CustomIds() as custom_ids:
@@ -42,7 +48,9 @@ def check_lines(
                     errors.append(InputError(code="too_many_lines", message=f"a batch may have {max_lines} lines"))
                     break
                 try:
-                    custom_ids.add(parse_line(content, number=number, urls=(endpoint,)).custom_id, number=number)
+                    line = parse_line(content, number=number, urls=(endpoint,))
+                    custom_ids.add(line.custom_id, number=number)
+                    _check_model(line, check_model)
                 except LineError as error:
                     errors.append(_described(error))
                     if len(errors) == MAX_ERRORS:
@@ -57,6 +65,17 @@ def check_lines(
 def _check_length(line: bytes, number: int, max_line_bytes: int) -> None:
     if len(line) > max_line_bytes:
         raise LineError(f"the line is longer than {max_line_bytes} bytes", number=number, code=TOO_LONG)
+
+
+def _check_model(line: InputLine, check_model: CheckModel) -> None:
+    if line.model is None:
+        return
+    try:
+        check_model(line.model)
+    except InvalidRequestError as error:
+        raise LineError(
+            str(error), number=line.number, code=UNKNOWN_MODEL, param="body.model", custom_id=line.custom_id
+        ) from error
 
 
 def _described(error: LineError) -> InputError:

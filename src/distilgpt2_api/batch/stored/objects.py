@@ -115,6 +115,8 @@ class StoredBatch:
     num_completed: int
     num_failed: int
     usage: TokenUsage
+    owner: str | None
+    """The id of the lease under which somebody works on it, or did."""
 
     @property
     def is_open(self) -> bool:

@@ -15,14 +15,15 @@ import orjson
 
 from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.lines import Answer, InputLine, answered_line, failed_line, parse_line
+from distilgpt2_api.batch.retries import ask_until_answered
 from distilgpt2_api.batch.stored.claims import Claims
-from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver
+from distilgpt2_api.batch.stored.desk import AskLine, BatchObserver, CheckModel
 from distilgpt2_api.batch.stored.files import Files
 from distilgpt2_api.batch.stored.holding import Holding
 from distilgpt2_api.batch.stored.input_lines import check_lines, split_lines
 from distilgpt2_api.batch.stored.objects import BatchStatus, InputError, LineResult, StoredBatch, TokenUsage
 from distilgpt2_api.batch.stored.threads import StoreThreads
-from distilgpt2_api.core.errors import StoreError, UnavailableError
+from distilgpt2_api.core.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class RunParts:
     files: Files
     threads: StoreThreads
     ask: AskLine
+    check_model: CheckModel
     observer: BatchObserver
     places: asyncio.Semaphore
     """One for each line that may be in flight, of all batches together."""
@@ -59,6 +61,10 @@ class BatchRun:
         self._holding = Holding(
             batch, claims=parts.claims, threads=parts.threads, observer=parts.observer, clock=parts.clock
         )
+
+    @property
+    def batch_id(self) -> str:
+        return self._holding.batch.batch_id
 
     @property
     def caller(self) -> str:
@@ -92,20 +98,20 @@ class BatchRun:
         self._parts.observer.on_batch_ended(batch.status)
 
     async def _validate(self) -> None:
-        claims, endpoint, max_lines = self._parts.claims, self._holding.batch.endpoint, self._parts.max_lines
+        parts, claims, endpoint = self._parts, self._parts.claims, self._holding.batch.endpoint
 
         def check(stopping: threading.Event) -> tuple[int, tuple[InputError, ...]]:
             lines = takewhile(lambda _: not stopping.is_set(), self._read_lines())
             try:
-                return check_lines(lines, endpoint=endpoint, max_lines=max_lines)
+                return check_lines(lines, endpoint=endpoint, max_lines=parts.max_lines, check_model=parts.check_model)
             except BatchFileError as error:  # no room for what tells lines apart
                 raise StoreError(str(error)) from error
 
         num_lines, errors = await self._parts.threads.call_long(check)
         if errors:
-            await self._holding.change(lambda batch_id: claims.fail(batch_id, errors))
+            await self._holding.change(lambda held: claims.fail(held, errors))
         else:
-            await self._holding.change(lambda batch_id: claims.begin(batch_id, num_lines=num_lines))
+            await self._holding.change(lambda held: claims.begin(held, num_lines=num_lines))
 
     async def _ask_lines(self) -> None:
         holding, claims = self._holding, self._parts.claims
@@ -130,7 +136,7 @@ class BatchRun:
             raise group.exceptions[0] from group
 
     async def _ask(self, line: InputLine) -> None:
-        answer = await self._ask_until_answered(line)
+        answer = await ask_until_answered(lambda: self._parts.ask(self.caller, line))
         self._holding.add(
             LineResult(
                 number=line.number,
@@ -139,13 +145,6 @@ class BatchRun:
                 usage=_usage_of(answer) if answer.is_success else TokenUsage(),
             )
         )
-
-    async def _ask_until_answered(self, line: InputLine) -> Answer:
-        while True:
-            try:
-                return await self._parts.ask(self.caller, line)
-            except UnavailableError as error:
-                await asyncio.sleep(error.retry_after_s)
 
     async def _finish(self) -> None:
         batch = self._holding.batch

@@ -79,7 +79,8 @@ BATCHES = Table(
     Index("distilgpt2_batches_of_caller", "caller", "created_s", "batch_id"),
     Index("distilgpt2_batches_by_status", "status", "created_s"),
 )
-"""`owner`: who works on it, until `lease_expires_s` unless it says so again."""
+"""`owner`: the id of the lease under which it is worked on, until `lease_expires_s` unless that is renewed. Each claim
+has another one. An ended batch keeps its last."""
 
 RESULTS = Table(
     "distilgpt2_batch_results",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from distilgpt2_api.batch.stored.batches import Batches
 from distilgpt2_api.batch.stored.claims import LeaseLostError
 from distilgpt2_api.batch.stored.run import BatchRun, RunParts
-from distilgpt2_api.core.errors import StoreError
+from distilgpt2_api.core.errors import EngineFailedError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,12 @@ class BatchWorker:
     async def _claim(self) -> None:
         """All that there are, up to a bound."""
         while len(self._runs) < MAX_BATCHES and not self._is_stopping:
-            callers = [run.caller for run in self._runs.values()]
-            batch = await self._parts.threads.call(self._parts.claims.claim, callers=callers)
+            runs = self._runs.values()
+            batch = await self._parts.threads.call(
+                self._parts.claims.claim,
+                callers=[run.caller for run in runs],
+                held=[run.batch_id for run in runs],
+            )
             if batch is None:
                 return
             logger.info("batch %s is taken up: %s", batch.batch_id, batch.status.value)
@@ -95,8 +99,8 @@ class BatchWorker:
             await run.work()
         except LeaseLostError:
             logger.warning("batch %s: somebody else has gone on with it", batch_id)
-        except StoreError as error:
-            logger.error("batch %s is left for later: %s", batch_id, error)  # noqa: TRY400 - the store has told the rest
+        except (StoreError, EngineFailedError) as error:
+            logger.error("batch %s is left for later: %s", batch_id, error)  # noqa: TRY400 - the rest has been told
             await asyncio.sleep(LOOK_S)
         except Exception:
             logger.exception("batch %s is left for later", batch_id)

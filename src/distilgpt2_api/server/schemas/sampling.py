@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from distilgpt2_api.core.caller import LOWEST_PRIORITY
 from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.schemas.validation import Body
 
@@ -53,7 +54,12 @@ class SamplingFields(StructuredFields):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="Lower is served earlier. 0 by default.")
+    priority: int | None = Field(
+        None,
+        ge=LOWEST_PRIORITY,
+        lt=2**31,
+        description="Lower is served earlier. Below 0 only with a key whose `min_priority` allows it.",
+    )
     timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
     user: str | None = Field(None, description="Logged as a hash.")
 

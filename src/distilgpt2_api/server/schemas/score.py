@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from distilgpt2_api.core.caller import LOWEST_PRIORITY
 from distilgpt2_api.server.schemas.validation import Body
 
 TEXT_OR_IDS: list[dict[str, Any]] = [
@@ -51,7 +52,12 @@ class ScoreRequest(Body):
     )
     token_logprobs: bool | None = Field(None, description="Scores have `tokens`, `token_ids` and `token_logprobs`.")
     timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
-    priority: int | None = Field(None, ge=-(2**31), lt=2**31, description="Lower is served earlier. 0 by default.")
+    priority: int | None = Field(
+        None,
+        ge=LOWEST_PRIORITY,
+        lt=2**31,
+        description="Lower is served earlier. Below 0 only with a key whose `min_priority` allows it.",
+    )
     user: str | None = Field(None, description="Logged as a hash.")
 
 

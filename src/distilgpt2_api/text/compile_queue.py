@@ -1,0 +1,59 @@
+"""The queue of calls that one thread makes, one after the other; all who wait for the same call share it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from distilgpt2_api.core.errors import OverloadedError
+
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class PendingCall(Generic[Result]):
+    """Mutable: a call that is queued or running."""
+
+    future: asyncio.Future[Result]
+    num_waiters: int = 0
+
+
+class CompileQueue(Generic[Key, Result]):
+    """Owns the thread, which starts with the first call. One event loop's."""
+
+    def __init__(self, call: Callable[[Key], Result], *, max_pending: int, too_many: str) -> None:
+        """`call` runs on the thread; `too_many` is the message of the OverloadedError."""
+        self._call = call
+        self._max_pending = max_pending
+        self._too_many = too_many
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
+        self._pending: dict[Key, PendingCall[Result]] = {}
+
+    async def get(self, key: Key) -> Result:
+        """The call's result; raises what the call raises.
+
+        OverloadedError if this is a new key and as many are pending already as may be: any number may wait for one
+        that is. A waiter that is cancelled leaves the call to the others; the last one that leaves cancels it.
+        """
+        pending = self._pending.get(key)
+        if pending is None:
+            if len(self._pending) >= self._max_pending:
+                raise OverloadedError(self._too_many)
+            future = asyncio.wrap_future(self._thread.submit(self._call, key))
+            pending = self._pending[key] = PendingCall(future)
+        pending.num_waiters += 1
+        try:
+            return await asyncio.shield(pending.future)
+        finally:
+            pending.num_waiters -= 1
+            if not pending.num_waiters:
+                pending.future.cancel()
+                del self._pending[key]
+
+    def close(self) -> None:
+        """End the thread; calls that have not begun are cancelled. Idempotent."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

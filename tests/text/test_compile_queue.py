@@ -1,0 +1,113 @@
+"""The queue of compilations: one call for all who wait for it, and a bound on different ones."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from distilgpt2_api.core.errors import OverloadedError
+from distilgpt2_api.text.compile_queue import CompileQueue
+
+TIMEOUT_S = 10.0
+
+
+class Compiler:
+    """Calls wait until they are let go; those of `bad` fail."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.has_begun = threading.Event()
+        self.is_let_go = threading.Event()
+
+    def __call__(self, key: str) -> str:
+        self.begun.append(key)
+        self.has_begun.set()
+        assert self.is_let_go.wait(TIMEOUT_S)
+        if key == "bad":
+            raise ValueError(key)
+        return key.upper()
+
+
+def play(scenario: Callable[[CompileQueue[str, str], Compiler], Awaitable[None]]) -> Compiler:
+    compiler = Compiler()
+
+    async def run() -> None:
+        queue = CompileQueue(compiler, max_pending=2, too_many="too many")
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await scenario(queue, compiler)
+        finally:
+            compiler.is_let_go.set()
+            queue.close()
+
+    asyncio.run(run())
+    return compiler
+
+
+async def begin(queue: CompileQueue[str, str], *keys: str) -> list[asyncio.Task[str]]:
+    waiting = [asyncio.ensure_future(queue.get(key)) for key in keys]
+    await asyncio.sleep(0)  # all of them wait
+    return waiting
+
+
+def test_all_who_wait_for_the_same_share_one_call() -> None:
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        waiting = await begin(queue, *["a"] * 100)
+        compiler.is_let_go.set()
+        assert await asyncio.gather(*waiting) == ["A"] * 100
+
+    assert play(scenario).begun == ["a"]
+
+
+def test_different_calls_are_bounded_and_a_place_comes_free() -> None:
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        waiting = await begin(queue, "a", "b", "a", "b")
+        with pytest.raises(OverloadedError, match="too many"):
+            await queue.get("c")
+        compiler.is_let_go.set()
+        await asyncio.gather(*waiting)
+        assert await queue.get("c") == "C"
+
+    assert play(scenario).begun == ["a", "b", "c"]
+
+
+def test_one_that_leaves_cancels_nothing_for_the_others() -> None:
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        first, second, third = await begin(queue, "a", "a", "a")
+        first.cancel()
+        third.cancel()
+        await asyncio.sleep(0)
+        compiler.is_let_go.set()
+        assert await second == "A"
+        assert (first.cancelled(), third.cancelled()) == (True, True)
+
+    assert play(scenario).begun == ["a"]
+
+
+def test_the_last_that_leaves_cancels_the_call_and_frees_its_place() -> None:
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        (running,) = await begin(queue, "a")
+        assert await asyncio.to_thread(compiler.has_begun.wait, TIMEOUT_S)
+        left = await begin(queue, "b", "b")
+        for one in left:
+            one.cancel()
+        await asyncio.wait(left)
+        (other,) = await begin(queue, "c")
+        compiler.is_let_go.set()
+        assert (await running, await other) == ("A", "C")
+
+    assert play(scenario).begun == ["a", "c"]
+
+
+def test_what_the_call_raises_reaches_all_and_the_next_is_called_again() -> None:
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        compiler.is_let_go.set()
+        ends = await asyncio.gather(*await begin(queue, "bad", "bad"), return_exceptions=True)
+        assert [type(end) for end in ends] == [ValueError, ValueError]
+        with pytest.raises(ValueError, match="bad"):
+            await queue.get("bad")
+
+    assert play(scenario).begun == ["bad", "bad"]
