@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -33,9 +32,11 @@ from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.auth import Authentication
 from distilgpt2_api.server.batch_lines import line_asker
+from distilgpt2_api.server.cross_origin import CrossOrigin
 from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
+    answer_failure,
     answer_http_error,
     answer_own_error,
     describe_error,
@@ -65,14 +66,6 @@ from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
-
-CORS_OPTIONS: dict[str, Any] = {
-    "allow_methods": ("GET", "HEAD", "POST", "DELETE"),
-    "allow_headers": ("authorization", "content-type", "x-api-key", "x-request-id"),
-    "expose_headers": ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"),
-    "max_age": 3600,
-}
-"""No cookies: a key is a header, which no browser sends of its own accord."""
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
 Hugging Face's TGI.
@@ -161,11 +154,16 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     # The last one added is the outermost.
     app.add_middleware(Authentication, access=access, on_failure=http_metrics.count_auth_failure)
-    if access.cors_origins:
-        # Outside of the keys: browsers ask without one whether they may send it.
-        app.add_middleware(CORSMiddleware, allow_origins=access.cors_origins, **CORS_OPTIONS)
+    # Outside of the keys: a browser's preflight has none.
+    app.add_middleware(CrossOrigin, origins=access.cors_origins)
     app.add_middleware(
-        RequestMiddleware, metrics=http_metrics, access_log=access_log, departure=departure, traces=traces
+        RequestMiddleware,
+        metrics=http_metrics,
+        access_log=access_log,
+        departure=departure,
+        # A page can read no answer that lacks the headers of CORS.
+        answer_failure=CrossOrigin(answer_failure, origins=access.cors_origins),
+        traces=traces,
     )
     return app
 

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import (
     ConflictError,
@@ -50,6 +50,10 @@ class AuthenticationError(Distilgpt2ApiError):
     """The request has no API key, or none that is valid here."""
 
 
+class OriginError(InvalidRequestError):
+    """A browser asks for a page of an origin that may not use the service."""
+
+
 class NotEnabledError(InvalidRequestError):
     """What a setting would have to switch on."""
 
@@ -86,6 +90,7 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     ContextLengthError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "context_length_exceeded"),
     UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
     UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
+    OriginError: Kind(HTTPStatus.FORBIDDEN, INVALID, "origin_not_allowed"),
     UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
     NotEnabledError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_enabled"),
     NotFoundError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_found"),
@@ -213,6 +218,11 @@ def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
         headers=answer.headers,
         media_type="application/json",
     )
+
+
+async def answer_failure(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI application that answers INTERNAL."""
+    await error_response(INTERNAL, scope)(scope, receive, send)
 
 
 async def answer_own_error(request: Request, error: Exception) -> Response:
