@@ -173,6 +173,7 @@ def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas
     replicas.everybody = UnavailableError("none")
 
     assert call("GET", "/livez").json() == {"status": "ok"}
+    assert call("GET", "/livez/").json() == {"status": "ok"}
     answer = call("GET", "/readyz")
 
     assert (answer.status_code, answer.json()) == (503, {"status": "loading"})

@@ -20,7 +20,13 @@ from distilgpt2_api.gateway.metrics import render_pages
 from distilgpt2_api.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.body import read_body
 from distilgpt2_api.server.errors import TGI_ROUTES, ErrorAnswer, describe_error, error_response
-from distilgpt2_api.server.paths import LIVENESS_PATH, METRICS_PATH, READINESS_PATHS, path_below_root
+from distilgpt2_api.server.paths import (
+    LIVENESS_PATH,
+    METRICS_PATH,
+    READINESS_PATHS,
+    path_below_root,
+    strip_trailing_slash,
+)
 from distilgpt2_api.server.security_headers import add_security_headers
 from distilgpt2_api.server.sse import error_event
 from distilgpt2_api.server.tgi_writer import tgi_error_event
@@ -86,6 +92,7 @@ class Gateway:
                 uploads=self._uploads,
             )
             request = ForwardedRequest(scope=forwardable_scope(scope), body=body, prefixes=prefixes_of(body))
+            strip_trailing_slash(scope)
             # Other methods are the application's to refuse.
             path = path_below_root(scope) if scope["method"] in {"GET", "HEAD"} else None
             if path == LIVENESS_PATH:

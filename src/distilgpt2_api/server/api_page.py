@@ -9,6 +9,7 @@ import orjson
 from fastapi.routing import APIRoute
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
+from distilgpt2_api.server.addresses import NAMES
 from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer
 from distilgpt2_api.server.parameter_table import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.server.peers import LLAMA_CPP
@@ -34,6 +35,28 @@ UNLISTED = {
     "/ui/assets/{name}": "What it is made of",
 }
 """Routes that are not in the OpenAPI document."""
+
+ADDRESSES = """\
+## Prompts and addresses
+
+`GET /{prompt}` continues its path as a text. Browsers, platforms, monitors, SDKs and scanners ask for paths, too: such
+an address is answered with 404, which names the route that was probably meant. The rule:
+
+1. A path below this service's own `/v1`, `/docs`, `/redoc` and `/ui` is an address.
+2. Any other path is a prompt if it has white space (`%20`) or a character outside ASCII. Sentences have.
+3. What is left, ASCII without white space, is an address if it has a second `/`, has a `_`, begins with a `.`, ends
+   like a file (`.php`, `.txt`, `.7z`), or is a name of this table. Otherwise it is a prompt: `/Hello`, `/3.14`,
+   `/and%2For`.
+
+{names}
+
+A slash that is sent as `%2F` is text. To continue a text that looks like an address, add a space (`/wp-login.php%20`),
+or send it to `POST /generate` or `POST /v1/completions`, which take any text. Only GET asks for a prompt: `POST`,
+`PUT`, `PATCH` and `DELETE` to an unknown path are answered with 404.
+
+A slash at the end of any route's path makes no difference, except for the pages (`/docs`, `/redoc`, `/ui`), whose links
+are relative. There are no redirects.
+"""
 
 KEYS = """\
 ## Keys
@@ -118,7 +141,16 @@ def api_page(routes: Iterable[object]) -> str:
     streams = STREAMS.format(
         completion_example=completions.STREAM_EXAMPLE.strip(), chat_example=chat.STREAM_EXAMPLE.strip()
     )
-    parts = [PREFACE, _routes_section(routes), KEYS, ERRORS, _error_table(), streams, PARAMETERS]
+    parts = [
+        PREFACE,
+        _routes_section(routes),
+        ADDRESSES.format(names=_names_table(), prompt="{prompt}"),
+        KEYS,
+        ERRORS,
+        _error_table(),
+        streams,
+        PARAMETERS,
+    ]
     parts += [_parameters_section(table) for table in TABLES]
     parts.append(_llama_cpp_section())
     return "\n".join(parts)
@@ -135,6 +167,11 @@ def _routes_section(routes: Iterable[object]) -> str:
             rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, purpose))
     note = "`HEAD` works where `GET` computes nothing."
     return f"## Routes\n\n{_table(('route', 'protocol', 'purpose'), rows)}\n\n{note}\n"
+
+
+def _names_table() -> str:
+    rows = [(asked_by, " ".join(f"`{name}`" for name in names.split())) for asked_by, names in NAMES.items()]
+    return _table(("asked for by", "names; `*` is any text, `[0-9]` a digit"), rows)
 
 
 def _error_table() -> str:

@@ -37,7 +37,6 @@ from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
     answer_failure,
-    answer_http_error,
     answer_own_error,
     describe_error,
     error_response,
@@ -45,6 +44,7 @@ from distilgpt2_api.server.errors import (
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
+from distilgpt2_api.server.paths import strip_trailing_slash
 from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
     batches,
@@ -61,6 +61,7 @@ from distilgpt2_api.server.routes import (
     tokens,
     workshop,
 )
+from distilgpt2_api.server.routing_errors import answer_http_error
 from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
@@ -179,6 +180,8 @@ class Application(FastAPI):
         # Set here as FastAPI's own parameter did, until it was deprecated.
         if self._path_prefix:
             scope["root_path"] = self._path_prefix
+        if scope["type"] == "http":
+            strip_trailing_slash(scope)
         if scope["type"] == "lifespan":
             setattr(self.state, SERVER_CONTROL, scope.get("state", {}).get(SERVER_CONTROL))
         await super().__call__(scope, receive, send)

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import orjson
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import (
@@ -228,23 +226,3 @@ async def answer_failure(scope: Scope, receive: Receive, send: Send) -> None:
 async def answer_own_error(request: Request, error: Exception) -> Response:
     """Handler of Distilgpt2ApiError."""
     return error_response(describe_error(error), request.scope)
-
-
-async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handler of what routers raise, and routes of files: no such path (404), no such method there (405)."""
-    assert isinstance(error, HTTPException)
-    assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-    headers = {}
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(_allowed_methods(request))
-        message = f"{request.method} is not allowed here; allowed: {headers['allow']}"
-    else:
-        message = f"no such URL: {request.method} {request.scope['path'][:200]}"
-    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers)
-    return error_response(answer, request.scope)
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes with this path: the router names those of the first only."""
-    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in routes for method in route.methods})
