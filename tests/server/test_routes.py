@@ -196,7 +196,7 @@ def test_the_openapi_document_tells_the_truth_about_bodies_and_errors(client: An
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert set(operation["responses"]) >= {"400", "404", "413", "415", "429", "503", "504"}
     with_422 = {path for path, item in document["paths"].items() for one in item.values() if "422" in one["responses"]}
-    assert with_422 == {"/", "/generate", "/generate_stream"}, "TGI's routes only"
+    assert with_422 == {"/", "/generate", "/generate_stream", "/info"}, "TGI's routes only"
     parameters = document["paths"]["/{prompt}"]["get"]["parameters"]
     assert [parameter["name"] for parameter in parameters][:3] == ["prompt", "max_new_tokens", "num_return_sequences"]
     assert all("head" not in path_item for path_item in document["paths"].values())

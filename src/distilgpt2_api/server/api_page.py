@@ -56,6 +56,9 @@ or send it to `POST /generate` or `POST /v1/completions`, which take any text. O
 
 A slash at the end of any route's path makes no difference, except for the pages (`/docs`, `/redoc`, `/ui`), whose links
 are relative. There are no redirects.
+
+A query string may have the keys that the route reads, each of them once; any other key is refused by name. Probes,
+`GET /`, `/metrics`, `/robots.txt` and the pages take any query: load balancers and browsers bring keys of their own.
 """
 
 KEYS = """\

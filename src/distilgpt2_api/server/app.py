@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
@@ -45,6 +45,7 @@ from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
 from distilgpt2_api.server.paths import strip_trailing_slash
+from distilgpt2_api.server.query import check_query
 from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
     batches,
@@ -199,7 +200,7 @@ class Application(FastAPI):
 
 def build_routes() -> list[BaseRoute]:
     """Every route of the application. They hold nothing of one."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_query)])
     for module in (
         completions,
         chat,
