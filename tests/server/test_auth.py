@@ -93,7 +93,7 @@ def test_a_refusal_says_the_same_whatever_is_wrong(locked: Any) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/generate", "/generate_stream", "/info"])
 def test_tgis_routes_refuse_in_tgis_words(locked: Any, path: str) -> None:
-    answer = locked.get(path)
+    answer = locked.request("POST" if path == "/" else "GET", path)
     assert (answer.status_code, answer.json()) == (
         401,
         {"error": REFUSAL["error"]["message"], "error_type": "validation"},

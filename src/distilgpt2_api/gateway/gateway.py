@@ -19,7 +19,7 @@ from distilgpt2_api.gateway.forwarded import ForwardedRequest, WholeAnswer, forw
 from distilgpt2_api.gateway.metrics import render_pages
 from distilgpt2_api.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.body import read_body
-from distilgpt2_api.server.errors import TGI_ROUTES, ErrorAnswer, describe_error, error_response
+from distilgpt2_api.server.errors import ErrorAnswer, describe_error, error_response, is_tgi
 from distilgpt2_api.server.paths import (
     LIVENESS_PATH,
     METRICS_PATH,
@@ -206,7 +206,7 @@ def _is_going(first: Message) -> bool:
 
 
 def _event(described: ErrorAnswer, scope: Scope) -> bytes:
-    return (tgi_error_event if path_below_root(scope) in TGI_ROUTES else error_event)(described)
+    return (tgi_error_event if is_tgi(scope["method"], path_below_root(scope)) else error_event)(described)
 
 
 async def _live(receive: Receive, send: Send) -> None:

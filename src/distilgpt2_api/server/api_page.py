@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
 from distilgpt2_api.server.addresses import NAMES
-from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer
+from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer, is_tgi
 from distilgpt2_api.server.parameter_table import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.server.peers import LLAMA_CPP
 from distilgpt2_api.server.routes import chat, completions
@@ -74,18 +74,26 @@ a key of its own.
 ERRORS = """\
 ## Errors
 
-Every error says what is wrong, and names the parameter. On all routes but TGI's, as OpenAI has it:
+Every error says what is wrong, and names the parameter. Each protocol has its own shape; the table of
+[routes](#routes) says which. As OpenAI has it, on all other paths, too (unknown ones, refused preflights, requests that
+are no valid HTTP):
 
 ```json
 {"error": {"message": "max_tokens: …", "type": "invalid_request_error", "param": "max_tokens", "code": null}}
 ```
 
-`param` and `code` are null where there is nothing to say. On TGI's routes (`POST /`, `/generate`, `/generate_stream`,
-`/info`), with TGI's statuses:
+`param` and `code` are null where there is nothing to say. As TGI has it, with its statuses, on `POST /`, and with any
+method on `/generate`, `/generate_stream` and `/info`:
 
 ```json
 {"error": "parameters.max_new_tokens: …", "error_type": "validation"}
 ```
+
+A probe that is not well answers 503 with its `{"status": …}`.
+
+The shape is the same before and after the first byte: a stream that fails ends with an event that has the error's body.
+Other answers are sent once they are whole; a file's content that can't be read to its end is cut off with the
+connection.
 
 `x-should-retry` tells clients whether the same request may pass later; with 429 and 503 comes `Retry-After` (and
 `retry-after-ms`), at most 120 seconds. Every answer has an `x-request-id`: the request's own, if it sent a sane one.
@@ -167,9 +175,10 @@ def _routes_section(routes: Iterable[object]) -> str:
         if methods:
             purpose = route.summary or UNLISTED.get(route.path) or _first_line(route.endpoint)
             protocol = str(route.tags[0]) if route.tags else "Documentation"
-            rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, purpose))
+            errors = "TGI's" if is_tgi(methods[0], route.path) else "OpenAI's"
+            rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, errors, purpose))
     note = "`HEAD` works where `GET` computes nothing."
-    return f"## Routes\n\n{_table(('route', 'protocol', 'purpose'), rows)}\n\n{note}\n"
+    return f"## Routes\n\n{_table(('route', 'protocol', 'errors', 'purpose'), rows)}\n\n{note}\n"
 
 
 def _names_table() -> str:

@@ -118,8 +118,8 @@ REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses of requests that are turned away though nothing is wrong with them."""
 REFUSAL_CODES = tuple(dict.fromkeys(kind.code for kind in KINDS.values() if kind.code and kind.status in REFUSALS))
 
-TGI_ROUTES = frozenset({"/", "/generate", "/generate_stream", "/info"})
-"""Templates of the routes whose errors have the shape, statuses and words of Hugging Face's TGI."""
+TGI_PATHS = frozenset({"/generate", "/generate_stream", "/info"})
+"""Whatever is asked there, its errors have the shape, statuses and words of Hugging Face's TGI; see `is_tgi`."""
 
 TGI_STATUSES: dict[int | str, tuple[HTTPStatus, str]] = {
     HTTPStatus.BAD_REQUEST: (HTTPStatus.UNPROCESSABLE_ENTITY, "validation"),
@@ -202,17 +202,21 @@ def describe_error(error: Exception) -> ErrorAnswer:
     )
 
 
-def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
-    """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's.
+def is_tgi(method: str, path: str) -> bool:
+    """Whether the errors of a request are TGI's. All others are OpenAI's, those of `GET /` and unknown paths, too.
 
-    Before there is a route (where a key is missing) the path stands for it: TGI's have no parameters.
+    By the path, since there is no route where a key is missing or a method is wrong: TGI's paths have no parameters.
     """
+    return path in TGI_PATHS or (path, method) == ("/", "POST")
+
+
+def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
+    """In the shape of the protocol that the request speaks."""
     note_error(scope, answer.code or answer.type)
-    template = getattr(scope.get("route"), "path", None) or path_below_root(scope)
-    is_tgi = template in TGI_ROUTES
+    in_tgi = is_tgi(scope["method"], path_below_root(scope))
     return Response(
-        answer.tgi_body if is_tgi else answer.openai_body,
-        status_code=answer.tgi_status if is_tgi else answer.status,
+        answer.tgi_body if in_tgi else answer.openai_body,
+        status_code=answer.tgi_status if in_tgi else answer.status,
         headers=answer.headers,
         media_type="application/json",
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.access import Access, area_of
-from distilgpt2_api.server.errors import TGI_ROUTES
+from distilgpt2_api.server.errors import is_tgi
 from distilgpt2_api.server.query import takes_any_query
 from distilgpt2_api.server.schemas.batches import BatchRequest
 from distilgpt2_api.server.schemas.bodies import REF_TEMPLATE, reference
@@ -105,8 +105,9 @@ def _add_query_refusals(document: dict[str, Any], app: FastAPI) -> None:
         if isinstance(route, APIRoute) and route.include_in_schema and not takes_any_query(route):
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
-                status = 422 if route.path in TGI_ROUTES else 400
-                responses.setdefault(str(status), _error_response(status, route.path))
+                in_tgi = is_tgi(method, route.path)
+                status = 422 if in_tgi else 400
+                responses.setdefault(str(status), _error_response(status, in_tgi=in_tgi))
 
 
 def _lock(document: dict[str, Any], access: Access) -> None:
@@ -115,13 +116,13 @@ def _lock(document: dict[str, Any], access: Access) -> None:
         if not access.needs_key(area_of(path)):
             continue
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for operation in path_item.values():
+        for method, operation in path_item.items():
             operation["security"] = [{"key": []}]
-            operation["responses"]["401"] = _error_response(401, path)
+            operation["responses"]["401"] = _error_response(401, in_tgi=is_tgi(method.upper(), path))
 
 
-def _error_response(status: int, path: str) -> dict[str, Any]:
-    declared = (tgi_error_responses(status) if path in TGI_ROUTES else error_responses(status))[status]
+def _error_response(status: int, *, in_tgi: bool) -> dict[str, Any]:
+    declared = (tgi_error_responses(status) if in_tgi else error_responses(status))[status]
     content = {"application/json": {"schema": reference(declared["model"])}}
     return {"description": declared["description"], "content": content}
 
