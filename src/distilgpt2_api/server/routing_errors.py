@@ -17,7 +17,7 @@ from distilgpt2_api.server.errors import INVALID, ErrorAnswer, error_response
 from distilgpt2_api.server.paths import raw_path_of, without_root
 
 SLASHES = re.compile("/+")
-PROTOCOLS = "the routes of OpenAI's protocol begin with /v1, TGI's are /generate and /generate_stream, /docs lists all"
+PROTOCOLS = "there are /v1/completions, /v1/chat/completions, /v1/models, /generate and others, which /docs lists"
 NO_PROMPT = "; a GET continues a text unless it looks like an address, POST /generate continues any text"
 
 
