@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Protocol
@@ -19,6 +19,7 @@ from distilgpt2_api.gateway.forwarded import ForwardedRequest, WholeAnswer, forw
 from distilgpt2_api.gateway.metrics import render_pages
 from distilgpt2_api.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.body import read_body
+from distilgpt2_api.server.cross_origin import CrossOrigin
 from distilgpt2_api.server.errors import ErrorAnswer, describe_error, error_response, is_tgi
 from distilgpt2_api.server.paths import (
     LIVENESS_PATH,
@@ -65,13 +66,18 @@ class Gateway:
         body_timeout_s: float,
         timeout_s: float,
         root_path: str,
+        cors_origins: Collection[str] = (),
     ) -> None:
-        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included."""
+        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included.
+
+        `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
+        """
         self._replicas = replicas
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
         self._root_path = root_path
+        self._cors_origins = cors_origins
         self._uploads = Uploads(max_uploads_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +118,8 @@ class Gateway:
                 logger.exception("a request could not be forwarded")
             described = describe_error(error)
             if not answer.has_begun:
-                await error_response(described, scope)(scope, receive, answer.add_headers)
+                refusal = CrossOrigin(error_response(described, scope), origins=self._cors_origins)
+                await refusal(scope, receive, answer.add_headers)
             elif answer.is_event_stream:
                 await answer.end_events(_event(described, scope))
             else:
