@@ -39,11 +39,11 @@ UNLISTED = {
 ADDRESSES = """\
 ## Prompts and addresses
 
-`GET /{prompt}` continues its path as a text. Browsers, platforms, monitors, SDKs and scanners ask for paths, too: such
-an address is answered with 404, which names the route that was probably meant. The rule:
+`GET /{{prompt}}` continues its path as a text. Browsers, platforms, monitors, SDKs and scanners ask for paths, too:
+such an address is answered with 404, which names the route that was probably meant. The rule:
 
 1. A path below this service's own `/v1`, `/docs`, `/redoc` and `/ui` is an address.
-2. Any other path is a prompt if it has white space (`%20`) or a character outside ASCII. Sentences have.
+2. Any other path is a prompt if it has white space (`%20`), as sentences have, or a character outside ASCII.
 3. What is left, ASCII without white space, is an address if it has a second `/`, has a `_`, begins with a `.`, ends
    like a file (`.php`, `.txt`, `.7z`), or is a name of this table. Otherwise it is a prompt: `/Hello`, `/3.14`,
    `/and%2For`.
@@ -155,7 +155,7 @@ def api_page(routes: Iterable[object]) -> str:
     parts = [
         PREFACE,
         _routes_section(routes),
-        ADDRESSES.format(names=_names_table(), prompt="{prompt}"),
+        ADDRESSES.format(names=_names_table()),
         KEYS,
         ERRORS,
         _error_table(),
