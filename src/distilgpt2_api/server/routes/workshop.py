@@ -92,7 +92,7 @@ async def read_root(http: Request, service: ServiceDep, response: Response) -> H
     if wants_page(http.scope):
         return await read_page(http)
     response.headers["vary"] = "accept"
-    return Health(health="ok", version=service.version, model=service.model.name)
+    return Health(health="ok", version=service.version, model=service.model.shown_name)
 
 
 async def generate_text(
