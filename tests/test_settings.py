@@ -218,3 +218,11 @@ def test_workers_share_what_one_would_have(monkeypatch: pytest.MonkeyPatch) -> N
     assert [config.kv_cache_bytes >> 20 for config in (alone, two, eight)] == [128, 64, 16]
     said = Settings(num_workers=2, num_threads=3, kv_cache_bytes="10MiB").engine_config()
     assert (said.num_threads, said.kv_cache_bytes >> 20) == (3, 10)
+
+
+def test_served_names_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_SERVED_MODEL_NAMES", "stories, distilgpt2,stories,")
+    assert Settings().served_model_names == ("stories", "distilgpt2")
+    assert Settings(served_model_names=["a/b"]).served_model_names == ("a/b",)
+    with pytest.raises(SettingsError, match=r"served_model_names \(command line\) can't be .*printable"):
+        Settings(served_model_names=["a\nb"])

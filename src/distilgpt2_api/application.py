@@ -40,7 +40,8 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     location, engine_config = load.location, load.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
     metrics_folder = open_metrics_folder(settings.metrics_folder)
-    traces = open_traces(location.name) if settings.traces else None
+    model = served_model(location.name, engine_config, settings)
+    traces = open_traces(model.shown_name) if settings.traces else None
     engine = AsyncEngine(
         load.result,
         admission=Admission(
@@ -60,7 +61,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     )
     return create_app(
         engine=engine,
-        model=served_model(location.name, engine_config),
+        model=model,
         limits=request_limits(settings),
         registry=load.registry,
         engine_metrics=load.metrics,
@@ -75,10 +76,14 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     )
 
 
-def served_model(name: str, config: EngineConfig) -> ServedModel:
+def served_model(name: str, config: EngineConfig, settings: Settings) -> ServedModel:
     """What answers say of the model: served from now on, by the kernels that are installed."""
     return ServedModel(
-        name=name, precision=config.precision.value, created=int(time.time()), kernels=f"openvino {version('openvino')}"
+        name=name,
+        precision=config.precision.value,
+        created=int(time.time()),
+        kernels=f"openvino {version('openvino')}",
+        served_names=settings.served_model_names,
     )
 
 

@@ -188,6 +188,7 @@ class GatewayReplica:
             body_timeout_s=settings.body_timeout_s,
             timeout_s=settings.timeout_s + DEADLINE_GRACE_S,
             root_path=settings.root_path,
+            cors_origins=settings.cors_origins,
         )
 
 

@@ -74,7 +74,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
     )
     app = create_app(
         engine=engine,
-        model=served_model(location.name, config),
+        model=served_model(location.name, config, settings),
         limits=replace(
             request_limits(settings), max_uploads_bytes=sys.maxsize, body_timeout_s=math.inf, timeout_s=math.inf
         ),

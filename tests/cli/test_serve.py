@@ -85,9 +85,11 @@ def serve(
 def test_it_serves_the_model_that_was_named_and_touches_no_network(
     serve: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
-    service = serve("--model", str(tiny_model), "--precision", "f32")
+    service = serve(
+        "--model", str(tiny_model), "--precision", "f32", "--served-model-name", "a", "--served-model-name=b"
+    )
     service.wait_until_ready()
-    assert service.get("/v1/models")[1]["data"][0]["id"] == "tiny"
+    assert [card["id"] for card in service.get("/v1/models")[1]["data"]] == ["a", "b"]
     status, body = service.get("/Once?max_new_tokens=5")
     assert status == http.client.OK
     assert body["generated_sequences"][0].startswith("Once")

@@ -10,6 +10,12 @@
 	.tools/frameworks/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
+.tools/npm/installed: tests/clients/package.json tests/clients/package-lock.json
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 .PHONY: test-clients
-test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed ## Run lm-evaluation-harness, LangChain and LlamaIndex against a live server (installs them, apart from .venv)
+test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed .tools/npm/installed ## Run lm-evaluation-harness and the clients of docs/clients.md against a live server (installs them, apart from .venv; needs Node and npm)
 	$(BIN)/python -m pytest tests/clients $(ARGS)

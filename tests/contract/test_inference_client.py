@@ -220,3 +220,37 @@ def test_the_client_reads_limits_and_health(server: Any) -> None:
         info = client.get_endpoint_info()
     assert info["model_pipeline_tag"] == "text-generation"
     assert info["max_total_tokens"] == info["max_input_tokens"] + 1 == 16384
+
+
+@pytest.mark.reported("users of InferenceClient's chat, who found only text_generation in the documentation")
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("path", ["", "/v1"])
+def test_a_chat_and_its_stream_are_the_same(small_server: Any, path: str, is_async: bool) -> None:
+    options: dict[str, Any] = {"messages": [{"role": "user", "content": "once"}], "max_tokens": 8, "seed": 3}
+    url = f"{small_server.url}{path}"
+
+    async def ask() -> tuple[str, str]:
+        async with AsyncInferenceClient(url) as client:
+            answer = await client.chat_completion(**options)
+            stream = await client.chat_completion(stream=True, **options)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            return answer.choices[0].message.content or "", "".join(pieces)
+
+    if is_async:
+        whole, streamed = asyncio.run(ask())
+    else:
+        with InferenceClient(url) as client:
+            whole = client.chat_completion(**options).choices[0].message.content or ""
+            chunks = client.chat_completion(stream=True, **options)
+            streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert whole
+    assert streamed == whole
+
+
+@pytest.mark.reported("users of Hugging Face's clients whose endpoint ended in /generate, or lacked /v1 in a chat")
+def test_a_chat_below_an_endpoints_path_says_where_it_is(small_server: Any) -> None:
+    with InferenceClient(f"{small_server.url}/generate") as client:
+        with pytest.raises(HfHubHTTPError, match="did you mean /v1/chat/completions") as caught:
+            client.chat_completion([{"role": "user", "content": "once"}])
+        assert caught.value.response.status_code == 404
+        assert client.text_generation("once", max_new_tokens=3)

@@ -151,4 +151,4 @@ def test_a_release_is_tagged_only_after_every_gate(read_yaml: Any) -> None:
 def test_dependabot_watches_whatever_is_pinned_here(read_yaml: Any) -> None:
     (dependabot,) = read_yaml(".github/dependabot.yml")
     watched = {update["package-ecosystem"] for update in dependabot["updates"]}
-    assert watched == {"github-actions", "pip", "docker", "docker-compose", "devcontainers"}
+    assert watched == {"github-actions", "pip", "npm", "docker", "docker-compose", "devcontainers"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMAND_LANGUAGES = frozenset({"sh", "bash", "console", "python"})
+COMMAND_LANGUAGES = frozenset({"sh", "bash", "console", "python", "js"})
 
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+?) -->\n)?"

@@ -78,7 +78,13 @@ def replicas() -> ScriptedReplicas:
 @pytest.fixture
 def gateway(replicas: ScriptedReplicas) -> Gateway:
     return Gateway(
-        replicas, max_body_bytes=1024, max_uploads_bytes=4096, body_timeout_s=0.05, timeout_s=0.5, root_path=""
+        replicas,
+        max_body_bytes=1024,
+        max_uploads_bytes=4096,
+        body_timeout_s=0.05,
+        timeout_s=0.5,
+        root_path="",
+        cors_origins=("https://app.example.com",),
     )
 
 

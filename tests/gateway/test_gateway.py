@@ -86,6 +86,15 @@ def test_a_request_that_ends_its_replicas_does_not_end_them_all(call: Any, repli
     assert answer.json()["error"]["code"] == "unavailable"
 
 
+@pytest.mark.reported("a page of another origin, which saw 'Failed to fetch' for an error that no replica had written")
+def test_a_page_of_a_trusted_origin_can_read_the_gateways_own_errors(call: Any, replicas: Any) -> None:
+    for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://b.example", None)):
+        replicas.asked.clear()
+        replicas.plays = [[LOST]] * 3
+        answer = call("POST", "/v1/completions", content=b"{}", headers={"origin": origin})
+        assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (503, allowed)
+
+
 def test_who_can_not_take_it_is_passed_over_while_there_are_others(call: Any, replicas: Any, words: Any) -> None:
     """A replica that drains, or whose engine has failed, says 503: the next may well take it."""
     refusal = [[words.start(503), words.body(b"draining")]]
@@ -173,6 +182,7 @@ def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas
     replicas.everybody = UnavailableError("none")
 
     assert call("GET", "/livez").json() == {"status": "ok"}
+    assert call("GET", "/livez/").json() == {"status": "ok"}
     answer = call("GET", "/readyz")
 
     assert (answer.status_code, answer.json()) == (503, {"status": "loading"})

@@ -90,6 +90,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         on_load: Callable[[], None] = lambda: None,
         max_waiting_requests: int = 8,
         model_name: str = "organisation/tiny",
+        served_names: tuple[str, ...] = (),
         root_path: str = "",
         chat_template: ChatTemplate | None = None,
         drain_s: float = 1.0,
@@ -136,7 +137,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         }
         app = create_app(
             engine=engine,
-            model=ServedModel(name=model_name, precision="f32", created=1, kernels="script"),
+            model=ServedModel(name=model_name, precision="f32", created=1, kernels="script", served_names=served_names),
             limits=RequestLimits(**{**bounds, **limits}),
             registry=registry,
             engine_metrics=metrics,

@@ -384,4 +384,4 @@ def test_a_hang_up_frees_every_block(
 
 def test_an_unknown_model_is_not_found(client: Any) -> None:
     assert error_of(chat(client, model="gpt-5"), 404)["param"] == "model"
-    assert chat(client, model="tiny", max_tokens=1).json()["model"] == "tiny"
+    assert chat(client, model="tiny", max_tokens=1).json()["model"] == "organisation/tiny"

@@ -52,7 +52,6 @@ def test_a_body_that_is_no_request(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/", "GET, HEAD, POST"),
         ("GET", "/generate", "POST"),
         ("DELETE", "/generate_stream", "POST"),
         ("POST", "/info", "GET, HEAD"),

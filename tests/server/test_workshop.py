@@ -7,6 +7,28 @@ from typing import Any
 
 import pytest
 
+ADDRESSES = """
+/v1 /v1/ /v1/chat /v1/embeddings /v2 /v2/health/ready /v2/models /v1beta/models /docs/x /ui/x /redoc/x
+/favicon.ico /apple-touch-icon.png /apple-touch-icon-120x120.png /apple-touch-icon-precomposed.png /site.webmanifest
+/manifest.json /sw.js /service-worker.js /ads.txt /humans.txt /security.txt /sitemap.xml /sitemap_index.xml
+/browserconfig.xml /crossdomain.xml /apple-app-site-association /.well-known/security.txt
+/.well-known/appspecific/com.chrome.devtools.json /.well-known/acme-challenge/x /static/js/main.js.map
+/robots933456.txt /_ah/health /_ah/warmup /_health /health/live /health/ready /healthz/ping /health_check
+/health-check /healthcheck /live /ready /liveness /readiness /startupz /status /up /-/healthy /-/ready /debug/pprof
+/actuator /actuator/health /nginx_status /stub_status /server-status /metrics/cadvisor /api/health /hc/live
+/models /models/tiny /completion /completions /chat/completions /embeddings /rerank /api/tags /api/version /api/show
+/api/generate /api/chat /props /slots /infill /load /server_info /get_model_info /health_generate /invocations
+/predictions/gpt2 /openai/deployments/x/chat/completions /generate/v1/models /generate/health /engines/x/completions
+/.env /.env.local /.env~ /.git/config /.DS_Store /.aws/credentials /wp-login.php /wp-admin/ /wp-content/plugins/x
+/xmlrpc.php /index.php /phpinfo.php /phpmyadmin/ /config.json /config.php.bak /backup.zip /backup.sql.gz /dump.7z
+/cgi-bin/luci /cgi-bin/.%2e/.%2e/bin/sh /boaform/admin/formLogin /HNAP1 /HNAP1/ /GponForm/diag_Form /owa/auth/logon.aspx
+/index.jsp /login.action /login /admin /admin/login /administrator /console/ /manager/html /solr/admin/info/system
+/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php /containers/json /remote/login /sdk /evox/about /nmaplowercheck1
+/../../etc/passwd /..%2f..%2fetc%2fpasswd /%2e%2e/%2e%2e/etc/passwd /_next/static/x /@vite/env /trace.axd
+/and/or
+"""
+"""What platforms, monitors, browsers, SDKs of other servers and scanners ask for: from public logs and word lists."""
+
 
 def test_the_root_says_that_it_is_well(client: Any) -> None:
     answer = client.get("/")
@@ -35,10 +57,24 @@ def test_sampling_can_be_chosen(client: Any) -> None:
 @pytest.mark.parametrize(
     ("raw_path", "prompt"),
     [
-        (b"/a/b//c/", "a/b//c/"),
+        (b"/a/b// c/", "a/b// c/"),
         (b"/a%2Fb", "a/b"),
+        (b"/and%2For", "and/or"),
         (b"/%2Fdocs", "/docs"),
-        (b"//docs", "/docs"),
+        (b"//docs%20of", "/docs of"),
+        (b"/once%20upon/", "once upon/"),
+        (b"/models%20are", "models are"),
+        (b"/.env%20has%20secrets.%20See%20/etc/passwd", ".env has secrets. See /etc/passwd"),
+        (b"/she%20said:%20api/tags", "she said: api/tags"),
+        (b"/wp-login.php%20", "wp-login.php "),
+        (b"/index.php\xc3\xa9", "index.php\u00e9"),
+        ("/東京/大阪.txt".encode(), "東京/大阪.txt"),
+        ("/привет/мир".encode(), "привет/мир"),
+        (b"/Models", "Models"),
+        (b"/Mr.", "Mr."),
+        (b"/python3.11", "python3.11"),
+        (b"/state-of-the-art", "state-of-the-art"),
+        (b"/well,/%20maybe", "well,/ maybe"),
         (b"/docs%20of", "docs of"),
         (b"/what%3F", "what?"),
         (b"/100%25", "100%"),
@@ -50,7 +86,6 @@ def test_sampling_can_be_chosen(client: Any) -> None:
         ("/東".encode(), "東"),
         (b"/v1x", "v1x"),
         (b"/Metrics", "Metrics"),
-        (b"/..", ".."),
         (b"/%", "%"),
         (b"/%zz", "%zz"),
     ],
@@ -96,12 +131,107 @@ def test_no_other_route_is_swallowed(client: Any, path: str) -> None:
     assert client.scene.runner.plans == []
 
 
-@pytest.mark.parametrize("path", ["/v1/chat", "/v1", "/v1/", "/docs/x", "/favicon.ico", "/.well-known/security.txt"])
-def test_reserved_paths_are_never_prompts(client: Any, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code == 404
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+@pytest.mark.reported(
+    "Azure's container start, browsers and scanners in public access logs: each got fifty tokens of text"
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+def test_an_address_is_no_prompt(client: Any, method: str) -> None:
+    for path in ADDRESSES.split():
+        answer = client.request(method, path)
+        assert answer.status_code == 404, path
+        if method != "HEAD":
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+            assert "/v1" in answer.json()["error"]["message"]
     assert client.scene.runner.plans == []
+
+
+@pytest.mark.parametrize("raw_path", [b"/..", b"/../..", b"/%2e%2e", b"/v1/%FF", b"/a/b"])
+def test_a_strange_address_is_no_prompt(client: Any, build_call: Any, raw_path: bytes) -> None:
+    """As it was sent: httpx would tidy it up."""
+    from urllib.parse import unquote
+
+    call = build_call(client.scene.app, unquote(raw_path.decode()), raw_path=raw_path)
+    client.runner.run(call.run())
+    assert (call.status, client.scene.runner.plans) == (404, [])
+
+
+def test_below_a_proxys_prefix_an_address_is_no_prompt(open_client: Callable[..., Any], build_call: Any) -> None:
+    client = open_client(root_path="/base/deep")
+    for path, status in (("/base/deep/wp-login.php", 404), ("/base/deep/once/upon", 404), ("/base/deep/once", 200)):
+        call = build_call(client.scene.app, path, query=b"max_new_tokens=1")
+        client.runner.run(call.run())
+        assert call.status == status, path
+
+
+@pytest.mark.reported(
+    "Prometheus and Kubernetes probes with a slash behind the path; SDKs with a base URL that ends in one"
+)
+@pytest.mark.parametrize("root_path", ["", "/base"])
+def test_a_trailing_slash_reaches_the_route(open_client: Callable[..., Any], root_path: str) -> None:
+    client = open_client(root_path=root_path)
+    for path in ("/livez", "/readyz", "/healthz", "/health", "/ping", "/metrics", "/version", "/info", "/v1/models"):
+        for prefix in {"", root_path}:
+            answer, expected = client.get(f"{prefix}{path}/"), client.get(path)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, expected.headers["content-type"]), path
+    assert client.get("/v1/models/tiny/").json()["id"] == "tiny"
+    for path, body in (
+        ("/v1/completions", {"prompt": "a"}),
+        ("/generate", {"inputs": "a"}),
+        ("/tokenize", {"prompt": "a"}),
+    ):
+        answer = client.post(f"{path}/", json=body)
+        assert (answer.status_code, answer.json().keys()) == (200, client.post(path, json=body).json().keys())
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/redoc/", "/ui/"])
+def test_a_page_keeps_its_address_since_its_links_are_relative(client: Any, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (
+        404,
+        f"no such URL: GET {path}; did you mean {path[:-1]}?",
+    )
+
+
+@pytest.mark.reported(
+    "OpenAI clients with a base URL without /v1; Hugging Face's with an endpoint that ends in /generate"
+)
+@pytest.mark.parametrize(
+    ("method", "path", "meant"),
+    [
+        ("GET", "/models", "/v1/models"),
+        ("HEAD", "/models", None),
+        ("GET", "/models/tiny", "/v1/models/tiny"),
+        ("POST", "/completions", "/v1/completions"),
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("POST", "/chat/completions/", "/v1/chat/completions"),
+        ("GET", "/chat/completions", "/v1/chat/completions"),
+        ("OPTIONS", "/completions", "/v1/completions"),
+        ("POST", "/batches", "/v1/batches"),
+        ("GET", "/generate/v1/models", "/v1/models"),
+        ("POST", "/generate/v1/chat/completions", "/v1/chat/completions"),
+        ("POST", "/v1/v1/completions", "/v1/completions"),
+        ("POST", "//v1/completions", "/v1/completions"),
+        ("GET", "//v1/models", "/v1/models"),
+        ("GET", "/once/", "/once"),
+    ],
+)
+def test_an_address_that_is_nearly_one_of_ours_is_told_which(
+    client: Any, method: str, path: str, meant: str | None
+) -> None:
+    answer = client.request(method, f"http://test{path}", json={} if method == "POST" else None)
+    assert answer.status_code == 404
+    if meant is not None:
+        message = answer.json()["error"]["message"]
+        assert message.endswith(f"; did you mean {meant}?"), message
+    assert client.scene.runner.plans == []
+
+
+@pytest.mark.reported("TGI's clients, which expect 404 for an unknown path")
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/nope", "/some prompt", "/v1/nope"])
+def test_only_a_get_finds_a_prompt(client: Any, method: str, path: str) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,14 @@ BACKLOG = 2048
 
 @click.command("serve")
 @model_option
+@click.option(
+    "--served-model-name",
+    "served_model_names",
+    metavar="NAME",
+    multiple=True,
+    callback=lambda _context, _option, names: ",".join(names) or None,
+    help="What clients call the model. Can be given several times; answers have the first. Default: its own name.",
+)
 @precision_option
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 0.0.0.0.")
 @click.option("--port", metavar="N", help="Port to listen on. Default: 8000.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Protocol
@@ -19,8 +19,15 @@ from distilgpt2_api.gateway.forwarded import ForwardedRequest, WholeAnswer, forw
 from distilgpt2_api.gateway.metrics import render_pages
 from distilgpt2_api.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.body import read_body
-from distilgpt2_api.server.errors import TGI_ROUTES, ErrorAnswer, describe_error, error_response
-from distilgpt2_api.server.paths import LIVENESS_PATH, METRICS_PATH, READINESS_PATHS, path_below_root
+from distilgpt2_api.server.cross_origin import CrossOrigin
+from distilgpt2_api.server.errors import ErrorAnswer, describe_error, error_response, is_tgi
+from distilgpt2_api.server.paths import (
+    LIVENESS_PATH,
+    METRICS_PATH,
+    READINESS_PATHS,
+    path_below_root,
+    strip_trailing_slash,
+)
 from distilgpt2_api.server.security_headers import add_security_headers
 from distilgpt2_api.server.sse import error_event
 from distilgpt2_api.server.tgi_writer import tgi_error_event
@@ -59,13 +66,18 @@ class Gateway:
         body_timeout_s: float,
         timeout_s: float,
         root_path: str,
+        cors_origins: Collection[str] = (),
     ) -> None:
-        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included."""
+        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included.
+
+        `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
+        """
         self._replicas = replicas
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
         self._root_path = root_path
+        self._cors_origins = cors_origins
         self._uploads = Uploads(max_uploads_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +98,7 @@ class Gateway:
                 uploads=self._uploads,
             )
             request = ForwardedRequest(scope=forwardable_scope(scope), body=body, prefixes=prefixes_of(body))
+            strip_trailing_slash(scope)
             # Other methods are the application's to refuse.
             path = path_below_root(scope) if scope["method"] in {"GET", "HEAD"} else None
             if path == LIVENESS_PATH:
@@ -105,7 +118,8 @@ class Gateway:
                 logger.exception("a request could not be forwarded")
             described = describe_error(error)
             if not answer.has_begun:
-                await error_response(described, scope)(scope, receive, answer.add_headers)
+                refusal = CrossOrigin(error_response(described, scope), origins=self._cors_origins)
+                await refusal(scope, receive, answer.add_headers)
             elif answer.is_event_stream:
                 await answer.end_events(_event(described, scope))
             else:
@@ -199,7 +213,7 @@ def _is_going(first: Message) -> bool:
 
 
 def _event(described: ErrorAnswer, scope: Scope) -> bytes:
-    return (tgi_error_event if path_below_root(scope) in TGI_ROUTES else error_event)(described)
+    return (tgi_error_event if is_tgi(scope["method"], path_below_root(scope)) else error_event)(described)
 
 
 async def _live(receive: Receive, send: Send) -> None:

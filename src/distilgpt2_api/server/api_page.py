@@ -9,7 +9,8 @@ import orjson
 from fastapi.routing import APIRoute
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
-from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer
+from distilgpt2_api.server.addresses import NAMES
+from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer, is_tgi
 from distilgpt2_api.server.parameter_table import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.server.peers import LLAMA_CPP
 from distilgpt2_api.server.routes import chat, completions
@@ -35,6 +36,31 @@ UNLISTED = {
 }
 """Routes that are not in the OpenAPI document."""
 
+ADDRESSES = """\
+## Prompts and addresses
+
+`GET /{{prompt}}` continues its path as a text. Browsers, platforms, monitors, SDKs and scanners ask for paths, too:
+such an address is answered with 404, which names the route that was probably meant. The rule:
+
+1. A path below this service's own `/v1`, `/docs`, `/redoc` and `/ui` is an address.
+2. Any other path is a prompt if it has white space (`%20`), as sentences have, or a character outside ASCII.
+3. What is left, ASCII without white space, is an address if it has a second `/`, has a `_`, begins with a `.`, ends
+   like a file (`.php`, `.txt`, `.7z`), or is a name of this table. Otherwise it is a prompt: `/Hello`, `/3.14`,
+   `/and%2For`.
+
+{names}
+
+A slash that is sent as `%2F` is text. To continue a text that looks like an address, add a space (`/wp-login.php%20`),
+or send it to `POST /generate` or `POST /v1/completions`, which take any text. Only GET asks for a prompt: `POST`,
+`PUT`, `PATCH` and `DELETE` to an unknown path are answered with 404.
+
+A slash at the end of any route's path makes no difference, except for the pages (`/docs`, `/redoc`, `/ui`), whose links
+are relative. There are no redirects.
+
+A query string may have the keys that the route reads, each of them once; any other key is refused by name. Probes,
+`GET /`, `/metrics`, `/robots.txt` and the pages take any query: load balancers and browsers bring keys of their own.
+"""
+
 KEYS = """\
 ## Keys
 
@@ -48,18 +74,26 @@ a key of its own.
 ERRORS = """\
 ## Errors
 
-Every error says what is wrong, and names the parameter. On all routes but TGI's, as OpenAI has it:
+Every error says what is wrong, and names the parameter. Each protocol has its own shape; the table of
+[routes](#routes) says which. As OpenAI has it, on all other paths, too (unknown ones, refused preflights, requests that
+are no valid HTTP):
 
 ```json
 {"error": {"message": "max_tokens: …", "type": "invalid_request_error", "param": "max_tokens", "code": null}}
 ```
 
-`param` and `code` are null where there is nothing to say. On TGI's routes (`POST /`, `/generate`, `/generate_stream`,
-`/info`), with TGI's statuses:
+`param` and `code` are null where there is nothing to say. As TGI has it, with its statuses, on `POST /`, and with any
+method on `/generate`, `/generate_stream` and `/info`:
 
 ```json
 {"error": "parameters.max_new_tokens: …", "error_type": "validation"}
 ```
+
+A probe that is not well answers 503 with its `{"status": …}`.
+
+The shape is the same before and after the first byte: a stream that fails ends with an event that has the error's body.
+Other answers are sent once they are whole; a file's content that can't be read to its end is cut off with the
+connection.
 
 `x-should-retry` tells clients whether the same request may pass later; with 429 and 503 comes `Retry-After` (and
 `retry-after-ms`), at most 120 seconds. Every answer has an `x-request-id`: the request's own, if it sent a sane one.
@@ -118,7 +152,16 @@ def api_page(routes: Iterable[object]) -> str:
     streams = STREAMS.format(
         completion_example=completions.STREAM_EXAMPLE.strip(), chat_example=chat.STREAM_EXAMPLE.strip()
     )
-    parts = [PREFACE, _routes_section(routes), KEYS, ERRORS, _error_table(), streams, PARAMETERS]
+    parts = [
+        PREFACE,
+        _routes_section(routes),
+        ADDRESSES.format(names=_names_table()),
+        KEYS,
+        ERRORS,
+        _error_table(),
+        streams,
+        PARAMETERS,
+    ]
     parts += [_parameters_section(table) for table in TABLES]
     parts.append(_llama_cpp_section())
     return "\n".join(parts)
@@ -132,9 +175,15 @@ def _routes_section(routes: Iterable[object]) -> str:
         if methods:
             purpose = route.summary or UNLISTED.get(route.path) or _first_line(route.endpoint)
             protocol = str(route.tags[0]) if route.tags else "Documentation"
-            rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, purpose))
+            errors = "TGI's" if is_tgi(methods[0], route.path) else "OpenAI's"
+            rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, errors, purpose))
     note = "`HEAD` works where `GET` computes nothing."
-    return f"## Routes\n\n{_table(('route', 'protocol', 'purpose'), rows)}\n\n{note}\n"
+    return f"## Routes\n\n{_table(('route', 'protocol', 'errors', 'purpose'), rows)}\n\n{note}\n"
+
+
+def _names_table() -> str:
+    rows = [(asked_by, " ".join(f"`{name}`" for name in names.split())) for asked_by, names in NAMES.items()]
+    return _table(("asked for by", "names; `*` is any text, `[0-9]` a digit"), rows)
 
 
 def _error_table() -> str:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -33,10 +32,11 @@ from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.auth import Authentication
 from distilgpt2_api.server.batch_lines import line_asker
+from distilgpt2_api.server.cross_origin import CrossOrigin
 from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import (
     REFUSAL_CODES,
-    answer_http_error,
+    answer_failure,
     answer_own_error,
     describe_error,
     error_response,
@@ -44,6 +44,8 @@ from distilgpt2_api.server.errors import (
 from distilgpt2_api.server.lifespan import build_lifespan
 from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.openapi import build_openapi
+from distilgpt2_api.server.paths import strip_trailing_slash
+from distilgpt2_api.server.query import check_query
 from distilgpt2_api.server.record import ALL_ABORT_REASONS
 from distilgpt2_api.server.routes import (
     batches,
@@ -60,19 +62,12 @@ from distilgpt2_api.server.routes import (
     tokens,
     workshop,
 )
+from distilgpt2_api.server.routing_errors import answer_http_error
 from distilgpt2_api.server.schemas.validation import error_of
 from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
-
-CORS_OPTIONS: dict[str, Any] = {
-    "allow_methods": ("GET", "HEAD", "POST", "DELETE"),
-    "allow_headers": ("authorization", "content-type", "x-api-key", "x-request-id"),
-    "expose_headers": ("retry-after", "retry-after-ms", "x-request-id", "x-should-retry"),
-    "max_age": 3600,
-}
-"""No cookies: a key is a header, which no browser sends of its own accord."""
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
 Hugging Face's TGI.
@@ -123,7 +118,7 @@ def create_app(
     )
     add_service_metrics(
         registry,
-        info={"version": app.version, "model": model.name, "precision": model.precision},
+        info={"version": app.version, "model": model.shown_name, "precision": model.precision},
         states=[state.value for state in EngineState],
         read_state=lambda: engine.state.value,
         read_num_connections=app.count_connections,
@@ -161,11 +156,16 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     # The last one added is the outermost.
     app.add_middleware(Authentication, access=access, on_failure=http_metrics.count_auth_failure)
-    if access.cors_origins:
-        # Outside of the keys: browsers ask without one whether they may send it.
-        app.add_middleware(CORSMiddleware, allow_origins=access.cors_origins, **CORS_OPTIONS)
+    # Outside of the keys: a browser's preflight has none.
+    app.add_middleware(CrossOrigin, origins=access.cors_origins)
     app.add_middleware(
-        RequestMiddleware, metrics=http_metrics, access_log=access_log, departure=departure, traces=traces
+        RequestMiddleware,
+        metrics=http_metrics,
+        access_log=access_log,
+        departure=departure,
+        # A page can read no answer that lacks the headers of CORS.
+        answer_failure=CrossOrigin(answer_failure, origins=access.cors_origins),
+        traces=traces,
     )
     return app
 
@@ -181,6 +181,8 @@ class Application(FastAPI):
         # Set here as FastAPI's own parameter did, until it was deprecated.
         if self._path_prefix:
             scope["root_path"] = self._path_prefix
+        if scope["type"] == "http":
+            strip_trailing_slash(scope)
         if scope["type"] == "lifespan":
             setattr(self.state, SERVER_CONTROL, scope.get("state", {}).get(SERVER_CONTROL))
         await super().__call__(scope, receive, send)
@@ -198,7 +200,7 @@ class Application(FastAPI):
 
 def build_routes() -> list[BaseRoute]:
     """Every route of the application. They hold nothing of one."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_query)])
     for module in (
         completions,
         chat,

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import orjson
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import (
     ConflictError,
@@ -50,6 +48,10 @@ class AuthenticationError(Distilgpt2ApiError):
     """The request has no API key, or none that is valid here."""
 
 
+class OriginError(InvalidRequestError):
+    """A browser asks for a page of an origin that may not use the service."""
+
+
 class NotEnabledError(InvalidRequestError):
     """What a setting would have to switch on."""
 
@@ -86,6 +88,7 @@ KINDS: dict[type[Distilgpt2ApiError], Kind] = {
     ContextLengthError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "context_length_exceeded"),
     UnsupportedParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unsupported_parameter"),
     UnknownParameterError: Kind(HTTPStatus.BAD_REQUEST, INVALID, "unknown_parameter"),
+    OriginError: Kind(HTTPStatus.FORBIDDEN, INVALID, "origin_not_allowed"),
     UnknownModelError: Kind(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
     NotEnabledError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_enabled"),
     NotFoundError: Kind(HTTPStatus.NOT_FOUND, INVALID, "not_found"),
@@ -115,8 +118,8 @@ REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Statuses of requests that are turned away though nothing is wrong with them."""
 REFUSAL_CODES = tuple(dict.fromkeys(kind.code for kind in KINDS.values() if kind.code and kind.status in REFUSALS))
 
-TGI_ROUTES = frozenset({"/", "/generate", "/generate_stream", "/info"})
-"""Templates of the routes whose errors have the shape, statuses and words of Hugging Face's TGI."""
+TGI_PATHS = frozenset({"/generate", "/generate_stream", "/info"})
+"""Whatever is asked there, its errors have the shape, statuses and words of Hugging Face's TGI; see `is_tgi`."""
 
 TGI_STATUSES: dict[int | str, tuple[HTTPStatus, str]] = {
     HTTPStatus.BAD_REQUEST: (HTTPStatus.UNPROCESSABLE_ENTITY, "validation"),
@@ -199,42 +202,31 @@ def describe_error(error: Exception) -> ErrorAnswer:
     )
 
 
-def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
-    """In the protocol of the route that the request matched: TGI's or, where there is none, OpenAI's.
+def is_tgi(method: str, path: str) -> bool:
+    """Whether the errors of a request are TGI's. All others are OpenAI's, those of `GET /` and unknown paths, too.
 
-    Before there is a route (where a key is missing) the path stands for it: TGI's have no parameters.
+    By the path, since there is no route where a key is missing or a method is wrong: TGI's paths have no parameters.
     """
+    return path in TGI_PATHS or (path, method) == ("/", "POST")
+
+
+def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
+    """In the shape of the protocol that the request speaks."""
     note_error(scope, answer.code or answer.type)
-    template = getattr(scope.get("route"), "path", None) or path_below_root(scope)
-    is_tgi = template in TGI_ROUTES
+    in_tgi = is_tgi(scope["method"], path_below_root(scope))
     return Response(
-        answer.tgi_body if is_tgi else answer.openai_body,
-        status_code=answer.tgi_status if is_tgi else answer.status,
+        answer.tgi_body if in_tgi else answer.openai_body,
+        status_code=answer.tgi_status if in_tgi else answer.status,
         headers=answer.headers,
         media_type="application/json",
     )
 
 
+async def answer_failure(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI application that answers INTERNAL."""
+    await error_response(INTERNAL, scope)(scope, receive, send)
+
+
 async def answer_own_error(request: Request, error: Exception) -> Response:
     """Handler of Distilgpt2ApiError."""
     return error_response(describe_error(error), request.scope)
-
-
-async def answer_http_error(request: Request, error: Exception) -> Response:
-    """Handler of what routers raise, and routes of files: no such path (404), no such method there (405)."""
-    assert isinstance(error, HTTPException)
-    assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-    headers = {}
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["allow"] = ", ".join(_allowed_methods(request))
-        message = f"{request.method} is not allowed here; allowed: {headers['allow']}"
-    else:
-        message = f"no such URL: {request.method} {request.scope['path'][:200]}"
-    answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers)
-    return error_response(answer, request.scope)
-
-
-def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes with this path: the router names those of the first only."""
-    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for route in routes for method in route.methods})

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.traces import ServedRequest, Traces
 from distilgpt2_api.server.drain import Departure
-from distilgpt2_api.server.errors import INTERNAL, REFUSALS, error_response
+from distilgpt2_api.server.errors import INTERNAL, REFUSALS
 from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
 from distilgpt2_api.server.record import RequestRecord, has_record
 from distilgpt2_api.server.security_headers import add_security_headers
@@ -49,6 +49,7 @@ class RequestMiddleware:
         metrics: HttpMetrics,
         access_log: AccessLog,
         departure: Departure,
+        answer_failure: ASGIApp,
         traces: Traces | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -56,6 +57,7 @@ class RequestMiddleware:
         self._metrics = metrics
         self._access_log = access_log
         self._departure = departure
+        self._answer_failure = answer_failure
         self._traces = traces
         self._clock = clock
 
@@ -86,7 +88,7 @@ class RequestMiddleware:
             if status is not None:
                 record.error_code = INTERNAL.code
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
-            await error_response(INTERNAL, scope)(scope, receive, send_with_id)
+            await self._answer_failure(scope, receive, send_with_id)
         finally:
             self._departure.num_answering -= 1
             self._tell(scope, record, status or CLIENT_CLOSED)

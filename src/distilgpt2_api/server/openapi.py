@@ -7,11 +7,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.server.access import Access, area_of
-from distilgpt2_api.server.errors import TGI_ROUTES
+from distilgpt2_api.server.errors import is_tgi
+from distilgpt2_api.server.query import takes_any_query
 from distilgpt2_api.server.schemas.batches import BatchRequest
 from distilgpt2_api.server.schemas.bodies import REF_TEMPLATE, reference
 from distilgpt2_api.server.schemas.chat import ChatCompletionChunk, ChatCompletionRequest
@@ -64,6 +66,7 @@ def build_openapi(app: FastAPI, limits: RequestLimits, access: Access) -> dict[s
             del operation["responses"]["422"]
         for response in operation["responses"].values():
             _drop_false_json(response)
+    _add_query_refusals(document, app)
     schemas = document["components"]["schemas"]
     _, definitions = models_json_schema([(model, "validation") for model in BODIES], ref_template=REF_TEMPLATE)
     schemas |= definitions["$defs"]
@@ -96,17 +99,32 @@ def _bound(document: dict[str, Any], limits: RequestLimits) -> None:
                 choice["maxItems"] = limits.max_stop_sequences
 
 
+def _add_query_refusals(document: dict[str, Any], app: FastAPI) -> None:
+    """Every route that checks its query may refuse it, also one that refuses nothing else."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema and not takes_any_query(route):
+            for method in route.methods or ():
+                responses = document["paths"][route.path_format][method.lower()]["responses"]
+                in_tgi = is_tgi(method, route.path)
+                status = 422 if in_tgi else 400
+                responses.setdefault(str(status), _error_response(status, in_tgi=in_tgi))
+
+
 def _lock(document: dict[str, Any], access: Access) -> None:
     """Write at each operation that needs a key that it does; /docs then has a button for it."""
     for path, path_item in document["paths"].items():
         if not access.needs_key(area_of(path)):
             continue
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        responses = tgi_error_responses(401) if path in TGI_ROUTES else error_responses(401)
-        content = {"application/json": {"schema": reference(responses[401]["model"])}}
-        for operation in path_item.values():
+        for method, operation in path_item.items():
             operation["security"] = [{"key": []}]
-            operation["responses"]["401"] = {"description": responses[401]["description"], "content": content}
+            operation["responses"]["401"] = _error_response(401, in_tgi=is_tgi(method.upper(), path))
+
+
+def _error_response(status: int, *, in_tgi: bool) -> dict[str, Any]:
+    declared = (tgi_error_responses(status) if in_tgi else error_responses(status))[status]
+    content = {"application/json": {"schema": reference(declared["model"])}}
+    return {"description": declared["description"], "content": content}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from starlette.types import Scope
 
 LIVENESS_PATH = "/livez"
@@ -11,7 +13,26 @@ METRICS_PATH = "/metrics"
 DOCS_PATHS = frozenset({"/docs", "/redoc", "/openapi.json"})
 DOCS_ASSETS_PATH = "/docs/assets"
 PLAYGROUND_PATH = "/ui"
+PAGE_PATHS = frozenset({"/docs", "/redoc", PLAYGROUND_PATH})
 PLAYGROUND_ASSETS_PATH = "/ui/assets"
+
+
+def strip_trailing_slash(scope: Scope) -> None:
+    """Sets the scope's path, so that routes are found and keys are asked for as without the slash.
+
+    Prompts are read off `raw_path`, which keeps it. Pages keep it, too: their links are relative.
+    """
+    path = scope["path"]
+    below = path_below_root(scope)
+    page = below.strip("/").partition("/")[0]
+    if below.endswith("/") and page and f"/{page}" not in PAGE_PATHS:
+        scope["path"] = path.rstrip("/")
+
+
+def raw_path_of(scope: Scope) -> bytes:
+    """As it was sent: percent-encoded, with all its slashes."""
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return raw_path
 
 
 def path_below_root(scope: Scope) -> str:

@@ -19,29 +19,48 @@ from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
+PLACEHOLDER_NAMES = frozenset({"tgi", "dummy"})
+"""What TGI's own client and InferenceClient send where the protocol wants a name."""
+
+URL_SCHEMES = ("http://", "https://")
+"""`@huggingface/inference` sends the endpoint's URL as the model's name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     """The one model, as clients see it."""
 
     name: str
+    """Its own: a pulled model's, or its folder's."""
     precision: str
     created: int
     """Unix time in seconds at which the service began to serve it."""
     kernels: str
     """What computes it, with its version."""
+    served_names: tuple[str, ...] = ()
+    """The names that the operator chose in place of `name`."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """By which requests may call it: the full name, and its last part."""
-        return tuple(dict.fromkeys((self.name, self.name.rpartition("/")[2])))
+    def listed_names(self) -> tuple[str, ...]:
+        """The names that clients are told."""
+        return self.served_names or (self.name,)
+
+    @property
+    def shown_name(self) -> str:
+        """The name that answers have."""
+        return self.listed_names[0]
+
+    def find_name(self, name: str) -> None:
+        """Raises UnknownModelError for a name that is not the model's. Its own may be shortened to the last part."""
+        is_short = not self.served_names and name == self.name.rpartition("/")[2]
+        if name not in self.listed_names and not is_short:
+            served = ", ".join(map(repr, self.listed_names))
+            raise UnknownModelError(f"the model {name[:100]!r} does not exist here; served: {served}", param="model")
 
     def check_name(self, name: str | None) -> None:
-        """Raises UnknownModelError. None is whichever model is served."""
-        if name is not None and name not in self.names:
-            raise UnknownModelError(
-                f"the model {name[:100]!r} does not exist here; served: {self.name!r}", param="model"
-            )
+        """As `find_name`, of a request: without a name, or with a client's placeholder, it takes the served model."""
+        if name and name not in PLACEHOLDER_NAMES and not name.startswith(URL_SCHEMES):
+            self.find_name(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ class AccessSettings(BaseModel):
     cors_origins: Annotated[tuple[str, ...], PlainValidator(_parse_origins)] = Field(
         default=(),
         description="Origins whose pages may use the service from a browser, comma-separated: "
-        "`https://app.example.com`; `*` is any. Unset: none.",
+        "`https://app.example.com`; `*` is any. Such pages may send any header. Unset: none.",
     )
 
     def check_keys_file(self) -> None:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ByteSize, Field, model_validator
+from pydantic import BaseModel, ByteSize, Field, PlainValidator, model_validator
 
 from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, Precision
 from distilgpt2_api.settings.automatic import AutoBytes, AutoInt
+
+MAX_NAME_LENGTH = 200
+
+
+def _parse_names(value: object) -> tuple[str, ...]:
+    """Comma-separated text, or TOML's list of texts. Raises ValueError."""
+    if isinstance(value, str):
+        value = [name for part in value.split(",") if (name := part.strip())]
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError("names are texts")
+    for name in value:
+        if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+            raise ValueError(f"a name has 1 to {MAX_NAME_LENGTH} printable characters: {name[:50]!r}")
+    return tuple(dict.fromkeys(value))
 
 
 class ServingSettings(BaseModel):
@@ -18,6 +32,11 @@ class ServingSettings(BaseModel):
         min_length=1,
         description="Name of a pulled model, or a folder. Unset: DistilGPT-2 if it has been pulled, else the bundled "
         "demo model `storyteller`.",
+    )
+    served_model_names: Annotated[tuple[str, ...], PlainValidator(_parse_names)] = Field(
+        default=(),
+        description="Names by which clients call the model, comma-separated, in place of its own. Answers have the "
+        "first of them. Unset: the pulled model's name or the folder's, which may be shortened to its last part.",
     )
     precision: Precision = Field(
         default=Precision.INT8,

@@ -47,7 +47,7 @@ async def create_batch(http: Request, service: ServiceDep, desk: DeskDep) -> Bat
         endpoint=request.endpoint,
         input_file_id=request.input_file_id,
         metadata=request.metadata,
-        model=service.model.name,
+        model=service.model.shown_name,
         output_expiry_s=None if expiry is None else float(expiry.seconds),
     )
     batch = await desk.threads.call(desk.batches.create, new)

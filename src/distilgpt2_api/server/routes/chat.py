@@ -121,7 +121,7 @@ async def _prepare(
     options = request.stream_options
     writer = ChatWriter(
         chat_id=chat_id,
-        model=service.model.name if request.model is None else request.model,
+        model=service.model.shown_name,
         system_fingerprint=service.system_fingerprint,
         created=int(service.clock()),
         num_prompt_tokens=num_prompt_tokens,

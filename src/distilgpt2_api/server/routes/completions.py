@@ -90,7 +90,7 @@ async def _prepare(
     record.num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
     writer = CompletionWriter(
         completion_id=f"cmpl-{request.request_id or uuid.uuid4().hex}",
-        model=service.model.name if request.model is None else request.model,
+        model=service.model.shown_name,
         system_fingerprint=service.system_fingerprint,
         created=int(service.clock()),
         prompts=prompts,

@@ -23,13 +23,13 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def list_models(service: ServiceDep) -> ServedModelList:
-    """The served model. It is listed while it loads, too."""
-    return ServedModelList(data=[_card(service, service.model.name)])
+    """The served model, by each of its names. It is listed while it loads, too."""
+    return ServedModelList(data=[_card(service, name) for name in service.model.listed_names])
 
 
 async def read_model(service: ServiceDep, model: str) -> ServedModelCard:
     """The served model, by its name or alias."""
-    service.model.check_name(model)
+    service.model.find_name(model)
     return _card(service, model)
 
 

@@ -32,7 +32,7 @@ async def read_metrics(http: Request, service: ServiceDep) -> Response:
 async def read_version(service: ServiceDep) -> Version:
     return Version(
         version=service.version,
-        model=service.model.name,
+        model=service.model.shown_name,
         precision=service.model.precision,
         kernels=service.model.kernels,
     )

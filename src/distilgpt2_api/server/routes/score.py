@@ -58,7 +58,7 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
     ]
     generation = Generation(service.engine, requests, record)
     writer = ScoreWriter(
-        model=service.model.name if request.model is None else request.model,
+        model=service.model.shown_name,
         prompts=prompts,
         tokenizer=tokenizer,
         has_tokens=bool(request.token_logprobs),

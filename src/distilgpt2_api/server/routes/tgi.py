@@ -111,7 +111,7 @@ async def read_info(service: ServiceDep) -> TgiInfo:
     num_positions = service.engine.model_config.num_positions
     limits = service.limits
     return TgiInfo(
-        model_id=service.model.name,
+        model_id=service.model.shown_name,
         model_sha=None,
         model_pipeline_tag="text-generation",
         max_concurrent_requests=limits.max_prompts,  # It is as many prompts as may wait.

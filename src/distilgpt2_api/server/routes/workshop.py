@@ -19,9 +19,10 @@ from starlette.types import Scope
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_context_length
+from distilgpt2_api.server.addresses import is_address
 from distilgpt2_api.server.generation import Generation, PromptDeltas
 from distilgpt2_api.server.negotiation import wants_page
-from distilgpt2_api.server.paths import path_below_root, without_root
+from distilgpt2_api.server.paths import raw_path_of, without_root
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.routes.playground import read_page
@@ -31,15 +32,12 @@ from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.server.written_answer import write_whole
 
-RESERVED_TREES = ("v1", "docs", "redoc", "ui", ".well-known")
-"""First parts of paths that are never prompts, whatever follows."""
-
-PROMPT_DESCRIPTION = "The text to continue, percent-encoded UTF-8. It may have slashes."
-
-RESERVED_NAMES = frozenset(
-    {"favicon.ico", "robots.txt", "sitemap.xml", "apple-touch-icon.png", "apple-touch-icon-precomposed.png"}
+PROMPT_DESCRIPTION = (
+    "The text to continue, percent-encoded UTF-8. It may have slashes; without white space it must not look like an "
+    "address (`docs/api.md`)."
 )
-"""What browsers and crawlers ask for unasked."""
+MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""A client that sends these means another route: 404 tells it more than 405 would, and TGI's clients wait for it."""
 
 
 class GenerateQuery(BaseModel):
@@ -56,19 +54,18 @@ class GenerateQuery(BaseModel):
 
 
 class PromptRoute(APIRoute):
-    """Matches every path that no other route has and that is not reserved; the prompt is the path as it was sent."""
+    """Matches every path that no other route has and that is no address; the prompt is the path as it was sent."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or scope["path"] in {"", "/"} or self._is_reserved(scope):
+        if scope["type"] != "http" or scope["path"] in {"", "/"} or scope["method"] in MODIFYING_METHODS:
             return Match.NONE, {}
-        child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": _prompt_of(scope)}}
+        prompt, has_slash = _prompt_of(scope)
+        if is_address(prompt, has_slash=has_slash) or self._is_taken(scope):
+            return Match.NONE, {}
+        child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": prompt}}
         return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
 
-    def _is_reserved(self, scope: Scope) -> bool:
-        path = path_below_root(scope)
-        first = path.removeprefix("/").partition("/")[0]
-        if first in RESERVED_TREES or path[1:] in RESERVED_NAMES:
-            return True
+    def _is_taken(self, scope: Scope) -> bool:
         others = (route for route in scope["app"].routes if route is not self)
         return any(route.matches(scope)[0] is not Match.NONE for route in others)
 
@@ -95,7 +92,7 @@ async def read_root(http: Request, service: ServiceDep, response: Response) -> H
     if wants_page(http.scope):
         return await read_page(http)
     response.headers["vary"] = "accept"
-    return Health(health="ok", version=service.version, model=service.model.name)
+    return Health(health="ok", version=service.version, model=service.model.shown_name)
 
 
 async def generate_text(
@@ -144,12 +141,15 @@ class TextsWriter:
         return orjson.dumps({"generated_sequences": self._texts})
 
 
-def _prompt_of(scope: Scope) -> str:
-    """The path without its first slash. Bytes that are not UTF-8 become lone surrogates, which validation refuses.
+def _prompt_of(scope: Scope) -> tuple[str, bool]:
+    """The path without its first slash, and whether it was sent with another one.
+
+    Bytes that are not UTF-8 become lone surrogates, which validation refuses.
 
     From `raw_path`: in `path` an encoded slash can't be told from a plain one, and bad UTF-8 is lost.
     """
-    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-    root_path = scope.get("root_path", "").encode()
-    path = unquote_to_bytes(raw_path)
-    return without_root(path.decode(errors="surrogateescape"), root_path.decode()).removeprefix("/")
+    raw_path, root_path = raw_path_of(scope), scope.get("root_path", "")
+    path = unquote_to_bytes(raw_path).decode(errors="surrogateescape")
+    below_root = without_root(path, root_path)
+    num_slashes = raw_path.count(b"/") - (root_path.count("/") if below_root != path else 0)
+    return below_root.removeprefix("/"), num_slashes > 1

@@ -27,7 +27,11 @@ class StreamOptions(Body):
 class SamplingFields(StructuredFields):
     """Null means the default, for every field."""
 
-    model: str | None = Field(None, description="The served model's name or alias.")
+    model: str | None = Field(
+        None,
+        description="A name of the served model; the setting `served_model_names` may give several. Empty, `tgi`, `dummy` "
+        "or a URL, which clients of servers with one model send: the served model too.",
+    )
     min_tokens: int | None = Field(None, ge=0, le=2**31, description="No end of text before that many tokens.")
     n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
     temperature: float | None = Field(None, ge=0, le=2, description="1 by default; 0 is greedy.")

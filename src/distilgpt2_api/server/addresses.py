@@ -1,0 +1,38 @@
+"""Which paths are addresses, never prompts: what browsers, platforms, monitors, SDKs and scanners ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fnmatch import translate
+
+OWN_TREES = frozenset({"v1", "docs", "redoc", "ui"})
+"""First parts of this service's own paths: addresses, whatever follows."""
+
+NAMES: Mapping[str, str] = {
+    "health checks and monitors": "alive health-check healthcheck healthy heartbeat live liveness prometheus "
+    "readiness ready server-info server-status startup startupz stats status statusz up varz warmup",
+    "clients of other services": "api api-docs apply-template chat classify completion completions embed embedding "
+    "embeddings engines graphql inference infill invocations load lora-adapters mcp messages model models openai "
+    "openapi pooling predict predictions props rerank responses slots sse swagger swagger-ui v[0-9] v[0-9]alpha* "
+    "v[0-9]beta* ws",
+    "browsers": "apple-app-site-association apple-touch-icon* favicon robots sitemap",
+    "scanners": "HNAP1 actuator admin* autodiscover backup backups boaform cgi-bin config configuration console cpanel "
+    "dashboard debug ecp env gitlab grafana heapdump horizon jenkins jolokia kibana login logon manager nmap* owa "
+    "phpinfo phpmyadmin* pma remote sdk shell signin solr telescope trace webmail wordpress wp wp-* xmlrpc",
+}
+"""Single words that are addresses, by who asks for them; `*` is any text, `[0-9]` any digit. docs/api.md lists them."""
+
+WORD = re.compile(r"[!-~]+")
+FILE_NAME = re.compile(r"\.(?=\d*[A-Za-z])\w+~?$")
+"""Ends like a file: after a dot letters and digits, one letter at least."""
+NAME = re.compile("|".join(translate(name) for names in NAMES.values() for name in names.split()))
+
+
+def is_address(path: str, *, has_slash: bool) -> bool:
+    """`path`: decoded, without its first slash. `has_slash`: whether another slash was sent as such, not as `%2F`."""
+    if path.partition("/")[0] in OWN_TREES:
+        return True
+    if not WORD.fullmatch(path):
+        return False
+    return has_slash or path[0] == "." or "_" in path or bool(FILE_NAME.search(path) or NAME.fullmatch(path))

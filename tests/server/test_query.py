@@ -1,0 +1,85 @@
+"""Query strings: what no route reads is refused by name, except where monitors and browsers bring keys of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+OPEN = {
+    *("/", "/livez", "/readyz", "/healthz", "/health", "/ping", "/metrics", "/robots.txt"),
+    *("/docs", "/redoc", "/openapi.json", "/docs/assets/{name}", "/ui", "/ui/assets/{name}"),
+}
+
+
+def error_of(answer: Any) -> tuple[int, str, str | None]:
+    """Status, message, and the parameter where the protocol has a place for it."""
+    error = answer.json()["error"]
+    if isinstance(error, str):
+        return answer.status_code, error, None
+    return answer.status_code, error["message"], error["param"]
+
+
+@pytest.mark.reported("a client that asked for /v1/models?foo=1 and got an answer that ignored foo")
+def test_an_unknown_key_is_refused_by_every_route_that_no_monitor_asks(
+    open_client: Callable[..., Any], routes: Sequence[BaseRoute], open_desk: Any
+) -> None:
+    client = open_client(open_desk=open_desk)
+    asked = 0
+    for route in routes:
+        assert isinstance(route, APIRoute)
+        for method in route.methods or ():
+            path = route.path_format.replace("{", "").replace("}", "")
+            answer = client.request(method, f"{path}?foo=1")
+            if route.path in OPEN and method != "POST":
+                assert answer.status_code in {200, 404}, path
+                continue
+            asked += 1
+            is_tgi = route.path in {"/", "/generate", "/generate_stream", "/info"}
+            assert answer.status_code == (422 if is_tgi else 400), (method, path)
+            if method != "HEAD":
+                _, message, param = error_of(answer)
+                assert "'foo'" in message
+                assert param == (None if is_tgi else "foo")
+    assert asked > 20
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/once?seed=1&seed=1", "seed"),
+        ("/once?seed=1&top_k=3&seed=2", "seed"),
+        ("/once?max_new_tokens=1&max_new_tokens=", "max_new_tokens"),
+        ("/v1/files?limit=1&limit=2", "limit"),
+        ("/v1/batches?limit=1&%6cimit=2", "limit"),
+    ],
+)
+@pytest.mark.reported("a client that sent one key of the query twice and did not learn which was used")
+def test_a_key_that_is_there_twice_is_refused(
+    open_client: Callable[..., Any], open_desk: Any, path: str, name: str
+) -> None:
+    client = open_client(open_desk=open_desk)
+    status, message, param = error_of(client.get(path))
+    assert (status, param) == (400, name)
+    assert message == f"the query has the key {name!r} twice"
+
+
+@pytest.mark.parametrize("query", ["", "limit=2", "limit=2&order=asc&purpose=batch"])
+def test_what_a_route_reads_it_takes_once(open_client: Callable[..., Any], open_desk: Any, query: str) -> None:
+    assert open_client(open_desk=open_desk).get(f"/v1/files?{query}").status_code == 200
+
+
+def test_the_document_says_that_a_query_may_be_refused(client: Any) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    refusals = {
+        (path, method): one["responses"].keys() & {"400", "422"}
+        for path in paths
+        for method, one in paths[path].items()
+    }
+    assert {path for (path, _), statuses in refusals.items() if not statuses} <= OPEN
+    assert refusals["/v1/models", "get"] == {"400"}
+    assert refusals["/info", "get"] == {"422"}
+    assert refusals["/", "get"] == set()
