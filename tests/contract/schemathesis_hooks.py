@@ -23,6 +23,8 @@ CROSS_FIELD = {
     "max_new_tokens": "with the prompt, over the context",
     "truncate": "over the context",
     "truncate_prompt_tokens": "over the context",
+    # The caller's.
+    "priority": "below its key's min_priority",
     # Another field's.
     "min_tokens": "above max_tokens",
     "stream_options": "only with stream",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from distilgpt2_api.core.errors import OverloadedError
+from distilgpt2_api.core.errors import DrainingError, OverloadedError
 from distilgpt2_api.text.compile_queue import CompileQueue
 
 TIMEOUT_S = 10.0
@@ -111,3 +111,21 @@ def test_what_the_call_raises_reaches_all_and_the_next_is_called_again() -> None
             await queue.get("bad")
 
     assert play(scenario).begun == ["bad", "bad"]
+
+
+def test_whoever_waits_when_the_queue_is_closed_is_told_and_not_cancelled() -> None:
+    """A task that was cancelled by nobody would vanish without an answer."""
+
+    async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
+        (running,) = await begin(queue, "a")
+        assert await asyncio.to_thread(compiler.has_begun.wait, TIMEOUT_S)
+        (waiting,) = await begin(queue, "b")
+        await asyncio.to_thread(queue.close)
+        with pytest.raises(DrainingError):
+            await waiting
+        with pytest.raises(DrainingError):
+            await queue.get("a")
+        compiler.is_let_go.set()
+        assert await running == "A"
+
+    assert play(scenario).begun == ["a"]

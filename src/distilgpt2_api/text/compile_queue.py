@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from distilgpt2_api.core.errors import OverloadedError
+from distilgpt2_api.core.errors import DrainingError, OverloadedError
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
+
+CLOSED = "the service is shutting down"
 
 
 @dataclass(slots=True)
@@ -32,14 +34,18 @@ class CompileQueue(Generic[Key, Result]):
         self._too_many = too_many
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
         self._pending: dict[Key, PendingCall[Result]] = {}
+        self._is_closed = False
 
     async def get(self, key: Key) -> Result:
         """The call's result; raises what the call raises.
 
         OverloadedError if this is a new key and as many are pending already as may be: any number may wait for one
-        that is. A waiter that is cancelled leaves the call to the others; the last one that leaves cancels it.
+        that is. DrainingError if the queue is closed, before or meanwhile. A waiter that is cancelled leaves the call
+        to the others; the last one that leaves cancels it.
         """
         pending = self._pending.get(key)
+        if self._is_closed:
+            raise DrainingError(CLOSED)
         if pending is None:
             if len(self._pending) >= self._max_pending:
                 raise OverloadedError(self._too_many)
@@ -47,7 +53,10 @@ class CompileQueue(Generic[Key, Result]):
             pending = self._pending[key] = PendingCall(future)
         pending.num_waiters += 1
         try:
-            return await asyncio.shield(pending.future)
+            await asyncio.wait({pending.future})
+            if pending.future.cancelled():
+                raise DrainingError(CLOSED)
+            return pending.future.result()
         finally:
             pending.num_waiters -= 1
             if not pending.num_waiters:
@@ -55,5 +64,6 @@ class CompileQueue(Generic[Key, Result]):
                 del self._pending[key]
 
     def close(self) -> None:
-        """End the thread; calls that have not begun are cancelled. Idempotent."""
+        """End the thread; calls that have not begun are cancelled. Idempotent. Any thread may call it."""
+        self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
