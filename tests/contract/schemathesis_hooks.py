@@ -24,6 +24,9 @@ CROSS_FIELD = {
     "truncate": "over the context",
     "truncate_prompt_tokens": "over the context",
     # Another field's.
+    "stop_sequences": "another value than stop",
+    "return_full_text": "another value than echo",
+    "do_sample": "true, with temperature 0",
     "min_tokens": "above max_tokens",
     "stream_options": "only with stream",
     "best_of": "below n; streamed; seeded",
