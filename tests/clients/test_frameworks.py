@@ -31,6 +31,16 @@ const ask = (model) => generateText({ model, prompt: "Once upon a time", maxOutp
 console.log((await ask(openai.completion("storyteller"))).text, (await ask(openai.chat("storyteller"))).text);
 await ask(openai("storyteller")).catch((error) => console.log(error.message));
 """
+PARAMETERS = """
+import { InferenceClient } from "@huggingface/inference";
+
+const client = new InferenceClient("none", { endpointUrl: "http://localhost:8000" });
+const parameters = {
+  max_new_tokens: 60, do_sample: true, temperature: 0.8, top_k: 5, top_p: 0.9, repetition_penalty: 1.1,
+  return_full_text: true, details: true, stop_sequences: ["zz"], watermark: false,
+};
+console.log((await client.textGeneration({ inputs: "Once upon a time", parameters })).generated_text);
+"""
 LITELLM = """
 import litellm
 
@@ -83,6 +93,13 @@ def test_the_documentation_shows_them_all() -> None:
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
 def test_the_program_prints_a_completion(run: Callable[[str, str], str], block: Block) -> None:
     assert len(run(block.language, block.text).split()) > 10
+
+
+@pytest.mark.reported("users of @huggingface/inference, which posts TGI's parameters to /v1/completions")
+def test_tgis_parameters_come_along(run: Callable[[str, str], str]) -> None:
+    printed = run("js", PARAMETERS)
+    assert printed.startswith("Once upon a time")
+    assert len(printed.split()) > 20
 
 
 @pytest.mark.reported("users of the AI SDK and of litellm, whose default is /v1/responses")

@@ -26,6 +26,9 @@ CROSS_FIELD = {
     # The caller's.
     "priority": "below its key's min_priority",
     # Another field's.
+    "stop_sequences": "another value than stop",
+    "return_full_text": "another value than echo",
+    "do_sample": "true, with temperature 0",
     "min_tokens": "above max_tokens",
     "stream_options": "only with stream",
     "best_of": "below n; streamed; seeded",

@@ -140,7 +140,6 @@ def test_a_whole_answer(server: Any, request_body: Json) -> None:
     [
         (None, CHUNK),
         ({"include_usage": True}, CHUNK_BEFORE_USAGE),
-        ({"continuous_usage_stats": True}, CHUNK_WITH_USAGE),
         ({"include_usage": True, "continuous_usage_stats": True}, CHUNK_WITH_USAGE),
     ],
 )

@@ -172,7 +172,7 @@ def test_logprobs_list_the_token_its_bytes_and_the_likeliest(open_chat: Callable
 
 
 def test_usage_can_come_with_every_chunk(client: Any) -> None:
-    chunks = stream(client, max_tokens=4, stream_options={"continuous_usage_stats": True})
+    chunks = stream(client, max_tokens=4, stream_options={"include_usage": True, "continuous_usage_stats": True})
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
     assert (counts[0], counts[-1]) == (1, 4)
     assert counts == sorted(counts)

@@ -141,11 +141,29 @@ def test_usage_is_absent_from_a_stream_that_did_not_ask(client: Any) -> None:
 
 
 def test_continuous_usage_grows_chunk_by_chunk(client: Any) -> None:
-    chunks = client.stream(prompt="ab", max_tokens=4, stream_options={"continuous_usage_stats": True})
+    chunks = client.stream(
+        prompt="ab", max_tokens=4, stream_options={"include_usage": True, "continuous_usage_stats": True}
+    )
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
     assert counts == sorted(counts)
     assert counts[-1] == 4
+    assert chunks[-1]["choices"] == []
     assert {chunk["usage"]["prompt_tokens"] for chunk in chunks} == {2}
+
+
+@pytest.mark.reported("vLLM's own tests of its stream options, run against this server")
+def test_no_chunk_has_usage_without_include_usage(client: Any) -> None:
+    for options in ({"include_usage": False, "continuous_usage_stats": True}, {"continuous_usage_stats": True}):
+        assert all("usage" not in chunk for chunk in client.stream(prompt="a", max_tokens=3, stream_options=options))
+
+
+@pytest.mark.reported("OpenAI's SDKs and agents, which send the option that pads no chunk")
+def test_obfuscation_is_off_or_refused(client: Any) -> None:
+    options = {"include_usage": True, "include_obfuscation": False}
+    assert client.stream(prompt="a", max_tokens=1, stream_options=options)[-1]["usage"]["completion_tokens"] == 1
+    refused = client.complete(prompt="a", stream=True, stream_options={"include_obfuscation": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "include_obfuscation")
+    assert client.complete(prompt="a", stream_options={"include_usage": False}).status_code == 200
 
 
 def test_a_stop_sequence_ends_before_itself_unless_included(client: Any) -> None:
@@ -276,7 +294,55 @@ def test_the_model_goes_by_its_names(client: Any, model: str | None) -> None:
         {"spaces_between_special_tokens": False},
         {"stream_interval": 1},
         {"response_format": {"type": "text"}},
+        {"logprobs": False},
+        {"logit_bias": []},
+        {"metadata": {}},
+        {"top_logprobs": 0},
+        {"tools": [], "tool_choice": "none", "store": False},
+        {"details": True, "watermark": False, "decoder_input_details": False, "top_n_tokens": None, "grammar": None},
+        {"n_probs": 0, "mirostat": 0, "cache_prompt": True, "id_slot": -1},
     ],
 )
-def test_an_unsupported_parameter_may_say_that_it_wants_nothing(client: Any, neutral: Json) -> None:
+@pytest.mark.reported("clients' default parameters, each alone, in issues of several servers")
+def test_a_parameter_may_say_that_it_wants_nothing(client: Any, neutral: Json) -> None:
     assert client.complete(prompt="a", **neutral).status_code == 200
+
+
+def test_the_document_has_what_means_null(client: Any) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    completion, chat = (schemas[name]["properties"] for name in ("CompletionRequest", "ChatCompletionRequest"))
+    assert {"type": "boolean", "const": False} in completion["logprobs"]["anyOf"]
+    assert {"type": "array", "const": []} in completion["logit_bias"]["anyOf"]
+    assert chat["logprobs"]["anyOf"] == [{"type": "boolean"}, {"type": "null"}]
+    assert completion["stop_sequences"]["anyOf"][0]["maxItems"] == 4
+
+
+@pytest.mark.reported("guidellm sends max_completion_tokens, InferenceClient and @huggingface/inference TGI's names")
+def test_other_protocols_names_of_the_same_parameters(client: Any) -> None:
+    body = {"max_new_tokens": 5, "return_full_text": True, "stop_sequences": ["zz"], "truncate": 2}
+    answer = client.complete(prompt="abc", **body).json()
+    assert (answer["choices"][0]["text"], answer["usage"]["prompt_tokens"]) == ("bc hell", 2)
+    assert client.scene.runner.plans[0].rows[0].params.stop == ("zz",)
+    for lengths in ({"max_completion_tokens": 3}, {"max_completion_tokens": 3, "max_tokens": 3}):
+        assert client.complete(prompt="a", **lengths).json()["usage"]["completion_tokens"] == 3
+    refused = client.complete(prompt="a", max_completion_tokens=3, max_tokens=4)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_completion_tokens")
+    assert "max_tokens" in refused.json()["error"]["message"]
+
+
+@pytest.mark.reported("@huggingface/inference, which flattens TGI's parameters into a completion's body")
+@pytest.mark.parametrize(
+    ("sent", "temperature"),
+    [
+        ({"do_sample": False}, 0.0),
+        ({"do_sample": None}, 1.0),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": False, "temperature": 0.5}, 0.5),
+        ({"do_sample": False, "top_k": 3}, 1.0),
+    ],
+)
+def test_do_sample_is_tgis(client: Any, sent: Json, temperature: float) -> None:
+    assert client.complete(prompt="a", max_tokens=1, **sent).status_code == 200
+    assert client.scene.runner.plans[0].rows[0].params.temperature == temperature
+    refused = client.complete(prompt="a", do_sample=True, temperature=0)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "do_sample")

@@ -328,6 +328,22 @@ def test_only_the_prompts_end_is_used_where_it_is_truncated(client: Any) -> None
     assert client.scene.runner.plans[0].rows[0].token_ids[:3] == [*b"xyz"]
 
 
+@pytest.mark.reported("clients of Hugging Face's hosted inference, with its options for cache and loading")
+def test_options_of_the_hosted_service_change_nothing(client: Any) -> None:
+    for options in ({"use_cache": False, "wait_for_model": True}, {"use_cache": True, "use_gpu": False}, {}, None):
+        answer = client.post(
+            "/generate", json={"inputs": "ab", "options": options, "parameters": {"max_new_tokens": 1}}
+        )
+        assert answer.status_code == 200, options
+
+
+def test_stop_sequences_is_another_name_of_stop(client: Any) -> None:
+    parameters = {"stop_sequences": ["lo"], "max_new_tokens": 9}
+    answer = client.post("/generate", json={"inputs": "ab", "parameters": parameters})
+    assert answer.json()["generated_text"] == " hello"
+    assert "stop_sequences" in refusal(client, parameters={"stop": ["a"], "stop_sequences": ["b"]})
+
+
 # ---- what is refused
 
 
@@ -391,7 +407,8 @@ def test_what_can_not_be_streamed_is_refused(client: Any, name: str) -> None:
         ({"inputs": "a" * 50_000}, "inputs"),
         ({"prompt": "a"}, "prompt"),
         ({"parameters": []}, "parameters"),
-        ({"options": {"wait_for_model": True}}, "options"),
+        ({"options": {"use_gpu": True}}, "use_gpu"),
+        ({"options": {"fast": True}}, "fast"),
     ],
     ids=lambda value: str(value)[:40],
 )

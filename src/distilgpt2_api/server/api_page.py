@@ -129,7 +129,7 @@ PARAMETERS = """\
 The tables are read off the schemas that requests are checked against. Null means the default wherever a parameter has
 one. Some bounds are narrower by [settings](configuration.md): `n` and `best_of` (`max_n`), the numbers of
 log-probabilities (`max_logprobs`), `stop` (`max_stop_sequences`). What is refused may still be there with null, or with
-a value that asks for nothing, where one is named.
+a value that asks for nothing, where one is named; every route takes those of every protocol.
 """
 
 INTRODUCTIONS = {

@@ -111,7 +111,6 @@ def generation_requests(
 
 
 def shape_of(request: CompletionRequest) -> CompletionShape:
-    options = request.stream_options
     return CompletionShape(
         num_choices_per_prompt=request.n or 1,
         has_echo=bool(request.echo),
@@ -120,6 +119,6 @@ def shape_of(request: CompletionRequest) -> CompletionShape:
         has_token_ids=bool(request.return_token_ids),
         has_tokens_by_id=bool(request.return_tokens_as_token_ids),
         skips_special_tokens=bool(request.skip_special_tokens),
-        has_usage_chunk=options is not None and bool(options.include_usage),
-        has_usage_in_chunks=options is not None and bool(options.continuous_usage_stats),
+        has_usage_chunk=request.has_usage_chunk,
+        has_usage_in_chunks=request.has_usage_in_chunks,
     )

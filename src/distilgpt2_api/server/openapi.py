@@ -95,7 +95,7 @@ def _bound(document: dict[str, Any], limits: RequestLimits) -> None:
         for choice in schema.get("anyOf", [schema]):
             if name in maxima and choice.get("type") == "integer":
                 choice["maximum"] = min(maxima[name], choice.get("maximum", maxima[name]))
-            if name == "stop" and choice.get("type") == "array":
+            if name in {"stop", "stop_sequences"} and choice.get("type") == "array":
                 choice["maxItems"] = limits.max_stop_sequences
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
-
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.server.peers import LLAMA_CPP, OPENAI_CHAT, OPENAI_COMPLETION, TGI, VLLM_CHAT, VLLM_COMPLETION, Peer
 from distilgpt2_api.server.schema_words import in_words
-from distilgpt2_api.server.schemas.chat import CHAT_NEUTRAL_VALUES, ChatCompletionRequest
-from distilgpt2_api.server.schemas.completions import COMPLETION_NEUTRAL_VALUES, CompletionRequest
+from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
+from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES
 from distilgpt2_api.server.schemas.score import ScoreRequest
-from distilgpt2_api.server.schemas.tgi import TGI_NEUTRAL_VALUES, TgiParameters
+from distilgpt2_api.server.schemas.tgi import TgiParameters
+from distilgpt2_api.server.schemas.validation import Body
 
 COMMON_DEFAULTS: dict[str, object] = {
     "model": "the one served",
@@ -26,20 +26,22 @@ COMMON_DEFAULTS: dict[str, object] = {
     "timeout_s": "the setting `timeout_s`",
     "priority": 0,
 }
-SAMPLING_DEFAULTS = COMMON_DEFAULTS | {
-    item.name: item.default
-    for item in dataclasses.fields(SamplingParams)
-    if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
-}
+SAMPLING_DEFAULTS = (
+    {"do_sample": True}
+    | COMMON_DEFAULTS
+    | {
+        item.name: item.default
+        for item in dataclasses.fields(SamplingParams)
+        if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterTable:
     path: str
-    model: type[BaseModel]
+    model: type[Body]
     peers: tuple[Peer, ...]
-    neutral_values: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """Of parameters that are refused, the values that ask for nothing."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Where `model`'s null stands for something that is not the engine's own default."""
     prefix: str = ""
@@ -62,7 +64,6 @@ COMPLETIONS = ParameterTable(
     path="/v1/completions",
     model=CompletionRequest,
     peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
-    neutral_values=COMPLETION_NEUTRAL_VALUES,
     defaults=SAMPLING_DEFAULTS
     | {"prompt": "the end of text token", "best_of": "`n`", "length_penalty": 1, "truncation_side": "`left`"},
 )
@@ -70,7 +71,6 @@ CHAT = ParameterTable(
     path="/v1/chat/completions",
     model=ChatCompletionRequest,
     peers=(OPENAI_CHAT, VLLM_CHAT),
-    neutral_values=CHAT_NEUTRAL_VALUES,
     defaults=SAMPLING_DEFAULTS
     | {
         "max_completion_tokens": "what the context has room for",
@@ -83,7 +83,6 @@ GENERATE = ParameterTable(
     path="/generate",
     model=TgiParameters,
     peers=(TGI,),
-    neutral_values=TGI_NEUTRAL_VALUES,
     defaults=COMMON_DEFAULTS
     | {
         "best_of": 1,
@@ -102,10 +101,10 @@ def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
     """Ours in the order of the schemas, the narrowest first; then what is refused, by name."""
     schema = table.model.model_json_schema()
     fields = [name for cls in table.model.__mro__ for name in inspect.get_annotations(cls)]
-    supported = [name for name in fields if name in table.model.model_fields and name not in table.neutral_values]
+    supported = [name for name in fields if table.model.supports(name)]
     for name in supported:
         yield _supported_row(name, table, schema)
-    theirs = {name for peer in table.peers for name in peer.parameters} | table.neutral_values.keys()
+    theirs = {name for peer in table.peers for name in peer.parameters}
     for name in sorted(theirs.difference(supported)):
         yield _refused_row(name, table)
 
@@ -115,8 +114,7 @@ def llama_cpp_rows() -> Iterator[ParameterRow]:
     table = LLAMA_CPP_COMPLETION
     schema = table.model.model_json_schema()
     for name in LLAMA_CPP.parameters:
-        is_supported = name in table.model.model_fields and name not in table.neutral_values
-        yield _supported_row(name, table, schema) if is_supported else _refused_row(name, table)
+        yield _supported_row(name, table, schema) if table.model.supports(name) else _refused_row(name, table)
 
 
 def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
@@ -124,11 +122,15 @@ def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
     notes = []
     for other_name in other_names:
         ours, _, remark = other_name.partition(";")
-        if ours in table.model.model_fields:
+        if table.model.supports(ours):
             notes.append(f"here `{ours}`" + (f",{remark}" if remark else ""))
-    if neutral := table.neutral_values.get(name):
-        notes.append("may be " + " or ".join(f"`{json.dumps(value)}`" for value in neutral))
+    if values := NO_OP_VALUES.get(name):
+        notes.append("may be " + " or ".join(_value_in_words(value) for value in values))
     return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))
+
+
+def _value_in_words(value: object) -> str:
+    return "any text" if value is str else f"`{json.dumps(value)}`"
 
 
 def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> ParameterRow:
@@ -136,6 +138,8 @@ def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> 
     default = table.defaults.get(name)
     if info.is_required():
         words = "required"
+    elif name in table.model.other_names:
+        words = f"`{table.model.other_names[name]}`'s"
     elif isinstance(default, str):
         words = default
     elif default is not None:

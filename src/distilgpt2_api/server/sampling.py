@@ -24,7 +24,7 @@ def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
     check_at_most(fields.n, limits.max_n, param="n")
     if len(_stop_sequences(fields)) > limits.max_stop_sequences:
         raise InvalidRequestError(f"stop: at most {limits.max_stop_sequences} sequences here", param="stop")
-    if fields.stream_options is not None and not fields.stream:
+    if fields.has_usage_chunk and not fields.stream:
         raise InvalidRequestError("stream_options: only with stream", param="stream_options")
 
 
@@ -72,7 +72,7 @@ def sampling_params(
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        temperature=_or_default(fields.temperature, 1.0),
+        temperature=_temperature(fields),
         top_k=top_k if 0 < top_k < config.vocab_size else 0,
         top_p=max(_or_default(fields.top_p, 1.0), MIN_TOP_P),
         min_p=_or_default(fields.min_p, 0.0),
@@ -94,6 +94,16 @@ def sampling_params(
         num_logprobs=num_logprobs,
         num_prompt_logprobs=num_prompt_logprobs,
     )
+
+
+def _temperature(fields: SamplingFields) -> float:
+    """TGI's `do_sample` is about draws as a whole; what shapes them says that there are some."""
+    if fields.temperature == 0 and fields.do_sample:
+        raise InvalidRequestError("do_sample: not true with temperature 0, which is greedy", param="do_sample")
+    shapes = (fields.temperature, fields.top_k, fields.top_p, fields.typical_p)
+    if fields.do_sample is False and all(shape is None for shape in shapes):
+        return 0.0
+    return _or_default(fields.temperature, 1.0)
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -78,11 +78,8 @@ def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
     """What each field may be, but not all together, or not here. Raises InvalidRequestError."""
     check_limits(request, limits)
     check_at_most(request.top_logprobs, limits.max_logprobs, param="top_logprobs")
-    if request.top_logprobs is not None and not request.logprobs:
+    if request.top_logprobs and not request.logprobs:
         raise InvalidRequestError("top_logprobs: only with logprobs", param="top_logprobs")
-    lengths = (request.max_completion_tokens, request.max_tokens)
-    if None not in lengths and len(set(lengths)) > 1:
-        raise InvalidRequestError("max_tokens: not another value than max_completion_tokens", param="max_tokens")
 
 
 async def _prepare(
@@ -92,10 +89,10 @@ async def _prepare(
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
     prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
     num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
-    max_tokens = request.max_completion_tokens or request.max_tokens
+    max_tokens = request.max_completion_tokens
     if max_tokens is None:
         max_tokens = config.num_positions - num_prompt_tokens
-    param = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    param = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
     check_context_length(num_prompt_tokens, max_tokens, config, param=param)
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     grammar, _ = await read_grammar(request, service.engine.grammars) or (None, "")
@@ -118,7 +115,6 @@ async def _prepare(
         priority=request.priority or 0,
         deadline_s=service.limits.deadline_s(request.timeout_s),
     )
-    options = request.stream_options
     writer = ChatWriter(
         chat_id=chat_id,
         model=service.model.shown_name,
@@ -128,8 +124,8 @@ async def _prepare(
         shape=ChatShape(
             num_choices=request.n or 1,
             num_logprobs=num_logprobs,
-            has_usage_chunk=options is not None and bool(options.include_usage),
-            has_usage_in_chunks=options is not None and bool(options.continuous_usage_stats),
+            has_usage_chunk=request.has_usage_chunk,
+            has_usage_in_chunks=request.has_usage_in_chunks,
         ),
         tokenizer=tokenizer,
     )

@@ -15,7 +15,7 @@ from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.errors import error_responses
 from distilgpt2_api.server.schemas.score import ScoreList, ScoreRequest
-from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.schemas.validation import parse_body
 from distilgpt2_api.server.scoring import ScoreWriter, encode_input
 from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.server.written_answer import write_whole
@@ -37,7 +37,7 @@ def add_routes(router: APIRouter) -> None:
 async def create_scores(http: Request, service: ServiceDep) -> Response:
     """How likely the model finds texts, or continuations after their contexts. Nothing is generated."""
     body = await read_json_object(http, service.limits, service.uploads)
-    request = validate_body(ScoreRequest, body)
+    request = parse_body(ScoreRequest, body)
     record = record_of(http.scope)
     service.model.check_name(request.model)
     record.note_user(request.user)

@@ -20,7 +20,7 @@ from distilgpt2_api.server.schemas.tokens import (
     TokenizerInfo,
     parse_tokenize_request,
 )
-from distilgpt2_api.server.schemas.validation import validate_body
+from distilgpt2_api.server.schemas.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -72,7 +72,7 @@ async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
 async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
     """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
     body = await read_json_object(http, service.limits, service.uploads)
-    request = validate_body(DetokenizeRequest, body)
+    request = parse_body(DetokenizeRequest, body)
     service.model.check_name(request.model)
     tokenizer = service.engine.tokenizer
     if request.tokens and (min(request.tokens) < 0 or max(request.tokens) >= tokenizer.vocab_size):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
 from distilgpt2_api.server.schemas.answers import Usage
-from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields
-from distilgpt2_api.server.schemas.validation import drop_neutral, validate_body
+from distilgpt2_api.server.schemas.sampling import SamplingFields
+from distilgpt2_api.server.schemas.validation import parse_body
 
 ROLES = ("system", "developer", "user", "assistant")
 
@@ -49,11 +50,13 @@ Messages = Annotated[Any, WithJsonSchema(MESSAGES_SCHEMA)]
 class ChatCompletionRequest(SamplingFields):
     """Null means the default, for every field but `messages`."""
 
+    other_names: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
+
     messages: Messages
     max_completion_tokens: int | None = Field(
         None, ge=1, le=2**31, description="As many as the context has room for, by default."
     )
-    max_tokens: int | None = Field(None, ge=1, le=2**31, description="The older name of `max_completion_tokens`.")
+    max_tokens: int | None = Field(None, ge=1, le=2**31, description="Another name of `max_completion_tokens`.")
     logprobs: bool | None = Field(None, description="Log-probabilities of the tokens drawn.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="Likeliest tokens listed beside each; `logprobs`.")
     add_generation_prompt: bool | None = Field(
@@ -67,47 +70,13 @@ class ChatCompletionRequest(SamplingFields):
     )
 
 
-CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
-    **{name: values for name, values in NEUTRAL_VALUES.items() if name not in ChatCompletionRequest.model_fields},
-    "add_special_tokens": (True, False),
-    "audio": (),
-    "chat_template": (),
-    "documents": ([],),
-    "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "include_reasoning": (True, False),
-    "media_io_kwargs": ({},),
-    "metadata": ({},),
-    "mm_processor_kwargs": ({},),
-    "modalities": (["text"],),
-    "moderation": (),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
-    "prompt_cache_key": (),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "reasoning_effort": ("none",),
-    "return_prompt_text": (False,),
-    "return_token_offsets": (False,),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
-"""Without tools or reasoning their options ask for nothing; GPT-2's tokenizer adds no special tokens either way."""
-
-
 def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
     if body.get("chat_template") is not None:
         raise UnsupportedParameterError(
             "chat_template: templates come with the model or from a setting, not with requests", param="chat_template"
         )
-    return validate_body(ChatCompletionRequest, drop_neutral(body, CHAT_NEUTRAL_VALUES))
+    return parse_body(ChatCompletionRequest, body)
 
 
 class TopLogprob(BaseModel):

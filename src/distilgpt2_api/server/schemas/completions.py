@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.server.beam_options import MAX_LENGTH_PENALTY
-from distilgpt2_api.server.schemas.sampling import NEUTRAL_VALUES, SamplingFields
-from distilgpt2_api.server.schemas.validation import drop_neutral, validate_body
+from distilgpt2_api.server.schemas.sampling import SamplingFields, StopSequence
+from distilgpt2_api.server.schemas.validation import parse_body
 
 PROMPT_SCHEMA: dict[str, Any] = {
     "title": "Prompt",
@@ -29,15 +30,25 @@ PROMPT_SCHEMA: dict[str, Any] = {
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
 """Checked where it is tokenized: as a union, pydantic would try a long list of ids four times."""
 
-TruncatedLength = Literal[-1] | Annotated[int, Field(ge=1, le=2**31)]
+MaxTokens = Annotated[int, Field(ge=0, le=2**31)]
+PromptLength = Annotated[int, Field(ge=1, le=2**31)]
+TruncatedLength = Literal[-1] | PromptLength
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=@-]{1,128}$")]
 
 
 class CompletionRequest(SamplingFields):
     """Null means the default, for every field."""
 
+    other_names: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_tokens",
+        "max_new_tokens": "max_tokens",
+        "return_full_text": "echo",
+        "stop_sequences": "stop",
+        "truncate": "truncate_prompt_tokens",
+    }
+
     prompt: Prompt = None
-    max_tokens: int | None = Field(None, ge=0, le=2**31, description="16 by default. 0 with `echo` scores the prompt.")
+    max_tokens: MaxTokens | None = Field(None, description="16 by default. 0 with `echo` scores the prompt.")
     best_of: int | None = Field(
         None,
         ge=1,
@@ -77,19 +88,14 @@ class CompletionRequest(SamplingFields):
     truncation_side: Literal["left", "right"] | None = Field(
         None, description="Where tokens are cut off: `left`, the default, keeps the prompt's end."
     )
+    max_completion_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: a chat's.")
+    max_new_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: TGI's.")
+    return_full_text: bool | None = Field(None, description="Another name of `echo`: TGI's.")
+    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`: Hugging Face's.")
+    truncate: PromptLength | None = Field(None, description="Another name of `truncate_prompt_tokens`: TGI's.")
     request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` and this.")
-
-
-COMPLETION_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
-    **{name: values for name, values in NEUTRAL_VALUES.items() if name not in CompletionRequest.model_fields},
-    "suffix": ("",),
-    "add_special_tokens": (True, False),
-    "prompt_embeds": ([],),
-    "return_token_offsets": (False,),
-}
-"""`add_special_tokens` is here because GPT-2's tokenizer adds none either way."""
 
 
 def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
-    return validate_body(CompletionRequest, drop_neutral(body, COMPLETION_NEUTRAL_VALUES))
+    return parse_body(CompletionRequest, body)

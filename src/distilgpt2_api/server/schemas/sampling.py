@@ -21,7 +21,9 @@ BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 
 class StreamOptions(Body):
     include_usage: bool | None = Field(None, description="A last chunk without choices brings the usage.")
-    continuous_usage_stats: bool | None = Field(None, description="Every chunk brings the usage so far.")
+    continuous_usage_stats: bool | None = Field(
+        None, description="With `include_usage`: every chunk brings the usage so far."
+    )
 
 
 class SamplingFields(StructuredFields):
@@ -29,8 +31,8 @@ class SamplingFields(StructuredFields):
 
     model: str | None = Field(
         None,
-        description="A name of the served model; the setting `served_model_names` may give several. Empty, `tgi`, `dummy` "
-        "or a URL, which clients of servers with one model send: the served model too.",
+        description="A name of the served model (setting `served_model_names`). Empty, `tgi`, `dummy` or a URL, which "
+        "clients of servers with one model send: the served model too.",
     )
     min_tokens: int | None = Field(None, ge=0, le=2**31, description="No end of text before that many tokens.")
     n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
@@ -64,38 +66,17 @@ class SamplingFields(StructuredFields):
         lt=2**31,
         description="Lower is served earlier. Below 0 only with a key whose `min_priority` allows it.",
     )
+    do_sample: bool | None = Field(
+        None,
+        description="False is greedy, unless `temperature`, `top_k`, `top_p` or `typical_p` is set, as in TGI.",
+    )
     timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
     user: str | None = Field(None, description="Logged as a hash.")
 
+    @property
+    def has_usage_chunk(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
-    "return_token_ids": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "prompt_logprobs": (),
-    "logprob_token_ids": (),
-    "guided_decoding_backend": (),
-    "guided_whitespace_pattern": (),
-    "use_beam_search": (False,),
-    "length_penalty": (1,),
-    "early_stopping": (False,),
-    "request_id": (),
-    "session_id": (),
-    "cache_salt": (),
-    "logits_processors": ([],),
-    "watermarking": (False,),
-    "repetition_detection": (),
-    "thinking_token_budget": (-1,),
-    "stream_interval": (1,),
-    "spaces_between_special_tokens": (True, False),
-    "return_mm_kwargs": (True,),
-    "routed_experts_prompt_start": (0,),
-    "kv_transfer_params": (),
-    "ec_transfer_params": (),
-    "vllm_xargs": (),
-}
-"""Parameters that peers have: the values, beside null, that ask for nothing. A route leaves out those it supports.
-
-`spaces_between_special_tokens` is here because a byte-level tokenizer puts none between them either way.
-"""
+    @property
+    def has_usage_in_chunks(self) -> bool:
+        return self.has_usage_chunk and bool(self.stream_options and self.stream_options.continuous_usage_stats)

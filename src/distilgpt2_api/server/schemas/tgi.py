@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
 from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
-from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, drop_neutral, validate_body
+from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, parse_body
 
 
 def _grammar(kind: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,9 @@ Unsupported = Annotated[None, Field(description="Not supported.")]
 class TgiParameters(Body):
     """Null means the default, for every field. Sampled where `do_sample` is true or a field of the draw is set."""
 
+    other_names: ClassVar[Mapping[str, str]] = {"stop_sequences": "stop"}
+    unsupported: ClassVar[frozenset[str]] = frozenset({"watermark", "adapter_id"})
+
     best_of: int | None = Field(
         None,
         ge=1,
@@ -76,6 +80,7 @@ class TgiParameters(Body):
     stop: list[StopSequence] | None = Field(
         None, description="The text ends with the first of them, which is part of it."
     )
+    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`.")
     truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
     watermark: OnlyFalse | None = Field(None, description="Not supported.")
     details: bool | None = Field(None, description="The answer has `details`.")
@@ -90,11 +95,21 @@ class TgiParameters(Body):
     adapter_id: Unsupported = None
 
 
+class TgiOptions(Body):
+    """What Hugging Face's hosted service has beside TGI. The model is always loaded, and no answer is cached."""
+
+    use_cache: bool | None = Field(None, description="No answer is cached, whatever it says.")
+    wait_for_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
+    dont_load_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
+    use_gpu: OnlyFalse | None = Field(None, description="There is none.")
+
+
 class TgiRequest(Body):
     """TGI's `CompatGenerateRequest`."""
 
     inputs: str = Field(min_length=1, description="The prompt.")
     parameters: TgiParameters | None = None
+    options: TgiOptions | None = None
     stream: bool | None = Field(None, description="False by default.")
 
 
@@ -110,16 +125,9 @@ class TgiStreamRequest(TgiRequest):
     stream: OnlyTrue | None = None
 
 
-TGI_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {"watermark": (False,), "adapter_id": ()}
-"""Parameters that TGI has and we do not: the values, beside null, that ask for nothing."""
-
-
 def parse_tgi_request(model: type[TgiRequest], body: dict[str, object]) -> TgiRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what TGI has and we do not."""
-    parameters = body.get("parameters")
-    if isinstance(parameters, dict):
-        body = {**body, "parameters": drop_neutral(parameters, TGI_NEUTRAL_VALUES)}
-    return validate_body(model, body)
+    return parse_body(model, body)
 
 
 class TgiInfo(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.server.schemas.chat import Messages
-from distilgpt2_api.server.schemas.validation import Body, drop_neutral, validate_body
+from distilgpt2_api.server.schemas.validation import Body, parse_body
 
 
 class TokenizeRequest(Body):
@@ -29,20 +29,9 @@ class TokenizeChatRequest(Body):
     return_token_strs: bool | None = None
 
 
-TOKENIZE_CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
-    "chat_template": (),
-    "tools": ([],),
-    "media_io_kwargs": ({},),
-    "mm_processor_kwargs": ({},),
-}
-"""What vLLM has and we do not: the values, beside null, that ask for nothing."""
-
-
 def parse_tokenize_request(body: dict[str, object]) -> TokenizeRequest | TokenizeChatRequest:
     """Raises InvalidRequestError."""
-    if "messages" in body:
-        return validate_body(TokenizeChatRequest, drop_neutral(body, TOKENIZE_CHAT_NEUTRAL_VALUES))
-    return validate_body(TokenizeRequest, body)
+    return parse_body(TokenizeChatRequest, body) if "messages" in body else parse_body(TokenizeRequest, body)
 
 
 class TokenizeResponse(BaseModel):

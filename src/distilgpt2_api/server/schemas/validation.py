@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.errors import UnknownParameterError
+from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
 
-Model = TypeVar("Model", bound=BaseModel)
+JSON_TYPES = {bool: "boolean", list: "array"}
+Model = TypeVar("Model", bound="Body")
 
 
 def _check_bool(value: object) -> object:
@@ -25,25 +28,82 @@ OnlyTrue = Annotated[Literal[True], BeforeValidator(_check_bool)]
 OnlyFalse = Annotated[Literal[False], BeforeValidator(_check_bool)]
 
 
+def _allow_null_values(schema: dict[str, Any]) -> None:
+    """Write into a model's JSON schema what `drop_no_ops` takes for null."""
+    for name in NULL_VALUES.keys() & schema.get("properties", {}).keys():
+        branches = schema["properties"][name]["anyOf"]
+        missing = [value for value in NULL_VALUES[name] if JSON_TYPES[type(value)] not in {b["type"] for b in branches}]
+        branches[-1:-1] = [{"type": JSON_TYPES[type(value)], "const": value} for value in missing]
+
+
 class Body(BaseModel):
     """A request's body: no unknown field, no value taken for another (`"1"` and `true` are no integers)."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_allow_null_values
+    )
+
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """Fields that are another name of a field. Both may be set, to the same value."""
+    unsupported: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the protocol has, and that may only ask for nothing."""
+
+    @model_validator(mode="after")
+    def _merge_other_names(self) -> Self:
+        """Raises InvalidRequestError."""
+        merged: dict[str, object] = {}
+        for other_name, name in self.other_names.items():
+            value = getattr(self, other_name)
+            if value is None:
+                continue
+            if merged.setdefault(name, value if getattr(self, name) is None else getattr(self, name)) != value:
+                raise InvalidRequestError(
+                    f"{other_name}: another name of {name}, which has another value; send one of them", param=other_name
+                )
+        return self.model_copy(update=merged) if merged else self
+
+    @classmethod
+    def supports(cls, name: str) -> bool:
+        return name in cls.model_fields and name not in cls.unsupported
 
 
-def drop_neutral(body: Mapping[str, object], neutral_values: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
-    """The body without what `neutral_values` names. UnsupportedParameterError for one that asks for something."""
+def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, object]:
+    """The body without what asks for nothing. UnsupportedParameterError for what `model` lacks that asks for more."""
+    kept: dict[str, object] = {}
     for name, value in body.items():
-        if name not in neutral_values or value is None:
-            continue
-        if not any(_is_same(value, neutral) for neutral in neutral_values[name]):
-            raise UnsupportedParameterError(f"{name} is not supported here", param=name)
-    return {name: value for name, value in body.items() if name not in neutral_values}
+        if model.supports(name):
+            nested = nested_body(model, name)
+            if nested is not None and isinstance(value, dict):
+                kept[name] = drop_no_ops(nested, value)
+            elif not is_among(value, NULL_VALUES.get(name, ())):
+                kept[name] = value
+        elif name not in NO_OP_VALUES:
+            kept[name] = value
+        elif value is not None and not is_among(value, NO_OP_VALUES[name]):
+            raise UnsupportedParameterError(f"{name} is not supported here; {_ways_out(name)}", param=name)
+    return kept
 
 
-def _is_same(value: object, other: object) -> bool:
-    """In JSON, where `1` is not `true`, as it is in Python."""
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
+def nested_body(model: type[Body], name: str) -> type[Body] | None:
+    """The model of a field whose value is an object with fields of its own."""
+    return next(_bodies_in(model.model_fields[name].annotation), None)
+
+
+def _bodies_in(annotation: object) -> Iterator[type[Body]]:
+    if isinstance(annotation, type) and issubclass(annotation, Body):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _bodies_in(argument)
+
+
+def _ways_out(name: str) -> str:
+    values = [json.dumps(value) for value in NO_OP_VALUES[name] if not isinstance(value, type)]
+    return "leave it out, or send " + " or ".join(["null", *values])
+
+
+def parse_body(model: type[Model], body: Mapping[str, object]) -> Model:
+    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    return validate_body(model, drop_no_ops(model, body))
 
 
 def validate_body(model: type[Model], body: dict[str, object]) -> Model:
