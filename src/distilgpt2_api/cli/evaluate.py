@@ -73,6 +73,7 @@ def _evaluate(precision: Precision, folder: Path, stream: Stream, num_threads: i
     config = read_model_config(folder)
     runner = Runner.load(
         folder,
+        config=config,
         precision=precision,
         num_threads=num_threads,
         num_blocks=num_blocks_for(config.num_positions + 1),

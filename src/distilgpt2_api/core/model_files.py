@@ -19,6 +19,8 @@ MAX_JSON_VALUES = 200_000
 they are made. The safetensors header of a GPT-2 of a thousand layers has 110 000.
 """
 MAX_SHOWN_CHARACTERS = 100
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Of UTF-8: Windows' editors put it before a text, and it is no part of it."""
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_SHOWN_CHARACTERS
@@ -76,11 +78,19 @@ def count_json_values(path: Path, content: bytes, max_values: int) -> None:
         raise ModelFormatError(f"{path}: has {num_values} JSON values; more than {max_values} are not read")
 
 
+def decode_text(path: Path, content: bytes) -> str:
+    """UTF-8, without its byte-order mark. Raises ModelFormatError."""
+    try:
+        return content.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def parse_json_object(path: Path, content: bytes, what: str = "") -> dict[str, Any]:
     """`what`: the part of the file that `content` is, for the messages. A key that occurs twice is refused."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
-        value = json.loads(content.decode(), object_pairs_hook=_unique_pairs)
+        value = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode(), object_pairs_hook=_unique_pairs)
     except (ValueError, RecursionError) as error:  # ValueError: UnicodeDecodeError and JSONDecodeError
         raise ModelFormatError(f"{path}: {what}not valid JSON: {_reason(error)}") from None
     if not isinstance(value, dict):

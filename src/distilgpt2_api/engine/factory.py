@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distilgpt2_api.core.config import EngineConfig, ModelConfig
@@ -38,6 +39,7 @@ def load_engine(
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
+    model_config = _with_tokenizers_end(model_config, tokenizer)
     num_blocks = _num_kv_blocks(model_config, config)
     check_memory(
         folder,
@@ -49,6 +51,7 @@ def load_engine(
     )
     runner = Runner.load(
         folder,
+        config=model_config,
         precision=config.precision,
         num_threads=config.num_threads,
         num_blocks=num_blocks,
@@ -64,8 +67,16 @@ def load_engine(
         max_batch_step_tokens=config.max_batch_step_tokens,
         max_draft_tokens=config.max_draft_tokens,
     )
-    grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_id=model_config.eos_token_id)
+    grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
+
+
+def _with_tokenizers_end(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """As vLLM has it: a text ends with the tokenizer's `eos_token`, and with what the model's own files name."""
+    token_id = tokenizer.eos_token_id
+    if token_id is None or token_id in config.eos_token_ids:
+        return config
+    return replace(config, eos_token_ids=(*config.eos_token_ids, token_id))
 
 
 def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig) -> int:

@@ -52,19 +52,20 @@ class Runner:
         cls,
         folder: Path,
         *,
+        config: ModelConfig | None = None,
         precision: Precision,
         num_threads: int,
         num_blocks: int,
         cache_folder: Path | None,
         report: Callable[[str], None],
     ) -> Self:
-        """Reads, checks, compiles and warms up the model in `folder`.
+        """Reads, checks, compiles and warms up the model in `folder`. `config`: as it has been read; None: read here.
 
         `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
         keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
         """
         bound_kernel_memory()
-        config = read_model_config(folder)
+        config = config or read_model_config(folder)
         if is_widened(config, precision):
             report(f"head size {config.head_size} is odd, so float32 stands in for bf16: slower, more memory")
         with kernel_errors_in_one_line(folder):
@@ -72,7 +73,7 @@ class Runner:
             forward_pass = ForwardPass(
                 config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks
             )
-            sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
+            sampler = Sampler(vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids, num_threads=num_threads)
             runner = cls(config, forward_pass, sampler)
             if not runner._warm_up():
                 raise ModelFormatError(f"{folder}: computes NaN or infinity: its weights are numbers, but no model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -18,9 +18,13 @@ from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, read_tokenizer
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Holds no state: any thread may call it."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        """ModelFormatError if the vocabulary is not that of a byte-level BPE."""
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, roles: Mapping[str, str] | None = None) -> None:
+        """`roles`: `bos_token`, `eos_token` and so on, where files name them, and the tokens' texts.
+
+        ModelFormatError if the vocabulary is not that of a byte-level BPE.
+        """
         self._tokenizer = tokenizer
+        self._roles = roles or {}
         added = tokenizer.get_added_tokens_decoder()
         texts = tokenizer.get_vocab(with_added_tokens=True)
         if not texts or max(texts.values()) > 2 * len(texts) + 1024:
@@ -46,13 +50,13 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt.
+        """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt, and the files of special tokens.
 
         ModelFormatError names the file at fault; UnsupportedModelError says why it is not GPT-2's kind of tokenizer.
         """
-        tokenizer = read_tokenizer(folder)
+        files = read_tokenizer(folder)
         try:
-            return cls(tokenizer)
+            return cls(files.library, roles=files.roles)
         except ModelFormatError as error:
             raise ModelFormatError(f"{folder}: {error}") from error
 
@@ -98,6 +102,12 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """Id of the token that the vocabulary spells so: special tokens as they are, others in the byte alphabet."""
         return self._tokenizer.token_to_id(text)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that the tokenizer's own files call `eos_token`; None where none does, or it is not there."""
+        text = self._roles.get("eos_token")
+        return None if text is None else self.token_id(text)
 
     def end_of_text_id(self, config: ModelConfig) -> int | None:
         """The token that a text without a beginning begins with: the model's own, else the one that is spelled so."""
