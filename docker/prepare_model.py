@@ -15,6 +15,7 @@ from pathlib import Path
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelNotFoundError
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.compiled_model import compile_model
 from distilgpt2_api.model.store import NAME_PATTERN, ModelStore
 from distilgpt2_api.text.tokenizer import Tokenizer
@@ -53,7 +54,7 @@ def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
     """Name and folder. Raises ModelError."""
     if not model:
         raise ModelNotFoundError("it is empty; leave the argument out for the demo model")
-    if (copied / "config.json").is_file():
+    if (copied / CONFIG_FILE).is_file():
         return Path(model).name or "model", copied
     if any(copied.iterdir()):
         raise ModelNotFoundError("the folder is no model: it has no config.json")

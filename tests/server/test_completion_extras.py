@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,6 +151,17 @@ def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[...,
     client, other = open_client(), open_client(model_name="another")
     first, second = (client.complete(prompt="a").json()["system_fingerprint"] for _ in range(2))
     assert first == second != other.complete(prompt="a").json()["system_fingerprint"]
+
+
+@pytest.mark.reported("one list of a model's files for serve, pull, the image and the fingerprint")
+def test_the_fingerprint_changes_with_end_tokens_and_chat_template(
+    open_client: Callable[..., Any], build_runner: Callable[..., Any]
+) -> None:
+    runner = build_runner()
+    runner.config = replace(runner.config, eos_token_ids=(256, 7))
+    template = ChatTemplate("{{ messages[0].content }}", origin="here", special_tokens={})
+    clients = [open_client(), open_client(runner=runner), open_client(chat_template=template)]
+    assert len({client.complete(prompt="a").json()["system_fingerprint"] for client in clients}) == 3
 
 
 def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:

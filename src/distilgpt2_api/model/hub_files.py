@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.core.model_folder import CONFIG_FILE, DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
 from distilgpt2_api.model.weight_files import INDEX_FILE, PICKLE_SUFFIXES, SINGLE_FILE, read_index
 
 
@@ -34,17 +35,19 @@ class HubFile:
             raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {found}")
 
 
-def choose_tokenizer(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
-    """`tokenizer.json`, else GPT-2's own two files. Raises ModelFormatError where there are none."""
-    for wanted in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
-        if all(file in files for file in wanted):
-            return [files[file] for file in wanted]
-    raise ModelFormatError(f"{name} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
+def choose_companions(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
+    """What a start reads beside the weights: `config.json` first, one form of the tokenizer, and what else is there.
 
-
-def choose_chat_files(files: Mapping[str, HubFile]) -> list[HubFile]:
-    """What says how messages become a prompt, where there is any."""
-    return [files[file] for file in ("tokenizer_config.json", "chat_template.jinja") if file in files]
+    Raises ModelFormatError where there is no config or no tokenizer.
+    """
+    if CONFIG_FILE not in files:
+        raise ModelFormatError(f"{name} has no {CONFIG_FILE}")
+    form = next((form for form in TOKENIZER_FORMS if all(file in files for file in form)), None)
+    if form is None:
+        forms = ", ".join(" with ".join(form) for form in TOKENIZER_FORMS)
+        raise ModelFormatError(f"{name} has no tokenizer: none of {forms}")
+    optional = (file for file in (*OPTIONAL_FILES, *DOCUMENT_FILES) if file in files)
+    return [files[file] for file in (CONFIG_FILE, *form, *optional)]
 
 
 def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelNotFoundError
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
 DEFAULT_NAME = "distilgpt2"
 """Served where no model is named, if it has been pulled; else the bundled one."""
 
-CONFIG_FILE = "config.json"
 RECORD_FILE = "pulled.json"
 """Beside a pulled model's own files: which commit they are."""
 SEPARATOR = "--"
@@ -84,12 +85,16 @@ class ModelStore:
             raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
         return self._models_folder / name.replace("/", SEPARATOR)
 
-    def commit_of(self, name: str) -> str | None:
-        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole."""
+    def commit_of(self, name: str, *, with_files: Iterable[str] = ()) -> str | None:
+        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole, or without one of
+        these files: an earlier version may have left them out.
+        """
         folder = self.folder_of(name)
         try:
             record = json.loads((folder / RECORD_FILE).read_bytes())
-            is_whole = all((folder / file).stat().st_size == size for file, size in record["files"].items())
+            sizes = record["files"]
+            is_whole = all((folder / file).stat().st_size == size for file, size in sizes.items())
+            is_whole = is_whole and all(file in sizes for file in with_files)
             return str(record["commit"]) if is_whole else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

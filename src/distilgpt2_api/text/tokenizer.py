@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -12,19 +12,19 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
 from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.text.byte_level import to_bytes
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, read_tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
 
 
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Holds no state: any thread may call it."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, roles: Mapping[str, str] | None = None) -> None:
-        """`roles`: `bos_token`, `eos_token` and so on, where files name them, and the tokens' texts.
-
-        ModelFormatError if the vocabulary is not that of a byte-level BPE.
-        """
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, files: TokenizerFiles | None = None) -> None:
+        """`files`: what a model's folder says of it. ModelFormatError if the vocabulary is no byte-level BPE's."""
         self._tokenizer = tokenizer
-        self._roles = roles or {}
+        files = files or TokenizerFiles(library=tokenizer)
+        self._roles = files.roles
+        self.digest = files.digest
+        """Changes with what the folder's files say of a text's tokens."""
         added = tokenizer.get_added_tokens_decoder()
         texts = tokenizer.get_vocab(with_added_tokens=True)
         if not texts or max(texts.values()) > 2 * len(texts) + 1024:
@@ -56,7 +56,7 @@ class Tokenizer:
         """
         files = read_tokenizer(folder)
         try:
-            return cls(files.library, roles=files.roles)
+            return cls(files.library, files=files)
         except ModelFormatError as error:
             raise ModelFormatError(f"{folder}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class TokenizerFiles:
     """The byte-level BPE with its added tokens, without truncation or padding."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """`bos_token`, `eos_token` and so on, where a file names them: the tokens' texts."""
+    digest: str = ""
+    """Of all that the files say and that changes a text's tokens."""
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
@@ -52,11 +55,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     path, description = _read_description(folder)
     _add_special_tokens(description, special)
     with _errors_of_the_library(f"{path}: not a tokenizer"):
-        library = tokenizers.Tokenizer.from_buffer(orjson.dumps(description))
+        library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
     for token in description["added_tokens"]:
         source = special.added_path if token["id"] in special.added else path
         _check_added(library, source, token["content"], token["id"])
-    return TokenizerFiles(library=library, roles=special.roles)
+    return TokenizerFiles(library=library, roles=special.roles, digest=hashlib.sha256(serialized).hexdigest())
 
 
 def _read_description(folder: Path) -> tuple[Path, dict[str, Any]]:
