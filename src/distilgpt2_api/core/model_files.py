@@ -19,6 +19,8 @@ MAX_JSON_VALUES = 200_000
 they are made. The safetensors header of a GPT-2 of a thousand layers has 110 000.
 """
 MAX_SHOWN_CHARACTERS = 100
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""What git leaves in a file's place where git-lfs is not installed, or was told to skip it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """Of UTF-8: Windows' editors put it before a text, and it is no part of it."""
 
@@ -111,12 +113,24 @@ def _open_regular(target: Path, path: Path, flags: int) -> int:
         if not stat.S_ISREG(target.stat().st_mode):
             raise ModelFormatError(f"{path}: not a file")
         descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            _check_open(descriptor, path)
+        except BaseException:
             os.close(descriptor)
-            raise ModelFormatError(f"{path}: not a file")
+            raise
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
     return descriptor
+
+
+def _check_open(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ModelFormatError(f"{path}: not a file")
+    if os.pread(descriptor, len(LFS_POINTER), 0) == LFS_POINTER:
+        raise ModelFormatError(
+            f"{path}: a pointer of git-lfs, not the file itself; fetch that with `git lfs pull` in the clone, or the "
+            "whole model with `distilgpt2-api pull`"
+        )
 
 
 def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:

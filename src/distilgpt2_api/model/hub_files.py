@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
 from distilgpt2_api.core.model_folder import CONFIG_FILE, DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
-from distilgpt2_api.model.weight_files import INDEX_FILE, PICKLE_SUFFIXES, SINGLE_FILE, read_index
+from distilgpt2_api.model.folder_hints import find_pickled_weights, hint_at
+from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE, read_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +56,13 @@ def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
     for wanted in (SINGLE_FILE, INDEX_FILE):
         if wanted in files:
             return files[wanted]
-    pickles = sorted(file for file in files if PurePosixPath(file).suffix in PICKLE_SUFFIXES)
-    if pickles:
+    if (pickle := find_pickled_weights([*files])) is not None:
         raise UnsupportedModelError(
-            f"{name} has only pickled weights ({pickles[0]}), which can run any code when they are read; convert them "
+            f"{name} has only pickled weights ({pickle}), which can run any code when they are read; convert them "
             "on a machine that you can lose (save_pretrained of transformers writes safetensors) and give the folder, "
             f"or pull a revision that has {SINGLE_FILE}"
         )
-    raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}")
+    raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}{hint_at([*files])}")
 
 
 def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:

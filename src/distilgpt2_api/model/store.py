@@ -14,6 +14,7 @@ from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelNotFoundError
 from distilgpt2_api.core.model_folder import CONFIG_FILE
+from distilgpt2_api.model.folder_hints import hint_at
 
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
@@ -126,5 +127,6 @@ def _locate_folder(folder: Path) -> ModelLocation:
     if not folder.is_dir():
         raise ModelNotFoundError(f"no folder {folder}")
     if not (folder / CONFIG_FILE).is_file():
-        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json")
+        names = [path.name for path in folder.glob("*")]
+        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json{hint_at(names)}")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)
