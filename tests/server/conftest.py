@@ -98,6 +98,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         traces: Traces | None = None,
         open_desk: OpenDesk | None = None,
         max_draft_tokens: int = 0,
+        tokenizer: Tokenizer = tokenizer,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()

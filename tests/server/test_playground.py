@@ -22,6 +22,7 @@ NOT_OFFERED = {
     # What the page itself uses, or has no use for.
     *("prompt", "model", "stream", "stream_options", "echo", "prompt_logprobs", "return_token_ids", "request_id"),
     *("return_tokens_as_token_ids", "truncate_prompt_tokens", "truncation_side", "priority", "timeout_s", "user"),
+    "add_special_tokens",
     # Of a stream there is no best.
     *("best_of", "use_beam_search", "length_penalty", "early_stopping"),
     # Of the ways to say what form a text has, one.

@@ -64,7 +64,13 @@ COMPLETIONS = ParameterTable(
     peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
     neutral_values=COMPLETION_NEUTRAL_VALUES,
     defaults=SAMPLING_DEFAULTS
-    | {"prompt": "the end of text token", "best_of": "`n`", "length_penalty": 1, "truncation_side": "`left`"},
+    | {
+        "prompt": "the end of text token",
+        "best_of": "`n`",
+        "length_penalty": 1,
+        "truncation_side": "`left`",
+        "add_special_tokens": True,
+    },
 )
 CHAT = ParameterTable(
     path="/v1/chat/completions",

@@ -23,6 +23,10 @@ class Tokenizer:
         self._tokenizer = tokenizer
         files = files or TokenizerFiles(library=tokenizer)
         self._roles = files.roles
+        self.frame = files.frame
+        """Tokens that `with_special_tokens` puts around a text's own."""
+        self.has_prefix_space = files.has_prefix_space
+        """A text is tokenized as if a space stood before it."""
         self.digest = files.digest
         """Changes with what the folder's files say of a text's tokens."""
         added = tokenizer.get_added_tokens_decoder()
@@ -78,6 +82,10 @@ class Tokenizer:
             self._check_text(text)
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def with_special_tokens(self, token_ids: Sequence[int]) -> list[int]:
+        """A text's tokens with those around them that the tokenizer's files ask for: a BOS token, say."""
+        return [*self.frame.before, *token_ids, *self.frame.after]
+
     def decode(self, token_ids: Iterable[int]) -> str:
         """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8.
 
@@ -106,7 +114,11 @@ class Tokenizer:
     @property
     def eos_token_id(self) -> int | None:
         """The token that the tokenizer's own files call `eos_token`; None where none does, or it is not there."""
-        text = self._roles.get("eos_token")
+        return self.role_id("eos_token")
+
+    def role_id(self, role: str) -> int | None:
+        """The token that the tokenizer's own files call `bos_token`, say; None where none does, or it is not there."""
+        text = self._roles.get(role)
         return None if text is None else self.token_id(text)
 
     def end_of_text_id(self, config: ModelConfig) -> int | None:

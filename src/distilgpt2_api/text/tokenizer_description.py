@@ -137,7 +137,7 @@ def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
 
 
 def _normalizer(path: Path, normalizer: Any) -> Any:
-    steps = _steps(path, normalizer, "normalizer", "normalizers")
+    steps = read_steps(path, normalizer, "normalizer", "normalizers")
     for step in steps:
         if step["type"] not in NORMALIZERS:
             raise UnsupportedModelError(f"{path}: normalizer {named(step['type'])} is not supported")
@@ -145,7 +145,7 @@ def _normalizer(path: Path, normalizer: Any) -> Any:
 
 
 def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
-    steps = _steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
+    steps = read_steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
     if "ByteLevel" not in [step["type"] for step in steps]:
         raise UnsupportedModelError(f"{path}: a BPE over characters; GPT-2's is over bytes (pre-tokenizer ByteLevel)")
     for step in steps:
@@ -164,8 +164,11 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
     return {"type": "Sequence", "pretokenizers": steps}
 
 
-def _steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
-    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways."""
+def read_steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
+    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways.
+
+    Raises ModelFormatError or UnsupportedModelError.
+    """
     flat: list[dict[str, Any]] = []
     waiting = [] if step is None else [step]
     num_seen = 0

@@ -14,7 +14,7 @@ import tokenizers
 
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.model_files import decode_text, has_file, named, read_model_file, shown
-from distilgpt2_api.core.model_folder import TOKENIZER_FILE, VOCABULARY_FILES
+from distilgpt2_api.core.model_folder import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, VOCABULARY_FILES
 from distilgpt2_api.text.special_tokens import SpecialTokens, read_special_tokens, read_tokenizer_config
 from distilgpt2_api.text.tokenizer_description import (
     ADDED_TOKEN_FLAGS,
@@ -23,6 +23,7 @@ from distilgpt2_api.text.tokenizer_description import (
     parse_json,
     restate,
 )
+from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame, read_flags, read_post_processor
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 """GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
@@ -40,6 +41,10 @@ class TokenizerFiles:
     """The byte-level BPE with its added tokens, without truncation or padding."""
     roles: Mapping[str, str] = field(default_factory=dict)
     """`bos_token`, `eos_token` and so on, where a file names them: the tokens' texts."""
+    frame: Frame = NO_FRAME
+    """What goes before and after each text."""
+    has_prefix_space: bool = False
+    """A text is tokenized as if a space stood before it."""
     digest: str = ""
     """Of all that the files say and that changes a text's tokens."""
 
@@ -52,24 +57,39 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     """
     config = read_tokenizer_config(folder)
     special = read_special_tokens(folder, config)
-    path, description = _read_description(folder)
+    path, description, post_processor = _read_description(folder)
     _add_special_tokens(description, special)
+    has_prefix_space = _set_prefix_space(description, config.get("add_prefix_space"))
     with _errors_of_the_library(f"{path}: not a tokenizer"):
         library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
     for token in description["added_tokens"]:
         source = special.added_path if token["id"] in special.added else path
         _check_added(library, source, token["content"], token["id"])
-    return TokenizerFiles(library=library, roles=special.roles, digest=hashlib.sha256(serialized).hexdigest())
+    if path.name == TOKENIZER_FILE:
+        frame = read_post_processor(path, post_processor)
+    else:
+        config_path = folder / TOKENIZER_CONFIG_FILE
+        frame = read_flags(config_path, config, special.roles, library.token_to_id, END_OF_TEXT)
+    if any(library.id_to_token(token_id) is None for token_id in frame.before + frame.after):
+        raise ModelFormatError(f"{path}: post_processor: a token that the vocabulary has not")
+    return TokenizerFiles(
+        library=library,
+        roles=special.roles,
+        frame=frame,
+        has_prefix_space=has_prefix_space,
+        digest=hashlib.sha256(serialized + repr(frame).encode()).hexdigest(),
+    )
 
 
-def _read_description(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder's vocabulary as `tokenizer.json` would have it, and the file that it is from."""
+def _read_description(folder: Path) -> tuple[Path, dict[str, Any], Any]:
+    """The file that the folder's vocabulary is from, that as `tokenizer.json` would have it, and its post-processor."""
     path = folder / TOKENIZER_FILE
     if has_file(path):
-        return path, restate(path, parse_description(path, read_model_file(path, MAX_FILE_BYTES)))
+        described = parse_description(path, read_model_file(path, MAX_FILE_BYTES))
+        return path, restate(path, described), described.get("post_processor")
     for vocabulary, merges in VOCABULARY_FILES:
         if has_file(folder / vocabulary):
-            return folder / merges, _describe_vocabulary(folder / vocabulary, folder / merges)
+            return folder / merges, _describe_vocabulary(folder / vocabulary, folder / merges), None
     forms = ", ".join(f"{vocabulary} with {merges}" for vocabulary, merges in VOCABULARY_FILES)
     raise ModelFormatError(f"{folder}: no {TOKENIZER_FILE}, and no {forms}")
 
@@ -104,6 +124,20 @@ def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> 
             plain = {"id": token_id, "content": text, **dict.fromkeys(ADDED_TOKEN_FLAGS, False)}
             added[token_id] = {**added.get(token_id, plain), "special": True}
     description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])  # the library counts them up
+
+
+def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
+    """`add_prefix_space` of `tokenizer_config.json` goes before GPT-2's own way to cut texts, as in `transformers`.
+
+    Other ways cut a text before they come to ByteLevel, which then would put a space before every piece.
+    """
+    match description["pre_tokenizer"]["pretokenizers"]:
+        case [{"type": "ByteLevel"} as step]:
+            if isinstance(wanted, bool):
+                step["add_prefix_space"] = wanted
+            return step.get("add_prefix_space") is True
+        case steps:
+            return any(step["type"] == "ByteLevel" and step.get("add_prefix_space") is True for step in steps)
 
 
 @contextmanager

@@ -62,6 +62,11 @@ class ChatCompletionRequest(SamplingFields):
     continue_final_message: bool | None = Field(
         None, description="The last message is left open, and the completion goes on with it."
     )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="The prompt gets the tokens around it that the tokenizer's files ask for, besides those that the "
+        "chat template writes.",
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Values of variables that the chat template reads."
     )
@@ -69,7 +74,6 @@ class ChatCompletionRequest(SamplingFields):
 
 CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     **{name: values for name, values in NEUTRAL_VALUES.items() if name not in ChatCompletionRequest.model_fields},
-    "add_special_tokens": (True, False),
     "audio": (),
     "chat_template": (),
     "documents": ([],),
@@ -98,7 +102,7 @@ CHAT_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-"""Without tools or reasoning their options ask for nothing; GPT-2's tokenizer adds no special tokens either way."""
+"""Without tools or reasoning their options ask for nothing."""
 
 
 def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:

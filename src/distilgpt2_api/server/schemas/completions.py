@@ -71,6 +71,11 @@ class CompletionRequest(SamplingFields):
     return_tokens_as_token_ids: bool | None = Field(
         None, description="In `logprobs` tokens are written `token_id:123` instead of as text."
     )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="Texts get the tokens around them that the tokenizer's files ask for, a BOS token say; GPT-2's ask "
+        "for none.",
+    )
     truncate_prompt_tokens: TruncatedLength | None = Field(
         None, description="Keeps so many tokens of each prompt; -1: as many as leave room for `max_tokens`."
     )
@@ -83,11 +88,9 @@ class CompletionRequest(SamplingFields):
 COMPLETION_NEUTRAL_VALUES: dict[str, tuple[object, ...]] = {
     **{name: values for name, values in NEUTRAL_VALUES.items() if name not in CompletionRequest.model_fields},
     "suffix": ("",),
-    "add_special_tokens": (True, False),
     "prompt_embeds": ([],),
     "return_token_offsets": (False,),
 }
-"""`add_special_tokens` is here because GPT-2's tokenizer adds none either way."""
 
 
 def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
