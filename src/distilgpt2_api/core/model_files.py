@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -39,8 +40,17 @@ def named(name: str) -> str:
 
 
 def has_file(path: Path) -> bool:
-    """Whether there is anything of that name, be it a link to nowhere: what is there is read or refused."""
-    return os.path.lexists(path)
+    """Whether there is anything of that name, be it a link to nowhere: what is there is read or refused.
+
+    Raises ModelFormatError where that can't be told, for the folder is another user's.
+    """
+    return _read_mode(path, os.lstat) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Raises ModelFormatError as `has_file` does."""
+    mode = _read_mode(path, os.stat)
+    return mode is not None and stat.S_ISDIR(mode)
 
 
 def resolve_inside(path: Path) -> Path:
@@ -107,6 +117,26 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def list_folder(path: Path) -> list[str]:
+    """Names in a folder; none where it isn't there. Raises ModelFormatError as `has_file` does."""
+    try:
+        return [entry.name for entry in path.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
+
+
+def _read_mode(path: Path, ask: Callable[[Path], os.stat_result]) -> int | None:
+    """None where nothing is. (A name with a NUL, a ValueError, can't be.)"""
+    try:
+        return ask(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
+
+
 def _open_regular(target: Path, path: Path, flags: int) -> int:
     """Opening a pipe would wait for its other end, and a device may do anything: looked at before and after."""
     try:
@@ -147,4 +177,6 @@ def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:
 
 def _reason(error: Exception) -> str:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, PermissionError):
+        reason += f" for user {os.geteuid()}, as whom this process runs"
     return " ".join(reason.split())[: 2 * MAX_SHOWN_CHARACTERS]

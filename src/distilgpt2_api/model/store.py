@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from distilgpt2_api.core.errors import ModelNotFoundError
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_files import has_file, is_folder, list_folder
 from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.folder_hints import hint_at
 
@@ -56,11 +58,13 @@ class ModelStore:
     def locate(self, name_or_folder: str | None) -> ModelLocation:
         """The model of that name or in that folder; None: the default.
 
-        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError,
-        which says what to do.
+        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError, or
+        ModelFormatError where this process may not look; either says what to do.
         """
         if name_or_folder is None:
-            return self._find_pulled(DEFAULT_NAME) or self._bundled()
+            with suppress(ModelFormatError):  # a home that is another user's has nothing for this one
+                return self._find_pulled(DEFAULT_NAME) or self._bundled()
+            return self._bundled()
         if _is_path(name_or_folder):
             return _locate_folder(Path(name_or_folder).expanduser())
         if name_or_folder == BUNDLED_NAME:
@@ -76,9 +80,8 @@ class ModelStore:
 
     def list_pulled(self) -> list[str]:
         """Names of the pulled models, sorted."""
-        return sorted(
-            config.parent.name.replace(SEPARATOR, "/") for config in self._models_folder.glob(f"*/{CONFIG_FILE}")
-        )
+        folder = self._models_folder
+        return sorted(name.replace(SEPARATOR, "/") for name in list_folder(folder) if _has_model(folder / name))
 
     def folder_of(self, name: str) -> Path:
         """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
@@ -111,7 +114,7 @@ class ModelStore:
         return ModelLocation(name=matches[0], folder=self.folder_of(matches[0]), origin=ModelOrigin.PULLED)
 
     def _bundled(self) -> ModelLocation:
-        if not (self._bundled_folder / CONFIG_FILE).is_file():
+        if not has_file(self._bundled_folder / CONFIG_FILE):
             raise ModelNotFoundError(
                 f"the bundled model is missing from {self._bundled_folder}; "
                 f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
@@ -120,13 +123,21 @@ class ModelStore:
 
 
 def _is_path(name_or_folder: str) -> bool:
-    return NAME_PATTERN.fullmatch(name_or_folder) is None or Path(name_or_folder, CONFIG_FILE).is_file()
+    return NAME_PATTERN.fullmatch(name_or_folder) is None or has_file(Path(name_or_folder, CONFIG_FILE))
+
+
+def _has_model(folder: Path) -> bool:
+    """Also one that this process may not look into: who names it is told so."""
+    try:
+        return has_file(folder / CONFIG_FILE)
+    except ModelFormatError:
+        return True
 
 
 def _locate_folder(folder: Path) -> ModelLocation:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ModelNotFoundError(f"no folder {folder}")
-    if not (folder / CONFIG_FILE).is_file():
+    if not has_file(folder / CONFIG_FILE):
         names = [path.name for path in folder.glob("*")]
         raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json{hint_at(names)}")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)
