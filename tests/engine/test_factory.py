@@ -34,8 +34,24 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) 
     vocab_size = json.loads((GOLDEN / "config.json").read_text())["vocab_size"]
     config: EngineConfig = Settings(precision="f32", num_threads=1).engine_config()
 
-    with pytest.raises(ModelFormatError, match=rf"has 257 tokens, but the model only {vocab_size}$"):
+    with pytest.raises(ModelFormatError, match=rf"has 256 tokens, but the model only {vocab_size}$"):
         load_engine(tmp_path, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
+
+
+@pytest.mark.reported(
+    "GPT-2 fine-tunes with a [PAD] token for which nobody resized the embeddings; transformers takes them"
+)
+def test_an_added_token_that_the_model_has_no_row_for_is_left_out(tmp_path: Path) -> None:
+    """It is a text like any other, and the log says so."""
+    folder = write_model(tmp_path)
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": 257}))
+    config = Settings(precision="f32", num_threads=1).engine_config()
+    reports: list[str] = []
+    engine = load_engine(folder, config, cache_folder=None, observer=SilentObserver(), report=reports.append)
+    assert engine.tokenizer.encode("[PAD]") == [*b"[PAD]"]
+    assert engine.tokenizer.vocab_size == 257
+    assert reports == ["the model has 257 tokens, so these of its tokenizer are left out: '[PAD]'"]
+    engine.close()
 
 
 END, OTHER_END = 256, 65

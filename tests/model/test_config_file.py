@@ -88,7 +88,9 @@ def test_several_tokens_may_end_a_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.reported("fine-tuned models on the hub that name their end tokens in generation_config.json alone")
-@pytest.mark.parametrize(("named", "ids"), [([7, 3], (7, 3)), (5, (5,)), (None, (50256,))])
+@pytest.mark.parametrize(
+    ("named", "ids"), [([7, 3], (7, 3)), (5, (5,)), (None, (50256,)), ([99_999], (50256,)), ([], (50256,))]
+)
 def test_generation_configs_end_tokens_go_before_configs(tmp_path: Path, named: object, ids: tuple[int, ...]) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named, "temperature": 0.1}))
     assert read(tmp_path, eos_token_id=50256).eos_token_ids == ids

@@ -46,7 +46,8 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
         return
     model = settings.locate_model()
     num_threads = settings.engine_config().num_threads
-    stream = _read_stream(file, Tokenizer.from_folder(model.folder))
+    tokenizer = Tokenizer.from_folder(model.folder, num_rows=read_model_config(model.folder).vocab_size)
+    stream = _read_stream(file, tokenizer)
     click.echo(f"{model.name}: {len(stream.token_ids)} tokens of {stream.num_bytes} bytes, {num_threads} threads")
     click.echo(f"{'precision':<10}{'perplexity':>12}{'bits/byte':>11}{'tokens/s':>10}")
     for precision in precisions or list(Precision):

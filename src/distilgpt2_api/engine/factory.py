@@ -9,6 +9,7 @@ from pathlib import Path
 from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
+from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.kernel_options import kv_block_bytes
@@ -34,7 +35,12 @@ def load_engine(
     `cache_folder` keeps the compiled form from one start to the next; None, or one that can't be written, costs time.
     """
     model_config = read_model_config(folder)
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, num_rows=model_config.vocab_size)
+    if tokenizer.left_out:
+        report(
+            f"the model has {model_config.vocab_size} tokens, so these of its tokenizer are left out: "
+            f"{shown(', '.join(tokenizer.left_out))}"
+        )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"

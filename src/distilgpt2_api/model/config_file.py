@@ -172,12 +172,15 @@ def _token_id(path: Path, options: dict[str, Any], name: str, vocab_size: int) -
 
 def _read_eos_token_ids(folder: Path, options: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
     """In the file's order; those beyond the vocabulary are left out, as in `_token_id`."""
-    path, value = folder / CONFIG_FILE, options.get(EOS, DEFAULT_TOKEN_ID)
-    if has_file(folder / GENERATION_CONFIG_FILE):
-        generation_path = folder / GENERATION_CONFIG_FILE
-        generation = parse_json_object(generation_path, read_model_file(generation_path, MAX_CONFIG_BYTES))
-        if generation.get(EOS) is not None:
-            path, value = generation_path, generation[EOS]
+    path = folder / GENERATION_CONFIG_FILE
+    if has_file(path):
+        generation = parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES))
+        if ids := _eos_token_ids(path, generation.get(EOS), vocab_size):
+            return ids
+    return _eos_token_ids(folder / CONFIG_FILE, options.get(EOS, DEFAULT_TOKEN_ID), vocab_size)
+
+
+def _eos_token_ids(path: Path, value: Any, vocab_size: int) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(map(_is_token_id, ids)):
         raise ModelFormatError(f"{path}: {EOS} is {shown(value)}; it must be a token id, a list of them or null")

@@ -27,6 +27,8 @@ class Tokenizer:
         """Tokens that `with_special_tokens` puts around a text's own."""
         self.has_prefix_space = files.has_prefix_space
         """A text is tokenized as if a space stood before it."""
+        self.left_out = files.left_out
+        """Texts of added tokens that the model has no row for: no tokens here."""
         self.digest = files.digest
         """Changes with what the folder's files say of a text's tokens."""
         added = tokenizer.get_added_tokens_decoder()
@@ -53,12 +55,14 @@ class Tokenizer:
         self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
+    def from_folder(cls, folder: Path, *, num_rows: int | None = None) -> Self:
         """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt, and the files of special tokens.
+
+        `num_rows`: the model's vocabulary; added tokens beyond it are `left_out`.
 
         ModelFormatError names the file at fault; UnsupportedModelError says why it is not GPT-2's kind of tokenizer.
         """
-        files = read_tokenizer(folder)
+        files = read_tokenizer(folder, num_rows)
         try:
             return cls(files.library, files=files)
         except ModelFormatError as error:

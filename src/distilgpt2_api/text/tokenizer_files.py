@@ -45,12 +45,15 @@ class TokenizerFiles:
     """What goes before and after each text."""
     has_prefix_space: bool = False
     """A text is tokenized as if a space stood before it."""
+    left_out: tuple[str, ...] = ()
+    """Added tokens that the model has no row for."""
     digest: str = ""
     """Of all that the files say and that changes a text's tokens."""
 
 
-def read_tokenizer(folder: Path) -> TokenizerFiles:
-    """Read the folder's byte-level BPE.
+def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
+    """Read the folder's byte-level BPE. Tokens that were added to it beyond the model's `num_rows` are left out: a
+    padding token, say, for which nobody resized the embeddings. Their texts are texts like any other.
 
     ModelFormatError names the file that is missing, too large or malformed; UnsupportedModelError says why a
     well-formed tokenizer is not one that GPT-2 could have.
@@ -59,6 +62,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     special = read_special_tokens(folder, config)
     path, description, post_processor = _read_description(folder)
     _add_special_tokens(description, special)
+    left_out = [] if num_rows is None else _leave_out(description, num_rows)
     has_prefix_space = _set_prefix_space(description, config.get("add_prefix_space"))
     with _errors_of_the_library(f"{path}: not a tokenizer"):
         library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
@@ -77,6 +81,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         roles=special.roles,
         frame=frame,
         has_prefix_space=has_prefix_space,
+        left_out=tuple(left_out),
         digest=hashlib.sha256(serialized + repr(frame).encode()).hexdigest(),
     )
 
@@ -124,6 +129,13 @@ def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> 
             plain = {"id": token_id, "content": text, **dict.fromkeys(ADDED_TOKEN_FLAGS, False)}
             added[token_id] = {**added.get(token_id, plain), "special": True}
     description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])  # the library counts them up
+
+
+def _leave_out(description: dict[str, Any], num_rows: int) -> list[str]:
+    """Take the added tokens out that the model has no row for; their texts."""
+    added = description["added_tokens"]
+    description["added_tokens"] = [token for token in added if token["id"] < num_rows]
+    return [token["content"] for token in added if token["id"] >= num_rows]
 
 
 def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
