@@ -59,6 +59,7 @@ def write_folder(folder: Path, files: Mapping[str, object], *, post_processor: o
         {"tokenizer_config.json": {"add_bos_token": True}},
         {"tokenizer_config.json": {"add_bos_token": True, "add_eos_token": True, "eos_token": "</s>"}},
         {"tokenizer_config.json": {"add_prefix_space": True}},
+        {"tokenizer_config.json": {"split_special_tokens": True}},
         {"tokenizer_config.json": {"extra_special_tokens": ["<s>"]}},
     ],
 )

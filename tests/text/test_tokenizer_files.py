@@ -102,6 +102,14 @@ def test_an_added_tokens_decoder_goes_before_the_older_files(folder: Path) -> No
     assert tokenizer.eos_token_id is None
 
 
+def test_special_tokens_are_texts_like_others_where_the_config_says_so(folder: Path) -> None:
+    """`split_special_tokens`, as `transformers` has it."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": True}))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert 0 not in tokenizer.encode("<|endoftext|>")
+    assert tokenizer.decode(tokenizer.encode("<|endoftext|>")) == "<|endoftext|>"
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

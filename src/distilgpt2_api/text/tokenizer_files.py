@@ -66,6 +66,7 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
     has_prefix_space = _set_prefix_space(description, config.get("add_prefix_space"))
     with _errors_of_the_library(f"{path}: not a tokenizer"):
         library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
+    library.encode_special_tokens = config.get("split_special_tokens") is True
     for token in description["added_tokens"]:
         source = special.added_path if token["id"] in special.added else path
         _check_added(library, source, token["content"], token["id"])
@@ -82,7 +83,7 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
         frame=frame,
         has_prefix_space=has_prefix_space,
         left_out=tuple(left_out),
-        digest=hashlib.sha256(serialized + repr(frame).encode()).hexdigest(),
+        digest=hashlib.sha256(serialized + repr((frame, library.encode_special_tokens)).encode()).hexdigest(),
     )
 
 
@@ -96,7 +97,9 @@ def _read_description(folder: Path) -> tuple[Path, dict[str, Any], Any]:
         if has_file(folder / vocabulary):
             return folder / merges, _describe_vocabulary(folder / vocabulary, folder / merges), None
     forms = ", ".join(f"{vocabulary} with {merges}" for vocabulary, merges in VOCABULARY_FILES)
-    raise ModelFormatError(f"{folder}: no {TOKENIZER_FILE}, and no {forms}")
+    raise ModelFormatError(
+        f"{folder}: no {TOKENIZER_FILE}, and no {forms}; copy them from the model that this one was tuned from"
+    )
 
 
 def _describe_vocabulary(vocabulary_path: Path, merges_path: Path) -> dict[str, Any]:
