@@ -15,7 +15,9 @@ from pathlib import Path
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelNotFoundError
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.compiled_model import compile_model
+from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.store import NAME_PATTERN, ModelStore
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -33,7 +35,8 @@ def main() -> None:
         name, folder = find_model(arguments.model, arguments.copied, arguments.home)
         target = arguments.target / "models" / name
         compile_model(folder, target, precision)
-        Tokenizer.from_folder(target)  # a model without one is told now, not at the image's first start
+        # A model without one is told now, not at the image's first start.
+        Tokenizer.from_folder(target, num_rows=read_model_config(target).vocab_size)
     except Distilgpt2ApiError as error:
         message = str(error).replace(f"{arguments.copied}", arguments.model)
         sys.exit(f"error: --build-arg MODEL={arguments.model}: {message}")
@@ -53,7 +56,7 @@ def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
     """Name and folder. Raises ModelError."""
     if not model:
         raise ModelNotFoundError("it is empty; leave the argument out for the demo model")
-    if (copied / "config.json").is_file():
+    if (copied / CONFIG_FILE).is_file():
         return Path(model).name or "model", copied
     if any(copied.iterdir()):
         raise ModelNotFoundError("the folder is no model: it has no config.json")

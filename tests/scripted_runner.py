@@ -11,7 +11,7 @@ from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, T
 
 END_OF_TEXT = 256
 CONFIG = ModelConfig(
-    vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_id=END_OF_TEXT
+    vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_ids=(END_OF_TEXT,)
 )
 
 

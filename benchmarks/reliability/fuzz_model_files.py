@@ -3,9 +3,9 @@
     python -m benchmarks.reliability.fuzz_model_files --files 10000
 
 Each seed spoils one file of a small model: header, offsets and lengths of safetensors (a checkpoint, an index of
-shards, a compiled model), `config.json`, tokenizer files; by structure and by bytes; or puts a pipe, a device, a folder
-or a link in its place. What comes is loaded (a change that nothing minds), or refused by a ModelError of one line that
-names the file. All else is a failure and exits with 1:
+shards, a compiled model), `config.json`, `generation_config.json`, tokenizer files, special tokens, a chat template; by
+structure and by bytes; or puts a pipe, a device, a folder or a link in its place. What comes is loaded (a change that
+nothing minds), or refused by a ModelError of one line that names the file. All else is a failure and exits with 1:
 
 - another exception, or a message of several lines, without the file, or longer than a line should be;
 - a crash: the doors are opened in processes of their own, and the seed that one died at is known;
@@ -36,11 +36,13 @@ from benchmarks.report import print_table
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import InvalidRequestError, ModelError
+from distilgpt2_api.core.model_folder import GENERATION_CONFIG_FILE
 from distilgpt2_api.model.compiled_model import read_compiled_model
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.prepared_weights import prepare_weights
 from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE
 from distilgpt2_api.model.weights import open_checkpoint
+from distilgpt2_api.text.chat_template_files import load_chat_template
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_S = 1.0
@@ -193,10 +195,11 @@ def open_door(folder: Path, target: str) -> None:
         prepare_weights(config, open_checkpoint(folder, config), Precision.INT8)
     elif target == COMPILED_FILE:
         read_compiled_model(folder, config, Precision.INT8)
-    else:
+    elif target != GENERATION_CONFIG_FILE:  # which comes with the config
         tokenizer = Tokenizer.from_folder(folder)
         with suppress(InvalidRequestError):  # a byte that has no token any more
-            tokenizer.decode(tokenizer.encode(TEXT))
+            tokenizer.decode(tokenizer.with_special_tokens(tokenizer.encode(TEXT)))
+        load_chat_template(folder, None)
 
 
 def _read_status(name: str) -> int:

@@ -17,6 +17,17 @@ from benchmarks.make_model import END_OF_TEXT, write_tokenizer
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.model_folder import (
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+    CONFIG_FILE,
+    GENERATION_CONFIG_FILE,
+    OPTIONAL_FILES,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE,
+    VOCABULARY_FILES,
+)
 from distilgpt2_api.model.compiled_model import compile_model
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE, compiled_name
@@ -38,7 +49,31 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 319,
 }
 COMPILED_FILE = compiled_name(Precision.INT8)
-TARGETS = (SINGLE_FILE, "config.json", "tokenizer.json", "vocab.json", "merges.txt", INDEX_FILE, COMPILED_FILE)
+TARGETS = (
+    SINGLE_FILE,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    *VOCABULARY_FILES[0],
+    INDEX_FILE,
+    COMPILED_FILE,
+    *OPTIONAL_FILES,
+)
+CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+SPECIAL_FILES: dict[str, Any] = {
+    GENERATION_CONFIG_FILE: {"eos_token_id": [319, 7], "bos_token_id": 319, "do_sample": True, "temperature": 0.7},
+    TOKENIZER_CONFIG_FILE: {
+        "add_bos_token": True,
+        "add_prefix_space": False,
+        "added_tokens_decoder": {"320": {"content": "<|user|>", **FLAGS, "special": True}},
+        "bos_token": END_OF_TEXT,
+        "eos_token": {"__type": "AddedToken", "content": END_OF_TEXT, **FLAGS},
+        "additional_special_tokens": ["<|user|>"],
+        "chat_template": [{"name": "default", "template": CHAT_TEMPLATE}],
+    },
+    SPECIAL_TOKENS_FILE: {"eos_token": END_OF_TEXT, "additional_special_tokens": ["<|user|>", {"content": "<|end|>"}]},
+    ADDED_TOKENS_FILE: {"<|user|>": 320, "<|end|>": 321},
+}
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 DEEP = "\N{SNOWMAN}"  # stands for arrays in arrays, which json.dumps itself could not write
 NUMBERS = (0, -1, 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000, 1.5, 1e308)
@@ -82,6 +117,8 @@ def write_model(folder: Path) -> dict[str, bytes]:
     weight_map = {name: shard for shard, part in halves.items() for name in part}
     files[INDEX_FILE] = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}).encode()
     files["tokenizer.json"] = _tokenizer_json(files["vocab.json"], files["merges.txt"])
+    files |= {name: json.dumps(content).encode() for name, content in SPECIAL_FILES.items()}
+    files[CHAT_TEMPLATE_FILE] = CHAT_TEMPLATE.encode()
     (folder / SINGLE_FILE).write_bytes(files[SINGLE_FILE])
     compile_model(folder, folder / "compiled", Precision.INT8)
     files[COMPILED_FILE] = (folder / "compiled" / COMPILED_FILE).read_bytes()
@@ -93,6 +130,9 @@ def spoil(files: dict[str, bytes], folder: Path, seed: int) -> Spoilt:
     chance = random.Random(seed)
     target = chance.choice(TARGETS)
     companions = {"merges.txt": ["vocab.json"], "vocab.json": ["merges.txt"], INDEX_FILE: [*SHARDS]}
+    companions |= {name: [TOKENIZER_FILE] for name in (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)}
+    companions[ADDED_TOKENS_FILE].append(SPECIAL_TOKENS_FILE)
+    companions[CHAT_TEMPLATE_FILE] = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE]
     needed = {"config.json", SINGLE_FILE} if target == "config.json" else {"config.json", *companions.get(target, [])}
     for name in needed:
         (folder / name).write_bytes(files[name])
@@ -117,7 +157,7 @@ def _spoil_content(chance: random.Random, target: str, content: bytes) -> tuple[
         return _spoil_bytes(chance, content)
     if target.endswith(".safetensors"):
         return _spoil_safetensors(chance, content)
-    if target == "merges.txt":
+    if target in ("merges.txt", CHAT_TEMPLATE_FILE):
         return _spoil_lines(chance, content)
     return _spoil_json(chance, content)
 
@@ -270,22 +310,34 @@ def _pack(header: bytes, data: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + data
 
 
+def _template(token_id: int) -> dict[str, Any]:
+    """A post-processor that puts a BOS token first."""
+    text, other = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    token = {"id": END_OF_TEXT, "ids": [token_id], "tokens": [END_OF_TEXT]}
+    single = [{"SpecialToken": {"id": END_OF_TEXT, "type_id": 0}}, text]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, other],
+        "special_tokens": {END_OF_TEXT: token},
+    }
+
+
 def _tokenizer_json(vocabulary: bytes, merges: bytes) -> bytes:
     vocab = json.loads(vocabulary)
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return json.dumps(
         {
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": [{"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **flags, "special": True}],
+            "added_tokens": [{"id": vocab[END_OF_TEXT], "content": END_OF_TEXT, **FLAGS, "special": True}],
             "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
             "pre_tokenizer": {
                 "type": "Sequence",
                 "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
             },
-            "post_processor": byte_level,
+            "post_processor": {"type": "Sequence", "processors": [byte_level, _template(vocab[END_OF_TEXT])]},
             "decoder": byte_level,
             "model": {
                 "type": "BPE",

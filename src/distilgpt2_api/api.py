@@ -8,8 +8,9 @@ import sys
 from fastapi import FastAPI
 
 from distilgpt2_api.application import build_app
-from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError
 from distilgpt2_api.engine_load import read_settings
+from distilgpt2_api.server.lifespan import EXIT_MODEL
 from distilgpt2_api.settings import EXIT_SETTINGS
 
 
@@ -18,7 +19,7 @@ def _build_or_exit() -> FastAPI:
         return build_app(read_settings())
     except Distilgpt2ApiError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_SETTINGS)
+        sys.exit(EXIT_MODEL if isinstance(error, ModelError) else EXIT_SETTINGS)
 
 
 app = _build_or_exit()

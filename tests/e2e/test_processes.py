@@ -146,6 +146,13 @@ def test_what_an_option_lacks_stops_the_start_with_one_clear_line(settings: dict
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.reported("operations.md: a model that can't be read ends the service with 3, wherever that is noticed")
+def test_a_model_that_is_not_there_has_the_status_of_models() -> None:
+    """Gunicorn does not try again then."""
+    result = import_application(model="/nowhere")
+    assert (result.returncode, result.stderr) == (3, "error: no folder /nowhere\n")
+
+
 def test_without_a_store_its_packages_are_not_missed() -> None:
     result = import_application("import sys; sys.modules |= dict.fromkeys(['sqlalchemy', 'python_multipart'])")
     assert (result.returncode, "error" in result.stderr) == (0, False)

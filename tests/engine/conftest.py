@@ -92,7 +92,7 @@ def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
         max_draft_tokens: int = 0,
     ) -> Engine:
         tokenizer: Any = ByteTokenizer()  # a fake with the parts that count
-        grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_id=CONFIG.eos_token_id)
+        grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_ids=CONFIG.eos_token_ids)
         compilers.append(grammars)
         return Engine(
             runner=runner or PaddedRunner(script=script),

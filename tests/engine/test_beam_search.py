@@ -203,7 +203,7 @@ def test_sequences_and_scores_are_those_of_transformers(name: str, build_request
         runner=runner,
         scheduler=Scheduler(num_blocks=24, max_num_sequences=8, max_step_tokens=512),
         tokenizer=tokenizer,
-        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
+        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=()),
         observer=SilentObserver(),
     )
     try:

@@ -76,7 +76,7 @@ def build(runner: Runner, *, observer: EngineObserver | None = None, **schedulin
         runner=runner,
         scheduler=Scheduler(**options),
         tokenizer=tokenizer,
-        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
+        grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=()),
         observer=observer or SilentObserver(),
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.core.model_folder import DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
 from distilgpt2_api.model.hub import pull_model
 from distilgpt2_api.model.staging import gather_model
 from distilgpt2_api.model.store import ModelStore
@@ -32,7 +33,7 @@ def files_asked(hub: Any) -> list[str]:
 def test_only_what_serving_needs_is_fetched_and_the_alias_is_resolved(store: ModelStore, hub: Any) -> None:
     folder = pull(store, hub)
     assert store.locate(None).folder == folder == store.locate(NAME).folder
-    assert files_asked(hub) == ["config.json", "tokenizer.json", "model.safetensors"]
+    assert files_asked(hub) == ["config.json", "tokenizer.json", "README.md", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == hub.weights
     assert store.commit_of(NAME) == hub.commit
 
@@ -40,14 +41,26 @@ def test_only_what_serving_needs_is_fetched_and_the_alias_is_resolved(store: Mod
 def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore, hub: Any) -> None:
     del hub.main_files["tokenizer.json"]
     pull(store, hub)
-    assert files_asked(hub) == ["config.json", "vocab.json", "merges.txt", "model.safetensors"]
+    assert files_asked(hub) == ["config.json", "vocab.json", "merges.txt", "README.md", "model.safetensors"]
 
 
-def test_a_chat_template_comes_along(store: ModelStore, hub: Any) -> None:
-    hub.main_files.update({"tokenizer_config.json": b"{}", "chat_template.jinja": b"{{ messages }}"})
+@pytest.mark.reported("a fine-tune's special tokens, there under serve and lost after pull and in the image")
+@pytest.mark.parametrize("form", TOKENIZER_FORMS)
+def test_all_that_a_start_reads_is_fetched(form: tuple[str, ...], store: ModelStore, hub: Any) -> None:
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        del hub.main_files[name]
+    hub.main_files.update(dict.fromkeys((*form, *OPTIONAL_FILES, *DOCUMENT_FILES), b"{}"))
     folder = pull(store, hub)
-    assert (folder / "tokenizer_config.json").read_bytes() == b"{}"
-    assert (folder / "chat_template.jinja").read_bytes() == b"{{ messages }}"
+    fetched = {path.name for path in folder.iterdir()}
+    assert fetched == {"config.json", "model.safetensors", "pulled.json", *form, *OPTIONAL_FILES, *DOCUMENT_FILES}
+
+
+def test_a_model_that_an_earlier_version_pulled_without_a_file_is_fetched_again(store: ModelStore, hub: Any) -> None:
+    record_path = pull(store, hub) / "pulled.json"
+    record = json.loads(record_path.read_text())
+    del record["files"]["README.md"]
+    record_path.write_text(json.dumps(record))
+    assert "README.md" in json.loads((pull(store, hub) / "pulled.json").read_text())["files"]
 
 
 def test_shards_are_those_that_the_index_names(store: ModelStore, hub: Any) -> None:

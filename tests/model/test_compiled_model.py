@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_folder import COMPANION_FILES
 from distilgpt2_api.model.compiled_file import write_compiled_file
 from distilgpt2_api.model.compiled_model import compile_model, read_compiled_model
 from distilgpt2_api.model.compiled_store import load_weights
@@ -75,15 +76,14 @@ def test_the_same_model_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_chat_template_comes_along(checkpoint: Path, tmp_path: Path) -> None:
-    """In either of the files that have it."""
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
+@pytest.mark.reported("a fine-tune's special tokens, there under serve and lost after pull and in the image")
+def test_all_that_a_start_reads_comes_along(checkpoint: Path, tmp_path: Path) -> None:
+    for name in set(COMPANION_FILES) - {"config.json"}:
         (checkpoint / name).write_text("{}")
 
     compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
 
-    assert (tmp_path / "compiled" / "chat_template.jinja").read_text() == "{}"
-    assert (tmp_path / "compiled" / "tokenizer_config.json").read_text() == "{}"
+    assert {path.name for path in (tmp_path / "compiled").iterdir()} == {*COMPANION_FILES, "compiled.int8.safetensors"}
 
 
 def test_a_checkpoint_is_not_compiled(checkpoint: Path) -> None:

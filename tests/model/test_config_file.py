@@ -28,7 +28,7 @@ def test_an_empty_config_is_gpt2_small(tmp_path: Path) -> None:
         width=768,
         inner_width=3072,
         bos_token_id=50256,
-        eos_token_id=50256,
+        eos_token_ids=(50256,),
     )
 
 
@@ -63,7 +63,7 @@ def test_options_that_change_the_arithmetic_are_honoured(tmp_path: Path) -> None
         is_attention_scaled=False,
         is_attention_scaled_by_layer=True,
         bos_token_id=None,
-        eos_token_id=7,
+        eos_token_ids=(7,),
     )
     assert config.head_size == 16
 
@@ -77,6 +77,36 @@ def test_other_names_of_the_same_options(tmp_path: Path) -> None:
 def test_a_token_id_beyond_the_vocabulary_is_none(tmp_path: Path) -> None:
     """Small models cut from GPT-2's config keep its 50256."""
     assert read(tmp_path, vocab_size=100).eos_token_id is None
+
+
+@pytest.mark.reported("a chat model's config.json with a list of end tokens; transformers' GenerationConfig takes one")
+def test_several_tokens_may_end_a_text(tmp_path: Path) -> None:
+    """The first of them is the mark between documents. What is beyond the vocabulary is left out."""
+    config = read(tmp_path, vocab_size=100, eos_token_id=[7, 3, 7, 50256])
+    assert (config.eos_token_ids, config.eos_token_id) == ((7, 3), 7)
+    assert read(tmp_path, vocab_size=100, eos_token_id=[]).eos_token_ids == ()
+
+
+@pytest.mark.reported("fine-tuned models on the hub that name their end tokens in generation_config.json alone")
+@pytest.mark.parametrize(
+    ("named", "ids"), [([7, 3], (7, 3)), (5, (5,)), (None, (50256,)), ([99_999], (50256,)), ([], (50256,))]
+)
+def test_generation_configs_end_tokens_go_before_configs(tmp_path: Path, named: object, ids: tuple[int, ...]) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named, "temperature": 0.1}))
+    assert read(tmp_path, eos_token_id=50256).eos_token_ids == ids
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"eos_token_id": "a"}', b'{"eos_token_id": [-1]}'])
+def test_a_broken_generation_config_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "generation_config.json").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"generation_config.json: "):
+        read(tmp_path)
+
+
+@pytest.mark.reported("config.json saved by a Windows editor, which puts a byte-order mark first")
+def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"vocab_size": 99}')
+    assert read_model_config(tmp_path).vocab_size == 99
 
 
 @pytest.mark.parametrize(
@@ -134,7 +164,10 @@ def test_other_arithmetic_is_refused_by_name(tmp_path: Path, options: dict[str, 
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes'"),
         ({"scale_attn_weights": 1}, "scale_attn_weights is 1"),
         ({"eos_token_id": -1}, "eos_token_id is -1"),
-        ({"eos_token_id": [1, 2]}, r"eos_token_id is \[1, 2\]"),
+        ({"eos_token_id": [1, -2]}, r"eos_token_id is \[1, -2\]"),
+        ({"eos_token_id": [1, True]}, r"eos_token_id is \[1, True\]"),
+        ({"eos_token_id": {}}, r"eos_token_id is \{\}"),
+        ({"eos_token_id": [*range(65)]}, "eos_token_id has 65 tokens; at most 64"),
         ({"hidden_size": 64, "n_embd": 96}, "hidden_size and n_embd"),
     ],
 )

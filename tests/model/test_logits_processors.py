@@ -33,9 +33,10 @@ def process(
     prompt: tuple[int, ...] = (0,),
     completion: tuple[int, ...] = (),
     mask: bytes | None = None,
+    eos_token_ids: tuple[int, ...] = (4,),
     **options: Any,
 ) -> list[float]:
-    """What the processors make of a row, with 4 as the end of text."""
+    """What the processors make of a row."""
     row = PlanRow(
         sequence_id=0,
         token_ids=prompt + completion,
@@ -49,7 +50,7 @@ def process(
         mask=None if mask is None else ReadyMask(mask),
     )
     array = np.array(logits, dtype=np.float32)
-    LogitsProcessors(row.params, eos_token_id=4).apply(array, row)
+    LogitsProcessors(row.params, eos_token_ids=eos_token_ids).apply(array, row)
     result: list[float] = array.tolist()
     return result
 
@@ -66,6 +67,8 @@ def test_logit_bias_is_added() -> None:
         ((1, 1), {}, [0, 0, -INF, 0, -INF]),
         ((1, 1, 1), {}, [0, 0, 0, 0, 0]),
         ((), {"ignore_eos": True}, [0, 0, -INF, 0, 0]),
+        ((), {"eos_token_ids": (4, 1)}, [0, -INF, -INF, 0, -INF]),
+        ((), {"eos_token_ids": (4, 1), "ignore_eos": True}, [0, 0, -INF, 0, 0]),
     ],
 )
 def test_min_tokens_bans_endings(completion: tuple[int, ...], options: dict[str, Any], expected: list[float]) -> None:

@@ -460,7 +460,7 @@ def test_masks_are_waited_for_last() -> None:
 
 def test_min_tokens_bans_end_of_text() -> None:
     """The sampler knows the model's end of text, and bans it until there are enough tokens."""
-    sampler = Sampler(vocab_size=10, eos_token_id=9)
+    sampler = Sampler(vocab_size=10, eos_token_ids=(9,))
     logits = np.zeros((1, 10), dtype=np.float32)
     logits[0, [4, 9]] = 1.0, 2.0
     params = SamplingParams(temperature=0.0, min_tokens=2)
@@ -518,7 +518,7 @@ def test_scores_are_log_softmax(draw: Callable[..., Any]) -> None:
 )
 def test_bans_move_no_log_probabilities(options: dict[str, Any]) -> None:
     """They are those of the row as the model gave it, banned tokens included: no renormalisation, no -inf."""
-    sampler = Sampler(vocab_size=500, eos_token_id=499)
+    sampler = Sampler(vocab_size=500, eos_token_ids=(499,))
     logits = make_logits(1, 500)
     params = SamplingParams(num_logprobs=500, **options)
     row = make_row(params, token_ids=(0, 2), mask=make_mask([11, 12], 500) if params.grammar else None)

@@ -110,13 +110,18 @@ def test_the_home_of_the_user_is_understood(
         ("../../etc", "no folder ../../etc"),
         ("models/with/depth", "no folder models/with/depth"),
         ("./empty", "the folder empty is no model: it has no config.json"),
+        ("./training", "no config.json: it has checkpoints of a training; give one of them, as checkpoint-20"),
+        ("./adapter", "no config.json: it is a PEFT adapter; merge it"),
+        ("./models--gpt2", "no config.json: it is a repository of the hub's cache; give the folder below snapshots/"),
     ],
 )
 def test_what_is_not_there_is_one_line_that_says_what_to_do(
     wanted: str, message: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     put_model("home/models/a--b")
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "training/checkpoint-3", "training/checkpoint-20", "adapter", "models--gpt2/snapshots"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "adapter" / "adapter_config.json").touch()
     with pytest.raises(ModelNotFoundError) as caught:
         store.locate(wanted)
     assert message in str(caught.value)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.model.config_file import read_model_config
@@ -42,7 +43,20 @@ def shard(model: Any, weight_map: dict[str, str] | None = None, prefix: str = "t
     (model.path / "model.safetensors").unlink()
 
 
-@pytest.mark.parametrize("prefix", ["", "transformer."])
+@pytest.mark.reported("state dicts saved under torch.compile, DDP, FSDP, and by PEFT without unwrapping the model")
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "transformer.",
+        "_orig_mod.transformer.",
+        "module.transformer.",
+        "module._orig_mod.transformer.",
+        "base_model.model.transformer.",
+        "_fsdp_wrapped_module.transformer.",
+        "transformer._orig_mod.",
+    ],
+)
 def test_names_with_and_without_prefix(make_model: Any, prefix: str) -> None:
     model = make_model()
     model.save({prefix + name: tensor for name, tensor in model.tensors.items()})
@@ -56,6 +70,73 @@ def test_an_untied_head_has_no_prefix(make_model: Any) -> None:
     model.save({name if name == "lm_head.weight" else f"transformer.{name}": t for name, t in model.tensors.items()})
 
     check_same(open_folder(model.path), model.tensors)
+
+
+@pytest.mark.reported("safetensors' save_model, which keeps one tensor of a tied pair: lm_head.weight, by its name")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("is_tied", "has_metadata"), [(True, False), (True, True), (False, True)])
+def test_of_a_tied_pair_either_is_enough(make_model: Any, dtype: Any, is_tied: bool, has_metadata: bool) -> None:
+    """The metadata say which one was left out; where config.json ties them nothing need say it."""
+    model = make_model(tie_word_embeddings=is_tied)
+    tensors = {f"transformer.{name}": tensor.astype(dtype) for name, tensor in model.tensors.items()}
+    embedding = tensors.pop("transformer.wte.weight")
+    tensors.pop("transformer.lm_head.weight", None)
+    metadata = {"format": "pt", "transformer.wte.weight": "lm_head.weight"} if has_metadata else {"format": "pt"}
+    save_file({**tensors, "lm_head.weight": embedding}, model.path / "model.safetensors", metadata=metadata)
+    checkpoint = open_folder(model.path)
+    checkpoint.check_tied_head()
+    check_same(checkpoint, {"wte.weight": embedding.astype(np.float32)})
+    if not is_tied:
+        check_same(checkpoint, {"lm_head.weight": embedding.astype(np.float32)})
+
+
+@pytest.mark.reported("safetensors' save_model of a GPT-2 whose head was tied by hand")
+def test_a_head_that_was_left_out_is_the_embedding(make_model: Any) -> None:
+    """Though config.json does not tie them."""
+    model = make_model(tie_word_embeddings=False)
+    body = {name: tensor for name, tensor in model.tensors.items() if name != "lm_head.weight"}
+    save_file(body, model.path / "model.safetensors", metadata={"lm_head.weight": "wte.weight"})
+    check_same(open_folder(model.path), {**body, "lm_head.weight": body["wte.weight"]})
+
+
+@pytest.mark.reported("a git clone of a hub repository without git-lfs")
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_pointer_of_git_lfs_says_how_to_get_the_file(make_model: Any, name: str) -> None:
+    model = make_model()
+    (model.path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n")
+    with pytest.raises(ModelFormatError, match=rf"{name}: a pointer of git-lfs.*git lfs pull"):
+        open_folder(model.path)
+
+
+@pytest.mark.reported("a PEFT checkpoint that was never merged")
+@pytest.mark.parametrize("name", ["h.0.attn.c_attn.lora_A.default.weight", "h.0.attn.c_attn.base_layer.weight"])
+def test_an_adapter_that_is_not_merged_says_how_to_merge_it(make_model: Any, name: str) -> None:
+    model = make_model()
+    model.save(model.tensors | {f"base_model.model.transformer.{name}": np.zeros((32, 96), np.float32)})
+    with pytest.raises(UnsupportedModelError, match=r"adapter that is not merged.*merge_and_unload"):
+        open_folder(model.path)
+
+
+@pytest.mark.reported("folders that Trainer, PEFT, OpenAI's release and the hub's cache leave, given as a model")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["training_args.bin", "optimizer.pt", "rng_state.pth"], r"no model\.safetensors and no .*index\.json$"),
+        (["training_args.bin", "pytorch_model.bin"], r"pytorch_model\.bin: pickle files are not read.*save_pretrained"),
+        (["adapter_model.safetensors"], "a PEFT adapter; merge it"),
+        (["checkpoint-500", "checkpoint-1000"], "give one of them, as checkpoint-1000"),
+        (["tf_model.h5"], r"tf_model\.h5 is in a form that is not read"),
+        (["model.ckpt.data-00000-of-00001"], "in a form that is not read"),
+        (["model.fp16.safetensors"], r"if model\.fp16\.safetensors holds all the weights, rename it"),
+    ],
+)
+def test_a_folder_without_weights_says_what_it_is(make_model: Any, names: list[str], message: str) -> None:
+    model = make_model()
+    (model.path / "model.safetensors").unlink()
+    for name in names:
+        (model.path / name).touch()
+    with pytest.raises(ModelError, match=message):
+        open_folder(model.path)
 
 
 def test_half_precision_is_widened(make_model: Any) -> None:
@@ -73,7 +154,7 @@ def test_half_precision_is_widened(make_model: Any) -> None:
 
 
 def test_buffers_and_a_second_head_are_ignored(make_model: Any) -> None:
-    """Old checkpoints saved the causal masks; GPT2DoubleHeadsModel has another head."""
+    """Old checkpoints saved the causal masks; GPT2DoubleHeadsModel has another head, and so has TRL's PPO."""
     model = make_model()
     mask = np.ones((1, 1, 128, 128), bool)
     extra = {
@@ -81,6 +162,7 @@ def test_buffers_and_a_second_head_are_ignored(make_model: Any) -> None:
         "transformer.h.1.attn.bias": mask,
         "h.0.attn.masked_bias": np.array(-1e9, np.float32),
         "multiple_choice_head.summary.weight": np.zeros((1, 32), np.float32),
+        "v_head.summary.weight": np.zeros((1, 32), np.float32),
     }
     model.save(model.tensors | extra)
 

@@ -70,7 +70,7 @@ class World:
             params=SamplingParams(**params),
             seed=seed,
             num_positions=num_positions,
-            eos_token_id=EOS,
+            eos_token_ids=(EOS,),
             leader_id=leader.sequence_id if leader else None,
             priority=priority,
             caller=caller,

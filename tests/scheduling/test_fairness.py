@@ -128,7 +128,7 @@ class Load:
             params=SamplingParams(),
             seed=0,
             num_positions=16,
-            eos_token_id=None,
+            eos_token_ids=(),
             priority=priority,
             caller=caller,
         )

@@ -8,14 +8,16 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.scheduling.sequence import Sequence
 
 
-def make(num_prompt_tokens: int, *, num_positions: int = 256, eos_token_id: int | None = 0, **params: Any) -> Sequence:
+def make(
+    num_prompt_tokens: int, *, num_positions: int = 256, eos_token_ids: tuple[int, ...] = (0,), **params: Any
+) -> Sequence:
     return Sequence(
         sequence_id=1,
         prompt_token_ids=tuple(range(num_prompt_tokens)),
         params=SamplingParams(**params),
         seed=5,
         num_positions=num_positions,
-        eos_token_id=eos_token_id,
+        eos_token_ids=eos_token_ids,
     )
 
 
@@ -47,17 +49,18 @@ def test_what_is_to_be_scored_is_computed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("eos_token_id", "params", "ending"),
+    ("eos_token_ids", "params", "ending"),
     [
-        (0, {}, {0}),
-        (None, {}, set()),
-        (0, {"ignore_eos": True}, set()),
-        (0, {"ignore_eos": True, "stop_token_ids": (0, 7)}, {0, 7}),
-        (0, {"stop_token_ids": (7,)}, {0, 7}),
+        ((0,), {}, {0}),
+        ((0, 9), {}, {0, 9}),
+        ((), {}, set()),
+        ((0, 9), {"ignore_eos": True}, set()),
+        ((0,), {"ignore_eos": True, "stop_token_ids": (0, 7)}, {0, 7}),
+        ((0,), {"stop_token_ids": (7,)}, {0, 7}),
     ],
 )
-def test_which_tokens_end_it(eos_token_id: int | None, params: dict[str, Any], ending: set[int]) -> None:
-    assert make(1, eos_token_id=eos_token_id, **params).ending_token_ids == ending
+def test_which_tokens_end_it(eos_token_ids: tuple[int, ...], params: dict[str, Any], ending: set[int]) -> None:
+    assert make(1, eos_token_ids=eos_token_ids, **params).ending_token_ids == ending
 
 
 def test_digests_name_the_same_block_the_same_in_every_sequence() -> None:
@@ -68,7 +71,7 @@ def test_digests_name_the_same_block_the_same_in_every_sequence() -> None:
 
 def test_digests_tell_apart_equal_blocks_at_different_places() -> None:
     sequence = Sequence(
-        sequence_id=1, prompt_token_ids=(7,) * 64, params=SamplingParams(), seed=0, num_positions=256, eos_token_id=None
+        sequence_id=1, prompt_token_ids=(7,) * 64, params=SamplingParams(), seed=0, num_positions=256, eos_token_ids=()
     )
     assert sequence.digest(0) != sequence.digest(1)
 

@@ -21,7 +21,7 @@ def arrive() -> Callable[..., Sequence]:
             params=SamplingParams(),
             seed=0,
             num_positions=16,
-            eos_token_id=None,
+            eos_token_ids=(),
             leader_id=leader_id,
             priority=priority,
             caller=caller,

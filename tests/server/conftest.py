@@ -99,6 +99,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         traces: Traces | None = None,
         open_desk: OpenDesk | None = None,
         max_draft_tokens: int = 0,
+        tokenizer: Tokenizer = tokenizer,
         **limits: Any,
     ) -> Scene:
         runner = runner or ScriptedRunner()
@@ -112,7 +113,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
                 num_blocks=64, max_num_sequences=8, max_step_tokens=64, max_draft_tokens=max_draft_tokens
             )
             grammars = GrammarCompiler(
-                tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=runner.config.eos_token_id
+                tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=runner.config.eos_token_ids
             )
             engines.append(
                 Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=metrics)

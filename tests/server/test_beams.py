@@ -36,7 +36,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.beam_options import check_beam_search
+from distilgpt2_api.server.beam_options import check_beam_search, find_ending_token_ids
 from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -108,7 +108,7 @@ def play(tokenizer: Tokenizer) -> Player:
             runner=runner,
             scheduler=scheduler,
             tokenizer=tokenizer,
-            grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_id=None),
+            grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=()),
             observer=SilentObserver(),
         )
         admission = Admission(max_waiting_requests=max_waiting_requests, max_waiting_tokens=10_000)
@@ -502,9 +502,15 @@ def test_a_beam_search_is_not_streamed() -> None:
         )
 
 
+def test_each_of_several_end_tokens_ends_a_beam() -> None:
+    config = replace(CONFIG, eos_token_ids=(4, 2))
+    assert find_ending_token_ids(SamplingParams(stop_token_ids=(7,)), config) == {2, 4, 7}
+    assert find_ending_token_ids(SamplingParams(stop_token_ids=(7,), ignore_eos=True), config) == {7}
+
+
 def test_there_must_be_a_token_for_each_beam() -> None:
     """Else a search could not return as many sequences as were asked for."""
-    tiny = replace(CONFIG, vocab_size=5, eos_token_id=4)
+    tiny = replace(CONFIG, vocab_size=5, eos_token_ids=(4,))
     check_beam_search(
         SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False, grammar_param="response_format"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,6 +153,17 @@ def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[...,
     assert first == second != other.complete(prompt="a").json()["system_fingerprint"]
 
 
+@pytest.mark.reported("one list of a model's files for serve, pull, the image and the fingerprint")
+def test_the_fingerprint_changes_with_end_tokens_and_chat_template(
+    open_client: Callable[..., Any], build_runner: Callable[..., Any]
+) -> None:
+    runner = build_runner()
+    runner.config = replace(runner.config, eos_token_ids=(256, 7))
+    template = ChatTemplate("{{ messages[0].content }}", origin="here", special_tokens={})
+    clients = [open_client(), open_client(runner=runner), open_client(chat_template=template)]
+    assert len({client.complete(prompt="a").json()["system_fingerprint"] for client in clients}) == 3
+
+
 def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:
     """lm-eval takes a token for greedy if its log-probability is the largest of `top_logprobs`, exactly."""
     beyond = tokenizer.vocab_size  # Two tokens that a padded model has and the tokenizer has not: both are "".
@@ -244,10 +256,9 @@ def test_the_form_of_a_completion_reaches_the_engine(
     assert [request.params.grammar for request in submitted] == [grammar]
 
 
+@pytest.mark.reported("a chat model whose turn markers stood in the text; vLLM hides special tokens by default")
 @pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize(
-    ("is_skipped", "text"), [(None, "a<|endoftext|><|endoftext|>"), (False, "a<|endoftext|><|endoftext|>"), (True, "a")]
-)
+@pytest.mark.parametrize(("is_skipped", "text"), [(None, "a"), (False, "a<|endoftext|><|endoftext|>"), (True, "a")])
 def test_special_tokens_among_others_are_shown_or_not(
     open_client: Callable[..., Any], build_runner: Any, is_skipped: Any, text: str, is_stream: bool
 ) -> None:
@@ -260,9 +271,24 @@ def test_special_tokens_among_others_are_shown_or_not(
         choices = client.complete(**body).json()["choices"]
     assert "".join(choice["text"] for choice in choices) == text
     assert [offset for choice in choices for offset in choice["logprobs"]["text_offset"]] == (
-        [0, 1, 1] if is_skipped else [0, 1, 14]
+        [0, 1, 14] if is_skipped is False else [0, 1, 1]
     )
     assert [token for choice in choices for token in choice["logprobs"]["tokens"]] == ["a", *["<|endoftext|>"] * 2]
+
+
+@pytest.mark.parametrize("is_skipped", [None, False])
+def test_chats_and_the_plain_path_hide_special_tokens_too(
+    open_client: Callable[..., Any], build_runner: Any, is_skipped: bool | None
+) -> None:
+    """A stop token is none of the text; those before it are what the choice is about."""
+    runner = build_runner(script=b"a")
+    runner.config = replace(runner.config, eos_token_ids=())
+    client = open_client(runner=runner, chat_template=ChatTemplate("{{ messages[0].content }}", origin="here"))
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2, "logprobs": True}
+    [choice] = client.post("/v1/chat/completions", json=body | {"skip_special_tokens": is_skipped}).json()["choices"]
+    assert choice["message"]["content"] == ("a" if is_skipped is None else "a<|endoftext|>")
+    assert [token["token"] for token in choice["logprobs"]["content"]] == ["a", "<|endoftext|>"]
+    assert client.get("/hi?max_new_tokens=2").json()["generated_sequences"] == ["hia"]
 
 
 def test_an_echoed_prompt_keeps_its_special_tokens(client: Any) -> None:

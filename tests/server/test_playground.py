@@ -25,6 +25,7 @@ NOT_OFFERED = {
     # Other names of parameters that it offers or uses, and what its temperature says.
     *CompletionRequest.other_names,
     "do_sample",
+    "add_special_tokens",
     # Of a stream there is no best.
     *("best_of", "use_beam_search", "length_penalty", "early_stopping"),
     # Of the ways to say what form a text has, one.

@@ -10,8 +10,8 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.server.tgi_tokens import TgiTokens
 from distilgpt2_api.text.tokenizer import Tokenizer
 
-END, MARK = 3, 4
-TEXTS = (b"a", b"\xc3", b"\xa9", b"<end>", b"<mark>")
+END, MARK, OTHER_END = 3, 4, 5
+TEXTS = (b"a", b"\xc3", b"\xa9", b"<end>", b"<mark>", b"<done>")
 
 
 class FewTokens:
@@ -25,7 +25,7 @@ class FewTokens:
 
 def play(*deltas: SequenceDelta) -> tuple[list[list[tuple[str, bool]]], str]:
     """What each delta made ready, and the text."""
-    tokens = TgiTokens(cast("Tokenizer", FewTokens()), eos_token_id=END)
+    tokens = TgiTokens(cast("Tokenizer", FewTokens()), eos_token_ids=(END, OTHER_END))
     ready = [[(token.text, token.is_special) for token in tokens.accept(delta)] for delta in deltas]
     return ready, tokens.generated_text()
 
@@ -57,9 +57,10 @@ def test_a_special_token_may_end_the_text(stop: str, shown: str) -> None:
     assert text == "aa"
 
 
-def test_the_end_of_text_is_special_though_its_tokenizer_does_not_say_so() -> None:
-    end = SequenceDelta(index=0, token_ids=(0, END), text="a", finish_reason=FinishReason.STOP)
-    assert play(end) == ([[("a", False), ("<end>", True)]], "a")
+@pytest.mark.parametrize(("end", "shown"), [(END, "<end>"), (OTHER_END, "<done>")])
+def test_each_end_of_text_is_special_though_its_tokenizer_does_not_say_so(end: int, shown: str) -> None:
+    last = SequenceDelta(index=0, token_ids=(0, end), text="a", finish_reason=FinishReason.STOP)
+    assert play(last) == ([[("a", False), (shown, True)]], "a")
 
 
 def test_the_last_token_is_text_where_a_grammar_ends_it() -> None:

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.server.conftest import byte_tokenizer
 
 from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer_files import TokenizerFiles
+from distilgpt2_api.text.tokenizer_frame import Frame
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"
@@ -33,6 +37,87 @@ def test_messages_are_tokenized_as_a_chat_lays_them_out(chatting: Any, options: 
     answer = chatting.post("/tokenize", json={"messages": HELLO, "return_token_strs": True, **options}).json()
     assert bytes(answer["tokens"]).decode() == "".join(answer["token_strs"]) == text
     assert answer["count"] == len(text)
+
+
+BOS_ID, EOS_ID = 256, 10
+
+
+@pytest.fixture
+def framing(build_scene: Callable[..., Any], open_client: Callable[..., Any]) -> Any:
+    """A service whose tokenizer puts BOS before and EOS after a text, as its files ask for; it names both."""
+    library = byte_tokenizer()
+    roles = {"bos_token": "<|endoftext|>", "eos_token": "\u010a", "pad_token": "nowhere"}
+    files = TokenizerFiles(library=library, roles=roles, frame=Frame((BOS_ID,), (EOS_ID,)))
+    template = ChatTemplate(TEMPLATE, origin="test")
+    return open_client(build_scene(tokenizer=Tokenizer(library, files=files), chat_template=template))
+
+
+@pytest.mark.reported("a tokenizer.json with a BOS template; vLLM adds it unless add_special_tokens is false")
+@pytest.mark.parametrize(
+    ("body", "is_framed"),
+    [
+        ({"prompt": "ab"}, True),
+        ({"prompt": "ab", "add_special_tokens": True}, True),
+        ({"prompt": "ab", "add_special_tokens": False}, False),
+        ({"messages": HELLO}, False),
+        ({"messages": HELLO, "add_special_tokens": True}, True),
+    ],
+)
+def test_tokens_around_a_text_are_added_as_vllm_adds_them(framing: Any, body: dict[str, Any], is_framed: bool) -> None:
+    """To prompts, unless they ask for none; to chats only if they ask for them. Routes count what `/tokenize` shows."""
+    tokens = framing.post("/tokenize", json=body).json()["tokens"]
+    own = b"ab" if "prompt" in body else b"[user]hi[a]"
+    assert tokens == ([BOS_ID, *own, EOS_ID] if is_framed else [*own])
+    path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+    assert framing.post(path, json=body | {"max_tokens": 1}).json()["usage"]["prompt_tokens"] == len(tokens)
+
+
+def test_the_tokenizers_flags_are_true(framing: Any, client: Any) -> None:
+    info = framing.get("/tokenizer_info").json()
+    assert (info["add_bos_token"], info["add_eos_token"], info["add_prefix_space"]) == (True, True, False)
+    assert (info["bos_token"], info["pad_token"]) == ("<|endoftext|>", None)
+    info = client.get("/tokenizer_info").json()
+    assert (info["add_bos_token"], info["add_eos_token"], info["add_prefix_space"]) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({"truncate_prompt_tokens": 3}, [BOS_ID, ord("c"), EOS_ID]),
+        ({"truncate_prompt_tokens": 3, "truncation_side": "right"}, [BOS_ID, ord("a"), EOS_ID]),
+        ({"truncate_prompt_tokens": 2}, [ord("b"), ord("c")]),
+        ({"truncate_prompt_tokens": 3, "add_special_tokens": False}, [*b"abc"]),
+        ({"truncate_prompt_tokens": 5}, [BOS_ID, *b"abc", EOS_ID]),
+    ],
+)
+def test_what_is_cut_off_is_the_texts_own(framing: Any, options: dict[str, Any], ids: list[int]) -> None:
+    """As in the `tokenizers` library; where there is no room but for the tokens around it, they give way."""
+    answer = framing.complete(prompt="abc", max_tokens=1, return_token_ids=True, **options).json()
+    assert answer["choices"][0]["prompt_token_ids"] == ids
+
+
+def test_echoed_log_probabilities_list_the_tokens_around_a_text_but_not_in_it(framing: Any) -> None:
+    [choice] = framing.complete(prompt="ab", max_tokens=1, echo=True, logprobs=0).json()["choices"]
+    assert choice["text"] == "ab "
+    assert choice["logprobs"]["tokens"] == ["<|endoftext|>", "a", "b", "\n", " "]
+    assert choice["logprobs"]["text_offset"] == [0, 0, 1, 2, 2]
+
+
+def test_every_other_way_to_send_a_text_adds_them_too(framing: Any) -> None:
+    """TGI's, the plain path's, and a score's, which has a beginning but no end."""
+
+    def last_prompt() -> list[int]:
+        row = framing.scene.runner.plans[-1].rows[0]
+        return list(row.token_ids[: row.num_prompt_tokens])
+
+    framing.post("/generate", json={"inputs": "ab", "parameters": {"max_new_tokens": 1}})
+    assert last_prompt() == [BOS_ID, *b"ab", EOS_ID]
+    framing.get("/ab?max_new_tokens=1")
+    assert last_prompt() == [BOS_ID, *b"ab", EOS_ID]
+    score = framing.post("/v1/score", json={"input": {"context": "a", "continuation": "b"}}).json()
+    assert (last_prompt(), score["data"][0]["num_tokens"]) == ([BOS_ID, *b"ab"], 1)
+    score = framing.post("/v1/score", json={"input": "ab"}).json()
+    assert (last_prompt(), score["data"][0]["num_tokens"]) == ([BOS_ID, *b"ab"], 2)
 
 
 def test_a_chat_s_prompt_has_as_many_tokens_as_tokenize_says(chatting: Any) -> None:

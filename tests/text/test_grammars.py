@@ -36,8 +36,23 @@ def lark(source: str) -> Grammar:
 def compiler(json_folder: Any) -> Iterator[GrammarCompiler]:
     """For a vocabulary that a model has padded, as models do."""
     tokenizer = Tokenizer.from_folder(json_folder)
-    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size + 20, eos_token_id=END_OF_TEXT)
+    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size + 20, eos_token_ids=(END_OF_TEXT,))
     yield compiler
+    compiler.close()
+
+
+@pytest.mark.reported("chat models that end their turns with a token of their own beside the end of text")
+@pytest.mark.parametrize("end", [END_OF_TEXT, 5])
+def test_each_of_several_end_tokens_may_end_what_is_whole(json_folder: Any, end: int) -> None:
+    """None of them before."""
+    tokenizer = Tokenizer.from_folder(json_folder)
+    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size, eos_token_ids=(END_OF_TEXT, 5))
+    guide = compiler.open(regex("k+"))
+    [letter] = allowed_by(guide)
+    guide.accept(letter)
+    assert allowed_by(guide) == sorted((END_OF_TEXT, 5, letter))
+    guide.accept(end)
+    assert guide.is_finished
     compiler.close()
 
 
@@ -120,7 +135,7 @@ def test_the_end_of_text_is_allowed_where_the_text_may_end_and_not_before(
 def test_a_model_without_an_end_of_text_can_follow_grammars(tokenizer: Tokenizer) -> None:
     """Its masks have no bit that no token has."""
     vocab_size = tokenizer.vocab_size + -tokenizer.vocab_size % 32
-    compiler = GrammarCompiler(tokenizer, vocab_size=vocab_size, eos_token_id=None)
+    compiler = GrammarCompiler(tokenizer, vocab_size=vocab_size, eos_token_ids=())
     try:
         guide = compiler.open(regex("a*"))
         assert len(guide.fill_mask()) == vocab_size // 8
@@ -342,7 +357,7 @@ def test_a_checked_grammar_waits_for_no_other_however_long_ago_that_was(compiler
 
 def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(json_folder: Any) -> None:
     """A hostile grammar takes seconds: who asks meanwhile gets an answer at once, or is told to come back."""
-    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_id=END_OF_TEXT)
+    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_ids=(END_OF_TEXT,))
     compiler.check(regex("known"), param="guided_regex")
 
     async def play() -> None:
@@ -364,7 +379,7 @@ def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(js
 
 @pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
 def test_any_number_of_requests_may_wait_for_one_grammar(json_folder: Any) -> None:
-    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_id=END_OF_TEXT)
+    compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_ids=(END_OF_TEXT,))
 
     async def play() -> None:
         await asyncio.gather(*[compiler.check_soon(regex("[ab]+"), param="guided_regex") for _ in range(500)])

@@ -25,7 +25,7 @@ CAT = {"kind": "cat"}
 @pytest.fixture(scope="module")
 def compiler(json_folder: Path) -> Iterator[GrammarCompiler]:
     tokenizer = Tokenizer.from_folder(json_folder)
-    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size, eos_token_id=END_OF_TEXT)
+    compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size, eos_token_ids=(END_OF_TEXT,))
     yield compiler
     compiler.close()
 

@@ -124,7 +124,7 @@ def test_a_hostile_tokenizer_is_refused_by_name(
 
 def test_parts_that_do_not_act_on_token_ids_are_not_even_handed_over(json_folder: Path, tmp_path: Path) -> None:
     """They may say what they like."""
-    tokenizer = load(tmp_path, json_folder, post_processor={"type": "No"}, decoder=[1], truncation=7, padding="x")
+    tokenizer = load(tmp_path, json_folder, decoder=[1], truncation=7, padding="x")
 
     assert tokenizer.encode("The king") == Tokenizer.from_folder(json_folder).encode("The king")
 

@@ -50,6 +50,99 @@ def test_tokens_added_by_a_fine_tuning_follow_the_vocabulary(vocabulary_folder: 
         Tokenizer.from_folder(tmp_path)
 
 
+FORMS = ("json_folder", "vocabulary_folder", "openai_folder")
+"""Every form, for what is the same in all of them."""
+FLAGS = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
+
+
+@pytest.fixture(params=FORMS)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A model folder of one's own, in each form."""
+    copytree(request.getfixturevalue(request.param), tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.mark.reported("a fine-tune with <|user|> in added_tokens.json; transformers reads it beside every vocabulary")
+def test_added_tokens_count_beside_every_form_of_the_vocabulary(folder: Path) -> None:
+    """Special is one only where a file says so, as in `transformers`."""
+    user, end = Tokenizer.from_folder(folder).vocab_size, Tokenizer.from_folder(folder).vocab_size + 1
+    (folder / "added_tokens.json").write_text(json.dumps({"<|user|>": user, "<|done|>": end}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<|done|>"]}))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode("<|user|>a<|done|>") == [user, *tokenizer.encode("a"), end]
+    assert tokenizer.special_token_ids == {0, end}
+
+
+@pytest.mark.reported(
+    "a vocab.json with <s> and </s> and a special_tokens_map.json; transformers gives one id for each"
+)
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_tokens_of_the_vocabulary_that_a_file_calls_special_are(folder: Path, name: str) -> None:
+    """Of a text each is one token, though the merges would make others."""
+    old, the = (Tokenizer.from_folder(folder).token_id(text) for text in ("old", "Ġthe"))
+    named = {"bos_token": "old", "eos_token": {"content": "Ġthe", "lstrip": False}, "pad_token": "<nowhere>"}
+    (folder / name).write_text(json.dumps(named))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode("oldĠthe") == [old, the]
+    assert tokenizer.special_token_ids == {0, old, the}
+    assert tokenizer.token_bytes[the or 0].decode() == "Ġthe"
+    assert tokenizer.eos_token_id == the
+
+
+def test_an_added_tokens_decoder_goes_before_the_older_files(folder: Path) -> None:
+    """As in `transformers`: it lists all of them, with their flags."""
+    token_id = Tokenizer.from_folder(folder).vocab_size
+    decoder = {str(token_id): {"content": "<|user|>", **FLAGS, "rstrip": True, "special": True}}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": decoder}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "king"}))
+    (folder / "added_tokens.json").write_text(json.dumps({"<|else|>": token_id}))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode("<|user|>  a") == [token_id, *tokenizer.encode("a")]
+    assert tokenizer.special_token_ids == {0, token_id}
+    assert tokenizer.eos_token_id is None
+
+
+def test_special_tokens_are_texts_like_others_where_the_config_says_so(folder: Path) -> None:
+    """`split_special_tokens`, as `transformers` has it."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": True}))
+    tokenizer = Tokenizer.from_folder(folder)
+    assert 0 not in tokenizer.encode("<|endoftext|>")
+    assert tokenizer.decode(tokenizer.encode("<|endoftext|>")) == "<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b"["),
+        ("tokenizer_config.json", b'{"eos_token": 5}'),
+        ("tokenizer_config.json", b'{"additional_special_tokens": 5}'),
+        ("tokenizer_config.json", b'{"extra_special_tokens": {"image_token": []}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": []}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"1": {"content": 5}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"99999": {"content": "<|user|>"}}}'),
+        ("special_tokens_map.json", b"[]"),
+        ("special_tokens_map.json", b'{"bos_token": []}'),
+        ("added_tokens.json", b'{"<|user|>": 99999}'),
+    ],
+)
+def test_a_broken_file_of_special_tokens_is_named(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelFormatError, match=name) as caught:
+        Tokenizer.from_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.reported("tokenizer files saved by a Windows editor, which puts a byte-order mark first")
+def test_a_byte_order_mark_is_no_part_of_any_file(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text('{"<|endoftext|>": 0}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    before = Tokenizer.from_folder(folder).encode(TEXT)
+    for path in folder.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Tokenizer.from_folder(folder).encode(TEXT) == before
+
+
 def test_an_empty_folder_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"no tokenizer.json, and no vocab.json with merges.txt"):
         Tokenizer.from_folder(tmp_path)

@@ -29,6 +29,7 @@ from distilgpt2_api.cli.batch_cluster import check_ray, finish_on_cluster
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
+from distilgpt2_api.core.model_files import is_folder
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import child_environment
@@ -194,7 +195,7 @@ def _finish_on_cluster(
 ) -> None:
     num_cores = settings.num_threads or 1
     told = {**chosen, "num_threads": num_cores}
-    if settings.model is not None and (folder := Path(settings.model).expanduser()).is_dir():
+    if settings.model is not None and is_folder(folder := Path(settings.model).expanduser()):
         told["model"] = folder.resolve()  # workers have a working directory of their own
 
     def begin() -> tuple[Assignment, Turns]:

@@ -46,7 +46,8 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
         return
     model = settings.locate_model()
     num_threads = settings.engine_config().num_threads
-    stream = _read_file(file, Tokenizer.from_folder(model.folder), read_model_config(model.folder))
+    config = read_model_config(model.folder)
+    stream = _read_file(file, Tokenizer.from_folder(model.folder, num_rows=config.vocab_size), config)
     click.echo(f"{model.name}: {len(stream.token_ids)} tokens of {stream.num_bytes} bytes, {num_threads} threads")
     click.echo(f"{'precision':<10}{'perplexity':>12}{'bits/byte':>11}{'tokens/s':>10}")
     for precision in precisions or list(Precision):
@@ -72,6 +73,7 @@ def _evaluate(precision: Precision, folder: Path, stream: Stream, num_threads: i
     config = read_model_config(folder)
     runner = Runner.load(
         folder,
+        config=config,
         precision=precision,
         num_threads=num_threads,
         num_blocks=num_blocks_for(config.num_positions + 1),

@@ -57,7 +57,13 @@ class ModelConfig:
     is_attention_scaled_by_layer: bool = False
     """[scale_attn_by_inverse_layer_idx]: scores of layer i over i + 1 as well."""
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    """Tokens that end a text, each as well as another."""
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The first of them: it stands between documents, and a text without a beginning begins with it."""
+        return self.eos_token_ids[0] if self.eos_token_ids else None
 
     @property
     def head_size(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -19,6 +20,10 @@ MAX_JSON_VALUES = 200_000
 they are made. The safetensors header of a GPT-2 of a thousand layers has 110 000.
 """
 MAX_SHOWN_CHARACTERS = 100
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""What git leaves in a file's place where git-lfs is not installed, or was told to skip it."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""Of UTF-8: Windows' editors put it before a text, and it is no part of it."""
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_SHOWN_CHARACTERS
@@ -35,8 +40,17 @@ def named(name: str) -> str:
 
 
 def has_file(path: Path) -> bool:
-    """Whether there is anything of that name, be it a link to nowhere: what is there is read or refused."""
-    return os.path.lexists(path)
+    """Whether there is anything of that name, be it a link to nowhere: what is there is read or refused.
+
+    Raises ModelFormatError where that can't be told, for the folder is another user's.
+    """
+    return _read_mode(path, os.lstat) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Raises ModelFormatError as `has_file` does."""
+    mode = _read_mode(path, os.stat)
+    return mode is not None and stat.S_ISDIR(mode)
 
 
 def resolve_inside(path: Path) -> Path:
@@ -76,11 +90,19 @@ def count_json_values(path: Path, content: bytes, max_values: int) -> None:
         raise ModelFormatError(f"{path}: has {num_values} JSON values; more than {max_values} are not read")
 
 
+def decode_text(path: Path, content: bytes) -> str:
+    """UTF-8, without its byte-order mark. Raises ModelFormatError."""
+    try:
+        return content.removeprefix(BYTE_ORDER_MARK).decode()
+    except UnicodeDecodeError as error:
+        raise ModelFormatError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def parse_json_object(path: Path, content: bytes, what: str = "") -> dict[str, Any]:
     """`what`: the part of the file that `content` is, for the messages. A key that occurs twice is refused."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
-        value = json.loads(content.decode(), object_pairs_hook=_unique_pairs)
+        value = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode(), object_pairs_hook=_unique_pairs)
     except (ValueError, RecursionError) as error:  # ValueError: UnicodeDecodeError and JSONDecodeError
         raise ModelFormatError(f"{path}: {what}not valid JSON: {_reason(error)}") from None
     if not isinstance(value, dict):
@@ -95,18 +117,50 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def list_folder(path: Path) -> list[str]:
+    """Names in a folder; none where it isn't there. Raises ModelFormatError as `has_file` does."""
+    try:
+        return [entry.name for entry in path.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
+
+
+def _read_mode(path: Path, ask: Callable[[Path], os.stat_result]) -> int | None:
+    """None where nothing is. (A name with a NUL, a ValueError, can't be.)"""
+    try:
+        return ask(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
+
+
 def _open_regular(target: Path, path: Path, flags: int) -> int:
     """Opening a pipe would wait for its other end, and a device may do anything: looked at before and after."""
     try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise ModelFormatError(f"{path}: not a file")
         descriptor = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            _check_open(descriptor, path)
+        except BaseException:
             os.close(descriptor)
-            raise ModelFormatError(f"{path}: not a file")
+            raise
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
     return descriptor
+
+
+def _check_open(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ModelFormatError(f"{path}: not a file")
+    if os.pread(descriptor, len(LFS_POINTER), 0) == LFS_POINTER:
+        raise ModelFormatError(
+            f"{path}: a pointer of git-lfs, not the file itself; fetch that with `git lfs pull` in the clone, or the "
+            "whole model with `distilgpt2-api pull`"
+        )
 
 
 def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:
@@ -123,4 +177,6 @@ def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:
 
 def _reason(error: Exception) -> str:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, PermissionError):
+        reason += f" for user {os.geteuid()}, as whom this process runs"
     return " ".join(reason.split())[: 2 * MAX_SHOWN_CHARACTERS]

@@ -59,8 +59,8 @@ class SamplingParams:
     """Tokens that end the completion, beside the model's end of text."""
     ignore_eos: bool = False
     """The model's end of text is a token like any other."""
-    skip_special_tokens: bool = False
-    """Special tokens stand for no text: the end of text, where `ignore_eos` lets it be drawn amid others."""
+    skip_special_tokens: bool = True
+    """Special tokens stand for no text, and no stop sequence is found in them. Log-probabilities list them anyway."""
     num_logprobs: int | None = None
     """None: no log-probabilities; n: of the token drawn and of the n likeliest ones."""
     num_prompt_logprobs: int | None = None

@@ -84,7 +84,7 @@ class Engine:
         self._outputs = OutputProcessor(
             token_bytes=tokenizer.token_bytes, plain_token_bytes=tokenizer.plain_token_bytes
         )
-        self._guides = Guides(grammars, eos_token_id=runner.config.eos_token_id)
+        self._guides = Guides(grammars, eos_token_ids=runner.config.eos_token_ids)
         self._observer = observer
         self._clock = clock
         self._requests: dict[str, LiveRequest] = {}
@@ -126,7 +126,7 @@ class Engine:
                 params=params,
                 seed=sequence_seed(request.params.seed, index),
                 num_positions=self.config.num_positions,
-                eos_token_id=self.config.eos_token_id,
+                eos_token_ids=self.config.eos_token_ids,
                 leader_id=leader_id,
                 priority=request.priority,
                 caller=caller,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
+from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.kernel_options import kv_block_bytes
@@ -39,11 +41,17 @@ def load_engine(
     model_config = read_model_config(folder)
     kernels, _ = kernel_precision(model_config, config.precision, processor)
     block_bytes = kv_block_bytes(model_config, kernels)
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, num_rows=model_config.vocab_size)
+    if tokenizer.left_out:
+        report(
+            f"the model has {model_config.vocab_size} tokens, so these of its tokenizer are left out: "
+            f"{shown(', '.join(tokenizer.left_out))}"
+        )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
+    model_config = _with_tokenizers_end(model_config, tokenizer)
     num_blocks = _num_kv_blocks(model_config, config, block_bytes)
     check_memory(
         folder,
@@ -55,6 +63,7 @@ def load_engine(
     )
     runner = Runner.load(
         folder,
+        config=model_config,
         precision=config.precision,
         num_threads=config.num_threads,
         num_blocks=num_blocks,
@@ -71,8 +80,16 @@ def load_engine(
         max_batch_step_tokens=config.max_batch_step_tokens,
         max_draft_tokens=config.max_draft_tokens,
     )
-    grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_id=model_config.eos_token_id)
+    grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
+
+
+def _with_tokenizers_end(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """As vLLM has it: a text ends with the tokenizer's `eos_token`, and with what the model's own files name."""
+    token_id = tokenizer.eos_token_id
+    if token_id is None or token_id in config.eos_token_ids:
+        return config
+    return replace(config, eos_token_ids=(*config.eos_token_ids, token_id))
 
 
 def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig, block_bytes: int) -> int:

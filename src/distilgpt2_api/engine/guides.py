@@ -31,9 +31,9 @@ class StepMask:
 class Guides:
     """Owns the guides of the sequences in flight, and the thread that computes masks. Engine thread only."""
 
-    def __init__(self, grammars: GrammarCompiler, *, eos_token_id: int | None) -> None:
+    def __init__(self, grammars: GrammarCompiler, *, eos_token_ids: Sequence[int]) -> None:
         self._grammars = grammars
-        self._eos_token_id = eos_token_id
+        self._eos_token_ids = eos_token_ids
         self._guides: dict[int, Guide] = {}
         self._going_on: set[int] = set()
         """Those that ignore the end of text: they end where their grammars allow nothing more."""
@@ -111,8 +111,7 @@ class Guides:
 
     def _without_eos(self, mask: bytes) -> bytes:
         """For a completion that is to go on as long as its grammar can; as it is where nothing else may follow."""
-        if self._eos_token_id is None:
-            return mask
         bits = bytearray(mask)
-        bits[self._eos_token_id // 8] &= ~(1 << self._eos_token_id % 8)
+        for token_id in self._eos_token_ids:
+            bits[token_id // 8] &= ~(1 << token_id % 8)
         return bytes(bits) if any(bits) else mask

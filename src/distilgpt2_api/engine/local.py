@@ -12,8 +12,10 @@ from distilgpt2_api.engine.validation import validate_request
 
 
 def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:
-    """An empty prompt begins at the end of text, if there is one."""
-    if token_ids := engine.tokenizer.encode(prompt):
+    """With the tokens around it that the tokenizer's files ask for. An empty prompt without any begins at the end of
+    text, if there is one.
+    """
+    if token_ids := engine.tokenizer.with_special_tokens(engine.tokenizer.encode(prompt)):
         return tuple(token_ids)
     end_of_text_id = engine.tokenizer.end_of_text_id(engine.config)
     return () if end_of_text_id is None else (end_of_text_id,)

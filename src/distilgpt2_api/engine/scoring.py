@@ -85,7 +85,8 @@ def bits_per_byte_of(logprob: float, num_bytes: int) -> float:
 
 def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
     """Text and context are tokenized as one and cut where the context's own tokens end, as lm-evaluation-harness does:
-    white space at a context's end belongs to the text, for GPT-2's tokens begin with their spaces.
+    white space at a context's end belongs to the text, for GPT-2's tokens begin with their spaces. Before the context
+    stands what the tokenizer's files put before a text.
 
     Raises InvalidRequestError, whose `param` is the passage's name.
     """
@@ -103,7 +104,11 @@ def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: M
         raise
     return [
         scoring_prompt(
-            context_ids, whole_ids[len(context_ids) :], name=passage.name, tokenizer=tokenizer, config=config
+            (*tokenizer.frame.before, *context_ids),
+            whole_ids[len(context_ids) :],
+            name=passage.name,
+            tokenizer=tokenizer,
+            config=config,
         )
         for passage, context_ids, whole_ids in zip(passages, encoded[::2], encoded[1::2], strict=True)
     ]

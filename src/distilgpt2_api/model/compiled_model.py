@@ -15,24 +15,12 @@ import numpy as np
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.model_files import has_file, resolve_inside
+from distilgpt2_api.core.model_folder import COMPANION_FILES
 from distilgpt2_api.model.compiled_file import read_compiled_file, write_compiled_file
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.prepared_weights import PreparedWeights, prepare_weights
 from distilgpt2_api.model.weight_files import compiled_name, find_compiled_file
 from distilgpt2_api.model.weights import is_finite, open_checkpoint
-
-COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "README.md",
-    "LICENSE",
-)
-"""Copied where they are there."""
 
 
 def compile_model(folder: Path, target: Path, precision: Precision) -> None:
@@ -40,7 +28,7 @@ def compile_model(folder: Path, target: Path, precision: Precision) -> None:
     config = read_model_config(folder)
     weights = prepare_weights(config, open_checkpoint(folder, config), precision)
     target.mkdir(parents=True)
-    for name in COMPANIONS:
+    for name in COMPANION_FILES:
         if has_file(folder / name):
             shutil.copyfile(resolve_inside(folder / name), target / name)
     with (target / compiled_name(precision)).open("wb") as file:

@@ -1,5 +1,8 @@
 """Reads a model folder's `config.json` (GPT2Config of `transformers`) into a `ModelConfig`.
 
+The end tokens come from `generation_config.json` if that names any, as in `transformers`. Nothing else is read there:
+the defaults of sampling parameters are the API's.
+
 Every option of GPT2Config that changes the forward pass is honoured or refused by name. Dropout acts in training
 only, `reorder_and_upcast_attn` computes the same in another order, `initializer_range`, `summary_*` and the rest
 don't touch the forward pass: these are read over.
@@ -14,6 +17,7 @@ from typing import Any
 from distilgpt2_api.core.config import Activation, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, shown
+from distilgpt2_api.core.model_folder import CONFIG_FILE, GENERATION_CONFIG_FILE
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_SIZES = {
@@ -26,6 +30,8 @@ MAX_SIZES = {
 }
 """Far beyond any GPT-2 (XL: 50 257, 1 024, 48, 25, 1 600, 6 400), and small enough that their products stay sane."""
 MAX_HEAD_SIZE = 512
+MAX_EOS_TOKENS = 64
+"""Each costs a beam search a candidate for every beam and step."""
 
 ACTIVATIONS = {
     "gelu_new": Activation.GELU_TANH,
@@ -49,6 +55,10 @@ ALIASES = {
 }
 """GPT2Config's `attribute_map`: other names that it reads for the same options."""
 
+EOS = "eos_token_id"
+DEFAULT_TOKEN_ID = 50256
+"""GPT2Config's, of both tokens."""
+
 FOREIGN_OPTIONS = {
     "add_cross_attention": "cross-attention",
     "is_encoder_decoder": "encoder-decoder models",
@@ -66,7 +76,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     Raises ModelNotFoundError (no config.json), ModelFormatError (not what GPT2Config writes) or UnsupportedModelError
     (an option that is not implemented), each naming the file and the option.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     options = _read_options(path)
     _refuse_foreign(path, options)
     width = _size(path, options, "n_embd", 768)
@@ -89,7 +99,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         is_attention_scaled=_flag(path, options, "scale_attn_weights", default=True),
         is_attention_scaled_by_layer=_flag(path, options, "scale_attn_by_inverse_layer_idx", default=False),
         bos_token_id=_token_id(path, options, "bos_token_id", vocab_size),
-        eos_token_id=_token_id(path, options, "eos_token_id", vocab_size),
+        eos_token_ids=_read_eos_token_ids(folder, options, vocab_size),
     )
 
 
@@ -152,9 +162,33 @@ def _epsilon(path: Path, options: dict[str, Any]) -> float:
 
 def _token_id(path: Path, options: dict[str, Any], name: str, vocab_size: int) -> int | None:
     """None where the config has none, or one beyond the vocabulary, as small models cut from GPT-2's config have."""
-    value = options.get(name, 50256)
+    value = options.get(name, DEFAULT_TOKEN_ID)
     if value is None:
         return None
-    if type(value) is not int or value < 0:
+    if not _is_token_id(value):
         raise ModelFormatError(f"{path}: {name} is {shown(value)}; it must be a token id or null")
-    return value if value < vocab_size else None
+    return int(value) if value < vocab_size else None
+
+
+def _read_eos_token_ids(folder: Path, options: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
+    """In the file's order; those beyond the vocabulary are left out, as in `_token_id`."""
+    path = folder / GENERATION_CONFIG_FILE
+    if has_file(path):
+        generation = parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES))
+        if ids := _eos_token_ids(path, generation.get(EOS), vocab_size):
+            return ids
+    return _eos_token_ids(folder / CONFIG_FILE, options.get(EOS, DEFAULT_TOKEN_ID), vocab_size)
+
+
+def _eos_token_ids(path: Path, value: Any, vocab_size: int) -> tuple[int, ...]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(map(_is_token_id, ids)):
+        raise ModelFormatError(f"{path}: {EOS} is {shown(value)}; it must be a token id, a list of them or null")
+    if len(ids) > MAX_EOS_TOKENS:
+        raise ModelFormatError(f"{path}: {EOS} has {len(ids)} tokens; at most {MAX_EOS_TOKENS} are supported")
+    return tuple(dict.fromkeys(token_id for token_id in ids if token_id < vocab_size))
+
+
+def _is_token_id(value: Any) -> bool:
+    """A bool is an int to Python, and no token id."""
+    return type(value) is int and value >= 0

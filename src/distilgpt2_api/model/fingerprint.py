@@ -23,9 +23,13 @@ SAMPLE_BYTES = 1 << 16
 
 
 def content_key(files: Sequence[SafetensorsFile], config: ModelConfig, precision: Precision, file_format: str) -> str:
-    """32 hexadecimal digits. Another config, precision, size, header or retrained content gives another key."""
+    """32 hexadecimal digits. Another config, precision, size, header or retrained content gives another key.
+
+    Which tokens begin and end a text is nothing to the weights.
+    """
     digest = hashlib.sha256(f"{file_format} {precision} ".encode())
-    digest.update(json.dumps(asdict(config), sort_keys=True).encode())
+    shape = {name: value for name, value in asdict(config).items() if not name.endswith(("_token_id", "_token_ids"))}
+    digest.update(json.dumps(shape, sort_keys=True).encode())
     for file in files:
         num_bytes = file.num_bytes
         digest.update(f" {num_bytes} ".encode())

@@ -28,12 +28,12 @@ from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not declared
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.config_file import read_model_config
 from distilgpt2_api.model.hub_files import (
     HubFile,
-    choose_chat_files,
+    choose_companions,
     choose_shards,
-    choose_tokenizer,
     choose_weights,
 )
 from distilgpt2_api.model.staging import gather_model
@@ -56,12 +56,22 @@ def pull_model(
         commit = info.sha
         if commit is None:
             raise ModelFormatError(f"{endpoint} does not tell which commit {revision!r} of {name} is")
-        if store.commit_of(info.id) == commit:
+        files = _list_files(info)
+        companions = choose_companions(info.id, files)
+        if store.commit_of(info.id, with_files=[file.name for file in companions]) == commit:
             report(f"{info.id} is here already, at commit {commit}")
             return store.locate(info.id)
         report(f"{info.id}, commit {commit}, from {endpoint}")
+        weights = choose_weights(info.id, files)
+        downloader = Downloader(info.id, commit, endpoint)
         with gather_model(store, info.id, commit) as folder:
-            _fetch_model(info, folder, Downloader(info.id, commit, endpoint))
+            for file in [*companions, weights]:
+                downloader.fetch(file, folder)
+                if file.name == CONFIG_FILE:
+                    read_model_config(folder)  # another architecture is refused before its gigabytes come
+            if weights.name == INDEX_FILE:
+                for file in choose_shards(info.id, folder / INDEX_FILE, files):
+                    downloader.fetch(file, folder)
     return store.locate(info.id)
 
 
@@ -87,20 +97,6 @@ class Downloader:
         except ModelFormatError:
             path.unlink()  # going on from there would never mend it
             raise
-
-
-def _fetch_model(info: ModelInfo, folder: Path, downloader: Downloader) -> None:
-    files = _list_files(info)
-    weights, tokenizer = choose_weights(info.id, files), choose_tokenizer(info.id, files)
-    if "config.json" not in files:
-        raise ModelFormatError(f"{info.id} has no config.json")
-    downloader.fetch(files["config.json"], folder)
-    read_model_config(folder)  # another architecture is refused before its gigabytes come
-    for file in [*tokenizer, *choose_chat_files(files), weights]:
-        downloader.fetch(file, folder)
-    if weights.name == INDEX_FILE:
-        for file in choose_shards(info.id, folder / INDEX_FILE, files):
-            downloader.fetch(file, folder)
 
 
 def _list_files(info: ModelInfo) -> dict[str, HubFile]:

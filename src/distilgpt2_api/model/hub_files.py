@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.model.weight_files import INDEX_FILE, PICKLE_SUFFIXES, SINGLE_FILE, read_index
+from distilgpt2_api.core.model_folder import CONFIG_FILE, DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
+from distilgpt2_api.model.folder_hints import find_pickled_weights, hint_at
+from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE, read_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,17 +36,19 @@ class HubFile:
             raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {found}")
 
 
-def choose_tokenizer(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
-    """`tokenizer.json`, else GPT-2's own two files. Raises ModelFormatError where there are none."""
-    for wanted in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
-        if all(file in files for file in wanted):
-            return [files[file] for file in wanted]
-    raise ModelFormatError(f"{name} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt")
+def choose_companions(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
+    """What a start reads beside the weights: `config.json` first, one form of the tokenizer, and what else is there.
 
-
-def choose_chat_files(files: Mapping[str, HubFile]) -> list[HubFile]:
-    """What says how messages become a prompt, where there is any."""
-    return [files[file] for file in ("tokenizer_config.json", "chat_template.jinja") if file in files]
+    Raises ModelFormatError where there is no config or no tokenizer.
+    """
+    if CONFIG_FILE not in files:
+        raise ModelFormatError(f"{name} has no {CONFIG_FILE}")
+    form = next((form for form in TOKENIZER_FORMS if all(file in files for file in form)), None)
+    if form is None:
+        forms = ", ".join(" with ".join(form) for form in TOKENIZER_FORMS)
+        raise ModelFormatError(f"{name} has no tokenizer: none of {forms}")
+    optional = (file for file in (*OPTIONAL_FILES, *DOCUMENT_FILES) if file in files)
+    return [files[file] for file in (CONFIG_FILE, *form, *optional)]
 
 
 def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
@@ -52,14 +56,13 @@ def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
     for wanted in (SINGLE_FILE, INDEX_FILE):
         if wanted in files:
             return files[wanted]
-    pickles = sorted(file for file in files if PurePosixPath(file).suffix in PICKLE_SUFFIXES)
-    if pickles:
+    if (pickle := find_pickled_weights([*files])) is not None:
         raise UnsupportedModelError(
-            f"{name} has only pickled weights ({pickles[0]}), which can run any code when they are read; convert them "
+            f"{name} has only pickled weights ({pickle}), which can run any code when they are read; convert them "
             "on a machine that you can lose (save_pretrained of transformers writes safetensors) and give the folder, "
             f"or pull a revision that has {SINGLE_FILE}"
         )
-    raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}")
+    raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}{hint_at([*files])}")
 
 
 def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,11 @@ from distilgpt2_api.model.typical import keep_typical
 class LogitsProcessors:
     """Those of one row's parameters, in the order of `SamplingParams`; what every step needs alike is made once."""
 
-    def __init__(self, params: SamplingParams, *, eos_token_id: int | None) -> None:
+    def __init__(self, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> None:
         self._params = params
         self._biased_ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.int64)
         self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
-        endings = {*params.stop_token_ids}
-        if eos_token_id is not None and not params.ignore_eos:
-            endings.add(eos_token_id)
-        self._endings = sorted(endings)
+        self._endings = sorted({*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)})
         self._bad_tokens = [word[0] for word in params.bad_words if len(word) == 1]
         self._bad_words: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
         for word in params.bad_words:

@@ -52,6 +52,7 @@ class Runner:
         cls,
         folder: Path,
         *,
+        config: ModelConfig | None = None,
         precision: Precision,
         num_threads: int,
         num_blocks: int,
@@ -59,7 +60,7 @@ class Runner:
         report: Callable[[str], None],
         processor: Processor | None = None,
     ) -> Self:
-        """Reads, checks, compiles and warms up the model in `folder`.
+        """Reads, checks, compiles and warms up the model in `folder`. `config`: as it has been read; None: read here.
 
         `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
         keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
@@ -68,7 +69,7 @@ class Runner:
         processor = processor or read_processor()
         processor.check()
         bound_kernel_memory()
-        config = read_model_config(folder)
+        config = config or read_model_config(folder)
         kernels, reason = kernel_precision(config, precision, processor)
         if reason:
             report(f"{reason}, so float32 stands in for bf16: slower, more memory")
@@ -77,7 +78,7 @@ class Runner:
             forward_pass = ForwardPass(
                 config, weights, precision=kernels, num_threads=num_threads, num_blocks=num_blocks
             )
-            sampler = Sampler(vocab_size=config.vocab_size, eos_token_id=config.eos_token_id, num_threads=num_threads)
+            sampler = Sampler(vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids, num_threads=num_threads)
             runner = cls(config, forward_pass, sampler)
             if not runner._warm_up():
                 raise ModelFormatError(f"{folder}: computes NaN or infinity: its weights are numbers, but no model")

@@ -23,12 +23,12 @@ class Sampler:
     A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
     """
 
-    def __init__(self, *, vocab_size: int, eos_token_id: int | None = None, num_threads: int = 1) -> None:
+    def __init__(self, *, vocab_size: int, eos_token_ids: Sequence[int] = (), num_threads: int = 1) -> None:
         """`num_threads`: of `score`; a step that draws has too few rows for more than one."""
         self._scorer = TokenScorer(num_threads=num_threads)
         self._vocab_size = vocab_size
-        self._eos_token_id = eos_token_id
-        self._rules = DrawRules.of([], [], vocab_size=vocab_size, eos_token_id=eos_token_id)
+        self._eos_token_ids = eos_token_ids
+        self._rules = DrawRules.of([], [], vocab_size=vocab_size, eos_token_ids=eos_token_ids)
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
@@ -42,7 +42,7 @@ class Sampler:
             return []
         params, seeds = [row.params for row in rows], [row.seed for row in rows]
         if params != self._rules.params or seeds != self._rules.seeds:  # cheap: most are the very same objects
-            self._rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_id=self._eos_token_id)
+            self._rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
         unprocessed, failures = self._process(logits, rows)
         token_ids, largest = self._draw(logits, rows)
         results = [

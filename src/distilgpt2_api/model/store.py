@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from distilgpt2_api.core.errors import ModelNotFoundError
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_files import has_file, is_folder, list_folder
+from distilgpt2_api.core.model_folder import CONFIG_FILE
+from distilgpt2_api.model.folder_hints import hint_at
 
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parent.parent / "models" / BUNDLED_NAME
 DEFAULT_NAME = "distilgpt2"
 """Served where no model is named, if it has been pulled; else the bundled one."""
 
-CONFIG_FILE = "config.json"
 RECORD_FILE = "pulled.json"
 """Beside a pulled model's own files: which commit they are."""
 SEPARATOR = "--"
@@ -54,11 +58,13 @@ class ModelStore:
     def locate(self, name_or_folder: str | None) -> ModelLocation:
         """The model of that name or in that folder; None: the default.
 
-        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError,
-        which says what to do.
+        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError, or
+        ModelFormatError where this process may not look; either says what to do.
         """
         if name_or_folder is None:
-            return self._find_pulled(DEFAULT_NAME) or self._bundled()
+            with suppress(ModelFormatError):  # a home that is another user's has nothing for this one
+                return self._find_pulled(DEFAULT_NAME) or self._bundled()
+            return self._bundled()
         if _is_path(name_or_folder):
             return _locate_folder(Path(name_or_folder).expanduser())
         if name_or_folder == BUNDLED_NAME:
@@ -74,9 +80,8 @@ class ModelStore:
 
     def list_pulled(self) -> list[str]:
         """Names of the pulled models, sorted."""
-        return sorted(
-            config.parent.name.replace(SEPARATOR, "/") for config in self._models_folder.glob(f"*/{CONFIG_FILE}")
-        )
+        folder = self._models_folder
+        return sorted(name.replace(SEPARATOR, "/") for name in list_folder(folder) if _has_model(folder / name))
 
     def folder_of(self, name: str) -> Path:
         """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
@@ -84,12 +89,16 @@ class ModelStore:
             raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
         return self._models_folder / name.replace("/", SEPARATOR)
 
-    def commit_of(self, name: str) -> str | None:
-        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole."""
+    def commit_of(self, name: str, *, with_files: Iterable[str] = ()) -> str | None:
+        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole, or without one of
+        these files: an earlier version may have left them out.
+        """
         folder = self.folder_of(name)
         try:
             record = json.loads((folder / RECORD_FILE).read_bytes())
-            is_whole = all((folder / file).stat().st_size == size for file, size in record["files"].items())
+            sizes = record["files"]
+            is_whole = all((folder / file).stat().st_size == size for file, size in sizes.items())
+            is_whole = is_whole and all(file in sizes for file in with_files)
             return str(record["commit"]) if is_whole else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
@@ -105,7 +114,7 @@ class ModelStore:
         return ModelLocation(name=matches[0], folder=self.folder_of(matches[0]), origin=ModelOrigin.PULLED)
 
     def _bundled(self) -> ModelLocation:
-        if not (self._bundled_folder / CONFIG_FILE).is_file():
+        if not has_file(self._bundled_folder / CONFIG_FILE):
             raise ModelNotFoundError(
                 f"the bundled model is missing from {self._bundled_folder}; "
                 f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
@@ -114,12 +123,21 @@ class ModelStore:
 
 
 def _is_path(name_or_folder: str) -> bool:
-    return NAME_PATTERN.fullmatch(name_or_folder) is None or Path(name_or_folder, CONFIG_FILE).is_file()
+    return NAME_PATTERN.fullmatch(name_or_folder) is None or has_file(Path(name_or_folder, CONFIG_FILE))
+
+
+def _has_model(folder: Path) -> bool:
+    """Also one that this process may not look into: who names it is told so."""
+    try:
+        return has_file(folder / CONFIG_FILE)
+    except ModelFormatError:
+        return True
 
 
 def _locate_folder(folder: Path) -> ModelLocation:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ModelNotFoundError(f"no folder {folder}")
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json")
+    if not has_file(folder / CONFIG_FILE):
+        names = [path.name for path in folder.glob("*")]
+        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json{hint_at(names)}")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)

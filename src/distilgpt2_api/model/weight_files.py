@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.core.model_files import has_file, named, parse_json_object, read_model_file, resolve_inside, shown
+from distilgpt2_api.model.folder_hints import find_pickled_weights, hint_at
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -16,7 +17,6 @@ MAX_INDEX_BYTES = 8_000_000
 MAX_SHARDS = 100
 """All of them are open at once while the weights are read."""
 MAX_NAME_CHARACTERS = 200
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,13 @@ def find_weight_files(folder: Path) -> list[WeightFile]:
             WeightFile(path=folder / name, tensor_names=names)
             for name, names in sorted(read_index(folder / INDEX_FILE).items())
         ]
-    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
-    if pickles:
+    names = [path.name for path in folder.glob("*")]
+    if (pickle := find_pickled_weights(names)) is not None:
         raise UnsupportedModelError(
-            f"{folder / pickles[0]}: pickle files are not read, for a pickle runs any code that it holds; convert the "
+            f"{folder / pickle}: pickle files are not read, for a pickle runs any code that it holds; convert the "
             "model once with transformers: model.save_pretrained(folder, safe_serialization=True)"
         )
-    raise ModelNotFoundError(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}")
+    raise ModelNotFoundError(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}{hint_at(names)}")
 
 
 def find_compiled_file(folder: Path, precision: Precision) -> Path | None:

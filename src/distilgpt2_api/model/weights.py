@@ -1,13 +1,13 @@
 """A GPT-2's weights on disk: which files, which tensors, whether all of them are what the config says.
 
-Tensors go by the names of `transformers`' GPT2LMHeadModel without the `transformer.` prefix.
+Tensors go by the names of `transformers`' GPT2LMHeadModel without the `transformer.` prefix (`plain_name`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ from distilgpt2_api.core.model_files import named
 from distilgpt2_api.model.safetensors_file import SafetensorsFile
 from distilgpt2_api.model.weight_files import WeightFile, find_weight_files
 
-PREFIX = "transformer."
-IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|multiple_choice_head\..+")
-"""Causal masks that old checkpoints saved as buffers, and GPT2DoubleHeadsModel's second head."""
+WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of a tensor's name that torch.compile, data parallel training, FSDP and activation checkpoints add."""
+PREFIXES = ("base_model.model.", "transformer.")
+"""PEFT's, and GPT2LMHeadModel's, in this order."""
+IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|v_head)\..+")
+"""Causal masks that old checkpoints saved as buffers; GPT2DoubleHeadsModel's second head, and TRL's value head."""
+ADAPTER = re.compile(r".*\.(lora_\w+|base_layer)\..+")
 EMBEDDING, LM_HEAD = "wte.weight", "lm_head.weight"
 FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
 LEAST_ITEM_BYTES = 2
@@ -102,6 +106,8 @@ class Checkpoint:
         if not self._config.has_tied_embeddings or LM_HEAD not in self._tensors:
             return
         head = self._tensors[LM_HEAD]
+        if head == self._tensors[EMBEDDING]:
+            return
         if not np.array_equal(self.tensor(LM_HEAD), self.tensor(EMBEDDING)):
             raise ModelFormatError(
                 f"{head.file.path}: {LM_HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings; "
@@ -135,7 +141,8 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
         if name in tensors:
             raise ModelFormatError(f"{stored.file.path}: tensor {named(stored.name)}: stored twice")
         tensors[name] = stored
-    _check_size(folder, config, sum(file.num_bytes for _, file in weight_files))
+    _add_shared(tensors, [file for _, file in weight_files], config)
+    _check_size(folder, config, sum(file.num_bytes for _, file in weight_files), tensors)
     shapes = expected_shapes(config)
     missing = [name for name in shapes if name not in tensors]
     if missing:
@@ -147,8 +154,21 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     return Checkpoint(tensors, config)
 
 
-def _check_size(folder: Path, config: ModelConfig, num_bytes: int) -> None:
-    num_weights = count_weights(config)
+def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[SafetensorsFile], config: ModelConfig) -> None:
+    """Tensors that were left out because another one is the same memory: safetensors' `save_model` keeps either of a
+    tied pair, and notes in the metadata which one stands for which.
+    """
+    for file in files:
+        for left_out, kept in file.metadata.items():
+            if (stored := tensors.get(plain_name(kept))) is not None:
+                tensors.setdefault(plain_name(left_out), stored)
+    if config.has_tied_embeddings and LM_HEAD in tensors:
+        tensors.setdefault(EMBEDDING, tensors[LM_HEAD])
+
+
+def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapping[str, StoredTensor]) -> None:
+    is_shared = LM_HEAD in tensors and tensors[LM_HEAD] == tensors.get(EMBEDDING)
+    num_weights = count_weights(replace(config, has_tied_embeddings=config.has_tied_embeddings or is_shared))
     if num_weights * LEAST_ITEM_BYTES > num_bytes:
         raise ModelFormatError(
             f"{folder / 'config.json'}: asks for {num_weights} weights, at least {num_weights * LEAST_ITEM_BYTES} "
@@ -167,9 +187,22 @@ def _stored_tensors(
                 f"{file.path}: tensor {named(min(absent))} is missing; the index says that it is here"
             )
         for stored_name in file.spans:
-            name = stored_name.removeprefix(PREFIX)
+            name = plain_name(stored_name)
+            if ADAPTER.fullmatch(name):
+                raise UnsupportedModelError(
+                    f"{file.path}: tensor {named(stored_name)} belongs to an adapter that is not merged; merge it once "
+                    "with PEFT: merge_and_unload(), then save_pretrained(folder)"
+                )
             if not IGNORED.fullmatch(name):
                 yield name, StoredTensor(file=file, name=stored_name)
+
+
+def plain_name(stored_name: str) -> str:
+    """A tensor's name without what training tools put around it."""
+    name = ".".join(part for part in stored_name.split(".") if part not in WRAPPERS)
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:

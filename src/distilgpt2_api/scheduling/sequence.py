@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import attrgetter
@@ -61,7 +62,7 @@ class Sequence:
         params: SamplingParams,
         seed: int,
         num_positions: int,
-        eos_token_id: int | None,
+        eos_token_ids: Iterable[int],
         leader_id: int | None = None,
         priority: int = 0,
         caller: str = "",
@@ -87,9 +88,7 @@ class Sequence:
         self.num_prompt_tokens = len(prompt_token_ids)
         self.max_num_tokens = min(self.num_prompt_tokens + params.max_tokens, num_positions)
         """Of prompt and completion: with this many it ends by length."""
-        self.ending_token_ids = frozenset(params.stop_token_ids)
-        if eos_token_id is not None and not params.ignore_eos:
-            self.ending_token_ids |= {eos_token_id}
+        self.ending_token_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)))
 
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None

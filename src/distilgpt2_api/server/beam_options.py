@@ -64,5 +64,4 @@ def check_beam_search(
 
 def find_ending_token_ids(params: SamplingParams, config: ModelConfig) -> frozenset[int]:
     """The tokens that end a sequence."""
-    end_of_text = () if params.ignore_eos or config.eos_token_id is None else (config.eos_token_id,)
-    return frozenset((*params.stop_token_ids, *end_of_text))
+    return frozenset((*params.stop_token_ids, *(() if params.ignore_eos else config.eos_token_ids)))

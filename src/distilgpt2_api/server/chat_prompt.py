@@ -63,7 +63,9 @@ async def encode_chat(
     if not text:
         raise InvalidRequestError("messages: the chat template makes an empty text of them", param="messages")
     try:
-        [prompt] = await encode_texts([text], tokenizer=tokenizer, config=config)
+        [prompt] = await encode_texts(
+            [text], tokenizer=tokenizer, config=config, add_special_tokens=bool(request.add_special_tokens)
+        )
     except InvalidRequestError as error:
         raise InvalidRequestError(f"messages: {error}", param="messages") from None
     if len(prompt.token_ids) >= config.num_positions:

@@ -63,8 +63,7 @@ class CompletionChoice:
             return text, None
         lists = empty_lists()
         if is_echo:
-            writer.write_first(self.prompt.token_ids[0], lists)
-            writer.write(delta.prompt_logprobs or (), lists, is_prompt=True)
+            writer.write_prompt(self.prompt, delta.prompt_logprobs or (), lists)
         writer.write(delta.logprobs, lists)
         return text, lists
 

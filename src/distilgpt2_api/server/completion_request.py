@@ -118,7 +118,7 @@ def shape_of(request: CompletionRequest) -> CompletionShape:
         num_prompt_logprobs=request.prompt_logprobs,
         has_token_ids=bool(request.return_token_ids),
         has_tokens_by_id=bool(request.return_tokens_as_token_ids),
-        skips_special_tokens=bool(request.skip_special_tokens),
+        skips_special_tokens=request.skip_special_tokens is not False,
         has_usage_chunk=request.has_usage_chunk,
         has_usage_in_chunks=request.has_usage_in_chunks,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
+from distilgpt2_api.server.prompts import EncodedPrompt
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -31,23 +32,32 @@ class LogprobsWriter:
         self._hidden_token_ids = tokenizer.special_token_ids if skips_special_tokens else frozenset()
         self._offset = 0
 
-    def write_first(self, token_id: int, lists: LogprobsLists) -> None:
-        """The first prompt token, which nothing predicts."""
-        self._write(token_id, None, None, lists, is_hidden=False)
+    def write_prompt(self, prompt: EncodedPrompt, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
+        """Append the prompt's tokens, of which nothing predicts the first.
 
-    def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists, *, is_prompt: bool = False) -> None:
-        """Append the tokens in their order. `top_logprobs` has the likeliest ones, and always the token itself.
+        Those that the tokenizer put around its text are listed, but not in the text.
+        """
+        own = range(len(prompt.frame.before), len(prompt.token_ids) - len(prompt.frame.after))
+        self._write(prompt.token_ids[0], None, None, lists, is_hidden=0 not in own)
+        for place, token in enumerate(logprobs, 1):
+            self._write_scored(token, lists, is_hidden=place not in own)
+
+    def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
+        """Append the completion's tokens in their order."""
+        for token in logprobs:
+            self._write_scored(token, lists, is_hidden=token.token_id in self._hidden_token_ids)
+
+    def _write_scored(self, token: TokenLogprobs, lists: LogprobsLists, *, is_hidden: bool) -> None:
+        """`top_logprobs` has the likeliest ones, and always the token itself.
 
         Where two tokens are written alike, the likelier one is listed: the largest value is always the likeliest's.
         """
-        for token in logprobs:
-            logprob = max(token.logprob, MIN_LOGPROB)
-            top: dict[str, float] = {}
-            for token_id, value in token.top[: self._num_top]:
-                top.setdefault(self._text(token_id), max(value, MIN_LOGPROB))
-            top.setdefault(self._text(token.token_id), logprob)
-            is_hidden = not is_prompt and token.token_id in self._hidden_token_ids
-            self._write(token.token_id, logprob, top, lists, is_hidden=is_hidden)
+        logprob = max(token.logprob, MIN_LOGPROB)
+        top: dict[str, float] = {}
+        for token_id, value in token.top[: self._num_top]:
+            top.setdefault(self._text(token_id), max(value, MIN_LOGPROB))
+        top.setdefault(self._text(token.token_id), logprob)
+        self._write(token.token_id, logprob, top, lists, is_hidden=is_hidden)
 
     def _write(
         self,

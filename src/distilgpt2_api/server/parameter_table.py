@@ -65,7 +65,13 @@ COMPLETIONS = ParameterTable(
     model=CompletionRequest,
     peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
     defaults=SAMPLING_DEFAULTS
-    | {"prompt": "the end of text token", "best_of": "`n`", "length_penalty": 1, "truncation_side": "`left`"},
+    | {
+        "prompt": "the end of text token",
+        "best_of": "`n`",
+        "length_penalty": 1,
+        "truncation_side": "`left`",
+        "add_special_tokens": True,
+    },
 )
 CHAT = ParameterTable(
     path="/v1/chat/completions",

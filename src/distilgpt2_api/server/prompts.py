@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeGuard
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_num_characters, check_prompt
 from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame
 
 OFFLOADED_CHARACTERS = 8192
 """Longer texts are tokenized on a thread: 8 KiB are about a millisecond, which the other streams don't notice."""
@@ -21,6 +23,8 @@ class EncodedPrompt:
     text: str | None
     """As it was sent; None where token ids were."""
     token_ids: tuple[int, ...]
+    frame: Frame = NO_FRAME
+    """Of these, the first and last ones that the tokenizer put around the text's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +36,10 @@ class Truncation:
     keeps_end: bool
     """The prompt's last tokens are kept; else its first."""
 
-    def cut(self, prompt: EncodedPrompt) -> EncodedPrompt:
-        if len(prompt.token_ids) <= self.max_tokens:
-            return prompt
-        kept = prompt.token_ids[-self.max_tokens :] if self.keeps_end else prompt.token_ids[: self.max_tokens]
-        return EncodedPrompt(None, kept)
+    def cut(self, token_ids: Sequence[int], *, num_around: int = 0) -> Sequence[int]:
+        """`num_around`: tokens that will stand around these, and count."""
+        max_tokens = self.max_tokens - num_around
+        return token_ids[-max_tokens:] if self.keeps_end else token_ids[:max_tokens]
 
 
 async def encode_prompts(
@@ -46,18 +49,25 @@ async def encode_prompts(
     config: ModelConfig,
     max_prompts: int,
     truncation: Truncation | None,
+    add_special_tokens: bool = True,
 ) -> list[EncodedPrompt]:
-    """One for each prompt. Raises InvalidRequestError(param="prompt")."""
+    """One for each prompt; `add_special_tokens` is for texts, as in `encode_texts`.
+
+    Raises InvalidRequestError(param="prompt").
+    """
+    encode = partial(
+        encode_texts, tokenizer=tokenizer, config=config, truncation=truncation, add_special_tokens=add_special_tokens
+    )
     match prompt:
         case None:
             return [EncodedPrompt(None, (_end_of_text(tokenizer, config),))]
         case str():
-            return await encode_texts([prompt], tokenizer=tokenizer, config=config, truncation=truncation)
+            return await encode([prompt])
         case []:
             raise _invalid("prompt is empty")
         case list() if all(isinstance(item, str) for item in prompt):
             _check_count(prompt, max_prompts)
-            return await encode_texts(prompt, tokenizer=tokenizer, config=config, truncation=truncation)
+            return await encode(prompt)
         case list() if are_token_ids(prompt):
             return [_encoded(prompt, config, truncation)]
         case list() if all(are_token_ids(item) for item in prompt):
@@ -72,11 +82,13 @@ async def encode_texts(
     tokenizer: Tokenizer,
     config: ModelConfig,
     truncation: Truncation | None = None,
+    add_special_tokens: bool = True,
     param: str = "prompt",
 ) -> list[EncodedPrompt]:
     """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit.
 
-    `param` is the caller's word for a prompt.
+    `add_special_tokens`: with those around each text that the tokenizer's files ask for. `param` is the caller's word
+    for a prompt.
     """
     for text in texts:
         if not text:
@@ -84,8 +96,18 @@ async def encode_texts(
         if truncation is None:
             check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
     encoded = await tokenize(texts, tokenizer)
-    prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
-    return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]
+    frame = tokenizer.frame if add_special_tokens else NO_FRAME
+    return [_framed(text, token_ids, frame, truncation) for text, token_ids in zip(texts, encoded, strict=True)]
+
+
+def _framed(text: str, token_ids: Sequence[int], frame: Frame, truncation: Truncation | None) -> EncodedPrompt:
+    """The text's end, or beginning, is cut off, not what stands around it; as in the `tokenizers` library."""
+    if truncation is None or len(token_ids) + len(frame) <= truncation.max_tokens:
+        return EncodedPrompt(text, (*frame.before, *token_ids, *frame.after), frame)
+    if len(frame) >= truncation.max_tokens:
+        return EncodedPrompt(None, tuple(truncation.cut(token_ids)))
+    kept = truncation.cut(token_ids, num_around=len(frame))
+    return EncodedPrompt(None, (*frame.before, *kept, *frame.after))
 
 
 async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -109,8 +131,7 @@ def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
 
 def _encoded(token_ids: Sequence[int], config: ModelConfig, truncation: Truncation | None) -> EncodedPrompt:
     check_prompt(token_ids, config)
-    prompt = EncodedPrompt(None, tuple(token_ids))
-    return prompt if truncation is None else truncation.cut(prompt)
+    return EncodedPrompt(None, tuple(token_ids if truncation is None else truncation.cut(token_ids)))
 
 
 def _check_count(prompts: Sequence[object], max_prompts: int) -> None:

@@ -90,7 +90,7 @@ def sampling_params(
         include_stop_str_in_output=bool(fields.include_stop_str_in_output),
         stop_token_ids=tuple(fields.stop_token_ids or ()),
         ignore_eos=bool(fields.ignore_eos),
-        skip_special_tokens=bool(fields.skip_special_tokens),
+        skip_special_tokens=fields.skip_special_tokens is not False,
         num_logprobs=num_logprobs,
         num_prompt_logprobs=num_prompt_logprobs,
     )

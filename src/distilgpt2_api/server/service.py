@@ -104,8 +104,18 @@ class Service:
 
     @property
     def system_fingerprint(self) -> str:
-        """Changes with whatever may change the texts that a seed gives: code, model, precision and kernels."""
-        parts = (self.version, self.model.name, self.model.precision, self.model.kernels)
+        """Changes with whatever may change the texts that a seed gives: code, model, precision and kernels. Of the
+        model its name, its config with the end tokens, its tokenizer and the chat template; not its weights' values.
+        """
+        parts = (
+            self.version,
+            self.model.name,
+            self.model.precision,
+            self.model.kernels,
+            repr(self.engine.model_config),
+            self.engine.tokenizer.digest,
+            "" if self.chat_template is None else self.chat_template.source,
+        )
         return f"fp_{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:10]}"
 
 

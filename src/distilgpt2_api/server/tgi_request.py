@@ -80,6 +80,7 @@ def tgi_params(
         seed=service.draw_seed() if parameters.seed is None else parameters.seed,
         stop=tuple(parameters.stop or ()),
         include_stop_str_in_output=True,
+        skip_special_tokens=False,  # the writer knows which tokens are none of the text
         num_logprobs=(parameters.top_n_tokens or 0) if has_tokens else None,
         num_prompt_logprobs=0 if parameters.decoder_input_details else None,
     )

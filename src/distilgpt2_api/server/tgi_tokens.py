@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distilgpt2_api.core.outputs import SequenceDelta
@@ -30,9 +31,9 @@ class TgiTokens:
     within a token. Characters of several tokens are the text of the last of them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, eos_token_id: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, eos_token_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._eos_token_id = eos_token_id
+        self._eos_token_ids = frozenset(eos_token_ids)
         self._detokenizer = IncrementalDetokenizer(tokenizer.token_bytes)
         self._held: list[ShownToken] = []
         self._texts: list[str] = []
@@ -65,10 +66,10 @@ class TgiTokens:
         return text[: len(text) - self._num_surplus]
 
     def _show(self, token_id: int, before: list[ShownToken]) -> ShownToken:
-        if token_id == self._eos_token_id or token_id in self._tokenizer.special_token_ids:
+        if token_id in self._eos_token_ids or token_id in self._tokenizer.special_token_ids:
             self._end_character(before)
             text = self._tokenizer.decode([token_id])
-            if token_id != self._eos_token_id:
+            if token_id not in self._eos_token_ids:
                 self._num_surplus += len(text)  # The end of text the engine does not show.
             return ShownToken(token_id, text, is_special=True, logprobs=None)
         text = self._detokenizer.push(token_id)

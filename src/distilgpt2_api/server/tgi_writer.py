@@ -41,13 +41,13 @@ class TgiWriter:
     """Mutable: one request's sequences."""
 
     def __init__(
-        self, *, prompt_token_ids: Sequence[int], shape: TgiShape, tokenizer: Tokenizer, eos_token_id: int | None
+        self, *, prompt_token_ids: Sequence[int], shape: TgiShape, tokenizer: Tokenizer, eos_token_ids: Sequence[int]
     ) -> None:
         self._prompt_token_ids = prompt_token_ids
         self._shape = shape
         self._tokenizer = tokenizer
-        self._eos_token_id = eos_token_id
-        self._streamed = TgiTokens(tokenizer, eos_token_id=eos_token_id)
+        self._eos_token_ids = eos_token_ids
+        self._streamed = TgiTokens(tokenizer, eos_token_ids=eos_token_ids)
         self._num_events = 0
         self._ended: list[SequenceDelta] = []
 
@@ -110,7 +110,7 @@ class TgiWriter:
 
     def _sequence(self, delta: SequenceDelta) -> dict[str, object]:
         """TGI's `BestOfSequence`, but without details its text only."""
-        shown = TgiTokens(self._tokenizer, eos_token_id=self._eos_token_id)
+        shown = TgiTokens(self._tokenizer, eos_token_ids=self._eos_token_ids)
         tokens = shown.accept(delta)
         text = self._answer_text(shown)
         if not self._shape.has_details:

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -85,11 +85,11 @@ class GrammarCompiler:
     the first grammar: who uses none pays nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_id: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
         """Vocabulary and end of text are the model's; the former may be larger than the tokenizer's."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._eos_token_id = eos_token_id
+        self._eos_token_ids = eos_token_ids
         self._num_mask_bytes = (vocab_size + 31) // 32 * 4
         self._remembered: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
         """Compiled, or why not."""
@@ -180,9 +180,9 @@ class GrammarCompiler:
             raise OverloadedError("the service is overloaded: it can't try a grammar now") from error
         if self._vocabulary is None:
             described = VocabularyDescription(
-                self._tokenizer, vocab_size=self._vocab_size, eos_token_id=self._eos_token_id
+                self._tokenizer, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids
             )
-            self._vocabulary = LLTokenizer(cast(TokenizerWrapper, described))
+            self._vocabulary = LLTokenizer(cast(TokenizerWrapper, described), eos_token=[*self._eos_token_ids] or None)
         matcher = LLMatcher(self._vocabulary, serialized, log_level=0, limits=LIMITS)
         token_id = self._first_allowed(matcher)
         if token_id is None:
@@ -201,7 +201,9 @@ class GrammarCompiler:
         if matcher.is_error():
             raise ValueError(matcher.get_error())
         assert self._vocabulary is not None
-        allowed = int.from_bytes(mask, "little") & ~(1 << self._vocabulary.eos_token)
+        allowed = int.from_bytes(mask, "little")
+        for token_id in self._vocabulary.eos_tokens:
+            allowed &= ~(1 << token_id)
         return (allowed & -allowed).bit_length() - 1 if allowed else None
 
 
@@ -211,13 +213,13 @@ class VocabularyDescription:
     is_tokenizer_wrapper = True
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_id: int | None) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
         token_bytes = tokenizer.token_bytes
-        self.eos_token_id = eos_token_id
+        self.eos_token_id = eos_token_ids[0] if eos_token_ids else None
         """None: the library adds one of its own, beyond the vocabulary."""
         self.tokens = [*token_bytes, *[b""] * (vocab_size - len(token_bytes))]
         # The end of text is never a text, even where the tokenizer doesn't call it special.
-        special = {*tokenizer.special_token_ids, *([] if eos_token_id is None else [eos_token_id])}
+        special = {*tokenizer.special_token_ids, *eos_token_ids}
         self.special_token_ids = sorted(special)
         self._encode = tokenizer.encode
         self._max_characters = 4 * tokenizer.max_token_bytes

@@ -12,15 +12,25 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
 from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.text.byte_level import to_bytes
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, read_tokenizer
+from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
 
 
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Holds no state: any thread may call it."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        """ModelFormatError if the vocabulary is not that of a byte-level BPE."""
+    def __init__(self, tokenizer: tokenizers.Tokenizer, *, files: TokenizerFiles | None = None) -> None:
+        """`files`: what a model's folder says of it. ModelFormatError if the vocabulary is no byte-level BPE's."""
         self._tokenizer = tokenizer
+        files = files or TokenizerFiles(library=tokenizer)
+        self._roles = files.roles
+        self.frame = files.frame
+        """Tokens that `with_special_tokens` puts around a text's own."""
+        self.has_prefix_space = files.has_prefix_space
+        """A text is tokenized as if a space stood before it."""
+        self.left_out = files.left_out
+        """Texts of added tokens that the model has no row for: no tokens here."""
+        self.digest = files.digest
+        """Changes with what the folder's files say of a text's tokens."""
         added = tokenizer.get_added_tokens_decoder()
         texts = tokenizer.get_vocab(with_added_tokens=True)
         if not texts or max(texts.values()) > 2 * len(texts) + 1024:
@@ -45,14 +55,16 @@ class Tokenizer:
         self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
-        """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt.
+    def from_folder(cls, folder: Path, *, num_rows: int | None = None) -> Self:
+        """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt, and the files of special tokens.
+
+        `num_rows`: the model's vocabulary; added tokens beyond it are `left_out`.
 
         ModelFormatError names the file at fault; UnsupportedModelError says why it is not GPT-2's kind of tokenizer.
         """
-        tokenizer = read_tokenizer(folder)
+        files = read_tokenizer(folder, num_rows)
         try:
-            return cls(tokenizer)
+            return cls(files.library, files=files)
         except ModelFormatError as error:
             raise ModelFormatError(f"{folder}: {error}") from error
 
@@ -73,6 +85,10 @@ class Tokenizer:
         for text in texts:
             self._check_text(text)
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def with_special_tokens(self, token_ids: Sequence[int]) -> list[int]:
+        """A text's tokens with those around them that the tokenizer's files ask for: a BOS token, say."""
+        return [*self.frame.before, *token_ids, *self.frame.after]
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8.
@@ -98,6 +114,16 @@ class Tokenizer:
     def token_id(self, text: str) -> int | None:
         """Id of the token that the vocabulary spells so: special tokens as they are, others in the byte alphabet."""
         return self._tokenizer.token_to_id(text)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that the tokenizer's own files call `eos_token`; None where none does, or it is not there."""
+        return self.role_id("eos_token")
+
+    def role_id(self, role: str) -> int | None:
+        """The token that the tokenizer's own files call `bos_token`, say; None where none does, or it is not there."""
+        text = self._roles.get(role)
+        return None if text is None else self.token_id(text)
 
     def end_of_text_id(self, config: ModelConfig) -> int | None:
         """The token that a text without a beginning begins with: the model's own, else the one that is spelled so."""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.core.model_files import count_json_values, named, shown
+from distilgpt2_api.core.model_files import BYTE_ORDER_MARK, count_json_values, named, shown
 
 MAX_TOKENS = 2_000_000
 MAX_ADDED_TOKENS = 100_000
@@ -47,20 +47,25 @@ BPE_FLAGS = ("fuse_unk", "ignore_merges")
 FOREIGN_OPTIONS = ("dropout", "byte_fallback", "continuing_subword_prefix", "end_of_word_suffix")
 
 
-def restate(path: Path, content: bytes) -> dict[str, Any]:
-    """The file's content as the library is to have it.
-
-    Raises ModelFormatError for what is no such file, UnsupportedModelError for what is one that GPT-2 could not have.
-    """
+def parse_description(path: Path, content: bytes) -> dict[str, Any]:
+    """The object that a `tokenizer.json` is, with a model. Raises ModelFormatError."""
     description = parse_json(path, content, "not a tokenizer: ")
     if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
         raise ModelFormatError(f"{path}: not a tokenizer: no object with a model")
+    return description
+
+
+def restate(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer's description as the library is to have it; `path` is for the messages.
+
+    Raises ModelFormatError for what is no such thing, UnsupportedModelError for what is one that GPT-2 could not have.
+    """
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "model": _model(path, description["model"]),
-        "added_tokens": _added_tokens(path, description.get("added_tokens")),
+        "added_tokens": check_added_tokens(path, description.get("added_tokens")),
         "normalizer": _normalizer(path, description.get("normalizer")),
         "pre_tokenizer": _pre_tokenizer(path, description.get("pre_tokenizer")),
         "post_processor": None,
@@ -72,7 +77,7 @@ def parse_json(path: Path, content: bytes, what: str = "") -> Any:
     """By the quick library: vocabularies are large. `what` goes before the complaint. Raises ModelFormatError."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
-        return orjson.loads(content)
+        return orjson.loads(content.removeprefix(BYTE_ORDER_MARK))
     except ValueError as error:
         raise ModelFormatError(f"{path}: {what}not valid JSON: {str(error)[:200]}") from None
 
@@ -104,12 +109,16 @@ def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
 
 def _is_merge(merge: Any) -> bool:
     """`"a b"`, or `["a", "b"]`; whether the tokens exist the library knows."""
-    if isinstance(merge, str):
-        return merge.count(" ") == 1
-    return isinstance(merge, list) and len(merge) == 2 and isinstance(merge[0], str) and isinstance(merge[1], str)
+    match merge:
+        case str():
+            return merge.count(" ") == 1
+        case [str(), str()]:
+            return True
+    return False
 
 
-def _added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
+def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
+    """Tokens with their ids and flags, nothing else. Raises ModelFormatError."""
     if tokens is None:
         return []
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED_TOKENS:
@@ -123,12 +132,12 @@ def _added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
                     {"id": token_id, "content": text, **{flag: token.get(flag) is True for flag in ADDED_TOKEN_FLAGS}}
                 )
             case _:
-                raise ModelFormatError(f"{path}: added_tokens: {shown(token)} is no token with an id and a content")
+                raise ModelFormatError(f"{path}: added tokens: {shown(token)} is no token with an id and a content")
     return added
 
 
 def _normalizer(path: Path, normalizer: Any) -> Any:
-    steps = _steps(path, normalizer, "normalizer", "normalizers")
+    steps = read_steps(path, normalizer, "normalizer", "normalizers")
     for step in steps:
         if step["type"] not in NORMALIZERS:
             raise UnsupportedModelError(f"{path}: normalizer {named(step['type'])} is not supported")
@@ -136,7 +145,7 @@ def _normalizer(path: Path, normalizer: Any) -> Any:
 
 
 def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
-    steps = _steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
+    steps = read_steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
     if "ByteLevel" not in [step["type"] for step in steps]:
         raise UnsupportedModelError(f"{path}: a BPE over characters; GPT-2's is over bytes (pre-tokenizer ByteLevel)")
     for step in steps:
@@ -155,8 +164,11 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
     return {"type": "Sequence", "pretokenizers": steps}
 
 
-def _steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
-    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways."""
+def read_steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
+    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways.
+
+    Raises ModelFormatError or UnsupportedModelError.
+    """
     flat: list[dict[str, Any]] = []
     waiting = [] if step is None else [step]
     num_seen = 0

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 import tokenizers
-from tokenizers import AddedToken, models, pre_tokenizers
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import has_file, named, read_model_file, shown
-from distilgpt2_api.text.tokenizer_description import check_ids, parse_json, restate
+from distilgpt2_api.core.model_files import decode_text, has_file, named, read_model_file, shown
+from distilgpt2_api.core.model_folder import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, VOCABULARY_FILES
+from distilgpt2_api.text.special_tokens import SpecialTokens, read_special_tokens, read_tokenizer_config
+from distilgpt2_api.text.tokenizer_description import (
+    ADDED_TOKEN_FLAGS,
+    check_ids,
+    parse_description,
+    parse_json,
+    restate,
+)
+from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame, read_flags, read_post_processor
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 """GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
@@ -21,46 +32,127 @@ SPARE_LINES = 1000
 
 END_OF_TEXT = "<|endoftext|>"
 
-_VOCABULARY_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-"""As `transformers` names them, and as OpenAI published them."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerFiles:
+    """What a model folder's files say of its tokenizer."""
+
+    library: tokenizers.Tokenizer
+    """The byte-level BPE with its added tokens, without truncation or padding."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """`bos_token`, `eos_token` and so on, where a file names them: the tokens' texts."""
+    frame: Frame = NO_FRAME
+    """What goes before and after each text."""
+    has_prefix_space: bool = False
+    """A text is tokenized as if a space stood before it."""
+    left_out: tuple[str, ...] = ()
+    """Added tokens that the model has no row for."""
+    digest: str = ""
+    """Of all that the files say and that changes a text's tokens."""
 
 
-def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:
-    """The folder's byte-level BPE, without truncation or padding.
+def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
+    """Read the folder's byte-level BPE. Tokens that were added to it beyond the model's `num_rows` are left out: a
+    padding token, say, for which nobody resized the embeddings. Their texts are texts like any other.
 
     ModelFormatError names the file that is missing, too large or malformed; UnsupportedModelError says why a
     well-formed tokenizer is not one that GPT-2 could have.
     """
-    path = folder / "tokenizer.json"
-    if has_file(path):
-        return _read_tokenizer_json(path)
-    for vocabulary, merges in _VOCABULARY_FILES:
-        if has_file(folder / vocabulary):
-            return _read_vocabulary(folder / vocabulary, folder / merges)
-    raise ModelFormatError(f"{folder}: no tokenizer.json, and no vocab.json with merges.txt")
-
-
-def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    description = restate(path, read_model_file(path, MAX_FILE_BYTES))
+    config = read_tokenizer_config(folder)
+    special = read_special_tokens(folder, config)
+    path, description, post_processor = _read_description(folder)
+    _add_special_tokens(description, special)
+    left_out = [] if num_rows is None else _leave_out(description, num_rows)
+    has_prefix_space = _set_prefix_space(description, config.get("add_prefix_space"))
     with _errors_of_the_library(f"{path}: not a tokenizer"):
-        tokenizer = tokenizers.Tokenizer.from_buffer(orjson.dumps(description))
+        library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
+    library.encode_special_tokens = config.get("split_special_tokens") is True
     for token in description["added_tokens"]:
-        _check_added(tokenizer, path, token["content"], token["id"])
-    return tokenizer
+        source = special.added_path if token["id"] in special.added else path
+        _check_added(library, source, token["content"], token["id"])
+    if path.name == TOKENIZER_FILE:
+        frame = read_post_processor(path, post_processor)
+    else:
+        config_path = folder / TOKENIZER_CONFIG_FILE
+        frame = read_flags(config_path, config, special.roles, library.token_to_id, END_OF_TEXT)
+    if any(library.id_to_token(token_id) is None for token_id in frame.before + frame.after):
+        raise ModelFormatError(f"{path}: post_processor: a token that the vocabulary has not")
+    return TokenizerFiles(
+        library=library,
+        roles=special.roles,
+        frame=frame,
+        has_prefix_space=has_prefix_space,
+        left_out=tuple(left_out),
+        digest=hashlib.sha256(serialized + repr((frame, library.encode_special_tokens)).encode()).hexdigest(),
+    )
 
 
-def _read_vocabulary(vocabulary_path: Path, merges_path: Path) -> tokenizers.Tokenizer:
-    vocabulary = _parse_ids(vocabulary_path)
+def _read_description(folder: Path) -> tuple[Path, dict[str, Any], Any]:
+    """The file that the folder's vocabulary is from, that as `tokenizer.json` would have it, and its post-processor."""
+    path = folder / TOKENIZER_FILE
+    if has_file(path):
+        described = parse_description(path, read_model_file(path, MAX_FILE_BYTES))
+        return path, restate(path, described), described.get("post_processor")
+    for vocabulary, merges in VOCABULARY_FILES:
+        if has_file(folder / vocabulary):
+            return folder / merges, _describe_vocabulary(folder / vocabulary, folder / merges), None
+    forms = ", ".join(f"{vocabulary} with {merges}" for vocabulary, merges in VOCABULARY_FILES)
+    raise ModelFormatError(
+        f"{folder}: no {TOKENIZER_FILE}, and no {forms}; copy them from the model that this one was tuned from"
+    )
+
+
+def _describe_vocabulary(vocabulary_path: Path, merges_path: Path) -> dict[str, Any]:
+    vocabulary = check_ids(
+        vocabulary_path, parse_json(vocabulary_path, read_model_file(vocabulary_path, MAX_FILE_BYTES))
+    )
     merges = _parse_merges(merges_path, max_lines=2 * len(vocabulary) + SPARE_LINES)
-    with _errors_of_the_library(f"{merges_path}: does not fit {vocabulary_path.name}"):
-        tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if END_OF_TEXT in vocabulary:
-        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    added_path = vocabulary_path.with_name("added_tokens.json")
-    if has_file(added_path):
-        _add_tokens(tokenizer, added_path)
-    return tokenizer
+    special = {"id": vocabulary.get(END_OF_TEXT), "content": END_OF_TEXT, "special": True}
+    return restate(
+        merges_path,
+        {
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+            "added_tokens": [] if special["id"] is None else [special],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        },
+    )
+
+
+def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> None:
+    """Tokens that other files add, or give other flags; those that they call special are, if the vocabulary has them.
+
+    One without an id anywhere is left out, as the model has no row for it.
+    """
+    vocabulary = description["model"]["vocab"]
+    added = {token["id"]: token for token in description["added_tokens"]} | dict(special.added)
+    ids = {token["content"]: token_id for token_id, token in added.items()}
+    for text in special.texts:
+        token_id = ids.get(text, vocabulary.get(text))
+        if token_id is not None:
+            plain = {"id": token_id, "content": text, **dict.fromkeys(ADDED_TOKEN_FLAGS, False)}
+            added[token_id] = {**added.get(token_id, plain), "special": True}
+    description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])  # the library counts them up
+
+
+def _leave_out(description: dict[str, Any], num_rows: int) -> list[str]:
+    """Take the added tokens out that the model has no row for; their texts."""
+    added = description["added_tokens"]
+    description["added_tokens"] = [token for token in added if token["id"] < num_rows]
+    return [token["content"] for token in added if token["id"] >= num_rows]
+
+
+def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
+    """`add_prefix_space` of `tokenizer_config.json` goes before GPT-2's own way to cut texts, as in `transformers`.
+
+    Other ways cut a text before they come to ByteLevel, which then would put a space before every piece.
+    """
+    match description["pre_tokenizer"]["pretokenizers"]:
+        case [{"type": "ByteLevel"} as step]:
+            if isinstance(wanted, bool):
+                step["add_prefix_space"] = wanted
+            return step.get("add_prefix_space") is True
+        case steps:
+            return any(step["type"] == "ByteLevel" and step.get("add_prefix_space") is True for step in steps)
 
 
 @contextmanager
@@ -74,21 +166,10 @@ def _errors_of_the_library(what: str) -> Iterator[None]:
         raise
 
 
-def _add_tokens(tokenizer: tokenizers.Tokenizer, path: Path) -> None:
-    """Add what a fine-tuning added to the vocabulary: padding, say."""
-    for text, token_id in sorted(_parse_ids(path).items(), key=lambda item: item[1]):
-        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
-        _check_added(tokenizer, path, text, token_id)
-
-
-def _check_added(tokenizer: tokenizers.Tokenizer, path: Path, text: str, token_id: int) -> None:
+def _check_added(library: tokenizers.Tokenizer, path: Path, text: str, token_id: int) -> None:
     """The library gives an added token an id of its own where the file's can't be."""
-    if tokenizer.token_to_id(text) != token_id:
+    if library.token_to_id(text) != token_id:
         raise ModelFormatError(f"{path}: {shown(text)} has id {token_id}, which does not follow the vocabulary's last")
-
-
-def _parse_ids(path: Path) -> dict[str, int]:
-    return check_ids(path, parse_json(path, read_model_file(path, MAX_FILE_BYTES)))
 
 
 def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
@@ -96,12 +177,8 @@ def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
     content = read_model_file(path, MAX_FILE_BYTES)
     if content.count(b"\n") > max_lines:
         raise ModelFormatError(f"{path}: more than {max_lines} lines, far more than the vocabulary has tokens")
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(f"{path}: not UTF-8: {error}") from error
     merges = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(decode_text(path, content).split("\n"), start=1):
         text = line.rstrip("\r")
         if not text or (number == 1 and text.startswith("#version")):
             continue

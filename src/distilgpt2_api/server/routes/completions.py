@@ -86,6 +86,7 @@ async def _prepare(
         config=config,
         max_prompts=service.limits.max_prompts,
         truncation=truncation_of(request, config),
+        add_special_tokens=request.add_special_tokens is not False,
     )
     record.num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
     writer = CompletionWriter(

@@ -174,6 +174,6 @@ async def _prepare(
         prompt_token_ids=prompt.token_ids,
         shape=shape_of(parameters, params, inputs=request.inputs, is_list=is_list),
         tokenizer=engine.tokenizer,
-        eos_token_id=config.eos_token_id,
+        eos_token_ids=config.eos_token_ids,
     )
     return Generation(engine, [generation_request], record), writer

@@ -60,6 +60,8 @@ async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
         token_ids = list(prompt.token_ids)
     else:
         [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
+        if request.add_special_tokens is not False:
+            token_ids = tokenizer.with_special_tokens(token_ids)
     token_texts = [tokenizer.token_text(token_id) for token_id in token_ids] if request.return_token_strs else None
     return TokenizeResponse(
         count=len(token_ids),
@@ -83,13 +85,22 @@ async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
     """The tokenizer's special tokens and bounds."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    eos_token = _special_token(tokenizer.end_of_text_id(config), tokenizer)
+    end_of_text = _special_token(tokenizer.end_of_text_id(config), tokenizer)
+
+    def token_of(role: str, default: str | None) -> str | None:
+        """As the tokenizer's files name it, else the model's own config."""
+        token_id = tokenizer.role_id(role)
+        return default if token_id is None else _special_token(token_id, tokenizer)
+
     return TokenizerInfo(
         model_max_length=config.num_positions,
-        bos_token=_special_token(config.bos_token_id, tokenizer) or eos_token,
-        eos_token=eos_token,
-        unk_token=eos_token,  # as GPT-2's own configuration has it; a byte-level tokenizer needs none
-        pad_token=None,
+        bos_token=token_of("bos_token", _special_token(config.bos_token_id, tokenizer) or end_of_text),
+        eos_token=token_of("eos_token", end_of_text),
+        unk_token=token_of("unk_token", end_of_text),  # GPT-2's own default; a byte-level tokenizer needs none
+        pad_token=token_of("pad_token", None),
+        add_bos_token=bool(tokenizer.frame.before),
+        add_eos_token=bool(tokenizer.frame.after),
+        add_prefix_space=tokenizer.has_prefix_space,
         chat_template=None if service.chat_template is None else service.chat_template.source,
     )
 

@@ -65,6 +65,11 @@ class ChatCompletionRequest(SamplingFields):
     continue_final_message: bool | None = Field(
         None, description="The last message is left open, and the completion goes on with it."
     )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="The prompt gets the tokens around it that the tokenizer's files ask for, besides those that the "
+        "chat template writes.",
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Values of variables that the chat template reads."
     )

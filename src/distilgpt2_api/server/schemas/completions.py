@@ -82,6 +82,11 @@ class CompletionRequest(SamplingFields):
     return_tokens_as_token_ids: bool | None = Field(
         None, description="In `logprobs` tokens are written `token_id:123` instead of as text."
     )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="Texts get the tokens around them that the tokenizer's files ask for, a BOS token say; GPT-2's ask "
+        "for none.",
+    )
     truncate_prompt_tokens: TruncatedLength | None = Field(
         None, description="Keeps so many tokens of each prompt; -1: as many as leave room for `max_tokens`."
     )

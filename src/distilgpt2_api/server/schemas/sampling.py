@@ -56,7 +56,9 @@ class SamplingFields(StructuredFields):
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
     skip_special_tokens: bool | None = Field(
-        None, description="With `ignore_eos`: the end of text is drawn, but not shown."
+        None,
+        description="Special tokens that are drawn, as the end of text with `ignore_eos`, are no part of the text. "
+        "`logprobs` list them.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -13,7 +13,9 @@ from distilgpt2_api.server.schemas.validation import Body, parse_body
 class TokenizeRequest(Body):
     model: str | None = None
     prompt: str
-    add_special_tokens: bool | None = Field(None, description="GPT-2's tokenizer adds none either way.")
+    add_special_tokens: bool | None = Field(
+        None, description="With the tokens around a text that the tokenizer's files ask for. True by default."
+    )
     return_token_strs: bool | None = None
 
 
@@ -25,7 +27,7 @@ class TokenizeChatRequest(Body):
     add_generation_prompt: bool | None = Field(None, description="True by default, as in a chat.")
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_special_tokens: bool | None = Field(None, description="GPT-2's tokenizer adds none either way.")
+    add_special_tokens: bool | None = Field(None, description="False by default, as in a chat.")
     return_token_strs: bool | None = None
 
 
@@ -59,6 +61,7 @@ class TokenizerInfo(BaseModel):
     eos_token: str | None
     unk_token: str | None
     pad_token: str | None
-    add_bos_token: Literal[False] = False
-    add_prefix_space: Literal[False] = False
+    add_bos_token: bool = Field(description="A prompt gets tokens before its own, unless it asks for none.")
+    add_eos_token: bool = Field(description="The same, after its own.")
+    add_prefix_space: bool = Field(description="A text is tokenized as if a space stood before it.")
     chat_template: str | None = None

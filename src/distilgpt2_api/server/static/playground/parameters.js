@@ -42,7 +42,7 @@ export const GROUPS = [
       { name: "include_stop_str_in_output", label: "Show the stop text", kind: "toggle", help: "Leaves it at the answer's end." },
       { name: "stop_token_ids", label: "Stop at tokens", kind: "ids", help: "Token ids, with commas between." },
       { name: "ignore_eos", label: "Write on after the end", kind: "toggle", help: "The end of text is a token like any other." },
-      { name: "skip_special_tokens", label: "Hide special tokens", kind: "toggle", help: "Keeps them out of the text." },
+      { name: "skip_special_tokens", label: "Show special tokens", kind: "toggle", on: false, help: "Leaves them in the text." },
     ],
   },
   {
@@ -91,7 +91,8 @@ export function fieldOf(parameter, value) {
   if (kind === "number" || kind === "seed") {
     return Number(value) === neutral && !ALWAYS_SENT.has(name) ? undefined : Number(value);
   }
-  if (kind === "toggle" || kind === "text") return value;
+  if (kind === "toggle") return parameter.on ?? value;
+  if (kind === "text") return value;
   if (kind === "lines") {
     const lines = value.split("\n").filter(Boolean);
     return lines.length ? lines.map((line) => line.replace(/\\[nt\\]/g, (escape) => UNESCAPED[escape])) : undefined;

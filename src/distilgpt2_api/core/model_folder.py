@@ -1,0 +1,35 @@
+"""Names of a model folder's files beside its weights, as `transformers` and OpenAI's first release write them.
+
+What `serve` reads is what `pull` fetches and what an image carries along: they share these lists.
+"""
+
+from __future__ import annotations
+
+CONFIG_FILE = "config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
+TOKENIZER_FILE = "tokenizer.json"
+VOCABULARY_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+"""As `transformers` names them, and as OpenAI published them."""
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+
+TOKENIZER_FORMS = ((TOKENIZER_FILE,), *VOCABULARY_FILES)
+"""Each is a whole tokenizer; the first that a folder has is read."""
+OPTIONAL_FILES = (
+    GENERATION_CONFIG_FILE,
+    TOKENIZER_CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+)
+"""Read where they are there."""
+DOCUMENT_FILES = ("README.md", "LICENSE")
+"""Never read, but a copy of the model has them."""
+COMPANION_FILES = (
+    CONFIG_FILE,
+    *(name for form in TOKENIZER_FORMS for name in form),
+    *OPTIONAL_FILES,
+    *DOCUMENT_FILES,
+)

@@ -1,0 +1,113 @@
+"""Reads which tokens a tokenizer puts before and after a text: a BOS token, say.
+
+`tokenizer.json` says it with its post-processor, which alone counts there, as in `transformers`. Beside a `vocab.json`
+the flags `add_bos_token` and `add_eos_token` of `tokenizer_config.json` say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.core.model_files import named, shown
+from distilgpt2_api.text.tokenizer_description import read_steps
+
+MAX_FRAME_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What goes before and after a text's own tokens."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def around(self, other: Frame) -> Frame:
+        return Frame(self.before + other.before, other.after + self.after)
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+NO_FRAME = Frame()
+
+
+def read_post_processor(path: Path, post_processor: Any) -> Frame:
+    """What the library's post-processors do to a single text.
+
+    Raises ModelFormatError for what is none, UnsupportedModelError for one that does more than to frame a text.
+    """
+    frame = NO_FRAME
+    for step in read_steps(path, post_processor, "post_processor", "processors"):
+        frame = _frame_of(path, step).around(frame)
+    if len(frame) > MAX_FRAME_TOKENS:
+        raise UnsupportedModelError(
+            f"{path}: post_processor adds {len(frame)} tokens; at most {MAX_FRAME_TOKENS} are supported"
+        )
+    return frame
+
+
+def read_flags(
+    path: Path, config: Mapping[str, Any], roles: Mapping[str, str], token_id: Callable[[str], int | None], default: str
+) -> Frame:
+    """What `add_bos_token` and `add_eos_token` ask for. `default`: both tokens' text where no role names another."""
+
+    def ids_of(flag: str, role: str) -> tuple[int, ...]:
+        if config.get(flag) is not True:
+            return ()
+        text = roles.get(role, default)
+        if (found := token_id(text)) is None:
+            raise ModelFormatError(f"{path}: {flag} is true, but the vocabulary has no {shown(text)}")
+        return (found,)
+
+    return Frame(ids_of("add_bos_token", "bos_token"), ids_of("add_eos_token", "eos_token"))
+
+
+def _frame_of(path: Path, step: dict[str, Any]) -> Frame:
+    match step:
+        case {"type": "ByteLevel"}:  # it trims offsets, which nobody asks for here
+            return NO_FRAME
+        case {"type": "TemplateProcessing", "single": list() as pieces, "special_tokens": dict() as tokens}:
+            return _read_template(path, pieces, tokens)
+        case {
+            "type": "RobertaProcessing" | "BertProcessing",
+            "cls": [str(), first],
+            "sep": [str(), last],
+        } if _is_token_id(first) and _is_token_id(last):
+            return Frame((first,), (last,))
+        case {"type": "TemplateProcessing" | "RobertaProcessing" | "BertProcessing" as kind}:
+            raise ModelFormatError(f"{path}: post_processor: not what a {kind} has")
+        case {"type": str() as kind}:
+            raise UnsupportedModelError(f"{path}: post_processor {named(kind)} is not supported")
+    raise ModelFormatError(f"{path}: post_processor: {shown(step)} is no step")
+
+
+def _read_template(path: Path, pieces: list[Any], tokens: dict[str, Any]) -> Frame:
+    before: list[int] = []
+    after: list[int] = []
+    num_texts = 0
+    for piece in pieces:
+        match piece:
+            case {"Sequence": {"id": "A"}}:
+                num_texts += 1
+            case {"SpecialToken": {"id": str() as name}}:
+                (after if num_texts else before).extend(_ids_of(path, name, tokens.get(name)))
+            case _:
+                raise ModelFormatError(f"{path}: post_processor: {shown(piece)} is no piece of a template")
+    if num_texts != 1:
+        raise UnsupportedModelError(f"{path}: post_processor: its template has the text {num_texts} times, not once")
+    return Frame(tuple(before), tuple(after))
+
+
+def _ids_of(path: Path, name: str, token: Any) -> list[int]:
+    match token:
+        case {"ids": list() as ids} if ids and all(map(_is_token_id, ids)):
+            return ids
+    raise ModelFormatError(f"{path}: post_processor: special token {named(name)} has no list of ids")
+
+
+def _is_token_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**32
