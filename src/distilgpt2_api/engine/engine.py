@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from distilgpt2_api.core.config import ModelConfig
@@ -117,13 +117,11 @@ class Engine:
         """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
-        # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
-        params = request.params if request.params.grammar is None else replace(request.params, ignore_eos=False)
         for index in range(request.num_sequences):
             sequence = Sequence(
                 sequence_id=self._next_sequence_id,
                 prompt_token_ids=request.prompt_token_ids,
-                params=params,
+                params=request.params,
                 seed=sequence_seed(request.params.seed, index),
                 num_positions=self.config.num_positions,
                 eos_token_id=self.config.eos_token_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,30 @@ from distilgpt2_api.model.typical import keep_typical
 
 
 class LogitsProcessors:
-    """Those of one row's parameters, in the order of `SamplingParams`; what every step needs alike is made once."""
+    """Those of one request's parameters, in the order of `SamplingParams`. Immutable: all of its sequences share them."""
 
     def __init__(self, params: SamplingParams, *, eos_token_id: int | None) -> None:
         self._params = params
         self._biased_ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.int64)
         self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
         endings = {*params.stop_token_ids}
-        if eos_token_id is not None and not params.ignore_eos:
+        if eos_token_id is not None and params.is_ended_by_eos:
             endings.add(eos_token_id)
-        self._endings = sorted(endings)
-        self._bad_tokens = [word[0] for word in params.bad_words if len(word) == 1]
-        self._bad_words: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
+        self._endings = np.array(sorted(endings), dtype=np.int64)
+        self._bad_tokens = np.array([word[0] for word in params.bad_words if len(word) == 1], dtype=np.int64)
+        self._bad_words: defaultdict[int, defaultdict[tuple[int, ...], list[int]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        """By length, for words of two tokens or more: all tokens but the last, and the last ones that follow them."""
         for word in params.bad_words:
             if len(word) > 1:
-                self._bad_words[word[-2]].append(([*word[:-1]], word[-1]))
+                self._bad_words[len(word)][word[:-1]].append(word[-1])
         self._allowed_ids = np.array(params.allowed_token_ids, dtype=np.int64)
+
+    @classmethod
+    def of(cls, params: SamplingParams, *, eos_token_id: int | None) -> Self:
+        """Made once for all sequences of the request."""
+        return params.derive(cls, lambda: cls(params, eos_token_id=eos_token_id))
 
     def apply(self, logits: NDArray[np.float32], row: PlanRow) -> None:
         """Edit `logits` (V,), which are `row`'s. Raises GenerationError where its grammar has no mask to give."""
@@ -60,13 +69,12 @@ class LogitsProcessors:
     def _find_word_ends(self, row: PlanRow) -> list[int]:
         """Last tokens of the bad words, of two tokens or more, that the completion's end begins."""
         num_tokens = len(row.token_ids)
-        if num_tokens == row.num_prompt_tokens:
-            return []
+        num_drawn = num_tokens - row.num_prompt_tokens
         return [
             last
-            for beginning, last in self._bad_words.get(row.token_ids[-1], ())
-            if len(beginning) <= num_tokens - row.num_prompt_tokens
-            and [*row.token_ids[num_tokens - len(beginning) :]] == beginning
+            for length, words in self._bad_words.items()
+            if length - 1 <= num_drawn
+            for last in words.get(tuple(row.token_ids[num_tokens - length + 1 :]), ())
         ]
 
     def _penalise(self, logits: NDArray[np.float32], row: PlanRow) -> None:

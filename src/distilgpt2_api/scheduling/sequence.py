@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import attrgetter
+from typing import Self
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
@@ -24,6 +25,27 @@ class SequenceStatus(Enum):
     """Holds none, and never will."""
 
 
+@dataclass(frozen=True, slots=True)
+class EndingTokens:
+    """Tokens that end a sequence."""
+
+    all: frozenset[int]
+    requested: frozenset[int]
+    """Those of `stop_token_ids`. The model's end of text is among them only if the request names it."""
+
+    @classmethod
+    def of(cls, params: SamplingParams, *, eos_token_id: int | None) -> Self:
+        """Made once for all sequences of the request."""
+        return params.derive(cls, lambda: cls._make(params, eos_token_id))
+
+    @classmethod
+    def _make(cls, params: SamplingParams, eos_token_id: int | None) -> Self:
+        requested = frozenset(params.stop_token_ids)
+        if eos_token_id is None or not params.is_ended_by_eos:
+            return cls(requested, requested)
+        return cls(requested | {eos_token_id}, requested)
+
+
 class Sequence:
     """Mutable state of one sequence. The scheduler is its only writer; others read what the attributes below name."""
 
@@ -33,7 +55,7 @@ class Sequence:
         "block_ids",
         "caller",
         "drafter",
-        "ending_token_ids",
+        "ending_tokens",
         "finish_reason",
         "is_admitted_before",
         "is_batch",
@@ -87,9 +109,7 @@ class Sequence:
         self.num_prompt_tokens = len(prompt_token_ids)
         self.max_num_tokens = min(self.num_prompt_tokens + params.max_tokens, num_positions)
         """Of prompt and completion: with this many it ends by length."""
-        self.ending_token_ids = frozenset(params.stop_token_ids)
-        if eos_token_id is not None and not params.ignore_eos:
-            self.ending_token_ids |= {eos_token_id}
+        self.ending_tokens = EndingTokens.of(params, eos_token_id=eos_token_id)
 
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
