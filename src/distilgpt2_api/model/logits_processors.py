@@ -15,7 +15,7 @@ from distilgpt2_api.model.typical import keep_typical
 
 
 class LogitsProcessors:
-    """Those of one request's parameters, in the order of `SamplingParams`. Immutable: all of its sequences share them."""
+    """A request's edits of its rows of logits, in the order of `SamplingParams`. Immutable, and shared."""
 
     def __init__(self, params: SamplingParams, *, eos_token_id: int | None) -> None:
         self._params = params

@@ -29,7 +29,7 @@ COMMON_DEFAULTS: dict[str, object] = {
 SAMPLING_DEFAULTS = COMMON_DEFAULTS | {
     item.name: item.default
     for item in dataclasses.fields(SamplingParams)
-    if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+    if item.init and item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
 }
 
 

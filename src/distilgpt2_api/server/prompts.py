@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -10,10 +9,8 @@ from typing import TypeGuard
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_num_characters, check_prompt
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.text.tokenizer import Tokenizer
-
-OFFLOADED_CHARACTERS = 8192
-"""Longer texts are tokenized on a thread: 8 KiB are about a millisecond, which the other streams don't notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Truncation:
 async def encode_prompts(
     prompt: object,
     *,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     config: ModelConfig,
     max_prompts: int,
     truncation: Truncation | None,
@@ -50,14 +47,14 @@ async def encode_prompts(
     """One for each prompt. Raises InvalidRequestError(param="prompt")."""
     match prompt:
         case None:
-            return [EncodedPrompt(None, (_end_of_text(tokenizer, config),))]
+            return [EncodedPrompt(None, (_end_of_text(encoder.tokenizer, config),))]
         case str():
-            return await encode_texts([prompt], tokenizer=tokenizer, config=config, truncation=truncation)
+            return await encode_texts([prompt], encoder=encoder, config=config, truncation=truncation)
         case []:
             raise _invalid("prompt is empty")
         case list() if all(isinstance(item, str) for item in prompt):
             _check_count(prompt, max_prompts)
-            return await encode_texts(prompt, tokenizer=tokenizer, config=config, truncation=truncation)
+            return await encode_texts(prompt, encoder=encoder, config=config, truncation=truncation)
         case list() if are_token_ids(prompt):
             return [_encoded(prompt, config, truncation)]
         case list() if all(are_token_ids(item) for item in prompt):
@@ -69,7 +66,7 @@ async def encode_prompts(
 async def encode_texts(
     texts: Sequence[str],
     *,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     config: ModelConfig,
     truncation: Truncation | None = None,
     param: str = "prompt",
@@ -82,17 +79,10 @@ async def encode_texts(
         if not text:
             raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
         if truncation is None:
-            check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
-    encoded = await tokenize(texts, tokenizer)
+            check_num_characters(len(text), encoder.tokenizer, config, what="a prompt", param=param)
+    encoded = await encoder.encode(texts)
     prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
     return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]
-
-
-async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Token ids of texts, without holding up the event loop."""
-    if sum(map(len, texts)) > OFFLOADED_CHARACTERS:
-        return await asyncio.to_thread(tokenizer.encode_batch, texts)
-    return [tokenizer.encode(text) for text in texts]
 
 
 def are_token_ids(value: object) -> TypeGuard[list[int]]:
