@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,11 +23,16 @@ from distilgpt2_api.core.errors import (
     OverloadedError,
 )
 from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.request_stream import RequestStream
+from distilgpt2_api.engine.validation import CompiledParams
+from distilgpt2_api.model.logits_processors import LogitsProcessors
+from distilgpt2_api.scheduling.sequence import EndingTokens
+from distilgpt2_api.text.stop_matcher import StopAutomaton
 
 EngineBuilder = Callable[..., Engine]
 RequestBuilder = Callable[..., GenerationRequest]
@@ -476,3 +483,69 @@ def test_batch_work_in_parts_counts_against_no_limit(
             assert await read(asked) == "hello world"
 
     run(scenario)
+
+
+@pytest.mark.reported("an attack with a thousand prompts that share sixteen long stop sequences")
+def test_parameters_are_compiled_once_and_before_the_engine_thread_has_them(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    """However many prompts and sequences share them."""
+    kinds: tuple[type, ...] = (CompiledParams, EndingTokens, LogitsProcessors, StopAutomaton)
+    params = SamplingParams(max_tokens=64, stop=("wor",), stop_token_ids=(1, 2), bad_words=((3, 4),))
+
+    def refuse_to_make() -> Any:
+        raise AssertionError("it is made already")
+
+    async def scenario() -> None:
+        async with running(build_engine, max_waiting_requests=100) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(replace(build_request(num_sequences=4), params=params))]
+            made = [params.derive(kind, refuse_to_make) for kind in kinds]
+            streams += [engine.submit(replace(build_request(num_sequences=4), params=params)) for _ in range(20)]
+            assert set(await asyncio.gather(*map(read, streams))) == {"".join(4 * letter for letter in "hello ")}
+            assert [id(params.derive(kind, refuse_to_make)) for kind in kinds] == [*map(id, made)]
+
+    run(scenario)
+
+
+@pytest.mark.reported("an attack with a thousand prompts in one request, beside a running stream")
+def test_many_submissions_at_once_let_steps_pass_between_them(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    """On a clock that says of each message that it took long."""
+    runner = build_runner(is_gated=True)
+    ticks = itertools.count()
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner), clock=lambda: float(next(ticks))) as engine:
+            await engine.wait_loaded()
+            streams = [engine.submit(build_request()) for _ in range(5)]
+            runner.open_gate()
+            await asyncio.gather(*map(read, streams))
+
+    run(scenario)
+    assert [len(plan.rows) for plan in runner.plans[:6]] == [1, 2, 3, 4, 5, 5]
+
+
+@pytest.mark.reported("an attack that held the engine thread for fifty seconds without a step")
+def test_a_message_that_hangs_the_engine_thread_is_noticed(
+    build_engine: EngineBuilder, build_request: RequestBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a step is."""
+    gate = threading.Event()
+    failures: list[Exception] = []
+
+    def load() -> Engine:
+        engine = build_engine()
+        monkeypatch.setattr(engine, "add", lambda *_, **__: gate.wait(10))
+        return engine
+
+    async def scenario() -> None:
+        async with running(load, on_failure=failures.append, step_timeout_s=0.05) as engine:
+            await engine.wait_loaded()
+            with pytest.raises(EngineFailedError):
+                await read(engine.submit(build_request()))
+            gate.set()
+
+    run(scenario)
+    assert [type(failure) for failure in failures] == [EngineHungError]

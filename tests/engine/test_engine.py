@@ -289,3 +289,42 @@ def test_what_the_model_cannot_do_is_refused_by_the_parameters_name(
         list(run_request(build_engine(), build_request(**changes)))
 
     assert refused.value.param == param
+
+
+class Instant(float):
+    """A point in time that counts how often it is compared."""
+
+    num_compared = 0
+
+    def __add__(self, other: float) -> Instant:
+        return Instant(float(self) + other)
+
+    def __lt__(self, other: float) -> bool:
+        Instant.num_compared += 1
+        return float(self) < other
+
+    def __le__(self, other: float) -> bool:
+        Instant.num_compared += 1
+        return float(self) <= other
+
+
+@pytest.mark.reported("a reading of the engine's loop: each step walked all live requests for their deadlines")
+def test_a_step_looks_at_no_more_deadlines_than_have_passed(
+    build_engine: EngineBuilder, build_request: RequestBuilder
+) -> None:
+    engine = build_engine()
+    for _ in range(500):
+        engine.add(build_request("a", deadline_s=1e6), submitted_s=Instant(0.0))
+    engine.step()
+    Instant.num_compared = 0
+    engine.step()
+    assert Instant.num_compared == 1
+
+
+def test_a_deadline_is_its_own_requests_only(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    """And not that of a later one with the same id."""
+    engine = build_engine()
+    engine.add(build_request(request_id="twice", deadline_s=5.0), submitted_s=0.0)
+    engine.abort("twice")
+    deltas = list(run_request(engine, build_request(request_id="twice", deadline_s=1e9)))
+    assert text_of(deltas) == "hello world"

@@ -17,6 +17,8 @@ from distilgpt2_api.core.errors import GenerationError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
+from distilgpt2_api.model.draw_table import DrawRules
+from distilgpt2_api.model.logits_processors import LogitsProcessors
 from distilgpt2_api.model.random_numbers import draw_uniforms, make_keys, open_streams
 from distilgpt2_api.model.sampler import Sampler
 
@@ -549,3 +551,37 @@ def test_logprobs_are_the_models_own() -> None:
         assert result.logprobs == sampler.score(raw[None].copy(), [token_of(result)], num_top)[0]
         if num_top == 500:
             assert dict(result.logprobs.top)[token_of(result)] == result.logprobs.logprob
+
+
+@pytest.mark.reported("a reading of the sampler: above 64 rows each step made all rules and processors again")
+def test_rules_are_made_again_only_for_rows_that_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a step is drawn in several portions; a sequence's processors are made once."""
+    made: list[int] = []
+    processors: list[SamplingParams] = []
+    make_rules, make_processors = DrawRules.of, LogitsProcessors.__init__
+
+    def note_rules(params: Any, *arguments: Any, **options: Any) -> Any:
+        made.append(len(params))
+        return make_rules(params, *arguments, **options)
+
+    def note_processors(self: Any, params: SamplingParams, **options: Any) -> None:
+        processors.append(params)
+        make_processors(self, params, **options)
+
+    monkeypatch.setattr(DrawRules, "of", note_rules)
+    monkeypatch.setattr(LogitsProcessors, "__init__", note_processors)
+    sampler = Sampler(vocab_size=97)
+    rows = [make_row(SamplingParams(logit_bias=((1, 1.0),)), seed=seed) for seed in range(7)]
+
+    def step(*portions: list[PlanRow]) -> None:
+        for portion, portion_rows in enumerate(portions):
+            sampler.sample(make_logits(len(portion_rows), 97), portion_rows, portion=portion)
+
+    for _ in range(3):
+        step(rows[:4], rows[4:6])
+    assert made == [4, 2]
+    step(rows[:4], rows[4:7])
+    assert made == [4, 2, 3]
+    step(rows[1:5], rows[5:7])
+    assert made == [4, 2, 3, 4, 2]
+    assert len(processors) == 7

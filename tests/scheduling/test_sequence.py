@@ -60,7 +60,7 @@ def test_what_is_to_be_scored_is_computed() -> None:
     ],
 )
 def test_which_tokens_end_it(eos_token_ids: tuple[int, ...], params: dict[str, Any], ending: set[int]) -> None:
-    assert make(1, eos_token_ids=eos_token_ids, **params).ending_token_ids == ending
+    assert make(1, eos_token_ids=eos_token_ids, **params).ending_tokens.all == ending
 
 
 def test_digests_name_the_same_block_the_same_in_every_sequence() -> None:

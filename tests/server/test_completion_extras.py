@@ -296,3 +296,41 @@ def test_an_echoed_prompt_keeps_its_special_tokens(client: Any) -> None:
     choice = choice_of(client.complete(**body))
     assert choice["text"] == "<|endoftext|>b "
     assert choice["logprobs"]["text_offset"] == [0, 13, 14]
+
+
+TOO_LONG_STOP = ["é" * 2000, "b" * 5000]
+
+
+@pytest.mark.reported("an attack with a thousand prompts, long lists of token ids and long stop sequences")
+@pytest.mark.parametrize(
+    ("field", "value", "limit"),
+    [
+        ("stop", TOO_LONG_STOP, "9000 bytes of UTF-8 together; at most 8192 here"),
+        ("stop", "a" * 8193, "8193 bytes of UTF-8 together; at most 8192 here"),
+        ("bad_words", ["c" * 256] * 33, "8448 bytes of UTF-8 together; at most 8192 here"),
+        ("allowed_token_ids", [1] * 65537, "at most 65536 items"),
+        ("stop_token_ids", [1] * 65537, "at most 65536 items"),
+    ],
+)
+def test_what_is_looked_for_at_every_token_is_bounded(
+    open_client: Callable[..., Any], field: str, value: Any, limit: str
+) -> None:
+    answer = open_client(max_body_bytes=1 << 20).complete(prompt="a", **{field: value})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == field
+    assert field in error["message"]
+    assert limit in error["message"]
+
+
+def test_stop_sequences_of_8192_bytes_are_taken(client: Any) -> None:
+    answer = client.complete(prompt="a", max_tokens=50, stop=["lo", "é" * 4095])
+    assert choice_of(answer)["text"] == " hel"
+
+
+def test_token_ids_that_are_named_twice_count_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = note_submissions(client, monkeypatch)
+    client.complete(prompt="a", allowed_token_ids=[104, 32, 104] * 100, stop_token_ids=[1, 2, 1] * 100)
+    [request] = submitted
+    assert request.params.allowed_token_ids == (104, 32)
+    assert request.params.stop_token_ids == (1, 2)

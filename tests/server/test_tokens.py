@@ -152,3 +152,37 @@ def test_messages_need_a_template(client: Any) -> None:
 def test_the_tokenizer_shows_its_chat_template(chatting: Any) -> None:
     """lm-evaluation-harness renders it itself."""
     assert chatting.get("/tokenizer_info").json()["chat_template"] == TEMPLATE
+
+
+@pytest.mark.reported("an attack with twenty long texts at once, which took two gigabytes")
+def test_a_text_far_beyond_the_context_is_tokenized(open_client: Callable[..., Any]) -> None:
+    client = open_client(max_body_bytes=1 << 20, max_uploads_bytes=1 << 20)
+    text = "ab " * 100_000
+    answer = client.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert answer["count"] == len(text)
+    assert bytes(answer["tokens"]).decode() == "".join(answer["token_strs"]) == text
+    choice = client.complete(prompt=text, truncate_prompt_tokens=5, echo=True, max_tokens=0).json()["choices"][0]
+    assert choice["text"] == text[-5:]
+
+
+@pytest.mark.parametrize("extra", [{}, {"truncate_prompt_tokens": 5}])
+def test_a_text_without_a_place_to_cut_it_is_bounded(open_client: Callable[..., Any], extra: dict[str, Any]) -> None:
+    path = "/v1/completions" if extra else "/tokenize"
+    answer = open_client(max_body_bytes=2 << 20, max_uploads_bytes=2 << 20).post(
+        path, json={"prompt": "a" * (2**20 + 1), **extra}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "prompt"
+    assert "1048577 bytes" in answer.json()["error"]["message"]
+    assert "at most 1048576" in answer.json()["error"]["message"]
+
+
+@pytest.mark.reported("a reading of /detokenize: two bytes of a body became thirteen of its answer")
+def test_detokenized_text_is_bounded(open_client: Callable[..., Any]) -> None:
+    client = open_client(max_body_bytes=4 << 20, max_uploads_bytes=4 << 20)
+    most = (4 << 20) // len("<|endoftext|>")
+    assert len(client.post("/detokenize", json={"tokens": [256] * most}).json()["prompt"]) == 13 * most
+    answer = client.post("/detokenize", json={"tokens": [256] * (most + 1)})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tokens"
+    assert "at most 4194304" in answer.json()["error"]["message"]

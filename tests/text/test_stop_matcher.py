@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distilgpt2_api.text.stop_matcher import StopMatcher
+from distilgpt2_api.text.stop_matcher import StopAutomaton, StopMatcher
 
 # Two letters, so that stop sequences begin, overlap and contain each other all the time.
 STOPS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=4)
@@ -24,7 +26,7 @@ def cut(text: str, stop: list[str]) -> tuple[str, str | None]:
 @example(pieces=["aab", "aac"], stop=["aabaab", "baac"], is_included=False)
 def test_any_cut_of_the_text_gives_what_the_whole_gives(pieces: list[str], stop: list[str], is_included: bool) -> None:
     """And at every moment it shows all that no stop sequence can take back any more, and nothing else."""
-    matcher = StopMatcher(stop, is_included=is_included)
+    matcher = StopMatcher(StopAutomaton(stop), is_included=is_included)
     seen = shown = ""
     matched = None
     for piece in pieces:
@@ -44,13 +46,13 @@ def test_any_cut_of_the_text_gives_what_the_whole_gives(pieces: list[str], stop:
 
 
 def test_without_stop_sequences_all_text_is_shown_at_once() -> None:
-    matcher = StopMatcher([], is_included=False)
+    matcher = StopMatcher(StopAutomaton([]), is_included=False)
     assert matcher.push("any text") == ("any text", None)
     assert matcher.flush() == ""
 
 
 def test_a_stop_sequence_over_several_pieces_never_leaks() -> None:
-    matcher = StopMatcher(["\n\nUser:"], is_included=False)
+    matcher = StopMatcher(StopAutomaton(["\n\nUser:"]), is_included=False)
     assert [matcher.push(piece) for piece in ("Hello", ".\n", "\n", "Us")] == [
         ("Hello", None),
         (".", None),
@@ -61,13 +63,13 @@ def test_a_stop_sequence_over_several_pieces_never_leaks() -> None:
 
 
 def test_what_turns_out_to_be_no_stop_sequence_is_shown() -> None:
-    matcher = StopMatcher(["\n\nUser:"], is_included=False)
+    matcher = StopMatcher(StopAutomaton(["\n\nUser:"]), is_included=False)
     assert matcher.push("a\n\nUse") == ("a", None)
     assert matcher.push("less") == ("\n\nUseless", None)
 
 
 def test_at_the_end_of_the_text_what_was_held_back_is_shown() -> None:
-    matcher = StopMatcher(["END"], is_included=False)
+    matcher = StopMatcher(StopAutomaton(["END"]), is_included=False)
     assert matcher.push("the EN") == ("the ", None)
     assert matcher.flush() == "EN"
 
@@ -83,7 +85,7 @@ def test_at_the_end_of_the_text_what_was_held_back_is_shown() -> None:
 )
 def test_the_stop_sequence_that_is_complete_first_wins(stop: list[str], text: str, shown: str, matched: str) -> None:
     for pieces in ([text], list(text)):
-        matcher = StopMatcher(stop, is_included=False)
+        matcher = StopMatcher(StopAutomaton(stop), is_included=False)
         results = []
         for piece in pieces:
             results.append(matcher.push(piece))
@@ -94,13 +96,37 @@ def test_the_stop_sequence_that_is_complete_first_wins(stop: list[str], text: st
 
 
 def test_an_included_stop_sequence_ends_the_text_shown() -> None:
-    matcher = StopMatcher(["END"], is_included=True)
+    matcher = StopMatcher(StopAutomaton(["END"]), is_included=True)
     assert matcher.push("the E") == ("the ", None)
     assert matcher.push("ND of it") == ("END", "END")
 
 
 def test_a_long_text_against_a_long_stop_sequence_takes_linear_time() -> None:
     """Half a million characters that nearly match, in a fraction of a second; comparing anew at each takes hours."""
-    matcher = StopMatcher(["a" * 10_000 + "b"], is_included=False)
+    matcher = StopMatcher(StopAutomaton(["a" * 10_000 + "b"]), is_included=False)
     num_shown = sum(len(matcher.push("a" * 5_000)[0]) for _ in range(100))
     assert num_shown == 500_000 - 10_000
+
+
+def test_matchers_of_one_automaton_do_not_touch_each_other() -> None:
+    """All sequences of a request share it."""
+    automaton = StopAutomaton(["abc", "bd"])
+    first, second = (StopMatcher(automaton, is_included=False) for _ in range(2))
+    assert first.push("xab") == ("x", None)
+    assert second.push("c") == ("c", None)
+    assert first.push("d") == ("a", "bd")
+    assert second.push("abc") == ("", "abc")
+
+
+@pytest.mark.reported("an attack with a thousand prompts that share sixteen long stop sequences")
+def test_an_automaton_is_a_few_times_as_large_as_its_stop_sequences() -> None:
+    """As many of them may wait as requests."""
+    stop = [f"{index:02}" + "ab" * 250 for index in range(16)]
+    tracemalloc.start()
+    try:
+        automaton = StopAutomaton(stop)
+        num_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert StopMatcher(automaton, is_included=False).push("x" + stop[7]) == ("x", stop[7])
+    assert num_bytes < 24 * sum(map(len, stop))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, pre_tokenizers
 
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenizer import GROUP_CHARACTERS, Tokenizer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -114,3 +117,37 @@ def test_an_added_token_is_its_text_and_not_special_unless_said() -> None:
 def test_a_vocabulary_that_cannot_be_is_refused(vocabulary: dict[str, int], message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         Tokenizer(library_with(vocabulary))
+
+
+class Recorder:
+    """The library's tokenizer, and how much it was given at once."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode_batch_fast(self, texts: list[str], **options: Any) -> Any:
+        self.sizes.append(sum(map(len, texts)))
+        return self._tokenizer.encode_batch_fast(texts, **options)
+
+
+@pytest.mark.reported("an attack with twenty long texts at once, which took two gigabytes")
+def test_long_texts_are_given_to_the_library_in_bounded_groups(json_folder: Path) -> None:
+    """With the tokens of the whole."""
+    library: Any = Recorder(tokenizers.Tokenizer.from_file(str(json_folder / "tokenizer.json")))
+    tokenizer = Tokenizer(library)
+    texts = ["the king\n" * 20_000, "", "ships " * 30_000, *["a short one"] * 5_000]
+    expected = [encoding.ids for encoding in library._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    assert tokenizer.encode_batch(texts) == expected
+    assert max(library.sizes) <= GROUP_CHARACTERS < sum(map(len, texts))
+
+
+def test_an_unbroken_text_is_given_whole_or_refused(tokenizer: Tokenizer) -> None:
+    text = "a" * (GROUP_CHARACTERS + 1)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_batch([text], max_unbroken_bytes=len(text)) == [tokenizer.encode(text)]
+    with pytest.raises(InvalidRequestError, match=f"prompt has {len(text)} bytes .* at most 1000 are"):
+        tokenizer.encode_batch([text], max_unbroken_bytes=1000)

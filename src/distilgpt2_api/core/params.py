@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from distilgpt2_api.core.grammar import Grammar
+
+Derived = TypeVar("Derived")
 
 GREEDY_TEMPERATURE = 1e-5
 """Below this a temperature is greedy decoding: the division would overflow float32 logits."""
@@ -68,6 +72,22 @@ class SamplingParams:
     first_scored_token: int = 1
     """Place in the prompt, from 1: nothing predicts the token at 0. What stands before it costs no logits, and may come
     from the prefix cache."""
+    _derived: dict[type, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def derive(self, kind: type[Derived], make: Callable[[], Derived]) -> Derived:
+        """What other layers compile these parameters to: made once, and shared by all sequences of the request.
+
+        `AsyncEngine` does it on the event loop, so that the engine thread finds it made. `kind` is immutable.
+        """
+        if kind not in self._derived:
+            self._derived[kind] = make()
+        derived: Derived = self._derived[kind]
+        return derived
+
+    @property
+    def is_ended_by_eos(self) -> bool:
+        """With a grammar the end of text always ends the text: it is drawn only when the text is complete."""
+        return not self.ignore_eos or self.grammar is not None
 
     @property
     def is_greedy(self) -> bool:

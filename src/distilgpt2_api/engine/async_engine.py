@@ -255,14 +255,14 @@ class AsyncEngine:
             self._on_failure(error)
 
     async def _watch_steps(self) -> None:
-        """Notice a step that hangs: its thread can't tell."""
+        """Notice a step that hangs, or another work of the engine thread: the thread itself can't tell."""
         interval_s = min(1.0, self._step_timeout_s / 4)
         seen_started_s: float | None = None
         num_looks = 0  # and not the time: while a process is paused its steps do not hang
         while self._state is not EngineState.FAILED:
             await asyncio.sleep(interval_s)
-            started_s = self._thread.step_started_s
+            started_s = self._thread.work_started_s
             num_looks = num_looks + 1 if started_s is not None and started_s == seen_started_s else 0
             seen_started_s = started_s
             if num_looks * interval_s >= self._step_timeout_s:
-                self.fail(EngineHungError(f"a step has taken longer than {self._step_timeout_s:g} s"))
+                self.fail(EngineHungError(f"the engine has been in one step longer than {self._step_timeout_s:g} s"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from distilgpt2_api.core.config import ModelConfig
@@ -20,6 +21,9 @@ from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceUpdate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
+
+DEADLINES_SWEEP_SIZE = 64
+"""As many deadlines of ended requests are kept without looking for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +92,9 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._requests: dict[str, LiveRequest] = {}
-        self._num_with_deadline = 0
+        self._deadlines: list[tuple[float, str]] = []
+        """A heap of the requests' deadlines, with their ids. Those of requests that have ended are dropped when they
+        come up, or when they are most of it."""
         self._next_sequence_id = 0
         self._last_step_s: float | None = None
         """When the last step ended."""
@@ -117,13 +123,11 @@ class Engine:
         """Queue every sequence of a request that `validate_request` lets pass."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
-        # With a grammar the end of text is no token like any other, even if nobody hopes for it: see `Guides`.
-        params = request.params if request.params.grammar is None else replace(request.params, ignore_eos=False)
         for index in range(request.num_sequences):
             sequence = Sequence(
                 sequence_id=self._next_sequence_id,
                 prompt_token_ids=request.prompt_token_ids,
-                params=params,
+                params=request.params,
                 seed=sequence_seed(request.params.seed, index),
                 num_positions=self.config.num_positions,
                 eos_token_ids=self.config.eos_token_ids,
@@ -141,7 +145,8 @@ class Engine:
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
         deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
-        self._num_with_deadline += deadline_s is not None
+        if deadline_s is not None:
+            self._note_deadline(deadline_s, request.request_id)
 
     def abort(self, request_id: str) -> list[SequenceDelta]:
         """End what still runs of a request; its blocks are free at once. Idempotent. Returns the last deltas."""
@@ -248,7 +253,6 @@ class Engine:
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
             del self._requests[output.request_id]
-            self._num_with_deadline -= live.deadline_s is not None
         self._observer.on_sequence_finished(
             SequenceFinished(
                 finish_reason=delta.finish_reason,
@@ -262,12 +266,23 @@ class Engine:
         return delta
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
-        if not self._num_with_deadline:
+        if not self._deadlines:
             return {}
         now_s = self._clock()
-        overdue = [
-            request_id
-            for request_id, live in self._requests.items()
-            if live.deadline_s is not None and live.deadline_s <= now_s
-        ]
-        return {request_id: self.abort(request_id) for request_id in overdue}
+        overdue: dict[str, list[SequenceDelta]] = {}
+        while self._deadlines and self._deadlines[0][0] <= now_s:
+            deadline_s, request_id = heappop(self._deadlines)
+            if self._is_live(deadline_s, request_id):
+                overdue[request_id] = self.abort(request_id)
+        return overdue
+
+    def _note_deadline(self, deadline_s: float, request_id: str) -> None:
+        if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_SWEEP_SIZE:
+            self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
+            heapify(self._deadlines)
+        heappush(self._deadlines, (deadline_s, request_id))
+
+    def _is_live(self, deadline_s: float, request_id: str) -> bool:
+        """Whether a deadline is that of a request that has not ended; an id may be used again."""
+        live = self._requests.get(request_id)
+        return live is not None and live.deadline_s == deadline_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 STOP_S = 10.0
 """What a step may take at the end: far longer than any takes."""
 LOOK_S = 0.001
+INBOX_S = 0.01
+"""A request of a thousand prompts is a thousand messages: taken all at once they would be a gap in every stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,9 @@ class EngineThread:
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.step_started_s: float | None = None
-        """When the step that runs now began; None between steps. Read from any thread."""
+        self.work_started_s: float | None = None
+        """When the step that runs now began, or the message that is handled now; None while there is neither. Read from
+        any thread."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -93,9 +97,9 @@ class EngineThread:
             engine = self._load()
             self._call(self._listener.note_loaded, engine)
             while self._take_messages(engine):
-                self.step_started_s = self._clock()
+                self.work_started_s = self._clock()
                 outputs = engine.step()
-                self.step_started_s = None
+                self.work_started_s = None
                 if outputs:
                     self._call(self._listener.deliver, outputs)
         except Distilgpt2ApiError as error:
@@ -108,9 +112,14 @@ class EngineThread:
                 engine.close()
 
     def _take_messages(self, engine: Engine) -> bool:
-        """Empty the inbox; wait at it while there is nothing to compute. False: stop."""
-        while not self._inbox.empty() or not engine.has_work:
+        """Take messages for `INBOX_S` at most: the rest waits until after a step, for running streams wait for that
+        step. Wait at the inbox while there is nothing to compute. False: stop.
+        """
+        end_s = math.inf
+        while not engine.has_work or (not self._inbox.empty() and self._clock() < end_s):
             message = self._inbox.get()
+            self.work_started_s = self._clock()
+            end_s = min(end_s, self.work_started_s + INBOX_S)
             match message:
                 case Submission(request, submitted_s, caller, is_continuation, is_batch):
                     engine.add(
@@ -124,6 +133,7 @@ class EngineThread:
                     engine.abort(request_id)
                 case Stop():
                     return False
+            self.work_started_s = None
         return True
 
     def _call(self, callback: Callable[..., None], *arguments: object) -> None:

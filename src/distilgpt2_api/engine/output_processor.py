@@ -11,7 +11,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.sequence import SequenceUpdate
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
-from distilgpt2_api.text.stop_matcher import StopMatcher
+from distilgpt2_api.text.stop_matcher import StopMatcher, compiled_stop
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class OutputProcessor:
             detokenizer=IncrementalDetokenizer(
                 self._plain_token_bytes if params.skip_special_tokens else self._token_bytes
             ),
-            stop_matcher=StopMatcher(params.stop, is_included=params.include_stop_str_in_output)
+            stop_matcher=StopMatcher(compiled_stop(params), is_included=params.include_stop_str_in_output)
             if params.stop
             else None,
             submitted_s=submitted_s,
@@ -160,4 +160,4 @@ class OutputProcessor:
 
 def _stop_token_id(sequence: ScheduledSequence) -> int | None:
     """The token of `stop_token_ids` that ended it, if one did: the model's own end of text is nobody's wish."""
-    return sequence.stop_token_id if sequence.stop_token_id in sequence.params.stop_token_ids else None
+    return sequence.stop_token_id if sequence.stop_token_id in sequence.ending_tokens.requested else None

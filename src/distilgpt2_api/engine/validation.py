@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.model.logits_processors import LogitsProcessors
+from distilgpt2_api.scheduling.sequence import EndingTokens
+from distilgpt2_api.text.stop_matcher import compiled_stop
 from distilgpt2_api.text.tokenizer import Tokenizer
+
+MAX_STOP_BYTES = 8192
+"""Of all stop sequences of a request together. The automaton that finds them takes up to 24 times as much, and a
+millisecond for each 1200 bytes."""
 
 
 def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
     """Raise InvalidRequestError, with the parameter's name, for what this model can't do at all."""
-    params = request.params
     check_prompt(request.prompt_token_ids, config)
-    check_context_length(len(request.prompt_token_ids), params.max_tokens, config)
+    check_context_length(len(request.prompt_token_ids), request.params.max_tokens, config)
+    CompiledParams.of(request.params, config)
+
+
+class CompiledParams:
+    """Stands for parameters that have been checked, and compiled for the engine thread: once, however many prompts and
+    sequences share them. A new entry of `SamplingParams` whose length a client chooses belongs here.
+    """
+
+    def __init__(self, params: SamplingParams, config: ModelConfig) -> None:
+        """Raises InvalidRequestError."""
+        _check_params(params, config)
+        EndingTokens.of(params, eos_token_ids=config.eos_token_ids)
+        if params.stop:
+            compiled_stop(params)
+        if params.has_logits_processors:
+            LogitsProcessors.of(params, eos_token_ids=config.eos_token_ids)
+
+    @classmethod
+    def of(cls, params: SamplingParams, config: ModelConfig) -> Self:
+        """Raises InvalidRequestError."""
+        return params.derive(cls, lambda: cls(params, config))
+
+
+def _check_params(params: SamplingParams, config: ModelConfig) -> None:
+    check_stop(params.stop)
     check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
     check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
     for word in params.bad_words:
@@ -33,6 +66,21 @@ def check_priority(priority: int, caller: Caller) -> None:
             f"priority {priority} is below {min_priority}, the lowest that you may ask for: leave it out, or ask the"
             " service's operator for a key with a lower min_priority",
             param="priority",
+        )
+
+
+def check_stop(stop: Sequence[str], *, param: str = "stop") -> None:
+    """Raise InvalidRequestError unless all are short enough together; `param` is the caller's word for them."""
+    check_num_bytes(stop, MAX_STOP_BYTES, param=param)
+
+
+def check_num_bytes(texts: Sequence[str], max_bytes: int, *, param: str) -> None:
+    """Raise InvalidRequestError for texts that are longer together."""
+    num_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+    if num_bytes > max_bytes:
+        raise InvalidRequestError(
+            f"{param}: {num_bytes} bytes of UTF-8 together; at most {max_bytes} here, so send fewer or shorter ones",
+            param=param,
         )
 
 

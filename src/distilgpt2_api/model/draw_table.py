@@ -120,7 +120,7 @@ class DrawRules:
         return cls(
             params=params,
             seeds=seeds,
-            processed=[(index, LogitsProcessors(params[index], eos_token_ids=eos_token_ids)) for index in processed],
+            processed=[(index, LogitsProcessors.of(params[index], eos_token_ids=eos_token_ids)) for index in processed],
             scored=[index for index, one in enumerate(params) if one.num_logprobs is not None],
             greedy=np.array(greedy, dtype=np.intp),
             full=np.array(full, dtype=np.intp),

@@ -1,7 +1,4 @@
-"""What keeps the kernels' memory from growing with time, beside the plugin's own options (`kernel_options.py`).
-
-Both are properties of the process, so they are set once, before the first model is compiled.
-"""
+"""What keeps the process's memory from growing with time, beside the plugin's own options (`kernel_options.py`)."""
 
 from __future__ import annotations
 
@@ -14,8 +11,17 @@ LARGE_BYTES = 1 << 20
 """More than a step's arrays of NumPy's take, less than most of the kernels' buffers."""
 
 
+def release_free_memory() -> None:
+    """Gives back to the system what was freed in the C heap: after work that needed much. Only in glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def bound_kernel_memory() -> None:
     """Gives large buffers back to the system when they are freed, and keeps no kernel that is in no one's use.
+
+    Both are properties of the process, so they are set once, before the first model is compiled.
 
     The kernels' buffers grow with the longest step so far. In the C heap each would leave a hole behind, too small for
     the next: 88 MB after steps of 193 to 224 tokens. On their own pages they leave nothing; glibc does that by itself

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +16,28 @@ from distilgpt2_api.model.typical import keep_typical
 
 
 class LogitsProcessors:
-    """Those of one row's parameters, in the order of `SamplingParams`; what every step needs alike is made once."""
+    """A request's edits of its rows of logits, in the order of `SamplingParams`. Immutable, and shared."""
 
     def __init__(self, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> None:
         self._params = params
         self._biased_ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.int64)
         self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
-        self._endings = sorted({*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)})
-        self._bad_tokens = [word[0] for word in params.bad_words if len(word) == 1]
-        self._bad_words: defaultdict[int, list[tuple[list[int], int]]] = defaultdict(list)
+        endings = {*params.stop_token_ids, *(eos_token_ids if params.is_ended_by_eos else ())}
+        self._endings = np.array(sorted(endings), dtype=np.int64)
+        self._bad_tokens = np.array([word[0] for word in params.bad_words if len(word) == 1], dtype=np.int64)
+        self._bad_words: defaultdict[int, defaultdict[tuple[int, ...], list[int]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        """By length, for words of two tokens or more: all tokens but the last, and the last ones that follow them."""
         for word in params.bad_words:
             if len(word) > 1:
-                self._bad_words[word[-2]].append(([*word[:-1]], word[-1]))
+                self._bad_words[len(word)][word[:-1]].append(word[-1])
         self._allowed_ids = np.array(params.allowed_token_ids, dtype=np.int64)
+
+    @classmethod
+    def of(cls, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> Self:
+        """Made once for all sequences of the request."""
+        return params.derive(cls, lambda: cls(params, eos_token_ids=eos_token_ids))
 
     def apply(self, logits: NDArray[np.float32], row: PlanRow) -> None:
         """Edit `logits` (V,), which are `row`'s. Raises GenerationError where its grammar has no mask to give."""
@@ -58,13 +68,12 @@ class LogitsProcessors:
     def _find_word_ends(self, row: PlanRow) -> list[int]:
         """Last tokens of the bad words, of two tokens or more, that the completion's end begins."""
         num_tokens = len(row.token_ids)
-        if num_tokens == row.num_prompt_tokens:
-            return []
+        num_drawn = num_tokens - row.num_prompt_tokens
         return [
             last
-            for beginning, last in self._bad_words.get(row.token_ids[-1], ())
-            if len(beginning) <= num_tokens - row.num_prompt_tokens
-            and [*row.token_ids[num_tokens - len(beginning) :]] == beginning
+            for length, words in self._bad_words.items()
+            if length - 1 <= num_drawn
+            for last in words.get(tuple(row.token_ids[num_tokens - length + 1 :]), ())
         ]
 
     def _penalise(self, logits: NDArray[np.float32], row: PlanRow) -> None:

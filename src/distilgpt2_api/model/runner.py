@@ -30,7 +30,7 @@ HEAD_ROWS = 64
 class LogitsReader(Protocol):
     """What turns logits into results; `Sampler` is one."""
 
-    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
+    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int) -> list[RowResult]:
         """Draws one token for each row of `logits` (R, V), which it may overwrite."""
 
     def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> Sequence[TokenLogprobs]:
@@ -104,7 +104,7 @@ class Runner:
         last_positions = inputs.subsequence_begins[1:][sampling] - 1
         for start, logits in self._portions(hidden, last_positions):
             indices = sampling[start : start + len(logits)]
-            drawn = self._reader.sample(logits, [rows[index] for index in indices])
+            drawn = self._reader.sample(logits, [rows[index] for index in indices], portion=start // HEAD_ROWS)
             for index, result in zip(indices, drawn, strict=True):
                 results[index] = result
         self._score(hidden, inputs.subsequence_begins, rows, results)

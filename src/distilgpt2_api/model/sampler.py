@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from distilgpt2_api.model.truncated_draws import draw_truncated
 
 
 class Sampler:
-    """Draws tokens and scores them. Keeps the last step's rules, for decode steps follow each other with the same rows.
+    """Draws tokens and scores them. Keeps the last step's rules, for decode steps follow each other with the same rows:
+    those of each portion of rows, for a step of many rows is drawn in portions.
 
     A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
     """
@@ -28,11 +30,13 @@ class Sampler:
         self._scorer = TokenScorer(num_threads=num_threads)
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
-        self._rules = DrawRules.of([], [], vocab_size=vocab_size, eos_token_ids=eos_token_ids)
+        self._rules: list[DrawRules] = []
+        """By portion. Rules after a portion that has changed are dropped: its rows have moved those behind it."""
 
-    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> list[RowResult]:
+    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int = 0) -> list[RowResult]:
         """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
 
+        `portion`: which one of the step's portions this is, in order.
         A row whose logits hold NaN, or nothing to draw, or whose grammar has no mask to give gets an `error`, and
         leaves the others alone.
         """
@@ -40,11 +44,9 @@ class Sampler:
         assert logits.flags.c_contiguous
         if not rows:
             return []
-        params, seeds = [row.params for row in rows], [row.seed for row in rows]
-        if params != self._rules.params or seeds != self._rules.seeds:  # cheap: most are the very same objects
-            self._rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
-        unprocessed, failures = self._process(logits, rows)
-        token_ids, largest = self._draw(logits, rows)
+        rules = self._find_rules(rows, portion)
+        unprocessed, failures = self._process(rules, logits, rows)
+        token_ids, largest = self._draw(rules, logits, rows)
         results = [
             RowResult(token_id=token_id) if is_finite else RowResult(error=_describe(value))
             for token_id, is_finite, value in zip(
@@ -55,20 +57,32 @@ class Sampler:
             results[index] = RowResult(error=str(failure))
         for index, raw in unprocessed.items():
             logits[index] = raw
-        self._add_logprobs(results, logits, rows)
+        self._add_logprobs(rules, results, logits, rows)
         return results
 
     def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
         """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
         return self._scorer.score(logits, target_ids, [num_top] * len(target_ids))
 
+    def _find_rules(self, rows: Sequence[PlanRow], portion: int) -> DrawRules:
+        """Those of the step before, if its portion had the same rows."""
+        params, seeds = [row.params for row in rows], [row.seed for row in rows]
+        if portion < len(self._rules):
+            last = self._rules[portion]
+            # By identity: equal parameters may have 50 000 biases to compare.
+            if seeds == last.seeds and all(map(is_, params, last.params)):
+                return last
+        rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
+        self._rules[portion:] = [rules]
+        return rules
+
     def _process(
-        self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
+        self, rules: DrawRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[dict[int, NDArray[np.float32]], dict[int, GenerationError]]:
         """Run the logits processors: rows as they were, where log-probabilities will ask for them; and who failed."""
         unprocessed = {}
         failures = {}
-        for index, processors in self._rules.processed:
+        for index, processors in rules.processed:
             row = rows[index]
             if row.params.num_logprobs is not None:
                 unprocessed[index] = logits[index].copy()
@@ -79,10 +93,9 @@ class Sampler:
         return unprocessed, failures
 
     def _draw(
-        self, logits: NDArray[np.float32], rows: Sequence[PlanRow]
+        self, rules: DrawRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and largest logits, (R,) each; where the latter isn't finite the former is meaningless."""
-        rules = self._rules
         token_ids = np.zeros(len(rows), dtype=np.int64)
         largest = np.empty(len(rows), dtype=np.float32)
         if len(rules.greedy):
@@ -104,10 +117,12 @@ class Sampler:
                     token_ids[chosen] = draw(maxima.take_rows(fine), drawing, keys)
         return token_ids, largest
 
-    def _add_logprobs(self, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]) -> None:
+    def _add_logprobs(
+        self, rules: DrawRules, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]
+    ) -> None:
         asking = [
             (index, token_id, rows[index].params.num_logprobs)
-            for index in self._rules.scored
+            for index in rules.scored
             if (token_id := results[index].token_id) is not None
         ]
         if not asking:

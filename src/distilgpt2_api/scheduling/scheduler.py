@@ -292,7 +292,7 @@ class Scheduler:
     def _append(self, sequence: Sequence, token_id: int) -> None:
         """Append a token drawn; end the sequence if it does."""
         sequence.token_ids.append(token_id)
-        if token_id in sequence.ending_token_ids:
+        if token_id in sequence.ending_tokens.all:
             sequence.stop_token_id = token_id
             self.finish(sequence.sequence_id, FinishReason.STOP)
         elif len(sequence.token_ids) == sequence.max_num_tokens:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import attrgetter
+from typing import Self
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
@@ -25,6 +26,25 @@ class SequenceStatus(Enum):
     """Holds none, and never will."""
 
 
+@dataclass(frozen=True, slots=True)
+class EndingTokens:
+    """Tokens that end a sequence."""
+
+    all: frozenset[int]
+    requested: frozenset[int]
+    """Those of `stop_token_ids`. The model's end of text is among them only if the request names it."""
+
+    @classmethod
+    def of(cls, params: SamplingParams, *, eos_token_ids: Iterable[int]) -> Self:
+        """Made once for all sequences of the request."""
+        return params.derive(cls, lambda: cls._make(params, eos_token_ids))
+
+    @classmethod
+    def _make(cls, params: SamplingParams, eos_token_ids: Iterable[int]) -> Self:
+        requested = frozenset(params.stop_token_ids)
+        return cls(requested.union(eos_token_ids if params.is_ended_by_eos else ()), requested)
+
+
 class Sequence:
     """Mutable state of one sequence. The scheduler is its only writer; others read what the attributes below name."""
 
@@ -34,7 +54,7 @@ class Sequence:
         "block_ids",
         "caller",
         "drafter",
-        "ending_token_ids",
+        "ending_tokens",
         "finish_reason",
         "is_admitted_before",
         "is_batch",
@@ -88,7 +108,7 @@ class Sequence:
         self.num_prompt_tokens = len(prompt_token_ids)
         self.max_num_tokens = min(self.num_prompt_tokens + params.max_tokens, num_positions)
         """Of prompt and completion: with this many it ends by length."""
-        self.ending_token_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)))
+        self.ending_tokens = EndingTokens.of(params, eos_token_ids=eos_token_ids)
 
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None

@@ -12,6 +12,7 @@ from distilgpt2_api.server.chat_messages import read_messages
 from distilgpt2_api.server.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
 from distilgpt2_api.server.schemas.tokens import TokenizeChatRequest
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -33,7 +34,7 @@ async def encode_chat(
     request: ChatCompletionRequest | TokenizeChatRequest,
     *,
     template: ChatTemplate,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     config: ModelConfig,
 ) -> EncodedPrompt:
     """Raises InvalidRequestError, which names what is wrong with the messages."""
@@ -54,17 +55,17 @@ async def encode_chat(
     render = partial(
         template.render,
         messages,
-        max_characters=max_prompt_characters(tokenizer, config),
+        max_characters=max_prompt_characters(encoder.tokenizer, config),
         has_generation_prompt=request.add_generation_prompt is not False and not is_continued,
         is_continued=is_continued,
-        variables=_special_tokens(tokenizer, config) | variables,
+        variables=_special_tokens(encoder.tokenizer, config) | variables,
     )
     text = await asyncio.to_thread(render)
     if not text:
         raise InvalidRequestError("messages: the chat template makes an empty text of them", param="messages")
     try:
         [prompt] = await encode_texts(
-            [text], tokenizer=tokenizer, config=config, add_special_tokens=bool(request.add_special_tokens)
+            [text], encoder=encoder, config=config, add_special_tokens=bool(request.add_special_tokens)
         )
     except InvalidRequestError as error:
         raise InvalidRequestError(f"messages: {error}", param="messages") from None

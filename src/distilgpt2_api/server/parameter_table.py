@@ -32,7 +32,7 @@ SAMPLING_DEFAULTS = (
     | {
         item.name: item.default
         for item in dataclasses.fields(SamplingParams)
-        if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+        if item.init and item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
     }
 )
 

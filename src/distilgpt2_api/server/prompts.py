@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +10,9 @@ from typing import TypeGuard
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_num_characters, check_prompt
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame
-
-OFFLOADED_CHARACTERS = 8192
-"""Longer texts are tokenized on a thread: 8 KiB are about a millisecond, which the other streams don't notice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Truncation:
 async def encode_prompts(
     prompt: object,
     *,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     config: ModelConfig,
     max_prompts: int,
     truncation: Truncation | None,
@@ -56,11 +53,11 @@ async def encode_prompts(
     Raises InvalidRequestError(param="prompt").
     """
     encode = partial(
-        encode_texts, tokenizer=tokenizer, config=config, truncation=truncation, add_special_tokens=add_special_tokens
+        encode_texts, encoder=encoder, config=config, truncation=truncation, add_special_tokens=add_special_tokens
     )
     match prompt:
         case None:
-            return [EncodedPrompt(None, (_end_of_text(tokenizer, config),))]
+            return [EncodedPrompt(None, (_end_of_text(encoder.tokenizer, config),))]
         case str():
             return await encode([prompt])
         case []:
@@ -79,7 +76,7 @@ async def encode_prompts(
 async def encode_texts(
     texts: Sequence[str],
     *,
-    tokenizer: Tokenizer,
+    encoder: TextEncoder,
     config: ModelConfig,
     truncation: Truncation | None = None,
     add_special_tokens: bool = True,
@@ -94,9 +91,9 @@ async def encode_texts(
         if not text:
             raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
         if truncation is None:
-            check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
-    encoded = await tokenize(texts, tokenizer)
-    frame = tokenizer.frame if add_special_tokens else NO_FRAME
+            check_num_characters(len(text), encoder.tokenizer, config, what="a prompt", param=param)
+    encoded = await encoder.encode(texts)
+    frame = encoder.tokenizer.frame if add_special_tokens else NO_FRAME
     return [_framed(text, token_ids, frame, truncation) for text, token_ids in zip(texts, encoded, strict=True)]
 
 
@@ -108,13 +105,6 @@ def _framed(text: str, token_ids: Sequence[int], frame: Frame, truncation: Trunc
         return EncodedPrompt(None, tuple(truncation.cut(token_ids)))
     kept = truncation.cut(token_ids, num_around=len(frame))
     return EncodedPrompt(None, (*frame.before, *kept, *frame.after))
-
-
-async def tokenize(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Token ids of texts, without holding up the event loop."""
-    if sum(map(len, texts)) > OFFLOADED_CHARACTERS:
-        return await asyncio.to_thread(tokenizer.encode_batch, texts)
-    return [tokenizer.encode(text) for text in texts]
 
 
 def are_token_ids(value: object) -> TypeGuard[list[int]]:

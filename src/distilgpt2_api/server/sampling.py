@@ -8,8 +8,9 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.engine.validation import check_num_bytes, check_stop
 from distilgpt2_api.server.constraints import openai_grammar
-from distilgpt2_api.server.schemas.sampling import SamplingFields
+from distilgpt2_api.server.schemas.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
 from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.service import RequestLimits
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -22,8 +23,10 @@ MIN_TOP_P = 1e-6
 def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
     """What fits the specification, but not this service. Raises InvalidRequestError."""
     check_at_most(fields.n, limits.max_n, param="n")
-    if len(_stop_sequences(fields)) > limits.max_stop_sequences:
+    stop = _stop_sequences(fields)
+    if len(stop) > limits.max_stop_sequences:
         raise InvalidRequestError(f"stop: at most {limits.max_stop_sequences} sequences here", param="stop")
+    check_stop(stop)
     if fields.has_usage_chunk and not fields.stream:
         raise InvalidRequestError("stream_options: only with stream", param="stream_options")
 
@@ -83,12 +86,12 @@ def sampling_params(
         no_repeat_ngram_size=fields.no_repeat_ngram_size or 0,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
-        allowed_token_ids=tuple(fields.allowed_token_ids or ()),
+        allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
         grammar=grammar,
         seed=seed if fields.seed is None else fields.seed,
         stop=_stop_sequences(fields),
         include_stop_str_in_output=bool(fields.include_stop_str_in_output),
-        stop_token_ids=tuple(fields.stop_token_ids or ()),
+        stop_token_ids=tuple(dict.fromkeys(fields.stop_token_ids or ())),
         ignore_eos=bool(fields.ignore_eos),
         skip_special_tokens=fields.skip_special_tokens is not False,
         num_logprobs=num_logprobs,
@@ -108,6 +111,7 @@ def _temperature(fields: SamplingFields) -> float:
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
     """Each word's tokens where it begins a text, and where it follows a space."""
+    check_num_bytes(words, MAX_BAD_WORDS_BYTES, param="bad_words")
     stripped = [word.lstrip() for word in words]
     if not all(stripped):
         raise InvalidRequestError("bad_words has a word without characters other than space", param="bad_words")

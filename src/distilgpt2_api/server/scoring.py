@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import orjson
 
@@ -22,7 +22,8 @@ from distilgpt2_api.engine.scoring import (
 from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.generation import PromptDeltas
-from distilgpt2_api.server.prompts import OFFLOADED_CHARACTERS, are_token_ids
+from distilgpt2_api.server.prompts import are_token_ids
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 PAIR_KEYS = ("context", "continuation")
@@ -30,9 +31,10 @@ FORMS = "a text, a list of token ids or an object with context and continuation"
 
 
 async def encode_input(
-    value: object, *, tokenizer: Tokenizer, config: ModelConfig, max_items: int
+    value: object, *, encoder: TextEncoder, config: ModelConfig, max_items: int
 ) -> list[ScoringPrompt]:
     """One prompt for each item. Raises InvalidRequestError with the item's place: `input`, or `input.0` and so on."""
+    tokenizer = encoder.tokenizer
     named = _name_items(value, max_items)
     # Texts are tokenized together, on all cores; the places of the others are known at once.
     prompts: dict[int, ScoringPrompt] = {}
@@ -53,7 +55,7 @@ async def encode_input(
             case _:
                 assert are_token_ids(item)
                 prompts[index] = _prompt_of_ids(name, (), item, tokenizer, config)
-    encoded = await _encode(list(passages.values()), tokenizer, config)
+    encoded = await _encode(list(passages.values()), encoder, config)
     prompts |= dict(zip(passages, encoded, strict=True))
     return [prompts[index] for index in range(len(named))]
 
@@ -100,11 +102,10 @@ def _prompt_of_ids(
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
 
 
-async def _encode(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
-    """Without holding up the event loop."""
-    if sum(len(passage.context) + len(passage.text) for passage in passages) > OFFLOADED_CHARACTERS:
-        return await asyncio.to_thread(encode_passages, passages, tokenizer, config)
-    return encode_passages(passages, tokenizer, config)
+async def _encode(passages: Sequence[Passage], encoder: TextEncoder, config: ModelConfig) -> list[ScoringPrompt]:
+    num_characters = sum(len(passage.context) + len(passage.text) for passage in passages)
+    work = partial(encode_passages, passages, encoder.tokenizer, config)
+    return await encoder.run(work, num_characters=num_characters)
 
 
 class ScoreWriter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
@@ -16,6 +16,7 @@ from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.errors import NotEnabledError, UnknownModelError
 from distilgpt2_api.server.record import record_of
+from distilgpt2_api.server.text_work import TextEncoder, TextQueue
 from distilgpt2_api.server.uploads import Uploads
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -101,6 +102,12 @@ class Service:
     """Without one there is no chat."""
     desk: BatchDesk | None = None
     """Without one there are no files and no batches."""
+
+    text_queue: TextQueue = field(default_factory=TextQueue)
+
+    def text_encoder(self, http: Request) -> TextEncoder:
+        """For the texts of a request."""
+        return TextEncoder(self.engine.tokenizer, self.text_queue, http.is_disconnected)
 
     @property
     def system_fingerprint(self) -> str:

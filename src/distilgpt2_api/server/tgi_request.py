@@ -6,6 +6,7 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
 from distilgpt2_api.server.sampling import check_at_most
@@ -38,6 +39,7 @@ def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: 
         raise _invalid("decoder_input_details", "can't be streamed")
     if len(parameters.stop or ()) > limits.max_stop_sequences:
         raise _invalid("stop", f"at most {limits.max_stop_sequences} sequences here")
+    check_stop(parameters.stop or (), param="parameters.stop")
     check_at_most(parameters.top_n_tokens, limits.max_logprobs, param="parameters.top_n_tokens")
 
 

@@ -64,8 +64,8 @@ class LimitSettings(BaseModel):
         default=60.0,
         gt=0,
         le=3600,
-        description="Time that one step of the engine may take. One that takes longer hangs: `/livez` says so, its "
-        "requests fail, and the process ends for its supervisor to start anew.",
+        description="Time that one step of the engine, or taking in one request, may take. If one takes longer, the "
+        "engine hangs: `/livez` says so, its requests fail, and the process ends for its supervisor to start it again.",
     )
     header_timeout_s: float = Field(
         default=10.0,

@@ -2,49 +2,128 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from collections.abc import Sequence
+
+from distilgpt2_api.core.params import SamplingParams
+
+
+class StopAutomaton:
+    """The automaton of Aho and Corasick (1975) for some stop sequences. Immutable: all sequences of a request share it.
+
+    A state is a beginning of a stop sequence; state 0 is the empty one. A state's first continuation is the next state,
+    so that a character of a stop sequence costs 13 to 16 bytes: as a dictionary for each state it would be 400.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        """`stop`: none of them empty."""
+        characters = [""]
+        self._characters: Sequence[str] = characters
+        """By state: the last character that it has matched."""
+        self._has_next = bytearray(1)
+        """By state: whether the next state continues it."""
+        self._forks: dict[tuple[int, str], int] = {}
+        """The state that a character leads to, where that is not the next state."""
+        self._fallbacks = array("i", [0])
+        """By state: that of the longest shorter end of it that is a beginning as well."""
+        self.depths = array("i", [0])
+        """By state: how many characters it has matched."""
+        self.num_matched = array("i", [0])
+        """By state: the length of the longest stop sequence that it completes; 0: it completes none."""
+        for text in stop:
+            self._insert(text, characters)
+        self._characters = "\0" + "".join(characters)  # a string is smaller than the list of its characters
+        self._link()
+        self.first_characters = frozenset(text[0] for text in stop)
+
+    def step(self, state: int, character: str) -> int:
+        """The state that a character leads to."""
+        while True:
+            following = self._find_next(state, character)
+            if following:
+                return following
+            if not state:
+                return 0
+            state = self._fallbacks[state]
+
+    def _find_next(self, state: int, character: str) -> int:
+        """The state that continues `state` by a character; 0: there is none."""
+        if self._has_next[state] and self._characters[state + 1] == character:
+            return state + 1
+        return self._forks.get((state, character), 0)
+
+    def _insert(self, text: str, characters: list[str]) -> None:
+        state = 0
+        for character in text:
+            following = self._find_next(state, character)
+            if not following:
+                following = len(characters)
+                if following == state + 1:
+                    self._has_next[state] = True
+                else:
+                    self._forks[state, character] = following
+                characters.append(character)
+                self._has_next.append(False)
+                self._fallbacks.append(0)
+                self.depths.append(self.depths[state] + 1)
+                self.num_matched.append(0)
+            state = following
+        self.num_matched[state] = len(text)
+
+    def _link(self) -> None:
+        """Set the fallbacks, breadth first: a state's is known before those of the states that follow it."""
+        following: dict[int, list[int]] = {}
+        for (state, _), fork in self._forks.items():
+            following.setdefault(state, []).append(fork)
+        level = [0]
+        while level:
+            next_level = []
+            for state in level:
+                for child in (*([state + 1] if self._has_next[state] else ()), *following.get(state, ())):
+                    if state:
+                        self._fallbacks[child] = self.step(self._fallbacks[state], self._characters[child])
+                    if not self.num_matched[child]:
+                        self.num_matched[child] = self.num_matched[self._fallbacks[child]]
+                    next_level.append(child)
+            level = next_level
+
+
+def compiled_stop(params: SamplingParams) -> StopAutomaton:
+    """The automaton for a request's stop sequences, made once for all of its sequences."""
+    return params.derive(StopAutomaton, lambda: StopAutomaton(params.stop))
 
 
 class StopMatcher:
-    """Mutable: how much of a stop sequence the end of one text may be, by the automaton of Aho and Corasick (1975).
+    """Mutable: how much of a stop sequence the end of one text may be.
 
     The match is the stop sequence that is complete first; of those complete with the same character, the longest. So it
     does not depend on where the pieces are cut, and each character is looked at once. What is held back is the longest
     end of the text that is a stop sequence's beginning.
     """
 
-    def __init__(self, stop: Sequence[str], *, is_included: bool) -> None:
-        """`stop`: none of them empty. `is_included`: the text shown ends after the stop sequence, not before it."""
+    def __init__(self, automaton: StopAutomaton, *, is_included: bool) -> None:
+        """`is_included`: the text shown ends after the stop sequence, not before it."""
+        self._automaton = automaton
         self._is_included = is_included
-        self._next: list[dict[str, int]] = [{}]
-        """By state, 0 being the start: which state a character that continues a beginning leads to."""
-        self._fallback = [0]
-        """By state: that of the longest shorter end of it that is a beginning as well."""
-        self._depth = [0]
-        """By state: how many characters it has matched, and so holds back."""
-        self._matched: list[str | None] = [None]
-        """By state: the longest stop sequence that it completes."""
-        for text in stop:
-            self._insert(text)
-        self._link()
         self._state = 0
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
         """The text that may be shown now, and the stop sequence that ended it, if one did. Push no more after that."""
-        if not self._state and self._next[0].keys().isdisjoint(text):
+        automaton = self._automaton
+        if not self._state and automaton.first_characters.isdisjoint(text):
             return text, None  # nearly always: no stop sequence begins here
         state, held = self._state, self._held
         for index, character in enumerate(text):
-            state = self._step(state, character)
-            stop = self._matched[state]
-            if stop is not None:
-                shown = held + text[: index + 1]
+            state = automaton.step(state, character)
+            num_matched = automaton.num_matched[state]
+            if num_matched:
+                seen = held + text[: index + 1]
                 self._held = ""
-                return (shown if self._is_included else shown[: -len(stop)]), stop
+                stop = seen[-num_matched:]
+                return (seen if self._is_included else seen[:-num_matched]), stop
         seen = held + text
-        num_shown = len(seen) - self._depth[state]
+        num_shown = len(seen) - automaton.depths[state]
         self._state, self._held = state, seen[num_shown:]
         return seen[:num_shown], None
 
@@ -52,38 +131,3 @@ class StopMatcher:
         """At the end of the text without a match: what was held back."""
         held, self._held, self._state = self._held, "", 0
         return held
-
-    def _step(self, state: int, character: str) -> int:
-        while True:
-            following = self._next[state].get(character)
-            if following is not None:
-                return following
-            if not state:
-                return 0
-            state = self._fallback[state]
-
-    def _insert(self, text: str) -> None:
-        state = 0
-        for character in text:
-            following = self._next[state].get(character)
-            if following is None:
-                following = len(self._next)
-                self._next[state][character] = following
-                self._next.append({})
-                self._fallback.append(0)
-                self._depth.append(self._depth[state] + 1)
-                self._matched.append(None)
-            state = following
-        self._matched[state] = text
-
-    def _link(self) -> None:
-        """Set the fallbacks, breadth first: a state's is known before those of the states that follow it."""
-        queue = deque(self._next[0].values())
-        while queue:
-            state = queue.popleft()
-            fallback = self._fallback[state]
-            if self._matched[state] is None:
-                self._matched[state] = self._matched[fallback]
-            for character, following in self._next[state].items():
-                self._fallback[following] = self._step(fallback, character)
-                queue.append(following)

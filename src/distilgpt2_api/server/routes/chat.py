@@ -28,6 +28,7 @@ from distilgpt2_api.server.schemas.chat import (
 from distilgpt2_api.server.schemas.errors import ErrorResponse, error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import RequestLimits, Service, ServiceDep
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.server.written_answer import write_events, write_whole
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -70,7 +71,7 @@ async def create_chat_completion(http: Request, service: ServiceDep) -> Response
     service.model.check_name(request.model)
     _check(request, service.limits)
     record.note_user(request.user)
-    work, writer = await _prepare(request, template, service, record)
+    work, writer = await _prepare(request, template, service, record, service.text_encoder(http))
     return write_events(work, writer) if request.stream else write_whole(work, writer)
 
 
@@ -83,11 +84,15 @@ def _check(request: ChatCompletionRequest, limits: RequestLimits) -> None:
 
 
 async def _prepare(
-    request: ChatCompletionRequest, template: ChatTemplate, service: Service, record: RequestRecord
+    request: ChatCompletionRequest,
+    template: ChatTemplate,
+    service: Service,
+    record: RequestRecord,
+    encoder: TextEncoder,
 ) -> tuple[Generation, ChatWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
-    prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
+    prompt = await encode_chat(request, template=template, encoder=encoder, config=config)
     num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
     max_tokens = request.max_completion_tokens
     if max_tokens is None:

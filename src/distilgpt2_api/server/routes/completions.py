@@ -31,6 +31,7 @@ from distilgpt2_api.server.schemas.completions import CompletionRequest, parse_c
 from distilgpt2_api.server.schemas.errors import ErrorResponse, error_responses
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.service import Service, ServiceDep
+from distilgpt2_api.server.text_work import TextEncoder
 from distilgpt2_api.server.written_answer import write_events, write_whole
 
 STREAM_EXAMPLE = (
@@ -70,19 +71,19 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
     service.model.check_name(request.model)
     check_completion(request, service.limits)
     record.note_user(request.user)
-    work, writer = await _prepare(request, service, record)
+    work, writer = await _prepare(request, service, record, service.text_encoder(http))
     return write_events(work, writer) if request.stream else write_whole(work, writer)
 
 
 async def _prepare(
-    request: CompletionRequest, service: Service, record: RequestRecord
+    request: CompletionRequest, service: Service, record: RequestRecord, encoder: TextEncoder
 ) -> tuple[Generation | BestOf | BeamGeneration, CompletionWriter]:
     """The work, not yet begun, and who writes it down."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
     params = await completion_params(request, service)
     prompts = await encode_prompts(
         request.prompt,
-        tokenizer=tokenizer,
+        encoder=encoder,
         config=config,
         max_prompts=service.limits.max_prompts,
         truncation=truncation_of(request, config),

@@ -43,7 +43,10 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
     record.note_user(request.user)
     tokenizer = service.engine.tokenizer
     prompts = await encode_input(
-        request.input, tokenizer=tokenizer, config=service.engine.model_config, max_items=service.limits.max_prompts
+        request.input,
+        encoder=service.text_encoder(http),
+        config=service.engine.model_config,
+        max_items=service.limits.max_prompts,
     )
     record.num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
     score_id = f"score-{uuid.uuid4().hex}"

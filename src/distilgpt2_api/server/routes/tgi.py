@@ -149,7 +149,7 @@ async def _prepare(
     config, record = engine.model_config, record_of(http.scope)
     [prompt] = await encode_texts(
         [request.inputs],
-        tokenizer=engine.tokenizer,
+        encoder=service.text_encoder(http),
         config=config,
         truncation=truncation_of(parameters, config),
         param="inputs",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
+import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import Response
 
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.server import prompts
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.schemas.bodies import json_body
@@ -22,20 +27,25 @@ from distilgpt2_api.server.schemas.tokens import (
 )
 from distilgpt2_api.server.schemas.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.server.text_work import encode_bounded
 from distilgpt2_api.text.tokenizer import Tokenizer
+
+MAX_DECODED_BYTES = 4 << 20
+"""Of one answer: some tokens have a hundred bytes, so that two million bytes of ids could be 50 million of text."""
 
 
 def add_routes(router: APIRouter) -> None:
-    for path, endpoint, bodies in (
-        ("/tokenize", tokenize, (TokenizeRequest, TokenizeChatRequest)),
-        ("/detokenize", detokenize, (DetokenizeRequest,)),
+    for path, endpoint, bodies, answer in (
+        ("/tokenize", tokenize, (TokenizeRequest, TokenizeChatRequest), TokenizeResponse),
+        ("/detokenize", detokenize, (DetokenizeRequest,), DetokenizeResponse),
     ):
         router.add_api_route(
             path,
             endpoint,
             methods=["POST"],
             tags=["vLLM"],
-            responses=error_responses(400, 404, 408, 413, 415, 503),
+            response_model=answer,
+            responses=error_responses(400, 404, 408, 413, 415, 429, 503),
             openapi_extra=json_body(*bodies),
         )
     router.add_api_route(
@@ -48,38 +58,45 @@ def add_routes(router: APIRouter) -> None:
     )
 
 
-async def tokenize(http: Request, service: ServiceDep) -> TokenizeResponse:
+async def tokenize(http: Request, service: ServiceDep) -> Response:
     """Text to token ids, or a chat's messages. Special tokens written in the text become their ids."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_tokenize_request(body)
     service.model.check_name(request.model)
-    tokenizer, config = service.engine.tokenizer, service.engine.model_config
+    config, encoder = service.engine.model_config, service.text_encoder(http)
+    describe = partial(
+        _describe_tokens, tokenizer=encoder.tokenizer, config=config, has_texts=request.return_token_strs
+    )
     if isinstance(request, TokenizeChatRequest):
         template = require_template(service.chat_template)
-        prompt = await encode_chat(request, template=template, tokenizer=tokenizer, config=config)
-        token_ids = list(prompt.token_ids)
-    else:
-        [token_ids] = await prompts.tokenize([request.prompt], tokenizer)
+        prompt = await encode_chat(request, template=template, encoder=encoder, config=config)
+        return _json(describe(prompt.token_ids))
+
+    def encode_and_describe() -> bytes:
+        [token_ids] = encode_bounded(encoder.tokenizer, [request.prompt])
         if request.add_special_tokens is not False:
-            token_ids = tokenizer.with_special_tokens(token_ids)
-    token_texts = [tokenizer.token_text(token_id) for token_id in token_ids] if request.return_token_strs else None
-    return TokenizeResponse(
-        count=len(token_ids),
-        max_model_len=config.num_positions,
-        tokens=token_ids,
-        token_strs=token_texts,
-    )
+            token_ids = encoder.tokenizer.with_special_tokens(token_ids)
+        return describe(token_ids)
+
+    return _json(await encoder.run(encode_and_describe, num_characters=len(request.prompt)))
 
 
-async def detokenize(http: Request, service: ServiceDep) -> DetokenizeResponse:
+async def detokenize(http: Request, service: ServiceDep) -> Response:
     """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(DetokenizeRequest, body)
     service.model.check_name(request.model)
-    tokenizer = service.engine.tokenizer
+    encoder = service.text_encoder(http)
+    tokenizer = encoder.tokenizer
     if request.tokens and (min(request.tokens) < 0 or max(request.tokens) >= tokenizer.vocab_size):
         raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
-    return DetokenizeResponse(prompt=tokenizer.decode(request.tokens))
+    num_bytes = sum(len(tokenizer.token_bytes[token_id]) for token_id in request.tokens)
+    if num_bytes > MAX_DECODED_BYTES:
+        raise InvalidRequestError(
+            f"tokens: {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} in one answer, so send fewer",
+            param="tokens",
+        )
+    return _json(await encoder.run(lambda: _decode(request.tokens, tokenizer), num_characters=num_bytes))
 
 
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
@@ -103,6 +120,30 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
         add_prefix_space=tokenizer.has_prefix_space,
         chat_template=None if service.chat_template is None else service.chat_template.source,
     )
+
+
+def _describe_tokens(
+    token_ids: Sequence[int], *, tokenizer: Tokenizer, config: ModelConfig, has_texts: bool | None
+) -> bytes:
+    """A `TokenizeResponse`. Not made of one, which would take a second and 100 MB for a million tokens."""
+    texts = {token_id: tokenizer.token_text(token_id) for token_id in set(token_ids)} if has_texts else {}
+    return orjson.dumps(
+        {
+            "count": len(token_ids),
+            "max_model_len": config.num_positions,
+            "tokens": token_ids,
+            "token_strs": [texts[token_id] for token_id in token_ids] if has_texts else None,
+        }
+    )
+
+
+def _decode(token_ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
+    """A `DetokenizeResponse`."""
+    return orjson.dumps({"prompt": tokenizer.decode(token_ids)})
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
 
 
 def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:

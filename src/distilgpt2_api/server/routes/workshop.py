@@ -105,7 +105,7 @@ async def generate_text(
     check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
     engine = service.engine
     record = record_of(http.scope)
-    [encoded] = await encode_texts([prompt], tokenizer=engine.tokenizer, config=engine.model_config)
+    [encoded] = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
     record.num_prompt_tokens = len(encoded.token_ids)
     check_context_length(len(encoded.token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
     request = GenerationRequest(

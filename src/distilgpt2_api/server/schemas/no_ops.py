@@ -120,7 +120,8 @@ NO_OP_VALUES: dict[str, tuple[object, ...]] = {
 """What a route lacks: the values, beside null, that ask for nothing. Others are refused by the parameter's name.
 
 `add_special_tokens`: a score's texts get them. `spaces_between_special_tokens`: a byte-level tokenizer has none.
-`cache_prompt` and `prompt_cache_key`: the prefix cache needs neither. `guided_decoding_backend`: llguidance is what runs here.
+`cache_prompt` and `prompt_cache_key`: the prefix cache needs neither.
+`guided_decoding_backend`: llguidance is what runs here.
 `details`: the answer has its finish reason either way.
 `parallel_tool_calls` and `include_reasoning`: there are no tools and there is no reasoning. llama.cpp's numbers are its
 defaults, which do nothing while the samplers that they belong to are off.

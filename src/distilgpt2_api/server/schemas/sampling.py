@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from distilgpt2_api.core.caller import LOWEST_PRIORITY
+from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schemas.structured import StructuredFields
 from distilgpt2_api.server.schemas.validation import Body
 
@@ -17,6 +18,11 @@ StopSequence = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 BadWord = Annotated[str, Field(min_length=1, max_length=256)]
+
+MAX_BAD_WORDS_BYTES = 8192
+"""Of all bad words of a request together. Each is tokenized twice, and looked for at every token."""
+MAX_TOKEN_IDS = 1 << 16
+"""In one list: more than GPT-2's vocabulary of 50 257 has."""
 
 
 class StreamOptions(Body):
@@ -47,12 +53,21 @@ class SamplingFields(StructuredFields):
     no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
     logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
     bad_words: list[BadWord] | None = Field(
-        None, max_length=256, description="Texts that the completion must not have, at its beginning or after a space."
+        None,
+        max_length=256,
+        description="Texts that the completion must not have, at its beginning or after a space. At most "
+        f"{MAX_BAD_WORDS_BYTES} bytes together.",
     )
-    allowed_token_ids: list[TokenId] | None = Field(None, min_length=1, description="Nothing else is drawn.")
+    allowed_token_ids: list[TokenId] | None = Field(
+        None, min_length=1, max_length=MAX_TOKEN_IDS, description="Nothing else is drawn."
+    )
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
-    stop: StopSequence | list[StopSequence] | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop: StopSequence | list[StopSequence] | None = Field(
+        None, description=f"The completion ends before the first of them. At most {MAX_STOP_BYTES} bytes together."
+    )
+    stop_token_ids: list[TokenId] | None = Field(
+        None, max_length=MAX_TOKEN_IDS, description="Tokens that end the completion, beside the model's end of text."
+    )
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
     skip_special_tokens: bool | None = Field(

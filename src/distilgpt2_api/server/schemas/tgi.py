@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
 from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
 from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, parse_body
@@ -78,7 +79,9 @@ class TgiParameters(Body):
         None, description="The prompt stands before the generated text. False by default, on every route."
     )
     stop: list[StopSequence] | None = Field(
-        None, description="The text ends with the first of them, which is part of it."
+        None,
+        description="The text ends with the first of them, which is part of it. At most "
+        f"{MAX_STOP_BYTES} bytes together.",
     )
     stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`.")
     truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
