@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
-from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
+from distilgpt2_api.server.schemas.structured import NULL, TGI_FORMS
 from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, parse_body
 
-
-def _grammar(kind: str, value: dict[str, Any]) -> dict[str, Any]:
-    properties = {"type": {"const": kind}, "value": value}
-    return {
-        "type": "object",
-        "required": ["type", "value"],
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-GRAMMAR: dict[str, Any] = {
-    "anyOf": [
-        _grammar("json", JSON_SCHEMA_OR_TEXT),
-        _grammar("regex", TEXT),
-        _grammar(
-            "json_schema",
-            {
-                "type": "object",
-                "required": ["schema"],
-                "properties": {
-                    "name": {"anyOf": [TEXT, NULL]},
-                    "schema": JSON_SCHEMA,
-                    "strict": {"type": ["boolean", "null"]},
-                },
-                "additionalProperties": False,
-            },
-        ),
-        NULL,
-    ]
-}
+GRAMMAR: dict[str, Any] = {"anyOf": [*TGI_FORMS, NULL]}
 """Read by `server/constraints.py`."""
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
@@ -50,7 +19,6 @@ Unsupported = Annotated[None, Field(description="Not supported.")]
 class TgiParameters(Body):
     """Null means the default, for every field. Sampled where `do_sample` is true or a field of the draw is set."""
 
-    other_names: ClassVar[Mapping[str, str]] = {"stop_sequences": "stop"}
     unsupported: ClassVar[frozenset[str]] = frozenset({"watermark", "adapter_id"})
 
     best_of: int | None = Field(
@@ -80,7 +48,6 @@ class TgiParameters(Body):
     stop: list[StopSequence] | None = Field(
         None, description="The text ends with the first of them, which is part of it."
     )
-    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`.")
     truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
     watermark: OnlyFalse | None = Field(None, description="Not supported.")
     details: bool | None = Field(None, description="The answer has `details`.")
