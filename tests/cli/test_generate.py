@@ -25,6 +25,12 @@ def test_the_text_begins_with_the_prompt_and_a_seed_repeats_it(tiny_model: Path,
     assert invoke(*arguments[:-1], "8").stdout != first.stdout
 
 
+@pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
+def test_minus_one_is_no_seed(tiny_model: Path, invoke: Any) -> None:
+    arguments = ("generate", "Once", "--model", str(tiny_model), "--max-new-tokens", "40", "--seed", "-1")
+    assert invoke(*arguments).stdout != invoke(*arguments).stdout
+
+
 def test_several_completions_come_one_after_another(tiny_model: Path, invoke: Any) -> None:
     arguments = ["generate", "Once", "--model", str(tiny_model), "--n", "3", "--max-new-tokens", "5", "--seed", "1"]
     output = invoke(*arguments).stdout

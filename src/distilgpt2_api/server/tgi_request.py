@@ -6,6 +6,7 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
 from distilgpt2_api.server.sampling import check_at_most
@@ -30,7 +31,7 @@ def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: 
     check_at_most(best_of, limits.max_n, param="parameters.best_of")
     if best_of > 1 and not is_sampled(parameters):
         raise _invalid("best_of", "more than 1 needs sampling")
-    if best_of > 1 and parameters.seed is not None:
+    if best_of > 1 and parameters.seed not in (None, NO_SEED):
         raise _invalid("best_of", "more than 1 can't have a seed")
     if best_of > 1 and is_streamed:
         raise _invalid("best_of", "more than 1 can't be streamed")
@@ -79,7 +80,7 @@ def tgi_params(
         frequency_penalty=parameters.frequency_penalty or 0.0,
         repetition_penalty=parameters.repetition_penalty or 1.0,
         grammar=grammar,
-        seed=service.draw_seed() if parameters.seed is None else parameters.seed,
+        seed=choose_seed(parameters.seed, service.draw_seed),
         stop=tuple(parameters.stop or ()),
         include_stop_str_in_output=True,
         num_logprobs=(parameters.top_n_tokens or 0) if has_tokens else None,

@@ -108,7 +108,7 @@ async def _prepare(
             num_logprobs=num_logprobs,
             num_prompt_logprobs=None,
             grammar=grammar,
-            seed=service.draw_seed(),
+            draw_seed=service.draw_seed,
         ),
         num_sequences=request.n or 1,
         is_streamed=bool(request.stream),

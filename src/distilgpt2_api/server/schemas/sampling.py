@@ -17,6 +17,10 @@ TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 
+SEED_DESCRIPTION = (
+    "The same seed draws the same text. -1: no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
+)
+
 
 class StreamOptions(Body):
     include_usage: bool | None = Field(None, description="A last chunk without choices brings the usage.")
@@ -49,7 +53,7 @@ class SamplingFields(StructuredFields):
         None, max_length=256, description="Texts that the completion must not have, at its beginning or after a space."
     )
     allowed_token_ids: list[TokenId] | None = Field(None, min_length=1, description="Nothing else is drawn.")
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
     stop: StopSequence | list[StopSequence] | None = None
     stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None

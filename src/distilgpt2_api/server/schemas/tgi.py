@@ -54,7 +54,9 @@ class TgiParameters(Body):
     decoder_input_details: bool | None = Field(
         None, description="`details` with the prompt's tokens in `prefill`. Not as a stream."
     )
-    seed: int | None = Field(None, ge=0, le=2**64 - 1, description="The same seed draws the same text.")
+    seed: int | None = Field(
+        None, ge=-1, le=2**64 - 1, description="The same seed draws the same text. -1, which TGI lacks: no seed."
+    )
     top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
     grammar: Annotated[Any, WithJsonSchema(GRAMMAR)] = Field(
         None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."
