@@ -50,7 +50,7 @@ def test_an_empty_prompt_begins_at_the_end_of_text(tiny_model: Path, invoke: Any
 def test_a_prompt_that_does_not_fit_is_one_line(tiny_model: Path, invoke: Any) -> None:
     result = invoke("generate", "x" * 60, "--model", str(tiny_model), "--max-new-tokens", "10")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: this model's maximum context length is 64 tokens")
+    assert result.stderr.startswith("error: This model's maximum context length is 64 tokens")
 
 
 def test_the_stop_text_and_what_follows_are_not_shown(tiny_model: Path, invoke: Any) -> None:

@@ -451,7 +451,7 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
     """Though its first step alone would."""
 
     async def scenario(scene: Scene) -> None:
-        with pytest.raises(ContextLengthError, match="max_tokens 64"):
+        with pytest.raises(ContextLengthError, match=r"requested 65 tokens \(1 in the prompt, 64 in the completion\)"):
             await collect(scene.search(ask(max_tokens=64)))
 
     play(scenario)

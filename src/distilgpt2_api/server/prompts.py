@@ -82,7 +82,7 @@ async def encode_texts(
         if not text:
             raise InvalidRequestError(f"{param} is empty: it needs at least one character", param=param)
         if truncation is None:
-            check_num_characters(len(text), tokenizer, config, what="a prompt", param=param)
+            check_num_characters(len(text), tokenizer, config, what=f"the {param}", param=param)
     encoded = await tokenize(texts, tokenizer)
     prompts = [EncodedPrompt(text, tuple(token_ids)) for text, token_ids in zip(texts, encoded, strict=True)]
     return prompts if truncation is None else [truncation.cut(prompt) for prompt in prompts]

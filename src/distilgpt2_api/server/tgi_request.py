@@ -106,18 +106,17 @@ def shape_of(parameters: TgiParameters, params: SamplingParams, *, inputs: str, 
 def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig) -> int:
     num_left = config.num_positions - num_prompt_tokens
     if num_left < 1:
+        # TGI's own sentences, here and below. Its errors have no place for the parameter, so it comes first.
         raise ContextLengthError(
-            f"inputs: {num_prompt_tokens} tokens; at most {config.num_positions - 1} here, for the model's context is"
-            f" {config.num_positions} tokens",
+            f"inputs: `inputs` must have less than {config.num_positions} tokens. Given: {num_prompt_tokens}",
             param="inputs",
         )
     if max_new_tokens is None:
         return min(DEFAULT_MAX_NEW_TOKENS, num_left)
     if max_new_tokens > num_left:
-        # Not as other protocols' doors say it: TGI's errors have no place for the parameter, so it comes first.
         raise ContextLengthError(
-            f"parameters.max_new_tokens: {max_new_tokens} after {num_prompt_tokens} tokens of inputs are more than the"
-            f" model's context of {config.num_positions}; at most {num_left}",
+            f"parameters.max_new_tokens: `inputs` tokens + `max_new_tokens` must be <= {config.num_positions}. Given:"
+            f" {num_prompt_tokens} `inputs` tokens and {max_new_tokens} `max_new_tokens`",
             param="parameters.max_new_tokens",
         )
     return max_new_tokens

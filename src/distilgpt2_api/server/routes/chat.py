@@ -93,7 +93,7 @@ async def _prepare(
     if max_tokens is None:
         max_tokens = config.num_positions - num_prompt_tokens
     param = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
-    check_context_length(num_prompt_tokens, max_tokens, config, param=param)
+    check_context_length(num_prompt_tokens, max_tokens, config, param=param, prompt_param="messages")
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     grammar, _ = await read_grammar(request, service.engine.grammars) or (None, "")
     chat_id = f"chatcmpl-{uuid.uuid4().hex}"
