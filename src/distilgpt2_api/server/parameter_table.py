@@ -17,7 +17,7 @@ from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES
 from distilgpt2_api.server.schemas.score import ScoreRequest
 from distilgpt2_api.server.schemas.tgi import TgiParameters
-from distilgpt2_api.server.schemas.validation import Body
+from distilgpt2_api.server.schemas.validation import Body, replacement_in
 
 COMMON_DEFAULTS: dict[str, object] = {
     "model": "the one served",
@@ -118,12 +118,8 @@ def llama_cpp_rows() -> Iterator[ParameterRow]:
 
 
 def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
-    other_names = [peer.other_names[name] for peer in table.peers if name in peer.other_names]
-    notes = []
-    for other_name in other_names:
-        ours, _, remark = other_name.partition(";")
-        if table.model.supports(ours):
-            notes.append(f"here `{ours}`" + (f",{remark}" if remark else ""))
+    replacement = replacement_in(table.model, name)
+    notes = [] if replacement is None else [f"here {replacement}"]
     if values := NO_OP_VALUES.get(name):
         notes.append("may be " + " or ".join(_value_in_words(value) for value in values))
     return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))
