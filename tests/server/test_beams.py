@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.beam_options import check_beam_search
+from distilgpt2_api.server.beam_options import HONOURED, check_beam_search
 from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -491,6 +492,31 @@ def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str
             grammar_param="response_format",
         )
     assert caught.value.param == param
+
+
+@pytest.mark.reported("a reader of the code: a sampling parameter that is new would have been accepted and ignored")
+@pytest.mark.parametrize("name", [item.name for item in fields(SamplingParams)])
+def test_a_parameter_that_a_search_does_not_know_is_refused(name: str) -> None:
+    default = getattr(SamplingParams(), name)
+    nothing = Grammar(GrammarKind.REGEX, "a") if name == "grammar" else 1
+    others: dict[type, Any] = {bool: True, int: 2, float: 0.5, tuple: ((1, 0.5),), type(None): nothing}
+    params = SamplingParams(**{name: others[type(default)]})
+    options = BeamOptions(num_beams=2)
+    check = partial(check_beam_search, params, options, CONFIG, is_streamed=False, grammar_param="grammar")
+    if name in HONOURED:
+        check()
+    else:
+        with pytest.raises(InvalidRequestError, match=f"{name}: not together with use_beam_search"):
+            check()
+
+
+def test_a_search_draws_nothing_so_every_seed_gives_the_same_text(client: Any) -> None:
+    asked = {"prompt": ">", "use_beam_search": True, "n": 2, "max_tokens": 3}
+    texts = [
+        [choice["text"] for choice in client.complete(**asked, seed=seed).json()["choices"]]
+        for seed in (1, 2, -1, None)
+    ]
+    assert texts == [texts[0]] * 4
 
 
 def test_a_beam_search_is_not_streamed() -> None:
