@@ -55,6 +55,11 @@ def test_a_seed_gives_the_same_texts_in_the_same_order(open_generator: Opener) -
     assert other.generate("once") != texts[0]
 
 
+@pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
+def test_minus_one_is_no_seed(open_generator: Opener) -> None:
+    assert open_generator(seed=-1).generate("once") != open_generator(seed=-1).generate("once")
+
+
 def test_the_likeliest_token_alone_needs_no_seed(open_generator: Opener) -> None:
     generator = open_generator()
     assert generator.generate("once", top_k=1) == generator.generate("once", temperature=0)

@@ -13,6 +13,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import NO_SEED
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import complete, encode_prompt
@@ -24,12 +25,13 @@ class TextGenerator:
     """Completes prompts with the model that the settings name, or with `model`: a pulled model's name or a folder.
 
     With a `seed` the same calls in the same order give the same texts, on any machine that computes the same logits.
+    -1 is no seed.
     Safe to share between threads: they take turns. Raises ModelError where the model can't be loaded.
     """
 
     def __init__(self, model: str | Path | None = None, *, seed: int | None = None) -> None:
         settings = Settings() if model is None else Settings(model=str(model))
-        self._random = random.Random(seed)  # noqa: S311 - draws of text, no secrets
+        self._random = random.Random(None if seed == NO_SEED else seed)  # noqa: S311 - draws of text, no secrets
         self._engine: Engine = load_engine(
             settings.locate_model().folder,
             settings.engine_config(),

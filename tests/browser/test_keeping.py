@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 KEY = "dg2-0123456789abcdef"
 
 
@@ -50,6 +52,17 @@ def test_the_code_offered_draws_the_same_answer(page: Any, start_storyteller: Ca
             assert output == text.replace("↵", "")
         page.click("#code .close")
     page.errors()
+
+
+@pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
+def test_minus_one_is_no_seed(page: Any, storyteller: Any) -> None:
+    """Each run draws one and shows it, locked or not: every answer can be drawn again."""
+    page.open(storyteller)
+    page.set(seed=-1, max_tokens=8)
+    page.run("document.querySelector('#seed-lock').checked = true")
+    page.fill("#prompt", "Once upon a time")
+    page.generate()
+    assert int(page.one("#set-seed").get_attribute("value")) >= 0
 
 
 def test_the_history_is_this_browsers_and_bounded(page: Any, storyteller: Any) -> None:

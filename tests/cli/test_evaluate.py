@@ -115,7 +115,7 @@ def test_a_file_has_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path
         (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a text"),
         (b'"a"\n""', "line 2 is empty"),
         (b'"a"\n"\\ud800"', "line 2: prompt is not Unicode text"),
-        (b'"' + b"a" * 64 + b'"', "line 1 has 65"),
+        (b'"' + b"a" * 64 + b'"', "you requested 65 tokens (64 in "),
     ],
 )
 def test_a_line_that_can_not_be_scored_is_named_before_any_score(

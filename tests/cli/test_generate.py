@@ -25,6 +25,12 @@ def test_the_text_begins_with_the_prompt_and_a_seed_repeats_it(tiny_model: Path,
     assert invoke(*arguments[:-1], "8").stdout != first.stdout
 
 
+@pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
+def test_minus_one_is_no_seed(tiny_model: Path, invoke: Any) -> None:
+    arguments = ("generate", "Once", "--model", str(tiny_model), "--max-new-tokens", "40", "--seed", "-1")
+    assert invoke(*arguments).stdout != invoke(*arguments).stdout
+
+
 def test_several_completions_come_one_after_another(tiny_model: Path, invoke: Any) -> None:
     arguments = ["generate", "Once", "--model", str(tiny_model), "--n", "3", "--max-new-tokens", "5", "--seed", "1"]
     output = invoke(*arguments).stdout
@@ -44,7 +50,7 @@ def test_an_empty_prompt_begins_at_the_end_of_text(tiny_model: Path, invoke: Any
 def test_a_prompt_that_does_not_fit_is_one_line(tiny_model: Path, invoke: Any) -> None:
     result = invoke("generate", "x" * 60, "--model", str(tiny_model), "--max-new-tokens", "10")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: this model's maximum context length is 64 tokens")
+    assert result.stderr.startswith("error: This model's maximum context length is 64 tokens")
 
 
 def test_the_stop_text_and_what_follows_are_not_shown(tiny_model: Path, invoke: Any) -> None:

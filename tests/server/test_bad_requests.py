@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 JSON = {"content-type": "application/json"}
@@ -175,9 +178,49 @@ def test_an_unknown_model_is_not_found(client: Any) -> None:
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
-@pytest.mark.parametrize("body", [{"prompt": "a" * 250}, {"prompt": "a" * 60_000}, {"prompt": "a", "max_tokens": 256}])
-def test_more_than_the_context_says_so(client: Any, body: Json) -> None:
-    assert error_of(client.complete(**body))["code"] == "context_length_exceeded"
+CHAT = "/v1/chat/completions"
+SENTENCE = (
+    r"This model's maximum context length is 256 tokens\. However, you requested (\d+) tokens( or more)? \(.+\)\."
+    r" Please reduce the length of .+\."
+)
+
+
+@pytest.mark.reported("litellm, whose context-window fallback looks for OpenAI's sentence or for TGI's")
+@pytest.mark.parametrize(
+    ("path", "body", "param", "num_tokens"),
+    [
+        ("/v1/completions", {"prompt": "a" * 250}, "max_tokens", 266),
+        ("/v1/completions", {"prompt": "a" * 256}, "prompt", 272),
+        ("/v1/completions", {"prompt": "a" * 60_000}, "prompt", 4616),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 256}, "max_tokens", 257),
+        (CHAT, {"messages": [{"role": "user", "content": "a" * 256}]}, "messages", 257),
+        (CHAT, {"messages": [{"role": "user", "content": "a" * 60_000}]}, "messages", 4616),
+        (CHAT, {"messages": [{"role": "user", "content": "a"}], "max_tokens": 300}, "max_tokens", 301),
+        ("/v1/score", {"input": "a" * 256}, "input", 257),
+        ("/v1/score", {"input": "a" * 60_000}, "input", 4616),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_more_than_the_context_says_so_in_the_sentence_that_clients_know(
+    open_client: Callable[..., Any], path: str, body: Json, param: str, num_tokens: int
+) -> None:
+    """Of a text that is too long to be tokenized at all: what it comes to at least, at 13 bytes a token."""
+    template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", origin="test")
+    error = error_of(open_client(chat_template=template).post(path, json=body))
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    found = re.fullmatch(SENTENCE, error["message"])
+    assert found is not None, error["message"]
+    assert int(found[1]) == num_tokens
+
+
+@pytest.mark.reported("litellm, whose context-window fallback looks for OpenAI's sentence or for TGI's")
+def test_tgi_says_it_in_tgis_sentences(client: Any) -> None:
+    too_much = client.post("/generate", json={"inputs": "ab", "parameters": {"max_new_tokens": 255}})
+    assert too_much.status_code == 422
+    sentence = "`inputs` tokens + `max_new_tokens` must be <= 256. Given: 2 `inputs` tokens and 255 `max_new_tokens`"
+    assert sentence in too_much.json()["error"]
+    too_long = client.post("/generate", json={"inputs": "a" * 256}).json()
+    assert "`inputs` must have less than 256 tokens. Given: 256" in too_long["error"]
 
 
 @pytest.mark.parametrize(

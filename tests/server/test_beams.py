@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from distilgpt2_api.core.errors import (
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PARAMETERS, SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
@@ -36,7 +37,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.beam_options import check_beam_search, find_ending_token_ids
+from distilgpt2_api.server.beam_options import HONOURED, check_beam_search, find_ending_token_ids
 from distilgpt2_api.server.beams import BeamGeneration
 from distilgpt2_api.server.record import RequestRecord
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -453,7 +454,7 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
     """Though its first step alone would."""
 
     async def scenario(scene: Scene) -> None:
-        with pytest.raises(ContextLengthError, match="max_tokens 64"):
+        with pytest.raises(ContextLengthError, match=r"requested 65 tokens \(1 in the prompt, 64 in the completion\)"):
             await collect(scene.search(ask(max_tokens=64)))
 
     play(scenario)
@@ -493,6 +494,31 @@ def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str
             grammar_param="response_format",
         )
     assert caught.value.param == param
+
+
+@pytest.mark.reported("a reader of the code: a sampling parameter that is new would have been accepted and ignored")
+@pytest.mark.parametrize("name", [item.name for item in PARAMETERS])
+def test_a_parameter_that_a_search_does_not_know_is_refused(name: str) -> None:
+    default = getattr(SamplingParams(), name)
+    nothing = Grammar(GrammarKind.REGEX, "a") if name == "grammar" else 1
+    others: dict[type, Any] = {bool: True, int: 2, float: 0.5, tuple: ((1, 0.5),), type(None): nothing}
+    params = SamplingParams(**{name: others[type(default)]})
+    options = BeamOptions(num_beams=2)
+    check = partial(check_beam_search, params, options, CONFIG, is_streamed=False, grammar_param="grammar")
+    if name in HONOURED:
+        check()
+    else:
+        with pytest.raises(InvalidRequestError, match=f"{name}: not together with use_beam_search"):
+            check()
+
+
+def test_a_search_draws_nothing_so_every_seed_gives_the_same_text(client: Any) -> None:
+    asked = {"prompt": ">", "use_beam_search": True, "n": 2, "max_tokens": 3}
+    texts = [
+        [choice["text"] for choice in client.complete(**asked, seed=seed).json()["choices"]]
+        for seed in (1, 2, -1, None)
+    ]
+    assert texts == [texts[0]] * 4
 
 
 def test_a_beam_search_is_not_streamed() -> None:

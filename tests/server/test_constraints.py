@@ -70,6 +70,34 @@ def test_what_openai_and_vllm_clients_send_becomes_a_grammar(
     assert openai_grammar(**fields) == expected
 
 
+@pytest.mark.reported("TGI's chat, whose response_format is its grammar, and llama.cpp's with a schema beside the type")
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"type": "json_object", "value": SCHEMA}, (SOURCE, "response_format.value")),
+        ({"type": "json", "value": json.dumps(SCHEMA)}, (SOURCE, "response_format.value")),
+        ({"type": "regex", "value": "[0-9]+"}, (DIGITS, "response_format.value")),
+        ({"type": "json_schema", "value": {"schema": SCHEMA}}, (SOURCE, "response_format.value")),
+        ({"type": "json_object", "schema": SCHEMA}, (SOURCE, "response_format.schema")),
+        ({"type": "json_object", "value": None}, (ANY_OBJECT, "response_format")),
+    ],
+)
+def test_other_servers_forms_of_response_format(value: object, expected: tuple[Grammar, str]) -> None:
+    assert openai_grammar(response_format=value) == expected
+    assert tgi_grammar({"type": "json_object", "value": SCHEMA}) == SOURCE
+
+
+@pytest.mark.reported("guidance's client of vLLM, which sends the same grammar under its old and its new name")
+def test_two_equal_forms_are_one() -> None:
+    grammar = 'start: "a"'
+    fields = {"guided_grammar": grammar, "structured_outputs": {"grammar": grammar}}
+    assert openai_grammar(**fields) == (Grammar(GrammarKind.LARK, grammar), "guided_grammar")
+    both = {"response_format": named(), "guided_json": json.dumps(SCHEMA), "structured_outputs": {"json": SCHEMA}}
+    assert openai_grammar(**both) == (SOURCE, "response_format.json_schema.schema")
+    with pytest.raises(InvalidRequestError, match=r"structured_outputs.grammar: another form than guided_grammar"):
+        openai_grammar(guided_grammar=grammar, structured_outputs={"grammar": 'start: "b"'})
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -77,7 +105,10 @@ def test_what_openai_and_vllm_clients_send_becomes_a_grammar(
         ({"response_format": {}}, "response_format.type"),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"type": ["text"]}}, "response_format.type"),
-        ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema"),
+        ({"response_format": {"type": "text", "schema": {}}}, "response_format.schema"),
+        ({"response_format": {"type": "json_object", "schema": {}, "value": {}}}, "response_format"),
+        ({"response_format": {"type": "json_object", "value": "{"}}, "response_format.value"),
+        ({"response_format": {"type": "yaml", "value": {}}}, "response_format.type"),
         ({"response_format": {"type": "json_object", "json_schema": {}}}, "response_format.json_schema"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": named(name=None)}, "response_format.json_schema.name"),

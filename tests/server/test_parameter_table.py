@@ -13,6 +13,7 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.other_names import REPLACEMENTS
 from distilgpt2_api.server.parameter_table import (
     CHAT,
     COMPLETIONS,
@@ -24,9 +25,12 @@ from distilgpt2_api.server.parameter_table import (
     llama_cpp_rows,
     rows_of,
 )
-from distilgpt2_api.server.peers import LLAMA_CPP, OPENAI_CHAT, OPENAI_COMPLETION, TGI
+from distilgpt2_api.server.peers import OPENAI_CHAT, OPENAI_COMPLETION, TGI
 from distilgpt2_api.server.schema_words import in_words
 from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES
+from distilgpt2_api.server.schemas.tgi import TgiRequest
+from distilgpt2_api.server.schemas.tokens import DetokenizeRequest, TokenizeRequest
+from distilgpt2_api.server.schemas.validation import Body, replacement_in
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 Json = dict[str, Any]
@@ -58,6 +62,7 @@ VALUES: dict[str, object] = {
     "chat_template_kwargs": {"shout": True},
 }
 """Where a schema's first sound value would not be one."""
+MODELS: tuple[type[Body], ...] = (*(table.model for table in TABLES), TgiRequest, TokenizeRequest, DetokenizeRequest)
 COMPANIONS: dict[str, Json] = {
     "best_of": {"do_sample": True},
     "stream_options": {"stream": True},
@@ -148,8 +153,48 @@ def test_parameters_of_llama_cpp_work_or_are_refused_by_name(client: Any) -> Non
         if not row.is_supported:
             answer = post(client, COMPLETIONS, {row.name: {"asks": "for something"}})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, row.name)
-    ours = {name.partition(";")[0] for name in LLAMA_CPP.other_names.values()}
-    assert ours <= COMPLETIONS.model.model_fields.keys()
+
+
+@pytest.mark.reported("users of llama.cpp, Ollama and TGI, whose parameters were unknown here without a word of ours")
+@pytest.mark.parametrize(
+    ("table", "name", "expected"),
+    [
+        (COMPLETIONS, "n_predict", "use `max_tokens`"),
+        (COMPLETIONS, "num_predict", "use `max_tokens`"),
+        (COMPLETIONS, "repeat_penalty", "use `repetition_penalty`, over prompt and completion"),
+        (COMPLETIONS, "top_n_tokens", "use `logprobs`"),
+        (COMPLETIONS, "inputs", "use `prompt`"),
+        (COMPLETIONS, "messages", "use `prompt`, or send a chat to /v1/chat/completions"),
+        (COMPLETIONS, "include_usage", "use `stream_options.include_usage`"),
+        (CHAT, "max_new_tokens", "use `max_tokens`"),
+        (CHAT, "prompt", "use `messages`"),
+        (CHAT, "stop_sequences", "use `stop`"),
+        (GENERATE, "max_tokens", "use `max_new_tokens`"),
+        (GENERATE, "response_format", "use `grammar`"),
+        (SCORE, "prompt", "use `input`"),
+    ],
+    ids=lambda value: getattr(value, "path", str(value)),
+)
+def test_an_unknown_parameter_that_is_known_elsewhere_names_its_replacement(
+    client: Any, table: ParameterTable, name: str, expected: str
+) -> None:
+    answer = post(client, table, {name: {"asks": "for something"}})
+    message = answer.json()["error"]
+    assert expected in (message["message"] if isinstance(message, dict) else message)
+
+
+def test_what_stands_one_level_too_high_is_shown_its_place(client: Any) -> None:
+    answer = client.post("/generate", json={"inputs": "a", "max_new_tokens": 1})
+    assert (answer.status_code, "use `parameters.max_new_tokens`" in answer.text) == (422, True)
+
+
+def test_every_replacement_is_a_parameter_of_a_route() -> None:
+    """And one that no route needs is no replacement: some route lacks the name and has another."""
+    for name, replacement in REPLACEMENTS.items():
+        for ours in replacement.names:
+            assert any(replacement_in(model, ours) for model in MODELS), (name, ours)
+        found = [replacement_in(model, name) for model in MODELS if not model.supports(name)]
+        assert any(found), name
 
 
 @pytest.mark.parametrize("table", [COMPLETIONS, CHAT], ids=lambda table: table.path)

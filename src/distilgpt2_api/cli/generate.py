@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from functools import partial
 
 import click
 
@@ -11,6 +12,7 @@ from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.cli.options import FiniteRange, given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
@@ -33,7 +35,7 @@ def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[s
 @num_threads_option
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens at most.")
 @click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
-@click.option("--seed", type=click.IntRange(min=0), help="The same seed gives the same text. Default: by chance.")
+@click.option("--seed", type=click.IntRange(min=NO_SEED), help="The same seed gives the same text. Default: -1, none.")
 @click.option(
     "--temperature", type=FiniteRange(0, 2), default=1.0, show_default=True, help="Of the draws; 0 is greedy."
 )
@@ -92,7 +94,7 @@ def command(
             prompt_token_ids=encode_prompt(engine, text),
             params=SamplingParams(
                 max_tokens=max_new_tokens,
-                seed=random.getrandbits(63) if seed is None else seed,
+                seed=choose_seed(seed, partial(random.getrandbits, 63)),
                 **sampling,  # type: ignore[arg-type]  # named and typed as the options are
             ),
             num_sequences=num_sequences,

@@ -30,6 +30,8 @@ Distilgpt2ApiError
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class Distilgpt2ApiError(Exception):
     """Root of every error that this package raises on purpose. Its message is fit for the caller's eyes."""
@@ -48,6 +50,15 @@ class InvalidRequestError(Distilgpt2ApiError):
 
 class ContextLengthError(InvalidRequestError):
     """Prompt, or prompt and completion, need more positions than the model has."""
+
+    @classmethod
+    def exceeding(cls, num_positions: int, requested: str, *, shorten: str, param: str) -> Self:
+        """In OpenAI's sentence, by which clients know it: some then cut the prompt, or take another model."""
+        return cls(
+            f"This model's maximum context length is {num_positions} tokens. However, you requested {requested}. Please"
+            f" reduce the length of {shorten}.",
+            param=param,
+        )
 
 
 class UnsupportedParameterError(InvalidRequestError):

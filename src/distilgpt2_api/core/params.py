@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from distilgpt2_api.core.grammar import Grammar
@@ -113,3 +113,7 @@ class SamplingParams:
     def is_typical(self) -> bool:
         """Whether `typical_p` cuts anything. Greedy decoding has no use for it, nor for any other truncation."""
         return self.typical_p < 1.0 and not self.is_greedy
+
+
+PARAMETERS = tuple(item for item in fields(SamplingParams) if item.init)
+"""Its fields that a request sets."""

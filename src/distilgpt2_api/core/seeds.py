@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+NO_SEED = -1
+"""What clients of vLLM and llama.cpp send for no seed. Other negative numbers are seeds, modulo 2**64."""
+
 _MASK = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+
+
+def choose_seed(asked: int | None, draw: Callable[[], int]) -> int:
+    """The seed that a request asks for, or a drawn one if it asks for none."""
+    return draw() if asked is None or asked == NO_SEED else asked
 
 
 def sequence_seed(seed: int, index: int) -> int:

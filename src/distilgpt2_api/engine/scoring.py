@@ -123,9 +123,10 @@ def scoring_prompt(
     context = tuple(context_ids) or (_end_of_text_id(tokenizer, config, name=name),)
     token_ids = context + tuple(text_ids)
     if len(token_ids) > config.num_positions:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {name} has {len(token_ids)},"
-            " context and the end of text before it included",
+        raise ContextLengthError.exceeding(
+            config.num_positions,
+            f"{len(token_ids)} tokens ({len(text_ids)} in {name}, {len(context)} before them)",
+            shorten=name,
             param=name,
         )
     return ScoringPrompt(token_ids=token_ids, num_context_tokens=len(context))

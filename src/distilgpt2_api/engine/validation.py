@@ -92,15 +92,21 @@ def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:
 
 
 def check_context_length(
-    num_prompt_tokens: int, max_tokens: int, config: ModelConfig, *, param: str = "max_tokens"
+    num_prompt_tokens: int,
+    max_tokens: int,
+    config: ModelConfig,
+    *,
+    param: str = "max_tokens",
+    prompt_param: str = "prompt",
 ) -> None:
-    """Raise ContextLengthError unless prompt and completion fit; `param` is the caller's word for `max_tokens`."""
+    """Raise ContextLengthError unless prompt and completion fit; the names are the caller's own."""
     num_tokens = num_prompt_tokens + max_tokens
     if num_tokens > config.num_positions:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {num_prompt_tokens} prompt"
-            f" tokens and {param} {max_tokens} were asked for ({num_tokens} in total)",
-            param="prompt" if num_prompt_tokens >= config.num_positions else param,
+        raise ContextLengthError.exceeding(
+            config.num_positions,
+            f"{num_tokens} tokens ({num_prompt_tokens} in the {prompt_param}, {max_tokens} in the completion)",
+            shorten=f"the {prompt_param} or {param}",
+            param=prompt_param if num_prompt_tokens >= config.num_positions else param,
         )
 
 
@@ -114,9 +120,11 @@ def check_num_characters(
 ) -> None:
     """Raise ContextLengthError for a text that can't fit, however it is tokenized; `what` says which text."""
     if num_characters > max_prompt_characters(tokenizer, config):
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but {what} has {num_characters}"
-            " characters, which are more",
+        num_tokens = -(-num_characters // tokenizer.max_token_bytes)
+        raise ContextLengthError.exceeding(
+            config.num_positions,
+            f"{num_tokens} tokens or more ({num_characters} characters in {what})",
+            shorten=what,
             param=param,
         )
 

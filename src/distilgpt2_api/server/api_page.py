@@ -11,9 +11,11 @@ from fastapi.routing import APIRoute
 from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
 from distilgpt2_api.server.addresses import NAMES
 from distilgpt2_api.server.errors import INTERNAL, KINDS, ErrorAnswer, is_tgi
+from distilgpt2_api.server.other_names import REPLACEMENTS
 from distilgpt2_api.server.parameter_table import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.server.peers import LLAMA_CPP
 from distilgpt2_api.server.routes import chat, completions
+from distilgpt2_api.server.schemas.validation import replacement_in
 
 PREFACE = """\
 <!-- Generated: `distilgpt2-api api > docs/api.md` -->
@@ -163,7 +165,7 @@ def api_page(routes: Iterable[object]) -> str:
         PARAMETERS,
     ]
     parts += [_parameters_section(table) for table in TABLES]
-    parts.append(_llama_cpp_section())
+    parts += [_llama_cpp_section(), _other_names_section()]
     return "\n".join(parts)
 
 
@@ -237,6 +239,17 @@ def _llama_cpp_section() -> str:
     )
     table = _table(("parameter", "/v1/completions", ""), rows)
     return f"### llama.cpp's parameters\n\n{intro}\n\n{table}\n\n{LLAMA_CPP.name}: {LLAMA_CPP.source}.\n"
+
+
+def _other_names_section() -> str:
+    tables = [table for table in TABLES if table.peers]
+    rows = [(f"`{name}`", *(_name_in(table, name) for table in tables)) for name in sorted(REPLACEMENTS)]
+    intro = "What other programs call a parameter, and what to send here. Errors about such a name say so, too."
+    return f"### Other names\n\n{intro}\n\n{_table(('name', *(table.path for table in tables)), rows)}\n"
+
+
+def _name_in(table: ParameterTable, name: str) -> str:
+    return "the same" if table.model.supports(name) else replacement_in(table.model, name) or ""
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PARAMETERS, SamplingParams
 from distilgpt2_api.engine.beam_search import BeamOptions
 
 MAX_LENGTH_PENALTY = 10.0
@@ -13,22 +13,25 @@ MAX_LENGTH_PENALTY = 10.0
 MAX_STOP_TOKEN_IDS = 64
 """Each beam's likeliest tokens are looked through in each step, and so many more for tokens that end it."""
 
-NEUTRAL = SamplingParams()
-FOREIGN_PARAMS = (
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-    "no_repeat_ngram_size",
-    "logit_bias",
-    "bad_words",
-    "allowed_token_ids",
-    "stop",
+DEFAULTS = SamplingParams()
+HONOURED = frozenset(
+    {
+        "max_tokens",
+        "min_tokens",
+        "seed",
+        "include_stop_str_in_output",
+        "stop_token_ids",
+        "ignore_eos",
+        "skip_special_tokens",
+        "num_logprobs",
+        "num_prompt_logprobs",
+        "first_scored_token",
+    }
 )
-"""Parameters of single draws, by their name in `SamplingParams` and on the wire: a beam search draws nothing."""
+"""Fields of `SamplingParams` that a search follows; any other is refused unless it has its default.
+
+`seed`: the same one gives the same text, since a search draws nothing. `include_stop_str_in_output` is about `stop`.
+"""
 
 
 def check_beam_search(
@@ -40,11 +43,7 @@ def check_beam_search(
     grammar_param: str,
 ) -> None:
     """Raise InvalidRequestError for what does not go with a beam search; `grammar_param` is the caller's word."""
-    foreign = [name for name in FOREIGN_PARAMS if getattr(params, name) != getattr(NEUTRAL, name)]
-    if not params.is_greedy and params.temperature != NEUTRAL.temperature:
-        foreign.append("temperature")
-    if params.grammar is not None:
-        foreign.append(grammar_param)
+    foreign = [grammar_param if name == "grammar" else name for name in _find_foreign(params)]
     if is_streamed:
         foreign.append("stream")
     if foreign:
@@ -60,6 +59,13 @@ def check_beam_search(
         raise InvalidRequestError(
             f"use_beam_search: at most {max_beams} beams with this model", param="use_beam_search"
         )
+
+
+def _find_foreign(params: SamplingParams) -> list[str]:
+    """Names of the fields that a search would have to ignore."""
+    names = [item.name for item in PARAMETERS if item.name not in HONOURED]
+    foreign = [name for name in names if getattr(params, name) != getattr(DEFAULTS, name)]
+    return [name for name in foreign if not (name == "temperature" and params.is_greedy)]
 
 
 def find_ending_token_ids(params: SamplingParams, config: ModelConfig) -> frozenset[int]:

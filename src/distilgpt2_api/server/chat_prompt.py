@@ -65,14 +65,22 @@ async def encode_chat(
         raise InvalidRequestError("messages: the chat template makes an empty text of them", param="messages")
     try:
         [prompt] = await encode_texts(
-            [text], encoder=encoder, config=config, add_special_tokens=bool(request.add_special_tokens)
+            [text],
+            encoder=encoder,
+            config=config,
+            add_special_tokens=bool(request.add_special_tokens),
+            param="messages",
         )
+    except ContextLengthError:
+        raise
     except InvalidRequestError as error:
         raise InvalidRequestError(f"messages: {error}", param="messages") from None
     if len(prompt.token_ids) >= config.num_positions:
-        raise ContextLengthError(
-            f"this model's maximum context length is {config.num_positions} tokens, but the messages come to"
-            f" {len(prompt.token_ids)}, which leaves no room for an answer",
+        num_tokens = len(prompt.token_ids)
+        raise ContextLengthError.exceeding(
+            config.num_positions,
+            f"{num_tokens + 1} tokens ({num_tokens} in the messages, 1 or more in the completion)",
+            shorten="the messages",
             param="messages",
         )
     return prompt

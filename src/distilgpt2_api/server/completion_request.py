@@ -84,7 +84,7 @@ async def completion_params(request: CompletionRequest, service: Service) -> Sam
         num_logprobs=num_logprobs,
         num_prompt_logprobs=max((num for num in nums_for_prompt if num is not None), default=None),
         grammar=grammar,
-        seed=service.draw_seed(),
+        draw_seed=service.draw_seed,
     )
     if (options := beam_options_of(request)) is not None:
         check_beam_search(params, options, config, is_streamed=bool(request.stream), grammar_param=grammar_param)

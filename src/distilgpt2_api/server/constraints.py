@@ -26,7 +26,7 @@ def openai_grammar(
     """The grammar and the name of the parameter that gave it; None where nothing was asked for.
 
     `response_format` is OpenAI's, the others are vLLM's, old and new. Raises InvalidRequestError for what is malformed,
-    and for more than one. UnsupportedParameterError: vLLM has it and we do not.
+    and for two that differ. UnsupportedParameterError: vLLM has it and we do not.
     """
     readers: dict[str, tuple[object, Callable[[object, str], tuple[Grammar, str] | None]]] = {
         "response_format": (response_format, _response_format),
@@ -37,41 +37,59 @@ def openai_grammar(
         "structured_outputs": (structured_outputs, _structured_outputs),
     }
     read = [found for name, (value, reader) in readers.items() if value is not None and (found := reader(value, name))]
-    if len(read) > 1:
-        raise InvalidRequestError(
-            f"{read[0][1]} and {read[1][1]} exclude each other: a completion has one form", param=read[1][1]
-        )
+    for grammar, name in read[1:]:
+        if grammar != read[0][0]:
+            raise InvalidRequestError(f"{name}: another form than {read[0][1]}; a completion has one", param=name)
     return read[0] if read else None
 
 
 def tgi_grammar(grammar: object) -> Grammar | None:
-    """`parameters.grammar` of TGI: `{"type": "json" | "json_schema" | "regex", "value": …}`. As `openai_grammar`."""
+    """`parameters.grammar` of TGI. As `openai_grammar`."""
     if grammar is None:
         return None
     param = "parameters.grammar"
     fields = _object(grammar, param, known={"type", "value"})
     if "value" not in fields:
         raise InvalidRequestError(f"{param}.value is required", param=f"{param}.value")
-    kind, value = fields.get("type"), fields["value"]
+    return _typed_value(fields.get("type"), fields["value"], param)
+
+
+def _typed_value(kind: object, value: object, param: str) -> Grammar:
+    """TGI's form, which its chat also has in `response_format`: `{"type": …, "value": …}`."""
     match kind:
-        case "json":
+        case "json" | "json_object":
             return _schema(value, f"{param}.value")
         case "regex":
             return _regex(value, f"{param}.value")
         case "json_schema":
             return _named_schema(value, f"{param}.value", is_name_required=False)[0]
-    raise InvalidRequestError(f"{param}.type must be 'json', 'json_schema' or 'regex'", param=f"{param}.type")
+    raise InvalidRequestError(
+        f"{param}.type must be 'json', 'json_object', 'json_schema' or 'regex' beside {param}.value",
+        param=f"{param}.type",
+    )
 
 
 def _response_format(value: object, param: str) -> tuple[Grammar, str] | None:
-    fields = _object(value, param, known={"type", "json_schema"})
-    kind = fields.get("type")
+    """OpenAI's, TGI's with a `value`, or llama.cpp's `json_object` with a `schema`."""
+    fields = _object(value, param, known={"type", "json_schema", "value", "schema"})
+    kind, details = (
+        fields.get("type"),
+        {name: fields[name] for name in fields if name != "type" and fields[name] is not None},
+    )
+    if len(details) > 1:
+        raise InvalidRequestError(f"{param} must have at most one of {', '.join(details)}", param=param)
+    if "value" in details:
+        return _typed_value(kind, details["value"], param), f"{param}.value"
     if kind not in ("text", "json_object", "json_schema"):
         raise InvalidRequestError(f"{param}.type must be 'text', 'json_object' or 'json_schema'", param=f"{param}.type")
     if kind == "json_schema":
-        return _named_schema(fields.get("json_schema"), f"{param}.json_schema", is_name_required=True)
-    if fields.get("json_schema") is not None:
+        return _named_schema(details.get("json_schema"), f"{param}.json_schema", is_name_required=True)
+    if "json_schema" in details:
         raise InvalidRequestError(f"{param}.json_schema needs {param}.type 'json_schema'", param=f"{param}.json_schema")
+    if "schema" in details:
+        if kind == "text":
+            raise InvalidRequestError(f"{param}.schema needs {param}.type 'json_object'", param=f"{param}.schema")
+        return _schema(details["schema"], f"{param}.schema"), f"{param}.schema"
     return (ANY_OBJECT, param) if kind == "json_object" else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PARAMETERS
 from distilgpt2_api.server.peers import LLAMA_CPP, OPENAI_CHAT, OPENAI_COMPLETION, TGI, VLLM_CHAT, VLLM_COMPLETION, Peer
 from distilgpt2_api.server.schema_words import in_words
 from distilgpt2_api.server.schemas.chat import ChatCompletionRequest
@@ -17,7 +17,7 @@ from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES
 from distilgpt2_api.server.schemas.score import ScoreRequest
 from distilgpt2_api.server.schemas.tgi import TgiParameters
-from distilgpt2_api.server.schemas.validation import Body
+from distilgpt2_api.server.schemas.validation import Body, replacement_in
 
 COMMON_DEFAULTS: dict[str, object] = {
     "model": "the one served",
@@ -31,8 +31,8 @@ SAMPLING_DEFAULTS = (
     | COMMON_DEFAULTS
     | {
         item.name: item.default
-        for item in dataclasses.fields(SamplingParams)
-        if item.init and item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+        for item in PARAMETERS
+        if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
     }
 )
 
@@ -124,12 +124,8 @@ def llama_cpp_rows() -> Iterator[ParameterRow]:
 
 
 def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
-    other_names = [peer.other_names[name] for peer in table.peers if name in peer.other_names]
-    notes = []
-    for other_name in other_names:
-        ours, _, remark = other_name.partition(";")
-        if table.model.supports(ours):
-            notes.append(f"here `{ours}`" + (f",{remark}" if remark else ""))
+    replacement = replacement_in(table.model, name)
+    notes = [] if replacement is None else [f"here {replacement}"]
     if values := NO_OP_VALUES.get(name):
         notes.append("may be " + " or ".join(_value_in_words(value) for value in values))
     return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))

@@ -7,7 +7,7 @@ does not do.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +16,6 @@ class Peer:
     source: str
     """Where the names were read."""
     parameters: tuple[str, ...]
-    other_names: dict[str, str] = field(default_factory=dict)
-    """What a parameter is called here, if it is called otherwise; with a remark after a semicolon."""
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -94,14 +92,4 @@ LLAMA_CPP = Peer(
         t_max_predict_ms id_slot cache_prompt return_tokens samplers timings_per_token return_progress
         sse_ping_interval post_sampling_probs response_fields lora
     """),
-    other_names={
-        "grammar": "guided_grammar; in Lark's notation",
-        "json_schema": "guided_json",
-        "n_cmpl": "n",
-        "n_predict": "max_tokens",
-        "n_probs": "logprobs",
-        "repeat_penalty": "repetition_penalty; over prompt and completion",
-        "return_tokens": "return_token_ids",
-        "t_max_predict_ms": "timeout_s; in seconds, queue included",
-    },
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_num_bytes, check_stop
 from distilgpt2_api.server.constraints import openai_grammar
 from distilgpt2_api.server.schemas.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
@@ -65,9 +66,9 @@ def sampling_params(
     num_logprobs: int | None,
     num_prompt_logprobs: int | None,
     grammar: Grammar | None,
-    seed: int,
+    draw_seed: Callable[[], int],
 ) -> SamplingParams:
-    """`seed` is for requests without one. Raises InvalidRequestError; token ids the engine checks itself."""
+    """`draw_seed` is for requests without a seed. Raises InvalidRequestError; token ids the engine checks itself."""
     min_tokens = fields.min_tokens or 0
     if min_tokens > max_tokens:
         raise InvalidRequestError(f"min_tokens: at most max_tokens ({max_tokens})", param="min_tokens")
@@ -88,7 +89,7 @@ def sampling_params(
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
         allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
         grammar=grammar,
-        seed=seed if fields.seed is None else fields.seed,
+        seed=choose_seed(fields.seed, draw_seed),
         stop=_stop_sequences(fields),
         include_stop_str_in_output=bool(fields.include_stop_str_in_output),
         stop_token_ids=tuple(dict.fromkeys(fields.stop_token_ids or ())),

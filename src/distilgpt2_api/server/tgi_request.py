@@ -6,6 +6,7 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.server.constraints import tgi_grammar
 from distilgpt2_api.server.prompts import Truncation
@@ -31,7 +32,7 @@ def check_tgi(parameters: TgiParameters, limits: RequestLimits, *, is_streamed: 
     check_at_most(best_of, limits.max_n, param="parameters.best_of")
     if best_of > 1 and not is_sampled(parameters):
         raise _invalid("best_of", "more than 1 needs sampling")
-    if best_of > 1 and parameters.seed is not None:
+    if best_of > 1 and parameters.seed not in (None, NO_SEED):
         raise _invalid("best_of", "more than 1 can't have a seed")
     if best_of > 1 and is_streamed:
         raise _invalid("best_of", "more than 1 can't be streamed")
@@ -79,7 +80,7 @@ def tgi_params(
         frequency_penalty=parameters.frequency_penalty or 0.0,
         repetition_penalty=parameters.repetition_penalty or 1.0,
         grammar=grammar,
-        seed=service.draw_seed() if parameters.seed is None else parameters.seed,
+        seed=choose_seed(parameters.seed, service.draw_seed),
         stop=tuple(parameters.stop or ()),
         include_stop_str_in_output=True,
         skip_special_tokens=False,  # the writer knows which tokens are none of the text
@@ -106,18 +107,17 @@ def shape_of(parameters: TgiParameters, params: SamplingParams, *, inputs: str, 
 def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig) -> int:
     num_left = config.num_positions - num_prompt_tokens
     if num_left < 1:
+        # TGI's own sentences, here and below. Its errors have no place for the parameter, so it comes first.
         raise ContextLengthError(
-            f"inputs: {num_prompt_tokens} tokens; at most {config.num_positions - 1} here, for the model's context is"
-            f" {config.num_positions} tokens",
+            f"inputs: `inputs` must have less than {config.num_positions} tokens. Given: {num_prompt_tokens}",
             param="inputs",
         )
     if max_new_tokens is None:
         return min(DEFAULT_MAX_NEW_TOKENS, num_left)
     if max_new_tokens > num_left:
-        # Not as other protocols' doors say it: TGI's errors have no place for the parameter, so it comes first.
         raise ContextLengthError(
-            f"parameters.max_new_tokens: {max_new_tokens} after {num_prompt_tokens} tokens of inputs are more than the"
-            f" model's context of {config.num_positions}; at most {num_left}",
+            f"parameters.max_new_tokens: `inputs` tokens + `max_new_tokens` must be <= {config.num_positions}. Given:"
+            f" {num_prompt_tokens} `inputs` tokens and {max_new_tokens} `max_new_tokens`",
             param="parameters.max_new_tokens",
         )
     return max_new_tokens

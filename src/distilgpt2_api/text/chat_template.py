@@ -9,7 +9,7 @@ from datetime import datetime
 import jinja2
 from jinja2 import meta
 
-from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, ModelFormatError
+from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
 from distilgpt2_api.text.template_meter import METER, Meter, TemplateLimitError
 from distilgpt2_api.text.template_sandbox import TemplateEnvironment
 
@@ -91,8 +91,9 @@ class ChatTemplate:
     ) -> str:
         """The prompt. `is_continued`: it ends with the last message's own words, which the model goes on with.
 
-        Raises InvalidRequestError with what the template says of these messages, and ContextLengthError for a text of
-        more than `max_characters`. Takes some tenths of a second at worst, so callers on an event loop use a thread.
+        Raises InvalidRequestError with what the template says of these messages. `max_characters`, of a text that the
+        model can use, bounds work and memory. Takes some tenths of a second at worst, so callers on an event loop use a
+        thread.
         """
         values = {**(variables or {}), **self.special_tokens, "messages": [dict(message) for message in messages]}
         values |= {"tools": None, "documents": None, "add_generation_prompt": has_generation_prompt}
@@ -105,11 +106,6 @@ class ChatTemplate:
             METER.reset(meter)
         if is_continued:
             text = _cut_after(messages[-1]["content"], text)
-        if len(text) > max_characters:
-            raise ContextLengthError(
-                f"the messages come to {len(text)} characters, more than this model's context can hold",
-                param="messages",
-            )
         return text
 
 

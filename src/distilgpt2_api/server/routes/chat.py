@@ -98,7 +98,7 @@ async def _prepare(
     if max_tokens is None:
         max_tokens = config.num_positions - num_prompt_tokens
     param = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
-    check_context_length(num_prompt_tokens, max_tokens, config, param=param)
+    check_context_length(num_prompt_tokens, max_tokens, config, param=param, prompt_param="messages")
     num_logprobs = (request.top_logprobs or 0) if request.logprobs else None
     grammar, _ = await read_grammar(request, service.engine.grammars) or (None, "")
     chat_id = f"chatcmpl-{uuid.uuid4().hex}"
@@ -113,7 +113,7 @@ async def _prepare(
             num_logprobs=num_logprobs,
             num_prompt_logprobs=None,
             grammar=grammar,
-            seed=service.draw_seed(),
+            draw_seed=service.draw_seed,
         ),
         num_sequences=request.n or 1,
         is_streamed=bool(request.stream),

@@ -18,6 +18,7 @@ from starlette.types import Scope
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.addresses import is_address
 from distilgpt2_api.server.generation import Generation, PromptDeltas
@@ -29,6 +30,7 @@ from distilgpt2_api.server.routes.playground import read_page
 from distilgpt2_api.server.sampling import check_at_most
 from distilgpt2_api.server.schemas.answers import GeneratedSequences, Health
 from distilgpt2_api.server.schemas.errors import error_responses
+from distilgpt2_api.server.schemas.sampling import SEED_DESCRIPTION
 from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.server.written_answer import write_whole
 
@@ -50,7 +52,7 @@ class GenerateQuery(BaseModel):
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
     top_k: int = Field(50, ge=0, le=2**31, description="0 is off.")
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description="The same seed draws the same texts.")
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
 
 
 class PromptRoute(APIRoute):
@@ -116,7 +118,7 @@ async def generate_text(
             temperature=query.temperature,
             top_k=query.top_k,
             top_p=query.top_p,
-            seed=service.draw_seed() if query.seed is None else query.seed,
+            seed=choose_seed(query.seed, service.draw_seed),
         ),
         num_sequences=query.num_return_sequences,
         is_streamed=False,

@@ -59,7 +59,8 @@ class CompletionRequest(SamplingFields):
     use_beam_search: bool | None = Field(
         None,
         description="The `n` best sequences that a search with `best_of` beams finds, best first, in place of draws. "
-        "Not with `stream`, nor with parameters of draws: `top_p`, `stop`, penalties and others are refused.",
+        "Not with `stream`, nor with parameters of draws: `top_p`, `stop`, penalties and others are refused. It draws "
+        "nothing, so `seed` changes nothing.",
     )
     length_penalty: float | None = Field(
         None,

@@ -23,6 +23,9 @@ MAX_BAD_WORDS_BYTES = 8192
 """Of all bad words of a request together. Each is tokenized twice, and looked for at every token."""
 MAX_TOKEN_IDS = 1 << 16
 """In one list: more than GPT-2's vocabulary of 50 257 has."""
+SEED_DESCRIPTION = (
+    "The same seed draws the same text. -1: no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
+)
 
 
 class StreamOptions(Body):
@@ -61,7 +64,7 @@ class SamplingFields(StructuredFields):
     allowed_token_ids: list[TokenId] | None = Field(
         None, min_length=1, max_length=MAX_TOKEN_IDS, description="Nothing else is drawn."
     )
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
     stop: StopSequence | list[StopSequence] | None = Field(
         None, description=f"The completion ends before the first of them. At most {MAX_STOP_BYTES} bytes together."
     )

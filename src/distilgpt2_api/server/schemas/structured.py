@@ -17,8 +17,45 @@ TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 NULL: dict[str, Any] = {"type": "null"}
 CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": TEXT}
 
+
+def typed_value(kinds: list[str], value: dict[str, Any]) -> dict[str, Any]:
+    """TGI's form of a constraint, as a JSON schema."""
+    return {
+        "type": "object",
+        "required": ["type", "value"],
+        "properties": {"type": {"enum": kinds}, "value": value},
+        "additionalProperties": False,
+    }
+
+
+TGI_FORMS: list[dict[str, Any]] = [
+    typed_value(["json", "json_object"], JSON_SCHEMA_OR_TEXT),
+    typed_value(["regex"], TEXT),
+    typed_value(
+        ["json_schema"],
+        {
+            "type": "object",
+            "required": ["schema"],
+            "properties": {
+                "name": {"anyOf": [TEXT, NULL]},
+                "schema": JSON_SCHEMA,
+                "strict": {"type": ["boolean", "null"]},
+            },
+            "additionalProperties": False,
+        },
+    ),
+]
+
 RESPONSE_FORMAT: dict[str, Any] = {
     "anyOf": [
+        {
+            "type": "object",
+            "description": "llama.cpp's form.",
+            "required": ["type", "schema"],
+            "properties": {"type": {"const": "json_object"}, "schema": JSON_SCHEMA_OR_TEXT},
+            "additionalProperties": False,
+        },
+        *TGI_FORMS,
         {
             "type": "object",
             "required": ["type"],
@@ -81,7 +118,8 @@ class StructuredFields(Body):
 
     response_format: Annotated[Any, WithJsonSchema(RESPONSE_FORMAT)] = Field(
         None,
-        description="`json_object`, or `json_schema` with its schema. Objects are closed unless it says otherwise.",
+        description="`json_object`, or `json_schema` with its schema; or TGI's form, with a `value`. Objects are closed"
+        " unless the schema says otherwise.",
     )
     structured_outputs: Annotated[Any, WithJsonSchema(STRUCTURED_OUTPUTS)] = Field(
         None, description="A JSON schema, a regular expression, a choice of texts or a grammar in llguidance's Lark."

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
-from distilgpt2_api.server.schemas.structured import JSON_SCHEMA, JSON_SCHEMA_OR_TEXT, NULL, TEXT
+from distilgpt2_api.server.schemas.structured import NULL, TGI_FORMS
 from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, parse_body
 
-
-def _grammar(kind: str, value: dict[str, Any]) -> dict[str, Any]:
-    properties = {"type": {"const": kind}, "value": value}
-    return {
-        "type": "object",
-        "required": ["type", "value"],
-        "properties": properties,
-        "additionalProperties": False,
-    }
-
-
-GRAMMAR: dict[str, Any] = {
-    "anyOf": [
-        _grammar("json", JSON_SCHEMA_OR_TEXT),
-        _grammar("regex", TEXT),
-        _grammar(
-            "json_schema",
-            {
-                "type": "object",
-                "required": ["schema"],
-                "properties": {
-                    "name": {"anyOf": [TEXT, NULL]},
-                    "schema": JSON_SCHEMA,
-                    "strict": {"type": ["boolean", "null"]},
-                },
-                "additionalProperties": False,
-            },
-        ),
-        NULL,
-    ]
-}
+GRAMMAR: dict[str, Any] = {"anyOf": [*TGI_FORMS, NULL]}
 """Read by `server/constraints.py`."""
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
@@ -51,7 +20,6 @@ Unsupported = Annotated[None, Field(description="Not supported.")]
 class TgiParameters(Body):
     """Null means the default, for every field. Sampled where `do_sample` is true or a field of the draw is set."""
 
-    other_names: ClassVar[Mapping[str, str]] = {"stop_sequences": "stop"}
     unsupported: ClassVar[frozenset[str]] = frozenset({"watermark", "adapter_id"})
 
     best_of: int | None = Field(
@@ -83,14 +51,15 @@ class TgiParameters(Body):
         description="The text ends with the first of them, which is part of it. At most "
         f"{MAX_STOP_BYTES} bytes together.",
     )
-    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`.")
     truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
     watermark: OnlyFalse | None = Field(None, description="Not supported.")
     details: bool | None = Field(None, description="The answer has `details`.")
     decoder_input_details: bool | None = Field(
         None, description="`details` with the prompt's tokens in `prefill`. Not as a stream."
     )
-    seed: int | None = Field(None, ge=0, le=2**64 - 1, description="The same seed draws the same text.")
+    seed: int | None = Field(
+        None, ge=-1, le=2**64 - 1, description="The same seed draws the same text. -1, which TGI lacks: no seed."
+    )
     top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
     grammar: Annotated[Any, WithJsonSchema(GRAMMAR)] = Field(
         None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."

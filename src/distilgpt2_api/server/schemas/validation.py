@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.errors import UnknownParameterError
+from distilgpt2_api.server.other_names import REPLACEMENTS, Replacement
 from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
 
 JSON_TYPES = {bool: "boolean", list: "array"}
@@ -80,13 +81,14 @@ def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, obje
         elif name not in NO_OP_VALUES:
             kept[name] = value
         elif value is not None and not is_among(value, NO_OP_VALUES[name]):
-            raise UnsupportedParameterError(f"{name} is not supported here; {_ways_out(name)}", param=name)
+            raise UnsupportedParameterError(f"{name} is not supported here; {_ways_out(model, name)}", param=name)
     return kept
 
 
 def nested_body(model: type[Body], name: str) -> type[Body] | None:
     """The model of a field whose value is an object with fields of its own."""
-    return next(_bodies_in(model.model_fields[name].annotation), None)
+    field = model.model_fields.get(name)
+    return None if field is None else next(_bodies_in(field.annotation), None)
 
 
 def _bodies_in(annotation: object) -> Iterator[type[Body]]:
@@ -96,7 +98,29 @@ def _bodies_in(annotation: object) -> Iterator[type[Body]]:
         yield from _bodies_in(argument)
 
 
-def _ways_out(name: str) -> str:
+def replacement_in(model: type[Body], name: str) -> str | None:
+    """What `model` calls a parameter that it lacks: Markdown, with a remark; None where it has nothing like it."""
+    replacement = REPLACEMENTS.get(name, Replacement(()))
+    found = _path_in(model, (name, *replacement.names))
+    if found is None:
+        return None
+    is_renamed = found.rpartition(".")[2] != name
+    return f"`{found}`" + (f", {replacement.remark}" if replacement.remark and is_renamed else "")
+
+
+def _path_in(model: type[Body], names: tuple[str, ...]) -> str | None:
+    """The first field of one of the names, of the model itself or of one that it holds."""
+    if (own := next(filter(model.supports, names), None)) is not None:
+        return own
+    for field in model.model_fields:
+        if (nested := nested_body(model, field)) is not None and (found := _path_in(nested, names)) is not None:
+            return f"{field}.{found}"
+    return None
+
+
+def _ways_out(model: type[Body], name: str) -> str:
+    if (replacement := replacement_in(model, name)) is not None:
+        return f"use {replacement}"
     values = [json.dumps(value) for value in NO_OP_VALUES[name] if not isinstance(value, type)]
     return "leave it out, or send " + " or ".join(["null", *values])
 
@@ -111,17 +135,21 @@ def validate_body(model: type[Model], body: dict[str, object]) -> Model:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise error_of(error.errors(include_url=False)[0]) from None
+        raise error_of(error.errors(include_url=False)[0], model) from None
 
 
-def error_of(details: ErrorDetails | dict[str, Any]) -> InvalidRequestError:
-    """Pydantic's error in our words. Values are not repeated: they may be the prompt."""
+def error_of(details: ErrorDetails | dict[str, Any], model: type[Body] | None = None) -> InvalidRequestError:
+    """Pydantic's error in our words. Values are not repeated: they may be the prompt. `model`: what was validated."""
     # What pydantic calls a branch of a union is no part of the parameter's name.
     path = [part for part in details["loc"] if isinstance(part, int) or part.isidentifier() or part.isdecimal()]
     param = ".".join(str(part) for part in path)[:100] or None
     if details["type"] == "extra_forbidden":
         name = str(details["loc"][-1])[:100]
-        return UnknownParameterError(f"unknown parameter: {name!r}", param=name)
+        for part in details["loc"][:-1]:
+            model = model and nested_body(model, str(part))
+        replacement = model and replacement_in(model, name)
+        hint = f"; use {replacement}" if replacement else ""
+        return UnknownParameterError(f"unknown parameter: {name!r}{hint}", param=name)
     if details["type"] == "missing":
         return InvalidRequestError(f"{param} is required", param=param)
     message = details["msg"].removeprefix("Value error, ")

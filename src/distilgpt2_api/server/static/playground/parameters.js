@@ -11,7 +11,7 @@ export const GROUPS = [
     parameters: [
       number("max_tokens", "Length", 1, 500, 1, 80, "Tokens to write at most. A token is a short word or a piece of one."),
       number("n", "Answers", 1, 8, 1, 1, "Drawn side by side, in one request."),
-      { name: "seed", label: "Seed", kind: "seed", help: "The same seed draws the same text. Unlocked, each run takes a new one." },
+      { name: "seed", label: "Seed", kind: "seed", help: "The same seed draws the same text. Unlocked, or with -1, each run takes a new one." },
     ],
   },
   {
@@ -58,6 +58,9 @@ export const GROUPS = [
 ];
 
 export const PARAMETERS = GROUPS.flatMap((group) => group.parameters);
+/** As in vLLM and llama.cpp, whose users type it. */
+export const NO_SEED = -1;
+
 /** Sent even where they are as the service has them: its default is another, or one that the page must know. */
 export const ALWAYS_SENT = new Set(["max_tokens", "seed", "logprobs", "temperature"]);
 /** What a preset leaves as it is, unless it says otherwise. */

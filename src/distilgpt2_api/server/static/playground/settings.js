@@ -1,7 +1,7 @@
 // The form of parameters: built from the table, read as a request's fields.
 
 import { find, formatCount, make } from "./dom.js";
-import { ALWAYS_SENT, GROUPS, KEPT, PARAMETERS, PRESETS, fieldOf } from "./parameters.js";
+import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, fieldOf } from "./parameters.js";
 
 const neutralOf = (parameter) => parameter.neutral ?? (parameter.kind === "toggle" ? false : "");
 
@@ -48,8 +48,9 @@ export class Settings {
    * where one can't be sent as it stands there.
    */
   readFields() {
-    if (!this.#lock.checked || this.#inputs.get("seed").value === "") {
-      this.#inputs.get("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
+    const seed = this.#inputs.get("seed");
+    if (!this.#lock.checked || seed.value === "" || Number(seed.value) === NO_SEED) {
+      seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     }
     const { values } = this;
     const fields = PARAMETERS.map((parameter) => [parameter.name, fieldOf(parameter, values[parameter.name])]);
