@@ -10,6 +10,7 @@ from typing import Any, Literal
 import openai
 import pydantic
 import pytest
+from huggingface_hub import InferenceClient
 from openai.types.chat import ChatCompletionMessageParam
 
 TEMPLATE = """\
@@ -169,3 +170,22 @@ def test_a_broken_template_stops_the_start_with_one_line(launch: Callable[..., A
     [line] = [line for line in server.log.splitlines() if "broken.jinja" in line]
     assert line.startswith("error: chat_template: ")
     assert "Traceback" not in server.log
+
+
+@pytest.mark.reported("huggingface_hub's InferenceClient, whose chats name the model 'dummy' and have TGI's grammar")
+def test_hugging_faces_client_chats_unchanged(chat_server: Any, model: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_object", "value": schema}
+    with InferenceClient(chat_server.url) as client:
+        messages = [{"role": "user", "content": "Well?"}]
+        answer = client.chat_completion(messages, max_tokens=20, seed=1, logprobs=False, response_format=form)
+        pieces = list(client.chat_completion(messages, max_tokens=20, seed=1, stream=True, response_format=form))
+    text = answer.choices[0].message.content
+    assert text in ('{"ok": true}', '{"ok": false}')
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == text
+    assert answer.model == model

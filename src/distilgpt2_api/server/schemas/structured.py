@@ -18,71 +18,41 @@ NULL: dict[str, Any] = {"type": "null"}
 CHOICE: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": TEXT}
 
 
-def typed_value(kinds: list[str], value: dict[str, Any]) -> dict[str, Any]:
-    """TGI's form of a constraint, as a JSON schema."""
-    return {
-        "type": "object",
-        "required": ["type", "value"],
-        "properties": {"type": {"enum": kinds}, "value": value},
-        "additionalProperties": False,
-    }
+def _object(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
 
 
+NAMED_SCHEMA = _object(
+    {
+        "name": TEXT,
+        "description": {"type": ["string", "null"]},
+        "schema": JSON_SCHEMA,
+        "strict": {"type": ["boolean", "null"], "description": "The schema is held to either way."},
+    },
+    "description",
+    "strict",
+)
+TGI_NAMED_SCHEMA = _object(
+    {"name": {"anyOf": [TEXT, NULL]}, "schema": JSON_SCHEMA, "strict": {"type": ["boolean", "null"]}}, "name", "strict"
+)
 TGI_FORMS: list[dict[str, Any]] = [
-    typed_value(["json", "json_object"], JSON_SCHEMA_OR_TEXT),
-    typed_value(["regex"], TEXT),
-    typed_value(
-        ["json_schema"],
-        {
-            "type": "object",
-            "required": ["schema"],
-            "properties": {
-                "name": {"anyOf": [TEXT, NULL]},
-                "schema": JSON_SCHEMA,
-                "strict": {"type": ["boolean", "null"]},
-            },
-            "additionalProperties": False,
-        },
-    ),
+    {"type": {"enum": ["json", "json_object"]}, "value": JSON_SCHEMA_OR_TEXT},
+    {"type": {"const": "regex"}, "value": TEXT},
+    {"type": {"const": "json_schema"}, "value": TGI_NAMED_SCHEMA},
 ]
+TGI_GRAMMAR: dict[str, Any] = {"anyOf": [*map(_object, TGI_FORMS), NULL]}
 
+FORM_FIELDS = dict.fromkeys(("json_schema", "schema", "value"), NULL)
+FORMS: list[dict[str, Any]] = [
+    {"type": {"enum": ["text", "json_object"]}},
+    {"type": {"const": "json_schema"}, "json_schema": NAMED_SCHEMA},
+    {"type": {"const": "json_object"}, "schema": JSON_SCHEMA_OR_TEXT},
+    *TGI_FORMS,
+]
+"""OpenAI's, llama.cpp's and TGI's."""
 RESPONSE_FORMAT: dict[str, Any] = {
-    "anyOf": [
-        {
-            "type": "object",
-            "description": "llama.cpp's form.",
-            "required": ["type", "schema"],
-            "properties": {"type": {"const": "json_object"}, "schema": JSON_SCHEMA_OR_TEXT},
-            "additionalProperties": False,
-        },
-        *TGI_FORMS,
-        {
-            "type": "object",
-            "required": ["type"],
-            "properties": {"type": {"enum": ["text", "json_object"]}},
-            "additionalProperties": False,
-        },
-        {
-            "type": "object",
-            "required": ["type", "json_schema"],
-            "properties": {
-                "type": {"const": "json_schema"},
-                "json_schema": {
-                    "type": "object",
-                    "required": ["name", "schema"],
-                    "properties": {
-                        "name": TEXT,
-                        "description": {"type": ["string", "null"]},
-                        "schema": JSON_SCHEMA,
-                        "strict": {"type": ["boolean", "null"], "description": "The schema is held to either way."},
-                    },
-                    "additionalProperties": False,
-                },
-            },
-            "additionalProperties": False,
-        },
-        NULL,
-    ]
+    "anyOf": [*(_object(FORM_FIELDS | form, *(FORM_FIELDS.keys() - form.keys())) for form in FORMS), NULL]
 }
 
 STRUCTURED_OUTPUTS: dict[str, Any] = {

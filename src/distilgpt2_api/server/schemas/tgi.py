@@ -8,11 +8,8 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
-from distilgpt2_api.server.schemas.structured import NULL, TGI_FORMS
+from distilgpt2_api.server.schemas.structured import TGI_GRAMMAR
 from distilgpt2_api.server.schemas.validation import Body, OnlyFalse, OnlyTrue, parse_body
-
-GRAMMAR: dict[str, Any] = {"anyOf": [*TGI_FORMS, NULL]}
-"""Read by `server/constraints.py`."""
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
@@ -61,7 +58,7 @@ class TgiParameters(Body):
         None, ge=-1, le=2**64 - 1, description="The same seed draws the same text. -1, which TGI lacks: no seed."
     )
     top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
-    grammar: Annotated[Any, WithJsonSchema(GRAMMAR)] = Field(
+    grammar: Annotated[Any, WithJsonSchema(TGI_GRAMMAR)] = Field(
         None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."
     )
     adapter_id: Unsupported = None
