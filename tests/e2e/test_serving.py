@@ -153,7 +153,7 @@ def test_a_connection_is_kept_for_more_requests(server: Any) -> None:
     ("request_bytes", "status"),
     [
         (b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
-        (b"BREW /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"400"),
+        (b"BREW /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"501"),
         (b"PUT /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"405"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /%FF HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"400"),

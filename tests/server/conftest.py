@@ -276,7 +276,7 @@ class Call:
             "raw_path": self.path.encode() if self.raw_path is None else self.raw_path,
             "root_path": self.root_path,
             "query_string": self.query,
-            "headers": self.headers,
+            "headers": [(b"host", b"test"), *self.headers],
             "client": self.client,
             "server": ("test", 80),
         }

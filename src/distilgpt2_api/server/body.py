@@ -91,11 +91,22 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploa
                     raise _too_large(max_bytes)
                 pieces.append(piece)
                 if not message.get("more_body", False):
+                    _check_passed_on(request, num_bytes)
                     return b"".join(pieces)
     except TimeoutError:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from None
     finally:
         uploads.remove(num_bytes)
+
+
+def _check_passed_on(request: Request, num_bytes: int) -> None:
+    """Bare Uvicorn with httptools leaves the body to the protocol that the request asks for."""
+    declared = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if not num_bytes and declared and "upgrade" in request.headers:
+        raise InvalidRequestError(
+            "Upgrade: this server does not read the body of such a request; leave the header out, or start the service "
+            "with distilgpt2-api serve or uvicorn --http h11"
+        )
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:
