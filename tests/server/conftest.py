@@ -313,13 +313,13 @@ def build_call() -> Callable[..., Call]:
 
 
 @pytest.fixture
-def hang_up() -> Callable[..., None]:
+def hang_up() -> Callable[..., Call]:
     """Sends a body to a gated runner's application and leaves while the first step runs: all work ends with it."""
 
-    def leave(client: Client, path: str, **body: object) -> None:
+    def leave(client: Client, path: str, *, method: str = "POST", **body: object) -> Call:
         engine, runner = client.scene.engine, client.scene.runner
         headers = [(b"content-type", b"application/json")]
-        call = Call(client.scene.app, path, "POST", json.dumps(body).encode(), headers=headers)
+        call = Call(client.scene.app, path, method, json.dumps(body).encode(), headers=headers)
 
         async def play() -> None:
             loop = asyncio.get_running_loop()
@@ -338,6 +338,7 @@ def hang_up() -> Callable[..., None]:
             runner.open_gate()
 
         client.runner.run(play())
+        return call
 
     return leave
 

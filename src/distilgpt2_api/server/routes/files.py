@@ -183,6 +183,8 @@ class FileContent(Response):
         ]
         chunks = iter(()) if self._is_head else self._desk.files.chunks(file.file_id)
         chunk = await threads.call(next, chunks, b"")
+        if client.is_gone:
+            return False
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         has_more = True
         while has_more:
