@@ -49,6 +49,7 @@ class Talk:
         self._writer = writer
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
+        self.is_broken = False
 
     @property
     def statuses(self) -> list[int]:
@@ -66,7 +67,10 @@ class Talk:
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head)
             body = await (self._reader.readexactly(int(length[1])) if length else self._reader.read())
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except asyncio.IncompleteReadError:
+            return False
+        except ConnectionError:
+            self.is_broken = True
             return False
         self.heads.append(head)
         self.bodies.append(body)
@@ -246,6 +250,24 @@ def test_what_is_allowed_is_answered_on_a_connection_that_goes_on(client: Any, r
     conversation, is_kept = talk(client, "ours", [request_bytes])
     assert conversation.statuses == [200]
     assert is_kept
+
+
+def test_an_answer_says_that_what_came_behind_its_request_is_not_served(client: Any) -> None:
+    """RFC 9112, section 9.6: `Connection: close` comes with the last answer."""
+    conversation, is_kept = talk(client, "ours", [sized(POST, BODY) + BODY + PROBE])
+    assert (conversation.statuses, is_kept) == ([200], ENDED)
+    assert conversation.heads[0].count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status"), [(POST, 413), (POST.replace(b"host: x\r\n", b""), 400), (POST.replace(b"1.1", b"2.0"), 505)]
+)
+def test_a_client_that_sends_on_after_its_refusal_still_gets_it(client: Any, head: bytes, status: int) -> None:
+    """Closed at once, the connection would break under what is still to come, and the answer with it."""
+    conversation, is_kept = talk(client, "ours", [sized(head, b"x" * 5_000_000), *[b"x" * 100_000] * 50])
+    assert (conversation.statuses, is_kept) == ([status], ENDED)
+    assert conversation.heads[0].count(b"connection: close") == 1
+    assert not conversation.is_broken
 
 
 def test_a_request_is_the_same_byte_by_byte(client: Any) -> None:

@@ -1,8 +1,7 @@
 """What a connection may take before it has a request, and when nobody reads at its other end.
 
 Uvicorn bounds neither the time in which a head arrives, nor (with httptools) its size, nor how long an answer may wait
-to be read, nor how many connections there are. And with httptools it takes the body of a request that asks for another
-protocol for the next request.
+to be read, nor how many connections there are. With httptools it takes what follows a head with `Upgrade` for another.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from distilgpt2_api.server.answer_end import sent_before_end, sent_until_close
 from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.ignored_body import is_long_body
 from distilgpt2_api.server.request_head import BAD_VERSION, TUNNEL, describe_unparsed, head_without_upgrade, too_large
-from distilgpt2_api.server.until_close import sent_until_close
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
@@ -214,7 +213,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """The application, for Uvicorn's cycle."""
         if scope["http_version"] == "1.0":
             send = sent_until_close(self.cycle)
+        send = sent_before_end(self.cycle, send, is_last=lambda: self._is_deaf, stop_reading=self._stop_reading)
         await self.config.loaded_app(scope, receive, send)
+
+    def _stop_reading(self) -> None:
+        self._is_deaf = True
 
     # ---- the limits
 

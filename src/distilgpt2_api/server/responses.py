@@ -126,10 +126,14 @@ class EventStream(Response):
             if self._is_quiet:
                 await self._write(send, PING)
 
-    async def _write(self, send: Send, piece: bytes) -> None:
-        async with self._beginning:
+    async def _begin(self, send: Send) -> None:
+        async with self._beginning:  # a ping may be at it
             if not self._has_begun:
                 await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
                 self._has_begun = True
+
+    async def _write(self, send: Send, piece: bytes) -> None:
+        if not self._has_begun:
+            await self._begin(send)
         if piece:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
