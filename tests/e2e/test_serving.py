@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+UPGRADE = b"POST /tokenize HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: h2c\r\n"
 GREEDY = {"temperature": 0, "max_tokens": 40, "ignore_eos": True}
 
 
@@ -153,12 +154,13 @@ def test_a_connection_is_kept_for_more_requests(server: Any) -> None:
     ("request_bytes", "status"),
     [
         (b"GET /v1/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"404"),
-        (b"BREW /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"400"),
+        (b"BREW /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"501"),
         (b"PUT /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"405"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /%FF HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"400"),
         (b"HEAD /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b"200"),
         (b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n", b"413"),
+        (UPGRADE + b'content-length: 15\r\n\r\n{"prompt":"ab"}', b"200"),
     ],
 )
 def test_strange_requests_get_a_status(server: Any, request_bytes: bytes, status: bytes) -> None:

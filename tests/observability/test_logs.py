@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -10,6 +11,10 @@ from typing import Any
 
 import pytest
 import structlog
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from distilgpt2_api.observability.logs import ACCESS_LOGGERS, FOREIGN_LOGGERS, configure_logging
 
@@ -61,6 +66,19 @@ def test_servers_own_access_logs_are_silent() -> None:
     uvicorn_access.info("GET /my%20secret")
     assert stream.getvalue() == ""
     assert not uvicorn_access.hasHandlers()
+
+
+@pytest.mark.reported("the log under bare Uvicorn, when a client asks for h2c")
+@pytest.mark.parametrize("protocol", [HttpToolsProtocol, H11Protocol])
+def test_a_client_that_asks_for_another_protocol_is_no_reason_to_install_anything(protocol: Any) -> None:
+    """There is nothing here that speaks WebSocket."""
+    stream = io.StringIO()
+    configure_logging(level="info", is_json=True, stream=stream)
+    loop = asyncio.new_event_loop()
+    config = Config(len, lifespan="off", ws="none", log_config=None)
+    protocol(config, ServerState(), {}, loop)._unsupported_upgrade_warning()
+    loop.close()
+    assert [line["event"] for line in written(stream)] == ["Unsupported upgrade request."]
 
 
 def test_a_traceback_is_one_json_line() -> None:

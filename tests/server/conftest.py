@@ -278,7 +278,7 @@ class Call:
             "raw_path": self.path.encode() if self.raw_path is None else self.raw_path,
             "root_path": self.root_path,
             "query_string": self.query,
-            "headers": self.headers,
+            "headers": [(b"host", b"test"), *self.headers],
             "client": self.client,
             "server": ("test", 80),
         }
@@ -315,13 +315,13 @@ def build_call() -> Callable[..., Call]:
 
 
 @pytest.fixture
-def hang_up() -> Callable[..., None]:
+def hang_up() -> Callable[..., Call]:
     """Sends a body to a gated runner's application and leaves while the first step runs: all work ends with it."""
 
-    def leave(client: Client, path: str, **body: object) -> None:
+    def leave(client: Client, path: str, *, method: str = "POST", **body: object) -> Call:
         engine, runner = client.scene.engine, client.scene.runner
         headers = [(b"content-type", b"application/json")]
-        call = Call(client.scene.app, path, "POST", json.dumps(body).encode(), headers=headers)
+        call = Call(client.scene.app, path, method, json.dumps(body).encode(), headers=headers)
 
         async def play() -> None:
             loop = asyncio.get_running_loop()
@@ -340,6 +340,7 @@ def hang_up() -> Callable[..., None]:
             runner.open_gate()
 
         client.runner.run(play())
+        return call
 
     return leave
 

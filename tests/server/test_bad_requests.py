@@ -63,6 +63,7 @@ def error_of(answer: Any, status: int = 400) -> Json:
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"5": 1, "05": 2}}, "logit_bias"),
         ({"logit_bias": {"257": 1}}, "logit_bias"),
         ({"logprobs": 6}, "logprobs"),
         ({"logprobs": True}, "logprobs"),

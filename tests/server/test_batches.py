@@ -192,6 +192,51 @@ def test_a_form_that_is_none_names_what_is_wrong_and_leaves_nothing(client: Any,
     assert upload(client, b"x" * 20_000).status_code == 200
 
 
+@pytest.mark.reported("a form whose number was checked by its first nine digits only")
+@pytest.mark.parametrize("seconds", [b"000003600999999999", b"0000000000000000003600", b"3600\n", b" 3600", b"3_600"])
+def test_the_seconds_that_are_used_are_those_that_are_checked(client: Any, seconds: bytes) -> None:
+    anchor = ('; name="expires_after[anchor]"', b"created_at")
+    answer = client.post("/v1/files", **form(FILE, PURPOSE, anchor, ('; name="expires_after[seconds]"', seconds)))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_after[seconds]")
+
+
+@pytest.mark.reported("an upload with a boundary of 257 characters")
+@pytest.mark.parametrize("length", [71, 256, 257, 10_000])
+def test_a_boundary_that_is_too_long_is_refused_with_its_limit(client: Any, length: int) -> None:
+    media_type = f"multipart/form-data; boundary={'b' * length}"
+    answer = client.post("/v1/files", content=b"content", headers={"content-type": media_type})
+    assert answer.status_code == 400
+    assert "at most 70" in answer.json()["error"]["message"]
+    assert client.get("/v1/files").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        'multipart/form-data; boundary="a"b',
+        "multipart/form-data; boundary=a; boundary=b",
+        "multipart/form-data; boundary*=utf-8''a",
+        "multipart/form-data; boundary=\xe9",
+        "multipart/form-data;;;=;boundary=\\",
+        'multipart/form-data; boundary="',
+    ],
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"--a",
+        b"--a\r\n\r\n",
+        b"--a\r\n: x\r\n\r\n",
+        b"--a\r\n" + b"x" * 5000,
+        b"--a\r\nx: y" * 20 + b"\r\n\r\n--a--",
+    ],
+)
+def test_whatever_is_wrong_with_a_form_is_no_mistake_of_ours(client: Any, media_type: str, content: bytes) -> None:
+    headers = {"content-type": media_type.encode("latin-1")}
+    assert client.post("/v1/files", content=content, headers=headers).status_code in {400, 415}
+
+
 @pytest.mark.parametrize("cut", [3, 10, 60, 200])
 def test_a_form_that_is_cut_short_is_refused(client: Any, cut: int) -> None:
     options = form(FILE, PURPOSE)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.errors import GenerationError
+from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
 from distilgpt2_api.server.record import RequestRecord
-from distilgpt2_api.server.responses import EventStream
+from distilgpt2_api.server.responses import EventStream, WhenDone
 from distilgpt2_api.server.sse import error_event
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 HEADERS = [(b"content-type", b"application/json")]
 
@@ -67,6 +68,94 @@ def test_a_hang_up_frees_every_block(
     entry = client.scene.log.calls[0].kwargs
     assert entry["is_disconnect"] is True
     assert "distilgpt2_client_disconnects_total 1.0" in client.get("/metrics").text
+
+
+CHAT = {"messages": [{"role": "user", "content": "a"}]}
+
+
+@pytest.mark.reported("a client that hung up during TGI's POST /generate")
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("POST /generate", {"inputs": "ab", "parameters": {"details": True}}),
+        ("POST /generate", {"inputs": "ab", "parameters": {"best_of": 2, "do_sample": True}}),
+        ("POST /", {"inputs": "ab"}),
+        ("POST /v1/completions", {"prompt": ["a", "b"], "echo": True, "logprobs": 2}),
+        ("POST /v1/completions", {"prompt": "a", "n": 2, "best_of": 3}),
+        ("POST /v1/completions", {"prompt": "a", "use_beam_search": True, "n": 2, "temperature": 0}),
+        ("POST /v1/chat/completions", CHAT),
+        ("POST /v1/score", {"input": ["a" * 100, "b"]}),
+        ("GET /once", {}),
+    ],
+)
+def test_nothing_is_written_for_a_client_that_left(
+    open_client: Callable[..., Any], build_runner: Any, hang_up: Any, route: str, body: dict[str, Any]
+) -> None:
+    """Whatever it asked for: a hang-up is no mistake of ours."""
+    template = ChatTemplate("{{ messages[0].content }}", origin="test")
+    method, path = route.split(" ")
+    client = open_client(runner=build_runner(is_gated=True), chat_template=template)
+    assert hang_up(client, path, method=method, **body).sent == []
+    [entry] = client.scene.log.calls
+    assert (entry.args, entry.kwargs["status"], entry.kwargs["is_disconnect"]) == (("request",), 499, True)
+    metrics = client.get("/metrics").text
+    assert 'status="499"} 1.0' in metrics
+    assert 'status="500"' not in metrics
+    assert "distilgpt2_client_disconnects_total 1.0" in metrics
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/", {"inputs": "ab", "stream": True}),
+        ("/generate_stream", {"inputs": "ab"}),
+        ("/v1/completions", {"prompt": "a", "stream": True, "stream_options": {"include_usage": True}}),
+        ("/v1/chat/completions", {**CHAT, "stream": True, "stream_options": {"include_usage": True}}),
+    ],
+)
+def test_a_stream_whose_client_left_has_no_end(
+    open_client: Callable[..., Any], build_runner: Any, hang_up: Any, path: str, body: dict[str, Any]
+) -> None:
+    template = ChatTemplate("{{ messages[0].content }}", origin="test")
+    client = open_client(runner=build_runner(is_gated=True), chat_template=template)
+    call = hang_up(client, path, **body)
+    assert "usage" not in call.text.replace('"usage":null', "")
+    assert "[DONE]" not in call.text
+    assert "error" not in call.text
+    assert all(message.get("more_body", True) for message in call.sent)
+    [entry] = client.scene.log.calls
+    assert (entry.args, entry.kwargs["is_disconnect"]) == (("request",), True)
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_an_engine_that_fails_after_a_hang_up_is_nothing_to_tell_the_client(build_call: Any, is_stream: bool) -> None:
+    async def play() -> None:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def abort() -> None:
+            failed.set_exception(GenerationError("no"))
+
+        async def work() -> None:
+            await failed
+
+        async def events() -> Any:
+            await failed
+            yield b""
+
+        response = WhenDone(work, bytes, abort=abort)
+        stream = EventStream(events, abort=abort, error_event=error_event)
+        record = RequestRecord(request_id="1")
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"] = {"record": record}
+            await (stream if is_stream else response)(scope, receive, send)
+
+        call = build_call(app, "/")
+        call.gone.set()
+        await call.run()
+        assert (call.sent, record.is_disconnect, record.error_code) == ([], True, None)
+
+    asyncio.run(play())
 
 
 def test_an_engine_that_fails_midway_ends_the_stream_with_an_error_event(
@@ -151,6 +240,55 @@ def test_an_idle_stream_is_kept_alive_by_comments(build_call: Any) -> None:
     text = asyncio.run(play())
     assert text.startswith("data: 1\n\n: ping\n\n")
     assert text.endswith("data: 2\n\n")
+
+
+@pytest.mark.reported("a proxy that gave up on a queued stream after 60 s without a byte")
+def test_a_stream_that_waits_has_its_status_and_comments_and_then_its_events(build_call: Any) -> None:
+    async def play() -> Any:
+        may_run = asyncio.Event()
+
+        async def events() -> Any:
+            await may_run.wait()
+            yield b"data: 1\n\n"
+
+        scene = StreamScene(build_call, events, ping_interval_s=0.001)
+        task = asyncio.create_task(scene.call.run())
+        await scene.call.wait_for(lambda sent: len(sent) >= 3)
+        may_run.set()
+        await task
+        return scene.call
+
+    call = asyncio.run(play())
+    assert call.status == 200
+    assert [message["type"] for message in call.sent].count("http.response.start") == 1
+    assert call.text.startswith(": ping\n\n: ping\n\n")
+    assert call.text.endswith(": ping\n\ndata: 1\n\n")
+
+
+@pytest.mark.reported("a proxy that gave up on a queued stream after 60 s without a byte")
+def test_an_error_after_the_first_comment_is_an_event(build_call: Any) -> None:
+    """The status is out: a client learns of it where it learns of all that fails midway."""
+
+    async def play() -> Any:
+        is_over = asyncio.Event()
+
+        async def events() -> Any:
+            await is_over.wait()
+            raise DeadlineExceededError("too late")
+            yield b""
+
+        scene = StreamScene(build_call, events, ping_interval_s=0.001)
+        task = asyncio.create_task(scene.call.run())
+        await scene.call.wait_for(lambda sent: len(sent) >= 2)
+        is_over.set()
+        await task
+        return scene.call
+
+    call = asyncio.run(play())
+    assert call.status == 200
+    last = call.text.split("\n\n")[-2]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    assert call.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 def test_an_error_before_the_first_event_is_raised_for_the_status(build_call: Any) -> None:

@@ -19,6 +19,10 @@ ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
 """Silenced: they would log a second line a request, with the prompt in its path."""
 
 
+WEBSOCKET_ADVICE = "No supported WebSocket library detected"
+"""Bare Uvicorn says so of every request with `Upgrade`. There is nothing here that speaks WebSocket."""
+
+
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
     """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only,
     and what they share (`engine_load`).
@@ -34,6 +38,7 @@ def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_wrong_advice)
     for name in ACCESS_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -72,6 +77,10 @@ def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Forma
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color, _drop_reprs],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
     )
+
+
+def _is_no_wrong_advice(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(WEBSOCKET_ADVICE)
 
 
 def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

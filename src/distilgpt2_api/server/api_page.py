@@ -104,10 +104,12 @@ connection.
 STREAMS = """\
 ## Streams
 
-With `stream` an answer is `text/event-stream`: events of one `data: ` line each, a blank line after each. The status
-goes out with the first token, so whatever fails before it has a status of its own. A failure after it is an event with
-the error's body, and the end. A line that begins with a colon is a comment: one comes after every 15 quiet seconds, to
-keep the connection alive. A client that hangs up, streamed or not, ends the work.
+With `stream` an answer is `text/event-stream`: events of one `data: ` line each, a blank line after each. A line that
+begins with a colon is a comment: one comes after every 15 quiet seconds, to keep the connection alive. The status goes
+out with the first token, or with the first comment where a request waits that long for its turn. Whatever fails before
+it has a status of its own. A failure after it (the deadline of a request that waited, an engine that fails, a service
+that ends) is an event with the error's body, and the end: no `[DONE]`, no last event with the whole text. A client that
+hangs up, streamed or not, ends the work.
 
 `/v1/completions`: an event for each piece of a choice; `finish_reason` is null in all but the last.
 
@@ -198,7 +200,9 @@ def _error_table() -> str:
     header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "try again?")
     return (
         _table(header, sorted(rows))
-        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, an unknown method.\n"
+        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, a method that a URL does not have. What is "
+        "[no request](operations.md#what-is-no-request) gets 400, 431, 501 or 505 in OpenAI's shape, and the "
+        "connection ends.\n"
     )
 
 

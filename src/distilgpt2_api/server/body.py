@@ -18,6 +18,8 @@ MAX_STRUCTURE = 1 << 16
 """Lists, objects and members of one body, all together: making them holds up everybody, and no request needs so many.
 (A member for each token of GPT-2's vocabulary in `logit_bias` is 50 257.)"""
 TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+INTEGER = re.compile("[0-9]{1,19}")
+"""A number in a header or in a form: no sign, no other alphabet's digits, no more of them than are quickly read."""
 MAX_SAFE_INTEGER = 2.0**53
 """Beyond it not every integer has a float."""
 
@@ -73,8 +75,7 @@ def _check_media_type(request: Request) -> None:
 
 async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploads: Uploads) -> bytes:
     """The body as it is. Raises BodyTooLargeError, BodyTimeoutError, OverloadedError or ClientDisconnect."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
     pieces: list[bytes] = []
     num_bytes = 0
@@ -91,11 +92,28 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploa
                     raise _too_large(max_bytes)
                 pieces.append(piece)
                 if not message.get("more_body", False):
+                    _check_passed_on(request, num_bytes)
                     return b"".join(pieces)
     except TimeoutError:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from None
     finally:
         uploads.remove(num_bytes)
+
+
+def declared_length(request: Request) -> int:
+    """What `Content-Length` says; 0 where it says nothing, and the bytes that come are counted."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if INTEGER.fullmatch(declared) else 0
+
+
+def _check_passed_on(request: Request, num_bytes: int) -> None:
+    """Bare Uvicorn with httptools leaves the body to the protocol that the request asks for."""
+    is_declared = declared_length(request) > 0 or "transfer-encoding" in request.headers
+    if not num_bytes and is_declared and "upgrade" in request.headers:
+        raise InvalidRequestError(
+            "Upgrade: this server does not read the body of such a request; leave the header out, or start the service "
+            "with distilgpt2-api serve or uvicorn --http h11"
+        )
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -1,7 +1,7 @@
 """What a connection may take before it has a request, and when nobody reads at its other end.
 
 Uvicorn bounds neither the time in which a head arrives, nor (with httptools) its size, nor how long an answer may wait
-to be read, nor how many connections there are.
+to be read, nor how many connections there are. With httptools it takes what follows a head with `Upgrade` for another.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import httptools
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from distilgpt2_api.server.errors import INVALID, ErrorAnswer
+from distilgpt2_api.server.answer_end import sent_before_end, sent_until_close
+from distilgpt2_api.server.errors import ErrorAnswer
 from distilgpt2_api.server.ignored_body import is_long_body
+from distilgpt2_api.server.request_head import BAD_VERSION, TUNNEL, describe_unparsed, head_without_upgrade, too_large
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
 Uvicorn's, the work waits for the reader."""
-BAD_REQUEST = ErrorAnswer(status=400, message="this is no valid HTTP request", type=INVALID)
+MAX_FRAMING_RATIO = 16
+"""Bytes of chunk sizes and extensions that each byte of a body pays for; beyond, they count as a head does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +65,16 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self.app = self._answer
+        self._head = b""
+        """What has come since the segment in which the head began, until it is complete."""
         self._num_loose_bytes = 0
-        """Received since the last that were a whole head or of a body: a head or a trailer that is not complete."""
+        """Received since the last that were a whole head or of a body: a head, chunks' sizes or a trailer."""
         self._has_head_begun = False
         self._is_deaf = False
         """What comes is thrown away: only the end of the connection counts."""
-        self._refusal = BAD_REQUEST
+        self._refusal: ErrorAnswer | None = None
+        """Why we stopped the parser. None: it stopped by itself."""
 
     # ---- asyncio's protocol
 
@@ -90,14 +99,16 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._num_loose_bytes += len(data)
-        super().data_received(data)
+        self._head = self._head + data if self._has_head_begun else data
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._has_ended_reading:
             return
         if self._num_loose_bytes > self.limits.max_header_bytes:
             if self._is_between_requests:
-                self._refuse(self._too_large())
+                self._refuse(too_large(self.limits.max_header_bytes))
             else:
-                self.transport.abort()  # a trailer without an end; an answer may be under way
+                self.transport.abort()  # chunks or a trailer without an end; an answer may be under way
         elif self._is_between_requests and self._head_timer is None:
             # Whatever came, it was no whole head: what is left of it must not take for ever to come.
             self._expect_head()
@@ -116,26 +127,42 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if not self._is_between_requests:
             self._is_deaf = True
-            raise PipelinedRequestError  # the parser stops, and `send_400_response` is called
+            raise PipelinedRequestError  # the parser stops
         self._has_head_begun = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Uvicorn would add a trailer to the headers, where it could pass for what a proxy in front says of the client.
+        if self._has_head_begun:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():  # `_read_without_upgrade` comes
+            return
         self._has_head_begun = False
         self._num_loose_bytes = 0
         self._cancel_head_timer()
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.max_header_bytes:
-            self._refusal = self._too_large()
-            raise ValueError(self._refusal.message)  # as above
+        # With ": " and the end of the line.
+        num_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if num_bytes > self.limits.max_header_bytes:
+            self._stop(too_large(self.limits.max_header_bytes))
+        line_begins = self.parser.get_method() + b" " + self.url + b" "
+        if not self._head.partition(line_begins)[2].startswith(b"HTTP/1."):  # the parser takes RTSP and others, too
+            self._stop(BAD_VERSION)
+        if self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1: such a client does not know that answer
+        self._head = b""
         self._leave_lists()
         super().on_headers_complete()
         self.uploading[self] = None
 
     def on_body(self, body: bytes) -> None:
-        self._num_loose_bytes = 0
+        self._num_loose_bytes = max(0, self._num_loose_bytes - (1 + MAX_FRAMING_RATIO) * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._num_loose_bytes = 0
         self.uploading.pop(self, None)
         super().on_message_complete()
@@ -154,9 +181,43 @@ class GuardedProtocol(HttpToolsProtocol):
             if self._has_head_begun or self.cycle.more_body:
                 self._expect_head()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - Uvicorn's signature
-        if not self._is_deaf:
-            self._refuse(self._refusal)
+    # ---- what is read
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self._is_deaf:
+                self._refuse(self._refusal or describe_unparsed(self._head))
+
+    def _read_without_upgrade(self, rest: bytes) -> None:
+        """The request asks for another protocol, and gets its answer in this one.
+
+        The parser can't be told so: it leaves the body to the other one. A new parser gets the head without that wish.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self._refuse(TUNNEL)
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn's own
+        self._parse(head_without_upgrade(method, self.url, version, self.headers) + rest)
+
+    def _stop(self, refusal: ErrorAnswer) -> None:
+        self._refusal = refusal
+        raise ValueError(refusal.message)  # the parser stops
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application, for Uvicorn's cycle."""
+        if scope["http_version"] == "1.0":
+            send = sent_until_close(self.cycle)
+        send = sent_before_end(self.cycle, send, is_last=lambda: self._is_deaf, stop_reading=self._stop_reading)
+        await self.config.loaded_app(scope, receive, send)
+
+    def _stop_reading(self) -> None:
+        self._is_deaf = True
 
     # ---- the limits
 
@@ -215,22 +276,20 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _too_large(self) -> ErrorAnswer:
-        message = f"the request's head is longer than {self.limits.max_header_bytes} bytes"
-        return ErrorAnswer(status=431, message=message, type=INVALID, code="headers_too_large")
-
     def _refuse(self, answer: ErrorAnswer) -> None:
-        """Answer what is no request, and close."""
+        """Answer what is no request, or no whole one, and end the connection."""
+        if not self._is_between_requests:
+            if self.cycle.response_started:
+                self.transport.abort()  # in the middle of it another answer would be read as its part
+                return
+            self.cycle.disconnected = True  # for the application the client has gone
+            self.cycle.message_event.set()
         body = answer.openai_body
-        head = [STATUS_LINE[answer.status]]
-        head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
-        head += [
-            b"content-type: application/json\r\n",
-            b"content-length: %d\r\n" % len(body),
-            b"connection: close\r\n\r\n",
-        ]
-        self.transport.write(b"".join([*head, body]))
-        self.transport.close()
+        own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = [*self.server_state.default_headers, *answer.raw_headers, *own]
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[answer.status] + head + b"\r\n" + body)
+        self._end_unread()
         self._expect_reader()
 
 

@@ -151,6 +151,11 @@ class ErrorAnswer:
         return orjson.dumps({"error": error})
 
     @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """As ASGI has them."""
+        return [(name.encode(), value.encode()) for name, value in self.headers.items()]
+
+    @property
     def tgi_status(self) -> int:
         return self._tgi[0]
 
@@ -225,6 +230,14 @@ def error_response(answer: ErrorAnswer, scope: Scope) -> Response:
 async def answer_failure(scope: Scope, receive: Receive, send: Send) -> None:
     """ASGI application that answers INTERNAL."""
     await error_response(INTERNAL, scope)(scope, receive, send)
+
+
+def refused_response(answer: ErrorAnswer, scope: Scope) -> Response:
+    """For what no protocol of ours has a shape for: HTTP itself is not kept."""
+    note_error(scope, answer.code or answer.type)
+    return Response(
+        answer.openai_body, status_code=answer.status, headers=answer.headers, media_type="application/json"
+    )
 
 
 async def answer_own_error(request: Request, error: Exception) -> Response:

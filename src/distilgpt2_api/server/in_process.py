@@ -55,7 +55,12 @@ async def post(app: ASGIApp, path: str, body: bytes, *, headers: Iterable[tuple[
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers],
+        "headers": [
+            (b"host", b"localhost"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *headers,
+        ],
         "client": None,
         "server": None,
     }

@@ -14,9 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.traces import ServedRequest, Traces
 from distilgpt2_api.server.drain import Departure
-from distilgpt2_api.server.errors import INTERNAL, REFUSALS
+from distilgpt2_api.server.errors import INTERNAL, REFUSALS, refused_response
 from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
 from distilgpt2_api.server.record import RequestRecord, has_record
+from distilgpt2_api.server.request_head import asks_for_other_protocol, check_head
 from distilgpt2_api.server.security_headers import add_security_headers
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -68,6 +69,11 @@ class RequestMiddleware:
         record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
         scope.setdefault("state", {})["record"] = record
         header = (b"x-request-id", record.request_id.encode())
+        app: ASGIApp = self._app
+        if (refusal := check_head(scope)) is not None:
+            app = refused_response(refusal, scope)
+        # Bare Uvicorn may have left this request's body in the connection: nothing may be read from there any more.
+        is_last = asks_for_other_protocol(scope["headers"])
         self._metrics.begin()
         self._departure.num_answering += 1
         status: int | None = None
@@ -76,11 +82,11 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                add_security_headers(message, *((header, CLOSE) if self._departure.is_near else (header,)))
+                add_security_headers(message, *((header, CLOSE) if is_last or self._departure.is_near else (header,)))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await app(scope, receive, send_with_id)
         except ClientDisconnect:
             record.is_disconnect = True
         except Exception:

@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.body import declared_length
 from distilgpt2_api.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
 from distilgpt2_api.server.uploads import Uploads
 
@@ -18,6 +19,8 @@ MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 MAX_HEADER_BYTES = 4096
 """Of one part."""
+MAX_BOUNDARY_BYTES = 70
+"""By RFC 2046, section 5.1.1."""
 MIN_BYTES_PER_S = 16 << 10
 """Slower uploads are cut: `body_timeout_s`, and what this pace takes for the bytes that have come."""
 FILE = "file"
@@ -38,14 +41,17 @@ class UploadForm:
     """One request's form, read once: `pieces()` first, then what it has left here."""
 
     def __init__(self, request: Request, *, max_file_bytes: int, timeout_s: float, uploads: Uploads) -> None:
-        """Raises MediaTypeError, BodyTooLargeError."""
+        """Raises MediaTypeError, BodyTooLargeError, InvalidRequestError."""
         kind, options = parse_options_header(request.headers.get("content-type"))
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise MediaTypeError("the body must be multipart/form-data, with a boundary")
+        if len(boundary) > MAX_BOUNDARY_BYTES:
+            raise InvalidRequestError(
+                f"Content-Type: the boundary has {len(boundary)} bytes; at most {MAX_BOUNDARY_BYTES} are read"
+            )
         self._max_file_bytes = max_file_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > max_file_bytes + MAX_FIELDS * (MAX_FIELD_BYTES + MAX_HEADER_BYTES):
+        if declared_length(request) > max_file_bytes + MAX_FIELDS * (MAX_FIELD_BYTES + MAX_HEADER_BYTES):
             raise self._too_large()
         self._request = request
         self._timeout_s = timeout_s
@@ -116,11 +122,15 @@ class UploadForm:
 
     def _add_header_name(self, content: bytes, start: int, end: int) -> None:
         self._part.header_name += content[start:end]
+        self._check_header()
 
     def _add_header_value(self, content: bytes, start: int, end: int) -> None:
         self._part.header_value += content[start:end]
-        if len(self._part.header_value) > MAX_HEADER_BYTES:
-            raise InvalidRequestError("a part's header is too long")
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._part.header_name) + len(self._part.header_value) > MAX_HEADER_BYTES:
+            raise InvalidRequestError(f"a part's header is longer than {MAX_HEADER_BYTES} bytes")
 
     def _end_header(self) -> None:
         part = self._part

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.server.client import ClientWatch
 from distilgpt2_api.server.errors import ErrorAnswer, describe_error
 from distilgpt2_api.server.record import record_of
@@ -29,35 +30,47 @@ STREAM_HEADERS = [
 
 
 class WhenDone(Response):
-    """One JSON body, made by `make_body`, which `abort` ends early. An error in it becomes a status."""
+    """One JSON body, made by `make_body` when `work` is done, which `abort` ends early. Its error becomes a status.
 
-    def __init__(self, make_body: Callable[[], Awaitable[bytes]], *, abort: Callable[[], None]) -> None:
+    For a client that has hung up no body is made: the work has ended before there was all of it.
+    """
+
+    def __init__(
+        self, work: Callable[[], Awaitable[None]], make_body: Callable[[], bytes], *, abort: Callable[[], None]
+    ) -> None:
         super().__init__()
+        self._work = work
         self._make_body = make_body
         self._abort = abort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with ClientWatch(receive, on_gone=self._abort) as client:
             try:
-                body = await self._make_body()
+                await self._work()
+            except Distilgpt2ApiError:
+                if not client.is_gone:
+                    raise
             finally:
                 record_of(scope).is_disconnect = client.is_gone
         if client.is_gone:
             return
+        body = self._make_body()
         headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
 class EventStream(Response):
-    """Server-sent events: each piece of `events` is one or more whole events, written at once.
+    """Server-sent events: each piece of `events` is one or more whole events, written at once; `last_events` end them.
 
-    Up to the first piece an error becomes a status; after it `error_event` says it in the stream, which then ends.
+    The status goes out with the first piece, or after the first quiet interval with a comment. Until then an error
+    becomes a status; after it `error_event` says it in the stream, which then ends.
     """
 
     def __init__(
         self,
         events: Callable[[], AsyncGenerator[bytes]],
+        last_events: Callable[[], bytes] = bytes,
         *,
         abort: Callable[[], None],
         error_event: Callable[[ErrorAnswer], bytes],
@@ -65,46 +78,45 @@ class EventStream(Response):
     ) -> None:
         super().__init__()
         self._events = events
+        self._last_events = last_events
         self._abort = abort
         self._error_event = error_event
         self._ping_interval_s = ping_interval_s
         self._is_quiet = True
+        self._has_begun = False
+        self._beginning = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = record_of(scope)
         record.is_streamed = True
         events = self._events()
-        pings: asyncio.Task[None] | None = None
         # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
         async with aclosing(events):
             with ClientWatch(receive, on_gone=self._abort) as client:
+                pings = asyncio.create_task(self._ping(send))
                 try:
-                    first = await anext(events, b"")
+                    async for piece in events:
+                        if client.is_gone:
+                            return
+                        self._is_quiet = False
+                        await self._write(send, piece)
                     if client.is_gone:
                         return
-                    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-                    pings = asyncio.create_task(self._ping(send))
-                    await self._write_all(first, events, send)
+                    await self._write(send, self._last_events())
                 except Exception as error:
-                    if pings is None:
+                    if client.is_gone and isinstance(error, Distilgpt2ApiError):
+                        return
+                    if not self._has_begun:
                         raise
                     answer = describe_error(error)
                     record.error_code = answer.code or answer.type
                     if answer.status == 500:
                         logger.exception("a stream failed", extra={"request_id": record.request_id})
-                    await _write(send, self._error_event(answer))
+                    await self._write(send, self._error_event(answer))
                 finally:
                     record.is_disconnect = client.is_gone
-                    if pings is not None:
-                        pings.cancel()
+                    pings.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _write_all(self, first: bytes, events: AsyncGenerator[bytes], send: Send) -> None:
-        if first:
-            await _write(send, first)
-        async for piece in events:
-            self._is_quiet = False
-            await _write(send, piece)
 
     async def _ping(self, send: Send) -> None:
         """Write a comment after each interval in which nothing else was written."""
@@ -112,8 +124,16 @@ class EventStream(Response):
             self._is_quiet = True
             await asyncio.sleep(self._ping_interval_s)
             if self._is_quiet:
-                await _write(send, PING)
+                await self._write(send, PING)
 
+    async def _begin(self, send: Send) -> None:
+        async with self._beginning:  # a ping may be at it
+            if not self._has_begun:
+                await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+                self._has_begun = True
 
-async def _write(send: Send, piece: bytes) -> None:
-    await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async def _write(self, send: Send, piece: bytes) -> None:
+        if not self._has_begun:
+            await self._begin(send)
+        if piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})

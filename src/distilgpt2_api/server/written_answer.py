@@ -35,13 +35,12 @@ class EventWriter(Protocol):
 def write_whole(work: Work, writer: WholeWriter) -> WhenDone:
     """One JSON body when all is done."""
 
-    async def whole() -> bytes:
+    async def collect() -> None:
         async with aclosing(work.hand_overs()) as hand_overs:
             async for hand_over in hand_overs:
                 writer.collect(hand_over)
-        return writer.body()
 
-    return WhenDone(whole, abort=work.abort)
+    return WhenDone(collect, writer.body, abort=work.abort)
 
 
 def write_events(
@@ -53,6 +52,5 @@ def write_events(
         async with aclosing(work.hand_overs()) as hand_overs:
             async for hand_over in hand_overs:
                 yield writer.events(hand_over)
-        yield writer.last_events()
 
-    return EventStream(events, abort=work.abort, error_event=error_event)
+    return EventStream(events, writer.last_events, abort=work.abort, error_event=error_event)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from distilgpt2_api.batch.stored.desk import BatchDesk
 from distilgpt2_api.batch.stored.objects import FilePurpose, StoredFile
 from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.body import INTEGER
 from distilgpt2_api.server.client import ClientWatch
 from distilgpt2_api.server.record import record_of
 from distilgpt2_api.server.schemas.errors import error_responses
@@ -182,6 +183,8 @@ class FileContent(Response):
         ]
         chunks = iter(()) if self._is_head else self._desk.files.chunks(file.file_id)
         chunk = await threads.call(next, chunks, b"")
+        if client.is_gone:
+            return False
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         has_more = True
         while has_more:
@@ -224,7 +227,8 @@ def _check_fields(fields: dict[str, str]) -> float | None:
         return None
     if fields.get(ANCHOR) != "created_at":
         raise InvalidRequestError(f"{ANCHOR}: must be created_at", param=ANCHOR)
-    seconds = fields.get(SECONDS, "")
-    if not (seconds.isascii() and seconds.isdigit() and MIN_EXPIRY_S <= int(seconds[:9]) <= MAX_EXPIRY_S):
+    text = fields.get(SECONDS, "")
+    seconds = int(text) if INTEGER.fullmatch(text) else 0
+    if not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
         raise InvalidRequestError(f"{SECONDS}: must be an integer of {MIN_EXPIRY_S} to {MAX_EXPIRY_S}", param=SECONDS)
     return float(seconds)

@@ -15,7 +15,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 StopSequence = Annotated[str, Field(min_length=1)]
-TokenIdText = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 
