@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -65,15 +66,16 @@ class Body(BaseModel):
 
     @classmethod
     def supports(cls, name: str) -> bool:
-        return name in cls.model_fields and name not in cls.unsupported
+        return name in supported_fields(cls)
 
 
 def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, object]:
     """The body without what asks for nothing. UnsupportedParameterError for what `model` lacks that asks for more."""
     kept: dict[str, object] = {}
+    fields = supported_fields(model)
     for name, value in body.items():
-        if model.supports(name):
-            nested = nested_body(model, name)
+        if name in fields:
+            nested = fields[name]
             if nested is not None and isinstance(value, dict):
                 kept[name] = drop_no_ops(nested, value)
             elif not is_among(value, NULL_VALUES.get(name, ())):
@@ -85,10 +87,11 @@ def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, obje
     return kept
 
 
-def nested_body(model: type[Body], name: str) -> type[Body] | None:
-    """The model of a field whose value is an object with fields of its own."""
-    field = model.model_fields.get(name)
-    return None if field is None else next(_bodies_in(field.annotation), None)
+@cache
+def supported_fields(model: type[Body]) -> Mapping[str, type[Body] | None]:
+    """The fields of `model` that have an effect, each with the model of its value if that is an object with fields."""
+    fields = {name: field for name, field in model.model_fields.items() if name not in model.unsupported}
+    return {name: next(_bodies_in(field.annotation), None) for name, field in fields.items()}
 
 
 def _bodies_in(annotation: object) -> Iterator[type[Body]]:
@@ -112,8 +115,8 @@ def _path_in(model: type[Body], names: tuple[str, ...]) -> str | None:
     """The first field of one of the names, of the model itself or of one that it holds."""
     if (own := next(filter(model.supports, names), None)) is not None:
         return own
-    for field in model.model_fields:
-        if (nested := nested_body(model, field)) is not None and (found := _path_in(nested, names)) is not None:
+    for field, nested in supported_fields(model).items():
+        if nested is not None and (found := _path_in(nested, names)) is not None:
             return f"{field}.{found}"
     return None
 
@@ -146,7 +149,7 @@ def error_of(details: ErrorDetails | dict[str, Any], model: type[Body] | None = 
     if details["type"] == "extra_forbidden":
         name = str(details["loc"][-1])[:100]
         for part in details["loc"][:-1]:
-            model = model and nested_body(model, str(part))
+            model = model and supported_fields(model).get(str(part))
         replacement = model and replacement_in(model, name)
         hint = f"; use {replacement}" if replacement else ""
         return UnknownParameterError(f"unknown parameter: {name!r}{hint}", param=name)
