@@ -100,8 +100,8 @@ bench-check: .venv/installed-dev ## Has a change cost speed? Ratios to a referen
 	$(BIN)/python -m benchmarks.check $(BENCH)
 
 # The order is from the quickest to the longest; all are run, and one missed bound fails the target.
-RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects
-bench-reliability: .venv/installed-dev ## Floods, slow and vanishing clients, kills, reloads, drains: figures and their bounds (about 10 minutes)
+RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects heavy_requests
+bench-reliability: .venv/installed-dev ## Floods, heavy requests, slow and vanishing clients, kills, reloads, drains: figures and their bounds (about 15 minutes)
 	@status=0; for program in $(RELIABILITY); do \
 		$(BIN)/python -m benchmarks.reliability.$$program $(BENCH) || status=1; \
 	done; exit $$status

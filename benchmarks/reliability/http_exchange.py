@@ -85,12 +85,21 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._writer.write(data)
 
-    async def ask(self, request: bytes, *, on_head: Callable[[], object] | None = None) -> Answer:
-        """Send a request and read its whole answer. Raises OSError; a broken-off answer is returned as it is."""
+    async def ask(
+        self,
+        request: bytes,
+        *,
+        on_head: Callable[[], object] | None = None,
+        on_chunk: Callable[[float], object] | None = None,
+    ) -> Answer:
+        """Send a request and read its whole answer. Raises OSError; a broken-off answer is returned as it is.
+
+        `on_chunk` hears when each piece of a chunked body came.
+        """
         answer = Answer(time.perf_counter())
         self.send(request)
         try:
-            await self._read(answer, on_head)
+            await self._read(answer, on_head, on_chunk)
         except asyncio.IncompleteReadError:
             if not answer.status:
                 raise ConnectionResetError("the server closed the connection without an answer") from None
@@ -99,7 +108,9 @@ class Connection:
                 raise
         return answer
 
-    async def _read(self, answer: Answer, on_head: Callable[[], object] | None) -> None:
+    async def _read(
+        self, answer: Answer, on_head: Callable[[], object] | None, on_chunk: Callable[[float], object] | None
+    ) -> None:
         status_line, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
         answer.head_s = time.perf_counter()
         answer.status = int(status_line.split()[1])
@@ -110,6 +121,8 @@ class Connection:
             while size := int(await self._reader.readuntil(b"\r\n"), 16):
                 answer.body += (await self._reader.readexactly(size + 2))[:-2]
                 answer.chunks_s.append(time.perf_counter())
+                if on_chunk is not None:
+                    on_chunk(answer.chunks_s[-1])
             await self._reader.readexactly(2)
         else:
             answer.body += await self._reader.readexactly(int(answer.headers.get("content-length", 0)))

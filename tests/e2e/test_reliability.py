@@ -12,9 +12,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 import uvloop
 from benchmarks.owned_process import children_of
 from benchmarks.reliability.disconnects import hang_up
+from benchmarks.reliability.heavy_bodies import Row, build_rows
+from benchmarks.reliability.heavy_requests import build_request, send
 from benchmarks.reliability.http_exchange import (
     ERROR,
     FINISH,
@@ -68,6 +71,33 @@ def test_requests_of_every_kind_leave_no_file_open(server: Any, wait_until: Call
     uvloop.run(run_batch(server.port, 200, 8, random.Random(1), endings))
     assert all(is_expected(ending) for ending in endings), endings
     wait_until(lambda: count_fds(worker_pid(server)) <= num_fds, "open files are as many as before")
+
+
+@pytest.mark.reported("attacks with long stop sequences on many prompts, and with twenty long texts at once")
+def test_the_heaviest_requests_are_answered_or_refused(server: Any) -> None:
+    """Each as its own row says. (How long streams stand still beside them, a benchmark measures.)"""
+    names = {
+        "completions: stop",
+        "completions: stop, n",
+        "completions: stop, past its bound",
+        "completions: stop of 1.9 MB",
+        "completions: bad_words, past its bound",
+        "completions: prompt with truncate_prompt_tokens",
+        "TGI: stop, best_of",
+        "tokenize: spaces past the bound",
+        "hangs up: stop",
+    }
+    rows = [row for row in build_rows(20) if row.name in names]
+    assert {row.name for row in rows} == names
+
+    async def send_all(row: Row) -> Counter[str]:
+        endings: Counter[str] = Counter()
+        requests = [build_request(path, body) for path, body in row.requests]
+        await asyncio.gather(*(send(server.port, row, request, endings) for request in requests))
+        return endings
+
+    for row in rows:
+        assert uvloop.run(send_all(row)).keys() <= set(row.endings), row.name
 
 
 def test_a_sigterm_ends_every_stream_properly_and_the_process_in_time(launch: Callable[..., Any]) -> None:

@@ -549,3 +549,25 @@ def test_a_message_that_hangs_the_engine_thread_is_noticed(
 
     run(scenario)
     assert [type(failure) for failure in failures] == [EngineHungError]
+
+
+def test_long_lists_are_refused_while_others_hold_too_many(
+    build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
+) -> None:
+    """Whatever becomes of a request, it leaves what it held."""
+    runner = build_runner(is_gated=True)
+    biases = tuple((token_id % 250, 0.0) for token_id in range(600_000))
+
+    async def scenario() -> None:
+        async with running(lambda: build_engine(runner)) as engine:
+            await engine.wait_loaded()
+            first = engine.submit(build_request(logit_bias=biases))
+            with pytest.raises(OverloadedError):
+                engine.submit(build_request(logit_bias=biases))
+            first.abort()
+            second = engine.submit(build_request(logit_bias=biases))
+            runner.open_gate()
+            assert await read(second) == "hello world"
+            assert await read(engine.submit(build_request(logit_bias=biases))) == "hello world"
+
+    run(scenario)

@@ -215,7 +215,7 @@ def undisturbed(sequence: Sequence) -> tuple[list[int], FinishReason]:
     num_left = min(params.max_tokens, NUM_POSITIONS - len(token_ids))
     for _ in range(num_left):
         token_ids.append(draw(token_ids, sequence.seed))
-        if token_ids[-1] in params.stop_token_ids or (token_ids[-1] == EOS and not params.ignore_eos):
+        if token_ids[-1] in params.stop_token_ids or (token_ids[-1] == EOS and params.is_ended_by_eos):
             return token_ids, FinishReason.STOP
     return token_ids, FinishReason.LENGTH
 

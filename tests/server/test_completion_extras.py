@@ -334,3 +334,27 @@ def test_token_ids_that_are_named_twice_count_once(client: Any, monkeypatch: pyt
     [request] = submitted
     assert request.params.allowed_token_ids == (104, 32)
     assert request.params.stop_token_ids == (1, 2)
+
+
+@pytest.mark.reported("a trial of each field at its bound: log-probabilities took 2.4 GB and held up streams for 3 s")
+@pytest.mark.parametrize(
+    ("body", "param", "num_logprobs"),
+    [
+        ({"prompt": [[1] * 200] * 63, "prompt_logprobs": 20, "max_tokens": 1}, "prompt_logprobs", 63 * 200 * 21),
+        ({"prompt": [[1] * 200] * 63, "logprobs": 20, "echo": True, "max_tokens": 0}, "logprobs", 63 * 200 * 21),
+        ({"prompt": ["a"] * 63, "logprobs": 20, "max_tokens": 200}, "logprobs", 63 * 200 * 21),
+        ({"prompt": ["a"] * 16, "logprobs": 20, "max_tokens": 200, "n": 4}, "logprobs", 64 * 200 * 21),
+    ],
+)
+def test_log_probabilities_of_one_answer_are_bounded(
+    open_client: Callable[..., Any], body: Json, param: str, num_logprobs: int
+) -> None:
+    """A stream does not keep them."""
+    client = open_client(max_prompts=100, max_n=4, max_logprobs=20, max_waiting_requests=100)
+    answer = client.complete(**body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert f"{param}: {num_logprobs} log-probabilities" in answer.json()["error"]["message"]
+    assert "at most 262144" in answer.json()["error"]["message"]
+    fewer = {**body, "prompt": body["prompt"][:1]}
+    assert client.complete(**fewer).status_code == 200

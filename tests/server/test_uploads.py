@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError
-from distilgpt2_api.server.body import MAX_STRUCTURE, parse_json_object
+from distilgpt2_api.server.body import INLINE_BYTES, MAX_STRUCTURE, parse_json_object
 from distilgpt2_api.server.uploads import Uploads
 
 
@@ -40,3 +44,20 @@ def test_what_looks_like_parts_inside_of_a_text_is_text() -> None:
     ids = parse_json_object(b'{"prompt": [' + b"1," * 200_000 + b"2]}")["prompt"]
     assert isinstance(ids, list)
     assert len(ids) == 200_001
+
+
+@pytest.mark.reported("a trial of twenty long bodies at once: streams stood still for a second")
+def test_long_bodies_are_parsed_one_at_a_time_and_short_ones_wait_for_none(open_client: Callable[..., Any]) -> None:
+    client = open_client(max_body_bytes=4 * INLINE_BYTES, max_uploads_bytes=4 * INLINE_BYTES)
+    uploads = client.scene.app.state.service.uploads
+    short = {"prompt": "ab", "max_tokens": 1}
+    long = {**short, "user": "u" * INLINE_BYTES}
+
+    async def play() -> None:
+        async with uploads.parsing:
+            waiting = asyncio.create_task(client._http.post("/v1/completions", json=long))
+            assert (await client._http.post("/v1/completions", json=short)).status_code == 200
+            assert not waiting.done()
+        assert (await waiting).status_code == 200
+
+    client.runner.run(play())

@@ -23,6 +23,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.engine.engine_thread import Abort, EngineThread, Submission
+from distilgpt2_api.engine.params_budget import ParamsBudget
 from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import check_priority, validate_request
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -57,6 +58,7 @@ class AsyncEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._admission = admission
+        self._params_budget = ParamsBudget()
         self._on_failure = on_failure
         self._step_timeout_s = step_timeout_s
         self._clock = clock
@@ -144,6 +146,8 @@ class AsyncEngine:
             for request in requests:
                 self._admission.charge(request, caller)
         elif not caller.is_batch:  # which whoever sends it bounds, and which takes nobody's place
+            for request in requests:
+                self._params_budget.check(request.params)
             for request_id in self._admission.admit(requests, caller):
                 self._shed(self._streams[request_id])
         return [self._begin(request, caller, is_continuation=is_continuation) for request in requests]
@@ -195,6 +199,7 @@ class AsyncEngine:
 
     def _begin(self, request: GenerationRequest, caller: Caller, *, is_continuation: bool) -> RequestStream:
         stream = self._streams[request.request_id] = RequestStream(request, abort=self._abort)
+        self._params_budget.hold(request.params)
         self._idle.clear()
         self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
         return stream
@@ -211,6 +216,7 @@ class AsyncEngine:
         if self._streams.pop(stream.request_id, None) is None:
             return
         self._admission.release(stream.request_id, num_unused_tokens=stream.num_unused_tokens)
+        self._params_budget.release(stream.params)
         stream.end(error)
         self._note_idle()
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 
 MAX_HAND_OVER = 64
@@ -61,6 +62,10 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
         if self._num_unfinished and not self._request.is_streamed:
             return 0
         return len(self._num_drawn) * self._request.params.max_tokens - sum(self._num_drawn)
+
+    @property
+    def params(self) -> SamplingParams:
+        return self._request.params
 
     def abort(self) -> None:
         """End the request; its blocks are free within a step. Idempotent, and harmless after the end."""

@@ -20,6 +20,8 @@ MAX_STRUCTURE = 1 << 16
 TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 INTEGER = re.compile("[0-9]{1,19}")
 """A number in a header or in a form: no sign, no other alphabet's digits, no more of them than are quickly read."""
+INLINE_BYTES = 1 << 17
+"""Longer bodies are parsed on a thread, one at a time: each takes up to 60 ms, and there may be twenty at once."""
 MAX_SAFE_INTEGER = 2.0**53
 """Beyond it not every integer has a float."""
 
@@ -31,7 +33,10 @@ async def read_json_object(request: Request, limits: RequestLimits, uploads: Upl
     """
     _check_media_type(request)
     body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s, uploads=uploads)
-    return parse_json_object(body)
+    if len(body) <= INLINE_BYTES:
+        return parse_json_object(body)
+    async with uploads.parsing:
+        return await asyncio.to_thread(parse_json_object, body)
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:

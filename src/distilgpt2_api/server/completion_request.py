@@ -13,7 +13,13 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.server.beam_options import check_beam_search
 from distilgpt2_api.server.completion_choice import CompletionShape
 from distilgpt2_api.server.prompts import EncodedPrompt, Truncation
-from distilgpt2_api.server.sampling import check_at_most, check_limits, read_grammar, sampling_params
+from distilgpt2_api.server.sampling import (
+    check_at_most,
+    check_limits,
+    check_num_logprobs,
+    read_grammar,
+    sampling_params,
+)
 from distilgpt2_api.server.schemas.completions import CompletionRequest
 from distilgpt2_api.server.service import RequestLimits, Service
 
@@ -53,6 +59,16 @@ def beam_options_of(request: CompletionRequest) -> BeamOptions | None:
 def num_sequences(request: CompletionRequest) -> int:
     """Completions drawn of each prompt, or beams followed."""
     return request.best_of or request.n or 1
+
+
+def check_answer_size(request: CompletionRequest, requests: Sequence[GenerationRequest]) -> None:
+    """Raises InvalidRequestError for an answer of too many log-probabilities. A stream does not keep them."""
+    if not request.stream:
+        param = None if request.logprobs is None else "logprobs"
+        prompt_param = param if request.echo else None
+        if request.prompt_logprobs is not None:
+            prompt_param = "prompt_logprobs"
+        check_num_logprobs(requests, param=param, prompt_param=prompt_param)
 
 
 def max_tokens_of(request: CompletionRequest) -> int:

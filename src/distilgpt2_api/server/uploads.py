@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from distilgpt2_api.core.errors import OverloadedError
 
 
@@ -11,6 +13,8 @@ class Uploads:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.num_bytes = 0
+        self.parsing = asyncio.Semaphore(1)
+        """Held while a long body is parsed."""
 
     def add(self, num_bytes: int) -> None:
         """Raises OverloadedError where there is no room for so many more; they count all the same."""

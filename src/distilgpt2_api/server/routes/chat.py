@@ -17,7 +17,13 @@ from distilgpt2_api.server.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.chat_writer import ChatShape, ChatWriter
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.record import RequestRecord, record_of
-from distilgpt2_api.server.sampling import check_at_most, check_limits, read_grammar, sampling_params
+from distilgpt2_api.server.sampling import (
+    check_at_most,
+    check_limits,
+    check_num_logprobs,
+    read_grammar,
+    sampling_params,
+)
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.chat import (
     ChatCompletion,
@@ -120,6 +126,8 @@ async def _prepare(
         priority=request.priority or 0,
         deadline_s=service.limits.deadline_s(request.timeout_s),
     )
+    if num_logprobs is not None and not request.stream:
+        check_num_logprobs([generation_request], param="top_logprobs")
     writer = ChatWriter(
         chat_id=chat_id,
         model=service.model.shown_name,

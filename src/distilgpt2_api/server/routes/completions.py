@@ -14,6 +14,7 @@ from distilgpt2_api.server.best_of import BestOf
 from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.completion_request import (
     beam_options_of,
+    check_answer_size,
     check_completion,
     completion_params,
     generation_requests,
@@ -100,6 +101,7 @@ async def _prepare(
         tokenizer=tokenizer,
     )
     requests = generation_requests(request, prompts, params, service.limits)
+    check_answer_size(request, requests)
     if (options := beam_options_of(request)) is not None:
         return BeamGeneration(service.engine, requests, options, record), writer
     generation = Generation(service.engine, requests, record)

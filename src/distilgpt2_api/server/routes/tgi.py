@@ -13,6 +13,7 @@ from distilgpt2_api.server.body import read_json_object
 from distilgpt2_api.server.generation import Generation
 from distilgpt2_api.server.prompts import encode_texts
 from distilgpt2_api.server.record import record_of
+from distilgpt2_api.server.sampling import check_num_logprobs
 from distilgpt2_api.server.schemas.bodies import json_body
 from distilgpt2_api.server.schemas.event_streams import event_stream
 from distilgpt2_api.server.schemas.tgi import (
@@ -170,6 +171,8 @@ async def _prepare(
         is_streamed=is_streamed,
         deadline_s=limits.timeout_s,
     )
+    if not is_streamed and params.num_logprobs is not None:
+        check_num_logprobs([generation_request], param="parameters.top_n_tokens")
     writer = TgiWriter(
         prompt_token_ids=prompt.token_ids,
         shape=shape_of(parameters, params, inputs=request.inputs, is_list=is_list),

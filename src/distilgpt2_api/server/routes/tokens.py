@@ -32,6 +32,8 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_DECODED_BYTES = 4 << 20
 """Of one answer: some tokens have a hundred bytes, so that two million bytes of ids could be 50 million of text."""
+NUM_TOKEN_CHARACTERS = 4
+"""Of the usual token."""
 
 
 def add_routes(router: APIRouter) -> None:
@@ -87,16 +89,8 @@ async def detokenize(http: Request, service: ServiceDep) -> Response:
     request = parse_body(DetokenizeRequest, body)
     service.model.check_name(request.model)
     encoder = service.text_encoder(http)
-    tokenizer = encoder.tokenizer
-    if request.tokens and (min(request.tokens) < 0 or max(request.tokens) >= tokenizer.vocab_size):
-        raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
-    num_bytes = sum(len(tokenizer.token_bytes[token_id]) for token_id in request.tokens)
-    if num_bytes > MAX_DECODED_BYTES:
-        raise InvalidRequestError(
-            f"tokens: {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} in one answer, so send fewer",
-            param="tokens",
-        )
-    return _json(await encoder.run(lambda: _decode(request.tokens, tokenizer), num_characters=num_bytes))
+    work = partial(_decode, request.tokens, encoder.tokenizer)
+    return _json(await encoder.run(work, num_characters=len(request.tokens) * NUM_TOKEN_CHARACTERS))
 
 
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
@@ -139,6 +133,14 @@ def _describe_tokens(
 
 def _decode(token_ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
     """A `DetokenizeResponse`."""
+    if token_ids and (min(token_ids) < 0 or max(token_ids) >= tokenizer.vocab_size):
+        raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
+    num_bytes = sum(len(tokenizer.token_bytes[token_id]) for token_id in token_ids)
+    if num_bytes > MAX_DECODED_BYTES:
+        raise InvalidRequestError(
+            f"tokens: {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} in one answer, so send fewer",
+            param="tokens",
+        )
     return orjson.dumps({"prompt": tokenizer.decode(token_ids)})
 
 

@@ -1,0 +1,69 @@
+"""How much the parameters of all requests in flight may be, together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distilgpt2_api.core.errors import OverloadedError
+from distilgpt2_api.core.params import SamplingParams
+
+MAX_ENTRIES = 1 << 20
+"""Each takes about 130 bytes. One request may have 200 000: a bias for each token of GPT-2's, and lists of ids."""
+
+
+@dataclass(slots=True)
+class Held:
+    """Mutable: parameters that requests share."""
+
+    params: SamplingParams
+    num_entries: int
+    num_requests: int = 0
+
+
+class ParamsBudget:
+    """Bounds the lists that requests in flight came with; a thousand of them may wait. Event loop only.
+
+    Parameters that several requests share, as prompts of one HTTP request do, count once.
+    """
+
+    def __init__(self, *, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
+        self._num_entries = 0
+        self._held: dict[int, Held] = {}
+        """By the object's id, which is its own as long as it is held."""
+
+    def check(self, params: SamplingParams) -> None:
+        """Raises OverloadedError where others hold too much to let a request in. Alone, any request gets in."""
+        if self._num_entries and id(params) not in self._held:
+            num_entries = _count_entries(params)
+            if num_entries and self._num_entries + num_entries > self._max_entries:
+                raise OverloadedError(
+                    "the service is overloaded: the requests in flight have too many stop sequences, bad words, biases"
+                    " and token ids; try again later"
+                )
+
+    def hold(self, params: SamplingParams) -> None:
+        """Count a request's parameters in."""
+        held = self._held.get(id(params))
+        if held is None:
+            held = self._held[id(params)] = Held(params, _count_entries(params))
+            self._num_entries += held.num_entries
+        held.num_requests += 1
+
+    def release(self, params: SamplingParams) -> None:
+        """Count one of their requests out."""
+        held = self._held[id(params)]
+        held.num_requests -= 1
+        if not held.num_requests:
+            del self._held[id(params)]
+            self._num_entries -= held.num_entries
+
+
+def _count_entries(params: SamplingParams) -> int:
+    return (
+        len(params.logit_bias)
+        + len(params.allowed_token_ids)
+        + len(params.stop_token_ids)
+        + sum(map(len, params.bad_words))
+        + sum(map(len, params.stop))
+    )
