@@ -55,12 +55,16 @@ def test_all_that_a_start_reads_is_fetched(form: tuple[str, ...], store: ModelSt
     assert fetched == {"config.json", "model.safetensors", "pulled.json", *form, *OPTIONAL_FILES, *DOCUMENT_FILES}
 
 
-def test_a_model_that_an_earlier_version_pulled_without_a_file_is_fetched_again(store: ModelStore, hub: Any) -> None:
+def test_a_model_that_an_earlier_version_pulled_without_a_file_gets_that(store: ModelStore, hub: Any) -> None:
     record_path = pull(store, hub) / "pulled.json"
     record = json.loads(record_path.read_text())
     del record["files"]["README.md"]
     record_path.write_text(json.dumps(record))
+    record_path.with_name("README.md").unlink()
+    hub.requests.clear()
     assert "README.md" in json.loads((pull(store, hub) / "pulled.json").read_text())["files"]
+    assert files_asked(hub) == ["README.md"]
+    assert store.commit_of(NAME) == hub.commit
 
 
 def test_shards_are_those_that_the_index_names(store: ModelStore, hub: Any) -> None:

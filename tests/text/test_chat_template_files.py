@@ -37,6 +37,14 @@ def test_the_setting_beats_the_file_beats_the_tokenizers_config(tmp_path: Path) 
     assert rendered(tmp_path, str(tmp_path / "mine.jinja")) == "</s>1"
 
 
+@pytest.mark.reported("older fine-tunes that name their special tokens in special_tokens_map.json alone")
+def test_special_tokens_may_be_named_in_their_own_file(tmp_path: Path) -> None:
+    """A byte-order mark is no part of either file."""
+    (tmp_path / "special_tokens_map.json").write_bytes(b'\xef\xbb\xbf{"bos_token": {"content": "<s>"}}')
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbf{{ bos_token }}!")
+    assert rendered(tmp_path) == "<s>!"
+
+
 def test_the_models_own_can_be_switched_off(tmp_path: Path) -> None:
     """Even one that is broken."""
     (tmp_path / "chat_template.jinja").write_text("{% if")

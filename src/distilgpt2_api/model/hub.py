@@ -7,8 +7,9 @@ Importing this needs the optional extra `hub`.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -63,7 +64,7 @@ def pull_model(
             return store.locate(info.id)
         report(f"{info.id}, commit {commit}, from {endpoint}")
         weights = choose_weights(info.id, files)
-        downloader = Downloader(info.id, commit, endpoint)
+        downloader = Downloader(info.id, commit, endpoint, earlier=store.folder_of(info.id))
         with gather_model(store, info.id, commit) as folder:
             for file in [*companions, weights]:
                 downloader.fetch(file, folder)
@@ -78,13 +79,15 @@ def pull_model(
 class Downloader:
     """Fetches files of one commit."""
 
-    def __init__(self, name: str, commit: str, endpoint: str) -> None:
-        self._name, self._commit, self._endpoint = name, commit, endpoint
+    def __init__(self, name: str, commit: str, endpoint: str, *, earlier: Path) -> None:
+        """`earlier`: where an earlier pull may have left some of them, to be had without the network."""
+        self._name, self._commit, self._endpoint, self._earlier = name, commit, endpoint, earlier
         self._headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # ranges count bytes of the file itself
 
     def fetch(self, file: HubFile, folder: Path) -> None:
         """Write `folder / file.name`, from where an earlier try left off. Raises ModelFormatError if it isn't it."""
         path = folder / file.name
+        self._reuse(file, path)
         url = hf_hub_url(self._name, file.name, revision=self._commit, endpoint=self._endpoint)
         with path.open("ab") as target:
             num_bytes_here = target.tell()
@@ -97,6 +100,14 @@ class Downloader:
         except ModelFormatError:
             path.unlink()  # going on from there would never mend it
             raise
+
+    def _reuse(self, file: HubFile, path: Path) -> None:
+        """Take the file from the earlier pull, if it is the same there and nothing of it has been fetched yet."""
+        earlier = self._earlier / file.name
+        with suppress(OSError, ModelFormatError):  # it isn't there, or is another: the hub has it
+            if not path.exists():
+                file.check(earlier)
+                shutil.copyfile(earlier, path)
 
 
 def _list_files(info: ModelInfo) -> dict[str, HubFile]:
