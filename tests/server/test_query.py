@@ -83,3 +83,13 @@ def test_the_document_says_that_a_query_may_be_refused(client: Any) -> None:
     assert refusals["/v1/models", "get"] == {"400"}
     assert refusals["/info", "get"] == {"422"}
     assert refusals["/", "get"] == set()
+
+
+@pytest.mark.reported("a reader of the plain route, who wrote max_tokens as everywhere else")
+def test_an_unknown_key_that_is_known_elsewhere_names_its_replacement(client: Any) -> None:
+    answer = client.get("/once?max_tokens=5")
+    assert error_of(answer) == (
+        400,
+        "unknown parameter: 'max_tokens' in the query; use `max_new_tokens`",
+        "max_tokens",
+    )

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.access import Area, area_of
 from distilgpt2_api.server.errors import UnknownParameterError
+from distilgpt2_api.server.other_names import REPLACEMENTS, Replacement
 
 ANY_QUERY = frozenset({"/", "/robots.txt"})
 """Beside probes, metrics and pages: what monitors, load balancers and browsers ask for with keys of their own."""
@@ -27,7 +28,11 @@ async def check_query(request: Request) -> None:
     for name, _ in request.query_params.multi_items():
         shown = name[:100]
         if name not in known:
-            raise UnknownParameterError(f"unknown parameter: {shown!r} in the query", param=shown)
+            other_name = next(
+                (other for other in REPLACEMENTS.get(name, Replacement(())).names if other in known), None
+            )
+            hint = f"; use `{other_name}`" if other_name else ""
+            raise UnknownParameterError(f"unknown parameter: {shown!r} in the query{hint}", param=shown)
         if name in seen:
             raise InvalidRequestError(f"the query has the key {shown!r} twice", param=shown)
         seen.add(name)
