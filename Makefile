@@ -54,12 +54,12 @@ SERVICE_PYTHON := .tools/service/bin/python
 	$(call install_locked,)
 
 # PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would
-# change what is locked.
+# change what is locked. orjson is what our tokenizer's reader needs besides: tests compare the two.
 TORCH_PYTHON := .tools/torch/bin/python
 .tools/torch/installed: Makefile
 	$(PYTHON) -m venv .tools/torch
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check \
-		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout
+		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout orjson
 	@touch $@
 
 # Apart from .venv too: it only starts what is there.
@@ -96,7 +96,7 @@ coverage: .venv/installed-dev ## What the default suite runs of src, by branches
 
 .PHONY: test-parity
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
-	$(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
+	PYTHONPATH=src $(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
 .PHONY: test-postgres
 test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (on Debian, as root, installs it)
