@@ -21,5 +21,6 @@ def test_golden_values_are_those_of_transformers(name: str) -> None:
     for file_name, numbers in (("golden.json", "logprobs"), ("beams.json", "scores")):
         golden = json.loads((GOLDEN / name / file_name).read_text())
         for ours, theirs in zip(golden, files[file_name], strict=True):
-            assert ours.pop(numbers) == pytest.approx(theirs.pop(numbers), abs=1e-5)
+            # A beam's score is a sum in float32 of up to 300, where one step is 3e-5; processors round differently.
+            assert ours.pop(numbers) == pytest.approx(theirs.pop(numbers), rel=1e-6, abs=1e-5)
             assert ours == theirs
