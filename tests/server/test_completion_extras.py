@@ -358,3 +358,10 @@ def test_log_probabilities_of_one_answer_are_bounded(
     assert "at most 262144" in answer.json()["error"]["message"]
     fewer = {**body, "prompt": body["prompt"][:1]}
     assert client.complete(**fewer).status_code == 200
+
+
+def test_more_tokens_than_the_context_are_refused_for_that(client: Any) -> None:
+    """Also where log-probabilities of them would be too many."""
+    error = client.complete(prompt="a", logprobs=5, max_tokens=10**9).json()["error"]
+    assert error["param"] == "max_tokens"
+    assert "maximum context length" in error["message"]

@@ -61,14 +61,14 @@ def num_sequences(request: CompletionRequest) -> int:
     return request.best_of or request.n or 1
 
 
-def check_answer_size(request: CompletionRequest, requests: Sequence[GenerationRequest]) -> None:
+def check_answer_size(request: CompletionRequest, requests: Sequence[GenerationRequest], config: ModelConfig) -> None:
     """Raises InvalidRequestError for an answer of too many log-probabilities. A stream does not keep them."""
     if not request.stream:
         param = None if request.logprobs is None else "logprobs"
         prompt_param = param if request.echo else None
         if request.prompt_logprobs is not None:
             prompt_param = "prompt_logprobs"
-        check_num_logprobs(requests, param=param, prompt_param=prompt_param)
+        check_num_logprobs(requests, config, param=param, prompt_param=prompt_param)
 
 
 def max_tokens_of(request: CompletionRequest) -> int:

@@ -44,7 +44,11 @@ def check_at_most(number: int | None, limit: int, *, param: str) -> None:
 
 
 def check_num_logprobs(
-    requests: Sequence[GenerationRequest], *, param: str | None, prompt_param: str | None = None
+    requests: Sequence[GenerationRequest],
+    config: ModelConfig,
+    *,
+    param: str | None,
+    prompt_param: str | None = None,
 ) -> None:
     """Raises InvalidRequestError for more log-probabilities than one answer may have: all are kept until it is whole.
 
@@ -54,7 +58,8 @@ def check_num_logprobs(
     for request in requests:
         params = request.params
         if param is not None:
-            counts[param] += request.num_sequences * params.max_tokens * (1 + (params.num_logprobs or 0))
+            num_tokens = min(params.max_tokens, config.num_positions)  # more than the context the engine refuses
+            counts[param] += request.num_sequences * num_tokens * (1 + (params.num_logprobs or 0))
         if prompt_param is not None:
             counts[prompt_param] += len(request.prompt_token_ids) * (1 + (params.num_prompt_logprobs or 0))
     if counts.total() > MAX_ANSWER_LOGPROBS:

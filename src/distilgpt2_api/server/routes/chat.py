@@ -127,7 +127,7 @@ async def _prepare(
         deadline_s=service.limits.deadline_s(request.timeout_s),
     )
     if num_logprobs is not None and not request.stream:
-        check_num_logprobs([generation_request], param="top_logprobs")
+        check_num_logprobs([generation_request], config, param="top_logprobs")
     writer = ChatWriter(
         chat_id=chat_id,
         model=service.model.shown_name,

@@ -101,7 +101,7 @@ async def _prepare(
         tokenizer=tokenizer,
     )
     requests = generation_requests(request, prompts, params, service.limits)
-    check_answer_size(request, requests)
+    check_answer_size(request, requests, config)
     if (options := beam_options_of(request)) is not None:
         return BeamGeneration(service.engine, requests, options, record), writer
     generation = Generation(service.engine, requests, record)

@@ -172,7 +172,7 @@ async def _prepare(
         deadline_s=limits.timeout_s,
     )
     if not is_streamed and params.num_logprobs is not None:
-        check_num_logprobs([generation_request], param="parameters.top_n_tokens")
+        check_num_logprobs([generation_request], config, param="parameters.top_n_tokens")
     writer = TgiWriter(
         prompt_token_ids=prompt.token_ids,
         shape=shape_of(parameters, params, inputs=request.inputs, is_list=is_list),
