@@ -21,6 +21,6 @@ class GenerationRequest:
     """Deltas as they come; else one for each sequence, at its end, which costs the engine less."""
     priority: int = 0
     """At least the caller's `min_priority`. Who waits with a lower one is served earlier; among equals, who came
-    earlier. It throws out nobody who runs, but where memory grows short while all run, the highest gives way first."""
+    earlier. It preempts no running sequence; but if memory runs short, the highest gives way first."""
     deadline_s: float | None = None
     """Seconds from submission after which the request is aborted, queue time included."""

@@ -190,7 +190,7 @@ class Admission:
             )
 
     def _make_room(self, account: Account, num_requests: int, num_tokens: int) -> list[str]:
-        """The waiting requests that must leave for so many. Raises OverloadedError if they had to be their equals."""
+        """The waiting requests that must leave to make room. Raises OverloadedError if they had to be their equals."""
         if num_requests > 1:
             self._check_size(num_requests, num_tokens)
         elif not self.num_waiting_requests:

@@ -145,7 +145,7 @@ class AsyncEngine:
         if is_continuation:
             for request in requests:
                 self._admission.charge(request, caller)
-        elif not caller.is_batch:  # which whoever sends it bounds, and which takes nobody's place
+        elif not caller.is_batch:  # its sender bounds it, and it takes no place in the queue
             for request in requests:
                 self._params_budget.check(request.params)
             for request_id in self._admission.admit(requests, caller):

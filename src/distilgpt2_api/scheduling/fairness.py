@@ -80,7 +80,7 @@ class FairShares:
         time.now = max(time.now, sequence.virtual_start)
 
     def note_finished(self, sequence: ScheduledSequence) -> None:
-        """It is no longer in flight. With the last of its standing nobody there is ahead of anybody."""
+        """It is no longer in flight. After the last one of its priority all callers of that priority are level."""
         time = self._times[sequence.standing]
         time.num_sequences -= 1
         if not time.num_sequences:

@@ -40,7 +40,7 @@ class TextQueue:
     async def run(
         self, work: Callable[[], Result], *, num_characters: int, is_gone: Callable[[], Awaitable[bool]]
     ) -> Result:
-        """The result of `work`, which is on so many characters. Work for a client that has left is not begun.
+        """The result of `work`, which reads `num_characters`. Work for a client that has left is not begun.
 
         Raises OverloadedError where too much waits already, ClientDisconnect, and what `work` raises.
         """

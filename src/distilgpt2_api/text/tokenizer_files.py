@@ -53,7 +53,7 @@ class TokenizerFiles:
 
 def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
     """Read the folder's byte-level BPE. Tokens that were added to it beyond the model's `num_rows` are left out: a
-    padding token, say, for which nobody resized the embeddings. Their texts are texts like any other.
+    padding token, say, added without resizing the embeddings. Their texts are texts like any other.
 
     ModelFormatError names the file that is missing, too large or malformed; UnsupportedModelError says why a
     well-formed tokenizer is not one that GPT-2 could have.

@@ -68,7 +68,7 @@ def read_flags(
 
 def _frame_of(path: Path, step: dict[str, Any]) -> Frame:
     match step:
-        case {"type": "ByteLevel"}:  # it trims offsets, which nobody asks for here
+        case {"type": "ByteLevel"}:  # it trims offsets, which are not used here
             return NO_FRAME
         case {"type": "TemplateProcessing", "single": list() as pieces, "special_tokens": dict() as tokens}:
             return _read_template(path, pieces, tokens)

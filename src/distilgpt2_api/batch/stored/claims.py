@@ -105,7 +105,7 @@ class Claims:
     def record(self, held: StoredBatch, results: Sequence[LineResult]) -> StoredBatch:
         """Write what lines came to. Of a line that has its result already nothing is written."""
         with self._store.writing() as connection:
-            batch = self._change(connection, held)  # from here on nobody else writes results of it
+            batch = self._change(connection, held)  # from here on no other worker writes results of it
             recorded = _recorded_numbers(connection, batch, [result.number for result in results])
             new = [result for result in results if result.number not in recorded]
             if not new:
@@ -135,7 +135,7 @@ class Claims:
         now_s = self._clock()
         with self._store.writing() as connection:
             batch = self._change(connection, held)
-            if not batch.is_open:  # it was done, and nobody was told
+            if not batch.is_open:  # it was committed, but the acknowledgment was lost
                 return batch
             output_file_id = self._write_file(connection, batch, now_s, is_success=True)
             error_file_id = self._write_file(connection, batch, now_s, is_success=False)

@@ -116,7 +116,7 @@ class StoredBatch:
     num_failed: int
     usage: TokenUsage
     owner: str | None
-    """The id of the lease under which somebody works on it, or did."""
+    """The id of its lease: the current one, or the last."""
 
     @property
     def is_open(self) -> bool:
