@@ -346,3 +346,9 @@ def test_do_sample_is_tgis(client: Any, sent: Json, temperature: float) -> None:
     assert client.scene.runner.plans[0].rows[0].params.temperature == temperature
     refused = client.complete(prompt="a", do_sample=True, temperature=0)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "do_sample")
+
+
+@pytest.mark.reported("a reviewer, whose one stop sequence as a text and as a list was called two")
+def test_a_text_and_a_list_of_it_are_the_same_stop_sequences(client: Any) -> None:
+    assert client.complete(prompt="a", max_tokens=1, stop="b", stop_sequences=["b"]).status_code == 200
+    assert client.complete(prompt="a", max_tokens=1, stop="b", stop_sequences=["c"]).status_code == 400

@@ -112,3 +112,19 @@ def test_texts_that_wait_are_bounded_together() -> None:
         assert await queue.run(partial(works.work, "o"), num_characters=ORDINARY, is_gone=is_there) == "o"
 
     run(scenario)
+
+
+@pytest.mark.reported("a reviewer, who hung up on a long text and found a 200 in the log")
+def test_a_client_that_leaves_during_its_work_gets_no_answer() -> None:
+    async def scenario() -> None:
+        asked = 0
+
+        async def has_left_since() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > 1
+
+        with pytest.raises(ClientDisconnect):
+            await TextQueue().run(lambda: "done", num_characters=LONG, is_gone=has_left_since)
+
+    run(scenario)

@@ -430,3 +430,29 @@ def test_the_limits_are_told(client: Any) -> None:
         "sha": None,
         "docker_label": None,
     }
+
+
+@pytest.mark.reported("a reviewer with InferenceClient on an address that ends in /generate, which streams elsewhere")
+def test_a_stream_from_the_route_of_whole_answers_is_shown_the_other(client: Any) -> None:
+    answer = client.post("/generate", json={"inputs": "a", "stream": True})
+    assert answer.status_code == 422
+    assert "/generate_stream" in answer.json()["error"]
+
+
+@pytest.mark.reported("a reviewer, who sent the values that ask for nothing of other protocols here")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/generate", {"inputs": "a"}), ("/v1/score", {"input": "ab"}), ("/tokenize", {"prompt": "a"})],
+)
+def test_what_asks_for_nothing_in_another_protocol_does_so_here(client: Any, path: str, body: dict[str, Any]) -> None:
+    nothing: dict[str, Any] = {
+        **dict.fromkeys(("n", "max_tokens", "stream_options", "temperature", "stop_sequences")),
+        "logprobs": False,
+        "logit_bias": [],
+        "metadata": {},
+        "return_full_text": False,
+    }
+    assert client.post(path, json={**body, **nothing}).status_code == 200
+    answer = client.post(path, json={**body, "temperture": None})
+    assert answer.status_code in (400, 422)
+    assert "temperture" in answer.text

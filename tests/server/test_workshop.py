@@ -261,3 +261,13 @@ def test_more_than_the_context_says_so(client: Any) -> None:
     assert (error["code"], error["param"]) == ("context_length_exceeded", "max_new_tokens")
     assert "300 in the completion" in error["message"]
     assert client.get("/" + "a" * 300).json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.reported("a reviewer, whose /livez%0A was a probe and whose POST /v1/completions%0A a completion")
+def test_a_line_break_or_an_encoded_slash_at_the_end_is_no_part_of_an_address(client: Any) -> None:
+    """White space makes a prompt of a path, and a slash that is sent as %2F is a character of one."""
+    for path in ("/livez%0A", "/ui%0A", "/once%2F", "/livez%2F"):
+        assert client.get(f"{path}?max_new_tokens=1").json().keys() == {"generated_sequences"}, path
+    assert client.get("/v1/models%0A").status_code == 404
+    for path in ("/v1/completions%0A", "/generate%0A", "/generate%2F"):
+        assert client.post(path, json={"prompt": "a"}).status_code == 404, path

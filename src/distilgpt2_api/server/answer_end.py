@@ -7,6 +7,8 @@ from collections.abc import Callable
 from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from distilgpt2_api.server.request_head import CLOSE_HEADER
+
 
 def sent_until_close(cycle: RequestResponseCycle) -> Send:
     """`send` for HTTP/1.0, which knows no chunks: what has no length ends with the connection (RFC 9112, 6.3)."""
@@ -36,8 +38,8 @@ def sent_before_end(
 
     async def send_before_end(message: Message) -> None:
         is_start = message["type"] == "http.response.start"
-        if is_start and is_last():
-            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        if is_start and is_last() and CLOSE_HEADER not in message["headers"]:
+            message = {**message, "headers": [*message["headers"], CLOSE_HEADER]}
         await send(message)
         if is_start and not cycle.keep_alive and (cycle.more_body or is_last()):
             stop_reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.batch.stored.desk import OpenDesk
@@ -218,11 +219,19 @@ def build_routes() -> list[BaseRoute]:
     ):
         module.add_routes(router)
     _add_heads(router)
+    _match_whole_paths(router)
     return router.routes
 
 
 def _draw_seed() -> int:
     return random.getrandbits(63)
+
+
+def _match_whole_paths(router: APIRouter) -> None:
+    """A path that ends in a line break is not the path before it, for which a pattern's `$` takes it."""
+    for route in router.routes:
+        if isinstance(route, Route):
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
 
 
 def _add_heads(router: APIRouter) -> None:

@@ -17,13 +17,12 @@ from distilgpt2_api.server.drain import Departure
 from distilgpt2_api.server.errors import INTERNAL, REFUSALS, refused_response
 from distilgpt2_api.server.paths import METRICS_PATH, PROBE_PATHS
 from distilgpt2_api.server.record import RequestRecord, has_record
-from distilgpt2_api.server.request_head import asks_for_other_protocol, check_head
+from distilgpt2_api.server.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
 from distilgpt2_api.server.security_headers import add_security_headers
 
 SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CLIENT_CLOSED = 499
 """nginx's status for a client that hung up before it had one; in logs and metrics only."""
-CLOSE = (b"connection", b"close")
 UNMATCHED = "unmatched"
 """Route label of paths that no route has."""
 QUIET_ROUTES = PROBE_PATHS | {METRICS_PATH}
@@ -82,7 +81,8 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                add_security_headers(message, *((header, CLOSE) if is_last or self._departure.is_near else (header,)))
+                is_closing = (is_last or self._departure.is_near) and CLOSE_HEADER not in message["headers"]
+                add_security_headers(message, *((header, CLOSE_HEADER) if is_closing else (header,)))
             await send(message)
 
         try:

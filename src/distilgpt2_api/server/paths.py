@@ -25,7 +25,8 @@ def strip_trailing_slash(scope: Scope) -> None:
     path = scope["path"]
     below = path_below_root(scope)
     page = below.strip("/").partition("/")[0]
-    if below.endswith("/") and page and f"/{page}" not in PAGE_PATHS:
+    # A slash that was sent as %2F is a character of a prompt.
+    if raw_path_of(scope).endswith(b"/") and below.endswith("/") and page and f"/{page}" not in PAGE_PATHS:
         scope["path"] = path.rstrip("/")
 
 

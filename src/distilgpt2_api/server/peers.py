@@ -93,3 +93,7 @@ LLAMA_CPP = Peer(
         sse_ping_interval post_sampling_probs response_fields lora
     """),
 )
+
+PEERS = (OPENAI_COMPLETION, OPENAI_CHAT, VLLM_COMPLETION, VLLM_CHAT, TGI, LLAMA_CPP)
+PEERS_PARAMETERS = frozenset(name for peer in PEERS for name in peer.parameters)
+"""Any route may be sent null for one of these: it asks for nothing."""

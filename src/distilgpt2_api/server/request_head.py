@@ -14,7 +14,7 @@ from distilgpt2_api.server.errors import INVALID, ErrorAnswer
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-CLOSE = {"connection": "close"}
+CLOSE_HEADER = (b"connection", b"close")
 HTTP_VERSIONS = frozenset({"1.0", "1.1", "2", "3"})
 """As ASGI writes those that we speak, some of them behind other servers only."""
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
@@ -22,8 +22,8 @@ REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]+) \S+ ([A-Z]+/
 OTHER_PROTOCOLS = (b"upgrade", b"http2-settings")
 
 
-def _refusal(status: int, message: str) -> ErrorAnswer:
-    return ErrorAnswer(status=status, message=message, type=INVALID, headers=CLOSE)
+def _refusal(status: int, message: str, *, code: str | None = None) -> ErrorAnswer:
+    return ErrorAnswer(status=status, message=message, type=INVALID, code=code, headers={"connection": "close"})
 
 
 BAD_REQUEST = _refusal(400, "this is no valid HTTP request")
@@ -34,7 +34,7 @@ TUNNEL = _refusal(501, "CONNECT is not supported: this is no proxy")
 
 def too_large(max_bytes: int) -> ErrorAnswer:
     message = f"the request's head is longer than {max_bytes} bytes (max_header_bytes); send fewer or shorter headers"
-    return ErrorAnswer(status=431, message=message, type=INVALID, code="headers_too_large", headers=CLOSE)
+    return _refusal(431, message, code="headers_too_large")
 
 
 def describe_unparsed(head: bytes) -> ErrorAnswer:

@@ -55,10 +55,13 @@ class TextQueue:
                 if await is_gone():
                     raise ClientDisconnect
                 try:
-                    return await asyncio.to_thread(work)
+                    result = await asyncio.to_thread(work)
                 finally:
                     if is_long:
                         await asyncio.to_thread(release_free_memory)
+                if await is_gone():
+                    raise ClientDisconnect
+                return result
         finally:
             self._num_characters -= num_characters
 

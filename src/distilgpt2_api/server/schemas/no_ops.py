@@ -77,6 +77,8 @@ NO_OP_VALUES: dict[str, tuple[object, ...]] = {
     "adapter_id": (),
     "decoder_input_details": (False,),
     "details": EITHER,
+    "return_full_text": (False,),
+    "stop_sequences": ([],),
     "guideline": (),
     "tool_prompt": (),
     "top_n_tokens": (0,),

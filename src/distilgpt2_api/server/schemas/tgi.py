@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schemas.sampling import Penalty, StopSequence
@@ -82,10 +82,16 @@ class TgiRequest(Body):
     stream: bool | None = Field(None, description="False by default.")
 
 
+def _check_whole(value: object) -> object:
+    if value is True:
+        raise ValueError("an answer here is whole; ask /generate_stream, or the address without /generate")
+    return value
+
+
 class TgiWholeRequest(TgiRequest):
     """TGI's `GenerateRequest`, answered as a whole."""
 
-    stream: OnlyFalse | None = None
+    stream: Annotated[OnlyFalse, BeforeValidator(_check_whole)] | None = None
 
 
 class TgiStreamRequest(TgiRequest):

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.errors import UnknownParameterError
 from distilgpt2_api.server.other_names import REPLACEMENTS, Replacement
+from distilgpt2_api.server.peers import PEERS_PARAMETERS
 from distilgpt2_api.server.schemas.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
 
 JSON_TYPES = {bool: "boolean", list: "array"}
@@ -58,7 +59,8 @@ class Body(BaseModel):
             value = getattr(self, other_name)
             if value is None:
                 continue
-            if merged.setdefault(name, value if getattr(self, name) is None else getattr(self, name)) != value:
+            own = merged.setdefault(name, value if getattr(self, name) is None else getattr(self, name))
+            if value not in (own, [own]):  # a text may be written as a list of one
                 raise InvalidRequestError(
                     f"{other_name}: another name of {name}, which has another value; send one of them", param=other_name
                 )
@@ -80,6 +82,8 @@ def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, obje
                 kept[name] = drop_no_ops(nested, value)
             elif not is_among(value, NULL_VALUES.get(name, ())):
                 kept[name] = value
+        elif (value is None and name in PEERS_PARAMETERS) or is_among(value, NULL_VALUES.get(name, ())):
+            continue
         elif name not in NO_OP_VALUES:
             kept[name] = value
         elif value is not None and not is_among(value, NO_OP_VALUES[name]):
