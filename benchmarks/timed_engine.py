@@ -166,9 +166,9 @@ class TimedEngine:
         seconds, clock = self._seconds, time.perf_counter
 
         @wraps(call)
-        def timed(*args: Any) -> Any:
+        def timed(*args: Any, **options: Any) -> Any:
             begin_s = clock()
-            result = call(*args)
+            result = call(*args, **options)
             seconds[method] += clock() - begin_s
             return result
 
