@@ -104,7 +104,7 @@ test-postgres: .venv/installed-dev ## The store of files and batches on a Postgr
 	$(BIN)/python -m pytest tests/postgres $(ARGS)
 
 .PHONY: test-fuzz
-test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document (FUZZ_REQUESTS=20000: so many)
+test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document, and oddly framed ones on raw sockets (FUZZ_REQUESTS, FUZZ_CONNECTIONS: how many)
 	$(BIN)/python -m pytest tests/fuzz -o log_cli=true -o log_cli_level=INFO $(ARGS)
 
 .PHONY: check
