@@ -11,11 +11,12 @@
 	@touch $@
 
 .tools/npm/installed: tests/clients/package.json tests/clients/package-lock.json
+	@tests/clients/install-node.sh
 	@mkdir -p $(@D)
 	cp $^ $(@D)
 	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 .PHONY: test-clients
-test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed .tools/npm/installed ## Run lm-evaluation-harness and the clients of docs/clients.md against a live server (installs them, apart from .venv; needs Node and npm)
+test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed .tools/npm/installed ## Run lm-evaluation-harness and the clients of docs/clients.md against a live server (installs them, apart from .venv; on Debian, as root, Node.js too)
 	$(BIN)/python -m pytest tests/clients $(ARGS)
