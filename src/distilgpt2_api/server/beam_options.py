@@ -6,6 +6,7 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import PARAMETERS, SamplingParams
 from distilgpt2_api.engine.beam_search import BeamOptions
+from distilgpt2_api.scheduling.sequence import EndingTokens
 
 MAX_LENGTH_PENALTY = 10.0
 """Of either sign: a thousand tokens to a higher power are soon no number any more."""
@@ -70,4 +71,4 @@ def _find_foreign(params: SamplingParams) -> list[str]:
 
 def find_ending_token_ids(params: SamplingParams, config: ModelConfig) -> frozenset[int]:
     """The tokens that end a sequence."""
-    return frozenset((*params.stop_token_ids, *(() if params.ignore_eos else config.eos_token_ids)))
+    return EndingTokens.of(params, eos_token_ids=config.eos_token_ids).all
