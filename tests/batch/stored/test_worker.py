@@ -142,9 +142,11 @@ def test_two_workers_on_one_store_share_the_work_and_not_the_lines(build_scene: 
 
 
 def test_a_short_batch_does_not_wait_for_a_long_one(scene: Any, build_lines: BuildLines) -> None:
-    long, short = scene.create(build_lines(500), caller="greedy"), scene.create(build_lines(3), caller="modest")
+    long, short = scene.create(build_lines(20), caller="greedy"), scene.create(build_lines(3), caller="modest")
+    scene.answerer.held_from = 19
 
     async def until_short_ends(_desk: Any) -> None:
+        await scene.wait_for(long, lambda found: found.num_completed == 19)
         await scene.wait_end(short)
         assert scene.find(long).is_open
 
