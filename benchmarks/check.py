@@ -42,11 +42,11 @@ from benchmarks.timed_engine import MAX_STEP_TOKENS, Load, TimedEngine
 from benchmarks.workload import Workload
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
 from distilgpt2_api.model.resources import count_usable_cores
-from distilgpt2_api.model.sampler import Sampler
+from distilgpt2_api.model.sampling.sampler import Sampler
 
-NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn, distilgpt2_api.model.openvino_runtime"
+NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn, distilgpt2_api.model.kernels.openvino_runtime"
 PREFILL_TOKENS = 1000
 NUM_SERVED = 8
 

@@ -31,10 +31,10 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.evaluation import split_documents
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.model.config_file import read_model_config
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner
-from distilgpt2_api.model.store import BUNDLED_FOLDER
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 

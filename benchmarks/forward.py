@@ -19,10 +19,11 @@ from pathlib import Path
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.compiled_store import load_weights
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.forward_pass import ForwardPass
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.gpt2.graph import build_graph
+from distilgpt2_api.model.kernels.forward_pass import ForwardPass
 from distilgpt2_api.model.step_inputs import lay_out
+from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 FILL_ROWS = 16
 """Blocks that one step computes: 512 tokens, as a prefill has."""
@@ -60,7 +61,14 @@ def load_filled(
     """The forward pass with a KV cache of computed keys and values."""
     config = read_model_config(folder)
     weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=print)
-    forward_pass = ForwardPass(config, weights, precision=precision, num_threads=num_threads, num_blocks=num_blocks)
+    forward_pass = ForwardPass(
+        config,
+        weights,
+        build_graph(config, weights.tensors),
+        precision=precision,
+        num_threads=num_threads,
+        num_blocks=num_blocks,
+    )
     rows = [fill_row(block_id, config.vocab_size) for block_id in range(num_blocks)]
     for start in range(0, num_blocks, FILL_ROWS):
         forward_pass.hidden_states(lay_out(rows[start : start + FILL_ROWS]))

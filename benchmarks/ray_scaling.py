@@ -30,7 +30,7 @@ import ray
 from ray import serve
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.distributed import app
+from distilgpt2_api.scale_out.ray_serve import app
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

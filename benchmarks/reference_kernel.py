@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.model.openvino_runtime import ops, ov
+from distilgpt2_api.model.kernels.openvino_runtime import ops, ov
 
 OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",

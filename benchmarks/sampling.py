@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.sampler import Sampler
+from distilgpt2_api.model.sampling.sampler import Sampler
 
 VOCAB_SIZE = 50_257
 KINDS = {

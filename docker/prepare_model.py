@@ -16,9 +16,9 @@ from pathlib import Path
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelNotFoundError
 from distilgpt2_api.core.model_folder import CONFIG_FILE
-from distilgpt2_api.model.compiled_model import compile_model
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.store import NAME_PATTERN, ModelStore
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.compilation import compile_model
+from distilgpt2_api.model.hub.store import NAME_PATTERN, ModelStore
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
@@ -62,7 +62,7 @@ def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
         raise ModelNotFoundError("the folder is no model: it has no config.json")
     if NAME_PATTERN.fullmatch(model) is None:
         raise ModelNotFoundError("no such folder in the build context (or .dockerignore leaves it out)")
-    from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415 - the folder's case has no use for the hub's client
+    from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - the folder's case has no use for the hub's client
 
     location = pull_model(ModelStore(home), model, report=print)
     return location.name, location.folder

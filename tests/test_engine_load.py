@@ -14,7 +14,7 @@ import structlog
 
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine_load import begin_load, engine_load
-from distilgpt2_api.model.store import BUNDLED_FOLDER
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
 
 

@@ -16,7 +16,7 @@ import structlog
 import uvicorn
 
 from distilgpt2_api.engine_load import engine_load
-from distilgpt2_api.model.store import BUNDLED_FOLDER
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.worker import ControlledServer, Siblings, Worker, warn_of_strangers
 

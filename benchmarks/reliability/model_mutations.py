@@ -28,10 +28,10 @@ from distilgpt2_api.core.model_folder import (
     TOKENIZER_FILE,
     VOCABULARY_FILES,
 )
-from distilgpt2_api.model.compiled_model import compile_model
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.weight_files import INDEX_FILE, SINGLE_FILE, compiled_name
-from distilgpt2_api.model.weights import expected_shapes
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.compilation import compile_model
+from distilgpt2_api.model.weights.checkpoint import expected_shapes
+from distilgpt2_api.model.weights.weight_files import INDEX_FILE, SINGLE_FILE, compiled_name
 
 CONFIG: dict[str, Any] = {
     "model_type": "gpt2",

@@ -19,7 +19,7 @@ from benchmarks.server_process import ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.store import BUNDLED_FOLDER
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
 
 STORYTELLER = BUNDLED_FOLDER

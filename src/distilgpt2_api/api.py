@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from distilgpt2_api.application import build_app
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError
 from distilgpt2_api.engine_load import read_settings
-from distilgpt2_api.server.lifespan import EXIT_MODEL
+from distilgpt2_api.server.lifecycle.lifespan import EXIT_MODEL
 from distilgpt2_api.settings import EXIT_SETTINGS
 
 

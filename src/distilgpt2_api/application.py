@@ -22,11 +22,12 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine_load import engine_load
 from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.access import Access
-from distilgpt2_api.server.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.app import create_app
-from distilgpt2_api.server.lifespan import exit_on_failure
-from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.server.auth.access import Access
+from distilgpt2_api.server.auth.api_keys import KeyRing, KeyTable
+from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
+from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 

@@ -22,9 +22,9 @@ from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
-from distilgpt2_api.server.access import Access
 from distilgpt2_api.server.app import create_app
-from distilgpt2_api.server.in_process import post
+from distilgpt2_api.server.auth.access import Access
+from distilgpt2_api.server.http.in_process import post
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 

@@ -22,8 +22,8 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
-from distilgpt2_api.server.connections import ConnectionLimits, guarded_by
-from distilgpt2_api.server.server_control import SERVER_CONTROL
+from distilgpt2_api.server.http.connections import ConnectionLimits, guarded_by
+from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_set
 from distilgpt2_api.settings.open_files import allow_open_files
 

@@ -15,13 +15,13 @@ LATE_IMPORTS = {
     "application.py": "traces and the store are extras that may be missing, and time of those who do not want them",
     "cli/batch.py": "the kernels, which with --ray are others' affair",
     "cli/pull.py": "the hub is an extra too",
-    "server/routes/files.py": "the parser of forms is of an extra, which is there where the store is",
+    "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
     "worker.py": "the kernels, which are the workers' and not the master's",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {
     "cli/commands.py": "imports the command that runs, and no other's kernels",
-    "model/openvino_runtime.py": "OpenVINO's converter, for whoever else in the process asks OpenVINO for it",
+    "model/kernels/openvino_runtime.py": "OpenVINO's converter, for whoever else in the process asks OpenVINO for it",
 }
 
 

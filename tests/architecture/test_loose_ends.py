@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from distilgpt2_api.core import errors
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError, SettingsError
 from distilgpt2_api.server.app import build_routes
-from distilgpt2_api.server.errors import KINDS
+from distilgpt2_api.server.http.errors import KINDS
 from distilgpt2_api.settings import Settings
 
 ERRORS = [item for item in vars(errors).values() if inspect.isclass(item) and issubclass(item, Distilgpt2ApiError)]
@@ -31,7 +31,7 @@ def _template_pattern(path: str) -> re.Pattern[str]:
 @pytest.fixture(scope="module")
 def tests_of_the_service(root: Path) -> str:
     folders = [root / "tests" / name for name in ("server", "contract", "e2e")]
-    return "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.py")))
+    return "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.rglob("*.py")))
 
 
 def _routes() -> list[str]:
@@ -65,7 +65,7 @@ def test_every_error_is_raised_or_the_parent_of_one_that_is(modules: list[Any]) 
     used = {
         node.id if isinstance(node, ast.Name) else node.attr
         for module in modules
-        if module.name not in {"core/errors.py", "server/errors.py"}
+        if module.name not in {"core/errors.py", "server/http/errors.py"}
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Name | ast.Attribute)
     }

@@ -30,7 +30,7 @@ from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import CompiledParams
-from distilgpt2_api.model.logits_processors import LogitsProcessors
+from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.scheduling.sequence import EndingTokens
 from distilgpt2_api.text.stop_matcher import StopAutomaton
 

@@ -213,8 +213,8 @@ def test_a_closed_runner_runs_nothing(make_model: Any, drive: Any) -> None:
 def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, drive: Any) -> None:
     """The plan of the memory and the memory taken agree."""
     from distilgpt2_api.core.config import Precision
-    from distilgpt2_api.model.kernel_options import kv_block_bytes
-    from distilgpt2_api.model.processor import kernel_precision, read_processor
+    from distilgpt2_api.model.kernels.options import kv_block_bytes
+    from distilgpt2_api.model.kernels.processor import kernel_precision, read_processor
 
     runner = drive(make_model(n_embd=63, n_head=3).path, precision).runner
     kernels, _ = kernel_precision(runner.config, Precision(precision), read_processor())

@@ -27,7 +27,7 @@ import ray
 from ray import serve
 from ray.cluster_utils import Cluster
 
-from distilgpt2_api.distributed import app
+from distilgpt2_api.scale_out.ray_serve import app
 
 __all__ = ["model_folder"]
 

@@ -82,7 +82,7 @@ def test_a_model_that_can_not_be_loaded_ends_serve_run(settings: Any, tmp_path: 
     variables = {"DISTILGPT2_MODEL": str(tmp_path), "DISTILGPT2_CACHE_HOME": str(tmp_path / "cache")}
 
     result = subprocess.run(
-        [SERVE, "run", "distilgpt2_api.distributed:app"],
+        [SERVE, "run", "distilgpt2_api.scale_out.ray_serve:app"],
         env=os.environ | variables | {"RAY_ADDRESS": "local"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

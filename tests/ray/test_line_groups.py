@@ -11,7 +11,7 @@ from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.formats import JsonLines
 from distilgpt2_api.batch.input_file import InputFile
 from distilgpt2_api.batch.lines import DUPLICATE_ID, Answer, LineError
-from distilgpt2_api.cluster_batch.line_groups import LineGroups, contents_of
+from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroups, contents_of
 
 ANSWER = Answer(status_code=200, request_id="r", body=b"{}")
 

@@ -11,8 +11,8 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.types import Message
 
 from distilgpt2_api.core.errors import OverloadedError, ReplicaLostError, UnavailableError
-from distilgpt2_api.distributed import EngineReplicas
-from distilgpt2_api.gateway.forwarded import ForwardedRequest
+from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest
+from distilgpt2_api.scale_out.ray_serve import EngineReplicas
 
 NOTHING = ForwardedRequest(scope={}, body=b"")
 

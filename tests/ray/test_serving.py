@@ -14,7 +14,7 @@ from tests.ray.conftest import eventually
 from tests.ray.load import ask
 
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.distributed import app
+from distilgpt2_api.scale_out.ray_serve import app
 
 LONG = "once upon a time there was a king who had three sons, and " * 20
 

@@ -32,9 +32,10 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.access import OPEN, Access
 from distilgpt2_api.server.app import build_routes, create_app
-from distilgpt2_api.server.service import RequestLimits, ServedModel
+from distilgpt2_api.server.auth.access import OPEN, Access
+from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
@@ -347,4 +348,4 @@ def hang_up() -> Callable[..., Call]:
 
 @pytest.fixture
 def static_folder() -> Path:
-    return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "static" / "docs"
+    return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "pages" / "static" / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from distilgpt2_api.server.api_page import api_page
+from distilgpt2_api.cli.api_reference.page import api_page
 from distilgpt2_api.server.app import build_routes
 
 

@@ -30,7 +30,7 @@ from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
 from distilgpt2_api.core.model_files import is_folder
-from distilgpt2_api.server.schemas.completions import CompletionRequest
+from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import child_environment
 

@@ -17,7 +17,7 @@ from distilgpt2_api.batch.outcomes import Outcome
 from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.core.errors import SettingsError
 
-DRIVER = "distilgpt2_api.cluster_batch"
+DRIVER = "distilgpt2_api.scale_out.ray_batch"
 MAX_FRUITLESS_PASSES = 3
 """In a row: so often a cluster may lose workers without one line that is answered."""
 END_TIMEOUT_S = 10.0

@@ -6,9 +6,9 @@ import click
 
 from distilgpt2_api.cli.options import given, precision_option
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.model.compiled_store import load_weights
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.store import ModelLocation, ModelStore
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
+from distilgpt2_api.model.weights.compiled_cache import load_weights
 from distilgpt2_api.settings import Settings
 
 
@@ -40,7 +40,7 @@ def command(*, name: str, revision: str, precision: str | None) -> None:
 def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:
     try:
         # An optional extra: everything else works without it.
-        from distilgpt2_api.model.hub import pull_model  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - the reason stands above
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"pull needs {error.name}, which is not installed: pip install huggingface-hub (or copy the model's "

@@ -1,4 +1,4 @@
-"""What can go wrong, said once. No HTTP here: `server/errors.py` has the one table of status codes.
+"""What can go wrong, said once. No HTTP here: `server/http/errors.py` has the one table of status codes.
 
 Distilgpt2ApiError
 ├── InvalidRequestError            the caller asked for something that can't be

@@ -11,10 +11,10 @@ from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.kernel_options import kv_block_bytes
-from distilgpt2_api.model.memory_needs import check_memory
-from distilgpt2_api.model.processor import Processor, kernel_precision, read_processor
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.kernels.options import kv_block_bytes
+from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
+from distilgpt2_api.model.memory_check import check_memory
 from distilgpt2_api.model.resources import read_memory_limit_bytes
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for

@@ -10,7 +10,7 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.model.logits_processors import LogitsProcessors
+from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.scheduling.sequence import EndingTokens
 from distilgpt2_api.text.stop_matcher import compiled_stop
 from distilgpt2_api.text.tokenizer import Tokenizer

@@ -13,15 +13,16 @@ from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
-from distilgpt2_api.model.compiled_store import load_weights
-from distilgpt2_api.model.config_file import read_model_config
-from distilgpt2_api.model.draft_rows import join_drafts, split_drafts
-from distilgpt2_api.model.forward_pass import ForwardPass
-from distilgpt2_api.model.kernel_memory import bound_kernel_memory
-from distilgpt2_api.model.memory_needs import kernel_errors_in_one_line
-from distilgpt2_api.model.processor import Processor, kernel_precision, read_processor
-from distilgpt2_api.model.sampler import Sampler
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.gpt2.graph import build_graph
+from distilgpt2_api.model.drafts import join_drafts, split_drafts
+from distilgpt2_api.model.kernels.forward_pass import ForwardPass
+from distilgpt2_api.model.kernels.process_memory import bound_kernel_memory
+from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
+from distilgpt2_api.model.memory_check import kernel_errors_in_one_line
+from distilgpt2_api.model.sampling.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
+from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 HEAD_ROWS = 64
 """Rows of logits at a time: bounds their memory (12.9 MB for GPT-2's vocabulary); the kernels are no faster beyond."""
@@ -75,8 +76,9 @@ class Runner:
             report(f"{reason}, so float32 stands in for bf16: slower, more memory")
         with kernel_errors_in_one_line(folder):
             weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
+            graph = build_graph(config, weights.tensors)
             forward_pass = ForwardPass(
-                config, weights, precision=kernels, num_threads=num_threads, num_blocks=num_blocks
+                config, weights, graph, precision=kernels, num_threads=num_threads, num_blocks=num_blocks
             )
             sampler = Sampler(vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids, num_threads=num_threads)
             runner = cls(config, forward_pass, sampler)

@@ -30,44 +30,40 @@ from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.access import OPEN, Access
-from distilgpt2_api.server.auth import Authentication
-from distilgpt2_api.server.batch_lines import line_asker
-from distilgpt2_api.server.cross_origin import CrossOrigin
-from distilgpt2_api.server.drain import Departure
-from distilgpt2_api.server.errors import (
+from distilgpt2_api.server.auth.access import OPEN, Access
+from distilgpt2_api.server.auth.middleware import Authentication
+from distilgpt2_api.server.http.body import Uploads
+from distilgpt2_api.server.http.cross_origin import CrossOrigin
+from distilgpt2_api.server.http.errors import (
     REFUSAL_CODES,
     answer_failure,
     answer_own_error,
     describe_error,
     error_response,
 )
-from distilgpt2_api.server.lifespan import build_lifespan
-from distilgpt2_api.server.middleware import AccessLog, RequestMiddleware
-from distilgpt2_api.server.openapi import build_openapi
-from distilgpt2_api.server.paths import strip_trailing_slash
-from distilgpt2_api.server.query import check_query
-from distilgpt2_api.server.record import ALL_ABORT_REASONS
-from distilgpt2_api.server.routes import (
-    batches,
-    chat,
-    completions,
-    docs,
-    files,
-    models,
-    operation,
-    playground,
-    probes,
-    score,
-    tgi,
-    tokens,
-    workshop,
-)
-from distilgpt2_api.server.routing_errors import answer_http_error
-from distilgpt2_api.server.schemas.validation import error_of
-from distilgpt2_api.server.server_control import SERVER_CONTROL, ServerControl
-from distilgpt2_api.server.service import RequestLimits, ServedModel, Service
-from distilgpt2_api.server.uploads import Uploads
+from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.http.middleware import AccessLog, RequestMiddleware
+from distilgpt2_api.server.http.paths import strip_trailing_slash
+from distilgpt2_api.server.http.request_record import ALL_ABORT_REASONS
+from distilgpt2_api.server.http.routing_errors import answer_http_error
+from distilgpt2_api.server.lifecycle.drain import Departure
+from distilgpt2_api.server.lifecycle.lifespan import build_lifespan
+from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
+from distilgpt2_api.server.openapi.document import build_openapi
+from distilgpt2_api.server.operation import metrics_and_version, probes
+from distilgpt2_api.server.pages import docs, playground
+from distilgpt2_api.server.protocols.openai import models
+from distilgpt2_api.server.protocols.openai.batches import batches_route, files_route
+from distilgpt2_api.server.protocols.openai.batches.line_client import line_asker
+from distilgpt2_api.server.protocols.openai.chat import route as chat_route
+from distilgpt2_api.server.protocols.openai.completions import route as completions_route
+from distilgpt2_api.server.protocols.score import route as score_route
+from distilgpt2_api.server.protocols.tgi import route as tgi_route
+from distilgpt2_api.server.protocols.vllm import tokens_route
+from distilgpt2_api.server.protocols.workshop import route as workshop_route
+from distilgpt2_api.server.schema.query import check_query
+from distilgpt2_api.server.schema.validation import error_of
+from distilgpt2_api.server.service import ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
@@ -203,19 +199,19 @@ def build_routes() -> list[BaseRoute]:
     """Every route of the application. They hold nothing of one."""
     router = APIRouter(dependencies=[Depends(check_query)])
     for module in (
-        completions,
-        chat,
-        score,
-        files,
-        batches,
+        completions_route,
+        chat_route,
+        score_route,
+        files_route,
+        batches_route,
         models,
-        tgi,
-        tokens,
+        tgi_route,
+        tokens_route,
         probes,
-        operation,
+        metrics_and_version,
         docs,
         playground,
-        workshop,
+        workshop_route,
     ):
         module.add_routes(router)
     _add_heads(router)
@@ -240,7 +236,7 @@ def _add_heads(router: APIRouter) -> None:
         if (
             isinstance(route, APIRoute)
             and "GET" in (route.methods or ())
-            and not isinstance(route, workshop.PromptRoute)
+            and not isinstance(route, workshop_route.PromptRoute)
         ):
             router.add_api_route(
                 route.path,

@@ -13,11 +13,12 @@ from starlette.requests import Request
 from distilgpt2_api.batch.stored.desk import BatchDesk
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
-from distilgpt2_api.server.access import Access
-from distilgpt2_api.server.errors import NotEnabledError, UnknownModelError
-from distilgpt2_api.server.record import record_of
-from distilgpt2_api.server.text_work import TextEncoder, TextQueue
-from distilgpt2_api.server.uploads import Uploads
+from distilgpt2_api.server.auth.access import Access
+from distilgpt2_api.server.generation.text_work import TextEncoder, TextQueue
+from distilgpt2_api.server.http.body import Uploads
+from distilgpt2_api.server.http.errors import NotEnabledError, UnknownModelError
+from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 PLACEHOLDER_NAMES = frozenset({"tgi", "dummy"})
@@ -62,25 +63,6 @@ class ServedModel:
         """As `find_name`, of a request: without a name, or with a client's placeholder, it takes the served model."""
         if name and name not in PLACEHOLDER_NAMES and not name.startswith(URL_SCHEMES):
             self.find_name(name)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestLimits:
-    """What a request may ask at most."""
-
-    max_body_bytes: int
-    max_uploads_bytes: int
-    """Of all bodies that are on their way, together."""
-    body_timeout_s: float
-    max_prompts: int
-    max_n: int
-    max_logprobs: int
-    max_stop_sequences: int
-    timeout_s: float
-
-    def deadline_s(self, asked_s: float | None) -> float:
-        """For a request that asks for so many seconds; None: it does not ask."""
-        return self.timeout_s if asked_s is None else min(asked_s, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

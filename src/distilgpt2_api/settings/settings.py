@@ -15,12 +15,12 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
 from distilgpt2_api.model.resources import (
     choose_kv_cache_bytes,
     count_usable_cores,
     read_memory_limit_bytes,
 )
-from distilgpt2_api.model.store import ModelLocation, ModelStore
 from distilgpt2_api.settings.access import AccessSettings
 from distilgpt2_api.settings.batch import BatchSettings
 from distilgpt2_api.settings.description import SettingDescription, describe_field

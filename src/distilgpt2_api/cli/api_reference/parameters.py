@@ -1,0 +1,242 @@
+"""What becomes of each parameter that a client may send: read off our schemas, for docs/api.md."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from distilgpt2_api.core.params import PARAMETERS
+from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
+from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
+from distilgpt2_api.server.protocols.score.schema import ScoreRequest
+from distilgpt2_api.server.protocols.tgi.schema import TgiParameters
+from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
+from distilgpt2_api.server.schema.peer_parameters import (
+    LLAMA_CPP,
+    OPENAI_CHAT,
+    OPENAI_COMPLETION,
+    TGI,
+    VLLM_CHAT,
+    VLLM_COMPLETION,
+    Peer,
+)
+from distilgpt2_api.server.schema.validation import Body, replacement_in
+
+COMMON_DEFAULTS: dict[str, object] = {
+    "model": "the one served",
+    "n": 1,
+    "seed": "drawn",
+    "timeout_s": "the setting `timeout_s`",
+    "priority": 0,
+}
+SAMPLING_DEFAULTS = (
+    {"do_sample": True}
+    | COMMON_DEFAULTS
+    | {
+        item.name: item.default
+        for item in PARAMETERS
+        if item.default not in (None, ()) and item.name not in COMMON_DEFAULTS
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterTable:
+    path: str
+    model: type[Body]
+    peers: tuple[Peer, ...]
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Where `model`'s null stands for something that is not the engine's own default."""
+    prefix: str = ""
+    """What leads to the parameters in the body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterRow:
+    name: str
+    peers: tuple[str, ...]
+    """Who has it; empty: only we do."""
+    is_supported: bool
+    values: str = ""
+    """In words, of a supported one."""
+    default: str = ""
+    note: str = ""
+
+
+COMPLETIONS = ParameterTable(
+    path="/v1/completions",
+    model=CompletionRequest,
+    peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
+    defaults=SAMPLING_DEFAULTS
+    | {
+        "prompt": "the end of text token",
+        "best_of": "`n`",
+        "length_penalty": 1,
+        "truncation_side": "`left`",
+        "add_special_tokens": True,
+    },
+)
+CHAT = ParameterTable(
+    path="/v1/chat/completions",
+    model=ChatCompletionRequest,
+    peers=(OPENAI_CHAT, VLLM_CHAT),
+    defaults=SAMPLING_DEFAULTS
+    | {
+        "max_completion_tokens": "what the context has room for",
+        "max_tokens": "what the context has room for",
+        "top_logprobs": 0,
+        "add_generation_prompt": "`true`, but with `continue_final_message`",
+    },
+)
+GENERATE = ParameterTable(
+    path="/generate",
+    model=TgiParameters,
+    peers=(TGI,),
+    defaults=COMMON_DEFAULTS
+    | {
+        "best_of": 1,
+        "max_new_tokens": "1024, or what the context has room for",
+        "repetition_penalty": 1,
+        "temperature": 1,
+    },
+    prefix="parameters",
+)
+SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, peers=(), defaults=COMMON_DEFAULTS)
+LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, peers=(LLAMA_CPP,))
+TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
+
+
+def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
+    """Ours in the order of the schemas, the narrowest first; then what is refused, by name."""
+    schema = table.model.model_json_schema()
+    fields = [name for cls in table.model.__mro__ for name in inspect.get_annotations(cls)]
+    supported = [name for name in fields if table.model.supports(name)]
+    for name in supported:
+        yield _supported_row(name, table, schema)
+    theirs = {name for peer in table.peers for name in peer.parameters}
+    for name in sorted(theirs.difference(supported)):
+        yield _refused_row(name, table)
+
+
+def llama_cpp_rows() -> Iterator[ParameterRow]:
+    """Its own parameters only, at our completions."""
+    table = LLAMA_CPP_COMPLETION
+    schema = table.model.model_json_schema()
+    for name in LLAMA_CPP.parameters:
+        yield _supported_row(name, table, schema) if table.model.supports(name) else _refused_row(name, table)
+
+
+def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
+    replacement = replacement_in(table.model, name)
+    notes = [] if replacement is None else [f"here {replacement}"]
+    if values := NO_OP_VALUES.get(name):
+        notes.append("may be " + " or ".join(_value_in_words(value) for value in values))
+    return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))
+
+
+def _value_in_words(value: object) -> str:
+    return "any text" if value is str else f"`{json.dumps(value)}`"
+
+
+def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> ParameterRow:
+    info = table.model.model_fields[name]
+    default = table.defaults.get(name)
+    if info.is_required():
+        words = "required"
+    elif name in table.model.other_names:
+        words = f"`{table.model.other_names[name]}`'s"
+    elif isinstance(default, str):
+        words = default
+    elif default is not None:
+        words = f"`{default:g}`" if isinstance(default, float) else f"`{json.dumps(default)}`"
+    else:
+        words = "`false`" if _is_bool(schema["properties"][name]) else "none"
+    return ParameterRow(
+        name=name,
+        peers=_owners(name, table),
+        is_supported=True,
+        values=in_words(schema["properties"][name], schema.get("$defs", {})),
+        default=words,
+        note=info.description or "",
+    )
+
+
+def _owners(name: str, table: ParameterTable) -> tuple[str, ...]:
+    return tuple(peer.name for peer in table.peers if name in peer.parameters)
+
+
+def _is_bool(schema: dict[str, Any]) -> bool:
+    return any(branch.get("type") == "boolean" for branch in schema.get("anyOf", [schema]))
+
+
+Schema = Mapping[str, Any]
+
+PLURALS = {"string": "strings", "integer": "integers", "number": "numbers", "list": "lists", "object": "objects"}
+
+
+def in_words(schema: Schema, definitions: Schema) -> str:
+    """A schema's values but null, which stands for the default. `definitions`: what references are to."""
+    match schema:
+        case {"$ref": str() as reference}:
+            return in_words(definitions[reference.rpartition("/")[2]], definitions)
+        case {"anyOf": list() as branches} | {"oneOf": list() as branches}:
+            words = [in_words(branch, definitions) for branch in branches if branch.get("type") != "null"]
+            return ", or ".join(dict.fromkeys(words))
+        case {"enum": list() as values}:
+            return ", or ".join(_in_json(value) for value in values)
+        case {"const": value}:
+            return _in_json(value)
+    return _type_in_words(schema, definitions)
+
+
+def _type_in_words(schema: Schema, definitions: Schema) -> str:
+    match schema.get("type"):
+        case "boolean":
+            words = "`true`, or `false`"
+        case "integer" | "number" as kind:
+            words = " ".join([kind, *_bounds(schema)])
+        case "string":
+            words = f"string of at most {schema['maxLength']} characters" if "maxLength" in schema else "string"
+        case "array":
+            words = _list_in_words(schema, definitions)
+        case "object":
+            words = _object_in_words(schema, definitions)
+        case _:
+            words = "any"
+    return words
+
+
+def _list_in_words(schema: Schema, definitions: Schema) -> str:
+    most = f"at most {schema['maxItems']} " if "maxItems" in schema else ""
+    noun, space, rest = in_words(schema["items"], definitions).partition(" ")
+    return f"list of {most}{PLURALS.get(noun, noun)}{space}{rest}"
+
+
+def _object_in_words(schema: Schema, definitions: Schema) -> str:
+    if "properties" in schema:
+        return "object with " + ", ".join(f"`{name}`" for name in schema["properties"])
+    values = list(schema.get("patternProperties", {}).values())
+    return f"object with values: {in_words(values[0], definitions)}" if values else "object"
+
+
+def _bounds(schema: Schema) -> Iterator[str]:
+    for key, word in (
+        ("minimum", "from"),
+        ("exclusiveMinimum", "above"),
+        ("maximum", "to"),
+        ("exclusiveMaximum", "below"),
+    ):
+        if key in schema:
+            yield f"{word} {_number(schema[key])}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _in_json(value: object) -> str:
+    return f"`{json.dumps(value)}`"

@@ -1,0 +1,27 @@
+"""Compiles a model folder: its weights in the kernels' form, beside the files that a tokenizer and a config need."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.model_files import has_file, resolve_inside
+from distilgpt2_api.core.model_folder import COMPANION_FILES
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.weights.checkpoint import open_checkpoint
+from distilgpt2_api.model.weights.compiled_file import write_compiled_file
+from distilgpt2_api.model.weights.prepared import prepare_weights
+from distilgpt2_api.model.weights.weight_files import compiled_name
+
+
+def compile_model(folder: Path, target: Path, precision: Precision) -> None:
+    """Writes the model in `folder` to the new folder `target`: the same bytes every time. Raises ModelError."""
+    config = read_model_config(folder)
+    weights = prepare_weights(config, open_checkpoint(folder, config), precision)
+    target.mkdir(parents=True)
+    for name in COMPANION_FILES:
+        if has_file(folder / name):
+            shutil.copyfile(resolve_inside(folder / name), target / name)
+    with (target / compiled_name(precision)).open("wb") as file:
+        write_compiled_file(file, weights, {})

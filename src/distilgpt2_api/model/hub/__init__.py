@@ -1,0 +1,1 @@
+"""Models from the hub and the folder that keeps them."""

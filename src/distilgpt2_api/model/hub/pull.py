@@ -1,0 +1,149 @@
+"""Brings models from the Hugging Face hub, or from one that speaks its protocol (`HF_ENDPOINT`). Only `pull` is here.
+
+The hub tells names, sizes and hashes of a commit's files first; what comes is checked against them, and a model
+appears in the store whole or not at all. What an interrupted pull has brought is kept: the next goes on from there.
+Importing this needs the optional extra `hub`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+# Its own HTTP client's error (httpx in one release, httpx2 in the next), and the one way to go on from part of a file.
+from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # imported there, not declared
+from huggingface_hub.file_download import http_get
+from huggingface_hub.hf_api import ModelInfo
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not declared
+
+from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_folder import CONFIG_FILE
+from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.hub.repository_files import (
+    HubFile,
+    choose_companions,
+    choose_shards,
+    choose_weights,
+)
+from distilgpt2_api.model.hub.staging import gather_model
+from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
+from distilgpt2_api.model.weights.weight_files import INDEX_FILE
+
+
+def pull_model(
+    store: ModelStore, name: str, *, revision: str = "main", endpoint: str | None = None, report: Callable[[str], None]
+) -> ModelLocation:
+    """Fetch what serving `name` needs, at a branch, tag or commit, and put it into the store.
+
+    `endpoint`: None is `HF_ENDPOINT`, else the public hub. `report` gets a line for each stage; files show progress
+    bars of their own on stderr. Raises ModelError, one line.
+    """
+    store.folder_of(name)  # refuses what is no name before anybody is asked
+    endpoint = endpoint or constants.ENDPOINT
+    with _errors_in_one_line(name, revision, endpoint):
+        info = HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
+        commit = info.sha
+        if commit is None:
+            raise ModelFormatError(f"{endpoint} does not tell which commit {revision!r} of {name} is")
+        files = _list_files(info)
+        companions = choose_companions(info.id, files)
+        if store.commit_of(info.id, with_files=[file.name for file in companions]) == commit:
+            report(f"{info.id} is here already, at commit {commit}")
+            return store.locate(info.id)
+        report(f"{info.id}, commit {commit}, from {endpoint}")
+        weights = choose_weights(info.id, files)
+        downloader = Downloader(info.id, commit, endpoint, earlier=store.folder_of(info.id))
+        with gather_model(store, info.id, commit) as folder:
+            for file in [*companions, weights]:
+                downloader.fetch(file, folder)
+                if file.name == CONFIG_FILE:
+                    read_model_config(folder)  # another architecture is refused before its gigabytes come
+            if weights.name == INDEX_FILE:
+                for file in choose_shards(info.id, folder / INDEX_FILE, files):
+                    downloader.fetch(file, folder)
+    return store.locate(info.id)
+
+
+class Downloader:
+    """Fetches files of one commit."""
+
+    def __init__(self, name: str, commit: str, endpoint: str, *, earlier: Path) -> None:
+        """`earlier`: where an earlier pull may have left some of them, to be had without the network."""
+        self._name, self._commit, self._endpoint, self._earlier = name, commit, endpoint, earlier
+        self._headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # ranges count bytes of the file itself
+
+    def fetch(self, file: HubFile, folder: Path) -> None:
+        """Write `folder / file.name`, from where an earlier try left off. Raises ModelFormatError if it isn't it."""
+        path = folder / file.name
+        self._reuse(file, path)
+        url = hf_hub_url(self._name, file.name, revision=self._commit, endpoint=self._endpoint)
+        with path.open("ab") as target:
+            num_bytes_here = target.tell()
+            if num_bytes_here > file.size:
+                num_bytes_here = target.truncate(0)
+            if num_bytes_here < file.size:
+                http_get(url, target, resume_size=num_bytes_here, headers=self._headers, displayed_filename=file.name)
+        try:
+            file.check(path)
+        except ModelFormatError:
+            path.unlink()  # going on from there would never mend it
+            raise
+
+    def _reuse(self, file: HubFile, path: Path) -> None:
+        """Take the file from the earlier pull, if it is the same there and nothing of it has been fetched yet."""
+        earlier = self._earlier / file.name
+        with suppress(OSError, ModelFormatError):  # it isn't there, or is another: the hub has it
+            if not path.exists():
+                file.check(earlier)
+                shutil.copyfile(earlier, path)
+
+
+def _list_files(info: ModelInfo) -> dict[str, HubFile]:
+    """By name; only those of the top folder whose size and hash the hub tells."""
+    files = {}
+    for sibling in info.siblings or []:
+        is_checkable = sibling.size is not None and (sibling.lfs or sibling.blob_id)
+        if is_checkable and "/" not in sibling.rfilename and sibling.rfilename not in {"", ".", ".."}:
+            files[sibling.rfilename] = HubFile(
+                name=sibling.rfilename,
+                size=sibling.size or 0,
+                sha256=sibling.lfs.sha256 if sibling.lfs else None,
+                git_sha1=sibling.blob_id,
+            )
+    return files
+
+
+@contextmanager
+def _errors_in_one_line(name: str, revision: str, endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except RevisionNotFoundError:
+        raise ModelNotFoundError(f"{endpoint} has no revision {revision!r} of {name}") from None
+    except GatedRepoError:
+        raise ModelError(f"{name} is gated: ask for access on {endpoint}/{name}, then set HF_TOKEN") from None
+    except RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"{endpoint} has no model {name}, or not for you: a private one needs HF_TOKEN"
+        ) from None
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"{name!r} is no name on the hub: {str(error).splitlines()[0]}") from None
+    except OfflineModeIsEnabled:
+        raise ModelError(f"HF_HUB_OFFLINE is set; to fetch {name} all the same: set HF_HUB_OFFLINE=0") from None
+    except HfHubHTTPError as error:
+        raise ModelError(f"{endpoint} answers {error.response.status_code} for {error.response.url}") from None
+    except NetworkError as error:
+        raise ModelError(f"the connection to {endpoint} failed: {error}; the next pull goes on from here") from None
+    except OSError as error:
+        raise ModelError(f"{name} can't be stored: {str(error).splitlines()[0]}") from None

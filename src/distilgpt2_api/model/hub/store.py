@@ -1,0 +1,143 @@
+"""Where models live: the bundled one in the package, pulled ones below the store's home, others in a folder anywhere.
+
+Reads the disk, and nothing else: models come through `hub.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
+from distilgpt2_api.core.model_files import has_file, is_folder, list_folder
+from distilgpt2_api.core.model_folder import CONFIG_FILE
+from distilgpt2_api.model.weights.folder_hints import hint_at
+
+BUNDLED_NAME = "storyteller"
+BUNDLED_FOLDER = Path(__file__).parents[2] / "models" / BUNDLED_NAME
+DEFAULT_NAME = "distilgpt2"
+"""Served where no model is named, if it has been pulled; else the bundled one."""
+
+RECORD_FILE = "pulled.json"
+"""Beside a pulled model's own files: which commit they are."""
+SEPARATOR = "--"
+"""Stands for the slash of a name in a folder's name; the hub allows it in no name."""
+
+NAME_PATTERN = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9]([\w.-]*\w)?(/[A-Za-z0-9]([\w.-]*\w)?)?", re.ASCII)
+"""The hub's names: `name` or `organisation/name`."""
+
+
+class ModelOrigin(StrEnum):
+    BUNDLED = "bundled"
+    PULLED = "pulled"
+    FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLocation:
+    name: str
+    """As logs and /v1/models call it: the hub's full name, or the folder's last part."""
+    folder: Path
+    """Absolute; has a config.json."""
+    origin: ModelOrigin
+
+
+class ModelStore:
+    """Finds models by name. `home/models/ORGANISATION--NAME` is a pulled one, whole."""
+
+    def __init__(self, home: Path, *, bundled_folder: Path = BUNDLED_FOLDER) -> None:
+        self.home = home.absolute()
+        self._models_folder = self.home / "models"
+        self._bundled_folder = bundled_folder
+
+    def locate(self, name_or_folder: str | None) -> ModelLocation:
+        """The model of that name or in that folder; None: the default.
+
+        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError, or
+        ModelFormatError where this process may not look; either says what to do.
+        """
+        if name_or_folder is None:
+            with suppress(ModelFormatError):  # a home that is another user's has nothing for this one
+                return self._find_pulled(DEFAULT_NAME) or self._bundled()
+            return self._bundled()
+        if _is_path(name_or_folder):
+            return _locate_folder(Path(name_or_folder).expanduser())
+        if name_or_folder == BUNDLED_NAME:
+            return self._bundled()
+        pulled = self._find_pulled(name_or_folder)
+        if pulled is None:
+            here = ", ".join([BUNDLED_NAME, *self.list_pulled()])
+            raise ModelNotFoundError(
+                f"no model and no model's folder {name_or_folder!r} (models here: {here}); "
+                f"to fetch it: distilgpt2-api pull {name_or_folder}"
+            )
+        return pulled
+
+    def list_pulled(self) -> list[str]:
+        """Names of the pulled models, sorted."""
+        folder = self._models_folder
+        return sorted(name.replace(SEPARATOR, "/") for name in list_folder(folder) if _has_model(folder / name))
+
+    def folder_of(self, name: str) -> Path:
+        """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
+        if NAME_PATTERN.fullmatch(name) is None:
+            raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
+        return self._models_folder / name.replace("/", SEPARATOR)
+
+    def commit_of(self, name: str, *, with_files: Iterable[str] = ()) -> str | None:
+        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole, or without one of
+        these files: an earlier version may have left them out.
+        """
+        folder = self.folder_of(name)
+        try:
+            record = json.loads((folder / RECORD_FILE).read_bytes())
+            sizes = record["files"]
+            is_whole = all((folder / file).stat().st_size == size for file, size in sizes.items())
+            is_whole = is_whole and all(file in sizes for file in with_files)
+            return str(record["commit"]) if is_whole else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _find_pulled(self, name: str) -> ModelLocation | None:
+        """By full name, or by its last part where only one model has that: `distilgpt2` is `distilbert/distilgpt2`."""
+        names = self.list_pulled()
+        matches = [name] if name in names else [full for full in names if full.endswith(f"/{name}")]
+        if len(matches) > 1:
+            raise ModelNotFoundError(f"{name!r} could be {' or '.join(matches)}: give the full name")
+        if not matches:
+            return None
+        return ModelLocation(name=matches[0], folder=self.folder_of(matches[0]), origin=ModelOrigin.PULLED)
+
+    def _bundled(self) -> ModelLocation:
+        if not has_file(self._bundled_folder / CONFIG_FILE):
+            raise ModelNotFoundError(
+                f"the bundled model is missing from {self._bundled_folder}; "
+                f"to fetch another: distilgpt2-api pull {DEFAULT_NAME}"
+            )
+        return ModelLocation(name=BUNDLED_NAME, folder=self._bundled_folder.absolute(), origin=ModelOrigin.BUNDLED)
+
+
+def _is_path(name_or_folder: str) -> bool:
+    return NAME_PATTERN.fullmatch(name_or_folder) is None or has_file(Path(name_or_folder, CONFIG_FILE))
+
+
+def _has_model(folder: Path) -> bool:
+    """Also one that this process may not look into: who names it is told so."""
+    try:
+        return has_file(folder / CONFIG_FILE)
+    except ModelFormatError:
+        return True
+
+
+def _locate_folder(folder: Path) -> ModelLocation:
+    if not is_folder(folder):
+        raise ModelNotFoundError(f"no folder {folder}")
+    if not has_file(folder / CONFIG_FILE):
+        names = [path.name for path in folder.glob("*")]
+        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json{hint_at(names)}")
+    return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)

@@ -1,0 +1,1 @@
+"""What computes a step: OpenVINO, its options and its memory."""

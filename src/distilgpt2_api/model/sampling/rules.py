@@ -1,0 +1,130 @@
+"""Sampling parameters of many rows, as columns, and which rows draw by which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
+from distilgpt2_api.model.sampling.random_numbers import open_streams
+
+NUM_CANDIDATES = 64
+"""Likeliest tokens that a row without top-k is tried with: most need no more."""
+MAX_CANDIDATES = 256
+"""A row with top-k is tried with as many as that, up to so many: one whose top-k is greater pays for itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawTable:
+    """How R rows draw, each array (R,)."""
+
+    streams: NDArray[np.uint64]
+    """Of the rows' random numbers."""
+    inverse_temperatures: NDArray[np.float64]
+    top_ks: NDArray[np.int64]
+    """The vocabulary's size where it is off."""
+    top_ps: NDArray[np.float64]
+    """Infinity where it is off: a mass that no row reaches."""
+    min_ps: NDArray[np.float64]
+    has_top_k: NDArray[np.bool_]
+    has_top_p: NDArray[np.bool_]
+    is_cut_by_mass: bool
+    """Whether any row has top-p or min-p."""
+    num_candidates: int
+    """The likeliest tokens that all rows are tried with first."""
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], seeds: Sequence[int], vocab_size: int) -> Self:
+        """Of rows that aren't greedy."""
+        top_ks = np.array([one.top_k for one in params], dtype=np.int64)
+        top_ps = np.array([one.top_p for one in params])
+        has_top_k = (top_ks > 0) & (top_ks < vocab_size)
+        has_top_p = top_ps < 1.0
+        min_ps = np.array([one.min_p for one in params])
+        served = top_ks[has_top_k & (top_ks <= MAX_CANDIDATES)]
+        return cls(
+            streams=open_streams(seeds),
+            inverse_temperatures=1.0 / np.array([one.temperature for one in params]),
+            top_ks=np.where(has_top_k, top_ks, vocab_size),
+            top_ps=np.where(has_top_p, top_ps, np.inf),
+            min_ps=min_ps,
+            has_top_k=has_top_k,
+            has_top_p=has_top_p,
+            is_cut_by_mass=bool(has_top_p.any() or min_ps.any()),
+            num_candidates=max(1 if has_top_k.all() else NUM_CANDIDATES, int(served.max(initial=0))),
+        )
+
+    def take_rows(self, rows: NDArray[np.intp]) -> DrawTable:
+        """Those of some rows; the same object where that is all of them."""
+        if len(rows) == len(self.top_ks):
+            return self
+        return replace(
+            self,
+            streams=self.streams[rows],
+            inverse_temperatures=self.inverse_temperatures[rows],
+            top_ks=self.top_ks[rows],
+            top_ps=self.top_ps[rows],
+            min_ps=self.min_ps[rows],
+            has_top_k=self.has_top_k[rows],
+            has_top_p=self.has_top_p[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawRules:
+    """What the parameters of a step's rows say, sorted by rule. Indices of rows are ascending."""
+
+    params: Sequence[SamplingParams]
+    """One for each row, as the next."""
+    seeds: Sequence[int]
+    processed: Sequence[tuple[int, LogitsProcessors]]
+    """Rows whose logits are edited first. Those with a grammar are last: their masks may still be in the making."""
+    scored: Sequence[int]
+    """Rows that want log-probabilities."""
+    greedy: NDArray[np.intp]
+    full: NDArray[np.intp]
+    """Rows that draw from the whole distribution."""
+    full_table: DrawTable
+    truncated: NDArray[np.intp]
+    """Rows with top-k, top-p or min-p."""
+    truncated_table: DrawTable
+
+    @classmethod
+    def of(
+        cls,
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        *,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+    ) -> Self:
+        greedy, full, truncated = [], [], []
+        for index, one in enumerate(params):
+            if one.is_greedy or one.top_k == 1:
+                greedy.append(index)
+            elif 0 < one.top_k < vocab_size or one.top_p < 1.0 or one.min_p > 0.0:
+                truncated.append(index)
+            else:
+                full.append(index)
+
+        def take(rows: Sequence[int]) -> DrawTable:
+            return DrawTable.of([params[row] for row in rows], [seeds[row] for row in rows], vocab_size)
+
+        processed = [index for index, one in enumerate(params) if one.has_logits_processors]
+        processed.sort(key=lambda index: params[index].grammar is not None)
+        return cls(
+            params=params,
+            seeds=seeds,
+            processed=[(index, LogitsProcessors.of(params[index], eos_token_ids=eos_token_ids)) for index in processed],
+            scored=[index for index, one in enumerate(params) if one.num_logprobs is not None],
+            greedy=np.array(greedy, dtype=np.intp),
+            full=np.array(full, dtype=np.intp),
+            full_table=take(full),
+            truncated=np.array(truncated, dtype=np.intp),
+            truncated_table=take(truncated),
+        )

@@ -1,0 +1,100 @@
+"""The likeliest tokens of many rows at once, exactly and in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.model.sampling.group_maxima import GROUP_SIZE, GroupMaxima
+
+_LOW_BITS = np.int64(0xFFFFFFFF)
+_SIGN_FREE = np.int32(0x7FFFFFFF)
+_LOWEST = np.finfo(np.float32).min
+_LAST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The largest logits of R rows, best first; among equals the lower token id is first."""
+
+    logits: NDArray[np.float32]
+    """(R, M), -inf after the row's last candidate."""
+    token_ids: NDArray[np.int64]
+    """(R, M)"""
+    counts: NDArray[np.intp]
+    """(R,): candidates of each row. No column outside them has a logit above the last one's."""
+    is_complete: NDArray[np.bool_]
+    """(R,): nothing outside them can be drawn: every other logit is -inf."""
+
+
+def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
+    """At least the `count` largest logits of every row (all above -inf where there are fewer).
+
+    Exact: `count` blocks have maxima of at least the threshold, so `count` columns do, and no column outside the groups
+    that reach the threshold can.
+    """
+    num_rows, num_blocks = maxima.of_blocks.shape
+    vocab_size = maxima.logits.shape[1]
+    if count >= num_blocks:
+        return _sort_all(maxima.logits, np.arange(vocab_size)[None], is_complete=True)
+    if num_rows == 1:
+        return _find_in_one_row(maxima, count)
+    threshold = np.partition(maxima.of_blocks, num_blocks - count, axis=1)[:, num_blocks - count]  # (R,)
+    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf, which groups that pad a block would reach
+    rows, groups = np.divmod(np.flatnonzero(maxima.of_groups >= threshold[:, None]), maxima.of_groups.shape[1])
+    columns = maxima.locate_columns(rows, groups)  # (N, GROUP_SIZE)
+    values = maxima.logits.reshape(-1).take(columns, mode="clip")
+    hits = np.flatnonzero(values >= threshold[rows, None])
+    rows = rows[hits // GROUP_SIZE]
+    values, token_ids = values.reshape(-1)[hits], columns.reshape(-1)[hits] - rows * vocab_size
+    is_within = token_ids < vocab_size
+    if not is_within.all():
+        rows, values, token_ids = rows[is_within], values[is_within], token_ids[is_within]
+    counts = np.bincount(rows, minlength=num_rows)
+    places = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
+    keys = np.full((num_rows, counts.max()), _LAST)
+    keys[rows, places] = _pack_keys(values, token_ids)
+    keys.sort(axis=1)
+    return _unpack(keys, counts, counts < count)
+
+
+def _find_in_one_row(maxima: GroupMaxima, count: int) -> Candidates:
+    """The same in a third of the calls, each of which costs more than a look at all columns of a single row."""
+    groups, logits = maxima.of_groups[0], maxima.logits[0]
+    threshold = max(np.partition(groups, len(groups) - count)[len(groups) - count], _LOWEST)
+    token_ids = np.flatnonzero(logits >= threshold)
+    return _sort_all(logits[None, token_ids], token_ids[None], is_complete=len(token_ids) < count)
+
+
+def sort_row(logits: NDArray[np.float32], count: int) -> Candidates:
+    """The same for one row (V,) and a `count` of any size: slow, for what the quick way can't decide."""
+    vocab_size = len(logits)
+    if count >= vocab_size:
+        token_ids = np.arange(vocab_size)
+    else:
+        token_ids = np.flatnonzero(logits >= np.partition(logits, vocab_size - count)[vocab_size - count])
+    return _sort_all(logits[None, token_ids], token_ids[None], is_complete=len(token_ids) == vocab_size)
+
+
+def _sort_all(values: NDArray[np.float32], token_ids: NDArray[np.int64], *, is_complete: bool) -> Candidates:
+    num_rows, count = values.shape
+    keys = _pack_keys(values, token_ids)
+    keys.sort(axis=1)
+    return _unpack(keys, np.full(num_rows, count), np.full(num_rows, is_complete))
+
+
+def _pack_keys(values: NDArray[np.float32], token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integers whose ascending order is descending value, then ascending token id: one vectorised sort does both."""
+    # + 0.0 makes -0.0 into 0.0: they are equal as numbers, and would not be as bits.
+    bits = (values + np.float32(0.0)).view(np.int32)
+    ordered = bits ^ ((bits >> 31) & _SIGN_FREE)  # as integers in the order of the floats
+    return ((~ordered).astype(np.int64) << 32) | token_ids
+
+
+def _unpack(keys: NDArray[np.int64], counts: NDArray[np.intp], is_complete: NDArray[np.bool_]) -> Candidates:
+    ordered = ~(keys >> 32).astype(np.int32)
+    logits = (ordered ^ ((ordered >> 31) & _SIGN_FREE)).view(np.float32)
+    logits[keys == _LAST] = -np.inf
+    return Candidates(logits=logits, token_ids=keys & _LOW_BITS, counts=counts, is_complete=is_complete)

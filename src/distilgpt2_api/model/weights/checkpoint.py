@@ -1,0 +1,216 @@
+"""A GPT-2's weights on disk: which files, which tensors, whether all of them are what the config says.
+
+Tensors go by the names of `transformers`' GPT2LMHeadModel without the `transformer.` prefix (`plain_name`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
+from distilgpt2_api.core.model_files import named
+from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
+from distilgpt2_api.model.weights.weight_files import WeightFile, find_weight_files
+
+WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts of a tensor's name that torch.compile, data parallel training, FSDP and activation checkpoints add."""
+PREFIXES = ("base_model.model.", "transformer.")
+"""PEFT's, and GPT2LMHeadModel's, in this order."""
+IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|v_head)\..+")
+"""Causal masks that old checkpoints saved as buffers; GPT2DoubleHeadsModel's second head, and TRL's value head."""
+ADAPTER = re.compile(r".*\.(lora_\w+|base_layer)\..+")
+EMBEDDING, LM_HEAD = "wte.weight", "lm_head.weight"
+FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
+LEAST_ITEM_BYTES = 2
+"""Of the types in `FLOAT_DTYPES`."""
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a GPT-2 of this shape has. Conv1D weights are (in, out)."""
+    width, inner = config.width, config.inner_width
+    shapes: dict[str, tuple[int, ...]] = {
+        EMBEDDING: (config.vocab_size, width),
+        "wpe.weight": (config.num_positions, width),
+    }
+    for layer in range(config.num_layers):
+        shapes |= {
+            f"h.{layer}.ln_1.weight": (width,),
+            f"h.{layer}.ln_1.bias": (width,),
+            f"h.{layer}.attn.c_attn.weight": (width, 3 * width),
+            f"h.{layer}.attn.c_attn.bias": (3 * width,),
+            f"h.{layer}.attn.c_proj.weight": (width, width),
+            f"h.{layer}.attn.c_proj.bias": (width,),
+            f"h.{layer}.ln_2.weight": (width,),
+            f"h.{layer}.ln_2.bias": (width,),
+            f"h.{layer}.mlp.c_fc.weight": (width, inner),
+            f"h.{layer}.mlp.c_fc.bias": (inner,),
+            f"h.{layer}.mlp.c_proj.weight": (inner, width),
+            f"h.{layer}.mlp.c_proj.bias": (width,),
+        }
+    shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
+    if not config.has_tied_embeddings:
+        shapes[LM_HEAD] = (config.vocab_size, width)
+    return shapes
+
+
+def count_weights(config: ModelConfig) -> int:
+    """Elements of all the tensors in `expected_shapes`, without a walk over the layers."""
+    width, inner = config.width, config.inner_width
+    attention = 4 * width * width + 4 * width
+    mlp = 2 * width * inner + inner + width
+    norms = 2 * width
+    num_matrices = 1 if config.has_tied_embeddings else 2
+    embeddings = (num_matrices * config.vocab_size + config.num_positions) * width
+    return embeddings + config.num_layers * (attention + mlp + 2 * norms) + norms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """Where a tensor is: in which file, under which name."""
+
+    file: SafetensorsFile
+    name: str
+
+
+class Checkpoint:
+    """A complete, well-shaped set of weights. Values are read, and checked for NaN and infinity, by `tensor`."""
+
+    def __init__(self, tensors: Mapping[str, StoredTensor], config: ModelConfig) -> None:
+        self._tensors = tensors
+        self._config = config
+        self.files = tuple(sorted({stored.file for stored in tensors.values()}, key=lambda file: file.path))
+        """The files that the weights are in, open."""
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        """Values as float32, in memory of their own. Raises ModelFormatError for NaN and infinity."""
+        stored = self._tensors[name]
+        values = np.empty(stored.file.spans[stored.name].shape, np.float32)
+        flat = values.reshape(-1)
+        for begin, part in stored.file.parts(stored.name):
+            piece = flat[begin : begin + len(part)]
+            piece[...] = _widen(part)
+            if not is_finite(piece):
+                raise ModelFormatError(f"{stored.file.path}: tensor {stored.name} has values that are NaN or infinite")
+        return values
+
+    def check_tied_head(self) -> None:
+        """Raises ModelFormatError if embeddings are tied by the config, but the file has another LM head of its own."""
+        if not self._config.has_tied_embeddings or LM_HEAD not in self._tensors:
+            return
+        head = self._tensors[LM_HEAD]
+        if head == self._tensors[EMBEDDING]:
+            return
+        if not np.array_equal(self.tensor(LM_HEAD), self.tensor(EMBEDDING)):
+            raise ModelFormatError(
+                f"{head.file.path}: {LM_HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings; "
+                "set it to false there if the head is the model's own"
+            )
+
+    def check_unchanged(self) -> None:
+        """Raises ModelFormatError if a file was written to since it was opened."""
+        for file in self.files:
+            file.check_unchanged()
+
+
+def is_finite(values: NDArray[np.float32]) -> bool:
+    return bool(np.isfinite(values).all())
+
+
+def _widen(part: NDArray[Any]) -> NDArray[Any]:
+    """bf16, which comes as uint16, is the upper half of a float32."""
+    return (part.astype(np.uint32) << 16).view(np.float32) if part.dtype == np.uint16 else part
+
+
+def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
+    """Opens the folder's safetensors files and checks every name, shape and type against the config.
+
+    No value is read yet, and no memory taken: a file smaller than its config claims fails here. Raises
+    ModelNotFoundError, ModelFormatError or UnsupportedModelError, naming the file and the tensor.
+    """
+    weight_files = [(weight_file, SafetensorsFile(weight_file.path)) for weight_file in find_weight_files(folder)]
+    tensors: dict[str, StoredTensor] = {}
+    for name, stored in _stored_tensors(weight_files):
+        if name in tensors:
+            raise ModelFormatError(f"{stored.file.path}: tensor {named(stored.name)}: stored twice")
+        tensors[name] = stored
+    _add_shared(tensors, [file for _, file in weight_files], config)
+    _check_size(folder, config, sum(file.num_bytes for _, file in weight_files), tensors)
+    shapes = expected_shapes(config)
+    missing = [name for name in shapes if name not in tensors]
+    if missing:
+        raise ModelFormatError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    if config.has_tied_embeddings:
+        shapes[LM_HEAD] = shapes[EMBEDDING]  # redundant, but often there
+    for name, stored in tensors.items():
+        _check_tensor(name, stored, shapes)
+    return Checkpoint(tensors, config)
+
+
+def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[SafetensorsFile], config: ModelConfig) -> None:
+    """Tensors that were left out because another one is the same memory: safetensors' `save_model` keeps either of a
+    tied pair, and notes in the metadata which one stands for which.
+    """
+    for file in files:
+        for left_out, kept in file.metadata.items():
+            if (stored := tensors.get(plain_name(kept))) is not None:
+                tensors.setdefault(plain_name(left_out), stored)
+    if config.has_tied_embeddings and LM_HEAD in tensors:
+        tensors.setdefault(EMBEDDING, tensors[LM_HEAD])
+
+
+def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapping[str, StoredTensor]) -> None:
+    is_shared = LM_HEAD in tensors and tensors[LM_HEAD] == tensors.get(EMBEDDING)
+    num_weights = count_weights(replace(config, has_tied_embeddings=config.has_tied_embeddings or is_shared))
+    if num_weights * LEAST_ITEM_BYTES > num_bytes:
+        raise ModelFormatError(
+            f"{folder / 'config.json'}: asks for {num_weights} weights, at least {num_weights * LEAST_ITEM_BYTES} "
+            f"bytes, but the weight files have {num_bytes}"
+        )
+
+
+def _stored_tensors(
+    weight_files: Iterable[tuple[WeightFile, SafetensorsFile]],
+) -> Iterator[tuple[str, StoredTensor]]:
+    """All tensors but the ignored ones, by their names without prefix."""
+    for weight_file, file in weight_files:
+        absent = weight_file.tensor_names - file.spans.keys()
+        if absent:
+            raise ModelFormatError(
+                f"{file.path}: tensor {named(min(absent))} is missing; the index says that it is here"
+            )
+        for stored_name in file.spans:
+            name = plain_name(stored_name)
+            if ADAPTER.fullmatch(name):
+                raise UnsupportedModelError(
+                    f"{file.path}: tensor {named(stored_name)} belongs to an adapter that is not merged; merge it once "
+                    "with PEFT: merge_and_unload(), then save_pretrained(folder)"
+                )
+            if not IGNORED.fullmatch(name):
+                yield name, StoredTensor(file=file, name=stored_name)
+
+
+def plain_name(stored_name: str) -> str:
+    """A tensor's name without what training tools put around it."""
+    name = ".".join(part for part in stored_name.split(".") if part not in WRAPPERS)
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    where = f"{stored.file.path}: tensor {named(stored.name)}"
+    if name not in shapes:
+        raise UnsupportedModelError(f"{where}: a GPT-2 of this config has no such tensor")
+    span = stored.file.spans[stored.name]
+    if span.shape != shapes[name]:
+        raise ModelFormatError(f"{where}: shape {list(span.shape)}; config.json asks for {list(shapes[name])}")
+    if span.dtype not in FLOAT_DTYPES:
+        raise UnsupportedModelError(f"{where}: type {span.dtype}; supported are F32, F16 and BF16")

@@ -1,0 +1,96 @@
+"""Weights as the graph wants them: matrices as (out, in), int8 or float32. The input of `build_graph`.
+
+Names are the checkpoint's. A matrix in int8 has a companion: `X.weight` (out, in) int8 and `X.scale` (out, 1)
+float32, `weight * scale` being the values.
+
+The bf16 precision has float32 here, like f32: the plugin widens 16-bit constants to float32 in its own memory before it
+packs them for the kernels, and keeps them so (measured: 320 MB more for DistilGPT-2), while float32 stays in the mapped
+file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.model.weights.checkpoint import Checkpoint, expected_shapes
+from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
+
+CONV1D_SUFFIXES = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+"""Stored as (in, out) in checkpoints."""
+ROWS_AT_ONCE = 512
+"""Quantised together: bounds the memory of what is only there in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedWeights:
+    """Name → array, and the mapped file that the arrays are views of, if they are."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    file: SafetensorsFile | None = None
+
+    def release_pages(self) -> None:
+        """Gives the mapped file's pages back to the system; what is still read comes from the page cache again."""
+        if self.file is not None:
+            self.file.release_pages()
+
+
+def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) -> PreparedWeights:
+    """Reads, checks, transposes and rounds every tensor. Raises ModelFormatError for NaN and infinity."""
+    checkpoint.check_tied_head()
+    prepared: dict[str, NDArray[Any]] = {}
+    for name, shape in expected_shapes(config).items():
+        values = checkpoint.tensor(name)
+        if not _is_matrix(name, shape):
+            prepared[name] = np.ascontiguousarray(values)
+        else:
+            prepared |= _matrix(name, values.T if name.endswith(CONV1D_SUFFIXES) else values, precision)
+    return PreparedWeights(prepared)
+
+
+def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What `prepare_weights` makes of a model of that config: name → type (safetensors' word) and shape."""
+    spans: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, shape in expected_shapes(config).items():
+        if not _is_matrix(name, shape):
+            spans[name] = ("F32", shape)
+            continue
+        num_out, num_in = reversed(shape) if name.endswith(CONV1D_SUFFIXES) else shape
+        spans[name] = ("I8" if precision is Precision.INT8 else "F32", (num_out, num_in))
+        if precision is Precision.INT8:
+            spans[scale_name(name)] = ("F32", (num_out, 1))
+    return spans
+
+
+def scale_name(weight_name: str) -> str:
+    return weight_name.removesuffix("weight") + "scale"
+
+
+def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Multiplied with; not biases, norms and positions: too few to weigh anything, they are added in float32."""
+    return len(shape) > 1 and name != "wpe.weight"
+
+
+def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dict[str, NDArray[Any]]:
+    if precision is Precision.INT8:
+        weight, scale = quantize_rows(values)
+        return {name: weight, scale_name(name): scale}
+    return {name: np.ascontiguousarray(values)}
+
+
+def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8, one scale a row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out, 1)."""
+    weight, scale = np.empty(values.shape, np.int8), np.empty((len(values), 1), np.float32)
+    for begin in range(0, len(values), ROWS_AT_ONCE):
+        rows = values[begin : begin + ROWS_AT_ONCE]
+        largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))  # (rows, 1)
+        # A row of zeros has any scale. So has one of denormals: its values are zero for every practical purpose.
+        part = np.where(largest > 1e-30, largest / np.float32(127), np.float32(1)).astype(np.float32)
+        scale[begin : begin + ROWS_AT_ONCE] = part
+        weight[begin : begin + ROWS_AT_ONCE] = np.rint(rows / part)
+    return weight, scale

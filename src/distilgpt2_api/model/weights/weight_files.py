@@ -1,0 +1,94 @@
+"""Which files of a model folder hold its weights: `model.safetensors`, or the shards that an index names."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from distilgpt2_api.core.model_files import has_file, named, parse_json_object, read_model_file, resolve_inside, shown
+from distilgpt2_api.model.weights.folder_hints import find_pickled_weights, hint_at
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_INDEX_BYTES = 8_000_000
+MAX_SHARDS = 100
+"""All of them are open at once while the weights are read."""
+MAX_NAME_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightFile:
+    """A safetensors file, and the tensors that an index says it holds (none without an index)."""
+
+    path: Path
+    tensor_names: AbstractSet[str] = frozenset()
+
+
+def find_weight_files(folder: Path) -> list[WeightFile]:
+    """One file, or the shards in the order of their names; each has a bare name, that of a file of the folder.
+
+    Raises ModelNotFoundError (no weights), UnsupportedModelError (pickle files alone: reading one executes what it
+    says) or ModelFormatError (an index that is not one, or that points outside).
+    """
+    if has_file(folder / SINGLE_FILE):
+        return [WeightFile(path=folder / SINGLE_FILE)]
+    if has_file(folder / INDEX_FILE):
+        return [
+            WeightFile(path=folder / name, tensor_names=names)
+            for name, names in sorted(read_index(folder / INDEX_FILE).items())
+        ]
+    names = [path.name for path in folder.glob("*")]
+    if (pickle := find_pickled_weights(names)) is not None:
+        raise UnsupportedModelError(
+            f"{folder / pickle}: pickle files are not read, for a pickle runs any code that it holds; convert the "
+            "model once with transformers: model.save_pretrained(folder, safe_serialization=True)"
+        )
+    raise ModelNotFoundError(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}{hint_at(names)}")
+
+
+def find_compiled_file(folder: Path, precision: Precision) -> Path | None:
+    """The folder's weights compiled for `precision` (`compiled_model`); None where the checkpoint is to be read.
+
+    Raises ModelNotFoundError where the folder has weights for another precision only, and no checkpoint;
+    ModelFormatError where the file is a link out of the folder.
+    """
+    path = folder / compiled_name(precision)
+    if has_file(path):
+        resolve_inside(path)
+        return path
+    others = [other for other in Precision if has_file(folder / compiled_name(other))]
+    if others and not has_file(folder / SINGLE_FILE) and not has_file(folder / INDEX_FILE):
+        raise ModelNotFoundError(
+            f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint itself"
+        )
+    return None
+
+
+def compiled_name(precision: Precision) -> str:
+    return f"compiled.{precision}.safetensors"
+
+
+def read_index(path: Path) -> dict[str, set[str]]:
+    """File name → names of the tensors in it. Raises ModelFormatError."""
+    weight_map = parse_json_object(path, read_model_file(path, MAX_INDEX_BYTES)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelFormatError(f"{path}: no weight_map")
+    shards: dict[str, set[str]] = {}
+    for tensor_name, file_name in weight_map.items():
+        if not isinstance(file_name, str) or not _is_bare_name(file_name):
+            raise ModelFormatError(
+                f"{path}: {named(tensor_name)} is in {shown(file_name)}: not the name of a safetensors file here"
+            )
+        shards.setdefault(file_name, set()).add(tensor_name)
+        if len(shards) > MAX_SHARDS:
+            raise ModelFormatError(f"{path}: more than {MAX_SHARDS} shards are not read")
+    return shards
+
+
+def _is_bare_name(name: str) -> bool:
+    """No folder in it, neither as POSIX nor as Windows writes one, and nothing that a message could not show."""
+    is_name = PurePosixPath(name).name == PureWindowsPath(name).name == name
+    return is_name and name.endswith(".safetensors") and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS

@@ -1,0 +1,222 @@
+"""The ASGI application that clients reach: each request goes to one replica, and from one that is lost to another."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Protocol
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive, Scope, Send
+
+from distilgpt2_api.core.errors import DeadlineExceededError, Distilgpt2ApiError, ReplicaLostError, UnavailableError
+from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, forwardable_scope
+from distilgpt2_api.scale_out.gateway.metrics import render_pages
+from distilgpt2_api.scale_out.gateway.prefixes import prefixes_of
+from distilgpt2_api.server.http.body import Uploads, read_body
+from distilgpt2_api.server.http.cross_origin import CrossOrigin
+from distilgpt2_api.server.http.errors import ErrorAnswer, describe_error, error_response, is_tgi
+from distilgpt2_api.server.http.paths import (
+    LIVENESS_PATH,
+    METRICS_PATH,
+    READINESS_PATHS,
+    path_below_root,
+    strip_trailing_slash,
+)
+from distilgpt2_api.server.http.security_headers import add_security_headers
+from distilgpt2_api.server.http.sse import error_event
+from distilgpt2_api.server.protocols.tgi.writer import tgi_error_event
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLICAS_TRIED = 3
+"""A request that ends its replica's process must not end them all."""
+LATE = DeadlineExceededError("the request was not done before its deadline")
+
+
+class Replicas(Protocol):
+    """The way to the replicas of the application."""
+
+    def ask(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
+        """One replica's answer. Raises ReplicaLostError where it ends in the middle, or UnavailableError."""
+
+    async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
+        """What each of them answers. Raises UnavailableError where there is none, or they take too long."""
+
+
+class Gateway:
+    """Keeps, between the first and the last byte of an answer, the promises that one process keeps by itself.
+
+    A replica that is lost before it has sent a byte costs time, later an error event. Keys, limits and parameters are
+    the replicas' affair; what is about all of them, probes and metrics, is answered here.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        *,
+        max_body_bytes: int,
+        max_uploads_bytes: int,
+        body_timeout_s: float,
+        timeout_s: float,
+        root_path: str,
+        cors_origins: Collection[str] = (),
+    ) -> None:
+        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included.
+
+        `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
+        """
+        self._replicas = replicas
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._timeout_s = timeout_s
+        self._root_path = root_path
+        self._cors_origins = cors_origins
+        self._uploads = Uploads(max_uploads_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve({**scope, "root_path": self._root_path or scope.get("root_path", "")}, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(send)
+        try:
+            body = await read_body(
+                Request(scope, receive),
+                max_bytes=self._max_body_bytes,
+                timeout_s=self._body_timeout_s,
+                uploads=self._uploads,
+            )
+            request = ForwardedRequest(scope=forwardable_scope(scope), body=body, prefixes=prefixes_of(body))
+            strip_trailing_slash(scope)
+            # Other methods are the application's to refuse.
+            path = path_below_root(scope) if scope["method"] in {"GET", "HEAD"} else None
+            if path == LIVENESS_PATH:
+                await answer.write_json(HTTPStatus.OK, {"status": "ok"})
+            elif path in READINESS_PATHS:
+                await self._tell_readiness(request, answer)
+            elif path == METRICS_PATH:
+                await self._tell_metrics(request, answer)
+            else:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._forward(request, answer)
+        except ClientDisconnect:
+            return
+        except Exception as raised:
+            error = LATE if isinstance(raised, TimeoutError) else raised
+            if not isinstance(error, Distilgpt2ApiError):
+                logger.exception("a request could not be forwarded")
+            described = describe_error(error)
+            if not answer.has_begun:
+                refusal = CrossOrigin(error_response(described, scope), origins=self._cors_origins)
+                await refusal(scope, receive, answer.add_headers)
+            elif answer.is_event_stream:
+                await answer.end_events(_event(described, scope))
+            else:
+                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+
+    async def _forward(self, request: ForwardedRequest, answer: _Answer) -> None:
+        for num_lost in range(1, MAX_REPLICAS_TRIED + 1):
+            is_last = num_lost == MAX_REPLICAS_TRIED
+            try:
+                async with aclosing(self._replicas.ask(request)) as pieces:
+                    async for messages in pieces:
+                        if not is_last and not answer.has_begun and _is_going(messages[0]):
+                            break
+                        for message in messages:
+                            await answer.pass_on(message)
+                    else:
+                        return
+                logger.info("a replica can't take the request: it is sent to another")
+            except ReplicaLostError:
+                if answer.has_begun or is_last:
+                    raise
+                logger.warning("a replica is gone: the request is sent to another")
+
+    async def _tell_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
+        try:
+            answers = await self._replicas.ask_all(request)
+        except UnavailableError:
+            answers = ()
+        if not answers:
+            await answer.write_json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "loading"})
+            return
+        await answer.write(min(answers, key=lambda one: one.status))
+
+    async def _tell_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
+        """The replicas decide who may read them."""
+        headers = Headers(scope=request.scope)
+        plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
+        asked = ForwardedRequest(scope={**request.scope, "method": "GET", "headers": plain}, body=b"")
+        answers = await self._replicas.ask_all(asked)
+        if refusal := next((one for one in answers if one.status != HTTPStatus.OK), None):
+            await answer.write(refusal)
+            return
+        page, content_type = render_pages(answers, headers.get("accept", ""))
+        sent = [(name, value) for name, value in answers[0].headers if name not in {b"content-type", b"content-length"}]
+        new = [(b"content-type", content_type.encode()), (b"content-length", str(len(page)).encode())]
+        await answer.write(WholeAnswer(replica="", status=HTTPStatus.OK, headers=(*sent, *new), body=page))
+
+
+class _Answer:
+    """What has been sent to the client so far. Mutable; one request's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.is_event_stream = False
+
+    async def pass_on(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            # The server in front has given the request its id, and puts it on the answer.
+            headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
+            self.is_event_stream = any(
+                name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
+            )
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def add_headers(self, message: Message) -> None:
+        """`send`, for answers that no replica has made."""
+        if message["type"] == "http.response.start":
+            add_security_headers(message)
+        await self.pass_on(message)
+
+    async def write(self, whole: WholeAnswer) -> None:
+        await self.pass_on({"type": "http.response.start", "status": whole.status, "headers": list(whole.headers)})
+        await self._send({"type": "http.response.body", "body": whole.body})
+
+    async def write_json(self, status: HTTPStatus, value: object) -> None:
+        body = orjson.dumps(value)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await self.add_headers({"type": "http.response.start", "status": int(status), "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def end_events(self, event: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _is_going(first: Message) -> bool:
+    """Whether a replica refuses what another may take: it drains, or its engine has failed."""
+    return first["type"] == "http.response.start" and bool(first["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _event(described: ErrorAnswer, scope: Scope) -> bytes:
+    return (tgi_error_event if is_tgi(scope["method"], path_below_root(scope)) else error_event)(described)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """There is nothing to start or to end."""
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})

@@ -1,0 +1,34 @@
+"""All replicas' metrics on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from distilgpt2_api.observability.metrics_page import Families
+from distilgpt2_api.scale_out.gateway.forwarded import WholeAnswer
+
+REPLICA_LABEL = "replica"
+
+
+def render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, str]:
+    """One page of these, in the format that an Accept header asks for, and its content type.
+
+    Each sample names its replica. Were they added up, a replica's end would look to Prometheus like a counter's
+    restart, and all that the others have counted like an increase.
+    """
+    families: dict[str, Metric] = {}
+    for answer in answers:
+        for family in text_string_to_metric_families(answer.body.decode()):
+            known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            known.samples += [
+                sample._replace(labels={**sample.labels, REPLICA_LABEL: answer.replica}) for sample in family.samples
+            ]
+    encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry()
+    registry.register(Families(families.values()))
+    return encode(registry), content_type

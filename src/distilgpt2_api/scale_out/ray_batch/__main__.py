@@ -1,0 +1,76 @@
+"""`python -m distilgpt2_api.scale_out.ray_batch DESCRIPTOR`: an assignment on standard input, frames to the descriptor.
+
+It lives as long as its standard input: whoever has started it may be gone without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from typing import BinaryIO
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from distilgpt2_api.batch.cluster_pipe import Assignment, Frame, FrameKind
+from distilgpt2_api.batch.errors import ClusterError
+from distilgpt2_api.scale_out.ray_batch.pipeline import frames
+from distilgpt2_api.settings.sources import own_environment
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def main(source: BinaryIO, target: BinaryIO) -> None:
+    """Frames of one assignment, the last of which says how it has ended."""
+    assignment = Assignment.from_json(source.readline())
+    threading.Thread(target=_end_with, args=(source,), daemon=True).start()
+    try:
+        connect(assignment.address)
+        for content in frames(assignment):
+            target.write(content)
+            target.flush()
+        last = Frame(kind=FrameKind.ENDED)
+    except ClusterError as error:
+        last = Frame(kind=FrameKind.REFUSED, content=str(error).encode())
+    except RayError as error:
+        last = _last_frame(error)
+    ray.shutdown()  # before the last word, after which it may be ended
+    target.write(last.to_bytes())
+    target.flush()
+
+
+def connect(address: str) -> None:
+    """Raises ClusterError."""
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdecimal():  # Ray itself would try for a minute
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        ray.init(
+            address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": own_environment()}
+        )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(f"can't reach a Ray cluster at {address}: {_first_line(error)}") from None
+
+
+def _last_frame(error: RayError) -> Frame:
+    """What a worker has raised, it would raise elsewhere too; its traceback's last line says what."""
+    if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+        why = str(error).strip().rpartition("\n")[2]
+        return Frame(kind=FrameKind.REFUSED, content=f"a worker has failed: {why}".encode())
+    return Frame(kind=FrameKind.LOST, content=_first_line(error).encode())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _end_with(source: BinaryIO) -> None:
+    source.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    with os.fdopen(int(sys.argv[1]), "wb") as target:
+        main(sys.stdin.buffer, target)

@@ -1,0 +1,74 @@
+"""A worker of the cluster: the whole service for one process, and groups of lines answered by it."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from contextlib import AsyncExitStack
+
+import pyarrow as pa
+from ray.util import get_node_ip_address
+
+from distilgpt2_api.batch.cluster_pipe import Frame, FrameKind
+from distilgpt2_api.batch.formats import Format
+from distilgpt2_api.batch.open_lines import OpenLine
+from distilgpt2_api.batch.outcomes import Execute, find_outcome
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.local_service import open_service
+from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroup, block_of, contents_of
+from distilgpt2_api.settings import Settings
+
+
+class LineAnswerer:
+    """Owns a thread with the event loop of the service. Called by many threads at once, each with one group.
+
+    What it can't be made for it says in place of answers: of a constructor that raises, Ray would tell a traceback.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="lines", daemon=True).start()
+        self._running = AsyncExitStack()
+        self._execute: Execute | None = None
+        self._failure = ""
+        try:
+            self._execute = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        except Distilgpt2ApiError as error:
+            self._failure = str(error)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Blocks of one row: a pickled LineGroup there, frames back."""
+        (content,) = contents_of(block)
+        group: LineGroup = pickle.loads(content)  # noqa: S301 - from our own reader, by way of Ray, which pickles too
+        return block_of(asyncio.run_coroutine_threadsafe(self._answer(group), self._loop).result())
+
+    async def _open(self) -> Execute:
+        return await self._running.enter_async_context(open_service(Settings()))
+
+    async def _answer(self, group: LineGroup) -> bytes:
+        if group.failure is not None:
+            return _refused(group.failure)
+        if self._execute is None:
+            return self._failed(self._failure)
+        answers = [self._frame(one, group.file_format, self._execute) for one in group.lines]
+        try:
+            return b"".join(await asyncio.gather(*answers))
+        except Distilgpt2ApiError as error:
+            return self._failed(str(error))
+
+    async def _frame(self, one: OpenLine, file_format: Format, execute: Execute) -> bytes:
+        outcome = await find_outcome(one, file_format, execute)
+        return Frame(
+            kind=FrameKind.FAILED if outcome.is_failed else FrameKind.ANSWERED,
+            turn=one.turn,
+            num_bytes=outcome.num_bytes,
+            content=outcome.content,
+        ).to_bytes()
+
+    def _failed(self, why: str) -> bytes:
+        return _refused(f"a worker on node {get_node_ip_address()} can't answer: {why}")
+
+
+def _refused(why: str) -> bytes:
+    return Frame(kind=FrameKind.REFUSED, content=why.encode()).to_bytes()

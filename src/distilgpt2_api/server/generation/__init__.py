@@ -1,0 +1,1 @@
+"""Work for the engine, in no protocol's terms."""

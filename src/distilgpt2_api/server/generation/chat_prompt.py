@@ -1,0 +1,170 @@
+"""From a chat's messages to the prompt that the model completes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
+from distilgpt2_api.engine.validation import max_prompt_characters
+from distilgpt2_api.server.generation.prompts import EncodedPrompt, encode_texts
+from distilgpt2_api.server.generation.text_work import TextEncoder
+from distilgpt2_api.server.http.errors import UnknownParameterError
+from distilgpt2_api.server.schema.chat_prompt import ROLES, ChatPromptFields
+from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+NO_TEMPLATE = (
+    "this model has no chat template, so it can't chat: send a prompt to /v1/completions, or have the operator give it "
+    "one: as chat_template.jinja in the model's folder, as chat_template in its tokenizer_config.json, or as a file "
+    "that the setting DISTILGPT2_CHAT_TEMPLATE names"
+)
+
+
+def require_template(template: ChatTemplate | None) -> ChatTemplate:
+    """Raises InvalidRequestError, which says what to do."""
+    if template is None:
+        raise InvalidRequestError(NO_TEMPLATE)
+    return template
+
+
+async def encode_chat(
+    request: ChatPromptFields,
+    *,
+    template: ChatTemplate,
+    encoder: TextEncoder,
+    config: ModelConfig,
+) -> EncodedPrompt:
+    """Raises InvalidRequestError, which names what is wrong with the messages."""
+    messages = read_messages(request.messages, max_messages=config.num_positions)
+    for index, message in enumerate(messages):
+        if "name" in message and not template.uses("name"):
+            where = f"messages.{index}.name"
+            raise InvalidRequestError(f"{where}: this model's chat template has no use for names", param=where)
+        if message["role"] == "developer" and not template.uses("developer"):
+            message["role"] = "system"  # OpenAI's newer name of it, which few templates know.
+    is_continued = bool(request.continue_final_message)
+    if is_continued and request.add_generation_prompt:
+        raise InvalidRequestError(
+            "continue_final_message: not with add_generation_prompt", param="continue_final_message"
+        )
+    variables = request.chat_template_kwargs or {}
+    template.check_variables(list(variables), param="chat_template_kwargs")
+    render = partial(
+        template.render,
+        messages,
+        max_characters=max_prompt_characters(encoder.tokenizer, config),
+        has_generation_prompt=request.add_generation_prompt is not False and not is_continued,
+        is_continued=is_continued,
+        variables=_special_tokens(encoder.tokenizer, config) | variables,
+    )
+    text = await asyncio.to_thread(render)
+    if not text:
+        raise InvalidRequestError("messages: the chat template makes an empty text of them", param="messages")
+    try:
+        [prompt] = await encode_texts(
+            [text],
+            encoder=encoder,
+            config=config,
+            add_special_tokens=bool(request.add_special_tokens),
+            param="messages",
+        )
+    except ContextLengthError:
+        raise
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"messages: {error}", param="messages") from None
+    if len(prompt.token_ids) >= config.num_positions:
+        num_tokens = len(prompt.token_ids)
+        raise ContextLengthError.exceeding(
+            config.num_positions,
+            f"{num_tokens + 1} tokens ({num_tokens} in the messages, 1 or more in the completion)",
+            shorten="the messages",
+            param="messages",
+        )
+    return prompt
+
+
+def _special_tokens(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, object]:
+    """Where the tokenizer's files name none: those of the model's own config."""
+    ids = {"bos_token": config.bos_token_id, "eos_token": config.eos_token_id}
+    return {
+        name: tokenizer.decode([token_id])
+        for name, token_id in ids.items()
+        if token_id is not None and token_id < tokenizer.vocab_size
+    }
+
+
+UNSUPPORTED_ROLES = ("tool", "function")
+UNSUPPORTED_FIELDS = (
+    *("audio", "annotations", "function_call", "prefix", "reasoning", "reasoning_content", "refusal"),
+    *("tool_call_id", "tool_calls", "tools"),
+)
+"""Clients send the assistant's messages back as they got them, with these null or empty."""
+
+PARTS_SEPARATOR = "\n"
+"""Between the texts of one message, as vLLM has it."""
+
+
+def read_messages(messages: object, *, max_messages: int) -> list[dict[str, str]]:
+    """`role`, `content` as one text, and `name` where there is one. Raises InvalidRequestError, which says where."""
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequestError("messages must be a list of at least one message", param="messages")
+    if len(messages) > max_messages:
+        raise InvalidRequestError(f"messages: at most {max_messages} fit this model's context", param="messages")
+    return [_read_message(message, f"messages.{index}") for index, message in enumerate(messages)]
+
+
+def _read_message(message: object, where: str) -> dict[str, str]:
+    if not isinstance(message, dict):
+        raise InvalidRequestError(f"{where} must be an object", param=where)
+    for name, value in message.items():
+        if name in UNSUPPORTED_FIELDS:
+            if value is not None and value != []:
+                raise UnsupportedParameterError(f"{where}.{name} is not supported here", param=f"{where}.{name}")
+        elif name not in {"role", "content", "name"}:
+            raise UnknownParameterError(f"unknown parameter: {name[:100]!r} in {where}", param=f"{where}.{name[:100]}")
+    read = {"role": _read_role(message.get("role"), f"{where}.role")}
+    read["content"] = _read_content(message.get("content"), f"{where}.content")
+    name = message.get("name")
+    if name is not None:
+        if not isinstance(name, str):
+            raise InvalidRequestError(f"{where}.name must be a string", param=f"{where}.name")
+        read["name"] = name
+    return read
+
+
+def _read_role(role: object, where: str) -> str:
+    if isinstance(role, str) and role in ROLES:
+        return role
+    if isinstance(role, str) and role in UNSUPPORTED_ROLES:
+        raise UnsupportedParameterError(f"{where}: {role!r} is not supported here: the model has no tools", param=where)
+    raise InvalidRequestError(f"{where} must be one of {', '.join(ROLES)}", param=where)
+
+
+def _read_content(content: object, where: str) -> str:
+    match content:
+        case str():
+            return content
+        case [_, *_]:
+            return PARTS_SEPARATOR.join(_read_parts(content, where))
+    raise InvalidRequestError(f"{where} must be a string or a list of text parts", param=where)
+
+
+def _read_parts(parts: Sequence[object], where: str) -> list[str]:
+    texts: list[str] = []
+    for index, part in enumerate(parts):
+        match part:
+            case {"type": "text", "text": str() as text, **others} if not others:
+                texts.append(text)
+            case {"type": str() as kind} if kind != "text":
+                raise UnsupportedParameterError(
+                    f"{where}.{index}: parts of type {kind[:100]!r} are not supported here: the model reads text",
+                    param=f"{where}.{index}.type",
+                )
+            case _:
+                raise InvalidRequestError(
+                    f"{where}.{index} must be a text part: `type` and `text`", param=f"{where}.{index}"
+                )
+    return texts

@@ -1,0 +1,164 @@
+"""From a request's fields to the engine's sampling parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.grammar import Grammar
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import choose_seed
+from distilgpt2_api.engine.validation import check_num_bytes, check_stop
+from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.schema.grammars import openai_grammar
+from distilgpt2_api.server.schema.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
+from distilgpt2_api.server.schema.structured import StructuredFields
+from distilgpt2_api.text.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+MIN_TOP_P = 1e-6
+"""0 is legal in OpenAI's specification and means what the smallest value does: the likeliest token only."""
+
+MAX_ANSWER_LOGPROBS = 1 << 18
+"""Of an answer that is not a stream: each takes up to 450 bytes while it is made."""
+
+
+def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
+    """What fits the specification, but not this service. Raises InvalidRequestError."""
+    check_at_most(fields.n, limits.max_n, param="n")
+    stop = _stop_sequences(fields)
+    if len(stop) > limits.max_stop_sequences:
+        raise InvalidRequestError(f"stop: at most {limits.max_stop_sequences} sequences here", param="stop")
+    check_stop(stop)
+    if fields.has_usage_chunk and not fields.stream:
+        raise InvalidRequestError("stream_options: only with stream", param="stream_options")
+
+
+def check_at_most(number: int | None, limit: int, *, param: str) -> None:
+    """Raises InvalidRequestError over this service's limit; `param` is the caller's word."""
+    if (number or 0) > limit:
+        raise InvalidRequestError(f"{param}: at most {limit} here", param=param)
+
+
+def check_num_logprobs(
+    requests: Sequence[GenerationRequest],
+    config: ModelConfig,
+    *,
+    param: str | None,
+    prompt_param: str | None = None,
+) -> None:
+    """Raises InvalidRequestError for more log-probabilities than one answer may have: all are kept until it is whole.
+
+    `param` is the field that asks for those of drawn tokens, `prompt_param` for those of prompts; None: no field does.
+    """
+    counts: Counter[str] = Counter()
+    for request in requests:
+        params = request.params
+        if param is not None:
+            num_tokens = min(params.max_tokens, config.num_positions)  # more than the context the engine refuses
+            counts[param] += request.num_sequences * num_tokens * (1 + (params.num_logprobs or 0))
+        if prompt_param is not None:
+            counts[prompt_param] += len(request.prompt_token_ids) * (1 + (params.num_prompt_logprobs or 0))
+    if counts.total() > MAX_ANSWER_LOGPROBS:
+        [(name, _)] = counts.most_common(1)
+        raise InvalidRequestError(
+            f"{name}: {counts.total()} log-probabilities in one answer, over all prompts and tokens; at most"
+            f" {MAX_ANSWER_LOGPROBS} here, so send fewer prompts, or ask for fewer tokens",
+            param=name,
+        )
+
+
+async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> tuple[Grammar, str] | None:
+    """What the completion must be, and the name of the field that says so. Raises InvalidRequestError.
+
+    Compiles the grammar on a thread: that may take a tenth of a second.
+    """
+    found = openai_grammar(
+        response_format=fields.response_format,
+        guided_json=fields.guided_json,
+        guided_regex=fields.guided_regex,
+        guided_choice=fields.guided_choice,
+        guided_grammar=fields.guided_grammar,
+        structured_outputs=fields.structured_outputs,
+    )
+    if found is None:
+        return None
+    grammar, param = found
+    return await grammars.check_soon(grammar, param=param), param
+
+
+def sampling_params(
+    fields: SamplingFields,
+    *,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    max_tokens: int,
+    num_logprobs: int | None,
+    num_prompt_logprobs: int | None,
+    grammar: Grammar | None,
+    draw_seed: Callable[[], int],
+) -> SamplingParams:
+    """`draw_seed` is for requests without a seed. Raises InvalidRequestError; token ids the engine checks itself."""
+    min_tokens = fields.min_tokens or 0
+    if min_tokens > max_tokens:
+        raise InvalidRequestError(f"min_tokens: at most max_tokens ({max_tokens})", param="min_tokens")
+    top_k = fields.top_k or 0
+    return SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        temperature=_temperature(fields),
+        top_k=top_k if 0 < top_k < config.vocab_size else 0,
+        top_p=max(_or_default(fields.top_p, 1.0), MIN_TOP_P),
+        min_p=_or_default(fields.min_p, 0.0),
+        typical_p=_or_default(fields.typical_p, 1.0),
+        presence_penalty=_or_default(fields.presence_penalty, 0.0),
+        frequency_penalty=_or_default(fields.frequency_penalty, 0.0),
+        repetition_penalty=_or_default(fields.repetition_penalty, 1.0),
+        no_repeat_ngram_size=fields.no_repeat_ngram_size or 0,
+        logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
+        bad_words=_bad_words(fields.bad_words or (), tokenizer),
+        allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
+        grammar=grammar,
+        seed=choose_seed(fields.seed, draw_seed),
+        stop=_stop_sequences(fields),
+        include_stop_str_in_output=bool(fields.include_stop_str_in_output),
+        stop_token_ids=tuple(dict.fromkeys(fields.stop_token_ids or ())),
+        ignore_eos=bool(fields.ignore_eos),
+        skip_special_tokens=fields.skip_special_tokens is not False,
+        num_logprobs=num_logprobs,
+        num_prompt_logprobs=num_prompt_logprobs,
+    )
+
+
+def _temperature(fields: SamplingFields) -> float:
+    """TGI's `do_sample` is about draws as a whole; what shapes them says that there are some."""
+    if fields.temperature == 0 and fields.do_sample:
+        raise InvalidRequestError("do_sample: not true with temperature 0, which is greedy", param="do_sample")
+    shapes = (fields.temperature, fields.top_k, fields.top_p, fields.typical_p)
+    if fields.do_sample is False and all(shape is None for shape in shapes):
+        return 0.0
+    return _or_default(fields.temperature, 1.0)
+
+
+def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """Each word's tokens where it begins a text, and where it follows a space."""
+    check_num_bytes(words, MAX_BAD_WORDS_BYTES, param="bad_words")
+    stripped = [word.lstrip() for word in words]
+    if not all(stripped):
+        raise InvalidRequestError("bad_words has a word without characters other than space", param="bad_words")
+    try:
+        encoded = tokenizer.encode_batch([prefix + word for word in stripped for prefix in ("", " ")])
+    except InvalidRequestError as error:
+        raise InvalidRequestError(str(error).replace("prompt", "bad_words", 1), param="bad_words") from error
+    return tuple(dict.fromkeys(map(tuple, encoded)))
+
+
+def _stop_sequences(fields: SamplingFields) -> tuple[str, ...]:
+    return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
+
+
+def _or_default(value: float | None, default: float) -> float:
+    return default if value is None else float(value)

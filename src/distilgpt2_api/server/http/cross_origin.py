@@ -1,0 +1,78 @@
+"""Requests of pages from other origins (CORS)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import ALL_METHODS, CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.http.errors import OriginError, describe_error, error_response
+
+MAX_REQUESTED_HEADERS_LENGTH = 4096
+"""Of `Access-Control-Request-Headers`, which the answer to a preflight repeats. SDKs send about 300 characters."""
+MAX_AGE_S = 3600
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
+"""RFC 9110, section 5.6.2; elements of a list may be empty (section 5.6.1.2)."""
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's middleware, for origins that are trusted: they may use any method and send any header.
+
+    A list of header names would break with the next version of an SDK. Cookies are not used: a key is a header, which
+    no browser adds by itself. This is why `*` may expose every header of an answer.
+    """
+
+    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("*",),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=("*",),
+            max_age=MAX_AGE_S,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_preflight(scope):
+            try:
+                self._check(Headers(scope=scope))
+            except InvalidRequestError as error:
+                await error_response(describe_error(error), scope)(scope, receive, send)
+                return
+        elif not self.allow_origins:
+            await self.app(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+    def _check(self, headers: Headers) -> None:
+        """Raises InvalidRequestError for a preflight that Starlette would refuse in plain text, or repeat unchecked."""
+        origin, method = headers["origin"], headers["access-control-request-method"]
+        if not self.is_allowed_origin(origin):
+            reason = "does not name this origin" if self.allow_origins else "is not set"
+            raise OriginError(
+                f"pages of {origin[:100]!r} may not use this service: the setting cors_origins {reason}", param="origin"
+            )
+        if method not in ALL_METHODS:
+            raise InvalidRequestError(
+                f"the method {method[:100]!r} is none of {', '.join(ALL_METHODS)}",
+                param="access-control-request-method",
+            )
+        names = headers.get("access-control-request-headers", "")
+        if len(names) > MAX_REQUESTED_HEADERS_LENGTH or not all(
+            HEADER_NAME.fullmatch(name.strip(" \t")) for name in names.split(",")
+        ):
+            raise InvalidRequestError(
+                f"a preflight lists the names of headers, separated by commas, in at most "
+                f"{MAX_REQUESTED_HEADERS_LENGTH} characters",
+                param="access-control-request-headers",
+            )
+
+
+def _is_preflight(scope: Scope) -> bool:
+    names = {name for name, _ in scope["headers"]}
+    return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names

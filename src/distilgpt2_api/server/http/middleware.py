@@ -1,0 +1,161 @@
+"""The outermost layer: request ids, security headers, one log line and one count a request, and the last word."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.traces import ServedRequest, Traces
+from distilgpt2_api.server.http.errors import INTERNAL, REFUSALS, refused_response
+from distilgpt2_api.server.http.paths import METRICS_PATH, PROBE_PATHS
+from distilgpt2_api.server.http.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
+from distilgpt2_api.server.http.request_record import RequestRecord, has_record
+from distilgpt2_api.server.http.security_headers import add_security_headers
+from distilgpt2_api.server.lifecycle.drain import Departure
+
+SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+CLIENT_CLOSED = 499
+"""nginx's status for a client that hung up before it had one; in logs and metrics only."""
+UNMATCHED = "unmatched"
+"""Route label of paths that no route has."""
+QUIET_ROUTES = PROBE_PATHS | {METRICS_PATH}
+"""Asked every few seconds by machines: logged at debug level."""
+
+
+class AccessLog(Protocol):
+    """As much of a structlog logger as is needed."""
+
+    def info(self, event: str, **fields: object) -> object: ...
+
+    def debug(self, event: str, **fields: object) -> object: ...
+
+    def exception(self, event: str, **fields: object) -> object: ...
+
+
+class RequestMiddleware:
+    """Plain ASGI, so that streams and disconnects pass through untouched."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: HttpMetrics,
+        access_log: AccessLog,
+        departure: Departure,
+        answer_failure: ASGIApp,
+        traces: Traces | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._access_log = access_log
+        self._departure = departure
+        self._answer_failure = answer_failure
+        self._traces = traces
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or has_record(scope):  # or the process asks itself
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
+        scope.setdefault("state", {})["record"] = record
+        header = (b"x-request-id", record.request_id.encode())
+        app: ASGIApp = self._app
+        if (refusal := check_head(scope)) is not None:
+            app = refused_response(refusal, scope)
+        # Bare Uvicorn may have left this request's body in the connection: nothing may be read from there any more.
+        is_last = asks_for_other_protocol(scope["headers"])
+        self._metrics.begin()
+        self._departure.num_answering += 1
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                is_closing = (is_last or self._departure.is_near) and CLOSE_HEADER not in message["headers"]
+                add_security_headers(message, *((header, CLOSE_HEADER) if is_closing else (header,)))
+            await send(message)
+
+        try:
+            await app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            record.is_disconnect = True
+        except Exception:
+            self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
+            if status is not None:
+                record.error_code = INTERNAL.code
+                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+            await self._answer_failure(scope, receive, send_with_id)
+        finally:
+            self._departure.num_answering -= 1
+            self._tell(scope, record, status or CLIENT_CLOSED)
+
+    def _tell(self, scope: Scope, record: RequestRecord, status: int) -> None:
+        route, method = _route(scope), scope["method"]
+        is_quiet = route in QUIET_ROUTES
+        duration_s = self._clock() - record.started_s
+        is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
+        self._metrics.observe(
+            method=method,
+            route=route,
+            status=status,
+            duration_s=duration_s,
+            is_disconnect=record.is_disconnect,
+            abort_reason=record.abort_reason,
+            refusal_code=record.error_code if is_refusal else None,
+        )
+        fields = record.log_fields()
+        if self._traces is not None and not is_quiet:
+            fields["trace_id"] = self._traces.add(_served(scope, record, route, status, duration_s))
+        log = self._access_log.debug if is_quiet else self._access_log.info
+        log(
+            "request",
+            request_id=record.request_id,
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=round(duration_s * 1000, 1),
+            **fields,
+        )
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's, if it sent a sane one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and SANE_REQUEST_ID.fullmatch(value):
+            return bytes(value).decode()
+    return uuid.uuid4().hex
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", UNMATCHED))
+
+
+def _served(scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float) -> ServedRequest:
+    return ServedRequest(
+        request_id=record.request_id,
+        method=scope["method"],
+        route=route,
+        status=status,
+        headers=scope["headers"],
+        duration_s=duration_s,
+        admitted_after_s=None if record.admitted_s is None else record.admitted_s - record.started_s,
+        queue_s=record.queue_s,
+        ttft_s=record.ttft_s,
+        num_prompt_tokens=record.num_prompt_tokens,
+        num_cached_tokens=record.num_cached_tokens,
+        num_completion_tokens=record.num_completion_tokens,
+        finish_reasons=tuple(record.finish_reasons),
+        is_streamed=record.is_streamed,
+        error_code=record.error_code,
+        abort_reason=record.abort_reason,
+    )

@@ -1,0 +1,167 @@
+"""Answers that take the engine's time: whole, or as a stream of events. Both end the work when the client hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Self
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.server.http.errors import ErrorAnswer, describe_error
+from distilgpt2_api.server.http.request_record import record_of
+
+logger = logging.getLogger(__name__)
+
+PING = b": ping\n\n"
+PING_INTERVAL_S = 15.0
+"""Below the idle limits of the usual proxies (nginx: 60 s; Azure's balancer: 230 s)."""
+
+JSON_HEADERS = [(b"content-type", b"application/json")]
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class WhenDone(Response):
+    """One JSON body, made by `make_body` when `work` is done, which `abort` ends early. Its error becomes a status.
+
+    For a client that has hung up no body is made: the work has ended before there was all of it.
+    """
+
+    def __init__(
+        self, work: Callable[[], Awaitable[None]], make_body: Callable[[], bytes], *, abort: Callable[[], None]
+    ) -> None:
+        super().__init__()
+        self._work = work
+        self._make_body = make_body
+        self._abort = abort
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ClientWatch(receive, on_gone=self._abort) as client:
+            try:
+                await self._work()
+            except Distilgpt2ApiError:
+                if not client.is_gone:
+                    raise
+            finally:
+                record_of(scope).is_disconnect = client.is_gone
+        if client.is_gone:
+            return
+        body = self._make_body()
+        headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class EventStream(Response):
+    """Server-sent events: each piece of `events` is one or more whole events, written at once; `last_events` end them.
+
+    The status goes out with the first piece, or after the first quiet interval with a comment. Until then an error
+    becomes a status; after it `error_event` says it in the stream, which then ends.
+    """
+
+    def __init__(
+        self,
+        events: Callable[[], AsyncGenerator[bytes]],
+        last_events: Callable[[], bytes] = bytes,
+        *,
+        abort: Callable[[], None],
+        error_event: Callable[[ErrorAnswer], bytes],
+        ping_interval_s: float = PING_INTERVAL_S,
+    ) -> None:
+        super().__init__()
+        self._events = events
+        self._last_events = last_events
+        self._abort = abort
+        self._error_event = error_event
+        self._ping_interval_s = ping_interval_s
+        self._is_quiet = True
+        self._has_begun = False
+        self._beginning = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        record.is_streamed = True
+        events = self._events()
+        # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
+        async with aclosing(events):
+            with ClientWatch(receive, on_gone=self._abort) as client:
+                pings = asyncio.create_task(self._ping(send))
+                try:
+                    async for piece in events:
+                        if client.is_gone:
+                            return
+                        self._is_quiet = False
+                        await self._write(send, piece)
+                    if client.is_gone:
+                        return
+                    await self._write(send, self._last_events())
+                except Exception as error:
+                    if client.is_gone and isinstance(error, Distilgpt2ApiError):
+                        return
+                    if not self._has_begun:
+                        raise
+                    answer = describe_error(error)
+                    record.error_code = answer.code or answer.type
+                    if answer.status == 500:
+                        logger.exception("a stream failed", extra={"request_id": record.request_id})
+                    await self._write(send, self._error_event(answer))
+                finally:
+                    record.is_disconnect = client.is_gone
+                    pings.cancel()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ping(self, send: Send) -> None:
+        """Write a comment after each interval in which nothing else was written."""
+        while True:
+            self._is_quiet = True
+            await asyncio.sleep(self._ping_interval_s)
+            if self._is_quiet:
+                await self._write(send, PING)
+
+    async def _begin(self, send: Send) -> None:
+        async with self._beginning:  # a ping may be at it
+            if not self._has_begun:
+                await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+                self._has_begun = True
+
+    async def _write(self, send: Send, piece: bytes) -> None:
+        if not self._has_begun:
+            await self._begin(send)
+        if piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+class ClientWatch:
+    """Watches for the client's hang-up while its answer is being made; a context manager.
+
+    Servers differ in how a broken connection shows itself in `send`; that `receive` says so, all agree. The request's
+    body must have been read. `on_gone` is called once, on the event loop.
+    """
+
+    def __init__(self, receive: Receive, *, on_gone: Callable[[], None]) -> None:
+        self._receive = receive
+        self._on_gone = on_gone
+        self._task: asyncio.Task[None] | None = None
+        self.is_gone = False
+
+    def __enter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.is_gone = True
+        self._on_gone()

@@ -1,0 +1,1 @@
+"""How the application starts, drains and stops."""

@@ -1,0 +1,97 @@
+"""From the bound port to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+
+from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.core.errors import ModelError
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.metrics_page import MetricsPage
+from distilgpt2_api.observability.traces import Traces
+from distilgpt2_api.server.lifecycle.drain import Departure, DrainOnSignal
+from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
+
+logger = logging.getLogger(__name__)
+
+EXIT_MODEL = 3
+"""Gunicorn takes 3 from a worker for `can't ever boot` and stops, instead of starting the next one in vain."""
+EXIT_ENGINE = 70
+"""EX_SOFTWARE of sysexits: a supervisor restarts us."""
+LAST_WORDS_S = 0.5
+"""Time for the answers of the requests that a failing engine took along."""
+HEARTBEAT_S = 1.0
+"""How often a worker that loads its model before it listens says that it is alive."""
+
+
+def build_lifespan(
+    engine: AsyncEngine,
+    departure: Departure,
+    *,
+    drain_s: float,
+    max_request_s: float,
+    metrics_page: MetricsPage,
+    traces: Traces | None,
+    desk: BatchDesk | None,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The model loads while the port is bound already: readiness and 503 say so meanwhile.
+
+    In a worker that replaces another it loads first: the clients that come meanwhile wait, and none gets a 503.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        control: ServerControl | None = getattr(app.state, SERVER_CONTROL, None)
+        drain = DrainOnSignal(
+            engine,
+            departure,
+            drain_s=drain_s,
+            max_request_s=max_request_s,
+            control=control,
+            before=None if desk is None else desk.worker.stop,
+        )
+        await engine.start()
+        try:
+            with drain:
+                if control is not None and control.is_replacement:
+                    await _wait_loaded(engine, control)
+                if desk is not None:
+                    desk.worker.start()
+                async with metrics_page.published():
+                    yield
+        finally:
+            if desk is not None:
+                await desk.close()
+            await engine.stop()
+            if traces is not None:
+                await traces.close()
+
+    return lifespan
+
+
+async def _wait_loaded(engine: AsyncEngine, control: ServerControl) -> None:
+    """Return once the model is loaded or can't be: `on_failure` says so, and ends the process."""
+    loading = asyncio.ensure_future(engine.wait_loaded())
+    while not loading.done():
+        control.note_alive()
+        await asyncio.wait({loading}, timeout=HEARTBEAT_S)
+    loading.exception()
+
+
+def exit_on_failure(exit_process: Callable[[int], object]) -> Callable[[Exception], None]:
+    """AsyncEngine's `on_failure`: one clear line, then the process ends for its supervisor to start anew."""
+
+    def fail(error: Exception) -> None:
+        is_model = isinstance(error, ModelError)
+        if is_model:
+            logger.error("can't serve this model: %s", error)
+        else:
+            logger.error("the engine has failed (%s); the process ends", type(error).__name__)
+        asyncio.get_running_loop().call_later(LAST_WORDS_S, exit_process, EXIT_MODEL if is_model else EXIT_ENGINE)
+
+    return fail

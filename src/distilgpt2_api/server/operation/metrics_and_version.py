@@ -1,0 +1,50 @@
+"""`GET /metrics`, `GET /version` and what crawlers ask for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from distilgpt2_api.server.http.paths import METRICS_PATH
+from distilgpt2_api.server.service import ServiceDep
+
+
+class Version(BaseModel):
+    version: str
+    model: str
+    precision: str
+    kernels: str
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route(
+        METRICS_PATH,
+        read_metrics,
+        methods=["GET"],
+        tags=["Operation"],
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+    )
+    router.add_api_route("/version", read_version, methods=["GET"], tags=["Operation"], summary="Version")
+    router.add_api_route("/robots.txt", read_robots, methods=["GET"], include_in_schema=False)
+
+
+async def read_metrics(http: Request, service: ServiceDep) -> Response:
+    page, content_type = service.metrics_page.render(http.headers.get("accept", ""))
+    return Response(page, headers={"content-type": content_type})
+
+
+async def read_version(service: ServiceDep) -> Version:
+    return Version(
+        version=service.version,
+        model=service.model.shown_name,
+        precision=service.model.precision,
+        kernels=service.model.kernels,
+    )
+
+
+async def read_robots() -> PlainTextResponse:
+    """Every link that a crawler follows here costs a completion."""
+    return PlainTextResponse("User-agent: *\nDisallow: /\n")

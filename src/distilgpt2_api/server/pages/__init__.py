@@ -1,0 +1,1 @@
+"""The HTML pages: playground and API documentation."""

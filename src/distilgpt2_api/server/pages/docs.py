@@ -1,0 +1,69 @@
+"""`/docs`, `/redoc` and `/openapi.json`, from our own files: no CDN."""
+
+from __future__ import annotations
+
+import gzip
+from functools import partial
+from http import HTTPStatus
+from importlib.resources import files
+
+import orjson
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.server.http.paths import DOCS_ASSETS_PATH
+
+ASSETS = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-start.js": "text/javascript",
+    "redoc.standalone.js": "text/javascript",
+    "redoc.css": "text/css",
+}
+COMPRESSED = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "redoc.standalone.js"})
+"""Lie compressed in the package, and are sent so."""
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "  # made by the pages as they go
+    "worker-src blob:; "  # Redoc's search
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""No script but our own files, and nothing from or to anywhere else."""
+FOLDER = files("distilgpt2_api.server.pages") / "static" / "docs"
+
+
+def add_routes(router: APIRouter) -> None:
+    for path, page in (("/docs", "swagger.html"), ("/redoc", "redoc.html")):
+        router.add_api_route(
+            path, partial(read_page, page), methods=["GET"], include_in_schema=False, name=page, response_model=None
+        )
+    router.add_api_route(f"{DOCS_ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
+    router.add_api_route("/openapi.json", read_openapi, methods=["GET"], include_in_schema=False)
+
+
+async def read_page(page: str) -> Response:
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY}
+    return Response((FOLDER / page).read_bytes(), media_type="text/html", headers=headers)
+
+
+async def read_asset(http: Request, name: str) -> Response:
+    if name not in ASSETS:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    headers = {"cache-control": "public, max-age=3600", "vary": "accept-encoding"}
+    if name not in COMPRESSED:
+        return Response((FOLDER / name).read_bytes(), media_type=ASSETS[name], headers=headers)
+    content = (FOLDER / f"{name}.gz").read_bytes()
+    if "gzip" in http.headers.get("accept-encoding", ""):
+        headers["content-encoding"] = "gzip"
+    else:
+        content = gzip.decompress(content)
+    return Response(content, media_type=ASSETS[name], headers=headers)
+
+
+async def read_openapi(http: Request) -> Response:
+    document = http.app.openapi()
+    if root_path := http.scope.get("root_path"):
+        document = document | {"servers": [{"url": root_path}]}
+    return Response(orjson.dumps(document), media_type="application/json")

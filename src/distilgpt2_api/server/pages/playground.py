@@ -1,0 +1,55 @@
+"""`/ui`, and `/` for browsers: a page to try the service with, from our own files, which no build makes."""
+
+from __future__ import annotations
+
+import hashlib
+from http import HTTPStatus
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.server.http.paths import PLAYGROUND_ASSETS_PATH, PLAYGROUND_PATH
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Our own files only, and no text that becomes markup: what a model writes may be anything."""
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+FOLDER = files("distilgpt2_api.server.pages") / "static" / "playground"
+ASSETS = {file.name: file for file in FOLDER.iterdir() if PurePath(file.name).suffix in MEDIA_TYPES}
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route(PLAYGROUND_PATH, read_page, methods=["GET"], include_in_schema=False, response_model=None)
+    router.add_api_route(f"{PLAYGROUND_ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
+
+
+async def read_page(http: Request) -> Response:
+    headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "vary": "accept"}
+    return _answer(http, FOLDER / "index.html", "text/html", headers)
+
+
+async def read_asset(http: Request, name: str) -> Response:
+    if name not in ASSETS:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    return _answer(http, ASSETS[name], MEDIA_TYPES[PurePath(name).suffix], {})
+
+
+def _answer(http: Request, file: Traversable, media_type: str, headers: dict[str, str]) -> Response:
+    """Kept by browsers and asked about each time, so that no page meets the scripts of another version.
+
+    A 304 has the headers of a 200: with others the browser would overwrite those that it keeps.
+    """
+    content = file.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = headers | {"cache-control": "no-cache", "etag": etag}
+    if etag in http.headers.get("if-none-match", ""):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

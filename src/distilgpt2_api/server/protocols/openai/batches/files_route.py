@@ -1,0 +1,234 @@
+"""`/v1/files`: what batches read and write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.batch.stored.objects import FilePurpose, StoredFile
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.http.body import INTEGER
+from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.responses import ClientWatch
+from distilgpt2_api.server.protocols.openai.batches.files_schema import (
+    MAX_EXPIRY_S,
+    MIN_EXPIRY_S,
+    DeletedFile,
+    FileList,
+    FileObject,
+    file_object,
+)
+from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.service import DeskDep, ServiceDep, owner_of
+
+PIECE_BYTES = 1 << 18
+MAX_FILENAME_LENGTH = 255
+PURPOSE, ANCHOR, SECONDS = "purpose", "expires_after[anchor]", "expires_after[seconds]"
+UPLOAD_SCHEMA = {
+    "type": "object",
+    "required": ["file", PURPOSE],
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "JSON Lines, each as a batch wants it."},
+        PURPOSE: {"type": "string", "enum": [FilePurpose.BATCH.value]},
+        ANCHOR: {"type": "string", "enum": ["created_at"]},
+        SECONDS: {"type": "integer", "minimum": MIN_EXPIRY_S, "maximum": MAX_EXPIRY_S},
+    },
+    "dependentRequired": {ANCHOR: [SECONDS], SECONDS: [ANCHOR]},
+    "additionalProperties": False,
+}
+UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_SCHEMA}}}}
+CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file, as it is.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+PATH = "/v1/files/{file_id}"
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route(
+        "/v1/files",
+        create_file,
+        methods=["POST"],
+        tags=["Batches"],
+        summary="Upload a file",
+        response_model=FileObject,
+        responses=error_responses(400, 404, 408, 413, 415, 429, 503),
+        openapi_extra=UPLOAD_BODY,
+    )
+    for path, endpoint, method, summary, statuses in (
+        ("/v1/files", list_files, "GET", "List files", (400, 404, 503)),
+        (PATH, read_file, "GET", "Describe a file", (404, 503)),
+        (PATH, delete_file, "DELETE", "Delete a file", (404, 409, 503)),
+    ):
+        router.add_api_route(
+            path, endpoint, methods=[method], tags=["Batches"], summary=summary, responses=error_responses(*statuses)
+        )
+    router.add_api_route(
+        f"{PATH}/content",
+        read_content,
+        methods=["GET"],
+        tags=["Batches"],
+        summary="Read a file",
+        response_class=Response,
+        responses=CONTENT | error_responses(404, 503),
+    )
+
+
+async def create_file(http: Request, service: ServiceDep, desk: DeskDep) -> FileObject:
+    """OpenAI's upload, of the purpose `batch`. Who has the same API key sees the file, and nobody else."""
+    # With the store come its packages, of which this needs one.
+    from distilgpt2_api.server.http.multipart_form import UploadForm  # noqa: PLC0415 - the reason stands above
+
+    form = UploadForm(
+        http,
+        max_file_bytes=desk.max_file_bytes,
+        timeout_s=service.limits.body_timeout_s,
+        uploads=service.uploads,
+    )
+    caller = owner_of(http, service)
+    file_id = await desk.threads.call(desk.files.begin, caller=caller)
+    is_finished = False
+    try:
+        async with aclosing(_merged(form.pieces())) as pieces:
+            async for piece in pieces:
+                await desk.threads.call(desk.files.append, file_id, caller=caller, content=piece)
+        expiry_s = _check_fields(form.fields)
+        if form.filename is None:
+            raise InvalidRequestError("file is required", param="file")
+        file = await desk.threads.call(
+            desk.files.finish, file_id, filename=form.filename[:MAX_FILENAME_LENGTH], expiry_s=expiry_s
+        )
+        is_finished = True
+    finally:
+        if not is_finished:
+            await desk.threads.call(desk.files.discard, file_id)
+    return file_object(file)
+
+
+async def list_files(
+    http: Request,
+    service: ServiceDep,
+    desk: DeskDep,
+    *,
+    purpose: Annotated[Literal["batch", "batch_output"] | None, Query()] = None,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Annotated[Literal["asc", "desc"], Query()] = "desc",
+) -> FileList:
+    """The caller's files, by their creation. `after` is the last one of the piece of the list before."""
+    page = await desk.threads.call(
+        desk.files.list,
+        caller=owner_of(http, service),
+        purpose=purpose,
+        after=after,
+        limit=limit,
+        is_ascending=order == "asc",
+    )
+    files = [file_object(file) for file in page.items]
+    return FileList(
+        data=files,
+        first_id=files[0].id if files else None,
+        last_id=files[-1].id if files else None,
+        has_more=page.has_more,
+    )
+
+
+async def read_file(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> FileObject:
+    """One of the caller's files, without its content."""
+    return file_object(await _find(http, service, desk, file_id))
+
+
+async def delete_file(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> DeletedFile:
+    """Delete a file, unless a batch is to read it: that is 409."""
+    await desk.threads.call(desk.files.delete, file_id, caller=owner_of(http, service))
+    return DeletedFile(id=file_id)
+
+
+async def read_content(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> Response:
+    """A file's content."""
+    file = await _find(http, service, desk, file_id)
+    return FileContent(desk, file, is_head=http.method == "HEAD")
+
+
+class FileContent(Response):
+    """A file, read from the store as fast as the client takes it."""
+
+    def __init__(self, desk: BatchDesk, file: StoredFile, *, is_head: bool) -> None:
+        super().__init__()
+        self._desk = desk
+        self._file = file
+        self._is_head = is_head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ClientWatch(receive, on_gone=lambda: None) as client:
+            record_of(scope).is_disconnect = not await self._send(send, client)
+
+    async def _send(self, send: Send, client: ClientWatch) -> bool:
+        """False: the client hung up before the end."""
+        file, threads = self._file, self._desk.threads
+        headers = [
+            (b"content-type", b"application/octet-stream"),
+            (b"content-length", b"%d" % file.num_bytes),
+            (b"content-disposition", f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}".encode()),
+        ]
+        chunks = iter(()) if self._is_head else self._desk.files.chunks(file.file_id)
+        chunk = await threads.call(next, chunks, b"")
+        if client.is_gone:
+            return False
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        has_more = True
+        while has_more:
+            # Looked for before the last one is sent: with its last byte a client takes the answer for whole.
+            following = await threads.call(next, chunks, b"")
+            if client.is_gone:
+                return False
+            has_more = bool(following)
+            await send({"type": "http.response.body", "body": chunk, "more_body": has_more})
+            chunk = following
+        return True
+
+
+async def _find(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> StoredFile:
+    return await desk.threads.call(desk.files.find, file_id, caller=owner_of(http, service))
+
+
+async def _merged(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """In pieces of a size worth a transaction."""
+    gathered = bytearray()
+    async for piece in pieces:
+        gathered += piece
+        if len(gathered) >= PIECE_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+def _check_fields(fields: dict[str, str]) -> float | None:
+    """For how long the file is to be kept; None: it does not say. Raises InvalidRequestError."""
+    for name in fields:
+        if name not in (PURPOSE, ANCHOR, SECONDS):
+            raise InvalidRequestError(f"unknown parameter: {name[:100]!r}", param=name[:100])
+    if PURPOSE not in fields:
+        raise InvalidRequestError("purpose is required", param=PURPOSE)
+    if fields[PURPOSE] != FilePurpose.BATCH:
+        raise InvalidRequestError(f"purpose: must be {FilePurpose.BATCH.value}", param=PURPOSE)
+    if ANCHOR not in fields and SECONDS not in fields:
+        return None
+    if fields.get(ANCHOR) != "created_at":
+        raise InvalidRequestError(f"{ANCHOR}: must be created_at", param=ANCHOR)
+    text = fields.get(SECONDS, "")
+    seconds = int(text) if INTEGER.fullmatch(text) else 0
+    if not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
+        raise InvalidRequestError(f"{SECONDS}: must be an integer of {MIN_EXPIRY_S} to {MAX_EXPIRY_S}", param=SECONDS)
+    return float(seconds)

@@ -1,0 +1,43 @@
+"""Lines of batches, asked as requests of their callers that nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from distilgpt2_api.batch.lines import Answer, InputLine
+from distilgpt2_api.batch.stored.desk import AskLine
+from distilgpt2_api.core.caller import Caller
+from distilgpt2_api.core.errors import UnavailableError
+from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.server.http.errors import INTERNAL
+from distilgpt2_api.server.http.in_process import post
+from distilgpt2_api.server.http.request_record import RequestRecord
+
+logger = logging.getLogger(__name__)
+
+
+def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
+    """What a line means is what the route means. Its refusals become UnavailableError: they are no answers."""
+
+    async def ask(caller: str, line: InputLine) -> Answer:
+        await engine.wait_loaded()
+        request_id = uuid.uuid4().hex
+        record = RequestRecord(request_id=request_id, caller=Caller(name=caller, is_batch=True))
+
+        async def ask_with_record(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"] = {"record": record}
+            await app(scope, receive, send)
+
+        try:
+            answer = await post(ask_with_record, line.url, line.body)
+        except Exception:
+            logger.exception("a line of a batch failed", extra={"request_id": request_id})
+            return Answer(status_code=INTERNAL.status, request_id=request_id, body=INTERNAL.openai_body)
+        if (refusal := answer.refusal) is not None:
+            raise UnavailableError(refusal.message, retry_after_s=refusal.retry_after_s)
+        return Answer(status_code=answer.status, request_id=request_id, body=answer.body)
+
+    return ask

@@ -1,0 +1,102 @@
+"""`POST /v1/chat/completions`: OpenAI's `CreateChatCompletionRequest`, with the extras that vLLM's clients send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from distilgpt2_api.core.errors import UnsupportedParameterError
+from distilgpt2_api.server.protocols.openai.envelope import Usage
+from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
+from distilgpt2_api.server.schema.sampling import SamplingFields
+from distilgpt2_api.server.schema.validation import parse_body
+
+
+class ChatCompletionRequest(ChatPromptFields, SamplingFields):
+    """Null means the default, for every field but `messages`."""
+
+    other_names: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
+
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=2**31, description="As many as the context has room for, by default."
+    )
+    max_tokens: int | None = Field(None, ge=1, le=2**31, description="Another name of `max_completion_tokens`.")
+    logprobs: bool | None = Field(None, description="Log-probabilities of the tokens drawn.")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="Likeliest tokens listed beside each; `logprobs`.")
+
+
+def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
+    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    if body.get("chat_template") is not None:
+        raise UnsupportedParameterError(
+            "chat_template: templates come with the model or from a setting, not with requests", param="chat_template"
+        )
+    return parse_body(ChatCompletionRequest, body)
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class ChatAnswer(BaseModel):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"]
+    stop_reason: str | int | None = Field(description="The stop sequence or stop token id that ended it.")
+
+
+class ChatCompletion(BaseModel):
+    """OpenAI's `CreateChatCompletionResponse`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix time, in seconds.")
+    model: str
+    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(BaseModel):
+    role: Literal["assistant"] | None = Field(None, description="In a choice's first chunk.")
+    content: str | None = Field(None, description="Absent in a choice's last chunk.")
+
+
+class ChatChunkChoice(BaseModel):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length"] | None = Field(description="Null in all but a choice's last chunk.")
+    stop_reason: str | int | None = Field(None, description="In a choice's last chunk.")
+
+
+class ChatCompletionChunk(BaseModel):
+    """OpenAI's `CreateChatCompletionStreamResponse`: an event of the stream, but for the last, which is `[DONE]`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None

@@ -1,0 +1,151 @@
+"""`POST /v1/completions`: OpenAI's `CreateCompletionRequest`, with the extras that vLLM's clients send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, WithJsonSchema
+
+from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
+from distilgpt2_api.server.protocols.openai.envelope import Usage
+from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
+from distilgpt2_api.server.schema.validation import parse_body
+
+
+class Logprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int] = Field(description="Where each token begins in `text`, in characters.")
+
+
+class PromptLogprob(BaseModel):
+    logprob: float
+    rank: int | None = Field(description="1 is the likeliest; null for a token that is not among those listed.")
+    decoded_token: str
+
+
+class Choice(BaseModel):
+    index: int = Field(description="Prompt's index times n, plus the completion's.")
+    text: str
+    logprobs: Logprobs | None
+    finish_reason: Literal["stop", "length"] | None = Field(description="Null in all but a stream's last chunk.")
+    stop_reason: str | int | None = Field(
+        None, description="The stop sequence or stop token id that ended it. In a stream: in the last chunk."
+    )
+    token_ids: list[int] | None = Field(None, description="With `return_token_ids`: the completion's, or the chunk's.")
+    prompt_token_ids: list[int] | None = Field(
+        None, description="With `return_token_ids`. In a stream: in the choice's first chunk."
+    )
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = Field(
+        None, description="With `prompt_logprobs`: by token id, for each prompt token; null for the first."
+    )
+
+
+class Completion(BaseModel):
+    """OpenAI's `CreateCompletionResponse`; in a stream each event is one, and the last one is `[DONE]`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int = Field(description="Unix time, in seconds.")
+    model: str
+    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+PROMPT_SCHEMA: dict[str, Any] = {
+    "title": "Prompt",
+    "description": "A text, a list of texts, a list of token ids or a list of such lists. Null: the end of text token.",
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
+        },
+        {"type": "null"},
+    ],
+}
+
+Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
+"""Checked where it is tokenized: as a union, pydantic would try a long list of ids four times."""
+
+MaxTokens = Annotated[int, Field(ge=0, le=2**31)]
+PromptLength = Annotated[int, Field(ge=1, le=2**31)]
+TruncatedLength = Literal[-1] | PromptLength
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=@-]{1,128}$")]
+
+
+class CompletionRequest(SamplingFields):
+    """Null means the default, for every field."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_tokens",
+        "max_new_tokens": "max_tokens",
+        "return_full_text": "echo",
+        "stop_sequences": "stop",
+        "truncate": "truncate_prompt_tokens",
+    }
+
+    prompt: Prompt = None
+    max_tokens: MaxTokens | None = Field(None, description="16 by default. 0 with `echo` scores the prompt.")
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Completions drawn of each prompt, of which the `n` with the highest mean log-probability per "
+        "token are answered. Not with `stream`. Usage counts them all. With `use_beam_search`: the number of beams.",
+    )
+    use_beam_search: bool | None = Field(
+        None,
+        description="The `n` best sequences that a search with `best_of` beams finds, best first, in place of draws. "
+        "Not with `stream`, nor with parameters of draws: `top_p`, `stop`, penalties and others are refused. It draws "
+        "nothing, so `seed` changes nothing.",
+    )
+    length_penalty: float | None = Field(
+        None,
+        ge=-MAX_LENGTH_PENALTY,
+        le=MAX_LENGTH_PENALTY,
+        description="1 by default: with `use_beam_search` a sequence's log-probability is divided by its length to "
+        "this power. Above 0 it favours long sequences.",
+    )
+    early_stopping: Literal["never"] | bool | None = Field(
+        None,
+        description="When `use_beam_search` stops, once as many sequences as beams have ended. `true`: at once; "
+        '`false`, the default: when no other is better at its present length; `"never"`: when none can become better.',
+    )
+    echo: bool | None = Field(None, description="The prompt stands before the completion.")
+    logprobs: int | None = Field(None, ge=0, description="Likeliest tokens listed for each token drawn.")
+    prompt_logprobs: int | None = Field(
+        None, ge=0, description="Likeliest tokens listed for each prompt token, by token id. Not with `stream`."
+    )
+    return_token_ids: bool | None = Field(None, description="Choices have `token_ids` and `prompt_token_ids`.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="In `logprobs` tokens are written `token_id:123` instead of as text."
+    )
+    add_special_tokens: bool | None = Field(
+        None,
+        description="Texts get the tokens around them that the tokenizer's files ask for, a BOS token say; GPT-2's ask "
+        "for none.",
+    )
+    truncate_prompt_tokens: TruncatedLength | None = Field(
+        None, description="Keeps so many tokens of each prompt; -1: as many as leave room for `max_tokens`."
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="Where tokens are cut off: `left`, the default, keeps the prompt's end."
+    )
+    max_completion_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: a chat's.")
+    max_new_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: TGI's.")
+    return_full_text: bool | None = Field(None, description="Another name of `echo`: TGI's.")
+    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`: Hugging Face's.")
+    truncate: PromptLength | None = Field(None, description="Another name of `truncate_prompt_tokens`: TGI's.")
+    request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` and this.")
+
+
+def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
+    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    return parse_body(CompletionRequest, body)

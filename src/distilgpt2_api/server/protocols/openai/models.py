@@ -1,0 +1,65 @@
+"""`GET /v1/models`: the one model, by its names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from distilgpt2_api.core.errors import NotReadyError, UnavailableError
+from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.service import Service, ServiceDep
+
+
+class ServedModelCard(BaseModel):
+    """OpenAI's `Model`, and `max_model_len` as vLLM has it: null while the model loads."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    root: str
+    max_model_len: int | None
+
+
+class ServedModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ServedModelCard]
+
+
+def add_routes(router: APIRouter) -> None:
+    router.add_api_route("/v1/models", list_models, methods=["GET"], tags=["OpenAI"], summary="List models")
+    router.add_api_route(
+        "/v1/models/{model:path}",
+        read_model,
+        methods=["GET"],
+        tags=["OpenAI"],
+        summary="Describe a model",
+        responses=error_responses(404),
+    )
+
+
+async def list_models(service: ServiceDep) -> ServedModelList:
+    """The served model, by each of its names. It is listed while it loads, too."""
+    return ServedModelList(data=[_card(service, name) for name in service.model.listed_names])
+
+
+async def read_model(service: ServiceDep, model: str) -> ServedModelCard:
+    """The served model, by its name or alias."""
+    service.model.find_name(model)
+    return _card(service, model)
+
+
+def _card(service: Service, name: str) -> ServedModelCard:
+    try:
+        max_model_len = service.engine.model_config.num_positions
+    except (NotReadyError, UnavailableError):
+        max_model_len = None
+    return ServedModelCard(
+        id=name,
+        created=service.model.created,
+        owned_by="distilgpt2-api",
+        root=service.model.name,
+        max_model_len=max_model_len,
+    )

@@ -1,0 +1,1 @@
+"""`/v1/score`: log-probabilities of given texts."""

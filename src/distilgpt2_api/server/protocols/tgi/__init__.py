@@ -1,0 +1,1 @@
+"""Hugging Face's Text Generation Inference: `/generate`, `/generate_stream`, `/info`."""

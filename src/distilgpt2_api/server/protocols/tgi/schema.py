@@ -1,0 +1,210 @@
+"""Bodies of Hugging Face's Text Generation Inference (TGI) 3, which `huggingface_hub.InferenceClient` speaks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+
+from distilgpt2_api.engine.validation import MAX_STOP_BYTES
+from distilgpt2_api.server.schema.sampling import Penalty, StopSequence
+from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
+from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue, parse_body
+
+Unsupported = Annotated[None, Field(description="Not supported.")]
+
+
+class TgiParameters(Body):
+    """Null means the default, for every field. Sampled where `do_sample` is true or a field of the draw is set."""
+
+    unsupported: ClassVar[frozenset[str]] = frozenset({"watermark", "adapter_id"})
+
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Sequences drawn, of which the one with the highest mean log-probability per token is answered. "
+        "More than one: sampled, without `seed` and not as a stream.",
+    )
+    temperature: float | None = Field(None, gt=0, le=100, description="1 by default. Setting it samples.")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="1, the default, is off.")
+    frequency_penalty: Penalty | None = Field(
+        None, description="Taken from a token's logit for each time that the text generated so far has it."
+    )
+    top_k: int | None = Field(None, gt=0, le=2**31 - 1, description="Off by default. Setting it samples.")
+    top_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")
+    typical_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")
+    do_sample: bool | None = Field(
+        None, description="False, greedy, by default; but true where a request has no `parameters` at all."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=2**31, description="1024 by default, or what the prompt leaves of the model's context if less."
+    )
+    return_full_text: bool | None = Field(
+        None, description="The prompt stands before the generated text. False by default, on every route."
+    )
+    stop: list[StopSequence] | None = Field(
+        None,
+        description="The text ends with the first of them, which is part of it. At most "
+        f"{MAX_STOP_BYTES} bytes together.",
+    )
+    truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
+    watermark: OnlyFalse | None = Field(None, description="Not supported.")
+    details: bool | None = Field(None, description="The answer has `details`.")
+    decoder_input_details: bool | None = Field(
+        None, description="`details` with the prompt's tokens in `prefill`. Not as a stream."
+    )
+    seed: int | None = Field(
+        None, ge=-1, le=2**64 - 1, description="The same seed draws the same text. -1, which TGI lacks: no seed."
+    )
+    top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
+    grammar: Annotated[Any, WithJsonSchema(TGI_GRAMMAR)] = Field(
+        None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."
+    )
+    adapter_id: Unsupported = None
+
+
+class TgiOptions(Body):
+    """What Hugging Face's hosted service has beside TGI. The model is always loaded, and no answer is cached."""
+
+    use_cache: bool | None = Field(None, description="No answer is cached, whatever it says.")
+    wait_for_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
+    dont_load_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
+    use_gpu: OnlyFalse | None = Field(None, description="There is none.")
+
+
+class TgiRequest(Body):
+    """TGI's `CompatGenerateRequest`."""
+
+    inputs: str = Field(min_length=1, description="The prompt.")
+    parameters: TgiParameters | None = None
+    options: TgiOptions | None = None
+    stream: bool | None = Field(None, description="False by default.")
+
+
+def _check_whole(value: object) -> object:
+    if value is True:
+        raise ValueError("an answer here is whole; ask /generate_stream, or the address without /generate")
+    return value
+
+
+class TgiWholeRequest(TgiRequest):
+    """TGI's `GenerateRequest`, answered as a whole."""
+
+    stream: Annotated[OnlyFalse, BeforeValidator(_check_whole)] | None = None
+
+
+class TgiStreamRequest(TgiRequest):
+    """TGI's `GenerateRequest`, answered as a stream."""
+
+    stream: OnlyTrue | None = None
+
+
+def parse_tgi_request(model: type[TgiRequest], body: dict[str, object]) -> TgiRequest:
+    """Raises InvalidRequestError; its kind UnsupportedParameterError for what TGI has and we do not."""
+    return parse_body(model, body)
+
+
+class TgiInfo(BaseModel):
+    model_id: str
+    model_sha: str | None
+    model_pipeline_tag: Literal["text-generation"]
+    max_concurrent_requests: int = Field(description="Requests that may wait; one more is refused with 429.")
+    max_best_of: int
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int = Field(description="Of a prompt and what is generated: the model's context.")
+    validation_workers: int
+    max_client_batch_size: int = Field(description="Prompts of one request, in the protocols that have several.")
+    router: str
+    version: str
+    sha: str | None
+    docker_label: str | None
+
+
+class TgiToken(BaseModel):
+    id: int
+    text: str = Field(
+        description="What it adds to the text. A character of several tokens comes with the last of them."
+    )
+    logprob: float = Field(description="Under the model, before temperature and all else.")
+    special: bool = Field(description="Not part of the text: the end of text, for one.")
+
+
+class TgiPrefillToken(BaseModel):
+    id: int
+    text: str
+    logprob: float | None = Field(description="Null for the first.")
+
+
+FinishReason = Literal["length", "eos_token", "stop_sequence"]
+
+
+class TgiBestOfSequence(BaseModel):
+    generated_text: str
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None = Field(description="Alone, it draws this sequence again. Null where it was not sampled.")
+    prefill: list[TgiPrefillToken] = Field(description="Empty without `decoder_input_details`.")
+    tokens: list[TgiToken]
+    top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
+
+
+class TgiDetails(BaseModel):
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None = Field(description="Draws the same text again. Null where it was not sampled.")
+    prefill: list[TgiPrefillToken] = Field(description="Empty without `decoder_input_details`.")
+    tokens: list[TgiToken]
+    top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
+    best_of_sequences: list[TgiBestOfSequence] | None = Field(None, description="The others, with `best_of`.")
+
+
+class TgiAnswer(BaseModel):
+    """TGI's `GenerateResponse`."""
+
+    generated_text: str
+    details: TgiDetails | None = Field(None, description="With `details` or `decoder_input_details`.")
+
+
+class TgiStreamDetails(BaseModel):
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    input_length: int = Field(description="The prompt's tokens.")
+
+
+class TgiStreamEvent(BaseModel):
+    """TGI's `StreamResponse`: one for each token."""
+
+    index: int = Field(description="From 1.")
+    token: TgiToken
+    top_tokens: list[TgiToken] = Field([], description="With `top_n_tokens`.")
+    generated_text: str | None = Field(description="The whole, in the last event.")
+    details: TgiStreamDetails | None = Field(description="In the last event, with `details`.")
+
+
+class TgiErrorResponse(BaseModel):
+    """Every status of 400 and above has it on TGI's routes, and so has the last event of a stream that failed."""
+
+    error: str
+    error_type: Literal["validation", "overloaded", "generation", "incomplete_generation", "healthcheck"]
+
+
+def tgi_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`."""
+    return {status: {"model": TgiErrorResponse, "description": DESCRIPTIONS[status]} for status in statuses}
+
+
+DESCRIPTIONS = {
+    401: "No valid API key (`validation`).",
+    408: "The body did not arrive in time (`validation`).",
+    413: "The body is too long (`validation`).",
+    415: "The body is not declared as JSON (`validation`).",
+    422: "The request is wrong; the message names the parameter (`validation`).",
+    424: "The generation failed (`generation`).",
+    429: "Too much waits already (`overloaded`). `Retry-After` says when to come back.",
+    500: "The service made a mistake (`incomplete_generation`).",
+    503: "The model is loading, or the service is shutting down (`healthcheck`). `Retry-After` says when to come back.",
+    504: "The request was not done before its deadline (`incomplete_generation`).",
+}

@@ -1,0 +1,156 @@
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
+from distilgpt2_api.server.generation.text_work import encode_bounded
+from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.vllm.tokens_schema import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeChatRequest,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+    parse_tokenize_request,
+)
+from distilgpt2_api.server.schema.openapi_fragments import json_body
+from distilgpt2_api.server.schema.validation import parse_body
+from distilgpt2_api.server.service import ServiceDep
+from distilgpt2_api.text.tokenizer import Tokenizer
+
+MAX_DECODED_BYTES = 4 << 20
+"""Of one answer: some tokens have a hundred bytes, so that two million bytes of ids could be 50 million of text."""
+NUM_TOKEN_CHARACTERS = 4
+"""Of the usual token."""
+
+
+def add_routes(router: APIRouter) -> None:
+    for path, endpoint, bodies, answer in (
+        ("/tokenize", tokenize, (TokenizeRequest, TokenizeChatRequest), TokenizeResponse),
+        ("/detokenize", detokenize, (DetokenizeRequest,), DetokenizeResponse),
+    ):
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            tags=["vLLM"],
+            response_model=answer,
+            responses=error_responses(400, 404, 408, 413, 415, 429, 503),
+            openapi_extra=json_body(*bodies),
+        )
+    router.add_api_route(
+        "/tokenizer_info",
+        tokenizer_info,
+        methods=["GET"],
+        tags=["vLLM"],
+        response_model=TokenizerInfo,
+        responses=error_responses(503),
+    )
+
+
+async def tokenize(http: Request, service: ServiceDep) -> Response:
+    """Text to token ids, or a chat's messages. Special tokens written in the text become their ids."""
+    body = await read_json_object(http, service.limits, service.uploads)
+    request = parse_tokenize_request(body)
+    service.model.check_name(request.model)
+    config, encoder = service.engine.model_config, service.text_encoder(http)
+    describe = partial(
+        _describe_tokens, tokenizer=encoder.tokenizer, config=config, has_texts=request.return_token_strs
+    )
+    if isinstance(request, TokenizeChatRequest):
+        template = require_template(service.chat_template)
+        prompt = await encode_chat(request, template=template, encoder=encoder, config=config)
+        return _json(describe(prompt.token_ids))
+
+    def encode_and_describe() -> bytes:
+        [token_ids] = encode_bounded(encoder.tokenizer, [request.prompt])
+        if request.add_special_tokens is not False:
+            token_ids = encoder.tokenizer.with_special_tokens(token_ids)
+        return describe(token_ids)
+
+    return _json(await encoder.run(encode_and_describe, num_characters=len(request.prompt)))
+
+
+async def detokenize(http: Request, service: ServiceDep) -> Response:
+    """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
+    body = await read_json_object(http, service.limits, service.uploads)
+    request = parse_body(DetokenizeRequest, body)
+    service.model.check_name(request.model)
+    encoder = service.text_encoder(http)
+    work = partial(_decode, request.tokens, encoder.tokenizer)
+    return _json(await encoder.run(work, num_characters=len(request.tokens) * NUM_TOKEN_CHARACTERS))
+
+
+async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
+    """The tokenizer's special tokens and bounds."""
+    tokenizer, config = service.engine.tokenizer, service.engine.model_config
+    end_of_text = _special_token(tokenizer.end_of_text_id(config), tokenizer)
+
+    def token_of(role: str, default: str | None) -> str | None:
+        """As the tokenizer's files name it, else the model's own config."""
+        token_id = tokenizer.role_id(role)
+        return default if token_id is None else _special_token(token_id, tokenizer)
+
+    return TokenizerInfo(
+        model_max_length=config.num_positions,
+        bos_token=token_of("bos_token", _special_token(config.bos_token_id, tokenizer) or end_of_text),
+        eos_token=token_of("eos_token", end_of_text),
+        unk_token=token_of("unk_token", end_of_text),  # GPT-2's own default; a byte-level tokenizer needs none
+        pad_token=token_of("pad_token", None),
+        add_bos_token=bool(tokenizer.frame.before),
+        add_eos_token=bool(tokenizer.frame.after),
+        add_prefix_space=tokenizer.has_prefix_space,
+        chat_template=None if service.chat_template is None else service.chat_template.source,
+    )
+
+
+def _describe_tokens(
+    token_ids: Sequence[int], *, tokenizer: Tokenizer, config: ModelConfig, has_texts: bool | None
+) -> bytes:
+    """A `TokenizeResponse`. Not made of one, which would take a second and 100 MB for a million tokens."""
+    texts = {token_id: tokenizer.token_text(token_id) for token_id in set(token_ids)} if has_texts else {}
+    return orjson.dumps(
+        {
+            "count": len(token_ids),
+            "max_model_len": config.num_positions,
+            "tokens": token_ids,
+            "token_strs": [texts[token_id] for token_id in token_ids] if has_texts else None,
+        }
+    )
+
+
+def _decode(token_ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
+    """A `DetokenizeResponse`."""
+    if token_ids and (min(token_ids) < 0 or max(token_ids) >= tokenizer.vocab_size):
+        raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
+    num_bytes = sum(len(tokenizer.token_bytes[token_id]) for token_id in token_ids)
+    if num_bytes > MAX_DECODED_BYTES:
+        raise InvalidRequestError(
+            f"tokens: {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} in one answer, so send fewer",
+            param="tokens",
+        )
+    return orjson.dumps({"prompt": tokenizer.decode(token_ids)})
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")
+
+
+def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
+    """Its text, if `/tokenize` makes that text this token."""
+    if token_id is None or token_id >= tokenizer.vocab_size:
+        return None
+    text = tokenizer.token_text(token_id)
+    return text if tokenizer.encode(text) == [token_id] else None

@@ -1,0 +1,62 @@
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, as vLLM has them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
+from distilgpt2_api.server.schema.validation import Body, parse_body
+
+
+class TokenizeRequest(Body):
+    model: str | None = None
+    prompt: str
+    add_special_tokens: bool | None = Field(
+        None, description="With the tokens around a text that the tokenizer's files ask for. True by default."
+    )
+    return_token_strs: bool | None = None
+
+
+class TokenizeChatRequest(ChatPromptFields):
+    """A chat's messages, as `/v1/chat/completions` lays them out: for models with a chat template."""
+
+    model: str | None = None
+    return_token_strs: bool | None = None
+
+
+def parse_tokenize_request(body: dict[str, object]) -> TokenizeRequest | TokenizeChatRequest:
+    """Raises InvalidRequestError."""
+    return parse_body(TokenizeChatRequest, body) if "messages" in body else parse_body(TokenizeRequest, body)
+
+
+class TokenizeResponse(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+
+
+class DetokenizeRequest(Body):
+    model: str | None = None
+    tokens: list[int]
+
+
+class DetokenizeResponse(BaseModel):
+    prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """What a `tokenizer_config.json` says, as vLLM has it; lm-evaluation-harness reads the special tokens."""
+
+    tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    pad_token: str | None
+    add_bos_token: bool = Field(description="A prompt gets tokens before its own, unless it asks for none.")
+    add_eos_token: bool = Field(description="The same, after its own.")
+    add_prefix_space: bool = Field(description="A text is tokenized as if a space stood before it.")
+    chat_template: str | None = None

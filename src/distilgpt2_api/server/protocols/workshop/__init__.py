@@ -1,0 +1,1 @@
+"""The workshop's routes: `GET /` and `GET /{prompt}`."""

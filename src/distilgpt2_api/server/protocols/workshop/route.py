@@ -1,0 +1,167 @@
+"""The workshop's endpoints: a health check at the root, and a prompt for a path."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Annotated, Literal
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from fastapi import APIRouter, Path, Query
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
+
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.core.seeds import choose_seed
+from distilgpt2_api.engine.validation import check_context_length
+from distilgpt2_api.server.generation.answers import write_whole
+from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
+from distilgpt2_api.server.generation.prompts import encode_texts
+from distilgpt2_api.server.generation.sampling_params import check_at_most
+from distilgpt2_api.server.http.accept import wants_page
+from distilgpt2_api.server.http.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.pages.playground import read_page
+from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.workshop.addresses import is_address
+from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION
+from distilgpt2_api.server.service import ServiceDep
+
+
+class GeneratedSequences(BaseModel):
+    generated_sequences: list[str] = Field(description="Each begins with the prompt.")
+
+
+class Health(BaseModel):
+    health: Literal["ok"]
+    version: str
+    model: str
+
+
+PROMPT_DESCRIPTION = (
+    "The text to continue, percent-encoded UTF-8. It may have slashes; without white space it must not look like an "
+    "address (`docs/api.md`)."
+)
+MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""A client that sends these means another route: 404 tells it more than 405 would, and TGI's clients wait for it."""
+
+
+class GenerateQuery(BaseModel):
+    """Unknown names are refused: a typing error should not silently give the default."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_new_tokens: int = Field(50, ge=1, le=2**31, description="Tokens after the prompt, at most.")
+    num_return_sequences: int = Field(1, ge=1, le=128)
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
+    top_k: int = Field(50, ge=0, le=2**31, description="0 is off.")
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
+
+
+class PromptRoute(APIRoute):
+    """Matches every path that no other route has and that is no address; the prompt is the path as it was sent."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or scope["path"] in {"", "/"} or scope["method"] in MODIFYING_METHODS:
+            return Match.NONE, {}
+        prompt, has_slash = _prompt_of(scope)
+        if is_address(prompt, has_slash=has_slash) or self._is_taken(scope):
+            return Match.NONE, {}
+        child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": prompt}}
+        return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
+
+    def _is_taken(self, scope: Scope) -> bool:
+        others = (route for route in scope["app"].routes if route is not self)
+        return any(route.matches(scope)[0] is not Match.NONE for route in others)
+
+
+def add_routes(router: APIRouter) -> None:
+    """To be called last: whatever is left is a prompt."""
+    router.add_api_route(
+        "/", read_root, methods=["GET"], tags=["Workshop"], summary="Health", response_model=Health, name="read_health"
+    )
+    router.add_api_route(
+        "/{prompt}",
+        generate_text,
+        methods=["GET"],
+        tags=["Workshop"],
+        summary="Continue a prompt",
+        response_model=GeneratedSequences,
+        responses=error_responses(400, 404, 429, 500, 503, 504),
+        route_class_override=PromptRoute,
+    )
+
+
+async def read_root(http: Request, service: ServiceDep, response: Response) -> Health | Response:
+    """Says that the process answers; `/readyz` says whether the model is loaded. A browser gets the playground."""
+    if wants_page(http.scope):
+        return await read_page(http)
+    response.headers["vary"] = "accept"
+    return Health(health="ok", version=service.version, model=service.model.shown_name)
+
+
+async def generate_text(
+    http: Request,
+    service: ServiceDep,
+    prompt: Annotated[str, Path(description=PROMPT_DESCRIPTION, examples=["Once upon a time"])],
+    query: Annotated[GenerateQuery, Query()],
+) -> Response:
+    """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
+    check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
+    engine = service.engine
+    record = record_of(http.scope)
+    [encoded] = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
+    record.num_prompt_tokens = len(encoded.token_ids)
+    check_context_length(len(encoded.token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
+    request = GenerationRequest(
+        request_id=f"prompt-{uuid.uuid4().hex}",
+        prompt_token_ids=encoded.token_ids,
+        params=SamplingParams(
+            max_tokens=query.max_new_tokens,
+            temperature=query.temperature,
+            top_k=query.top_k,
+            top_p=query.top_p,
+            seed=choose_seed(query.seed, service.draw_seed),
+        ),
+        num_sequences=query.num_return_sequences,
+        is_streamed=False,
+        deadline_s=service.limits.timeout_s,
+    )
+    return write_whole(Generation(engine, [request], record), TextsWriter(prompt, num_texts=query.num_return_sequences))
+
+
+class TextsWriter:
+    """Mutable: one request's texts. Each begins with the prompt."""
+
+    def __init__(self, prompt: str, *, num_texts: int) -> None:
+        self._texts = [prompt] * num_texts
+
+    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
+        for _, deltas in hand_over:
+            for delta in deltas:
+                self._texts[delta.index] += delta.text
+
+    def body(self) -> bytes:
+        """The whole answer."""
+        return orjson.dumps({"generated_sequences": self._texts})
+
+
+def _prompt_of(scope: Scope) -> tuple[str, bool]:
+    """The path without its first slash, and whether it was sent with another one.
+
+    Bytes that are not UTF-8 become lone surrogates, which validation refuses.
+
+    From `raw_path`: in `path` an encoded slash can't be told from a plain one, and bad UTF-8 is lost.
+    """
+    raw_path, root_path = raw_path_of(scope), scope.get("root_path", "")
+    path = unquote_to_bytes(raw_path).decode(errors="surrogateescape")
+    below_root = without_root(path, root_path)
+    num_slashes = raw_path.count(b"/") - (root_path.count("/") if below_root != path else 0)
+    return below_root.removeprefix("/"), num_slashes > 1

@@ -1,1 +1,0 @@
-"""One module a protocol or resource; each adds its routes to the router that it is given."""

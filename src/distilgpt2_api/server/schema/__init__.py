@@ -1,0 +1,1 @@
+"""Field types and checks that several protocols share."""

@@ -1,0 +1,44 @@
+"""Bodies that routes read themselves, in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+def json_body(*models: type[BaseModel]) -> dict[str, Any]:
+    """A route's `openapi_extra`: its body is JSON of one of the models."""
+    refs = [reference(model) for model in models]
+    content = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """To the model's schema in the document, which has its name."""
+    return {"$ref": REF_TEMPLATE.format(model=model.__name__)}
+
+
+DONE = "[DONE]"
+
+
+def event_stream(description: str, *models: type[BaseModel], has_done: bool = False, example: str) -> dict[str, Any]:
+    """A response of a route's `responses`: its events' data are of one of the models.
+
+    `itemSchema` (OpenAPI 3.2, which FastAPI writes into its 3.1 documents too) describes one event as a browser's
+    EventSource parses it; `has_done`: or the text `[DONE]`, which is no JSON.
+    """
+    data: dict[str, Any] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": [reference(model) for model in models]},
+    }
+    if has_done:
+        data = {"anyOf": [data, {"type": "string", "const": DONE}]}
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {
+        "description": description,
+        "content": {"text/event-stream": {"itemSchema": event, "example": example}},
+    }

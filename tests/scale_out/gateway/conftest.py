@@ -1,0 +1,103 @@
+"""Replicas as a play: what each of them answers to the next request, in the order in which they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer
+from distilgpt2_api.scale_out.gateway.gateway import Gateway
+
+Part = list[dict[str, Any]] | Exception
+
+
+@dataclass
+class ScriptedReplicas:
+    """`Replicas`. A play's list is handed over as it is, an exception is raised."""
+
+    plays: list[Sequence[Part]] = field(default_factory=list)
+    everybody: Sequence[WholeAnswer] | Exception = ()
+    asked: list[ForwardedRequest] = field(default_factory=list)
+    num_closed: int = 0
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    is_hanging: bool = False
+
+    async def ask(self, request: ForwardedRequest) -> AsyncGenerator[Any]:
+        self.asked.append(request)
+        play = self.plays[len(self.asked) - 1]
+        try:
+            for part in play:
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+            self.is_asked.set()
+            if self.is_hanging:
+                await asyncio.Event().wait()
+        finally:
+            self.num_closed += 1
+
+    async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
+        self.asked.append(request)
+        if isinstance(self.everybody, Exception):
+            raise self.everybody
+        return self.everybody
+
+
+def start(status: int = 200, content_type: bytes = b"application/json", *others: tuple[bytes, bytes]) -> dict[str, Any]:
+    headers = [(b"content-type", content_type), (b"x-request-id", b"from-the-replica"), *others]
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def body(content: bytes, *, is_last: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": content, "more_body": not is_last}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What plays are written in."""
+
+    start: Callable[..., dict[str, Any]] = start
+    body: Callable[..., dict[str, Any]] = body
+
+
+@pytest.fixture
+def words() -> Words:
+    return Words()
+
+
+@pytest.fixture
+def replicas() -> ScriptedReplicas:
+    return ScriptedReplicas()
+
+
+@pytest.fixture
+def gateway(replicas: ScriptedReplicas) -> Gateway:
+    return Gateway(
+        replicas,
+        max_body_bytes=1024,
+        max_uploads_bytes=4096,
+        body_timeout_s=0.05,
+        timeout_s=0.5,
+        root_path="",
+        cors_origins=("https://app.example.com",),
+    )
+
+
+@pytest.fixture
+def call(gateway: Gateway) -> Callable[..., httpx.Response]:
+    """One request, and its whole answer."""
+
+    def send(method: str, path: str, **options: Any) -> httpx.Response:
+        async def play() -> httpx.Response:
+            transport = httpx.ASGITransport(gateway)
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(play())
+
+    return send

@@ -1,0 +1,88 @@
+"""Prompts that begin alike, told by their digests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.scale_out.gateway.prefixes import CHUNK_CHARACTERS, MAX_CHUNKS, PrefixMemory, prefixes_of
+
+LONG = "abcdefgh" * 100
+
+
+def prefixes(**fields: Any) -> tuple[bytes, ...]:
+    return prefixes_of(json.dumps(fields).encode())
+
+
+def test_as_many_digests_as_whole_chunks() -> None:
+    assert len(prefixes(prompt=LONG)) == len(LONG) // CHUNK_CHARACTERS
+    assert prefixes(prompt="x" * (CHUNK_CHARACTERS - 1)) == ()
+    assert len(prefixes(prompt="x" * CHUNK_CHARACTERS * 1000)) == MAX_CHUNKS
+
+
+def test_what_begins_alike_has_the_same_first_digests() -> None:
+    one, other = prefixes(prompt=LONG + "1" * 500), prefixes(prompt=LONG + "2" * 500)
+
+    assert one[:6] == other[:6]
+    assert not set(one[6:]) & set(other[6:])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": [LONG, "other"]},
+        {"inputs": LONG},
+        {"messages": [{"role": "user", "content": LONG}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": LONG}]}]},
+    ],
+)
+def test_every_protocols_prompt(fields: Any) -> None:
+    assert prefixes(**fields) == prefixes(prompt=LONG)
+
+
+@pytest.mark.parametrize("prompt", [list(range(100)), [list(range(100)), [1]]])
+def test_token_ids_are_a_prompt_too(prompt: Any) -> None:
+    assert prefixes(prompt=prompt) == prefixes(prompt=[*range(100)])
+    assert prefixes(prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"prompt": 5}',
+        b'{"prompt": [[]]}',
+        b'{"prompt": [{}]}',
+        b'{"prompt":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+)
+def test_a_body_that_makes_no_sense_has_none(body: bytes) -> None:
+    assert prefixes_of(body) == ()
+
+
+def test_the_longest_beginning_wins_among_those_who_live() -> None:
+    memory = PrefixMemory()
+    memory.note([b"1"], "short")
+    memory.note([b"1", b"2"], "long")
+    memory.note([b"1"], "short")
+
+    assert memory.find([b"1", b"2", b"3"], {"short", "long"}) == "long"
+    assert memory.find([b"1", b"2", b"3"], {"short"}) == "short"
+    assert memory.find([b"4"], {"short", "long"}) is None
+    assert memory.find([], {"short"}) is None
+
+
+def test_what_has_not_been_used_longest_is_forgotten_first() -> None:
+    memory = PrefixMemory(max_prefixes=2)
+    memory.note([b"1"], "a")
+    memory.note([b"2"], "b")
+    memory.note([b"1"], "a")
+    memory.note([b"3"], "c")
+
+    holders = {"a", "b", "c"}
+    assert [memory.find([prefix], holders) for prefix in (b"1", b"2", b"3")] == ["a", None, "c"]

@@ -1,0 +1,278 @@
+"""From the bound port to the end: loading, overload, drain, failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.request import GenerationRequest
+from distilgpt2_api.engine.async_engine import EngineState
+from distilgpt2_api.server.lifecycle.drain import Departure, DrainOnSignal
+from distilgpt2_api.server.lifecycle.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
+
+
+def test_while_the_model_loads_probes_say_so_and_work_waits(open_client: Callable[..., Any]) -> None:
+    is_loaded = threading.Event()
+    client = open_client(on_load=lambda: is_loaded.wait(20) or None, is_loaded=False)
+    try:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"status": "loading"})
+        assert client.get("/v1/models").json()["data"][0]["max_model_len"] is None
+        for answer in (
+            client.complete(prompt="a"),
+            client.get("/once"),
+            client.post("/tokenize", json={"prompt": "a"}),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "not_ready"
+            assert answer.headers["x-should-retry"] == "true"
+            assert int(answer.headers["retry-after"]) >= 1
+            assert int(answer.headers["retry-after-ms"]) >= 1
+    finally:
+        is_loaded.set()
+    client.runner.run(client.scene.engine.wait_loaded())
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.complete(prompt="a").status_code == 200
+
+
+def test_a_full_queue_is_429_with_an_honest_wait(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """A request of two prompts is admitted whole or not at all."""
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner, max_waiting_requests=2)
+
+    async def play() -> Any:
+        engine = client.scene.engine
+        waiting = asyncio.create_task(client._http.post("/v1/completions", json={"prompt": "a"}))
+        while not engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        answer = await client._http.post("/v1/completions", json={"prompt": ["a", "b"]})
+        assert engine.num_requests == 1
+        assert (await client._http.get("/livez")).status_code == 200
+        runner.open_gate()
+        assert (await waiting).status_code == 200
+        return answer
+
+    answer = client.runner.run(play())
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "overloaded"
+    assert 1 <= int(answer.headers["retry-after"]) <= 120
+    assert answer.headers["x-should-retry"] == "true"
+
+
+def test_more_prompts_than_the_queue_ever_holds_are_400(open_client: Callable[..., Any]) -> None:
+    """Else the client would come back for ever."""
+    client = open_client(max_waiting_requests=2)
+    answer = client.complete(prompt=["a", "b", "c"])
+    assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
+    assert "the queue holds 2 prompts" in answer.json()["error"]["message"]
+    assert client.complete(prompt=["a", "b"]).status_code == 200
+
+
+def test_a_drain_lets_running_work_end_and_refuses_new_work(open_client: Callable[..., Any], build_runner: Any) -> None:
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+
+    async def play() -> None:
+        engine = client.scene.engine
+        running = asyncio.create_task(client._http.post("/v1/completions", json={"prompt": "a", "stream": True}))
+        while not engine.num_requests:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(engine.drain(20))
+        await asyncio.sleep(0)
+        ready, refused = await client._http.get("/readyz"), await client._http.get("/once")
+        assert (ready.status_code, ready.json()) == (503, {"status": "draining"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert (await client._http.post("/tokenize", json={"prompt": "a"})).status_code == 200
+        runner.open_gate()
+        await draining
+        assert (await running).text.endswith("data: [DONE]\n\n")
+
+    client.runner.run(play())
+
+
+def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callable[..., Any], build_runner: Any) -> None:
+    runner = build_runner(is_gated=True)
+    client = open_client(runner=runner)
+
+    async def play() -> tuple[Any, Any]:
+        asked = {"prompt": "a", "max_tokens": 12}
+        streamed = asyncio.create_task(client._http.post("/v1/completions", json={**asked, "stream": True}))
+        whole = asyncio.create_task(client._http.post("/v1/completions", json=asked))
+        while client.scene.engine.num_requests < 2:  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        runner.gate.release(4)
+        while len(runner.plans) < 4:  # noqa: ASYNC110 - the fake has no event for it
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await client.scene.engine.drain(0.01)
+        return await streamed, await whole
+
+    streamed, whole = client.runner.run(play())
+    assert streamed.status_code == 200
+    assert '"code":"draining"' in streamed.text.strip().rpartition("data: ")[2]
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "draining")
+
+
+class Control:
+    """A ServerControl that is told what to say."""
+
+    def __init__(self, *, is_replaced: bool = False) -> None:
+        self.is_replacement = False
+        self.is_replaced = is_replaced
+        self.is_service_ending = False
+        self.is_accepting = True
+        self.num_connections = 0
+
+    def note_signal(self) -> None:
+        self.is_service_ending = not self.is_replaced
+
+    def stop_accepting(self) -> None:
+        self.is_accepting = False
+
+    def note_alive(self) -> None:
+        raise AssertionError("it listens, and has its heartbeat")
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """Signals that reach the server."""
+    numbers: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, frame: numbers.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    yield numbers
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+async def look_until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - nothing has an event for it
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def working(scene: Any, **options: Any) -> AsyncIterator[Departure]:
+    """An engine with one request at work, and the signals watched."""
+    departure = Departure()
+    await scene.engine.start()
+    await scene.engine.wait_loaded()
+    scene.engine.submit(GenerationRequest(request_id="a", prompt_token_ids=(1,), params=SamplingParams(max_tokens=3)))
+    with DrainOnSignal(scene.engine, departure, max_request_s=60.0, **options):
+        yield departure
+    await scene.engine.stop()
+
+
+def test_a_signal_reaches_the_server_once_the_work_has_ended(
+    build_scene: Any, build_runner: Any, heard: list[int]
+) -> None:
+    """So that it goes on to listen, and answers probes; repeated, SIGTERM changes nothing."""
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control()
+
+    async def play() -> None:
+        async with working(scene, drain_s=20.0, control=control) as departure:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await look_until(lambda: scene.engine.state is not EngineState.READY)
+            assert (departure.is_near, control.is_service_ending, control.is_accepting) == (True, True, True)
+            assert heard == []
+            scene.runner.open_gate()
+            await look_until(lambda: heard == [signal.SIGTERM])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == 2, "the server's handler is back"
+
+    asyncio.run(play())
+
+
+def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
+    scene = build_scene(runner=build_runner(is_gated=True))
+
+    async def play() -> None:
+        async with working(scene, drain_s=20.0):
+            os.kill(os.getpid(), signal.SIGINT)
+            await look_until(lambda: scene.engine.state is not EngineState.READY)
+            assert heard == []
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard == [signal.SIGINT]
+            scene.runner.open_gate()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("drain_s", "num_connections"), [(0.0, 1), (60.0, 0)])
+def test_a_process_with_a_successor_ends_its_work_in_peace(
+    build_scene: Any, build_runner: Any, heard: list[int], drain_s: float, num_connections: int
+) -> None:
+    """It accepts no connection, takes whatever comes over those that it has, and keeps none of them; Gunicorn repeats
+    its signal all the while. Connections that bring nothing more are kept for a drain's time.
+    """
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control(is_replaced=True)
+
+    async def play() -> None:
+        control.num_connections = num_connections
+        async with working(scene, drain_s=drain_s, control=control) as departure:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await look_until(lambda: not control.is_accepting)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert departure.is_near
+            assert scene.engine.state is EngineState.READY
+            assert not control.is_service_ending
+            scene.runner.open_gate()
+            await look_until(lambda: heard == [signal.SIGTERM])
+            assert scene.engine.num_requests == 0
+
+    asyncio.run(play())
+
+
+def test_a_process_with_a_successor_drains_when_the_whole_service_ends(
+    build_scene: Any, build_runner: Any, heard: list[int]
+) -> None:
+    """Else the master would kill it with its work."""
+    scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control(is_replaced=True)
+
+    async def play() -> None:
+        async with working(scene, drain_s=0.05, control=control):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await look_until(lambda: not control.is_accepting)
+            control.is_service_ending = True
+            await look_until(lambda: heard == [signal.SIGTERM])
+            scene.runner.open_gate()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ModelFormatError("model.safetensors is truncated"), EXIT_MODEL, "model.safetensors is truncated"),
+        (ZeroDivisionError("at line 5"), EXIT_ENGINE, "ZeroDivisionError"),
+    ],
+)
+def test_a_failed_engine_ends_the_process_with_one_clear_line(
+    error: Exception, code: int, line: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilgpt2_api.server.lifecycle.lifespan.LAST_WORDS_S", 0.0)
+
+    async def play() -> int:
+        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        exit_on_failure(exited.set_result)(error)
+        return await asyncio.wait_for(exited, 5)
+
+    assert asyncio.run(play()) == code
+    assert len(caplog.messages) == 1
+    assert line in caplog.messages[0]

@@ -1,0 +1,235 @@
+"""The page of the API says what the service does: every parameter of its tables is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from huggingface_hub.inference._generated.types.text_generation import TextGenerationInputGenerateParameters
+from openai.types import completion_create_params
+from openai.types.chat import completion_create_params as chat_create_params
+
+from distilgpt2_api.cli.api_reference.parameters import (
+    CHAT,
+    COMPLETIONS,
+    GENERATE,
+    LLAMA_CPP_COMPLETION,
+    SCORE,
+    TABLES,
+    ParameterTable,
+    in_words,
+    llama_cpp_rows,
+    rows_of,
+)
+from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
+from distilgpt2_api.server.protocols.vllm.tokens_schema import DetokenizeRequest, TokenizeRequest
+from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
+from distilgpt2_api.server.schema.other_names import REPLACEMENTS
+from distilgpt2_api.server.schema.peer_parameters import OPENAI_CHAT, OPENAI_COMPLETION, TGI
+from distilgpt2_api.server.schema.validation import Body, replacement_in
+from distilgpt2_api.text.chat_template import ChatTemplate
+
+Json = dict[str, Any]
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+BODIES: dict[str, Json] = {
+    COMPLETIONS.path: {"prompt": "a", "max_tokens": 1},
+    CHAT.path: {"messages": MESSAGES, "max_completion_tokens": 1},
+    GENERATE.path: {"inputs": "a", "parameters": {"max_new_tokens": 1}},
+    SCORE.path: {"input": "ab"},
+}
+VALUES: dict[str, object] = {
+    "grammar": {"type": "regex", "value": "1+"},
+    "guided_choice": ["1"],
+    "guided_grammar": 'start: "1"',
+    "guided_json": {"type": "integer"},
+    "guided_regex": "1+",
+    "input": "ab",
+    "logit_bias": {"5": 1},
+    "logprobs": True,
+    "messages": MESSAGES,
+    "min_tokens": 1,
+    "model": "tiny",
+    "prompt": "a",
+    "request_id": "mine",
+    "response_format": {"type": "json_schema", "json_schema": {"name": "number", "schema": {"type": "integer"}}},
+    "stop": ["zzz"],
+    "structured_outputs": {"choice": ["12"]},
+    "chat_template_kwargs": {"shout": True},
+}
+"""Where a schema's first sound value would not be one."""
+MODELS: tuple[type[Body], ...] = (*(table.model for table in TABLES), TgiRequest, TokenizeRequest, DetokenizeRequest)
+COMPANIONS: dict[str, Json] = {
+    "best_of": {"do_sample": True},
+    "stream_options": {"stream": True},
+    "top_logprobs": {"logprobs": True},
+    "length_penalty": {"use_beam_search": True, "logprobs": 1},
+    "early_stopping": {"use_beam_search": True, "logprobs": 1},
+}
+"""Parameters that need another."""
+
+
+@pytest.fixture
+def client(open_client: Callable[..., Any], build_runner: Any) -> Any:
+    """It draws a 1, which every form of `VALUES` begins with."""
+    template = "{% for m in messages %}{{ m.content }}{{ '!' if shout }}{% endfor %}"
+    return open_client(chat_template=ChatTemplate(template, origin="test"), runner=build_runner(script=b"1"))
+
+
+def post(client: Any, table: ParameterTable, parameters: Json) -> Any:
+    body = BODIES[table.path]
+    inner = body[table.prefix] if table.prefix else body
+    merged = {**inner, **parameters}
+    return client.post(table.path, json={**body, table.prefix: merged} if table.prefix else merged)
+
+
+def sound_value(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> object:
+    """The first that comes to mind."""
+    branch = schema.get("anyOf", [schema])[0]
+    value: object
+    match branch:
+        case {"$ref": str() as reference}:
+            value = {next(iter(definitions[reference.rpartition("/")[2]]["properties"])): True}
+        case {"const": value} | {"enum": [value, *_]}:
+            pass
+        case {"type": "array", "items": items}:
+            value = [sound_value(items, definitions)]
+        case {"type": "integer"}:
+            value = max(1, branch.get("minimum", 1))
+        case _:
+            value = {"boolean": True, "number": 0.5, "string": "a"}[branch["type"]]
+    return value
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.path)
+def test_every_supported_parameter_works(client: Any, table: ParameterTable) -> None:
+    schema = table.model.model_json_schema()
+    for row in rows_of(table):
+        if row.is_supported:
+            value = VALUES.get(row.name)
+            if value is None or (row.name == "logprobs" and table is COMPLETIONS):
+                value = sound_value(schema["properties"][row.name], schema.get("$defs", {}))
+            companions = {
+                name: companion
+                for name, companion in COMPANIONS.get(row.name, {}).items()
+                if name in table.model.model_fields
+            }
+            answer = post(client, table, {row.name: value, **companions})
+            assert answer.status_code == 200, (row.name, value, answer.text)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.path)
+def test_every_refused_parameter_is_refused_by_name(client: Any, table: ParameterTable) -> None:
+    for row in rows_of(table):
+        if not row.is_supported:
+            answer = post(client, table, {row.name: {"asks": "for something"}})
+            assert answer.status_code in {400, 422}, (row.name, answer.text)
+            assert row.name in answer.text
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.path)
+def test_what_asks_for_nothing_is_let_through(client: Any, table: ParameterTable) -> None:
+    for name, values in NO_OP_VALUES.items():
+        for value in (None, *values):
+            sent = "any" if value is str else value
+            if not table.model.supports(name):
+                answer = post(client, table, {name: sent})
+                assert answer.status_code == 200, (name, sent, answer.text)
+
+
+def test_a_parameter_that_is_named_as_refused_has_its_no_ops() -> None:
+    """Null, at the least: what a peer has, and we do not, is known by name."""
+    for table in (*TABLES, LLAMA_CPP_COMPLETION):
+        theirs = {name for peer in table.peers for name in peer.parameters}
+        assert {name for name in theirs if not table.model.supports(name)} <= NO_OP_VALUES.keys(), table.path
+
+
+def test_parameters_of_llama_cpp_work_or_are_refused_by_name(client: Any) -> None:
+    for row in llama_cpp_rows():
+        if not row.is_supported:
+            answer = post(client, COMPLETIONS, {row.name: {"asks": "for something"}})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, row.name)
+
+
+@pytest.mark.reported("users of llama.cpp, Ollama and TGI, whose parameters were unknown here without a word of ours")
+@pytest.mark.parametrize(
+    ("table", "name", "expected"),
+    [
+        (COMPLETIONS, "n_predict", "use `max_tokens`"),
+        (COMPLETIONS, "num_predict", "use `max_tokens`"),
+        (COMPLETIONS, "repeat_penalty", "use `repetition_penalty`, over prompt and completion"),
+        (COMPLETIONS, "top_n_tokens", "use `logprobs`"),
+        (COMPLETIONS, "inputs", "use `prompt`"),
+        (COMPLETIONS, "messages", "use `prompt`, or send a chat to /v1/chat/completions"),
+        (COMPLETIONS, "include_usage", "use `stream_options.include_usage`"),
+        (CHAT, "max_new_tokens", "use `max_tokens`"),
+        (CHAT, "prompt", "use `messages`"),
+        (CHAT, "stop_sequences", "use `stop`"),
+        (GENERATE, "max_tokens", "use `max_new_tokens`"),
+        (GENERATE, "response_format", "use `grammar`"),
+        (SCORE, "prompt", "use `input`"),
+    ],
+    ids=lambda value: getattr(value, "path", str(value)),
+)
+def test_an_unknown_parameter_that_is_known_elsewhere_names_its_replacement(
+    client: Any, table: ParameterTable, name: str, expected: str
+) -> None:
+    answer = post(client, table, {name: {"asks": "for something"}})
+    message = answer.json()["error"]
+    assert expected in (message["message"] if isinstance(message, dict) else message)
+
+
+def test_what_stands_one_level_too_high_is_shown_its_place(client: Any) -> None:
+    answer = client.post("/generate", json={"inputs": "a", "max_new_tokens": 1})
+    assert (answer.status_code, "use `parameters.max_new_tokens`" in answer.text) == (422, True)
+
+
+def test_every_replacement_is_a_parameter_of_a_route() -> None:
+    """And one that no route needs is no replacement: some route lacks the name and has another."""
+    for name, replacement in REPLACEMENTS.items():
+        for ours in replacement.names:
+            assert any(replacement_in(model, ours) for model in MODELS), (name, ours)
+        found = [replacement_in(model, name) for model in MODELS if not model.supports(name)]
+        assert any(found), name
+
+
+@pytest.mark.parametrize("table", [COMPLETIONS, CHAT], ids=lambda table: table.path)
+def test_defaults_are_those_that_the_engine_gets(client: Any, table: ParameterTable) -> None:
+    assert post(client, table, {}).status_code == 200
+    params: SamplingParams = client.scene.runner.plans[-1].rows[0].params
+    told = {name: value for name, value in table.defaults.items() if name not in {"max_tokens", "seed"}}
+    for name, value in told.items():
+        if hasattr(params, name):
+            assert getattr(params, name) == value, name
+
+
+def test_the_lists_of_peers_are_those_of_their_own_clients() -> None:
+    """A new release of one may have a parameter that the page does not know."""
+    for peer, module, base in (
+        (OPENAI_COMPLETION, completion_create_params, "CompletionCreateParams"),
+        (OPENAI_CHAT, chat_create_params, "CompletionCreateParams"),
+    ):
+        names: set[str] = set()
+        for suffix in ("Base", "NonStreaming", "Streaming"):
+            names |= typing.get_type_hints(getattr(module, base + suffix)).keys()
+        assert names == set(peer.parameters)
+    assert {item.name for item in dataclasses.fields(TextGenerationInputGenerateParameters)} == set(TGI.parameters)
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}, "integer from 0"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1.5}, "number above 0 to 1.5"),
+        ({"type": "array", "maxItems": 4, "items": {"type": "string"}}, "list of at most 4 strings"),
+        ({"anyOf": [{"const": -1}, {"type": "boolean"}]}, "`-1`, or `true`, or `false`"),
+        ({"type": "object", "additionalProperties": True}, "object"),
+        ({}, "any"),
+    ],
+)
+def test_schemas_in_words(schema: Json, words: str) -> None:
+    assert in_words(schema, {}) == words
