@@ -1,7 +1,6 @@
 """Parameters of the servers whose clients come here: names as their own specifications and sources have them.
 
-Facts only. `cli/api_reference` reads off our schemas what becomes of each, so no list can promise what the code does not
-do.
+Facts only. `cli/api_reference` reads off our schemas what becomes of each.
 """
 
 from __future__ import annotations
