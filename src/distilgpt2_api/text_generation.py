@@ -1,8 +1,7 @@
-"""The door for Python programs: text in, texts out, no server."""
+"""The entry point for Python programs: text in, texts out, no server."""
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 from pathlib import Path
@@ -17,7 +16,7 @@ from distilgpt2_api.core.seeds import NO_SEED
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.local import complete, encode_prompt
-from distilgpt2_api.engine.validation import check_context_length
+from distilgpt2_api.engine.validation import check_context_length, check_plain_params
 from distilgpt2_api.settings import Settings
 
 
@@ -47,19 +46,17 @@ class TextGenerator:
         max_new_tokens: int = 50,
         num_return_sequences: int = 1,
         *,
-        temperature: float = 1.0,
         top_k: int = 50,
-        top_p: float = 1.0,
+        **sampling: float,
     ) -> list[str]:
         """`num_return_sequences` texts, each the prompt and at most `max_new_tokens` sampled tokens after it.
 
-        An empty prompt begins at the model's end of text. Raises InvalidRequestError, with the parameter's name.
+        `sampling`: `temperature`, `top_p` and every other plain parameter of `core/params.py`. An empty prompt begins
+        at the model's end of text. Raises InvalidRequestError, with the parameter's name.
         """
-        _check_bounds("max_new_tokens", max_new_tokens, 0)
-        _check_bounds("num_return_sequences", num_return_sequences, 1)
-        _check_bounds("temperature", temperature, 0)
-        _check_bounds("top_k", top_k, 0)
-        _check_bounds("top_p", top_p, 0, 1)
+        _check_at_least("max_new_tokens", max_new_tokens, 0)
+        _check_at_least("num_return_sequences", num_return_sequences, 1)
+        params = check_plain_params({"top_k": top_k, **sampling})
         with self._lock:
             token_ids = encode_prompt(self._engine, prompt)
             check_context_length(len(token_ids), max_new_tokens, self._engine.config, param="max_new_tokens")
@@ -67,10 +64,8 @@ class TextGenerator:
                 request_id="text-generator",
                 prompt_token_ids=token_ids,
                 params=SamplingParams(
+                    **params,
                     max_tokens=max_new_tokens,
-                    temperature=temperature,
-                    top_k=top_k,
-                    top_p=top_p,
                     seed=self._random.getrandbits(63),
                 ),
                 num_sequences=num_return_sequences,
@@ -92,10 +87,9 @@ class TextGenerator:
         self.close()
 
 
-def _check_bounds(param: str, value: float, least: float, most: float = math.inf) -> None:
-    if not least <= value <= most:  # nor is NaN anywhere between them
-        bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-        raise InvalidRequestError(f"{param} is {value}; it must be {bounds}", param=param)
+def _check_at_least(param: str, value: int, least: int) -> None:
+    if value < least:
+        raise InvalidRequestError(f"{param} is {value}; it must be at least {least}", param=param)
 
 
 def _ignore(note: str) -> None:

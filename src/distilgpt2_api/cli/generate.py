@@ -9,16 +9,19 @@ from functools import partial
 import click
 
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.options import FiniteRange, given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import (
+    given,
+    model_option,
+    num_threads_option,
+    plain_parameter_options,
+    precision_option,
+)
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.local import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
-
-MAX_TOP_K = 2**31
-"""Far above any vocabulary, and a number that the engine can count with."""
 
 
 def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[str, ...]) -> tuple[str, ...]:
@@ -36,37 +39,7 @@ def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[s
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens at most.")
 @click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
 @click.option("--seed", type=click.IntRange(min=NO_SEED), help="The same seed gives the same text. Default: -1, none.")
-@click.option(
-    "--temperature", type=FiniteRange(0, 2), default=1.0, show_default=True, help="Of the draws; 0 is greedy."
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(0, MAX_TOP_K),
-    default=50,
-    show_default=True,
-    help="Only the K likeliest tokens; 0 is off.",
-)
-@click.option(
-    "--top-p",
-    type=FiniteRange(0, 1, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Only the likeliest tokens that reach P together; 1 is off.",
-)
-@click.option(
-    "--min-p",
-    type=FiniteRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Only tokens with this part of the likeliest one's probability; 0 is off.",
-)
-@click.option(
-    "--repetition-penalty",
-    type=FiniteRange(0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="For tokens that the text has already; 1 is off.",
-)
+@plain_parameter_options(top_k=50)
 @click.option(
     "--stop",
     multiple=True,

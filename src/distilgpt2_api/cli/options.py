@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from distilgpt2_api.core.config import Precision
+from distilgpt2_api.core.params import PLAIN_PARAMETERS, Parameter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,6 +38,33 @@ def precision_option(function: Command) -> Command:
 
 def num_threads_option(function: Command) -> Command:
     return click.option("--num-threads", metavar="N", help="Compute threads. Default: the cores we may use.")(function)
+
+
+def plain_parameter_options(**defaults: float) -> Callable[[Command], Command]:
+    """An option for each plain sampling parameter of the register. `defaults`: those that aren't the neutral value."""
+
+    def decorate(function: Command) -> Command:
+        for name, entry in reversed(list(PLAIN_PARAMETERS.items())):
+            flag, kind = f"--{name.replace('_', '-')}", _type_of(entry)
+            function = click.option(
+                flag if kind else f"{flag}/--no-{flag[2:]}",
+                type=kind,
+                default=defaults.get(name, entry.neutral),
+                show_default=True,
+                help=entry.description,
+            )(function)
+        return function
+
+    return decorate
+
+
+def _type_of(entry: Parameter) -> click.ParamType[Any] | None:
+    """None: a switch."""
+    if entry.minimum is None or entry.maximum is None:
+        return None
+    if entry.type is int:
+        return click.IntRange(int(entry.minimum), int(entry.maximum))
+    return FiniteRange(entry.minimum, entry.maximum, min_open=entry.excludes_minimum)
 
 
 def given(**options: object) -> dict[str, object]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.scheduling.sequence import EndingTokens
@@ -47,7 +47,26 @@ class CompiledParams:
         return params.derive(cls, lambda: cls(params, config))
 
 
+def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
+    """Plain sampling parameters from a program. Raises InvalidRequestError, with the name and the bounds."""
+    for name, value in values.items():
+        entry = PLAIN_PARAMETERS.get(name)
+        if entry is None:
+            raise InvalidRequestError(f"unknown parameter: {name!r}", param=name)
+        if entry.minimum is None or entry.maximum is None:
+            continue
+        # NaN is not within any bounds.
+        is_within = entry.minimum < value if entry.excludes_minimum else entry.minimum <= value
+        if not (is_within and value <= entry.maximum):
+            above = "above" if entry.excludes_minimum else "from"
+            bounds = f"{above} {entry.minimum:g} to {entry.maximum:g}"
+            raise InvalidRequestError(f"{name} is {value}; it must be {bounds}", param=name)
+    return dict(values)
+
+
 def _check_params(params: SamplingParams, config: ModelConfig) -> None:
+    if params.min_tokens > params.max_tokens:
+        raise InvalidRequestError(f"min_tokens: at most max_tokens ({params.max_tokens})", param="min_tokens")
     check_stop(params.stop)
     check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
     check_token_ids(params.stop_token_ids, config, param="stop_token_ids")

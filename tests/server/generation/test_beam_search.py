@@ -28,7 +28,7 @@ from distilgpt2_api.core.errors import (
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.core.params import PARAMETERS, SamplingParams
+from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS, PARAMETERS, SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.admission import Admission
@@ -37,7 +37,7 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.generation.beam_options import HONOURED, check_beam_search, find_ending_token_ids
+from distilgpt2_api.server.generation.beam_options import check_beam_search, find_ending_token_ids
 from distilgpt2_api.server.generation.beam_search import BeamGeneration
 from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -505,7 +505,7 @@ def test_a_parameter_that_a_search_does_not_know_is_refused(name: str) -> None:
     params = SamplingParams(**{name: others[type(default)]})
     options = BeamOptions(num_beams=2)
     check = partial(check_beam_search, params, options, CONFIG, is_streamed=False, grammar_param="grammar")
-    if name in HONOURED:
+    if name in BEAM_SEARCH_PARAMETERS:
         check()
     else:
         with pytest.raises(InvalidRequestError, match=f"{name}: not together with use_beam_search"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.core.params import PLAIN_PARAMETERS
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 
 ROOT = Path(__file__).parents[3]
@@ -93,7 +94,7 @@ def test_the_policy_lets_in_nothing_but_our_own_files(client: Any) -> None:
 
 def test_all_that_the_page_names_is_there_and_nothing_comes_from_elsewhere(client: Any) -> None:
     page = client.get("/ui").text
-    scripts = [file.name for file in FILES if file.suffix == ".js"]
+    scripts = [*(file.name for file in FILES if file.suffix == ".js"), "register.js"]
     assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son[a-z]+=", page)
     for name in re.findall(r'(?:src|href)="ui/assets/([^"]+)"', page):
         assert client.get(f"/ui/assets/{name}").status_code == 200
@@ -139,7 +140,7 @@ def test_the_files_are_in_the_package() -> None:
 
 def test_every_parameter_is_offered_or_left_out_on_purpose() -> None:
     table = (FOLDER / "parameters.js").read_text()
-    offered = set(re.findall(r'(?:number\(|name: )"([a-z_]+)"', table))
+    offered = set(re.findall(r'(?:number\(|name: )"([a-z_]+)"', table)) | PLAIN_PARAMETERS.keys()
     assert offered == CompletionRequest.model_fields.keys() - NOT_OFFERED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.core.params import PARAMETERS, SamplingParams
+from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS, PARAMETERS, SamplingParams
 from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.scheduling.sequence import EndingTokens
 
@@ -13,26 +13,6 @@ MAX_LENGTH_PENALTY = 10.0
 
 MAX_STOP_TOKEN_IDS = 64
 """Each beam's likeliest tokens are looked through in each step, and so many more for tokens that end it."""
-
-DEFAULTS = SamplingParams()
-HONOURED = frozenset(
-    {
-        "max_tokens",
-        "min_tokens",
-        "seed",
-        "include_stop_str_in_output",
-        "stop_token_ids",
-        "ignore_eos",
-        "skip_special_tokens",
-        "num_logprobs",
-        "num_prompt_logprobs",
-        "first_scored_token",
-    }
-)
-"""Fields of `SamplingParams` that a search follows; any other is refused unless it has its default.
-
-`seed`: the same one gives the same text, since a search draws nothing. `include_stop_str_in_output` is about `stop`.
-"""
 
 
 def check_beam_search(
@@ -64,8 +44,11 @@ def check_beam_search(
 
 def _find_foreign(params: SamplingParams) -> list[str]:
     """Names of the fields that a search would have to ignore."""
-    names = [item.name for item in PARAMETERS if item.name not in HONOURED]
-    foreign = [name for name in names if getattr(params, name) != getattr(DEFAULTS, name)]
+    foreign = [
+        item.name
+        for item in PARAMETERS
+        if item.name not in BEAM_SEARCH_PARAMETERS and getattr(params, item.name) != item.default
+    ]
     return [name for name in foreign if not (name == "temperature" and params.is_greedy)]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_num_bytes, check_stop
@@ -16,6 +17,7 @@ from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.schema.grammars import openai_grammar
 from distilgpt2_api.server.schema.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
 from distilgpt2_api.server.schema.structured import StructuredFields
+from distilgpt2_api.server.schema.validation import Body
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -102,35 +104,34 @@ def sampling_params(
     draw_seed: Callable[[], int],
 ) -> SamplingParams:
     """`draw_seed` is for requests without a seed. Raises InvalidRequestError; token ids the engine checks itself."""
-    min_tokens = fields.min_tokens or 0
-    if min_tokens > max_tokens:
-        raise InvalidRequestError(f"min_tokens: at most max_tokens ({max_tokens})", param="min_tokens")
-    top_k = fields.top_k or 0
     return SamplingParams(
+        **plain_params(fields, config, temperature=_temperature(fields)),
         max_tokens=max_tokens,
-        min_tokens=min_tokens,
-        temperature=_temperature(fields),
-        top_k=top_k if 0 < top_k < config.vocab_size else 0,
-        top_p=max(_or_default(fields.top_p, 1.0), MIN_TOP_P),
-        min_p=_or_default(fields.min_p, 0.0),
-        typical_p=_or_default(fields.typical_p, 1.0),
-        presence_penalty=_or_default(fields.presence_penalty, 0.0),
-        frequency_penalty=_or_default(fields.frequency_penalty, 0.0),
-        repetition_penalty=_or_default(fields.repetition_penalty, 1.0),
-        no_repeat_ngram_size=fields.no_repeat_ngram_size or 0,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
         allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
         grammar=grammar,
         seed=choose_seed(fields.seed, draw_seed),
         stop=_stop_sequences(fields),
-        include_stop_str_in_output=bool(fields.include_stop_str_in_output),
         stop_token_ids=tuple(dict.fromkeys(fields.stop_token_ids or ())),
-        ignore_eos=bool(fields.ignore_eos),
-        skip_special_tokens=fields.skip_special_tokens is not False,
         num_logprobs=num_logprobs,
         num_prompt_logprobs=num_prompt_logprobs,
     )
+
+
+def plain_params(fields: Body, config: ModelConfig, **overrides: Any) -> dict[str, Any]:
+    """The register's plain parameters, by name, from a request's fields of the same names.
+
+    A field that the request lacks or leaves null gives the neutral value. `overrides`: values that a protocol's own
+    rules decide.
+    """
+    params: dict[str, Any] = {}
+    for name, entry in PLAIN_PARAMETERS.items():
+        value = getattr(fields, name, None)
+        params[name] = entry.neutral if value is None else entry.type(value)
+    params["top_k"] = params["top_k"] if 0 < params["top_k"] < config.vocab_size else 0
+    params["top_p"] = max(params["top_p"], MIN_TOP_P)
+    return params | overrides
 
 
 def _temperature(fields: SamplingFields) -> float:
@@ -140,7 +141,7 @@ def _temperature(fields: SamplingFields) -> float:
     shapes = (fields.temperature, fields.top_k, fields.top_p, fields.typical_p)
     if fields.do_sample is False and all(shape is None for shape in shapes):
         return 0.0
-    return _or_default(fields.temperature, 1.0)
+    return 1.0 if fields.temperature is None else float(fields.temperature)
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
@@ -158,7 +159,3 @@ def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, .
 
 def _stop_sequences(fields: SamplingFields) -> tuple[str, ...]:
     return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
-
-
-def _or_default(value: float | None, default: float) -> float:
-    return default if value is None else float(value)

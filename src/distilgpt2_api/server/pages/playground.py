@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from http import HTTPStatus
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import PurePath
 
+import orjson
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from distilgpt2_api.core.params import PLAIN_PARAMETERS
 from distilgpt2_api.server.http.paths import PLAYGROUND_ASSETS_PATH, PLAYGROUND_PATH
 
 CONTENT_SECURITY_POLICY = (
@@ -23,7 +24,21 @@ CONTENT_SECURITY_POLICY = (
 """Our own files only, and no text that becomes markup: what a model writes may be anything."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 FOLDER = files("distilgpt2_api.server.pages") / "static" / "playground"
-ASSETS = {file.name: file for file in FOLDER.iterdir() if PurePath(file.name).suffix in MEDIA_TYPES}
+PAGE = (FOLDER / "index.html").read_bytes()
+REGISTER = {
+    name: {
+        "min": entry.minimum,
+        "max": entry.maximum,
+        "step": 1 if entry.type is int else 0.01,
+        "neutral": entry.neutral,
+        "help": entry.description,
+    }
+    for name, entry in PLAIN_PARAMETERS.items()
+}
+"""The plain sampling parameters, for `parameters.js`: it offers each of them, also those that it does not place."""
+ASSETS = {file.name: file.read_bytes() for file in FOLDER.iterdir() if PurePath(file.name).suffix in MEDIA_TYPES} | {
+    "register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"
+}
 
 
 def add_routes(router: APIRouter) -> None:
@@ -33,7 +48,7 @@ def add_routes(router: APIRouter) -> None:
 
 async def read_page(http: Request) -> Response:
     headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "vary": "accept"}
-    return _answer(http, FOLDER / "index.html", "text/html", headers)
+    return _answer(http, PAGE, "text/html", headers)
 
 
 async def read_asset(http: Request, name: str) -> Response:
@@ -42,12 +57,11 @@ async def read_asset(http: Request, name: str) -> Response:
     return _answer(http, ASSETS[name], MEDIA_TYPES[PurePath(name).suffix], {})
 
 
-def _answer(http: Request, file: Traversable, media_type: str, headers: dict[str, str]) -> Response:
+def _answer(http: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:
     """Kept by browsers and asked about each time, so that no page meets the scripts of another version.
 
     A 304 has the headers of a 200: with others the browser would overwrite those that it keeps.
     """
-    content = file.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = headers | {"cache-control": "no-cache", "etag": etag}
     if etag in http.headers.get("if-none-match", ""):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from distilgpt2_api.core.caller import LOWEST_PRIORITY
+from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.structured import StructuredFields
 from distilgpt2_api.server.schema.validation import Body
 
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 StopSequence = Annotated[str, Field(min_length=1)]
 TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
@@ -23,6 +23,8 @@ MAX_BAD_WORDS_BYTES = 8192
 """Of all bad words of a request together. Each is tokenized twice, and looked for at every token."""
 MAX_TOKEN_IDS = 1 << 16
 """In one list: more than GPT-2's vocabulary of 50 257 has."""
+BOUNDS: Mapping[str, Mapping[str, int]] = {"top_k": {"ge": -1, "le": MAX_COUNT}}
+"""In place of the register's. vLLM's and llama.cpp's clients switch top-k off with -1."""
 SEED_DESCRIPTION = (
     "The same seed draws the same text. -1: no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
 )
@@ -35,7 +37,22 @@ class StreamOptions(Body):
     )
 
 
-class SamplingFields(StructuredFields):
+def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
+    """A parameter's field, with the register's description, and its bounds unless others are given."""
+    entry = PLAIN_PARAMETERS[name]
+    if not bounds and entry.maximum is not None:
+        bounds = {"gt" if entry.excludes_minimum else "ge": entry.minimum, "le": entry.maximum}
+    return Field(default, description=entry.description, **bounds)
+
+
+_plain_fields: dict[str, Any] = {
+    name: (entry.type | None, plain_field(name)) for name, entry in PLAIN_PARAMETERS.items()
+}
+PlainFields: Any = create_model("PlainFields", __base__=StructuredFields, __module__=__name__, **_plain_fields)
+"""The register's plain parameters; null means the neutral value."""
+
+
+class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the register's, which mypy can't see
     """Null means the default, for every field."""
 
     model: str | None = Field(
@@ -43,17 +60,13 @@ class SamplingFields(StructuredFields):
         description="A name of the served model (setting `served_model_names`). Empty, `tgi`, `dummy` or a URL, which "
         "clients of servers with one model send: the served model too.",
     )
-    min_tokens: int | None = Field(None, ge=0, le=2**31, description="No end of text before that many tokens.")
     n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
-    temperature: float | None = Field(None, ge=0, le=2, description="1 by default; 0 is greedy.")
-    top_p: Probability | None = Field(None, description="1 by default.")
-    top_k: int | None = Field(None, ge=-1, le=2**31, description="0 and -1, the default, are off.")
-    min_p: Probability | None = Field(None, description="0 by default.")
-    typical_p: float | None = Field(None, gt=0, le=1, description="1 by default.")
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=2**31)
+    top_k: int | None = Field(
+        None,
+        ge=-1,
+        le=MAX_COUNT,
+        description=f"{PLAIN_PARAMETERS['top_k'].description} -1 too, as in vLLM and llama.cpp.",
+    )
     logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
     bad_words: list[BadWord] | None = Field(
         None,
@@ -70,13 +83,6 @@ class SamplingFields(StructuredFields):
     )
     stop_token_ids: list[TokenId] | None = Field(
         None, max_length=MAX_TOKEN_IDS, description="Tokens that end the completion, beside the model's end of text."
-    )
-    include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = Field(None, description="The end of text is a token like any other.")
-    skip_special_tokens: bool | None = Field(
-        None,
-        description="Special tokens that are drawn, as the end of text with `ignore_eos`, are no part of the text. "
-        "`logprobs` list them.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None

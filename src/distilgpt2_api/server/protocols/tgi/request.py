@@ -9,7 +9,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.server.generation.prompts import Truncation
-from distilgpt2_api.server.generation.sampling_params import check_at_most
+from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.protocols.tgi.schema import TgiParameters, TgiRequest
 from distilgpt2_api.server.protocols.tgi.writer import TgiShape
@@ -71,20 +71,17 @@ def tgi_params(
     """Raises ContextLengthError."""
     config = service.engine.model_config
     has_tokens = is_streamed or has_details(parameters) or (parameters.best_of or 1) > 1
-    top_k = parameters.top_k or 0
+    temperature = (parameters.temperature or 1.0) if is_sampled(parameters) else 0.0
+    own = {
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
+    }  # the writer knows which tokens are special
     return SamplingParams(
+        **plain_params(parameters, config, temperature=temperature, **own),
         max_tokens=_max_tokens(parameters.max_new_tokens, num_prompt_tokens, config),
-        temperature=(parameters.temperature or 1.0) if is_sampled(parameters) else 0.0,
-        top_k=top_k if top_k < config.vocab_size else 0,
-        top_p=parameters.top_p or 1.0,
-        typical_p=parameters.typical_p or 1.0,
-        frequency_penalty=parameters.frequency_penalty or 0.0,
-        repetition_penalty=parameters.repetition_penalty or 1.0,
         grammar=grammar,
         seed=choose_seed(parameters.seed, service.draw_seed),
         stop=tuple(parameters.stop or ()),
-        include_stop_str_in_output=True,
-        skip_special_tokens=False,  # the writer knows which tokens are none of the text
         num_logprobs=(parameters.top_n_tokens or 0) if has_tokens else None,
         num_prompt_logprobs=0 if parameters.decoder_input_details else None,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
-from distilgpt2_api.server.schema.sampling import Penalty, StopSequence
+from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue, parse_body
 
@@ -27,10 +27,8 @@ class TgiParameters(Body):
         "More than one: sampled, without `seed` and not as a stream.",
     )
     temperature: float | None = Field(None, gt=0, le=100, description="1 by default. Setting it samples.")
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="1, the default, is off.")
-    frequency_penalty: Penalty | None = Field(
-        None, description="Taken from a token's logit for each time that the text generated so far has it."
-    )
+    repetition_penalty: float | None = plain_field("repetition_penalty")
+    frequency_penalty: float | None = plain_field("frequency_penalty")
     top_k: int | None = Field(None, gt=0, le=2**31 - 1, description="Off by default. Setting it samples.")
     top_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")
     typical_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")

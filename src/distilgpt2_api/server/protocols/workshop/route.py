@@ -30,7 +30,7 @@ from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import error_responses
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
-from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION
+from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
 
 
@@ -59,9 +59,9 @@ class GenerateQuery(BaseModel):
 
     max_new_tokens: int = Field(50, ge=1, le=2**31, description="Tokens after the prompt, at most.")
     num_return_sequences: int = Field(1, ge=1, le=128)
-    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy.")
-    top_k: int = Field(50, ge=0, le=2**31, description="0 is off.")
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = plain_field("temperature", 1.0)
+    top_k: int = plain_field("top_k", 50)
+    top_p: float = plain_field("top_p", 1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
 
 

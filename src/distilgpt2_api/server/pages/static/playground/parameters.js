@@ -1,16 +1,19 @@
 // What can be set, in words for people who have never set it. The names are the request's.
 
-const number = (name, label, min, max, step, neutral, help) => ({
+import { REGISTER } from "./register.js";
+
+/** `neutral`: of a parameter that is not in the register. */
+const number = (name, label, min, max, step, help, neutral = REGISTER[name].neutral) => ({
   name, label, kind: "number", min, max, step, neutral, help,
 });
 
-export const GROUPS = [
+const PLACED = [
   {
     title: "Answer",
     isOpen: true,
     parameters: [
-      number("max_tokens", "Length", 1, 500, 1, 80, "Tokens to write at most. A token is a short word or a piece of one."),
-      number("n", "Answers", 1, 8, 1, 1, "Drawn side by side, in one request."),
+      number("max_tokens", "Length", 1, 500, 1, "Tokens to write at most. A token is a short word or a piece of one.", 80),
+      number("n", "Answers", 1, 8, 1, "Drawn side by side, in one request.", 1),
       { name: "seed", label: "Seed", kind: "seed", help: "The same seed draws the same text. Unlocked, or with -1, each run takes a new one." },
     ],
   },
@@ -18,26 +21,26 @@ export const GROUPS = [
     title: "Choice of words",
     isOpen: true,
     parameters: [
-      number("temperature", "Temperature", 0, 2, 0.05, 1, "0 always takes the likeliest token. Higher is bolder, above 1 it gets strange."),
-      number("top_k", "Top k", 0, 200, 1, 0, "Draws among the k likeliest tokens only. 0 is off."),
-      number("top_p", "Top p", 0, 1, 0.01, 1, "Draws among the likeliest tokens that together have this probability."),
-      number("min_p", "Min p", 0, 1, 0.01, 0, "Drops tokens less likely than this share of the likeliest one."),
-      number("typical_p", "Typical p", 0.05, 1, 0.01, 1, "Prefers tokens about as surprising as the model expects. 1 is off."),
+      number("temperature", "Temperature", 0, 2, 0.05, "0 always takes the likeliest token. Higher is bolder, above 1 it gets strange."),
+      number("top_k", "Top k", 0, 200, 1, "Draws among the k likeliest tokens only. 0 is off."),
+      number("top_p", "Top p", 0, 1, 0.01, "Draws among the likeliest tokens that together have this probability."),
+      number("min_p", "Min p", 0, 1, 0.01, "Drops tokens less likely than this share of the likeliest one."),
+      number("typical_p", "Typical p", 0.05, 1, 0.01, "Prefers tokens about as surprising as the model expects. 1 is off."),
     ],
   },
   {
     title: "Repetition",
     parameters: [
-      number("repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, 1, "Above 1: tokens that were there before, prompt included, get less likely."),
-      number("presence_penalty", "Presence penalty", -2, 2, 0.1, 0, "Takes a fixed amount off tokens that the answer has already."),
-      number("frequency_penalty", "Frequency penalty", -2, 2, 0.1, 0, "Takes off more, the more often the answer has the token."),
-      number("no_repeat_ngram_size", "No repeated n-gram", 0, 10, 1, 0, "No sequence of so many tokens comes twice. 0 is off."),
+      number("repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, "Above 1: tokens that were there before, prompt included, get less likely."),
+      number("presence_penalty", "Presence penalty", -2, 2, 0.1, "Takes a fixed amount off tokens that the answer has already."),
+      number("frequency_penalty", "Frequency penalty", -2, 2, 0.1, "Takes off more, the more often the answer has the token."),
+      number("no_repeat_ngram_size", "No repeated n-gram", 0, 10, 1, "No sequence of so many tokens comes twice. 0 is off."),
     ],
   },
   {
     title: "Ending",
     parameters: [
-      number("min_tokens", "Least length", 0, 500, 1, 0, "The text does not end before so many tokens."),
+      number("min_tokens", "Least length", 0, 500, 1, "The text does not end before so many tokens."),
       { name: "stop", label: "Stop at", kind: "lines", help: "Texts that end the answer, one a line. \\n is a line end." },
       { name: "include_stop_str_in_output", label: "Show the stop text", kind: "toggle", help: "Leaves it at the answer's end." },
       { name: "stop_token_ids", label: "Stop at tokens", kind: "ids", help: "Token ids, with commas between." },
@@ -52,11 +55,20 @@ export const GROUPS = [
       { name: "guided_regex", label: "Form", kind: "text", help: "A regular expression that the whole answer matches, such as “ [A-Z][a-z]+\\.”" },
       { name: "logit_bias", label: "Bias", kind: "bias", help: "Token ids and what to add to their logits: 262: -5, 11: 2" },
       { name: "allowed_token_ids", label: "Only these tokens", kind: "ids", help: "Token ids; nothing else is drawn." },
-      number("logprobs", "Alternatives", 0, 20, 1, 5, "How many likely tokens to list at each place."),
+      number("logprobs", "Alternatives", 0, 20, 1, "How many likely tokens to list at each place.", 5),
     ],
   },
 ];
 
+const placed = new Set(PLACED.flatMap((group) => group.parameters.map(({ name }) => name)));
+/** Parameters of the service that have no place above yet. */
+const more = Object.entries(REGISTER).filter(([name]) => !placed.has(name)).map(([name, { min, max, step, neutral, help }]) => (
+  typeof neutral === "boolean"
+    ? { name, label: name, kind: "toggle", on: !neutral, help }
+    : number(name, name, min, max, step, help)
+));
+
+export const GROUPS = more.length ? [...PLACED, { title: "More", parameters: more }] : PLACED;
 export const PARAMETERS = GROUPS.flatMap((group) => group.parameters);
 /** As in vLLM and llama.cpp, whose users type it. */
 export const NO_SEED = -1;
