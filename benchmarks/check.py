@@ -42,7 +42,7 @@ from benchmarks.timed_engine import MAX_STEP_TOKENS, Load, TimedEngine
 from benchmarks.workload import Workload
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.sampling.sampler import Sampler
 

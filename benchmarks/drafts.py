@@ -31,7 +31,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.evaluation import split_documents
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner

@@ -19,9 +19,9 @@ from pathlib import Path
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
-from distilgpt2_api.model.architectures.gpt2.graph import build_graph
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
+from distilgpt2_api.model.kernels.gpt2_graph import build_graph
 from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 

@@ -20,7 +20,7 @@ from benchmarks.timed_engine import Load, TimedEngine
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner

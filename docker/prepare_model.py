@@ -16,7 +16,7 @@ from pathlib import Path
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelNotFoundError
 from distilgpt2_api.core.model_folder import CONFIG_FILE
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.compilation import compile_model
 from distilgpt2_api.model.hub.store import NAME_PATTERN, ModelStore
 from distilgpt2_api.text.tokenizer import Tokenizer

@@ -18,8 +18,8 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
-from distilgpt2_api.model.architectures.gpt2.graph import build_graph
+from distilgpt2_api.model.architectures.registry import read_model_config
+from distilgpt2_api.model.kernels.gpt2_graph import build_graph
 from distilgpt2_api.model.kernels.paged_attention import LOGITS
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 from distilgpt2_api.model.weights.prepared import scale_name

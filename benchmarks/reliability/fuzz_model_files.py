@@ -37,7 +37,7 @@ from benchmarks.report import print_table
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import InvalidRequestError, ModelError
 from distilgpt2_api.core.model_folder import GENERATION_CONFIG_FILE
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
 from distilgpt2_api.model.weights.prepared import prepare_weights

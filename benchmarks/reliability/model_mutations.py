@@ -28,9 +28,8 @@ from distilgpt2_api.core.model_folder import (
     TOKENIZER_FILE,
     VOCABULARY_FILES,
 )
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config, tensor_specs
 from distilgpt2_api.model.compilation import compile_model
-from distilgpt2_api.model.weights.checkpoint import expected_shapes
 from distilgpt2_api.model.weights.weight_files import INDEX_FILE, SINGLE_FILE, compiled_name
 
 CONFIG: dict[str, Any] = {
@@ -107,7 +106,7 @@ def write_model(folder: Path) -> dict[str, bytes]:
     (folder / "config.json").write_text(json.dumps(CONFIG))
     write_tokenizer(folder, CONFIG["vocab_size"])
     draw = np.random.default_rng(0)
-    shapes = expected_shapes(read_model_config(folder))
+    shapes = {name: spec.shape for name, spec in tensor_specs(read_model_config(folder)).items()}
     tensors = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     files = {name: (folder / name).read_bytes() for name in ("config.json", "vocab.json", "merges.txt")}
     files[SINGLE_FILE] = _pack(*_describe(tensors))

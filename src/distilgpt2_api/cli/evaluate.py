@@ -12,7 +12,7 @@ from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_thre
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings import Settings

@@ -6,7 +6,7 @@ import click
 
 from distilgpt2_api.cli.options import given, precision_option
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 from distilgpt2_api.settings import Settings

@@ -59,6 +59,8 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     """Tokens that end a text, each as well as another."""
+    model_type: str = "gpt2"
+    """The architecture, by the name that its config.json has."""
 
     @property
     def eos_token_id(self) -> int | None:

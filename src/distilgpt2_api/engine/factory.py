@@ -11,7 +11,7 @@ from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.core.model_files import shown
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.options import kv_block_bytes
 from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
 from distilgpt2_api.model.memory_check import check_memory

@@ -8,7 +8,7 @@ from pathlib import Path
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.model_files import has_file, resolve_inside
 from distilgpt2_api.core.model_folder import COMPANION_FILES
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_file import write_compiled_file
 from distilgpt2_api.model.weights.prepared import prepare_weights

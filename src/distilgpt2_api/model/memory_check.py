@@ -9,8 +9,8 @@ from pathlib import Path
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelMemoryError, UnsupportedModelError
 from distilgpt2_api.core.model_files import named
+from distilgpt2_api.model.architectures.registry import count_weights
 from distilgpt2_api.model.kernels.options import kv_block_bytes
-from distilgpt2_api.model.weights.checkpoint import count_weights
 
 MIB = 1 << 20
 SIGNS_OF_EXHAUSTION = ("bad_alloc", "allocate memory", "temporarily unavailable", "failed to map segment")

@@ -13,10 +13,10 @@ from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
-from distilgpt2_api.model.architectures.gpt2.graph import build_graph
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.drafts import join_drafts, split_drafts
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
+from distilgpt2_api.model.kernels.gpt2_graph import build_graph
 from distilgpt2_api.model.kernels.process_memory import bound_kernel_memory
 from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
 from distilgpt2_api.model.memory_check import kernel_errors_in_one_line

@@ -10,7 +10,7 @@ import pytest
 
 from distilgpt2_api.core.config import Activation, ModelConfig
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 
 
 def read(folder: Path, **options: Any) -> ModelConfig:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.token_embedding import TokenEmbedding
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 

@@ -15,7 +15,7 @@ import pytest
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 from distilgpt2_api.model.weights.prepared import PreparedWeights
 from distilgpt2_api.model.weights.safetensors_file import write_safetensors

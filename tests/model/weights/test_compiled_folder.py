@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError
 from distilgpt2_api.core.model_folder import COMPANION_FILES
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config, tensor_specs
 from distilgpt2_api.model.compilation import compile_model
-from distilgpt2_api.model.weights.checkpoint import expected_shapes, open_checkpoint
+from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 from distilgpt2_api.model.weights.compiled_file import write_compiled_file
 from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
@@ -42,7 +42,7 @@ def checkpoint(tmp_path: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text("{}")
     rng = np.random.default_rng(7)
-    shapes = expected_shapes(read_model_config(folder))
+    shapes = {name: spec.shape for name, spec in tensor_specs(read_model_config(folder)).items()}
     save_file(
         {f"transformer.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
         folder / "model.safetensors",

@@ -9,7 +9,7 @@ import pytest
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.prepared import expected_spans, prepare_weights, quantize_rows
 

@@ -16,7 +16,7 @@ from tests.e2e.conftest import write_model
 
 from distilgpt2_api.cli import main
 from distilgpt2_api.core.errors import ModelError, ModelFormatError
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import ModelOrigin, ModelStore
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.text.chat_template_files import load_chat_template

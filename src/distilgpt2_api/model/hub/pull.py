@@ -30,7 +30,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError
 from distilgpt2_api.core.model_folder import CONFIG_FILE
-from distilgpt2_api.model.architectures.gpt2.config import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.repository_files import (
     HubFile,
     choose_companions,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distilgpt2_api.model.weights.checkpoint import EMBEDDING
+from distilgpt2_api.model.architectures.gpt2.tensors import EMBEDDING
 from distilgpt2_api.model.weights.prepared import PreparedWeights, scale_name
 
 

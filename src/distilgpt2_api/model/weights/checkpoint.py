@@ -1,7 +1,4 @@
-"""A GPT-2's weights on disk: which files, which tensors, whether all of them are what the config says.
-
-Tensors go by the names of `transformers`' GPT2LMHeadModel without the `transformer.` prefix (`plain_name`).
-"""
+"""A model's weights on disk: which files, which tensors, whether all of them are what the config says."""
 
 from __future__ import annotations
 
@@ -17,59 +14,17 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
 from distilgpt2_api.core.model_files import named
+from distilgpt2_api.model.architectures.architecture import Architecture
+from distilgpt2_api.model.architectures.registry import architecture_of, count_weights, tensor_specs
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 from distilgpt2_api.model.weights.weight_files import WeightFile, find_weight_files
 
 WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Parts of a tensor's name that torch.compile, data parallel training, FSDP and activation checkpoints add."""
-PREFIXES = ("base_model.model.", "transformer.")
-"""PEFT's, and GPT2LMHeadModel's, in this order."""
-IGNORED = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|(multiple_choice_head|v_head)\..+")
-"""Causal masks that old checkpoints saved as buffers; GPT2DoubleHeadsModel's second head, and TRL's value head."""
 ADAPTER = re.compile(r".*\.(lora_\w+|base_layer)\..+")
-EMBEDDING, LM_HEAD = "wte.weight", "lm_head.weight"
 FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
 LEAST_ITEM_BYTES = 2
 """Of the types in `FLOAT_DTYPES`."""
-
-
-def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a GPT-2 of this shape has. Conv1D weights are (in, out)."""
-    width, inner = config.width, config.inner_width
-    shapes: dict[str, tuple[int, ...]] = {
-        EMBEDDING: (config.vocab_size, width),
-        "wpe.weight": (config.num_positions, width),
-    }
-    for layer in range(config.num_layers):
-        shapes |= {
-            f"h.{layer}.ln_1.weight": (width,),
-            f"h.{layer}.ln_1.bias": (width,),
-            f"h.{layer}.attn.c_attn.weight": (width, 3 * width),
-            f"h.{layer}.attn.c_attn.bias": (3 * width,),
-            f"h.{layer}.attn.c_proj.weight": (width, width),
-            f"h.{layer}.attn.c_proj.bias": (width,),
-            f"h.{layer}.ln_2.weight": (width,),
-            f"h.{layer}.ln_2.bias": (width,),
-            f"h.{layer}.mlp.c_fc.weight": (width, inner),
-            f"h.{layer}.mlp.c_fc.bias": (inner,),
-            f"h.{layer}.mlp.c_proj.weight": (inner, width),
-            f"h.{layer}.mlp.c_proj.bias": (width,),
-        }
-    shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
-    if not config.has_tied_embeddings:
-        shapes[LM_HEAD] = (config.vocab_size, width)
-    return shapes
-
-
-def count_weights(config: ModelConfig) -> int:
-    """Elements of all the tensors in `expected_shapes`, without a walk over the layers."""
-    width, inner = config.width, config.inner_width
-    attention = 4 * width * width + 4 * width
-    mlp = 2 * width * inner + inner + width
-    norms = 2 * width
-    num_matrices = 1 if config.has_tied_embeddings else 2
-    embeddings = (num_matrices * config.vocab_size + config.num_positions) * width
-    return embeddings + config.num_layers * (attention + mlp + 2 * norms) + norms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +58,16 @@ class Checkpoint:
 
     def check_tied_head(self) -> None:
         """Raises ModelFormatError if embeddings are tied by the config, but the file has another LM head of its own."""
-        if not self._config.has_tied_embeddings or LM_HEAD not in self._tensors:
+        architecture = architecture_of(self._config)
+        lm_head, embedding = architecture.lm_head, architecture.embedding
+        if not self._config.has_tied_embeddings or lm_head not in self._tensors:
             return
-        head = self._tensors[LM_HEAD]
-        if head == self._tensors[EMBEDDING]:
+        head = self._tensors[lm_head]
+        if head == self._tensors[embedding]:
             return
-        if not np.array_equal(self.tensor(LM_HEAD), self.tensor(EMBEDDING)):
+        if not np.array_equal(self.tensor(lm_head), self.tensor(embedding)):
             raise ModelFormatError(
-                f"{head.file.path}: {LM_HEAD} differs from {EMBEDDING}, but config.json says tie_word_embeddings; "
+                f"{head.file.path}: {lm_head} differs from {embedding}, but config.json says tie_word_embeddings; "
                 "set it to false there if the head is the model's own"
             )
 
@@ -136,19 +93,20 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     ModelNotFoundError, ModelFormatError or UnsupportedModelError, naming the file and the tensor.
     """
     weight_files = [(weight_file, SafetensorsFile(weight_file.path)) for weight_file in find_weight_files(folder)]
+    architecture = architecture_of(config)
     tensors: dict[str, StoredTensor] = {}
-    for name, stored in _stored_tensors(weight_files):
+    for name, stored in _stored_tensors(weight_files, architecture):
         if name in tensors:
             raise ModelFormatError(f"{stored.file.path}: tensor {named(stored.name)}: stored twice")
         tensors[name] = stored
     _add_shared(tensors, [file for _, file in weight_files], config)
     _check_size(folder, config, sum(file.num_bytes for _, file in weight_files), tensors)
-    shapes = expected_shapes(config)
+    shapes = {name: spec.shape for name, spec in tensor_specs(config).items()}
     missing = [name for name in shapes if name not in tensors]
     if missing:
         raise ModelFormatError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
     if config.has_tied_embeddings:
-        shapes[LM_HEAD] = shapes[EMBEDDING]  # redundant, but often there
+        shapes[architecture.lm_head] = shapes[architecture.embedding]  # redundant, but often there
     for name, stored in tensors.items():
         _check_tensor(name, stored, shapes)
     return Checkpoint(tensors, config)
@@ -158,16 +116,19 @@ def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[SafetensorsFil
     """Tensors that were left out because another one is the same memory: safetensors' `save_model` keeps either of a
     tied pair, and notes in the metadata which one stands for which.
     """
+    architecture = architecture_of(config)
     for file in files:
         for left_out, kept in file.metadata.items():
-            if (stored := tensors.get(plain_name(kept))) is not None:
-                tensors.setdefault(plain_name(left_out), stored)
-    if config.has_tied_embeddings and LM_HEAD in tensors:
-        tensors.setdefault(EMBEDDING, tensors[LM_HEAD])
+            if (stored := tensors.get(plain_name(kept, architecture))) is not None:
+                tensors.setdefault(plain_name(left_out, architecture), stored)
+    if config.has_tied_embeddings and architecture.lm_head in tensors:
+        tensors.setdefault(architecture.embedding, tensors[architecture.lm_head])
 
 
 def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapping[str, StoredTensor]) -> None:
-    is_shared = LM_HEAD in tensors and tensors[LM_HEAD] == tensors.get(EMBEDDING)
+    architecture = architecture_of(config)
+    head = tensors.get(architecture.lm_head)
+    is_shared = head is not None and head == tensors.get(architecture.embedding)
     num_weights = count_weights(replace(config, has_tied_embeddings=config.has_tied_embeddings or is_shared))
     if num_weights * LEAST_ITEM_BYTES > num_bytes:
         raise ModelFormatError(
@@ -177,7 +138,7 @@ def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapp
 
 
 def _stored_tensors(
-    weight_files: Iterable[tuple[WeightFile, SafetensorsFile]],
+    weight_files: Iterable[tuple[WeightFile, SafetensorsFile]], architecture: Architecture
 ) -> Iterator[tuple[str, StoredTensor]]:
     """All tensors but the ignored ones, by their names without prefix."""
     for weight_file, file in weight_files:
@@ -187,20 +148,20 @@ def _stored_tensors(
                 f"{file.path}: tensor {named(min(absent))} is missing; the index says that it is here"
             )
         for stored_name in file.spans:
-            name = plain_name(stored_name)
+            name = plain_name(stored_name, architecture)
             if ADAPTER.fullmatch(name):
                 raise UnsupportedModelError(
                     f"{file.path}: tensor {named(stored_name)} belongs to an adapter that is not merged; merge it once "
                     "with PEFT: merge_and_unload(), then save_pretrained(folder)"
                 )
-            if not IGNORED.fullmatch(name):
+            if not architecture.ignored.fullmatch(name):
                 yield name, StoredTensor(file=file, name=stored_name)
 
 
-def plain_name(stored_name: str) -> str:
+def plain_name(stored_name: str, architecture: Architecture) -> str:
     """A tensor's name without what training tools put around it."""
     name = ".".join(part for part in stored_name.split(".") if part not in WRAPPERS)
-    for prefix in PREFIXES:
+    for prefix in architecture.prefixes:
         name = name.removeprefix(prefix)
     return name
 

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.model.weights.checkpoint import Checkpoint, expected_shapes
+from distilgpt2_api.model.architectures.registry import tensor_specs
+from distilgpt2_api.model.weights.checkpoint import Checkpoint
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 
-CONV1D_SUFFIXES = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
-"""Stored as (in, out) in checkpoints."""
 ROWS_AT_ONCE = 512
 """Quantised together: bounds the memory of what is only there in between."""
 
@@ -44,36 +43,28 @@ def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Prec
     """Reads, checks, transposes and rounds every tensor. Raises ModelFormatError for NaN and infinity."""
     checkpoint.check_tied_head()
     prepared: dict[str, NDArray[Any]] = {}
-    for name, shape in expected_shapes(config).items():
+    for name, spec in tensor_specs(config).items():
         values = checkpoint.tensor(name)
-        if not _is_matrix(name, shape):
+        if not spec.is_matrix:
             prepared[name] = np.ascontiguousarray(values)
         else:
-            prepared |= _matrix(name, values.T if name.endswith(CONV1D_SUFFIXES) else values, precision)
+            prepared |= _matrix(name, values.T if spec.is_transposed else values, precision)
     return PreparedWeights(prepared)
 
 
 def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple[str, tuple[int, ...]]]:
     """What `prepare_weights` makes of a model of that config: name → type (safetensors' word) and shape."""
     spans: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, shape in expected_shapes(config).items():
-        if not _is_matrix(name, shape):
-            spans[name] = ("F32", shape)
-            continue
-        num_out, num_in = reversed(shape) if name.endswith(CONV1D_SUFFIXES) else shape
-        spans[name] = ("I8" if precision is Precision.INT8 else "F32", (num_out, num_in))
-        if precision is Precision.INT8:
-            spans[scale_name(name)] = ("F32", (num_out, 1))
+    for name, spec in tensor_specs(config).items():
+        is_int8 = spec.is_matrix and precision is Precision.INT8
+        spans[name] = ("I8" if is_int8 else "F32", spec.kernel_shape)
+        if is_int8:
+            spans[scale_name(name)] = ("F32", (spec.kernel_shape[0], 1))
     return spans
 
 
 def scale_name(weight_name: str) -> str:
     return weight_name.removesuffix("weight") + "scale"
-
-
-def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Multiplied with; not biases, norms and positions: too few to weigh anything, they are added in float32."""
-    return len(shape) > 1 and name != "wpe.weight"
 
 
 def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dict[str, NDArray[Any]]:
