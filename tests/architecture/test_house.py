@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -30,11 +29,6 @@ def test_a_module_is_short_documented_and_honest_about_its_imports(module: Any) 
     assert ast.get_docstring(module.tree), "a module says what it is for"
     assert "TYPE_CHECKING" not in module.text, "a cycle is mended, not hidden"
     assert not [node for node in ast.walk(module.tree) if isinstance(node, ast.Global)], "no global state"
-
-
-def test_modules_are_of_a_size_to_read_in_one_go(modules: list[Any]) -> None:
-    """Near 80 lines, half of them: neither crumbs nor loaves."""
-    assert 60 <= statistics.median(module.num_lines for module in modules) <= 100
 
 
 def test_imports_stand_at_the_top(modules: list[Any]) -> None:
