@@ -16,14 +16,14 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
-from distilgpt2_api.model.resources import (
+from distilgpt2_api.settings.access import AccessSettings
+from distilgpt2_api.settings.batch import BatchSettings
+from distilgpt2_api.settings.description import SettingDescription, describe_field
+from distilgpt2_api.settings.host_resources import (
     choose_kv_cache_bytes,
     count_usable_cores,
     read_memory_limit_bytes,
 )
-from distilgpt2_api.settings.access import AccessSettings
-from distilgpt2_api.settings.batch import BatchSettings
-from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.limits import LimitSettings
 from distilgpt2_api.settings.open_files import choose_max_connections
 from distilgpt2_api.settings.secret import is_secret
@@ -111,11 +111,13 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
 
     def engine_config(self) -> EngineConfig:
         """The engine's configuration; `auto` is resolved to what this process may use."""
-        kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(read_memory_limit_bytes()) // self.num_workers
+        memory_limit_bytes = read_memory_limit_bytes()
+        kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(memory_limit_bytes) // self.num_workers
         return EngineConfig(
             precision=self.precision,
             num_threads=self.num_threads or max(1, count_usable_cores() // self.num_workers),
             kv_cache_bytes=int(kv_cache_bytes),
+            memory_limit_bytes=memory_limit_bytes,
             max_num_sequences=self.max_num_sequences,
             max_step_tokens=self.max_step_tokens,
             max_batch_step_tokens=self.batch_step_tokens,
