@@ -1,4 +1,4 @@
-"""Private interfaces of other packages: all that are used are named here, and their packages have an upper bound."""
+"""Lists every private interface of another package that we use; such a package needs an upper version bound."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from typing import Any
 
 PRIVATE = {
     "click": {
-        "FloatRange._describe_range": "says the range as click does, where a number is not finite",
+        "FloatRange._describe_range": "formats the range as click does, if a number is not finite",
     },
     "gunicorn": {
         "gunicorn.arbiter": "its exit status for a worker that can't boot",
-        "gunicorn.errors": "ends the master with one line",
+        "gunicorn.errors": "exits the master with one line",
         "gunicorn.util": "imports the application as Gunicorn would",
     },
     "huggingface-hub": {
         "huggingface_hub.file_download": "resumes a download",
     },
     "jinja2": {
-        "ImmutableSandboxedEnvironment._generate": "the one place between a template's tree and its code",
-        "jinja2.parser": "parses within bounds",
+        "ImmutableSandboxedEnvironment._generate": "the hook between a template's tree and its code",
+        "jinja2.parser": "parses with limits",
     },
     "openvino": {
-        "openvino._offline_transformations": "PagedAttention: there is no other way to it",
+        "openvino._offline_transformations": "the only way to get PagedAttention",
     },
     "prometheus-client": {
         "prometheus_client.exposition": "the format that a scraper accepts",
-        "prometheus_client.utils": "bounds of buckets as the client writes them",
+        "prometheus_client.utils": "bucket bounds as the client formats them",
     },
     "uvicorn": {
-        "HttpToolsProtocol._unset_keepalive_if_required": "the connection closes, and its timer with it",
-        "uvicorn.protocols.http.httptools_impl": "the protocol that is bounded",
+        "HttpToolsProtocol._unset_keepalive_if_required": "closes the connection and its timer",
+        "uvicorn.protocols.http.httptools_impl": "the protocol class that we add limits to",
     },
     "uvicorn-worker": {
-        "UvicornWorker._install_sigquit_handler": "as the original's `_serve`",
-        "UvicornWorker._serve": "where the server is made",
+        "UvicornWorker._install_sigquit_handler": "called as in the original's `_serve`",
+        "UvicornWorker._serve": "creates the server",
     },
 }
-"""By package: modules that its documentation doesn't have, and names with an underscore that its classes define."""
+"""By package: undocumented modules, and names of its classes that start with an underscore."""
 
 DOCUMENTED = {
     *("click.core", "fastapi.exceptions", "fastapi.openapi.utils", "fastapi.routing", "gunicorn.app.base"),
@@ -56,11 +56,11 @@ DOCUMENTED = {
     *("starlette.middleware.cors", "starlette.requests", "starlette.responses", "starlette.routing"),
     *("starlette.types", "structlog.typing"),
 }
-"""Modules below a package's top that its documentation has."""
+"""Documented modules below a package's top."""
 DOCUMENTED_BELOW = ("opentelemetry", "ray")
-"""Packages all of whose modules that are used are documented."""
+"""Packages whose modules are all documented, as far as we use them."""
 OF_THE_LANGUAGE = {"_exit", "_replace"}
-"""`os._exit` and a named tuple's `_replace` are documented names of Python's own library."""
+"""`os._exit` and `_replace` of a named tuple are documented in Python's own library."""
 
 
 def test_modules_of_other_packages_are_documented_or_named_here(modules: list[Any]) -> None:
@@ -72,7 +72,7 @@ def test_modules_of_other_packages_are_documented_or_named_here(modules: list[An
 
 
 def test_private_names_of_other_packages_are_named_here(modules: list[Any]) -> None:
-    """Those that a class of ours overrides or calls of its base, and those of any other object."""
+    """Names that our classes override or call in a base class, and names of any other object."""
     private = {name for names in PRIVATE.values() for name in names}
     own = {name for module in modules for name in _defined_names(module.tree)}
     of_bases = {name for module in modules for name in _private_names_of_bases(module.tree)}
@@ -89,7 +89,7 @@ def test_private_names_of_other_packages_are_named_here(modules: list[Any]) -> N
     assert of_others == set()
 
 
-def test_a_package_of_which_a_private_interface_is_used_has_an_upper_bound(root: Path) -> None:
+def test_a_package_with_a_used_private_interface_has_an_upper_bound(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     bounds = {name: str(bound) for name, bound in project["tool"]["poetry"]["dependencies"].items()}
     for extra in project["project"]["optional-dependencies"].values():
@@ -99,7 +99,7 @@ def test_a_package_of_which_a_private_interface_is_used_has_an_upper_bound(root:
 
 
 def _imported_modules(tree: ast.Module) -> Iterator[str]:
-    """Below the top of packages that are neither the language's nor ours."""
+    """Submodules of third-party packages."""
     for node in ast.walk(tree):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if isinstance(node, ast.Import):
@@ -122,7 +122,7 @@ def _defined_names(tree: ast.AST) -> Iterator[str]:
 
 
 def _private_names_of_bases(tree: ast.Module) -> Iterator[str]:
-    """`Base._name` for each name that a class of another package defines and one of ours, below it, has or uses."""
+    """`Base._name` for each private name of a third-party base class that our subclass defines or uses."""
     imported = {
         alias.asname or alias.name: f"{node.module}:{alias.name}"
         for node in ast.walk(tree)
