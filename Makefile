@@ -40,7 +40,7 @@ define install_locked
 endef
 
 .venv/installed: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
-	$(call install_locked,)
+	$(call install_locked,--extras hub)
 
 .venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
 	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
@@ -72,8 +72,9 @@ PRE_COMMIT := .tools/pre-commit/bin/pre-commit
 # ---- for users
 
 .PHONY: run
-run: .venv/installed ## Serve on http://localhost:8000 (HOST, PORT and every DISTILGPT2_* setting are honoured)
-	exec $(BIN)/distilgpt2-api serve
+run: .venv/installed ## Serve on http://localhost:8000; MODEL=distilgpt2 (a hub id, or a folder) is pulled first if it is missing. Reads HOST, PORT and DISTILGPT2_* settings
+	$(if $(MODEL),$(BIN)/distilgpt2-api pull --if-missing "$(MODEL)")
+	exec $(BIN)/distilgpt2-api serve $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: install
 install: .venv/installed ## Install what the service needs into .venv
