@@ -33,8 +33,8 @@ from distilgpt2_api.engine.evaluation import split_documents
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
-from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.settings.host_resources import count_usable_cores
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
