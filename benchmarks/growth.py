@@ -36,7 +36,7 @@ from benchmarks.report import (
 
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.model.architectures.registry import count_weights, read_model_config
-from distilgpt2_api.model.resources import count_usable_cores
+from distilgpt2_api.settings.host_resources import count_usable_cores
 
 MIN_GAIN = 1.1
 

@@ -22,9 +22,9 @@ from distilgpt2_api.core.config import Precision
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
-from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
+from distilgpt2_api.settings.host_resources import count_usable_cores
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 STEP_TOKENS = 512

@@ -103,10 +103,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
 
     def init_process(self) -> None:
         """In the worker: a master that replaces this one does not inherit what is set here."""
-        told: dict[str, object] = {"num_workers": self.cfg.workers}
+        overrides: dict[str, object] = {"num_workers": self.cfg.workers}
         if self.metrics_folders and not is_set("metrics_folder"):
-            told["metrics_folder"] = self.metrics_folders[0]
-        export_to_environment(told)
+            overrides["metrics_folder"] = self.metrics_folders[0]
+        export_to_environment(overrides)
         super().init_process()
 
     def load_wsgi(self) -> None:

@@ -17,6 +17,7 @@ CONFIG = EngineConfig(
     precision=Precision.INT8,
     num_threads=1,
     kv_cache_bytes=1 << 20,
+    memory_limit_bytes=1 << 30,
     max_num_sequences=6,
     max_step_tokens=64,
     max_batch_step_tokens=64,

@@ -60,6 +60,7 @@ def engine() -> Iterator[Engine]:
         precision=Precision.F32,
         num_threads=1,
         kv_cache_bytes=64 << 20,
+        memory_limit_bytes=1 << 30,
         max_num_sequences=40,
         max_step_tokens=512,
         max_batch_step_tokens=512,

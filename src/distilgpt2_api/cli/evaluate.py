@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from distilgpt2_api.cli.line_scores import print_scores, read_passages
-from distilgpt2_api.cli.options import PRECISIONS, given, model_option, num_threads_option
+from distilgpt2_api.cli.options import PRECISIONS, model_option, num_threads_option, overrides_from
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
@@ -40,7 +40,7 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
     """
     if is_jsonl and len(precisions) > 1:
         raise click.UsageError("--jsonl takes one --precision.")
-    settings = Settings(**given(**options, precision=precisions[0] if is_jsonl and precisions else None))
+    settings = Settings(**overrides_from(**options, precision=precisions[0] if is_jsonl and precisions else None))
     if is_jsonl:
         print_scores(read_passages(file), settings)
         return

@@ -15,7 +15,6 @@ from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.options import kv_block_bytes
 from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
 from distilgpt2_api.model.memory_check import check_memory
-from distilgpt2_api.model.resources import read_memory_limit_bytes
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.scheduler import Scheduler
@@ -59,7 +58,7 @@ def load_engine(
         kernels,
         num_blocks=num_blocks,
         min_blocks=num_blocks_for(model_config.num_positions),
-        limit_bytes=read_memory_limit_bytes(),
+        limit_bytes=config.memory_limit_bytes,
     )
     runner = Runner.load(
         folder,
