@@ -201,8 +201,8 @@ def _error_table() -> str:
     header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "try again?")
     return (
         _table(header, sorted(rows))
-        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, a method that a URL does not have. What is "
-        "[no request](operations.md#what-is-no-request) gets 400, 431, 501 or 505 in OpenAI's shape, and the "
+        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, a method that a URL does not have. A "
+        "[malformed request](operations.md#malformed-requests) gets 400, 431, 501 or 505 in OpenAI's shape, and the "
         "connection ends.\n"
     )
 
