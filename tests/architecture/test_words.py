@@ -108,7 +108,6 @@ PENDING: tuple[str, ...] = (
     "tests/benchmarks/",
     "tests/browser/",
     "tests/capacity/",
-    "tests/cli/",
     "tests/clients/",
     "tests/container/",
     "tests/contract/",
