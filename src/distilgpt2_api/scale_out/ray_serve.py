@@ -29,6 +29,7 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, answer, whole_answer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.scale_out.gateway.prefixes import PrefixMemory
+from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
@@ -183,6 +184,7 @@ class GatewayReplica:
         settings = self._settings
         return Gateway(
             self._replicas,
+            protocols=PROTOCOLS,
             max_body_bytes=settings.max_body_bytes,
             max_uploads_bytes=settings.max_uploads_bytes,
             body_timeout_s=settings.body_timeout_s,

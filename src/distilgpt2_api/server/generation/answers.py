@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import PromptDeltas
-from distilgpt2_api.server.http.errors import ErrorAnswer
+from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.responses import EventStream, WhenDone
-from distilgpt2_api.server.http.sse import error_event
+from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 
 class Work(Protocol):
@@ -44,13 +44,13 @@ def write_whole(work: Work, writer: WholeWriter) -> WhenDone:
 
 
 def write_events(
-    work: Work, writer: EventWriter, *, error_event: Callable[[ErrorAnswer], bytes] = error_event
+    work: Work, writer: EventWriter, *, errors: ErrorShape, stream_format: StreamFormat = SSE
 ) -> EventStream:
-    """Events as the work hands over, then the last ones; `error_event` is the last one where it fails midway."""
+    """Events as the work hands over, then the last ones. If it fails midway, `errors` has the last event."""
 
     async def events() -> AsyncGenerator[bytes]:
         async with aclosing(work.hand_overs()) as hand_overs:
             async for hand_over in hand_overs:
                 yield writer.events(hand_over)
 
-    return EventStream(events, writer.last_events, abort=work.abort, error_event=error_event)
+    return EventStream(events, writer.last_events, abort=work.abort, errors=errors, stream_format=stream_format)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+DONE = b"data: [DONE]\n\n"
+"""Ends a stream that has not failed."""
+
 
 class PromptTokensDetails(BaseModel):
     cached_tokens: int

@@ -13,7 +13,7 @@ from distilgpt2_api.server.generation.answers import write_whole
 from distilgpt2_api.server.generation.generation import Generation
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.request_record import record_of
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.score.schema import ScoreList, ScoreRequest
 from distilgpt2_api.server.protocols.score.scoring import ScoreWriter, encode_input
 from distilgpt2_api.server.schema.openapi_fragments import json_body
@@ -29,7 +29,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Scores"],
         summary="Score texts",
         response_model=ScoreList,
-        responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
         openapi_extra=json_body(ScoreRequest),
     )
 

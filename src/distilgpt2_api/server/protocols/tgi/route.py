@@ -15,6 +15,7 @@ from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_num_logprobs
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS, TgiErrorResponse
 from distilgpt2_api.server.protocols.tgi.request import (
     check_tgi,
     parameters_of,
@@ -25,16 +26,14 @@ from distilgpt2_api.server.protocols.tgi.request import (
 )
 from distilgpt2_api.server.protocols.tgi.schema import (
     TgiAnswer,
-    TgiErrorResponse,
     TgiInfo,
     TgiRequest,
     TgiStreamEvent,
     TgiStreamRequest,
     TgiWholeRequest,
     parse_tgi_request,
-    tgi_error_responses,
 )
-from distilgpt2_api.server.protocols.tgi.writer import TgiWriter, tgi_error_event
+from distilgpt2_api.server.protocols.tgi.writer import TgiWriter
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.service import Service, ServiceDep
 
@@ -48,7 +47,7 @@ WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or 
 
 
 def add_routes(router: APIRouter) -> None:
-    errors = tgi_error_responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
+    errors = TGI_ERRORS.responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
     router.add_api_route(
         "/",
         create_compatible,
@@ -84,7 +83,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["TGI"],
         summary="What is served, and its limits",
-        responses=tgi_error_responses(503),
+        responses=TGI_ERRORS.responses(503),
     )
 
 
@@ -136,7 +135,7 @@ async def _answer(
     http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool = False
 ) -> Response:
     work, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
-    return write_events(work, writer, error_event=tgi_error_event) if is_streamed else write_whole(work, writer)
+    return write_events(work, writer, errors=TGI_ERRORS) if is_streamed else write_whole(work, writer)
 
 
 async def _prepare(

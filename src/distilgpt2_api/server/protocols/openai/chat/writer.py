@@ -12,7 +12,8 @@ from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation.generation import PromptDeltas
-from distilgpt2_api.server.http.sse import DONE, dump_line
+from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.protocols.openai.envelope import DONE
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 FIRST_DELTA = b'{"role":"assistant","content":""}'

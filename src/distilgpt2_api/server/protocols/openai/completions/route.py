@@ -33,7 +33,7 @@ from distilgpt2_api.server.protocols.openai.completions.schema import (
     parse_completion_request,
 )
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
-from distilgpt2_api.server.protocols.openai.errors import ErrorResponse, error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, ErrorResponse
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.service import Service, ServiceDep
 
@@ -53,7 +53,7 @@ EVENT_STREAM = event_stream(
 
 def add_routes(router: APIRouter) -> None:
     responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
-    responses |= error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
+    responses |= OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
     router.add_api_route(
         "/v1/completions",
         create_completion,
@@ -75,7 +75,7 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
     check_completion(request, service.limits)
     record.note_user(request.user)
     work, writer = await _prepare(request, service, record, service.text_encoder(http))
-    return write_events(work, writer) if request.stream else write_whole(work, writer)
+    return write_events(work, writer, errors=OPENAI_ERRORS) if request.stream else write_whole(work, writer)
 
 
 async def _prepare(

@@ -11,13 +11,14 @@ import orjson
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
-from distilgpt2_api.server.http.sse import DONE, dump_line
+from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.completions.logprobs import (
     LogprobsLists,
     LogprobsWriter,
     empty_lists,
     prompt_logprobs_by_id,
 )
+from distilgpt2_api.server.protocols.openai.envelope import DONE
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
