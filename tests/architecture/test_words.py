@@ -87,7 +87,6 @@ PENDING: tuple[str, ...] = (
     "docs/cli.md",
     "docs/configuration.md",
     "docs/container.md",
-    "docs/decisions/",
     "docs/deploy/",
     "docs/glossary.md",
     "docs/operations.md",
