@@ -86,7 +86,6 @@ PENDING: tuple[str, ...] = (
     "docs/benchmarks.md",
     "docs/cli.md",
     "docs/configuration.md",
-    "docs/container.md",
     "docs/deploy/",
     "docs/glossary.md",
     "docs/operations.md",
