@@ -63,7 +63,7 @@ class CountingObserver(SilentObserver):
 
     def on_step(self, stats: StepStats) -> None:
         self.num_steps += 1
-        self.num_drafted += stats.num_draft_tokens
+        self.num_drafted += stats.schedule.num_draft_tokens
         self.num_accepted += stats.num_accepted_tokens
 
 

@@ -38,15 +38,17 @@ def test_every_file_on_the_architecture_page_exists(root: Path) -> None:
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
-def test_every_layer_is_in_the_table_of_layers(root: Path) -> None:
+def test_every_layer_is_in_a_table_of_layers(root: Path) -> None:
+    """One table for each contract of layers, in the contracts' order."""
     text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
-    (table,) = (part for part in re.split(r"^## ", text, flags=re.MULTILINE) if "\n| `core` |" in part)
-    contract = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
-    layers = {name for layer in contract["layers"] for name in layer.split(" | ")} - {"__main__"}
+    (section,) = (part for part in re.split(r"^## ", text, flags=re.MULTILINE) if "\n| `core` |" in part)
+    tables = [re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for table in section.split("|---|---|\n")[1:]]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
 
-    assert {
-        name for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for name in re.findall(r"\w+", row)
-    } == layers
+    assert [{name for row in table for name in re.findall(r"\w+", row)} for table in tables] == [
+        {name for row in rows for name in row.split(" | ")} - {"__main__"} for rows in layers
+    ]
 
 
 def test_the_index_of_decisions_is_complete_and_numbered_without_gaps(root: Path) -> None:

@@ -64,8 +64,8 @@ class RecordedSteps(SilentObserver):
     num_preempted = num_drafted = num_accepted = 0
 
     def on_step(self, stats: StepStats) -> None:
-        self.num_preempted += stats.num_preempted
-        self.num_drafted += stats.num_draft_tokens
+        self.num_preempted += stats.schedule.num_preempted
+        self.num_drafted += stats.schedule.num_draft_tokens
         self.num_accepted += stats.num_accepted_tokens
 
 

@@ -49,6 +49,10 @@ class World:
         self.num_tokens_computed = 0
         self.num_drafted = 0
         self.num_gained = 0
+        self.num_preempted = 0
+        self.num_prefix_queried_tokens = 0
+        self.num_prefix_hit_tokens = 0
+        self.kv_cache_usage = 0.0
         self._written: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add(
@@ -85,6 +89,7 @@ class World:
         served = {s.party for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
         plan = self.scheduler.schedule()
         assert plan is not None
+        self._take_stats(plan)
         self._check(plan)
         self._check_order([sequence for sequence in waiting if not served or sequence.party in served])
         return plan
@@ -99,8 +104,23 @@ class World:
             updates += [update, *islice(self.scheduler.update_further(update), max_gained)]
         self.num_drafted += plan.num_draft_tokens
         self.num_gained += sum(update.is_gained for update in updates)
+        self._take_stats(plan)
         self.scheduler.check_accounting()
         return updates
+
+    @property
+    def num_running(self) -> int:
+        """Except batch work; the same below."""
+        return sum(s.status is SequenceStatus.RUNNING and not s.is_batch for s in self.sequences.values())
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(self.is_waiting(s) and not s.is_batch for s in self.sequences.values())
+
+    @property
+    def num_batch(self) -> int:
+        """Sequences of batch work, waiting and running."""
+        return sum(s.status is not SequenceStatus.FINISHED and s.is_batch for s in self.sequences.values())
 
     def compute(self, plan: StepPlan) -> StepResult:
         return StepResult(rows=[self._compute(row) for row in plan.rows])
@@ -125,6 +145,15 @@ class World:
     @staticmethod
     def is_waiting(sequence: Sequence) -> bool:
         return sequence.status is SequenceStatus.WAITING
+
+    def _take_stats(self, plan: StepPlan) -> None:
+        stats = self.scheduler.take_stats(plan)
+        counts = stats.num_running, stats.num_waiting, stats.num_batch
+        assert counts == (self.num_running, self.num_waiting, self.num_batch)
+        self.num_preempted += stats.num_preempted
+        self.num_prefix_queried_tokens += stats.num_prefix_queried_tokens
+        self.num_prefix_hit_tokens += stats.num_prefix_hit_tokens
+        self.kv_cache_usage = stats.kv_cache_usage
 
     def _check(self, plan: StepPlan) -> None:
         running = [s for s in self.sequences.values() if s.status is SequenceStatus.RUNNING]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection
+from operator import attrgetter
 
 from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.events import ScheduleStats
+from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, rank_of
@@ -25,9 +28,38 @@ class Places:
         self._borrowers: list[Sequence] = []
         self._max_num_sequences = max_num_sequences
         self._is_prefix_caching = is_prefix_caching
-        self.num_preemptions = 0
-        self.num_prefix_queried_tokens = 0
-        self.num_prefix_hit_tokens = 0
+        self._num_preempted = 0
+        self._num_prefix_queried_tokens = 0
+        self._num_prefix_hit_tokens = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Waiting sequences, except batch work."""
+        return len(self.waiting) - self.waiting.num_batch
+
+    @property
+    def num_running_batch(self) -> int:
+        """Running sequences of batch work: the last ones of `running`."""
+        return len(self.running) - bisect_left(self.running, True, key=attrgetter("is_batch"))
+
+    def take_stats(self, plan: StepPlan) -> ScheduleStats:
+        """See `Scheduler.take_stats`. Starts counting for the next step."""
+        num_running_batch = self.num_running_batch
+        num_draft_tokens = plan.num_draft_tokens
+        stats = ScheduleStats(
+            num_rows=len(plan.rows),
+            num_tokens=sum(row.num_new_tokens for row in plan.rows) + num_draft_tokens,
+            num_draft_tokens=num_draft_tokens,
+            num_running=len(self.running) - num_running_batch,
+            num_waiting=self.num_waiting,
+            num_batch=self.waiting.num_batch + num_running_batch,
+            num_preempted=self._num_preempted,
+            num_prefix_queried_tokens=self._num_prefix_queried_tokens,
+            num_prefix_hit_tokens=self._num_prefix_hit_tokens,
+            kv_cache_usage=1.0 - self.pool.num_free / self.pool.num_blocks,
+        )
+        self._num_preempted = self._num_prefix_queried_tokens = self._num_prefix_hit_tokens = 0
+        return stats
 
     def queue(self, sequence: Sequence, leader: Sequence | None) -> None:
         """Let a new arrival wait; `leader` is the one with the same prompt that may compute it for both."""
@@ -139,7 +171,7 @@ class Places:
         victim.num_computed_tokens = 0
         self.waiting.add(victim)
         self.waiting.release_followers(victim.sequence_id)
-        self.num_preemptions += 1
+        self._num_preempted += 1
 
     def admit_first(self, shares: FairShares, *, is_batch: bool) -> Sequence | None:
         """Let the first that waits run, if it is of this kind and there is room."""
@@ -176,8 +208,8 @@ class Places:
         if not sequence.is_admitted_before:
             sequence.is_admitted_before = True
             sequence.num_cached_tokens = sequence.num_computed_tokens
-            self.num_prefix_queried_tokens += sequence.num_prompt_tokens
-            self.num_prefix_hit_tokens += sequence.num_cached_tokens
+            self._num_prefix_queried_tokens += sequence.num_prompt_tokens
+            self._num_prefix_hit_tokens += sequence.num_cached_tokens
         insort(self.running, sequence, key=rank_of)
         return True
 
