@@ -43,8 +43,8 @@ from benchmarks.workload import Workload
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.model.architectures.registry import read_model_config
-from distilgpt2_api.model.resources import count_usable_cores
 from distilgpt2_api.model.sampling.sampler import Sampler
+from distilgpt2_api.settings.host_resources import count_usable_cores
 
 NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn, distilgpt2_api.model.kernels.openvino_runtime"
 PREFILL_TOKENS = 1000

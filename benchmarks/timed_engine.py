@@ -17,8 +17,8 @@ from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 from distilgpt2_api.model.step_inputs import StepInputs
+from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 
 MAX_NUM_SEQUENCES = 64
 MAX_STEP_TOKENS = 256
@@ -60,11 +60,13 @@ def engine_config(
     precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS
 ) -> EngineConfig:
     """As `serve` would choose, but that all of the KV cache remembers prompts and batch work has whole steps."""
-    kv_cache_bytes = choose_kv_cache_bytes(read_memory_limit_bytes())
+    memory_limit_bytes = read_memory_limit_bytes()
+    kv_cache_bytes = choose_kv_cache_bytes(memory_limit_bytes)
     return EngineConfig(
         precision=precision,
         num_threads=num_threads or count_usable_cores(),
         kv_cache_bytes=kv_cache_bytes,
+        memory_limit_bytes=memory_limit_bytes,
         max_num_sequences=MAX_NUM_SEQUENCES,
         max_step_tokens=max_step_tokens,
         max_batch_step_tokens=max_step_tokens,

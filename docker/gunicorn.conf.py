@@ -13,9 +13,9 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # Gunico
 
 from distilgpt2_api.cli.serve import gunicorn_options, listen
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
-from distilgpt2_api.model.resources import read_memory_limit_bytes
 from distilgpt2_api.model.weights.weight_files import find_compiled_file
 from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings.host_resources import read_memory_limit_bytes
 
 LEAST_BYTES = 96 << 20
 """Python, OpenVINO and FastAPI without a model: what no limit may be below. Measured: 100 MB resident."""

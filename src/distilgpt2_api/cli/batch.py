@@ -27,7 +27,7 @@ from distilgpt2_api.batch.run import Run
 from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.cli.batch_cluster import check_ray, finish_on_cluster
 from distilgpt2_api.cli.batch_progress import BatchProgress
-from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
 from distilgpt2_api.core.model_files import is_folder
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
@@ -96,7 +96,7 @@ def command(
     5 if some have failed, 1 if it could not go on.
     """
     _check_cluster_options(is_on_ray=is_on_ray, ray_address=ray_address, num_replicas=num_replicas)
-    chosen = given(**options)
+    chosen = overrides_from(**options)
     settings = Settings(**chosen)
     errors = errors or output.with_name(f"{output.name.removesuffix('.jsonl')}.errors.jsonl")
     _check_paths(source, output, errors)

@@ -10,9 +10,9 @@ import click
 
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.cli.options import (
-    given,
     model_option,
     num_threads_option,
+    overrides_from,
     plain_parameter_options,
     precision_option,
 )
@@ -59,7 +59,7 @@ def command(
     **sampling: float | tuple[str, ...],
 ) -> None:
     """Complete PROMPT with the model, and show the text as it comes. PROMPT - is read from standard input."""
-    settings = Settings(**given(model=model, precision=precision, num_threads=num_threads))
+    settings = Settings(**overrides_from(model=model, precision=precision, num_threads=num_threads))
     text = sys.stdin.read() if prompt == "-" else prompt
     with open_engine(settings) as engine:
         request = GenerationRequest(

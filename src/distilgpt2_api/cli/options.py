@@ -67,6 +67,6 @@ def _type_of(entry: Parameter) -> click.ParamType[Any] | None:
     return FiniteRange(entry.minimum, entry.maximum, min_open=entry.excludes_minimum)
 
 
-def given(**options: object) -> dict[str, object]:
-    """The options that were given: the others leave their settings to environment, file and default."""
+def overrides_from(**options: object) -> dict[str, object]:
+    """The options that are set, by name: the others leave their settings to environment, file and default."""
     return {name: value for name, value in options.items() if value is not None}

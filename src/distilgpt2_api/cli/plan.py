@@ -16,7 +16,7 @@ from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve, w
 from distilgpt2_api.capacity.fleet import Fleet, Targets, size_fleet
 from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.options import FiniteRange, given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import FiniteRange, model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 from distilgpt2_api.settings import Settings
 
@@ -115,7 +115,7 @@ def command(
 def _curve(
     shape: RequestShape, *, measured: Path | None, is_measuring: bool, save: Path | None, **options: Any
 ) -> NodeCurve:
-    engine_options = given(**{name: options[name] for name in ("model", "precision", "num_threads")})
+    engine_options = overrides_from(**{name: options[name] for name in ("model", "precision", "num_threads")})
     if is_measuring and measured is not None:
         raise click.UsageError("--measured and --measure are one too many.")
     if not is_measuring:

@@ -15,7 +15,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  #
 from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
 from distilgpt2_api.cli.addresses import WILDCARDS, url_of
-from distilgpt2_api.cli.options import given, model_option, num_threads_option, precision_option
+from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment
@@ -50,12 +50,12 @@ def command(**options: str | None) -> None:
     Without --model: DistilGPT-2 if it has been pulled, else the bundled demo model. Never touches the network but to
     listen. `distilgpt2-api config` lists what else can be set, by environment or file.
     """
-    chosen = given(**options)
-    settings = Settings(**chosen)
+    overrides = overrides_from(**options)
+    settings = Settings(**overrides)
     model = settings.locate_model()
     settings.check_keys_file()
     listener = listen(settings.host, settings.port)
-    export_to_environment(chosen)
+    export_to_environment(overrides)
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))
     url = shown_url(*listener.getsockname()[:2])
     structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=model.name)

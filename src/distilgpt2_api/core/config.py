@@ -80,6 +80,8 @@ class EngineConfig:
     num_threads: int
     kv_cache_bytes: int
     """What the KV cache may take; never less than one context of the model is given to it."""
+    memory_limit_bytes: int
+    """Memory that the process may use: a model whose weights and KV cache need more is refused."""
     max_num_sequences: int
     """Rows of one step at most."""
     max_step_tokens: int

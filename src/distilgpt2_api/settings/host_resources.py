@@ -1,7 +1,7 @@
-"""What this process may use: cores and memory as the kernel's control groups allow them, not as the host has them.
+"""The cores and memory that this process may use: the limits of its control groups, not the host's totals.
 
-Read: `cpu.max` and `memory.max` (cgroup v2), `cpu.cfs_quota_us` and `memory.limit_in_bytes` (v1), the CPU affinity
-(which a cpuset narrows as well). A limit of a parent group binds too, so each group up to the root is asked.
+Reads `cpu.max` and `memory.max` (cgroup v2), `cpu.cfs_quota_us` and `memory.limit_in_bytes` (v1), and the CPU affinity
+(which a cpuset narrows as well). A parent group's limit binds too, so every group up to the root is read.
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
@@ -15,13 +15,13 @@ from pathlib import Path
 
 AUTO_KV_CACHE_BYTES = 256 << 20
 AUTO_KV_CACHE_SHARE = 8
-"""The KV cache takes at most `AUTO_KV_CACHE_BYTES`, and at most one part in so many of the memory."""
+"""The KV cache takes at most `AUTO_KV_CACHE_BYTES`, and at most memory / `AUTO_KV_CACHE_SHARE`."""
 
 SYSTEM_ROOT = Path("/")
 
 
 def count_usable_cores(root: Path = SYSTEM_ROOT) -> int:
-    """Whole cores, at least 1: of a quota of 1.5 the half is left to HTTP, or all threads would be throttled."""
+    """Whole cores, at least 1. A quota of 1.5 counts as 1: the rest serves HTTP, or all threads would be throttled."""
     try:
         num_cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux
@@ -38,12 +38,12 @@ def read_memory_limit_bytes(root: Path = SYSTEM_ROOT) -> int:
 
 
 def choose_kv_cache_bytes(memory_limit_bytes: int) -> int:
-    """A modest part of the memory: the service stays small, and shares its machine."""
+    """The KV cache's default size: small, because the service shares its machine."""
     return min(AUTO_KV_CACHE_BYTES, memory_limit_bytes // AUTO_KV_CACHE_SHARE)
 
 
 def _read_cpu_quotas(root: Path) -> Iterator[float]:
-    """Quota over period, in cores, of each group that has one."""
+    """Quota divided by period, in cores, of each group that has a quota."""
     for group in _groups(root, "cpu"):
         match _read_words(group / "cpu.max"):
             case [quota, period] if quota.isdecimal() and period.isdecimal():
@@ -62,15 +62,15 @@ def _read_memory_limits(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that this process is in for `controller`, inner to outer, v1 and v2.
+    """Folders of this process's groups for `controller`, innermost first, v1 and v2.
 
-    A container without a cgroup namespace of its own names the host's path, but mounts its group at the root: the
-    walk up ends there in either case.
+    A container without its own cgroup namespace reports the host's path, but mounts its group at the root. The walk
+    up ends at the root in both cases.
     """
     mount = root / "sys/fs/cgroup"
     for line in _read_lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
-        if not controllers:  # v2: one tree for all; beside v1 trees it lies in a folder of its own
+        if not controllers:  # v2: one tree for all controllers; beside v1 trees it has its own folder
             trees = [mount, mount / "unified"]
         elif controller in controllers.split(","):
             trees = [mount / controllers, mount / controller]
@@ -84,7 +84,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:  # not Linux, or hidden from us
+    except OSError:  # not Linux, or not readable
         return []
 
 

@@ -1,4 +1,4 @@
-"""The house's own rules, as far as a program can see them. Import contracts are import-linter's (`make imports`)."""
+"""The project's conventions, as far as a program can check them. import-linter checks imports (`make imports`)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
-    "application.py": "traces and the store are extras that may be missing, and time of those who do not want them",
-    "cli/batch.py": "the kernels, which with --ray are others' affair",
-    "cli/pull.py": "the hub is an extra too",
+    "application.py": "traces and the store are optional dependencies, and their imports take time",
+    "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",
+    "cli/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
-    "worker.py": "the kernels, which are the workers' and not the master's",
+    "worker.py": "the kernels: the workers load them, the master does not",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {
-    "cli/commands.py": "imports the command that runs, and no other's kernels",
-    "model/kernels/openvino_runtime.py": "OpenVINO's converter, for whoever else in the process asks OpenVINO for it",
+    "cli/commands.py": "imports only the command that runs, without the kernels that others need",
+    "model/kernels/openvino_runtime.py": "OpenVINO's converter, if other code in the process uses it",
 }
 
 
 def test_a_module_is_short_documented_and_honest_about_its_imports(module: Any) -> None:
     assert module.num_lines <= MAX_LINES
     assert ast.get_docstring(module.tree), "a module says what it is for"
-    assert "TYPE_CHECKING" not in module.text, "a cycle is mended, not hidden"
+    assert "TYPE_CHECKING" not in module.text, "a cycle is removed, not hidden"
     assert not [node for node in ast.walk(module.tree) if isinstance(node, ast.Global)], "no global state"
 
 
@@ -47,7 +47,7 @@ def _has_late_import(tree: ast.Module) -> bool:
 def test_only_the_settings_read_the_environment(modules: list[Any]) -> None:
     readers = [module.name for module in modules if re.search(r"\bos\.(environ|getenv)\b", module.text)]
 
-    # `serve` hands its options to the worker through the environment; `sources` offers it the function for that.
+    # `serve` passes its options to the worker through the environment, with a function of `sources`.
     assert readers == ["settings/sources.py"]
 
 
@@ -66,7 +66,7 @@ def test_a_checker_is_silenced_with_a_reason(root: Path) -> None:
     assert found == []
 
 
-def test_importing_the_package_needs_none_of_its_parts() -> None:
+def test_importing_the_package_loads_none_of_its_dependencies() -> None:
     program = "import sys, distilgpt2_api; print([m for m in sys.modules if m in ('openvino', 'fastapi', 'numpy')])"
 
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -80,8 +80,7 @@ def test_the_readme_begins_with_the_two_commands(root: Path) -> None:
     assert [command for command in commands if command.startswith("make")][:2] == ["make run", "make test"]
 
 
-def test_the_bundled_model_keeps_within_its_grant(root: Path) -> None:
-    """8 MB of the package at most."""
+def test_the_bundled_model_takes_at_most_8_mb(root: Path) -> None:
     folder = root / "src" / "distilgpt2_api" / "models" / "storyteller"
 
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 8_000_000

@@ -1,4 +1,4 @@
-"""The papers that lie beside the code name what is there: map, decisions, fragments of the changelog, contributing."""
+"""Documents match the code: architecture page, decisions, changelog fragments, CONTRIBUTING, hooks, make targets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def make_targets(root: Path) -> set[str]:
 
 
 def _named_paths(text: str) -> list[str]:
-    """What stands between backticks and looks like a file or a folder of ours."""
+    """Texts between backticks that look like a file or a folder of the project."""
     return [
         name for name in re.findall(r"`([\w./-]+)`", text) if "/" in name.strip("/") or re.search(r"\.\w+$|/$", name)
     ]
 
 
-def test_every_file_on_the_map_exists(root: Path) -> None:
+def test_every_file_on_the_architecture_page_exists(root: Path) -> None:
     text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
     paths = [name for name in _named_paths(text) if re.search(r"\.py$|/$", name)]
     places = [root, root / "src" / "distilgpt2_api"]
@@ -38,15 +38,17 @@ def test_every_file_on_the_map_exists(root: Path) -> None:
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
-def test_every_floor_is_in_the_table_of_floors(root: Path) -> None:
+def test_every_layer_is_in_a_table_of_layers(root: Path) -> None:
+    """One table for each contract of layers, in the contracts' order."""
     text = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## The floors\n(.+?)^## ", text, flags=re.MULTILINE | re.DOTALL)
-    contract = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
-    floors = {name for layer in contract["layers"] for name in layer.split(" | ")} - {"__main__"}
+    (section,) = (part for part in re.split(r"^## ", text, flags=re.MULTILINE) if "\n| `core` |" in part)
+    tables = [re.findall(r"^\| (`.+?) \|", table, re.MULTILINE) for table in section.split("|---|---|\n")[1:]]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
 
-    assert {
-        name for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for name in re.findall(r"\w+", row)
-    } == floors
+    assert [{name for row in table for name in re.findall(r"\w+", row)} for table in tables] == [
+        {name for row in rows for name in row.split(" | ")} - {"__main__"} for rows in layers
+    ]
 
 
 def test_the_index_of_decisions_is_complete_and_numbered_without_gaps(root: Path) -> None:
@@ -61,8 +63,8 @@ def test_the_index_of_decisions_is_complete_and_numbered_without_gaps(root: Path
         assert (folder / file).read_text(encoding="utf-8").startswith(f"# {number}. {title}\n")
 
 
-def test_every_fragment_of_the_changelog_has_a_known_type_and_says_something(root: Path) -> None:
-    """Towncrier leaves the others out, and says nothing."""
+def test_every_changelog_fragment_has_a_known_type_and_a_sentence(root: Path) -> None:
+    """Towncrier drops a fragment of unknown type without a warning."""
     types = {
         item["directory"] for item in tomllib.loads((root / "pyproject.toml").read_text())["tool"]["towncrier"]["type"]
     }
@@ -74,10 +76,10 @@ def test_every_fragment_of_the_changelog_has_a_known_type_and_says_something(roo
         assert name["type"] in types, path.name
         text = path.read_text(encoding="utf-8")
         assert text.strip().endswith((".", "!", "`")), path.name
-        assert not text.startswith(("-", "*", "#")), f"{path.name}: towncrier makes the list"
+        assert not text.startswith(("-", "*", "#")), f"{path.name}: towncrier adds the list mark"
 
 
-def test_the_changelog_can_be_made_of_its_fragments(root: Path) -> None:
+def test_towncrier_builds_the_changelog_from_the_fragments(root: Path) -> None:
     command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "0.0.0", "--date", "2000-01-01"]
 
     draft = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
@@ -99,9 +101,7 @@ def test_contributing_names_only_what_exists(root: Path, make_targets: set[str])
     assert [link for link in links if not (root / link).exists()] == []
 
 
-def test_every_generated_page_is_made_by_one_target_and_watched_by_its_hook(
-    hooks: list[dict[str, Any]], root: Path
-) -> None:
+def test_one_target_makes_every_generated_page_and_a_hook_checks_it(hooks: list[dict[str, Any]], root: Path) -> None:
     pages = [path for path in (root / "docs").glob("*.md") if path.read_text().startswith("<!-- Generated: `")]
     (recipe,) = re.findall(r"^pages:.*\n((?:\t.+\n)+)", (root / "Makefile").read_text(), flags=re.MULTILINE)
     (hook,) = (hook for hook in hooks if hook["id"] == "pages")
@@ -110,8 +110,8 @@ def test_every_generated_page_is_made_by_one_target_and_watched_by_its_hook(
     assert [path.name for path in pages if not re.search(hook["files"], f"docs/{path.name}")] == []
 
 
-def test_every_target_has_a_word_of_help(root: Path) -> None:
-    """`make help` is the list: a target that is called by name stands in it, but for those that others need."""
+def test_every_phony_target_has_a_help_text(root: Path) -> None:
+    """`make help` lists the targets that have one."""
     text = (root / "Makefile").read_text(encoding="utf-8")
     phony = set(re.findall(r"^\.PHONY: (.+)$", text, flags=re.MULTILINE))
 
@@ -124,14 +124,12 @@ def hooks(root: Path) -> list[dict[str, Any]]:
     return [hook | {"repo": repo["repo"]} for repo in config["repos"] for hook in repo["hooks"]]
 
 
-def test_hooks_are_the_projects_own_tools_and_need_no_network(hooks: list[dict[str, Any]]) -> None:
+def test_hooks_run_the_projects_own_tools_without_a_network(hooks: list[dict[str, Any]]) -> None:
     assert {hook["repo"] for hook in hooks} == {"local"}
     assert {hook["language"] for hook in hooks} == {"system"}
 
 
-def test_every_hook_runs_something_that_is_there(
-    hooks: list[dict[str, Any]], root: Path, make_targets: set[str]
-) -> None:
+def test_every_hook_runs_an_existing_program(hooks: list[dict[str, Any]], root: Path, make_targets: set[str]) -> None:
     for hook in hooks:
         program, *arguments = hook["entry"].split()
         if program == "make":
@@ -141,7 +139,7 @@ def test_every_hook_runs_something_that_is_there(
             assert (Path(sys.executable).parent / Path(program).name).exists(), hook["id"]
 
 
-def test_every_hook_has_files_to_look_at(hooks: list[dict[str, Any]], root: Path) -> None:
+def test_every_hook_matches_a_file(hooks: list[dict[str, Any]], root: Path) -> None:
     folders = (root / name for name in ("src", "tests", "docs", "changelog.d"))
     paths = [*root.glob("*"), *(path for folder in folders for path in folder.rglob("*"))]
     files = [path.relative_to(root).as_posix() for path in paths if path.is_file()]

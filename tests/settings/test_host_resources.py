@@ -1,3 +1,5 @@
+"""Cores and memory, read from control groups of both versions."""
+
 from __future__ import annotations
 
 import os
@@ -6,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from distilgpt2_api.model.resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
+from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 
 FakeSystem = Callable[[dict[str, str]], Path]
 
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
-    """Builds a root folder with the given files, on a machine of eight cores."""
+    """Builds a root folder with the given files, on a machine with eight cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
     def build(files: dict[str, str]) -> Path:
@@ -75,7 +77,7 @@ def test_cores_are_those_of_the_tightest_quota(files: dict[str, str], num_cores:
     assert count_usable_cores(system(files)) == num_cores
 
 
-def test_cores_are_those_of_the_affinity_where_that_is_tighter(
+def test_cores_are_those_of_the_affinity_if_that_is_tighter(
     system: FakeSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = system({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "400000 100000\n"})
@@ -120,6 +122,6 @@ def test_this_machine_has_cores_and_memory() -> None:
     assert read_memory_limit_bytes() > 64 << 20
 
 
-def test_the_kv_cache_takes_a_modest_part_of_the_memory() -> None:
+def test_the_kv_cache_takes_an_eighth_of_the_memory_and_at_most_256_mib() -> None:
     assert choose_kv_cache_bytes(512 << 20) == 64 << 20
     assert choose_kv_cache_bytes(64 << 30) == 256 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from distilgpt2_api.observability.weighted_histogram import WeightedHistogram
+from distilgpt2_api.observability.accumulators import WeightedHistogram
 
 BOUNDS = (0.1, 1.0, 2.5)
 VALUES = (0.05, 0.1, 0.10001, 1.0, 2.5, 3.0)
@@ -18,7 +18,7 @@ def test_it_shows_what_prometheus_own_would_show() -> None:
     for value in VALUES:
         for _ in range(3):
             theirs.observe(value)
-        ours.observe(value, 3)
+        ours.update([(value, 3)])
     [expected] = registry.collect()
     family = ours.family()
     assert (family.name, family.type, family.documentation) == (expected.name, expected.type, expected.documentation)
