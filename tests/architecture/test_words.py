@@ -72,7 +72,6 @@ ALLOWED: dict[str, set[str]] = {
 """Patterns of AVOIDED that a file may have, because it quotes them."""
 
 PENDING: tuple[str, ...] = (
-    "CONTRIBUTING.md",
     "README.md",
     "benchmarks/",
     "changelog.d/",
