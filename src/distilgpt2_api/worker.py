@@ -22,7 +22,8 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
-from distilgpt2_api.server.http.connections import ConnectionLimits, limited_protocol
+from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_set

@@ -15,7 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from distilgpt2_api.server.http.connections import ConnectionLimits, limited_protocol
+from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 
 LIMITS = ConnectionLimits(header_timeout_s=20, max_header_bytes=4096, write_timeout_s=20, max_connections=64)

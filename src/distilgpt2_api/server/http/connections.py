@@ -10,7 +10,6 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import httptools
@@ -22,22 +21,13 @@ from distilgpt2_api.server.http.answer_end import sent_before_end, sent_until_cl
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.ignored_body import is_long_body
+from distilgpt2_api.server.http.limits import ConnectionLimits
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
 Uvicorn's, the work waits for the reader."""
 MAX_FRAMING_RATIO = 16
 """Bytes of chunk sizes and extensions that each byte of a body pays for; beyond, they count as a head does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """Settings of the same names; times in seconds."""
-
-    header_timeout_s: float
-    max_header_bytes: int
-    write_timeout_s: float
-    max_connections: int
 
 
 class PipelinedRequestError(Exception):

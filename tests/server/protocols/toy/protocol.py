@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.server.generation.answers import write_events
+from distilgpt2_api.server.generation.answers import event_answer
 from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.http.body import read_json_object
@@ -77,8 +77,8 @@ async def write_text(http: Request, service: ServiceDep) -> Response:
         is_streamed=True,
         deadline_s=service.limits.timeout_s,
     )
-    work = Generation(engine, [generation_request], record_of(http.scope))
-    return write_events(work, ToyWriter(), errors=TOY_ERRORS, stream_format=NDJSON)
+    source = Generation(engine, [generation_request], record_of(http.scope))
+    return event_answer(source, ToyWriter(), errors=TOY_ERRORS, stream_format=NDJSON)
 
 
 async def list_models(service: ServiceDep) -> ToyModels:
@@ -88,8 +88,8 @@ async def list_models(service: ServiceDep) -> ToyModels:
 class ToyWriter:
     """One line for each piece of the text, and a last one."""
 
-    def events(self, hand_over: Iterable[PromptDeltas]) -> bytes:
-        return b"".join(dump_line({"piece": delta.text}) + b"\n" for _, deltas in hand_over for delta in deltas)
+    def events(self, update: Iterable[PromptDeltas]) -> bytes:
+        return b"".join(dump_line({"piece": delta.text}) + b"\n" for _, deltas in update for delta in deltas)
 
     def last_events(self) -> bytes:
         return dump_line({"end": True}) + b"\n"
