@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ import tokenizers
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
-from tests.scripted_runner import ScriptedRunner
+from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
 from distilgpt2_api.batch.stored.desk import OpenDesk
@@ -32,9 +32,10 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.app import build_routes, create_app
+from distilgpt2_api.server.app import PROTOCOLS, build_routes, create_app
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -99,6 +100,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         open_desk: OpenDesk | None = None,
+        protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
         **limits: Any,
@@ -110,9 +112,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
 
         def load() -> Engine:
             on_load()
-            scheduler = Scheduler(
-                num_blocks=64, max_num_sequences=8, max_step_tokens=64, max_draft_tokens=max_draft_tokens
-            )
+            scheduler = Scheduler(replace(ENGINE_CONFIG, max_draft_tokens=max_draft_tokens), num_blocks=64)
             grammars = GrammarCompiler(
                 tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=runner.config.eos_token_ids
             )
@@ -151,7 +151,8 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             chat_template=chat_template,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
-            routes=routes,
+            protocols=protocols,
+            routes=routes if protocols is PROTOCOLS else None,
             open_desk=open_desk,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
