@@ -25,7 +25,7 @@ KILLED = 3
 
 
 def check(settings: Settings) -> None:
-    """Raise the errors that a worker would raise later, and SettingsError if a worker would be killed for its memory."""
+    """Raise a worker's later errors now, and SettingsError if the memory limit would kill a worker."""
     model = settings.locate_model()
     settings.check_keys_file()
     compiled = find_compiled_file(model.folder, settings.precision)

@@ -2,8 +2,8 @@
 
     /opt/venv/bin/python docker/trim.py
 
-It trims the environment whose Python runs it. Afterwards the image's build generates a text with the remaining files. An
-entry that matches no file is printed, but is not an error: wheels differ by processor and version.
+It trims the environment whose Python runs it. Afterwards the image's build generates a text with the remaining files.
+An entry that matches no file is printed, but is not an error: wheels differ by processor and version.
 """
 
 from __future__ import annotations
