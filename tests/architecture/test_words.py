@@ -105,7 +105,6 @@ PENDING: tuple[str, ...] = (
     "tests/benchmarks/",
     "tests/browser/",
     "tests/capacity/",
-    "tests/cli/",
     "tests/clients/",
     "tests/container/",
     "tests/contract/",
