@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
+from distilgpt2_api.batch.files.line_output import LineHandler
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.outcomes import Execute
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
@@ -48,12 +48,12 @@ class FailuresOnly:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Execute]:
+async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
     """What answers lines as the service's routes would, once the model is loaded. Raises ModelError.
 
-    Nobody else is served here: no queue is full, no caller has had its share, nothing takes too long. SIGINT and
-    SIGTERM end what is in flight: then, and when the engine fails, `Execute` raises DrainingError or EngineFailedError;
-    of any other refusal UnavailableError.
+    There is no other client: no queue is full, no share is used up, and no request times out. After SIGINT or SIGTERM
+    the handler raises DrainingError, after a failure of the engine EngineFailedError, and for any other refusal
+    UnavailableError.
     """
     location = settings.locate_model()
     config = settings.engine_config()
@@ -93,11 +93,11 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
         yield _executor(app)
 
 
-def _executor(app: FastAPI) -> Execute:
-    async def execute(line: InputLine) -> Answer:
+def _executor(app: FastAPI) -> LineHandler:
+    async def handle_line(line: InputLine) -> Answer:
         answer = await post(app, line.url, line.body)
         if (refusal := answer.refusal) is not None:
             raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 
-    return execute
+    return handle_line

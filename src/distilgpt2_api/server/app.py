@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
@@ -90,11 +90,11 @@ def create_app(
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
     routes: Sequence[BaseRoute] | None = None,
-    open_desk: OpenDesk | None = None,
+    open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too.
 
-    `open_desk`: for files and batches; without it they are switched off.
+    `open_batch_service`: for files and batches; without it they are switched off.
     `routes`: `build_routes()`, where many applications share what takes most of the time that one takes to build.
     """
     metrics_page = MetricsPage(
@@ -121,9 +121,11 @@ def create_app(
         read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
-    desk = None
-    if open_desk is not None:
-        desk = open_desk(line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES))
+    batch_service = None
+    if open_batch_service is not None:
+        batch_service = open_batch_service(
+            line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES)
+        )
     lifespan = build_lifespan(
         engine,
         departure,
@@ -131,7 +133,7 @@ def create_app(
         max_request_s=limits.timeout_s,
         metrics_page=metrics_page,
         traces=traces,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(
@@ -145,7 +147,7 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.routes.extend(build_routes() if routes is None else routes)
     app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
