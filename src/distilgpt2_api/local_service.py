@@ -1,4 +1,4 @@
-"""The whole service for one command or one worker, without a socket: its routes here, its limits on strangers off."""
+"""The service in process, without a socket and without limits on callers: for one command or one batch worker."""
 
 from __future__ import annotations
 
@@ -29,31 +29,30 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
 ENDINGS: dict[str, type[UnavailableError]] = {"draining": DrainingError, "engine_failed": EngineFailedError}
-"""Codes of the refusals that do not pass in this process."""
+"""Error codes that are final in this process: a retry can't succeed."""
 
 logger = logging.getLogger(__name__)
 
 
 class FailuresOnly:
-    """An AccessLog: what went wrong in the service itself. What came of each request stands in its answer."""
+    """An AccessLog of the service's own failures only. The outcome of each request is in its response."""
 
     def info(self, event: str, **fields: object) -> None:
-        """Nothing is said."""
+        """Not logged."""
 
     def debug(self, event: str, **fields: object) -> None:
-        """Nothing is said."""
+        """Not logged."""
 
     def exception(self, event: str, **fields: object) -> None:
-        logger.exception(event, extra=fields)  # noqa: LOG004 - called where one is handled
+        logger.exception(event, extra=fields)  # noqa: LOG004 - only called in exception handlers
 
 
 @asynccontextmanager
 async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
-    """What answers lines as the service's routes would, once the model is loaded. Raises ModelError.
+    """Load the model and yield a handler that answers batch lines as the service's routes would. Raises ModelError.
 
-    There is no other client: no queue is full, no share is used up, and no request times out. After SIGINT or SIGTERM
-    the handler raises DrainingError, after a failure of the engine EngineFailedError, and for any other refusal
-    UnavailableError.
+    There are no other callers, so queue, rate limits and timeouts are off. SIGINT and SIGTERM cancel what is in
+    flight. The handler then raises DrainingError; EngineFailedError if the engine failed; else UnavailableError.
     """
     location = settings.locate_model()
     config = settings.engine_config()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from zlib import crc32
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
@@ -40,8 +42,9 @@ class World:
     """A scheduler, a KV cache that remembers which token was written where, and the checks that hold in every step."""
 
     def __init__(self, **limits: Any) -> None:
-        self.limits = {"num_blocks": 64, "max_num_sequences": 8, "max_step_tokens": 64, "max_draft_tokens": 0, **limits}
-        self.scheduler = Scheduler(**self.limits)
+        num_blocks, num_eager_blocks = limits.pop("num_blocks", 64), limits.pop("num_eager_blocks", None)
+        self.config = replace(ENGINE_CONFIG, **limits)
+        self.scheduler = Scheduler(self.config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self.sequences: dict[int, Sequence] = {}
         self.scores: dict[int, list[TokenLogprobs]] = defaultdict(list)
         self.failing_ids: set[int] = set()
@@ -159,15 +162,15 @@ class World:
         running = [s for s in self.sequences.values() if s.status is SequenceStatus.RUNNING]
         rows = {row.sequence_id: row for row in plan.rows}
         assert len(rows) == len(plan.rows), "a sequence has at most one row"
-        assert 0 < plan.num_tokens <= self.limits["max_step_tokens"]
+        assert 0 < plan.num_tokens <= self.config.max_step_tokens
         batch = [
             row.num_new_tokens + len(row.draft_token_ids)
             for row in plan.rows
             if self.sequences[row.sequence_id].is_batch
         ]
         if len(batch) < len(plan.rows):
-            assert sum(batch) <= self.limits.get("max_batch_step_tokens", 1), "batch work takes what others leave"
-        assert len(running) <= self.limits["max_num_sequences"]
+            assert sum(batch) <= self.config.max_batch_step_tokens, "batch work takes what others leave"
+        assert len(running) <= self.config.max_num_sequences
         holders = defaultdict(set)
         for sequence in running:
             for block_id in sequence.block_ids:
@@ -191,7 +194,7 @@ class World:
         assert row.is_sampling
         assert row.num_new_tokens == 1
         assert row.num_prompt_logprobs is None
-        assert len(row.draft_token_ids) <= self.limits["max_draft_tokens"]
+        assert len(row.draft_token_ids) <= self.config.max_draft_tokens
         assert len(row.token_ids) + len(row.draft_token_ids) + 1 <= sequence.max_num_tokens
         assert len(row.block_ids) <= sequence.num_blocks_at_most
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ import tokenizers
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
-from tests.scripted_runner import ScriptedRunner
+from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
 from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service
@@ -110,9 +110,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
 
         def load() -> Engine:
             on_load()
-            scheduler = Scheduler(
-                num_blocks=64, max_num_sequences=8, max_step_tokens=64, max_draft_tokens=max_draft_tokens
-            )
+            scheduler = Scheduler(replace(ENGINE_CONFIG, max_draft_tokens=max_draft_tokens), num_blocks=64)
             grammars = GrammarCompiler(
                 tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=runner.config.eos_token_ids
             )

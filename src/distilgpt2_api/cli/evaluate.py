@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from distilgpt2_api.cli.line_scores import print_scores, read_passages
 from distilgpt2_api.cli.options import PRECISIONS, model_option, num_threads_option, overrides_from
-from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.config import EngineConfig, ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
 from distilgpt2_api.model.architectures.registry import read_model_config
@@ -45,13 +46,15 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
         print_scores(read_passages(file), settings)
         return
     model = settings.locate_model()
-    num_threads = settings.engine_config().num_threads
+    engine_config = settings.engine_config()
+    num_threads = engine_config.num_threads
     config = read_model_config(model.folder)
     stream = _read_file(file, Tokenizer.from_folder(model.folder, num_rows=config.vocab_size), config)
     click.echo(f"{model.name}: {len(stream.token_ids)} tokens of {stream.num_bytes} bytes, {num_threads} threads")
     click.echo(f"{'precision':<10}{'perplexity':>12}{'bits/byte':>11}{'tokens/s':>10}")
     for precision in precisions or list(Precision):
-        result = _evaluate(Precision(precision), model.folder, stream, num_threads, settings.cache_home)
+        engine_config = replace(engine_config, precision=Precision(precision))
+        result = _evaluate(engine_config, model.folder, config, stream, settings.cache_home)
         click.echo(
             f"{precision:<10}{result.perplexity:>12.3f}{result.bits_per_byte:>11.4f}{result.tokens_per_s:>10.0f}"
         )
@@ -69,19 +72,20 @@ def _read_file(file: Path, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
     return stream
 
 
-def _evaluate(precision: Precision, folder: Path, stream: Stream, num_threads: int, cache_home: Path) -> Evaluation:
-    config = read_model_config(folder)
+def _evaluate(
+    engine_config: EngineConfig, folder: Path, config: ModelConfig, stream: Stream, cache_home: Path
+) -> Evaluation:
     runner = Runner.load(
         folder,
-        config=config,
-        precision=precision,
-        num_threads=num_threads,
+        engine_config,
+        model_config=config,
         num_blocks=num_blocks_for(config.num_positions + 1),
         cache_folder=cache_home,
         report=lambda line: click.echo(line, err=True),
     )
+    label = str(engine_config.precision)
     try:
-        with click.progressbar(length=len(stream.token_ids) - 1, label=str(precision), file=sys.stderr) as bar:
+        with click.progressbar(length=len(stream.token_ids) - 1, label=label, file=sys.stderr) as bar:
             return evaluate(
                 runner.run,
                 stream,

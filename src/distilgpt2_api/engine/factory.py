@@ -62,23 +62,14 @@ def load_engine(
     )
     runner = Runner.load(
         folder,
-        config=model_config,
-        precision=config.precision,
-        num_threads=config.num_threads,
+        config,
+        model_config=model_config,
         num_blocks=num_blocks,
         cache_folder=cache_folder,
         report=report,
         processor=processor,
     )
-    scheduler = Scheduler(
-        num_blocks=num_blocks,
-        max_num_sequences=config.max_num_sequences,
-        max_step_tokens=config.max_step_tokens,
-        is_prefix_caching=config.is_prefix_caching,
-        num_eager_blocks=config.prefix_cache_bytes // block_bytes,
-        max_batch_step_tokens=config.max_batch_step_tokens,
-        max_draft_tokens=config.max_draft_tokens,
-    )
+    scheduler = Scheduler(config, num_blocks=num_blocks, num_eager_blocks=config.prefix_cache_bytes // block_bytes)
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig
 from distilgpt2_api.core.events import ScheduleStats
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
@@ -38,27 +38,13 @@ class Scheduler:
     has left.
     """
 
-    def __init__(
-        self,
-        *,
-        num_blocks: int,
-        max_num_sequences: int,
-        max_step_tokens: int,
-        is_prefix_caching: bool = True,
-        num_eager_blocks: int | None = None,
-        max_batch_step_tokens: int = 1,
-        max_draft_tokens: int = 0,
-    ) -> None:
-        """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
-        self._places = Places(
-            num_blocks=num_blocks,
-            max_num_sequences=max_num_sequences,
-            is_prefix_caching=is_prefix_caching,
-            num_eager_blocks=num_eager_blocks,
-        )
-        self._max_step_tokens = max_step_tokens
-        self._max_batch_step_tokens = max_batch_step_tokens
-        self._max_draft_tokens = max_draft_tokens
+    def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None = None) -> None:
+        """`num_blocks` hold at least one context of the model, so that any sequence fits when it runs alone.
+
+        `num_eager_blocks`: see `BlockPool`.
+        """
+        self._config = config
+        self._places = Places(config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
@@ -101,21 +87,21 @@ class Scheduler:
         self._planned = []
         rows: list[PlanRow] = []
         self._places.take_back()
-        self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
+        self._places.put_batch_aside(self._shares, max_tokens=self._config.max_step_tokens)
         self._places.let_everybody_in(self._shares)
-        num_left = self._plan(rows, self._max_step_tokens, is_batch=False)
+        num_left = self._plan(rows, self._config.max_step_tokens, is_batch=False)
         num_rows = len(rows)
         batch_budget = num_left
         if rows:
-            batch_budget = min(num_left, self._max_batch_step_tokens)
+            batch_budget = min(num_left, self._config.max_batch_step_tokens)
         elif self._num_quiet_steps < QUIET_STEPS:
-            batch_budget = min(num_left, max(1, self._max_batch_step_tokens))
+            batch_budget = min(num_left, max(1, self._config.max_batch_step_tokens))
         num_left_of_batch = self._plan(rows, batch_budget, is_batch=True)
         if not rows:
             return None
-        if self._max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
+        if self._config.max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
             budget = num_left if num_rows else num_left_of_batch
-            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._max_draft_tokens, budget=budget)
+            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._config.max_draft_tokens, budget=budget)
         return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:

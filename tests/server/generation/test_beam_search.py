@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from tests import scripted_runner
-from tests.scripted_runner import END_OF_TEXT, ScriptedRunner
+from tests.scripted_runner import END_OF_TEXT, ENGINE_CONFIG, ScriptedRunner
 
-from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import (
     ContextLengthError,
     DeadlineExceededError,
@@ -104,7 +104,7 @@ def play(tokenizer: Tokenizer) -> Player:
 
     @asynccontextmanager
     async def opened(runner: StepRunner, max_waiting_requests: int) -> AsyncIterator[Scene]:
-        scheduler = Scheduler(num_blocks=NUM_BLOCKS, max_num_sequences=8, max_step_tokens=64)
+        scheduler = Scheduler(ENGINE_CONFIG, num_blocks=NUM_BLOCKS)
         core = Engine(
             runner=runner,
             scheduler=scheduler,
@@ -265,8 +265,7 @@ def test_sequences_are_those_of_transformers(name: str, play: Player) -> None:
     """On real kernels, several prompts at a time, with beams that share blocks of the prefix cache."""
     runner = Runner.load(
         GOLDEN / name,
-        precision=Precision.F32,
-        num_threads=1,
+        ENGINE_CONFIG,
         num_blocks=NUM_BLOCKS,
         cache_folder=None,
         report=lambda note: None,

@@ -15,7 +15,7 @@ from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
 from distilgpt2_api.server.schema.other_names import REPLACEMENTS
-from distilgpt2_api.server.schema.peer_parameters import LLAMA_CPP
+from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP
 from distilgpt2_api.server.schema.validation import replacement_in
 
 PREFACE = """\
@@ -219,17 +219,17 @@ def _parameters_section(table: ParameterTable) -> str:
     refused = [row for row in rows if not row.is_supported]
     parts = [f"### {table.path}", INTRODUCTIONS[table.path], _supported_table(supported)]
     if refused:
-        listed = [(f"`{row.name}`", ", ".join(row.peers), row.note) for row in refused]
+        listed = [(f"`{row.name}`", ", ".join(row.known_from), row.note) for row in refused]
         parts += ["Refused:", _table(("parameter", "known from", ""), listed)]
-    if table.peers:
-        parts.append("\n".join(f"{peer.name}: {peer.source}." for peer in table.peers))
+    if table.reference_apis:
+        parts.append("\n".join(f"{api.name}: {api.source}." for api in table.reference_apis))
     return "\n\n".join(parts) + "\n"
 
 
 def _supported_table(rows: Iterable[ParameterRow]) -> str:
     return _table(
         ("parameter", "known from", "values", "default", "meaning"),
-        [(f"`{row.name}`", ", ".join(row.peers), row.values, row.default, row.note) for row in rows],
+        [(f"`{row.name}`", ", ".join(row.known_from), row.values, row.default, row.note) for row in rows],
     )
 
 
@@ -247,7 +247,7 @@ def _llama_cpp_section() -> str:
 
 
 def _other_names_section() -> str:
-    tables = [table for table in TABLES if table.peers]
+    tables = [table for table in TABLES if table.reference_apis]
     rows = [(f"`{name}`", *(_name_in(table, name) for table in tables)) for name in sorted(REPLACEMENTS)]
     intro = "What other programs call a parameter, and what to send here. Errors about such a name say so, too."
     return f"### Other names\n\n{intro}\n\n{_table(('name', *(table.path for table in tables)), rows)}\n"

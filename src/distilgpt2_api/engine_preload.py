@@ -1,7 +1,7 @@
-"""The engine of the settings, which can be loaded while the server around it is still being imported.
+"""Loads the engine in parallel with the import of the server.
 
-Half of a start is importing and building the server, which is Python and takes one core; the other half is reading and
-compiling the model, which is mostly not. This module imports nothing of the server.
+About half of a start is importing and building the server: Python, on one core. The other half is reading and
+compiling the model, mostly outside the interpreter. This module therefore imports nothing of the server.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.settings import Settings
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may have the interpreter to itself while another waits. Imports hardly let go of it by themselves,
-and what loads the model needs it for a moment between one long call and the next: with Python's 5 ms it waits for
-longer than it works."""
+"""How long a thread may hold the interpreter while another waits. Imports rarely release it, and the loading thread
+needs it briefly between long native calls: with Python's default of 5 ms it would wait longer than it works."""
 
 
 def read_settings() -> Settings:
-    """The settings, and the log as they want it. Raises SettingsError."""
+    """Read the settings and configure the log. Raises SettingsError."""
     settings = Settings()
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))
     return settings
 
 
-class EngineLoad:
-    """An engine to be, and its metrics. It loads when `result` asks for it, or from `begin` on."""
+class EnginePreload:
+    """An engine and its metrics. It loads on `start`, else on the first call of `result`."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises ModelError, SettingsError."""
@@ -48,31 +47,31 @@ class EngineLoad:
         self.config = settings.engine_config()
         self.registry = CollectorRegistry()
         self.metrics = EngineMetrics(self.registry)
-        self.is_taken = False
+        self.is_claimed = False
         self._thread: threading.Thread | None = None
         self._engine: Future[Engine] = Future()
 
     @property
-    def is_begun(self) -> bool:
+    def is_started(self) -> bool:
         return self._thread is not None
 
     @property
     def is_running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def begin(self) -> None:
-        """Load on a thread of its own, from now on. A process that ends meanwhile waits for it, within `STOP_S`:
-        kernels that compile while the interpreter is taken down would end it by a signal.
+    def start(self) -> None:
+        """Load on a separate thread. If the process exits meanwhile, it waits up to `STOP_S` for that thread: the
+        process would crash if kernels were still compiling while the interpreter shuts down.
         """
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._thread.start()
         atexit.register(self._thread.join, STOP_S)
 
     def result(self) -> Engine:
-        """The engine, now or when it is there; for the thread that is to run it. Raises ModelError."""
+        """The loaded engine. Blocks until it is there; call it on the thread that will run it. Raises ModelError."""
         if self._thread is None:
             return self._load()
-        atexit.unregister(self._thread.join)  # whoever stops that thread waits for it
+        atexit.unregister(self._thread.join)  # the engine's thread is joined by its owner
         return self._engine.result()
 
     def _run(self) -> None:
@@ -80,7 +79,7 @@ class EngineLoad:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
             engine = self._load()
-        except BaseException as error:  # noqa: BLE001 - whoever asks for the engine gets it
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
             sys.setswitchinterval(interval_s)
             self._engine.set_exception(error)
         else:
@@ -97,42 +96,43 @@ class EngineLoad:
         )
 
 
-_begun: list[EngineLoad] = []
-"""In a worker one, which the application takes."""
+_started: list[EnginePreload] = []
+"""A worker starts one; the application claims it."""
 
 
-def begin_load() -> None:
-    """Load the engine that the application will want, which is about to be imported. What is wrong with the settings
-    or the model it will find for itself, and say.
+def start_preload() -> None:
+    """Start loading the engine that the application will claim once it is imported.
+
+    Errors in the settings or the model are ignored here: the application meets and reports them.
     """
     with suppress(Distilgpt2ApiError):
-        load = EngineLoad(read_settings())
-        load.begin()
-        _begun.append(load)
+        preload = EnginePreload(read_settings())
+        preload.start()
+        _started.append(preload)
 
 
-def engine_load(settings: Settings) -> EngineLoad:
-    """The load that has begun, if it is that of these settings, else one that has not.
+def claim_preload(settings: Settings) -> EnginePreload:
+    """The started preload if it has these settings, else a new one that is not started.
 
     Raises ModelError, SettingsError.
     """
-    if _begun and not _begun[-1].is_taken:
-        load = _begun[-1]
-        load.is_taken = True
-        if load.settings == settings:
-            return load
+    if _started and not _started[-1].is_claimed:
+        preload = _started[-1]
+        preload.is_claimed = True
+        if preload.settings == settings:
+            return preload
         structlog.stdlib.get_logger("distilgpt2_api").warning(
-            "the settings changed while the application was imported: another model loads beside the first"
+            "the settings changed while the application was imported: a second model is loaded beside the first"
         )
-    return EngineLoad(settings)
+    return EnginePreload(settings)
 
 
-def leave_at_once(status: int) -> None:
-    """End the process if a load that has begun is still running, else do nothing.
+def exit_now(status: int) -> None:
+    """End the process if a preload is still running, else do nothing.
 
-    It can't be told to stop, and a process that is to end before it serves should not wait for it.
+    A load can't be interrupted, and a process that exits before it serves should not wait for it.
     """
-    if any(load.is_running for load in _begun):
+    if any(preload.is_running for preload in _started):
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)

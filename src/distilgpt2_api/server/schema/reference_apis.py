@@ -1,6 +1,6 @@
-"""Parameters of the servers whose clients come here: names as their own specifications and sources have them.
+"""The parameters of other servers' APIs, spelled as in their own specifications and sources.
 
-Facts only. `cli/api_reference` reads off our schemas what becomes of each.
+`cli/api_reference` derives from our schemas which of them are supported here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class ReferenceApi:
     name: str
     source: str
     """Where the names were read."""
@@ -21,7 +21,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", text))
 
 
-OPENAI_COMPLETION = Peer(
+OPENAI_COMPLETION = ReferenceApi(
     name="OpenAI",
     source="`CreateCompletionRequest`, as in openai-python 3.54",
     parameters=_names("""
@@ -30,7 +30,7 @@ OPENAI_COMPLETION = Peer(
     """),
 )
 
-OPENAI_CHAT = Peer(
+OPENAI_CHAT = ReferenceApi(
     name="OpenAI",
     source="`CreateChatCompletionRequest`, as in openai-python 3.54",
     parameters=_names("""
@@ -54,11 +54,11 @@ VLLM_SHARED = _names("""
     guided_regex guided_choice guided_grammar guided_decoding_backend guided_whitespace_pattern logits_processors
 """)
 
-VLLM_COMPLETION = Peer(
+VLLM_COMPLETION = ReferenceApi(
     name="vLLM", source=VLLM_SOURCE, parameters=(*VLLM_SHARED, *_names("prompt suffix prompt_embeds"))
 )
 
-VLLM_CHAT = Peer(
+VLLM_CHAT = ReferenceApi(
     name="vLLM",
     source=VLLM_SOURCE,
     parameters=(
@@ -71,7 +71,7 @@ VLLM_CHAT = Peer(
     ),
 )
 
-TGI = Peer(
+TGI = ReferenceApi(
     name="TGI",
     source="`GenerateParameters` of TGI 3, as in huggingface_hub 2.4",
     parameters=_names("""
@@ -80,7 +80,7 @@ TGI = Peer(
     """),
 )
 
-LLAMA_CPP = Peer(
+LLAMA_CPP = ReferenceApi(
     name="llama.cpp",
     source="`POST /completion` in `tools/server/README.md`, commit 00dc805",
     parameters=_names("""
@@ -93,6 +93,6 @@ LLAMA_CPP = Peer(
     """),
 )
 
-PEERS = (OPENAI_COMPLETION, OPENAI_CHAT, VLLM_COMPLETION, VLLM_CHAT, TGI, LLAMA_CPP)
-PEERS_PARAMETERS = frozenset(name for peer in PEERS for name in peer.parameters)
-"""Any route may be sent null for one of these: it asks for nothing."""
+REFERENCE_APIS = (OPENAI_COMPLETION, OPENAI_CHAT, VLLM_COMPLETION, VLLM_CHAT, TGI, LLAMA_CPP)
+REFERENCE_PARAMETERS = frozenset(name for api in REFERENCE_APIS for name in api.parameters)
+"""Every route accepts null for these names: null requests nothing."""
