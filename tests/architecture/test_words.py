@@ -72,7 +72,6 @@ ALLOWED: dict[str, set[str]] = {
 """Patterns of AVOIDED that a file may have, because it quotes them."""
 
 PENDING: tuple[str, ...] = (
-    "CONTRIBUTING.md",
     "README.md",
     "benchmarks/",
     "changelog.d/",
@@ -84,8 +83,6 @@ PENDING: tuple[str, ...] = (
     "docs/batch.md",
     "docs/benchmarks.md",
     "docs/cli.md",
-    "docs/container.md",
-    "docs/decisions/",
     "docs/deploy/",
     "docs/playground.md",
     "docs/scale.md",

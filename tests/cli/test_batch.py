@@ -19,7 +19,7 @@ from distilgpt2_api.batch.files.output_file import OutputFile
 from distilgpt2_api.batch.files.recovery import ResumeState
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.engine.engine import Engine, StepOutputs
-from distilgpt2_api.server.protocols.score.scoring import ScoreWriter
+from distilgpt2_api.server.protocols.score.writer import ScoreWriter
 
 Command = Callable[..., Result]
 

@@ -152,7 +152,7 @@ def ask(
 
 async def collect(generation: BeamGeneration) -> dict[int, tuple[SequenceDelta, ...]]:
     """By prompt, all that was handed over."""
-    return {index: deltas async for hand_over in generation.hand_overs() for index, deltas in hand_over}
+    return {index: deltas async for update in generation.updates() for index, deltas in update}
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -340,9 +340,9 @@ def test_who_stops_reading_ends_the_search(play: Player) -> None:
         search = scene.search(
             ask(max_tokens=1), ask(request_id="long", max_tokens=40, ignore_eos=True), early_stopping="never"
         )
-        async with aclosing(search.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                assert [index for index, _ in hand_over] == [0]
+        async with aclosing(search.updates()) as updates:
+            async for update in updates:
+                assert [index for index, _ in update] == [0]
                 break
         assert scene.engine.num_requests == 0
 

@@ -142,7 +142,7 @@ def test_a_failure(
         raise error
         yield
 
-    monkeypatch.setattr(Generation, "hand_overs", fail)
+    monkeypatch.setattr(Generation, "updates", fail)
     answer = client.post(path, json=BODY)
     assert "secret" not in check(answer, *called)
     assert answer.headers["x-should-retry"] == "false"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
-from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue, parse_body
+from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
@@ -61,6 +61,23 @@ class TgiParameters(Body):
     )
     adapter_id: Unsupported = None
 
+    @property
+    def num_sequences(self) -> int:
+        return self.best_of or 1
+
+    @property
+    def is_sampled(self) -> bool:
+        values = (self.temperature, self.top_k, self.top_p, self.typical_p)
+        return bool(self.do_sample) or any(value is not None for value in values)
+
+    @property
+    def has_details(self) -> bool:
+        return bool(self.details or self.decoder_input_details)
+
+
+DEFAULT_PARAMETERS = TgiParameters.model_validate({"do_sample": True})
+"""Of a request that has no parameters at all: TGI samples then, though not if they are empty."""
+
 
 class TgiOptions(Body):
     """What Hugging Face's hosted service has beside TGI. The model is always loaded, and no answer is cached."""
@@ -78,6 +95,14 @@ class TgiRequest(Body):
     parameters: TgiParameters | None = None
     options: TgiOptions | None = None
     stream: bool | None = Field(None, description="False by default.")
+
+    @property
+    def own_parameters(self) -> TgiParameters:
+        return DEFAULT_PARAMETERS if self.parameters is None else self.parameters
+
+    @property
+    def is_streamed(self) -> bool:
+        return bool(self.stream)
 
 
 def _check_whole(value: object) -> object:
@@ -97,10 +122,9 @@ class TgiStreamRequest(TgiRequest):
 
     stream: OnlyTrue | None = None
 
-
-def parse_tgi_request(model: type[TgiRequest], body: dict[str, object]) -> TgiRequest:
-    """Raises InvalidRequestError; its kind UnsupportedParameterError for what TGI has and we do not."""
-    return parse_body(model, body)
+    @property
+    def is_streamed(self) -> bool:
+        return True
 
 
 class TgiInfo(BaseModel):

@@ -1,36 +1,51 @@
-"""`input` of `/v1/score` to prompts, and their scores to its answer."""
+"""A score request's `input`, checked and tokenized, and its plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Sequence
 from functools import partial
-
-import orjson
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
-from distilgpt2_api.core.plan import TokenLogprobs
-from distilgpt2_api.engine.scoring import (
-    MIN_LOGPROB,
-    Passage,
-    ScoringPrompt,
-    encode_passages,
-    score_of,
-    scoring_prompt,
-)
+from distilgpt2_api.engine.scoring import Passage, ScoringPrompt, encode_passages, scoring_prompt, scoring_request
 from distilgpt2_api.engine.validation import check_token_ids
-from distilgpt2_api.server.generation.generation import PromptDeltas
+from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.prompts import are_token_ids
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.errors import UnknownParameterError
+from distilgpt2_api.server.http.request_record import RequestRecord
+from distilgpt2_api.server.protocols.score.schema import ScoreRequest
+from distilgpt2_api.server.service import Service
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 PAIR_KEYS = ("context", "continuation")
 FORMS = "a text, a list of token ids or an object with context and continuation"
 
 
-async def encode_input(
+async def plan_score(
+    request: ScoreRequest, service: Service, record: RequestRecord, encoder: TextEncoder
+) -> GenerationPlan:
+    """Raises InvalidRequestError."""
+    prompts = await _encode_input(
+        request.input, encoder=encoder, config=service.engine.model_config, max_items=service.limits.max_prompts
+    )
+    group_id = uuid.uuid4().hex
+    requests = [
+        scoring_request(
+            prompt,
+            request_id=f"{group_id}-{index}",
+            priority=request.priority or 0,
+            deadline_s=service.limits.deadline_s(request.timeout_s),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    plan = GenerationPlan(requests=requests)
+    record.num_prompt_tokens = plan.num_prompt_tokens
+    return plan
+
+
+async def _encode_input(
     value: object, *, encoder: TextEncoder, config: ModelConfig, max_items: int
 ) -> list[ScoringPrompt]:
     """One prompt for each item. Raises InvalidRequestError with the item's place: `input`, or `input.0` and so on."""
@@ -106,44 +121,3 @@ async def _encode(passages: Sequence[Passage], encoder: TextEncoder, config: Mod
     num_characters = sum(len(passage.context) + len(passage.text) for passage in passages)
     work = partial(encode_passages, passages, encoder.tokenizer, config)
     return await encoder.run(work, num_characters=num_characters)
-
-
-class ScoreWriter:
-    """Mutable: one request's scores as they come, in any order."""
-
-    def __init__(self, *, model: str, prompts: Sequence[ScoringPrompt], tokenizer: Tokenizer, has_tokens: bool) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._has_tokens = has_tokens
-        self._num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
-        self._num_cached_tokens = 0
-        self._scores: list[dict[str, object]] = [{} for _ in prompts]
-
-    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
-        for index, deltas in hand_over:
-            for delta in deltas:
-                if delta.finish_reason is FinishReason.LENGTH:  # the prompt was all; else nobody waits for the score
-                    self._scores[index] = self._score(index, delta)
-                    self._num_cached_tokens += delta.num_cached_tokens
-
-    def body(self) -> bytes:
-        """The whole answer."""
-        usage = {
-            "prompt_tokens": self._num_prompt_tokens,
-            "total_tokens": self._num_prompt_tokens,
-            "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
-        }
-        return orjson.dumps({"object": "list", "data": self._scores, "model": self._model, "usage": usage})
-
-    def _score(self, index: int, delta: SequenceDelta) -> dict[str, object]:
-        logprobs = delta.prompt_logprobs or ()
-        score = score_of(logprobs, self._tokenizer.token_bytes)
-        body: dict[str, object] = {"object": "score", "index": index, **score.as_fields()}
-        return body | self._tokens(logprobs) if self._has_tokens else body
-
-    def _tokens(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, object]:
-        return {
-            "tokens": [self._tokenizer.token_text(token.token_id) for token in logprobs],
-            "token_ids": [token.token_id for token in logprobs],
-            "token_logprobs": [max(token.logprob, MIN_LOGPROB) for token in logprobs],
-        }
