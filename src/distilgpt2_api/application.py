@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -20,7 +19,6 @@ from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine_preload import claim_preload
-from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
@@ -41,7 +39,6 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     preload = claim_preload(settings)
     location, engine_config = preload.location, preload.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
-    metrics_folder = open_metrics_folder(settings.metrics_folder)
     model = served_model(location.name, engine_config, settings)
     traces = open_traces(model.shown_name) if settings.traces else None
     engine = AsyncEngine(
@@ -69,7 +66,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         engine_metrics=preload.metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
-        metrics_folder=metrics_folder,
+        metrics_labels={"pid": str(os.getpid())} if settings.num_workers > 1 else None,
         traces=traces,
         access=build_access(settings),
         root_path=settings.root_path,
@@ -101,14 +98,6 @@ def request_limits(settings: Settings) -> RequestLimits:
         max_stop_sequences=settings.max_stop_sequences,
         timeout_s=settings.timeout_s,
     )
-
-
-def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
-    """Raises SettingsError if the folder can't be used."""
-    try:
-        return None if folder is None else MetricsFolder(folder)
-    except OSError as error:
-        raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
 
 
 def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:

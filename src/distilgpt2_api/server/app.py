@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -27,7 +27,6 @@ from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
-from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
@@ -79,7 +78,7 @@ def create_app(
     engine_metrics: EngineMetrics,
     access_log: AccessLog,
     drain_s: float,
-    metrics_folder: MetricsFolder | None = None,
+    metrics_labels: Mapping[str, str] | None = None,
     traces: Traces | None = None,
     access: Access = OPEN,
     root_path: str = "",
@@ -90,15 +89,16 @@ def create_app(
     routes: Sequence[BaseRoute] | None = None,
     open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
-    """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too.
+    """An application that starts `engine` with its lifespan, and stops it; `traces` too.
 
+    `metrics_labels` are added to every sample of `/metrics`.
     `open_batch_service`: for files and batches; without it they are switched off.
     `routes`: what `build_routes(protocols)` returned, to share between applications: it takes most of the time.
     """
     metrics_page = MetricsPage(
         registry,
-        folder=metrics_folder,
         refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
+        labels=metrics_labels,
     )
     departure = Departure()
     app = Application(
@@ -129,7 +129,6 @@ def create_app(
         departure,
         drain_s=drain_s,
         max_request_s=limits.timeout_s,
-        metrics_page=metrics_page,
         traces=traces,
         batch_service=batch_service,
     )

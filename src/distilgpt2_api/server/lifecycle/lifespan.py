@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import Departure, DrainOnSignal
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
@@ -35,7 +34,6 @@ def build_lifespan(
     *,
     drain_s: float,
     max_request_s: float,
-    metrics_page: MetricsPage,
     traces: Traces | None,
     batch_service: BatchService | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -62,8 +60,7 @@ def build_lifespan(
                     await _wait_loaded(engine, control)
                 if batch_service is not None:
                     batch_service.worker.start()
-                async with metrics_page.published():
-                    yield
+                yield
         finally:
             if batch_service is not None:
                 await batch_service.close()
