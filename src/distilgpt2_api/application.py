@@ -12,8 +12,8 @@ import structlog
 from fastapi import FastAPI
 
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
@@ -50,7 +50,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         on_failure=on_failure or exit_on_failure(os._exit),
         step_timeout_s=settings.step_timeout_s,
     )
-    open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
+    open_batch_service = None if settings.batch_store is None else batch_service_opener(settings, settings.batch_store)
     structlog.stdlib.get_logger("distilgpt2_api").info(
         "serving",
         model=location.name,
@@ -71,7 +71,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
-        open_desk=open_desk,
+        open_batch_service=open_batch_service,
     )
 
 
@@ -100,18 +100,18 @@ def request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def desk_opener(settings: Settings, location: str) -> OpenDesk:
+def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:
     """A function that opens the store. Raises SettingsError if the packages are not installed or it can't be opened."""
     try:
         # An optional extra, which takes 200 ms to import.
         import python_multipart  # noqa: F401, PLC0415 - uploads need it: fail now, not at the first upload
 
-        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
-        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
+        from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.store.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
         raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
     return partial(
-        build_desk,
+        build_batch_service,
         open_store(location),
         store_limits=StoreLimits(
             max_files=settings.max_stored_files,

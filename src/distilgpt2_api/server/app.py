@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
@@ -87,12 +87,12 @@ def create_app(
     clock: Callable[[], float] = time.time,
     protocols: Protocols = PROTOCOLS,
     routes: Sequence[BaseRoute] | None = None,
-    open_desk: OpenDesk | None = None,
+    open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it; `traces` too.
 
     `metrics_labels` are added to every sample of `/metrics`.
-    `open_desk`: for files and batches; without it they are switched off.
+    `open_batch_service`: for files and batches; without it they are switched off.
     `routes`: what `build_routes(protocols)` returned, to share between applications: it takes most of the time.
     """
     metrics_page = MetricsPage(
@@ -119,16 +119,18 @@ def create_app(
         read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
-    desk = None
-    if open_desk is not None:
-        desk = open_desk(line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES))
+    batch_service = None
+    if open_batch_service is not None:
+        batch_service = open_batch_service(
+            line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES)
+        )
     lifespan = build_lifespan(
         engine,
         departure,
         drain_s=drain_s,
         max_request_s=limits.timeout_s,
         traces=traces,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(
@@ -142,7 +144,7 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.routes.extend(build_routes(protocols) if routes is None else routes)
     app.state.protocols = protocols
