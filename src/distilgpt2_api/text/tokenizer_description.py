@@ -156,8 +156,8 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
                 pass
             case {"type": "Split", "pattern": pattern}:
                 raise UnsupportedModelError(
-                    f"{path}: pre_tokenizer: splits by {safe_repr(pattern)}, a regular expression that is not one of those "
-                    "known to be harmless"
+                    f"{path}: pre_tokenizer: splits by {safe_repr(pattern)}, a regular expression that is not one of "
+                    "those known to be harmless"
                 )
             case {"type": str() as kind} if kind not in PRE_TOKENIZERS:
                 raise UnsupportedModelError(f"{path}: pre_tokenizer {safe_name(kind)} is not supported")

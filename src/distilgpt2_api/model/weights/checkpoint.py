@@ -151,8 +151,8 @@ def _stored_tensors(
             name = plain_name(stored_name, architecture)
             if ADAPTER.fullmatch(name):
                 raise UnsupportedModelError(
-                    f"{file.path}: tensor {safe_name(stored_name)} belongs to an adapter that is not merged; merge it once "
-                    "with PEFT: merge_and_unload(), then save_pretrained(folder)"
+                    f"{file.path}: tensor {safe_name(stored_name)} belongs to an adapter that is not merged; merge it "
+                    "once with PEFT: merge_and_unload(), then save_pretrained(folder)"
                 )
             if not architecture.ignored.fullmatch(name):
                 yield name, StoredTensor(file=file, name=stored_name)

@@ -87,7 +87,8 @@ def read_index(path: Path) -> dict[str, set[str]]:
     for tensor_name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _is_bare_name(file_name):
             raise ModelFormatError(
-                f"{path}: {safe_name(tensor_name)} is in {safe_repr(file_name)}: not the name of a safetensors file here"
+                f"{path}: {safe_name(tensor_name)} is in {safe_repr(file_name)}: not the name of a safetensors file"
+                " here"
             )
         shards.setdefault(file_name, set()).add(tensor_name)
         if len(shards) > MAX_SHARDS:
