@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import Result
 
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.outcomes import Outcome
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.recovery import Remains
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.line_output import LineOutput
+from distilgpt2_api.batch.files.output_file import OutputFile
+from distilgpt2_api.batch.files.recovery import ResumeState
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.server.protocols.score.writer import ScoreWriter
@@ -289,15 +289,15 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[LineOutput]:
     """Ten lines of ten bytes each; every fifth failed."""
-    return [Outcome(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
+    return [LineOutput(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
 
 
-def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> str:
+def played(stream: io.StringIO, outcomes: list[LineOutput], *, step_s: float) -> str:
     """The output while one line is written every `step_s`. Two lines of ten bytes were done before."""
     now_s = 100.0
-    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_open_lines=10, num_bytes=100)
+    remains = ResumeState(num_answered_lines=1, num_failed_lines=1, num_pending_lines=10, num_bytes=100)
     with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
         for outcome in outcomes:
             now_s += step_s
@@ -306,7 +306,7 @@ def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> st
     return stream.getvalue()
 
 
-def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[Outcome]) -> None:
+def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[LineOutput]) -> None:
     text = played(Terminal(), outcomes, step_s=60.0)
     shown = text.split("\r")[1:]
     assert shown[0].startswith("[###---------------------------]  10%  3 lines, 1 failed, 0:09:00 left")
@@ -316,11 +316,11 @@ def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[Outcome]) -> N
     assert text.count("\n") == 1
 
 
-def test_the_bar_is_not_redrawn_for_every_line(outcomes: list[Outcome]) -> None:
+def test_the_bar_is_not_redrawn_for_every_line(outcomes: list[LineOutput]) -> None:
     assert played(Terminal(), outcomes, step_s=0.04).count("\r") == 4
 
 
-def test_a_log_gets_a_line_at_intervals(outcomes: list[Outcome]) -> None:
+def test_a_log_gets_a_line_at_intervals(outcomes: list[LineOutput]) -> None:
     assert played(io.StringIO(), outcomes, step_s=1.0) == ""
     assert played(io.StringIO(), outcomes, step_s=12.0).splitlines() == [
         " 30%  5 lines, 1 failed, 0:01:24 left",

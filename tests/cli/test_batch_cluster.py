@@ -16,27 +16,27 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.errors import BatchFileError, ClusterError
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.turns import Turns
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
+from distilgpt2_api.batch.files.output_file import OutputFile
 from distilgpt2_api.cli.batch_cluster import finish_on_cluster
 
 DRIVER = """
 import os, sys, time
-from distilgpt2_api.batch.cluster_pipe import Assignment, Frame, FrameKind
+from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind
 
 with os.fdopen(int(sys.argv[1]), "wb") as target:
     first = Assignment.from_json(sys.stdin.buffer.readline()).num_output_bytes // 2  # lines are two bytes
 
-    def say(kind, content="", turn=0):
-        target.write(Frame(kind=FrameKind[kind], content=content.encode(), turn=turn).to_bytes())
+    def say(kind, content="", position=0):
+        target.write(Frame(kind=FrameKind[kind], content=content.encode(), position=position).to_bytes())
         target.flush()
 
     def answer(*numbers):
         for number in (number for number in numbers if number < 10):
-            say("ANSWERED", f"{number}\\n", turn=number - first)
+            say("ANSWERED", f"{number}\\n", position=number - first)
 
 """
 """A driver that runs the program below, with ten lines."""
@@ -61,7 +61,7 @@ class Cluster:
         played = "".join(f"    {line}\n" for line in play.split("\n"))
         (self.folder / "driver_of_the_test.py").write_text(DRIVER + played)
 
-        def begin() -> tuple[Assignment, Turns]:
+        def begin() -> tuple[Assignment, OrderedWriter]:
             self.num_passes += 1
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
             assignment = Assignment(
@@ -78,14 +78,14 @@ class Cluster:
                 num_cores=1,
                 max_num_sequences=1,
             )
-            return assignment, Turns(**self.files, is_ordered=is_ordered, on_written=lambda _: None)
+            return assignment, OrderedWriter(**self.files, is_ordered=is_ordered, on_written=lambda _: None)
 
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path])}
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             finish_on_cluster(
                 begin,
-                num_open_lines=10 - len(self.answered),
+                num_pending_lines=10 - len(self.answered),
                 environment=environment,
                 driver="driver_of_the_test",
             )
