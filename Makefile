@@ -16,7 +16,7 @@ CORPUS ?= ../shared/corpus
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
 export PORT ?= 8000
-# What an image may set and a checkout does not want: each of the hundred processes of a test run would compile the house.
+# An image may set it, but a checkout doesn't want it: each of a test run's hundred processes would compile the project.
 unexport PYTHONDONTWRITEBYTECODE
 
 # ---- what the targets stand on
@@ -40,7 +40,7 @@ define install_locked
 endef
 
 .venv/installed: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
-	$(call install_locked,)
+	$(call install_locked,--extras hub)
 
 .venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
 	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
@@ -72,8 +72,9 @@ PRE_COMMIT := .tools/pre-commit/bin/pre-commit
 # ---- for users
 
 .PHONY: run
-run: .venv/installed ## Serve on http://localhost:8000 (HOST, PORT and every DISTILGPT2_* setting are honoured)
-	exec $(BIN)/distilgpt2-api serve
+run: .venv/installed ## Serve on http://localhost:8000; MODEL=distilgpt2 (a hub id, or a folder) is pulled first if it is missing. Reads HOST, PORT and DISTILGPT2_* settings
+	$(if $(MODEL),$(BIN)/distilgpt2-api pull --if-missing "$(MODEL)")
+	exec $(BIN)/distilgpt2-api serve $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: install
 install: .venv/installed ## Install what the service needs into .venv
@@ -116,7 +117,7 @@ lint: .venv/installed-dev ## ruff: rules and format
 	$(BIN)/ruff format --check
 
 .PHONY: format
-format: .venv/installed-dev ## ruff: mend what it can
+format: .venv/installed-dev ## ruff: fix rules, format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -129,7 +130,7 @@ imports: .venv/installed-dev ## import-linter: imports only go down
 	$(BIN)/lint-imports
 
 .PHONY: pages
-pages: .venv/installed-dev ## Write the generated pages anew
+pages: .venv/installed-dev ## Generate docs/{api,cli,configuration}.md again
 	$(BIN)/python -m distilgpt2_api config --markdown > docs/configuration.md
 	$(BIN)/python -m distilgpt2_api api > docs/api.md
 	$(BIN)/python -m distilgpt2_api reference > docs/cli.md

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.line_plot import Line, Point, draw_plot
 from benchmarks.report import Spread, print_table
-from benchmarks.svg_plot import Line, Point, draw_plot
 
 MIB = 1 << 20
 OURS = "int8"

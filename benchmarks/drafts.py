@@ -34,7 +34,6 @@ from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.runner import Runner
-from distilgpt2_api.settings.host_resources import count_usable_cores
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
@@ -63,7 +62,7 @@ class CountingObserver(SilentObserver):
 
     def on_step(self, stats: StepStats) -> None:
         self.num_steps += 1
-        self.num_drafted += stats.num_draft_tokens
+        self.num_drafted += stats.schedule.num_draft_tokens
         self.num_accepted += stats.num_accepted_tokens
 
 
@@ -171,8 +170,7 @@ def measure_steps(folder: Path, args: argparse.Namespace) -> dict[int, list[floa
     block_ids = list(range(num_context // BLOCK_SIZE + 1))
     runner = Runner.load(
         folder,
-        precision=args.precision,
-        num_threads=args.threads or count_usable_cores(),
+        engine_config(args.precision, args.threads),
         num_blocks=len(block_ids),
         cache_folder=COMPILED,
         report=print,

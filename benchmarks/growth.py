@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.forward import decode_row, load_filled, time_steps
+from benchmarks.line_plot import Line, Point, draw_plot
 from benchmarks.model_folder import COMPILED, SHAPES, prepare_shape_folder
 from benchmarks.reference_kernel import ReferenceKernel
 from benchmarks.report import (
@@ -32,7 +33,6 @@ from benchmarks.report import (
     repeat_interleaved,
     write_json,
 )
-from benchmarks.svg_plot import Line, Point, draw_plot
 
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.model.architectures.registry import count_weights, read_model_config

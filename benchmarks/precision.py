@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, repeat_interleaved, write_json
-from benchmarks.timed_engine import Load, TimedEngine
+from benchmarks.timed_engine import Load, TimedEngine, engine_config
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
@@ -72,8 +72,7 @@ def score(folder: Path, precision: Precision, num_threads: int, stream: Stream) 
     num_positions = read_model_config(folder).num_positions
     runner = Runner.load(
         folder,
-        precision=precision,
-        num_threads=num_threads,
+        engine_config(precision, num_threads),
         num_blocks=num_blocks_for(num_positions + 1),
         cache_folder=COMPILED,
         report=print,

@@ -6,12 +6,24 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.core.config import EngineConfig, ModelConfig, Precision
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
 
 END_OF_TEXT = 256
 CONFIG = ModelConfig(
     vocab_size=257, num_positions=256, num_layers=1, num_heads=1, width=8, inner_width=32, eos_token_ids=(END_OF_TEXT,)
+)
+ENGINE_CONFIG = EngineConfig(
+    precision=Precision.F32,
+    num_threads=1,
+    kv_cache_bytes=64 << 20,
+    memory_limit_bytes=1 << 30,
+    max_num_sequences=8,
+    max_step_tokens=64,
+    max_batch_step_tokens=1,
+    max_draft_tokens=0,
+    is_prefix_caching=True,
+    prefix_cache_bytes=64 << 20,
 )
 
 

@@ -1,4 +1,4 @@
-"""What importing the application leaves behind in its process."""
+"""The state of a process after it imported the application."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ print(json.dumps({"tracked": len(gc.get_objects()), "frozen": gc.get_freeze_coun
 """
 
 
-def test_a_collection_does_not_look_through_what_stays_for_good() -> None:
-    """It would hold up every stream, on both threads, for as long as it looks."""
+def test_garbage_collection_skips_the_imported_modules() -> None:
+    """Scanning them would stall every stream, on both threads."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     counts = json.loads(run.stdout.splitlines()[-1])
     assert counts["frozen"] > 10 * counts["tracked"]

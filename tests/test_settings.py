@@ -73,7 +73,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert (Settings().model, Settings().port) == (None, 8000)
 
 
-def test_the_platforms_port_and_host_are_honoured_below_our_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_variables_take_precedence_over_the_platforms_port_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9000")
     monkeypatch.setenv("HOST", "127.0.0.1")
     monkeypatch.setenv("DISTILGPT2_HOST", "::1")
@@ -94,6 +94,10 @@ def test_the_platforms_port_and_host_are_honoured_below_our_own_names(monkeypatc
             "unknown setting DISTILGPT2_PRECISON in the environment; did you mean DISTILGPT2_PRECISION?",
         ),
         ({"DISTILGPT2_XYZZY": "1"}, "unknown setting DISTILGPT2_XYZZY in the environment"),
+        (
+            {"DISTILGPT2_METRICS_FOLDER": "/tmp"},
+            "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, because every worker serves",
+        ),
         ({"DISTILGPT2_TIMEOUT_S": "nan"}, "DISTILGPT2_TIMEOUT_S (environment) can't be 'nan'"),
         ({"DISTILGPT2_KV_CACHE_BYTES": "much"}, "DISTILGPT2_KV_CACHE_BYTES (environment) can't be 'much'"),
         ({"DISTILGPT2_MAX_NUM_SEQUENCES": "600"}, "max_step_tokens (256) is below max_num_sequences (600)"),
@@ -117,9 +121,13 @@ def test_a_bad_value_or_name_is_one_line_that_names_it(
         ("port = 'x'", "port (file) can't be 'x'"),
         ("port =", "the settings file {path} (DISTILGPT2_CONFIG_FILE) is not TOML"),
         ("[server]\nport = 1", "unknown setting server (file)"),
-        ("api_keys = [1]", "api_keys (file): keys are texts, `name:key` or `key`"),
-        ("metrics_api_key = 1", "metrics_api_key (file): a key is a text"),
-        ("cors_origins = 1", "cors_origins (file) can't be 1: origins are texts"),
+        (
+            "metrics_folder = '/tmp'",
+            "unknown setting metrics_folder (file): it was removed, because every worker serves",
+        ),
+        ("api_keys = [1]", "api_keys (file): keys must be strings, `name:key` or `key`"),
+        ("metrics_api_key = 1", "metrics_api_key (file): a key must be a string"),
+        ("cors_origins = 1", "cors_origins (file) can't be 1: origins must be strings"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, config_file: Callable[[str], Path]) -> None:
@@ -137,7 +145,7 @@ def test_a_missing_file_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("service", ["DISTILGPT2", "DISTILGPT2_API"])
-def test_variables_of_a_kubernetes_service_of_our_name_are_neither_settings_nor_mistakes(
+def test_variables_of_a_kubernetes_service_with_our_name_are_ignored(
     service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = "tcp://10.0.0.7:80"
@@ -155,21 +163,21 @@ def test_variables_of_a_kubernetes_service_of_our_name_are_neither_settings_nor_
     assert Settings().port == 8000
 
 
-def test_the_engine_gets_numbers_and_no_auto() -> None:
+def test_the_engine_config_has_numbers_instead_of_auto() -> None:
     config = Settings(precision="bf16", prefix_caching=False).engine_config()
     assert config.precision is Precision.BF16
     assert config.num_threads >= 1
     assert config.kv_cache_bytes > 0
     assert config.is_prefix_caching is False
-    told = Settings(num_threads=3, kv_cache_bytes="1GiB").engine_config()
-    assert (told.num_threads, told.kv_cache_bytes) == (3, 1 << 30)
+    explicit = Settings(num_threads=3, kv_cache_bytes="1GiB").engine_config()
+    assert (explicit.num_threads, explicit.kv_cache_bytes) == (3, 1 << 30)
 
 
 @pytest.mark.parametrize(
     ("log_format", "on_a_terminal", "elsewhere"),
     [("auto", False, True), ("json", True, True), ("console", False, False)],
 )
-def test_logs_are_for_people_on_a_terminal_unless_told(log_format: str, on_a_terminal: bool, elsewhere: bool) -> None:
+def test_logs_are_readable_text_on_a_terminal_by_default(log_format: str, on_a_terminal: bool, elsewhere: bool) -> None:
     settings = Settings(log_format=log_format)
     assert settings.has_json_logs(is_terminal=True) is on_a_terminal
     assert settings.has_json_logs(is_terminal=False) is elsewhere
@@ -209,15 +217,15 @@ def test_every_setting_is_described_with_default_and_unit() -> None:
     assert described["num_threads"].value == "auto"
 
 
-def test_workers_share_what_one_would_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` is divided; what was said is said of each worker."""
+def test_workers_share_what_auto_gives_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` is divided by the number of workers; a given value applies to each worker."""
     monkeypatch.setattr("distilgpt2_api.settings.settings.count_usable_cores", lambda: 5)
     monkeypatch.setattr("distilgpt2_api.settings.settings.read_memory_limit_bytes", lambda: 1 << 30)
     alone, two, eight = (Settings(num_workers=number).engine_config() for number in (1, 2, 8))
     assert [config.num_threads for config in (alone, two, eight)] == [5, 2, 1]
     assert [config.kv_cache_bytes >> 20 for config in (alone, two, eight)] == [128, 64, 16]
-    said = Settings(num_workers=2, num_threads=3, kv_cache_bytes="10MiB").engine_config()
-    assert (said.num_threads, said.kv_cache_bytes >> 20) == (3, 10)
+    explicit = Settings(num_workers=2, num_threads=3, kv_cache_bytes="10MiB").engine_config()
+    assert (explicit.num_threads, explicit.kv_cache_bytes >> 20) == (3, 10)
 
 
 def test_served_names_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The door for Python programs, on a tiny random model."""
+"""`TextGenerator` on a tiny random model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_generator(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         generator.close()
 
 
-def test_each_text_is_the_prompt_and_what_follows_it(open_generator: Opener) -> None:
+def test_each_text_is_the_prompt_and_its_completion(open_generator: Opener) -> None:
     texts = open_generator().generate("once", max_new_tokens=8, num_return_sequences=3)
     assert len(texts) == 3
     assert all(text.startswith("once") and len(text) > 4 for text in texts)
@@ -55,21 +55,21 @@ def test_a_seed_gives_the_same_texts_in_the_same_order(open_generator: Opener) -
     assert other.generate("once") != texts[0]
 
 
-@pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
+@pytest.mark.reported("users of vLLM and llama.cpp, where -1 means a random seed")
 def test_minus_one_is_no_seed(open_generator: Opener) -> None:
     assert open_generator(seed=-1).generate("once") != open_generator(seed=-1).generate("once")
 
 
-def test_the_likeliest_token_alone_needs_no_seed(open_generator: Opener) -> None:
+def test_greedy_sampling_needs_no_seed(open_generator: Opener) -> None:
     generator = open_generator()
     assert generator.generate("once", top_k=1) == generator.generate("once", temperature=0)
 
 
-def test_an_empty_prompt_begins_at_the_end_of_text(open_generator: Opener) -> None:
+def test_an_empty_prompt_starts_from_the_end_of_text(open_generator: Opener) -> None:
     assert open_generator(seed=1).generate("", max_new_tokens=5) != [""]
 
 
-def test_threads_take_turns(open_generator: Opener) -> None:
+def test_threads_can_share_a_generator(open_generator: Opener) -> None:
     generator = open_generator()
     alone = generator.generate("once", temperature=0)
     with ThreadPoolExecutor(4) as threads:
@@ -77,12 +77,12 @@ def test_threads_take_turns(open_generator: Opener) -> None:
     assert together == [alone] * 8
 
 
-def test_a_model_that_is_not_there_is_said_at_once() -> None:
+def test_a_missing_model_is_an_error_at_construction() -> None:
     with pytest.raises(ModelNotFoundError, match="/nowhere"):
         TextGenerator("/nowhere")
 
 
-def test_after_a_with_block_it_can_not_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_can_not_be_used_after_its_with_block(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISTILGPT2_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("DISTILGPT2_PRECISION", "f32")
     with TextGenerator(folder) as generator:
@@ -91,7 +91,7 @@ def test_after_a_with_block_it_can_not_be_used(folder: Path, monkeypatch: pytest
         generator.generate("once", max_new_tokens=1)
 
 
-def test_an_empty_prompt_begins_at_the_tokenizers_end_of_text_where_the_model_names_none(
+def test_an_empty_prompt_starts_from_the_tokenizers_end_of_text_if_the_model_has_none(
     folder: Path, tmp_path: Path, open_generator: Opener
 ) -> None:
     """As in the service."""
@@ -114,9 +114,7 @@ def test_an_empty_prompt_begins_at_the_tokenizers_end_of_text_where_the_model_na
         ("top_p", -0.1),
     ],
 )
-def test_what_can_not_be_is_refused_by_name_and_the_next_call_works(
-    open_generator: Opener, name: str, value: Any
-) -> None:
+def test_a_bad_value_is_refused_by_name_and_the_next_call_works(open_generator: Opener, name: str, value: Any) -> None:
     generator = open_generator()
     with pytest.raises(InvalidRequestError, match=name) as refused:
         generator.generate("once", **{name: value})

@@ -1,4 +1,4 @@
-"""Gunicorn's worker, as far as it is ours."""
+"""Our Gunicorn worker."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import structlog
 import uvicorn
 
-from distilgpt2_api.engine_load import engine_load
+from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.worker import ControlledServer, Siblings, Worker, warn_of_strangers
+from distilgpt2_api.worker import ControlledServer, Worker, WorkerGroup, warn_if_open
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,14 @@ from distilgpt2_api.worker import ControlledServer, Siblings, Worker, warn_of_st
         ([("127.0.0.1", 8000), ("::1", 8000, 0, 0), "/run/socket"], None),
     ],
 )
-def test_who_listens_to_strangers_without_keys_is_told_so_in_one_line(
-    addresses: list[object], named: list[str] | None
-) -> None:
+def test_an_open_service_without_keys_logs_one_warning(addresses: list[object], named: list[str] | None) -> None:
     with structlog.testing.capture_logs() as lines:
-        warn_of_strangers(addresses)
+        warn_if_open(addresses)
     assert [(line["log_level"], line["addresses"]) for line in lines] == ([("warning", named)] if named else [])
 
 
 class FakeWorker:
-    """As much of a worker as its server needs."""
+    """The parts of a worker that its server uses."""
 
     def __init__(self) -> None:
         self.config = uvicorn.Config(app="nothing:app")
@@ -49,8 +47,8 @@ class FakeWorker:
         self.num_heartbeats += 1
 
 
-def test_the_heartbeat_goes_on_whatever_the_wall_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set back by a day it must not make the master kill a healthy worker."""
+def test_the_heartbeat_does_not_depend_on_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock is set back by a day, the master must not kill a healthy worker."""
     worker = FakeWorker()
     server = ControlledServer(worker)  # type: ignore[arg-type]  # a fake with the parts that count
     now_s = 1_800_000_000.0
@@ -67,42 +65,42 @@ def test_the_heartbeat_goes_on_whatever_the_wall_clock_does(monkeypatch: pytest.
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_siblings_know_how_many_were_started_and_whether_all_is_to_end() -> None:
-    """Across a fork, in both directions; who is started anew does not end."""
-    siblings = Siblings()
-    siblings.note_started(7)
+def test_workers_share_how_many_were_started_and_whether_the_service_ends() -> None:
+    """Across a fork, in both directions. A new worker resets the announcement."""
+    group = WorkerGroup()
+    group.record_start(7)
     child = os.fork()
     if not child:
-        siblings.note_service_ending()
-        os._exit(siblings.youngest_age)
+        group.announce_service_end()
+        os._exit(group.youngest_age)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
-    assert siblings.is_service_ending
-    siblings.note_started(8)
-    assert (siblings.youngest_age, siblings.is_service_ending) == (8, False)
+    assert group.is_service_ending
+    group.record_start(8)
+    assert (group.youngest_age, group.is_service_ending) == (8, False)
 
 
 def worker_of(wsgi: Callable[[], object], *, is_preloaded: bool) -> Worker:
-    """As much of a worker as imports its application."""
+    """A worker with the parts that import its application."""
     worker = Worker.__new__(Worker)
     worker.cfg, worker.app = SimpleNamespace(preload_app=is_preloaded), SimpleNamespace(wsgi=wsgi)
     return worker
 
 
 @pytest.mark.parametrize("is_preloaded", [False, True])
-def test_the_application_is_imported_beside_its_model(
+def test_the_application_is_imported_while_its_model_loads(
     is_preloaded: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """And without a look for garbage; not beside, where the master has imported it before the fork."""
+    """Without garbage collection; and not in parallel if the master imported it before the fork."""
     monkeypatch.setenv("DISTILGPT2_MODEL", str(BUNDLED_FOLDER))
     monkeypatch.setenv("DISTILGPT2_CACHE_HOME", str(tmp_path))
     seen = []
 
     def wsgi() -> object:
-        load = engine_load(Settings())
-        seen.append((load.is_begun, gc.isenabled()))
-        load.result().close()
-        return load
+        preload = claim_preload(Settings())
+        seen.append((preload.is_started, gc.isenabled()))
+        preload.result().close()
+        return preload
 
     worker = worker_of(wsgi, is_preloaded=is_preloaded)
     worker.load_wsgi()
@@ -112,7 +110,7 @@ def test_the_application_is_imported_beside_its_model(
     assert gc.isenabled()
 
 
-def test_an_application_that_can_not_be_imported_ends_the_worker_as_it_says() -> None:
+def test_a_failed_import_ends_the_worker_with_its_exit_status() -> None:
     def wsgi() -> object:
         raise SystemExit(4)
 
@@ -141,7 +139,7 @@ worker.load_wsgi()
 """
 
 
-def test_a_signal_amid_an_import_ends_the_worker_in_peace() -> None:
-    """Some libraries make an error of their own out of an exception that comes while they are imported."""
+def test_a_signal_during_an_import_ends_the_worker_cleanly() -> None:
+    """Some libraries turn an exception during their import into an error of their own."""
     result = subprocess.run([sys.executable, "-c", EARLY_END], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")

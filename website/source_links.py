@@ -1,7 +1,7 @@
-"""What ProperDocs calls while it builds the site: links out of docs/, and nothing loaded from elsewhere.
+"""ProperDocs hooks: rewrite links that leave docs/, and refuse pages that load files from other hosts.
 
-Pages link to files of the checkout, as `../Dockerfile`, so that they work where the repository is read. The site has no
-such files: there the link leads to the repository, if DOCS_SOURCE_URL names it, or is the file's name in plain text.
+Pages link to files of the checkout, as in `../Dockerfile`, so that the links work in a repository browser. The site has
+no such files: there the link leads to the repository, if DOCS_SOURCE_URL names it, or becomes plain text with the path.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
 
 
 def on_post_page(output: str, *, page: Page, **_: object) -> str:
-    """Whoever reads a page tells nobody else."""
+    """Warn about resources from other hosts, which would learn about every reader."""
     if found := FOREIGN.search(output):
         log.warning("%s loads something from another host: %s", page.file.src_uri, found.group())
     return output

@@ -12,7 +12,7 @@ docs: .tools/docs/installed ## Build the documentation site into site/; a broken
 	$(PROPERDOCS) build --strict --config-file mkdocs.yml
 
 .PHONY: docs-serve
-docs-serve: .tools/docs/installed ## Serve the documentation on http://127.0.0.1:8001 (DOCS_PORT), and build anew what changes
+docs-serve: .tools/docs/installed ## Serve the documentation on http://127.0.0.1:8001 (DOCS_PORT), and rebuild changed pages
 	$(PROPERDOCS) serve --strict --config-file mkdocs.yml --dev-addr 127.0.0.1:$(DOCS_PORT)
 
 .PHONY: test-docs

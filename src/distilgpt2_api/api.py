@@ -1,4 +1,4 @@
-"""`app`, for Gunicorn and Uvicorn: `distilgpt2_api.api:app`. Importing this module reads the settings and builds it."""
+"""The ASGI application `distilgpt2_api.api:app`, for Gunicorn and Uvicorn. Importing this module builds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from distilgpt2_api.application import build_app
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError
-from distilgpt2_api.engine_load import read_settings
+from distilgpt2_api.engine_preload import read_settings
 from distilgpt2_api.server.lifecycle.lifespan import EXIT_MODEL
 from distilgpt2_api.settings import EXIT_SETTINGS
 
@@ -23,5 +23,5 @@ def _build_or_exit() -> FastAPI:
 
 
 app = _build_or_exit()
-# Modules, routes and schemas stay for good: a collection that looks through them all would hold up every stream.
+# Modules, routes and schemas live for good: garbage collections that scan them would delay every stream.
 gc.freeze()

@@ -1,4 +1,4 @@
-"""Builds the application from the settings: the one place that hands every part its values."""
+"""Builds the application from the settings and passes every part its values."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.engine_load import engine_load
-from distilgpt2_api.observability.metrics_folder import MetricsFolder
+from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
@@ -33,26 +31,26 @@ from distilgpt2_api.text.chat_template_files import load_chat_template
 
 
 def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | None = None) -> FastAPI:
-    """The application that the settings ask for. Raises ModelError, SettingsError; the model itself loads later.
+    """The application for these settings. The model loads later. Raises ModelError, SettingsError.
 
-    `on_failure` is told on the event loop why the engine can't load or has stopped. Without it the process ends.
+    If the engine can't load or stops, `on_failure` is called on the event loop with the reason. Without `on_failure`
+    the process ends.
     """
-    load = engine_load(settings)
-    location, engine_config = load.location, load.config
+    preload = claim_preload(settings)
+    location, engine_config = preload.location, preload.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
-    metrics_folder = open_metrics_folder(settings.metrics_folder)
     model = served_model(location.name, engine_config, settings)
     traces = open_traces(model.shown_name) if settings.traces else None
     engine = AsyncEngine(
-        load.result,
+        preload.result,
         admission=Admission(
             max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
         ),
-        # After a failure no thread and no stream can be trusted to end: leave without asking them.
+        # After a failure threads and streams may never end, so the process exits without waiting for them.
         on_failure=on_failure or exit_on_failure(os._exit),
         step_timeout_s=settings.step_timeout_s,
     )
-    open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
+    open_batch_service = None if settings.batch_store is None else batch_service_opener(settings, settings.batch_store)
     structlog.stdlib.get_logger("distilgpt2_api").info(
         "serving",
         model=location.name,
@@ -64,21 +62,21 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         engine=engine,
         model=model,
         limits=request_limits(settings),
-        registry=load.registry,
-        engine_metrics=load.metrics,
+        registry=preload.registry,
+        engine_metrics=preload.metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
-        metrics_folder=metrics_folder,
+        metrics_labels={"pid": str(os.getpid())} if settings.num_workers > 1 else None,
         traces=traces,
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
-        open_desk=open_desk,
+        open_batch_service=open_batch_service,
     )
 
 
 def served_model(name: str, config: EngineConfig, settings: Settings) -> ServedModel:
-    """What answers say of the model: served from now on, by the kernels that are installed."""
+    """The model as responses describe it, created now, with the installed kernels."""
     return ServedModel(
         name=name,
         precision=config.precision.value,
@@ -89,7 +87,7 @@ def served_model(name: str, config: EngineConfig, settings: Settings) -> ServedM
 
 
 def request_limits(settings: Settings) -> RequestLimits:
-    """What one request may ask for."""
+    """Limits of one request."""
     return RequestLimits(
         max_body_bytes=settings.max_body_bytes,
         max_uploads_bytes=settings.max_uploads_bytes,
@@ -102,26 +100,18 @@ def request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
-    """Raises SettingsError where there is to be one, and it can't be used."""
+def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:
+    """A function that opens the store. Raises SettingsError if the packages are not installed or it can't be opened."""
     try:
-        return None if folder is None else MetricsFolder(folder)
-    except OSError as error:
-        raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
+        # An optional extra, which takes 200 ms to import.
+        import python_multipart  # noqa: F401, PLC0415 - uploads need it: fail now, not at the first upload
 
-
-def desk_opener(settings: Settings, location: str) -> OpenDesk:
-    """Opens the store. Raises SettingsError where that can't be done, or the packages are not installed."""
-    try:
-        # An optional extra, and 200 ms for those who do not want it.
-        import python_multipart  # noqa: F401, PLC0415 - it is for the uploads, and should be missed now
-
-        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
-        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
+        from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.store.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
         raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
     return partial(
-        build_desk,
+        build_batch_service,
         open_store(location),
         store_limits=StoreLimits(
             max_files=settings.max_stored_files,
@@ -139,9 +129,9 @@ def desk_opener(settings: Settings, location: str) -> OpenDesk:
 
 
 def open_traces(model: str) -> Traces:
-    """Raises SettingsError where the packages are not installed."""
+    """Raises SettingsError if the packages are not installed."""
     try:
-        # An optional extra, and 40 ms and 5 MB for those who do not want it.
+        # An optional extra, which takes 40 ms and 5 MB.
         from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
     except ImportError:
         raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
@@ -149,7 +139,7 @@ def open_traces(model: str) -> Traces:
 
 
 def build_access(settings: Settings) -> Access:
-    """Raises SettingsError where the file of keys can't be read."""
+    """Raises SettingsError if the key file can't be read."""
     limits = settings.caller_limits()
     keys = None
     if settings.api_keys or settings.api_keys_file is not None:

@@ -1,4 +1,4 @@
-"""The whole service for one command or one worker, without a socket: its routes here, its limits on strangers off."""
+"""The service in process, without a socket and without limits on callers: for one command or one batch worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
+from distilgpt2_api.batch.files.line_output import LineHandler
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.outcomes import Execute
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
@@ -25,35 +25,35 @@ from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.http.in_process import post
+from distilgpt2_api.server.protocols.openai.errors import find_refusal
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
 ENDINGS: dict[str, type[UnavailableError]] = {"draining": DrainingError, "engine_failed": EngineFailedError}
-"""Codes of the refusals that do not pass in this process."""
+"""Error codes that are final in this process: a retry can't succeed."""
 
 logger = logging.getLogger(__name__)
 
 
 class FailuresOnly:
-    """An AccessLog: what went wrong in the service itself. What came of each request stands in its answer."""
+    """An AccessLog of the service's own failures only. The outcome of each request is in its response."""
 
     def info(self, event: str, **fields: object) -> None:
-        """Nothing is said."""
+        """Not logged."""
 
     def debug(self, event: str, **fields: object) -> None:
-        """Nothing is said."""
+        """Not logged."""
 
     def exception(self, event: str, **fields: object) -> None:
-        logger.exception(event, extra=fields)  # noqa: LOG004 - called where one is handled
+        logger.exception(event, extra=fields)  # noqa: LOG004 - only called in exception handlers
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Execute]:
-    """What answers lines as the service's routes would, once the model is loaded. Raises ModelError.
+async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
+    """Load the model and yield a handler that answers batch lines as the service's routes would. Raises ModelError.
 
-    Nobody else is served here: no queue is full, no caller has had its share, nothing takes too long. SIGINT and
-    SIGTERM end what is in flight: then, and when the engine fails, `Execute` raises DrainingError or EngineFailedError;
-    of any other refusal UnavailableError.
+    There are no other callers, so queue, rate limits and timeouts are off. SIGINT and SIGTERM cancel what is in
+    flight. The handler then raises DrainingError; EngineFailedError if the engine failed; else UnavailableError.
     """
     location = settings.locate_model()
     config = settings.engine_config()
@@ -93,11 +93,11 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
         yield _executor(app)
 
 
-def _executor(app: FastAPI) -> Execute:
-    async def execute(line: InputLine) -> Answer:
+def _executor(app: FastAPI) -> LineHandler:
+    async def handle_line(line: InputLine) -> Answer:
         answer = await post(app, line.url, line.body)
-        if (refusal := answer.refusal) is not None:
+        if (refusal := find_refusal(answer)) is not None:
             raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 
-    return execute
+    return handle_line

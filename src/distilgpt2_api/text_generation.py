@@ -1,4 +1,4 @@
-"""The entry point for Python programs: text in, texts out, no server."""
+"""The entry point for Python programs: generates text without a server."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from distilgpt2_api.settings import Settings
 
 
 class TextGenerator:
-    """Completes prompts with the model that the settings name, or with `model`: a pulled model's name or a folder.
+    """Completes prompts with `model` (a pulled model's name, or a folder), else with the model of the settings.
 
-    With a `seed` the same calls in the same order give the same texts, on any machine that computes the same logits.
-    -1 is no seed.
-    Safe to share between threads: they take turns. Raises ModelError where the model can't be loaded.
+    With a `seed`, the same calls in the same order return the same texts on any machine that computes the same logits.
+    -1 means no seed. Threads can share a generator; their calls run one at a time. Raises ModelError if the model
+    can't be loaded.
     """
 
     def __init__(self, model: str | Path | None = None, *, seed: int | None = None) -> None:
         settings = Settings() if model is None else Settings(model=str(model))
-        self._random = random.Random(None if seed == NO_SEED else seed)  # noqa: S311 - draws of text, no secrets
+        self._random = random.Random(None if seed == NO_SEED else seed)  # noqa: S311 - samples text, no secrets
         self._engine: Engine = load_engine(
             settings.locate_model().folder,
             settings.engine_config(),
@@ -49,10 +49,10 @@ class TextGenerator:
         top_k: int = 50,
         **sampling: float,
     ) -> list[str]:
-        """`num_return_sequences` texts, each the prompt and at most `max_new_tokens` sampled tokens after it.
+        """Returns `num_return_sequences` texts: the prompt, followed by at most `max_new_tokens` sampled tokens.
 
-        `sampling`: `temperature`, `top_p` and every other plain parameter of `core/params.py`. An empty prompt begins
-        at the model's end of text. Raises InvalidRequestError, with the parameter's name.
+        `sampling` takes `temperature`, `top_p` and every other plain parameter of `core/params.py`. An empty prompt
+        starts from the model's end-of-text token. Raises InvalidRequestError, with the parameter's name.
         """
         _check_at_least("max_new_tokens", max_new_tokens, 0)
         _check_at_least("num_return_sequences", num_return_sequences, 1)
@@ -93,4 +93,4 @@ def _check_at_least(param: str, value: int, least: int) -> None:
 
 
 def _ignore(note: str) -> None:
-    """A library call has no log of its own: what is worth knowing about the cache matters to servers."""
+    """Notes about the cache are for servers' logs; a library call prints nothing."""

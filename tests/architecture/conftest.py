@@ -1,4 +1,4 @@
-"""The source as text and as trees, read once."""
+"""Fixtures: every module of the package as text and as a syntax tree, read once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Module:
 
     @property
     def name(self) -> str:
-        """As the docs name it: below the package."""
+        """The path below the package, as the docs write it."""
         return self.path.relative_to(SOURCE).as_posix()
 
     @cached_property
@@ -51,6 +51,6 @@ def modules() -> list[Module]:
 
 @pytest.fixture(params=MODULES, ids=lambda module: module.name)
 def module(request: pytest.FixtureRequest) -> Module:
-    """Each module of the package in its turn."""
+    """Each module of the package, one after the other."""
     assert isinstance(request.param, Module)
     return request.param

@@ -1,4 +1,4 @@
-"""What is declared is used, what is used is documented, what is offered is tested."""
+"""Every route has a test, every setting is read and documented, every error class is raised and has a status."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fastapi.routing import APIRoute
 from distilgpt2_api.core import errors
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError, SettingsError
 from distilgpt2_api.server.app import build_routes
-from distilgpt2_api.server.http.errors import KINDS
+from distilgpt2_api.server.http.errors import ERROR_MAPPINGS
 from distilgpt2_api.settings import Settings
 
 ERRORS = [item for item in vars(errors).values() if inspect.isclass(item) and issubclass(item, Distilgpt2ApiError)]
 BEFORE_HTTP = (ModelError, SettingsError)
-"""Errors of the start: no request ever meets them."""
+"""Errors at start-up: no request meets them."""
 
 
 def _template_pattern(path: str) -> re.Pattern[str]:
-    """What a test that calls the route writes: the template, its parameters filled in somehow, or itself."""
+    """Matches a test's call of the route: the template with values for its parameters, or the template itself."""
     with_values = re.sub(r"\\\{[^/]+\\\}", r"[^/\\s\"?]+", re.escape(path))
     return re.compile(rf"\"(GET |POST |HEAD )?{with_values}[?\"]|\}}{with_values}[?\"]")
 
@@ -44,7 +44,7 @@ def test_every_route_is_called_by_a_test(path: str, tests_of_the_service: str) -
 
 
 def test_every_setting_is_read(modules: list[Any]) -> None:
-    """As an attribute, by what it is handed to or by the settings' own methods."""
+    """As an attribute of `settings`, or of `self` in the settings' own methods."""
     read = {
         node.attr
         for module in modules
@@ -57,11 +57,11 @@ def test_every_setting_is_read(modules: list[Any]) -> None:
     assert Settings.model_fields.keys() - read == set()
 
 
-def test_every_setting_says_what_it_does() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_every_error_is_raised_or_the_parent_of_one_that_is(modules: list[Any]) -> None:
+def test_every_error_or_a_subclass_of_it_is_raised(modules: list[Any]) -> None:
     used = {
         node.id if isinstance(node, ast.Name) else node.attr
         for module in modules
@@ -76,21 +76,21 @@ def test_every_error_is_raised_or_the_parent_of_one_that_is(modules: list[Any]) 
     assert unused == set()
 
 
-def test_every_error_that_a_request_can_meet_has_a_row_of_its_own() -> None:
-    """In the one table of statuses. The root's row is for what nobody thought of."""
-    without = [cls for cls in ERRORS if cls not in KINDS and not issubclass(cls, BEFORE_HTTP)]
+def test_every_error_that_a_request_can_meet_has_its_own_row() -> None:
+    """In the table of statuses. The base class's row is only the fallback."""
+    without = [cls for cls in ERRORS if cls not in ERROR_MAPPINGS and not issubclass(cls, BEFORE_HTTP)]
 
-    assert [cls for cls in without if not (set(cls.__mro__[1:]) & KINDS.keys()) - {Distilgpt2ApiError}] == []
+    assert [cls for cls in without if not (set(cls.__mro__[1:]) & ERROR_MAPPINGS.keys()) - {Distilgpt2ApiError}] == []
 
 
-def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+def test_the_docstring_of_errors_draws_their_tree() -> None:
     drawn = re.findall(r"^(?:[│├└─ ]*)(\w+Error)\b", inspect.getdoc(errors) or "", flags=re.MULTILINE)
 
     assert sorted(drawn) == sorted(cls.__name__ for cls in ERRORS)
 
 
 def test_a_reported_fault_names_its_source(root: Path) -> None:
-    """`@pytest.mark.reported("…")`: who met the fault, or where it was read, in words."""
+    """`@pytest.mark.reported("…")`: who reported the fault, or where it is described, in more than one word."""
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((root / "tests").rglob("test_*.py"))}
     marks = [(path, node) for path, tree in trees.items() for node in ast.walk(tree) if _is_reported(node)]
     named = {

@@ -1,4 +1,4 @@
-"""Private interfaces of other packages: all that are used are named here, and their packages have an upper bound."""
+"""Private interfaces of other packages: each one in use is listed here, and its package has an upper bound."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from typing import Any
 
 PRIVATE = {
     "click": {
-        "FloatRange._describe_range": "says the range as click does, where a number is not finite",
+        "FloatRange._describe_range": "describes a range without a finite end as click does",
     },
     "gunicorn": {
-        "gunicorn.arbiter": "its exit status for a worker that can't boot",
-        "gunicorn.errors": "ends the master with one line",
-        "gunicorn.util": "imports the application as Gunicorn would",
+        "gunicorn.arbiter": "the exit status of a worker that can't boot",
+        "gunicorn.errors": "ends the master with a one-line error",
+        "gunicorn.util": "imports the application as Gunicorn does",
     },
     "huggingface-hub": {
         "huggingface_hub.file_download": "resumes a download",
     },
     "jinja2": {
-        "ImmutableSandboxedEnvironment._generate": "the one place between a template's tree and its code",
-        "jinja2.parser": "parses within bounds",
+        "ImmutableSandboxedEnvironment._generate": "the only hook between a template's tree and its code",
+        "jinja2.parser": "parses within limits",
     },
     "openvino": {
-        "openvino._offline_transformations": "PagedAttention: there is no other way to it",
+        "openvino._offline_transformations": "PagedAttention has no public interface",
     },
     "prometheus-client": {
         "prometheus_client.exposition": "the format that a scraper accepts",
-        "prometheus_client.utils": "bounds of buckets as the client writes them",
+        "prometheus_client.utils": "bucket bounds as the client writes them",
     },
     "uvicorn": {
-        "HttpToolsProtocol._unset_keepalive_if_required": "the connection closes, and its timer with it",
-        "uvicorn.protocols.http.httptools_impl": "the protocol that is bounded",
+        "HttpToolsProtocol._unset_keepalive_if_required": "stops the timer when the connection closes",
+        "uvicorn.protocols.http.httptools_impl": "the base class of the protocol with limits",
     },
     "uvicorn-worker": {
-        "UvicornWorker._install_sigquit_handler": "as the original's `_serve`",
-        "UvicornWorker._serve": "where the server is made",
+        "UvicornWorker._install_sigquit_handler": "called as in the base class's `_serve`",
+        "UvicornWorker._serve": "makes the server",
     },
 }
-"""By package: modules that its documentation doesn't have, and names with an underscore that its classes define."""
+"""Undocumented modules of each package, and underscore names of its classes, each with its use here."""
 
 DOCUMENTED = {
     *("click.core", "fastapi.exceptions", "fastapi.openapi.utils", "fastapi.routing", "gunicorn.app.base"),
@@ -56,11 +56,11 @@ DOCUMENTED = {
     *("starlette.middleware.cors", "starlette.requests", "starlette.responses", "starlette.routing"),
     *("starlette.types", "structlog.typing"),
 }
-"""Modules below a package's top that its documentation has."""
+"""Documented modules below a package's top level."""
 DOCUMENTED_BELOW = ("opentelemetry", "ray")
-"""Packages all of whose modules that are used are documented."""
-OF_THE_LANGUAGE = {"_exit", "_replace"}
-"""`os._exit` and a named tuple's `_replace` are documented names of Python's own library."""
+"""Packages from which only documented modules are imported."""
+STANDARD_LIBRARY = {"_exit", "_replace"}
+"""Documented names of the standard library: `os._exit`, and `_replace` of named tuples."""
 
 
 def test_modules_of_other_packages_are_documented_or_named_here(modules: list[Any]) -> None:
@@ -72,7 +72,7 @@ def test_modules_of_other_packages_are_documented_or_named_here(modules: list[An
 
 
 def test_private_names_of_other_packages_are_named_here(modules: list[Any]) -> None:
-    """Those that a class of ours overrides or calls of its base, and those of any other object."""
+    """Names of a base class that a subclass here overrides or calls, and names of any other object."""
     private = {name for names in PRIVATE.values() for name in names}
     own = {name for module in modules for name in _defined_names(module.tree)}
     of_bases = {name for module in modules for name in _private_names_of_bases(module.tree)}
@@ -82,14 +82,14 @@ def test_private_names_of_other_packages_are_named_here(modules: list[Any]) -> N
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute)
         and _is_private(node.attr)
-        and node.attr not in own | OF_THE_LANGUAGE | {name.split(".")[-1] for name in of_bases}
+        and node.attr not in own | STANDARD_LIBRARY | {name.split(".")[-1] for name in of_bases}
     }
 
     assert of_bases == {name for name in private if name != name.lower()}
     assert of_others == set()
 
 
-def test_a_package_of_which_a_private_interface_is_used_has_an_upper_bound(root: Path) -> None:
+def test_a_package_with_a_private_interface_in_use_has_an_upper_bound(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     bounds = {name: str(bound) for name, bound in project["tool"]["poetry"]["dependencies"].items()}
     for extra in project["project"]["optional-dependencies"].values():
@@ -99,7 +99,7 @@ def test_a_package_of_which_a_private_interface_is_used_has_an_upper_bound(root:
 
 
 def _imported_modules(tree: ast.Module) -> Iterator[str]:
-    """Below the top of packages that are neither the language's nor ours."""
+    """Imported modules below the top level of third-party packages."""
     for node in ast.walk(tree):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         if isinstance(node, ast.Import):
@@ -122,7 +122,7 @@ def _defined_names(tree: ast.AST) -> Iterator[str]:
 
 
 def _private_names_of_bases(tree: ast.Module) -> Iterator[str]:
-    """`Base._name` for each name that a class of another package defines and one of ours, below it, has or uses."""
+    """`Base._name` for each underscore name of a third-party class that a subclass here defines or uses."""
     imported = {
         alias.asname or alias.name: f"{node.module}:{alias.name}"
         for node in ast.walk(tree)
@@ -138,6 +138,6 @@ def _private_names_of_bases(tree: ast.Module) -> Iterator[str]:
             module, _, name = imported.get(first, "").partition(":")
             package = module.split(".")[0]
             if not package or package in {*sys.stdlib_module_names, "distilgpt2_api", "ray"}:
-                continue  # Ray is an extra that may be missing, and bound to one minor version
+                continue  # Ray is an optional dependency, bound to one minor version
             found = getattr(importlib.import_module(module), name or rest)
             yield from (f"{found.__name__}.{own}" for own in names if _is_private(own) and hasattr(found, own))

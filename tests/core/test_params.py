@@ -26,7 +26,8 @@ from distilgpt2_api.server.generation.beam_options import _find_foreign
 from distilgpt2_api.server.generation.sampling_params import plain_params
 from distilgpt2_api.server.pages.playground import ASSETS
 from distilgpt2_api.server.protocols.openai.chat.schema import parse_chat_request
-from distilgpt2_api.server.protocols.openai.completions.schema import parse_completion_request
+from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
+from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.core.config import Activation, ModelConfig
 
 config = ModelConfig(
@@ -41,13 +42,13 @@ def refusal(call):
     except InvalidRequestError as error:
         return [error.param, str(error)]
 
-completion = parse_completion_request({"prompt": "a", "zest": 2})
+completion = parse_body(CompletionRequest, {"prompt": "a", "zest": 2})
 chat = parse_chat_request({"messages": [{"role": "user", "content": "a"}], "zest": 4})
 print(json.dumps({
     "completion": plain_params(completion, config)["zest"],
     "chat": plain_params(chat, config)["zest"],
-    "absent": plain_params(parse_completion_request({"prompt": "a"}), config)["zest"],
-    "bounds": refusal(lambda: parse_completion_request({"prompt": "a", "zest": 9})),
+    "absent": plain_params(parse_body(CompletionRequest, {"prompt": "a"}), config)["zest"],
+    "bounds": refusal(lambda: parse_body(CompletionRequest, {"prompt": "a", "zest": 9})),
     "program": refusal(lambda: check_plain_params({"zest": 9})),
     "edits": [SamplingParams().has_logits_processors, SamplingParams(zest=2).has_logits_processors],
     "beams": _find_foreign(SamplingParams(zest=2)),

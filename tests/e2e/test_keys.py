@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from distilgpt2_api.core.caller import CallerLimits
-from distilgpt2_api.settings.key_file import add_to_key_file, describe_key, make_key, remove_from_key_file
+from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 
 def test_only_holders_of_a_key_get_in_until_it_is_revoked(launch: Any, wait_until: Any, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"metrics_folder": "/proc/none"}, "can't use the folder /proc/none (metrics_folder): "),
+        ({"metrics_folder": "/tmp"}, "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, "),
         ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
         ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
     ],
@@ -188,5 +188,5 @@ def test_an_application_built_before_its_workers_is_for_one_only(model_folder: P
     environment["DISTILGPT2_MODEL"] = str(model_folder)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 4
-    assert "error: preload_app works with one worker" in result.stderr
+    assert "error: preload_app works only with one worker" in result.stderr
     assert "Traceback" not in result.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import scripted_runner
-from tests.scripted_runner import ScriptedRunner
+from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.events import SequenceFinished, StepStats
@@ -87,21 +87,14 @@ def build_engine(observer: RecordingObserver) -> Iterator[EngineBuilder]:
         *,
         script: bytes = b"hello world",
         num_blocks: int = 64,
-        max_num_sequences: int = 8,
-        max_step_tokens: int = 64,
-        max_draft_tokens: int = 0,
+        **scheduling: Any,
     ) -> Engine:
         tokenizer: Any = ByteTokenizer()  # a fake with the parts that count
         grammars = GrammarCompiler(tokenizer, vocab_size=CONFIG.vocab_size, eos_token_ids=CONFIG.eos_token_ids)
         compilers.append(grammars)
         return Engine(
             runner=runner or PaddedRunner(script=script),
-            scheduler=Scheduler(
-                num_blocks=num_blocks,
-                max_num_sequences=max_num_sequences,
-                max_step_tokens=max_step_tokens,
-                max_draft_tokens=max_draft_tokens,
-            ),
+            scheduler=Scheduler(replace(ENGINE_CONFIG, **scheduling), num_blocks=num_blocks),
             tokenizer=tokenizer,
             grammars=grammars,
             observer=observer,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
-from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.beam_search import BeamOptions, BeamSearch, Hypothesis
@@ -192,8 +193,7 @@ def test_sequences_and_scores_are_those_of_transformers(name: str, build_request
     """Every early stopping with every length penalty: tokens exactly, scores within 1e-4 or float32's own precision."""
     runner = Runner.load(
         GOLDEN / name,
-        precision=Precision.F32,
-        num_threads=1,
+        ENGINE_CONFIG,
         num_blocks=24,
         cache_folder=None,
         report=lambda note: None,
@@ -201,7 +201,7 @@ def test_sequences_and_scores_are_those_of_transformers(name: str, build_request
     tokenizer: Any = BareTokenizer(runner.config.vocab_size)  # a fake with the parts that count
     engine = Engine(
         runner=runner,
-        scheduler=Scheduler(num_blocks=24, max_num_sequences=8, max_step_tokens=512),
+        scheduler=Scheduler(replace(ENGINE_CONFIG, max_step_tokens=512), num_blocks=24),
         tokenizer=tokenizer,
         grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=()),
         observer=SilentObserver(),

@@ -162,8 +162,8 @@ def test_timings_and_usage_reach_the_observer(
     assert (finished.num_prompt_tokens, finished.num_completion_tokens) == (6, 4)
     assert finished.timings.ttft_s is not None
     assert sum(step.num_sampled_tokens for step in observer.steps) == 4
-    assert observer.steps[0].num_tokens == 6
-    assert observer.steps[-1].num_running == 0
+    assert observer.steps[0].schedule.num_tokens == 6
+    assert observer.steps[-1].schedule.num_running == 0
 
 
 def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
@@ -177,10 +177,10 @@ def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
     while engine.has_work:
         engine.step()
 
-    gaps_s = sum(step.gap_s * step.num_later_tokens for step in observer.steps)
+    gaps_s = sum(step.inter_step_s * step.num_itl_samples for step in observer.steps)
     decode_s = sum(finished.timings.total_s - finished.timings.ttft_s for finished in observer.finished)
     assert gaps_s == pytest.approx(decode_s)
-    assert sum(step.num_later_tokens for step in observer.steps) == 4 + 6
+    assert sum(step.num_itl_samples for step in observer.steps) == 4 + 6
 
 
 def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
@@ -198,9 +198,9 @@ def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
     assert len(steps) < 20
     num_gained = sum(step.num_accepted_tokens for step in steps)
     assert len(steps) + num_gained == 31
-    assert num_gained < sum(step.num_draft_tokens for step in steps)
-    assert sum(step.num_gapless_tokens for step in steps) == num_gained
-    gaps_s = sum(step.gap_s * (step.num_later_tokens - step.num_gapless_tokens) for step in steps)
+    assert num_gained < sum(step.schedule.num_draft_tokens for step in steps)
+    assert sum(step.num_same_step_tokens for step in steps) == num_gained
+    gaps_s = sum(step.inter_step_s * (step.num_itl_samples - step.num_same_step_tokens) for step in steps)
     assert gaps_s == pytest.approx(finished.timings.total_s - finished.timings.ttft_s)
 
 
@@ -239,7 +239,7 @@ def test_a_step_tells_what_the_prefix_cache_had(
     for request_id in ("1", "2"):
         list(run_request(engine, build_request("x" * 40, request_id=request_id)))
 
-    found = [(step.num_prefix_queried_tokens, step.num_prefix_hit_tokens) for step in observer.steps]
+    found = [(s.schedule.num_prefix_queried_tokens, s.schedule.num_prefix_hit_tokens) for s in observer.steps]
     assert [pair for pair in found if pair != (0, 0)] == [(40, 0), (40, 32)]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
-from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.events import EngineObserver, SilentObserver, StepStats
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
@@ -28,8 +29,7 @@ Texts = dict[str, list[int]]
 def load_runner(name: str) -> Runner:
     return Runner.load(
         GOLDEN / name,
-        precision=Precision.F32,
-        num_threads=1,
+        ENGINE_CONFIG,
         num_blocks=NUM_BLOCKS,
         cache_folder=None,
         report=lambda note: None,
@@ -64,17 +64,19 @@ class RecordedSteps(SilentObserver):
     num_preempted = num_drafted = num_accepted = 0
 
     def on_step(self, stats: StepStats) -> None:
-        self.num_preempted += stats.num_preempted
-        self.num_drafted += stats.num_draft_tokens
+        self.num_preempted += stats.schedule.num_preempted
+        self.num_drafted += stats.schedule.num_draft_tokens
         self.num_accepted += stats.num_accepted_tokens
 
 
-def build(runner: Runner, *, observer: EngineObserver | None = None, **scheduling: Any) -> Engine:
-    options = {"num_blocks": NUM_BLOCKS, "max_num_sequences": 32, "max_step_tokens": 512, **scheduling}
+def build(
+    runner: Runner, *, observer: EngineObserver | None = None, num_blocks: int = NUM_BLOCKS, **scheduling: Any
+) -> Engine:
+    config = replace(ENGINE_CONFIG, **{"max_num_sequences": 32, "max_step_tokens": 512, **scheduling})
     tokenizer: Any = BareTokenizer(runner.config.vocab_size)  # a fake with the parts that count
     return Engine(
         runner=runner,
-        scheduler=Scheduler(**options),
+        scheduler=Scheduler(config, num_blocks=num_blocks),
         tokenizer=tokenizer,
         grammars=GrammarCompiler(tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=()),
         observer=observer or SilentObserver(),

@@ -198,7 +198,7 @@ def test_preempted_sequences_go_on_where_they_were(
 
     deltas = complete_all(engine, requests)
 
-    assert sum(step.num_preempted for step in observer.steps) > 0
+    assert sum(step.schedule.num_preempted for step in observer.steps) > 0
     assert {text_of(gained) for gained in deltas.values()} == {"0123456789" * 7}
 
 

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
 from distilgpt2_api.capacity.node_curve import NodeCurve
-from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig, Precision
+from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 
-CONFIG = EngineConfig(
-    precision=Precision.INT8,
-    num_threads=1,
-    kv_cache_bytes=1 << 20,
-    memory_limit_bytes=1 << 30,
-    max_num_sequences=6,
-    max_step_tokens=64,
-    max_batch_step_tokens=64,
-    max_draft_tokens=0,
-    is_prefix_caching=True,
-    prefix_cache_bytes=0,
-)
+CONFIG = replace(ENGINE_CONFIG, precision=Precision.INT8, max_num_sequences=6)
 
 
 class StepClock:

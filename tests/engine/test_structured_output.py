@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
 import distilgpt2_api
-from distilgpt2_api.core.config import EngineConfig, Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
@@ -56,17 +57,8 @@ SCHEMAS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    config = EngineConfig(
-        precision=Precision.F32,
-        num_threads=1,
-        kv_cache_bytes=64 << 20,
-        memory_limit_bytes=1 << 30,
-        max_num_sequences=40,
-        max_step_tokens=512,
-        max_batch_step_tokens=512,
-        max_draft_tokens=15,
-        is_prefix_caching=True,
-        prefix_cache_bytes=64 << 20,
+    config = replace(
+        ENGINE_CONFIG, max_num_sequences=40, max_step_tokens=512, max_batch_step_tokens=512, max_draft_tokens=15
     )
     engine = load_engine(STORYTELLER, config, cache_folder=None, observer=SilentObserver(), report=lambda note: None)
     yield engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,7 +56,56 @@ def test_an_unwritable_store_is_one_line(pull: Pull, tmp_path: Path) -> None:
 def test_an_offline_machine_is_told_how_to_go_online(pull: Pull) -> None:
     result = pull("distilgpt2", HF_HUB_OFFLINE="1")
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == ("error: HF_HUB_OFFLINE is set; to fetch distilgpt2 all the same: set HF_HUB_OFFLINE=0\n")
+    assert result.stderr == (
+        "error: can't fetch distilgpt2: HF_HUB_OFFLINE is set; set HF_HUB_OFFLINE=0, or use the demo model, "
+        "which works offline: --model storyteller (make run MODEL=storyteller)\n"
+    )
+
+
+def test_without_a_network_one_line_says_what_to_do_and_names_the_demo_model(pull: Pull) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = pull("--if-missing", "distilgpt2", HF_ENDPOINT=f"http://127.0.0.1:{port}")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: can't fetch distilgpt2 from http://127.0.0.1:{port}: ")
+    assert "check the network and pull again (it resumes), or use the demo model" in result.stderr
+    assert "make run MODEL=storyteller" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_pull_shows_a_progress_bar_for_each_file(pull: Pull) -> None:
+    stderr = pull("distilgpt2", TQDM_POSITION="-1").stderr  # bars without a terminal
+    assert "config.json: 100%" in stderr
+    assert "model.safetensors: 100%" in stderr
+
+
+@pytest.mark.parametrize("name", ["distilgpt2", "distilbert/distilgpt2"])
+def test_a_missing_model_is_pulled_once_and_then_no_hub_is_needed(name: str, pull: Pull, hub: Any) -> None:
+    first = pull("--if-missing", name)
+    assert first.returncode == 0, first.stderr
+    hub.requests.clear()
+    second = pull("--if-missing", name, HF_HUB_OFFLINE="1")
+    assert (second.returncode, second.stdout) == (0, "")
+    assert second.stderr.startswith("distilbert/distilgpt2 is in ")
+    assert hub.requests == []
+
+
+def test_the_demo_model_and_a_folder_are_never_missing(pull: Pull, hub: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("storyteller", str(tmp_path)):
+        assert pull("--if-missing", name).returncode == 0
+    assert hub.requests == []
+
+
+def test_a_folder_that_does_not_exist_is_one_line_and_no_request(pull: Pull, hub: Any, tmp_path: Path) -> None:
+    assert pull("--if-missing", f"{tmp_path}/none").stderr == f"error: no folder {tmp_path}/none\n"
+    assert hub.requests == []
+
+
+def test_if_missing_does_not_go_with_a_revision(pull: Pull) -> None:
+    result = pull("--if-missing", "--revision", "main", "distilgpt2")
+    assert result.returncode == 2
+    assert "leave out --revision or --if-missing" in result.stderr
 
 
 def test_a_name_that_can_not_be_one_is_one_line(pull: Pull) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from tests.scripted_runner import ENGINE_CONFIG
 
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.params import SamplingParams
@@ -181,8 +182,9 @@ def drive(tmp_path: Path) -> Iterator[Callable[..., Drive]]:
 
         def load(folder: Path, precision: str = "f32", **options: Any) -> Drive:
             reports: list[str] = []
-            arguments = {"num_threads": 1, "num_blocks": 4, "cache_folder": None} | options
-            runner = Runner.load(folder, precision=Precision(precision), report=reports.append, **arguments)
+            config = replace(ENGINE_CONFIG, precision=Precision(precision))
+            arguments = {"num_blocks": 4, "cache_folder": None} | options
+            runner = Runner.load(folder, config, report=reports.append, **arguments)
             stack.enter_context(closing(runner))
             return Drive(runner, reports)
 

@@ -236,12 +236,12 @@ def test_a_model_freed_on_another_thread_leaves_signals_alone(make_model: Any) -
     program = f"""
 import os, signal, threading
 from pathlib import Path
-from distilgpt2_api.core.config import Precision
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.settings import Settings
 signal.signal(signal.SIGTERM, lambda *_: print("alive"))
 path = Path({str(make_model().path)!r})
-options = dict(precision=Precision.F32, num_threads=1, num_blocks=4, cache_folder=None)
-runners = [Runner.load(path, **options, report=print)]
+config = Settings(precision="f32", num_threads=1).engine_config()
+runners = [Runner.load(path, config, num_blocks=4, cache_folder=None, report=print)]
 thread = threading.Thread(target=runners.clear)
 thread.start()
 thread.join()

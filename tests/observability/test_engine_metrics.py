@@ -8,27 +8,29 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from distilgpt2_api.core.events import SequenceFinished, StepStats
+from distilgpt2_api.core.events import ScheduleStats, SequenceFinished, StepStats
 from distilgpt2_api.core.outputs import FinishReason, RequestTimings
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 
 STEP = StepStats(
+    schedule=ScheduleStats(
+        num_rows=3,
+        num_tokens=40,
+        num_draft_tokens=7,
+        num_running=3,
+        num_waiting=5,
+        num_batch=6,
+        num_preempted=1,
+        num_prefix_queried_tokens=38,
+        num_prefix_hit_tokens=32,
+        kv_cache_usage=0.25,
+    ),
     duration_s=0.01,
-    num_rows=3,
-    num_tokens=40,
     num_sampled_tokens=3,
-    num_later_tokens=2,
-    num_gapless_tokens=0,
-    num_draft_tokens=7,
     num_accepted_tokens=4,
-    gap_s=0.012,
-    num_prefix_queried_tokens=38,
-    num_prefix_hit_tokens=32,
-    num_waiting=5,
-    num_running=3,
-    num_batch=6,
-    num_preempted=1,
-    kv_cache_usage=0.25,
+    num_itl_samples=2,
+    num_same_step_tokens=0,
+    inter_step_s=0.012,
 )
 
 
@@ -80,7 +82,7 @@ def test_each_token_after_a_sequences_first_counts_with_its_gap(
 ) -> None:
     """First tokens have none: their wait is the time to first token."""
     metrics.on_step(STEP)
-    metrics.on_step(replace(STEP, num_later_tokens=0, gap_s=3.0))
+    metrics.on_step(replace(STEP, num_itl_samples=0, inter_step_s=3.0))
     values = {"count": 2, "sum": pytest.approx(0.024)}
     name = "distilgpt2_inter_token_latency_seconds"
     assert {part: registry.get_sample_value(f"{name}_{part}") for part in values} == values
@@ -90,7 +92,7 @@ def test_each_token_after_a_sequences_first_counts_with_its_gap(
 
 def test_tokens_that_come_in_one_step_have_one_gap(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     """The first of them the step's, the others none: the sum is the time that passed."""
-    metrics.on_step(replace(STEP, num_later_tokens=5, num_gapless_tokens=3))
+    metrics.on_step(replace(STEP, num_itl_samples=5, num_same_step_tokens=3))
     name = "distilgpt2_inter_token_latency_seconds"
     assert registry.get_sample_value(f"{name}_count") == 5
     assert registry.get_sample_value(f"{name}_sum") == pytest.approx(2 * 0.012)

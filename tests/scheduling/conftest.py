@@ -5,11 +5,13 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from zlib import crc32
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
@@ -40,8 +42,9 @@ class World:
     """A scheduler, a KV cache that remembers which token was written where, and the checks that hold in every step."""
 
     def __init__(self, **limits: Any) -> None:
-        self.limits = {"num_blocks": 64, "max_num_sequences": 8, "max_step_tokens": 64, "max_draft_tokens": 0, **limits}
-        self.scheduler = Scheduler(**self.limits)
+        num_blocks, num_eager_blocks = limits.pop("num_blocks", 64), limits.pop("num_eager_blocks", None)
+        self.config = replace(ENGINE_CONFIG, **limits)
+        self.scheduler = Scheduler(self.config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self.sequences: dict[int, Sequence] = {}
         self.scores: dict[int, list[TokenLogprobs]] = defaultdict(list)
         self.failing_ids: set[int] = set()
@@ -49,6 +52,10 @@ class World:
         self.num_tokens_computed = 0
         self.num_drafted = 0
         self.num_gained = 0
+        self.num_preempted = 0
+        self.num_prefix_queried_tokens = 0
+        self.num_prefix_hit_tokens = 0
+        self.kv_cache_usage = 0.0
         self._written: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add(
@@ -85,6 +92,7 @@ class World:
         served = {s.party for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
         plan = self.scheduler.schedule()
         assert plan is not None
+        self._take_stats(plan)
         self._check(plan)
         self._check_order([sequence for sequence in waiting if not served or sequence.party in served])
         return plan
@@ -99,8 +107,23 @@ class World:
             updates += [update, *islice(self.scheduler.update_further(update), max_gained)]
         self.num_drafted += plan.num_draft_tokens
         self.num_gained += sum(update.is_gained for update in updates)
+        self._take_stats(plan)
         self.scheduler.check_accounting()
         return updates
+
+    @property
+    def num_running(self) -> int:
+        """Except batch work; the same below."""
+        return sum(s.status is SequenceStatus.RUNNING and not s.is_batch for s in self.sequences.values())
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(self.is_waiting(s) and not s.is_batch for s in self.sequences.values())
+
+    @property
+    def num_batch(self) -> int:
+        """Sequences of batch work, waiting and running."""
+        return sum(s.status is not SequenceStatus.FINISHED and s.is_batch for s in self.sequences.values())
 
     def compute(self, plan: StepPlan) -> StepResult:
         return StepResult(rows=[self._compute(row) for row in plan.rows])
@@ -126,19 +149,28 @@ class World:
     def is_waiting(sequence: Sequence) -> bool:
         return sequence.status is SequenceStatus.WAITING
 
+    def _take_stats(self, plan: StepPlan) -> None:
+        stats = self.scheduler.take_stats(plan)
+        counts = stats.num_running, stats.num_waiting, stats.num_batch
+        assert counts == (self.num_running, self.num_waiting, self.num_batch)
+        self.num_preempted += stats.num_preempted
+        self.num_prefix_queried_tokens += stats.num_prefix_queried_tokens
+        self.num_prefix_hit_tokens += stats.num_prefix_hit_tokens
+        self.kv_cache_usage = stats.kv_cache_usage
+
     def _check(self, plan: StepPlan) -> None:
         running = [s for s in self.sequences.values() if s.status is SequenceStatus.RUNNING]
         rows = {row.sequence_id: row for row in plan.rows}
         assert len(rows) == len(plan.rows), "a sequence has at most one row"
-        assert 0 < plan.num_tokens <= self.limits["max_step_tokens"]
+        assert 0 < plan.num_tokens <= self.config.max_step_tokens
         batch = [
             row.num_new_tokens + len(row.draft_token_ids)
             for row in plan.rows
             if self.sequences[row.sequence_id].is_batch
         ]
         if len(batch) < len(plan.rows):
-            assert sum(batch) <= self.limits.get("max_batch_step_tokens", 1), "batch work takes what others leave"
-        assert len(running) <= self.limits["max_num_sequences"]
+            assert sum(batch) <= self.config.max_batch_step_tokens, "batch work takes what others leave"
+        assert len(running) <= self.config.max_num_sequences
         holders = defaultdict(set)
         for sequence in running:
             for block_id in sequence.block_ids:
@@ -162,7 +194,7 @@ class World:
         assert row.is_sampling
         assert row.num_new_tokens == 1
         assert row.num_prompt_logprobs is None
-        assert len(row.draft_token_ids) <= self.limits["max_draft_tokens"]
+        assert len(row.draft_token_ids) <= self.config.max_draft_tokens
         assert len(row.token_ids) + len(row.draft_token_ids) + 1 <= sequence.max_num_tokens
         assert len(row.block_ids) <= sequence.num_blocks_at_most
 

@@ -35,7 +35,7 @@ def test_whoever_comes_gets_a_place_in_the_next_step(
     world.step()
     assert guests[0].status is SequenceStatus.RUNNING
     world.run()
-    assert world.scheduler.num_preemptions > 0
+    assert world.num_preempted > 0
     for sequence in world.sequences.values():
         assert_undisturbed(sequence)
 
@@ -81,7 +81,7 @@ def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_
     while any(len(sequence.token_ids) - sequence.num_computed_tokens > 1 for sequence in batch):
         world.step()
     assert set(world.chunks(world.schedule())) == {sequence.sequence_id for sequence in batch}
-    assert world.scheduler.num_preemptions == 0
+    assert world.num_preempted == 0
     world.run()
 
 
@@ -132,6 +132,5 @@ def test_it_is_counted_apart(build_world: BatchWorld) -> None:
     add_batch(world, 4)
     world.add(range(1, 9), max_tokens=4, ignore_eos=True)
     world.step()
-    scheduler = world.scheduler
-    assert (scheduler.num_running, scheduler.num_waiting, scheduler.num_batch) == (1, 0, 4)
+    assert (world.num_running, world.num_waiting, world.num_batch) == (1, 0, 4)
     world.run()

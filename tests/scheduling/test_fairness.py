@@ -73,7 +73,7 @@ def test_who_has_nothing_running_gets_a_place_from_who_has_most(
     modest = world.add(range(5, 70), caller="modest", max_tokens=3, ignore_eos=True)
     world.step()
     assert modest.status is SequenceStatus.RUNNING
-    assert world.scheduler.num_preemptions > 0
+    assert world.num_preempted > 0
     world.run()
     for sequence in world.sequences.values():
         assert_undisturbed(sequence)
@@ -100,7 +100,7 @@ def test_no_guest_throws_out_a_lower_priority(build_world: Callable[..., Any]) -
     for _ in range(10):
         world.step()
     assert world.is_waiting(guest)
-    assert world.scheduler.num_preemptions == 0
+    assert world.num_preempted == 0
     world.run()
 
 
@@ -253,5 +253,5 @@ def test_a_guest_that_shares_its_beginning_with_a_victim_preempts_nobody_in_vain
     while world.is_waiting(guest):
         world.step()
         num_steps += 1
-    assert world.scheduler.num_preemptions <= 2
+    assert world.num_preempted <= 2
     world.run()

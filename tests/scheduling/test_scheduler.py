@@ -97,7 +97,7 @@ def test_admission_is_first_come_first_served(build_world: BuildWorld) -> None:
     world.step()
     assert world.is_waiting(long)
     assert world.is_waiting(short)
-    assert world.scheduler.num_waiting == 2
+    assert world.num_waiting == 2
     world.run()
 
 
@@ -113,7 +113,7 @@ def test_a_lower_priority_is_admitted_earlier_and_throws_nobody_out(build_world:
         order += [s for s in waiting if not world.is_waiting(s) and s not in order]
         assert order == [] or running.finish_reason is FinishReason.LENGTH
     assert order == [waiting[index] for index in (3, 1, 4, 0, 2)]
-    assert world.scheduler.num_preemptions == 0
+    assert world.num_preempted == 0
 
 
 def test_prefills_go_by_priority(build_world: BuildWorld) -> None:
@@ -133,7 +133,7 @@ def test_no_more_rows_than_sequences_allowed(build_world: BuildWorld) -> None:
     for i in range(5):
         world.add([i + 1], max_tokens=3, ignore_eos=True)
     assert len(world.schedule().rows) == 3
-    assert (world.scheduler.num_running, world.scheduler.num_waiting) == (3, 2)
+    assert (world.num_running, world.num_waiting) == (3, 2)
     world.run()
 
 

@@ -22,7 +22,7 @@ def test_the_latest_arrival_gives_way_and_loses_nothing(
         plan = world.schedule()
         assert not world.is_waiting(sequences[0]), "the first arrival is never preempted"
         world.update(plan)
-    assert world.scheduler.num_preemptions > 0
+    assert world.num_preempted > 0
     for sequence in sequences:
         assert_undisturbed(sequence)
 
@@ -36,7 +36,7 @@ def test_the_highest_priority_gives_way_first(
         world.add(range(i, i + 30), max_tokens=110, ignore_eos=True, priority=priority)
         for i, priority in enumerate([3, 0, 0])
     ]
-    while world.scheduler.num_preemptions == 0:
+    while world.num_preempted == 0:
         world.step()
     assert [world.is_waiting(sequence) for sequence in sequences] == [True, False, False]
     while world.scheduler.has_work:
@@ -57,7 +57,7 @@ def test_who_is_preempted_waits_behind_lower_priorities(build_world: BuildWorld)
     order: list[Sequence] = []
     while world.scheduler.has_work:
         world.step()
-        if world.scheduler.num_preemptions:
+        if world.num_preempted:
             order += [s for s in (second, equal, urgent) if not world.is_waiting(s) and s not in order]
     assert order == [urgent, second, equal]
 
@@ -68,7 +68,7 @@ def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: Bu
     second = world.add(range(1, 31), max_tokens=100, ignore_eos=True)
     world.step()
     newcomer = world.add([5] * 100, max_tokens=1)
-    while not world.scheduler.num_preemptions:
+    while not world.num_preempted:
         world.step()
     assert second.num_computed_tokens == 0
     num_tokens = len(second.token_ids)
@@ -101,7 +101,7 @@ def test_a_prefill_preempted_halfway_goes_on_scoring_where_it_was(
     world = build_world(num_blocks=9, max_step_tokens=max_step_tokens)
     world.add(range(30), max_tokens=70, ignore_eos=True)
     scored = world.add(range(200), max_tokens=1, num_prompt_logprobs=1)
-    while not world.scheduler.num_preemptions:
+    while not world.num_preempted:
         world.step()
     assert 0 < len(world.scores[scored.sequence_id]) < 199
     world.run()

@@ -26,7 +26,7 @@ def test_a_known_beginning_is_not_computed_again(
     assert world.chunks(world.schedule()) == {again.sequence_id: 83 - 64}
     world.run()
     assert again.num_cached_tokens == 64
-    assert (world.scheduler.num_prefix_queried_tokens, world.scheduler.num_prefix_hit_tokens) == (183, 64)
+    assert (world.num_prefix_queried_tokens, world.num_prefix_hit_tokens) == (183, 64)
     assert_undisturbed(again)
 
 
@@ -54,14 +54,14 @@ def test_sequences_share_blocks_while_they_run(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=200)
     world.add(range(100), max_tokens=20, ignore_eos=True)
     world.step()
-    held = world.scheduler.kv_cache_usage
+    held = world.kv_cache_usage
     world.add(range(100), max_tokens=20, ignore_eos=True)
     world.step()
     assert held == 4 / 64
-    assert world.scheduler.kv_cache_usage == 5 / 64
+    assert world.kv_cache_usage == 5 / 64
     assert world.scheduler.num_free_blocks == 59
     world.run()
-    assert world.scheduler.kv_cache_usage == 0
+    assert world.kv_cache_usage == 0
 
 
 def test_a_block_is_shared_only_when_it_was_computed(build_world: BuildWorld) -> None:
@@ -130,7 +130,7 @@ def test_followers_hold_up_nobody_else(build_world: BuildWorld) -> None:
     leader = world.add(range(100), max_tokens=9)
     follower = world.add(range(100), max_tokens=9, leader=leader)
     other = world.add([1, 2, 3], max_tokens=9)
-    assert world.scheduler.num_waiting == 3
+    assert world.num_waiting == 3
     assert set(world.chunks(world.schedule())) == {leader.sequence_id, other.sequence_id}
     assert world.is_waiting(follower)
     world.run()
@@ -157,7 +157,7 @@ def test_a_follower_can_be_aborted_while_it_stands_aside(build_world: BuildWorld
     follower = world.add(range(100), max_tokens=2, leader=leader)
     world.step()
     assert world.scheduler.finish(follower.sequence_id, FinishReason.ABORT)
-    assert world.scheduler.num_waiting == 0
+    assert world.num_waiting == 0
     world.run()
 
 
@@ -167,7 +167,7 @@ def test_followers_of_a_preempted_leader_wait_no_longer(build_world: BuildWorld)
     world.add([1], max_tokens=150, ignore_eos=True)
     leader = world.add(range(100), max_tokens=2)
     follower = world.add(range(100), max_tokens=2, leader=leader)
-    while not world.scheduler.num_preemptions:
+    while not world.num_preempted:
         assert follower.leader_id == leader.sequence_id
         world.step()
     assert world.is_waiting(leader)
@@ -180,7 +180,7 @@ def test_a_preempted_leader_is_not_waited_for(build_world: BuildWorld) -> None:
     world = build_world(num_blocks=9, max_step_tokens=300)
     world.add(range(1, 97), max_tokens=60, ignore_eos=True)
     leader = world.add(range(97), max_tokens=156, ignore_eos=True)
-    while not world.scheduler.num_preemptions:
+    while not world.num_preempted:
         world.step()
     follower = world.add(range(97), max_tokens=1, leader=leader)
     while follower.finish_reason is None:

@@ -164,7 +164,7 @@ def test_batch_work_has_them_only_where_it_is_alone(build_world: WorldBuilder) -
     batch = world.add(CIRCLE, seed=REPETITIVE, max_tokens=230, ignore_eos=True, temperature=0.0, is_batch=True)
     assert drafts_of(first_draft(world)).keys() == {batch.sequence_id}
     world.add(CIRCLE, seed=REPETITIVE + 1, max_tokens=40, ignore_eos=True, temperature=0.0)
-    while world.scheduler.num_running or world.scheduler.num_waiting:
+    while world.num_running or world.num_waiting:
         plan = world.schedule()
         assert not drafts_of(plan)
         world.update(plan)
@@ -212,7 +212,7 @@ def test_nobody_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, buil
     assert len(drafts_of(plan)) == num_drafting
     assert sorted(len(row.block_ids) for row in plan.rows) == sorted([2] * num_drafting + [1] * (2 - num_drafting))
     world.run()
-    assert world.scheduler.num_preemptions == 0
+    assert world.num_preempted == 0
 
 
 def test_nobody_waits_for_blocks_of_wrong_drafts(build_world: WorldBuilder) -> None:
@@ -231,7 +231,7 @@ def test_nobody_waits_for_blocks_of_wrong_drafts(build_world: WorldBuilder) -> N
 
     assert not world.is_waiting(newcomer)
     assert [len(row.block_ids) for row in plan.rows] == [1, 4]
-    assert world.scheduler.num_preemptions == 0
+    assert world.scheduler.take_stats(plan).num_preempted == 0
     world.scheduler.check_accounting()
 
 

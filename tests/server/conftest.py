@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -18,13 +18,13 @@ import tokenizers
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute
-from tests.scripted_runner import ScriptedRunner
+from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
-from distilgpt2_api.batch.stored.objects import StoreLimits
-from distilgpt2_api.batch.stored.store import Store, open_store
+from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import OpenBatchService
+from distilgpt2_api.batch.store.store import Store, open_store
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -32,9 +32,10 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.app import build_routes, create_app
+from distilgpt2_api.server.app import PROTOCOLS, build_routes, create_app
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -98,7 +99,8 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
-        open_desk: OpenDesk | None = None,
+        open_batch_service: OpenBatchService | None = None,
+        protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
         **limits: Any,
@@ -110,9 +112,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
 
         def load() -> Engine:
             on_load()
-            scheduler = Scheduler(
-                num_blocks=64, max_num_sequences=8, max_step_tokens=64, max_draft_tokens=max_draft_tokens
-            )
+            scheduler = Scheduler(replace(ENGINE_CONFIG, max_draft_tokens=max_draft_tokens), num_blocks=64)
             grammars = GrammarCompiler(
                 tokenizer, vocab_size=runner.config.vocab_size, eos_token_ids=runner.config.eos_token_ids
             )
@@ -151,8 +151,9 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             chat_template=chat_template,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
-            routes=routes,
-            open_desk=open_desk,
+            protocols=protocols,
+            routes=routes if protocols is PROTOCOLS else None,
+            open_batch_service=open_batch_service,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 
@@ -167,9 +168,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def open_desk(store: Store) -> OpenDesk:
+def open_batch_service(store: Store) -> OpenBatchService:
     return partial(
-        build_desk,
+        build_batch_service,
         store,
         store_limits=StoreLimits(max_files=20, max_bytes=30_000, max_open_batches=2, expiry_s=1e9),
         work_limits=WorkLimits(max_file_bytes=20_000, max_lines=100, max_line_bytes=1000, max_lines_at_once=4),

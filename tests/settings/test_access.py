@@ -1,4 +1,4 @@
-"""Keys in settings: typed, and never shown."""
+"""API keys and origins in settings: parsed, validated, and never shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def test_keys_have_names_and_leave_nothing_but_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_keep_the_names_and_hashes_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILGPT2_API_KEYS", f"alice:{KEY}, {OTHER}\n")
     settings = Settings()
     assert [(key.name, key.digest) for key in settings.api_keys] == [
@@ -33,7 +33,7 @@ def test_keys_have_names_and_leave_nothing_but_hashes(monkeypatch: pytest.Monkey
     assert shown == "(hidden)"
 
 
-def test_a_settings_file_may_list_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settings_file_may_list_keys_and_origins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(f'api_keys = ["alice:{KEY}", "{OTHER}"]\ncors_origins = ["https://a.example"]\n')
     monkeypatch.setenv("DISTILGPT2_CONFIG_FILE", str(file))
@@ -42,43 +42,43 @@ def test_a_settings_file_may_list_them(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "expected"),
     [
         ("API_KEYS", "secret-short", "key number 1 has 12 characters, must have 16 to 256"),
         ("API_KEYS", f"alice:{KEY},bob:secret", "the key of bob has 6 characters"),
         ("API_KEYS", "k" * 257, "key number 1 has 257 characters"),
-        ("API_KEYS", f"secret name:{KEY}", "key number 1 has a bad name"),
-        ("API_KEYS", f"a:{KEY},a:{OTHER}", "two keys with the name a"),
+        ("API_KEYS", f"secret name:{KEY}", "key number 1 has an invalid name"),
+        ("API_KEYS", f"a:{KEY},a:{OTHER}", "two keys have the name a"),
         ("API_KEYS", f"a:{KEY},b:{KEY}", "a and b are the same key"),
-        ("API_KEYS", "secret with spaces in it", "must be of ASCII characters without spaces"),
-        ("API_KEYS", "secret-with-\N{SNOWMAN}-in-it", "must be of ASCII characters without spaces"),
-        ("API_KEYS", ",", "there is no key in it"),
+        ("API_KEYS", "secret with spaces in it", "must consist of ASCII characters without spaces"),
+        ("API_KEYS", "secret-with-\N{SNOWMAN}-in-it", "must consist of ASCII characters without spaces"),
+        ("API_KEYS", ",", "the list contains no key"),
         ("METRICS_API_KEY", "secret", "the key has 6 characters"),
     ],
 )
 def test_a_bad_key_is_one_line_that_does_not_show_it(
-    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"DISTILGPT2_{name}", value)
     with pytest.raises(SettingsError) as caught:
         Settings()
     message = str(caught.value)
     assert message.startswith(f"DISTILGPT2_{name} (environment): ")
-    assert said in message
+    assert expected in message
     assert "\n" not in message
     assert not any(secret in message for secret in ("secret", KEY, OTHER))
 
 
-def test_the_metrics_key_is_for_the_metrics_alone() -> None:
+def test_the_metrics_key_is_valid_only_for_the_metrics() -> None:
     assert Settings(metrics_api_key=OTHER, api_keys=KEY).metrics_api_key is not None
-    with pytest.raises(SettingsError, match="metrics_api_key is one of api_keys"):
+    with pytest.raises(SettingsError, match="metrics_api_key is also one of api_keys"):
         Settings(metrics_api_key=KEY, api_keys=KEY)
-    with pytest.raises(SettingsError, match="public_metrics needs no metrics_api_key"):
+    with pytest.raises(SettingsError, match="public_metrics and metrics_api_key exclude each other"):
         Settings(metrics_api_key=KEY, public_metrics=True)
 
 
 @pytest.mark.parametrize("origin", ["*", "https://a.example", "http://localhost:3000", "http://[::1]:3000"])
-def test_origins_are_as_browsers_write_them(origin: str) -> None:
+def test_an_origin_is_accepted_as_browsers_write_it(origin: str) -> None:
     settings = Settings(cors_origins=f"{origin}, https://b.example")
     assert settings.cors_origins == (origin, "https://b.example")
     [shown] = [setting.value for setting in settings.describe() if setting.name == "cors_origins"]
@@ -88,6 +88,6 @@ def test_origins_are_as_browsers_write_them(origin: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["a.example", "https://a.example/", "https://A.example", "null", "https://*.a", "**"]
 )
-def test_what_no_browser_would_send_is_refused(origin: str) -> None:
-    with pytest.raises(SettingsError, match="an origin is"):
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match="an origin must be"):
         Settings(cors_origins=origin)

@@ -10,13 +10,8 @@ import pytest
 from distilgpt2_api.core.api_key import digest_of
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.core.errors import SettingsError
-from distilgpt2_api.settings.key_file import (
-    add_to_key_file,
-    describe_key,
-    make_key,
-    read_key_file,
-    remove_from_key_file,
-)
+from distilgpt2_api.settings.key_file import read_key_file
+from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 DIGEST = digest_of(b"dg2-0123456789abcdef").hex()
 OTHER = digest_of(b"dg2-another-key-0123").hex()
@@ -73,10 +68,34 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert [key.name for key in read_key_file(target)] == ["a"]
 
 
-def test_an_entry_in_a_form_of_its_own_is_left_to_its_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f'[keys]\na = {{ sha256 = "{DIGEST}" }}\n# b\nb.sha256 = "{OTHER}"\n', f'[keys]\n# b\nb.sha256 = "{OTHER}"\n'),
+        (
+            f'keys.a.sha256 = "{DIGEST}"\nkeys.b.sha256="{OTHER}"\nkeys.a.max_requests = 1\n',
+            f'keys.b.sha256="{OTHER}"\n',
+        ),
+        (
+            f'[keys.b]\r\nsha256 = "{OTHER}"\r\n[keys]\r\na.sha256 = "{DIGEST}"',
+            f'[keys.b]\r\nsha256 = "{OTHER}"\r\n',
+        ),
+    ],
+)
+def test_an_entry_is_removed_in_every_form_that_toml_has(text: str, left: str, tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
-    text = f'[keys]\na = {{ sha256 = "{DIGEST}" }}\n'
+    path.write_bytes(text.encode())
+    remove_from_key_file(path, "a")
+    assert path.read_bytes() == left.encode()
+
+
+def test_a_removal_that_would_change_other_keys_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.toml"
+    text = f'[keys.a]\nsha256 = "{DIGEST}"\n[keys.b]\nsha256 = "{OTHER}"\n'
     path.write_text(text)
+    monkeypatch.setattr("tomlkit.dumps", lambda _document: "")
     with pytest.raises(SettingsError, match="remove it by hand"):
         remove_from_key_file(path, "a")
     assert path.read_text() == text

@@ -12,14 +12,8 @@ from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.settings.key_file import (
-    MAX_COUNT,
-    add_to_key_file,
-    describe_key,
-    make_key,
-    read_key_file,
-    remove_from_key_file,
-)
+from distilgpt2_api.settings.key_file import MAX_COUNT, read_key_file
+from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 file_option: Callable[[Any], Any] = click.option(
     "--file", type=click.Path(path_type=Path), help="The file of keys. Default: the setting api_keys_file."

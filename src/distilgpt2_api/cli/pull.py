@@ -1,10 +1,10 @@
-"""`distilgpt2-api pull`: the one command that talks to a network."""
+"""`distilgpt2-api pull`: fetches a model; the only command that connects to a network."""
 
 from __future__ import annotations
 
 import click
 
-from distilgpt2_api.cli.options import given, precision_option
+from distilgpt2_api.cli.options import overrides_from, precision_option
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
@@ -14,17 +14,25 @@ from distilgpt2_api.settings import Settings
 
 @click.command("pull")
 @click.argument("name")
-@click.option("--revision", default="main", show_default=True, help="Branch, tag or commit.")
+@click.option("--revision", metavar="REVISION", help="Branch, tag or commit. Default: main.")
+@click.option(
+    "--if-missing", "if_missing", is_flag=True, help="Do nothing if NAME is here: pulled, bundled or a folder."
+)
 @precision_option
-def command(*, name: str, revision: str, precision: str | None) -> None:
+def command(*, name: str, revision: str | None, if_missing: bool, precision: str | None) -> None:
     """Fetch the model NAME (`distilgpt2`, `openai-community/gpt2`) from the Hugging Face hub.
 
-    Only the files that serving needs, checked against the hub's hashes; an interrupted pull goes on where it stopped.
-    HF_ENDPOINT names another hub, HF_TOKEN is your token for private models. Then the weights are prepared for
-    --precision (default: the one that will be served), so that the first start is fast.
+    Fetches only the files that serving needs and checks them against the hub's hashes. An interrupted pull resumes
+    where it stopped. HF_ENDPOINT sets another hub; HF_TOKEN is your token for private models. The weights are then
+    prepared for --precision (default: the precision that will be served), so that the first start is fast.
     """
-    settings = Settings(**given(precision=precision))
-    location = _pull(settings, name, revision)
+    if if_missing and revision is not None:
+        raise click.UsageError("--if-missing does not check the revision: leave out --revision or --if-missing")
+    settings = Settings(**overrides_from(precision=precision))
+    if if_missing and (here := ModelStore(settings.home).find(name)) is not None:
+        _say(f"{here.name} is in {here.folder}")
+        return
+    location = _pull(settings, name, revision or "main")
     load_weights(
         location.folder,
         read_model_config(location.folder),
@@ -43,8 +51,8 @@ def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:
         from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - the reason stands above
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"pull needs {error.name}, which is not installed: pip install huggingface-hub (or copy the model's "
-            "folder here and give it as --model)"
+            f"pull needs {error.name}, which is not installed: pip install 'distilgpt2-api[hub]' (or copy the model's "
+            "folder to this machine and pass it as --model)"
         ) from None
     return pull_model(ModelStore(settings.home), name, revision=revision, report=_say)
 

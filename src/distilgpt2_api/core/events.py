@@ -1,4 +1,4 @@
-"""What the engine tells its observers, once a step or once a sequence; never the text of anybody."""
+"""What the engine reports to its observers, once a step or once a sequence. No text of a prompt or completion."""
 
 from __future__ import annotations
 
@@ -9,37 +9,45 @@ from distilgpt2_api.core.outputs import FinishReason, RequestTimings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepStats:
-    """One step of the engine."""
+class ScheduleStats:
+    """What the scheduler planned for one step, and the state of sequences and blocks after it."""
 
-    duration_s: float
     num_rows: int
+    """Sequences that the step computes tokens of."""
     num_tokens: int
-    num_sampled_tokens: int
-    num_later_tokens: int
-    """Of these, the ones that are not their sequence's first, nor of batch work."""
-    num_gapless_tokens: int
-    """Of these again, those that came in one step with the token before: drafts gained them."""
+    """Tokens that the step computes, drafts included."""
     num_draft_tokens: int
-    """Guessed and computed."""
-    num_accepted_tokens: int
-    """Of the sampled tokens, those that drafts gained: as many drafts were right."""
-    gap_s: float
-    """From the end of the step before to this one's: what lies between a sequence's tokens, if no preemption does, and
-    nothing between those of one step."""
-    num_prefix_queried_tokens: int
-    """Prompt tokens of the sequences that the step admitted."""
-    num_prefix_hit_tokens: int
-    """How many of these the prefix cache had."""
-    num_waiting: int
-    """Batch work left out; the same below."""
     num_running: int
+    """Running sequences, with a row in this step or without, except batch work."""
+    num_waiting: int
+    """Waiting sequences, except batch work."""
     num_batch: int
     """Sequences of batch work, waiting and running."""
     num_preempted: int
     """Sequences that lost their blocks to this step."""
+    num_prefix_queried_tokens: int
+    """Prompt tokens of the sequences that this step admitted for the first time."""
+    num_prefix_hit_tokens: int
+    """Prompt tokens of these sequences that the prefix cache held."""
     kv_cache_usage: float
     """Blocks held by sequences over all blocks, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStats:
+    """One step of the engine."""
+
+    schedule: ScheduleStats
+    duration_s: float
+    num_sampled_tokens: int
+    num_accepted_tokens: int
+    """Draft tokens that equalled the token sampled in their position. Each saved its sequence a step."""
+    num_itl_samples: int
+    """Sampled tokens with an inter-token latency: all except each sequence's first token and those of batch work."""
+    num_same_step_tokens: int
+    """ITL samples of 0 s: tokens sampled in the same step as the token before them, behind an accepted draft."""
+    inter_step_s: float
+    """Seconds from the end of the previous step to the end of this one: the latency of all other ITL samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,9 +55,9 @@ class TokenCounts:
     """Of one step; see `StepStats`."""
 
     num_sampled: int = 0
-    num_later: int = 0
-    num_gapless: int = 0
     num_accepted: int = 0
+    num_itl_samples: int = 0
+    num_same_step: int = 0
 
 
 @dataclass(slots=True)
@@ -163,8 +163,6 @@ class Engine:
         """Compute one step for all that is scheduled; returns what there is to hand over."""
         deltas = self._abort_overdue()
         scheduler = self._scheduler
-        num_queried, num_hit = scheduler.num_prefix_queried_tokens, scheduler.num_prefix_hit_tokens
-        num_preemptions = scheduler.num_preemptions
         plan = scheduler.schedule()
         if plan is None:
             scheduler.check_idle()
@@ -181,22 +179,13 @@ class Engine:
         counts = self._collect(updates, complete, now_s, into=deltas)
         self._observer.on_step(
             StepStats(
+                schedule=scheduler.take_stats(plan),
                 duration_s=now_s - started_s,
-                num_rows=len(plan.rows),
-                num_tokens=plan.num_tokens,
                 num_sampled_tokens=counts.num_sampled,
-                num_later_tokens=counts.num_later,
-                num_gapless_tokens=counts.num_gapless,
-                num_draft_tokens=plan.num_draft_tokens,
                 num_accepted_tokens=counts.num_accepted,
-                gap_s=now_s - (started_s if self._last_step_s is None else self._last_step_s),
-                num_prefix_queried_tokens=scheduler.num_prefix_queried_tokens - num_queried,
-                num_prefix_hit_tokens=scheduler.num_prefix_hit_tokens - num_hit,
-                num_waiting=scheduler.num_waiting,
-                num_running=scheduler.num_running,
-                num_batch=scheduler.num_batch,
-                num_preempted=scheduler.num_preemptions - num_preemptions,
-                kv_cache_usage=scheduler.kv_cache_usage,
+                num_itl_samples=counts.num_itl_samples,
+                num_same_step_tokens=counts.num_same_step,
+                inter_step_s=now_s - (started_s if self._last_step_s is None else self._last_step_s),
             )
         )
         self._last_step_s = now_s
@@ -220,11 +209,11 @@ class Engine:
             sequence = update.sequence
             output = self._outputs.of(sequence.sequence_id)
             if update.token_id is not None:
-                is_later = output.first_token_s is not None and not sequence.is_batch
+                has_itl = output.first_token_s is not None and not sequence.is_batch
                 counts.num_sampled += 1
-                counts.num_later += is_later
-                counts.num_gapless += is_later and update.is_gained
                 counts.num_accepted += update.is_gained
+                counts.num_itl_samples += has_itl
+                counts.num_same_step += has_itl and update.is_gained
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):

@@ -9,7 +9,7 @@ from pathlib import Path
 from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.options import kv_block_bytes
@@ -44,7 +44,7 @@ def load_engine(
     if tokenizer.left_out:
         report(
             f"the model has {model_config.vocab_size} tokens, so these of its tokenizer are left out: "
-            f"{shown(', '.join(tokenizer.left_out))}"
+            f"{safe_repr(', '.join(tokenizer.left_out))}"
         )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
@@ -62,23 +62,14 @@ def load_engine(
     )
     runner = Runner.load(
         folder,
-        config=model_config,
-        precision=config.precision,
-        num_threads=config.num_threads,
+        config,
+        model_config=model_config,
         num_blocks=num_blocks,
         cache_folder=cache_folder,
         report=report,
         processor=processor,
     )
-    scheduler = Scheduler(
-        num_blocks=num_blocks,
-        max_num_sequences=config.max_num_sequences,
-        max_step_tokens=config.max_step_tokens,
-        is_prefix_caching=config.is_prefix_caching,
-        num_eager_blocks=config.prefix_cache_bytes // block_bytes,
-        max_batch_step_tokens=config.max_batch_step_tokens,
-        max_draft_tokens=config.max_draft_tokens,
-    )
+    scheduler = Scheduler(config, num_blocks=num_blocks, num_eager_blocks=config.prefix_cache_bytes // block_bytes)
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, TokenLogprobs
@@ -52,36 +52,37 @@ class Runner:
     def load(
         cls,
         folder: Path,
+        config: EngineConfig,
         *,
-        config: ModelConfig | None = None,
-        precision: Precision,
-        num_threads: int,
+        model_config: ModelConfig | None = None,
         num_blocks: int,
         cache_folder: Path | None,
         report: Callable[[str], None],
         processor: Processor | None = None,
     ) -> Self:
-        """Reads, checks, compiles and warms up the model in `folder`. `config`: as it has been read; None: read here.
+        """Reads, checks, compiles and warms up the model in `folder`. `model_config`: as read before; None: read here.
 
-        `cache_folder` keeps the weights in the form that `precision` asks for, so that the next start is fast; None
-        keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
+        `cache_folder` keeps the weights in the form that `config.precision` asks for, so that the next start is fast;
+        None keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
         `processor` is this machine's, if it isn't given.
         """
         processor = processor or read_processor()
         processor.check()
         bound_kernel_memory()
-        config = config or read_model_config(folder)
-        kernels, reason = kernel_precision(config, precision, processor)
+        model = model_config or read_model_config(folder)
+        kernels, reason = kernel_precision(model, config.precision, processor)
         if reason:
             report(f"{reason}, so float32 stands in for bf16: slower, more memory")
         with kernel_errors_in_one_line(folder):
-            weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=report)
-            graph = build_graph(config, weights.tensors)
+            weights = load_weights(folder, model, precision=config.precision, cache_folder=cache_folder, report=report)
+            graph = build_graph(model, weights.tensors)
             forward_pass = ForwardPass(
-                config, weights, graph, precision=kernels, num_threads=num_threads, num_blocks=num_blocks
+                model, weights, graph, precision=kernels, num_threads=config.num_threads, num_blocks=num_blocks
             )
-            sampler = Sampler(vocab_size=config.vocab_size, eos_token_ids=config.eos_token_ids, num_threads=num_threads)
-            runner = cls(config, forward_pass, sampler)
+            sampler = Sampler(
+                vocab_size=model.vocab_size, eos_token_ids=model.eos_token_ids, num_threads=config.num_threads
+            )
+            runner = cls(model, forward_pass, sampler)
             if not runner._warm_up():
                 raise ModelFormatError(f"{folder}: computes NaN or infinity: its weights are numbers, but no model")
         weights.release_pages()

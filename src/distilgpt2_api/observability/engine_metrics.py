@@ -1,151 +1,198 @@
-"""What the engine did, for Prometheus."""
+"""The engine's Prometheus metrics: one table a kind of event. To add a metric, add a row."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.registry import Collector
 
 from distilgpt2_api.core.events import SequenceFinished, StepStats
 from distilgpt2_api.core.outputs import FinishReason
-from distilgpt2_api.observability.weighted_histogram import WeightedHistogram
+from distilgpt2_api.observability.accumulators import Accumulator, Counter, Gauge, LabelledCounter, WeightedHistogram
 
-STEP_BUCKETS_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
-LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-PER_TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
-SEQUENCES_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-TOKENS_BUCKETS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+Event = TypeVar("Event")
+Accumulators = Sequence[tuple[Accumulator, Callable[[Event], Any]]]
+"""Each with the function that says what an event adds to it."""
+
+STEP_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+PER_TOKEN_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
+SEQUENCES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Generic[Event]):
+    """One metric of the page, without the prefix `distilgpt2_`."""
+
+    name: str
+    help: str
+    kind: Callable[[str, str], Accumulator]
+    value: Callable[[Event], Any]
+    """What an event adds to the metric, as `kind` takes it."""
+
+
+def _histogram(bounds: Sequence[float]) -> Callable[[str, str], Accumulator]:
+    return partial(WeightedHistogram, bounds=bounds)
+
+
+def _once(value: float | None) -> Sequence[tuple[float, int]]:
+    return () if value is None else ((value, 1),)
+
+
+def _inter_token_s(step: StepStats) -> Sequence[tuple[float, int]]:
+    return (step.inter_step_s, step.num_itl_samples - step.num_same_step_tokens), (0.0, step.num_same_step_tokens)
+
+
+def _tpot_s(finished: SequenceFinished) -> float | None:
+    timings, num_later_tokens = finished.timings, finished.num_completion_tokens - 1
+    if timings.ttft_s is None or num_later_tokens < 1:
+        return None
+    return (timings.total_s - timings.ttft_s) / num_later_tokens
+
+
+STEP_METRICS: Sequence[Metric[StepStats]] = (
+    Metric("running_sequences", "Running sequences, except batch work.", Gauge, lambda s: s.schedule.num_running),
+    Metric(
+        "waiting_sequences",
+        "Sequences waiting for a batch slot, except batch work.",
+        Gauge,
+        lambda s: s.schedule.num_waiting,
+    ),
+    Metric("batch_sequences", "Sequences of batch work, waiting and running.", Gauge, lambda s: s.schedule.num_batch),
+    Metric(
+        "kv_cache_usage_ratio",
+        "Share of KV cache blocks held by sequences, 0 to 1.",
+        Gauge,
+        lambda s: s.schedule.kv_cache_usage,
+    ),
+    Metric(
+        "preemptions",
+        "Preemptions: running sequences that lost their KV cache blocks.",
+        Counter,
+        lambda s: s.schedule.num_preempted,
+    ),
+    Metric(
+        "prefix_cache_queried_tokens",
+        "Prompt tokens looked up in the prefix cache.",
+        Counter,
+        lambda s: s.schedule.num_prefix_queried_tokens,
+    ),
+    Metric(
+        "prefix_cache_hit_tokens",
+        "Prompt tokens found in the prefix cache.",
+        Counter,
+        lambda s: s.schedule.num_prefix_hit_tokens,
+    ),
+    Metric(
+        "step_duration_seconds",
+        "Duration of an engine step in seconds.",
+        _histogram(STEP_S),
+        lambda s: _once(s.duration_s),
+    ),
+    Metric(
+        "step_sequences",
+        "Sequences computed in an engine step.",
+        _histogram(SEQUENCES),
+        lambda s: _once(s.schedule.num_rows),
+    ),
+    Metric(
+        "step_tokens",
+        "Tokens computed in an engine step.",
+        _histogram(TOKENS),
+        lambda s: _once(s.schedule.num_tokens),
+    ),
+    Metric("computed_tokens", "Tokens computed: prefill, decode and drafts.", Counter, lambda s: s.schedule.num_tokens),
+    Metric("draft_tokens", "Draft tokens computed.", Counter, lambda s: s.schedule.num_draft_tokens),
+    Metric("accepted_draft_tokens", "Draft tokens accepted.", Counter, lambda s: s.num_accepted_tokens),
+    Metric(
+        "inter_token_latency_seconds",
+        "Time from a token to the next token of its sequence (ITL) in seconds.",
+        _histogram(PER_TOKEN_S),
+        _inter_token_s,
+    ),
+)
+SEQUENCE_METRICS: Sequence[Metric[SequenceFinished]] = (
+    Metric("prompt_tokens", "Prompt tokens of finished sequences.", Counter, lambda f: f.num_prompt_tokens),
+    Metric(
+        "cached_prompt_tokens",
+        "Prompt tokens of finished sequences that came from the prefix cache.",
+        Counter,
+        lambda f: f.num_cached_tokens,
+    ),
+    Metric("completion_tokens", "Completion tokens of finished sequences.", Counter, lambda f: f.num_completion_tokens),
+    Metric(
+        "sequences",
+        "Finished sequences, by finish reason.",
+        partial(LabelledCounter, label="finish_reason", values=tuple(FinishReason)),
+        lambda f: f.finish_reason,
+    ),
+)
+LATENCY_METRICS: Sequence[Metric[SequenceFinished]] = (
+    Metric(
+        "queue_time_seconds",
+        "Time from submission to a sequence's first step in seconds.",
+        _histogram(LATENCY_S),
+        lambda f: _once(f.timings.queue_s),
+    ),
+    Metric(
+        "time_to_first_token_seconds",
+        "Time from submission to a sequence's first token (TTFT) in seconds.",
+        _histogram(LATENCY_S),
+        lambda f: _once(f.timings.ttft_s),
+    ),
+    Metric(
+        "time_per_output_token_seconds",
+        "Mean time per output token after the first (TPOT) in seconds.",
+        _histogram(PER_TOKEN_S),
+        lambda f: _once(_tpot_s(f)),
+    ),
+    Metric(
+        "end_to_end_latency_seconds",
+        "Time from submission to a sequence's end in seconds.",
+        _histogram(LATENCY_S),
+        lambda f: _once(f.timings.total_s),
+    ),
+)
 
 
 class EngineMetrics(Collector):
-    """An EngineObserver: the engine thread writes plain numbers, a scrape makes families of them. No locks."""
+    """An EngineObserver. The engine thread writes plain numbers, and a scrape reads them: no locks."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> WeightedHistogram:
-            return WeightedHistogram(f"distilgpt2_{name}", text, buckets)
-
-        self._num_running = 0
-        self._num_waiting = 0
-        self._num_batch = 0
-        self._kv_cache_usage = 0.0
-        self._num_preemptions = 0
-        self._num_computed_tokens = 0
-        self._num_draft_tokens = 0
-        self._num_accepted_tokens = 0
-        self._num_prefix_queried_tokens = 0
-        self._num_prefix_hit_tokens = 0
-        self._num_finished = dict.fromkeys(FinishReason, 0)
-        self._num_prompt_tokens = 0
-        self._num_cached_tokens = 0
-        self._num_completion_tokens = 0
-        self._step_duration = histogram("step_duration_seconds", "Duration of one engine step.", STEP_BUCKETS_S)
-        self._step_sequences = histogram("step_sequences", "Sequences computed in one step.", SEQUENCES_BUCKETS)
-        self._step_tokens = histogram("step_tokens", "Tokens computed in one step.", TOKENS_BUCKETS)
-        self._inter_token = histogram(
-            "inter_token_latency_seconds", "From a token to its sequence's next (ITL).", PER_TOKEN_BUCKETS_S
-        )
-        self._queue = histogram("queue_time_seconds", "From submission to the first step.", LATENCY_BUCKETS_S)
-        self._ttft = histogram(
-            "time_to_first_token_seconds", "From submission to the first token (TTFT).", LATENCY_BUCKETS_S
-        )
-        self._per_token = histogram(
-            "time_per_output_token_seconds", "Mean time of a token after the first (TPOT).", PER_TOKEN_BUCKETS_S
-        )
-        self._latency = histogram(
-            "end_to_end_latency_seconds", "From submission to a sequence's end.", LATENCY_BUCKETS_S
-        )
-        self._histograms = (
-            self._step_duration,
-            self._step_sequences,
-            self._step_tokens,
-            self._inter_token,
-            self._queue,
-            self._ttft,
-            self._per_token,
-            self._latency,
-        )
+        self._of_steps = _accumulators(STEP_METRICS)
+        self._of_sequences = _accumulators(SEQUENCE_METRICS)
+        self._of_latencies = _accumulators(LATENCY_METRICS)
         registry.register(self)
 
     def on_step(self, stats: StepStats) -> None:
-        self._num_running = stats.num_running
-        self._num_waiting = stats.num_waiting
-        self._num_batch = stats.num_batch
-        self._kv_cache_usage = stats.kv_cache_usage
-        self._num_preemptions += stats.num_preempted
-        self._num_computed_tokens += stats.num_tokens
-        self._num_draft_tokens += stats.num_draft_tokens
-        self._num_accepted_tokens += stats.num_accepted_tokens
-        self._num_prefix_queried_tokens += stats.num_prefix_queried_tokens
-        self._num_prefix_hit_tokens += stats.num_prefix_hit_tokens
-        self._step_duration.observe(stats.duration_s)
-        self._step_sequences.observe(stats.num_rows)
-        self._step_tokens.observe(stats.num_tokens)
-        if stats.num_later_tokens:
-            self._inter_token.observe(stats.gap_s, stats.num_later_tokens - stats.num_gapless_tokens)
-        if stats.num_gapless_tokens:
-            self._inter_token.observe(0.0, stats.num_gapless_tokens)
+        _update(self._of_steps, stats)
 
     def on_sequence_finished(self, finished: SequenceFinished) -> None:
-        self._num_finished[finished.finish_reason] += 1
-        self._num_prompt_tokens += finished.num_prompt_tokens
-        self._num_cached_tokens += finished.num_cached_tokens
-        self._num_completion_tokens += finished.num_completion_tokens
-        if finished.is_batch:  # nobody felt it
-            return
-        timings = finished.timings
-        self._queue.observe(timings.queue_s)
-        self._latency.observe(timings.total_s)
-        if timings.ttft_s is not None:
-            self._ttft.observe(timings.ttft_s)
-            if finished.num_completion_tokens > 1:
-                self._per_token.observe((timings.total_s - timings.ttft_s) / (finished.num_completion_tokens - 1))
+        _update(self._of_sequences, finished)
+        if not finished.is_batch:  # no client waits for batch work
+            _update(self._of_latencies, finished)
 
     def show_idle(self) -> None:
-        """Nothing is in flight: after the last abort no step comes any more to say so."""
-        self._num_running = 0
-        self._num_waiting = 0
-        self._num_batch = 0
-        self._kv_cache_usage = 0.0
+        """Set the gauges to 0. No step follows the last abort, so the engine does not report that nothing runs."""
+        for accumulator, _ in self._of_steps:
+            if isinstance(accumulator, Gauge):
+                accumulator.update(0.0)
 
-    def collect(self) -> Iterator[Metric]:
-        for name, text, level in (
-            (
-                "running_sequences",
-                "Sequences that the last step had, computed or not, but batch work.",
-                self._num_running,
-            ),
-            ("waiting_sequences", "Sequences that wait for a place in a step, but batch work.", self._num_waiting),
-            ("batch_sequences", "Sequences of batch work, waiting and running.", self._num_batch),
-            ("kv_cache_usage_ratio", "Blocks of the KV cache held by sequences, 0 to 1.", self._kv_cache_usage),
-        ):
-            yield GaugeMetricFamily(f"distilgpt2_{name}", text, value=level)
-        for name, text, count in (
-            ("preemptions", "Sequences that lost their KV cache blocks to earlier ones.", self._num_preemptions),
-            ("computed_tokens", "Tokens computed: prefill, decode and drafts.", self._num_computed_tokens),
-            ("draft_tokens", "Tokens guessed and computed on the chance that they come.", self._num_draft_tokens),
-            ("accepted_draft_tokens", "Of these, the ones that came.", self._num_accepted_tokens),
-            (
-                "prefix_cache_queried_tokens",
-                "Prompt tokens looked up in the prefix cache.",
-                self._num_prefix_queried_tokens,
-            ),
-            ("prefix_cache_hit_tokens", "Prompt tokens that the prefix cache had.", self._num_prefix_hit_tokens),
-            ("prompt_tokens", "Prompt tokens of sequences that ended.", self._num_prompt_tokens),
-            (
-                "cached_prompt_tokens",
-                "Prompt tokens of sequences that ended, from the prefix cache.",
-                self._num_cached_tokens,
-            ),
-            ("completion_tokens", "Tokens drawn by sequences that ended.", self._num_completion_tokens),
-        ):
-            yield CounterMetricFamily(f"distilgpt2_{name}", text, value=count)
-        finished = CounterMetricFamily(
-            "distilgpt2_sequences", "Sequences that ended, by finish reason.", labels=["finish_reason"]
-        )
-        for reason, count in self._num_finished.items():
-            finished.add_metric([reason.value], count)
-        yield finished
-        for histogram in self._histograms:
-            yield histogram.family()
+    def collect(self) -> Iterator[MetricFamily]:
+        for accumulator, _ in (*self._of_steps, *self._of_sequences, *self._of_latencies):
+            yield accumulator.family()
+
+
+def _accumulators(metrics: Sequence[Metric[Event]]) -> Accumulators[Event]:
+    return [(metric.kind(f"distilgpt2_{metric.name}", metric.help), metric.value) for metric in metrics]
+
+
+def _update(accumulators: Accumulators[Event], event: Event) -> None:
+    for accumulator, value in accumulators:
+        accumulator.update(value(event))

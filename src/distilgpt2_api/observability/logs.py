@@ -25,7 +25,7 @@ WEBSOCKET_ADVICE = "No supported WebSocket library detected"
 
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
     """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only,
-    and what they share (`engine_load`).
+    and what they share (`engine_preload`).
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)

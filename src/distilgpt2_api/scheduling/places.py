@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Collection
+from operator import attrgetter
 
-from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig
+from distilgpt2_api.core.events import ScheduleStats
+from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
 from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, rank_of
@@ -15,19 +18,45 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 class Places:
     """Owner of the line, of the running sequences and of every block; the scheduler's own."""
 
-    def __init__(
-        self, *, num_blocks: int, max_num_sequences: int, is_prefix_caching: bool, num_eager_blocks: int | None
-    ) -> None:
+    def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None) -> None:
+        self._config = config
         self.pool = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
         """By rank."""
         self._borrowers: list[Sequence] = []
-        self._max_num_sequences = max_num_sequences
-        self._is_prefix_caching = is_prefix_caching
-        self.num_preemptions = 0
-        self.num_prefix_queried_tokens = 0
-        self.num_prefix_hit_tokens = 0
+        self._num_preempted = 0
+        self._num_prefix_queried_tokens = 0
+        self._num_prefix_hit_tokens = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Waiting sequences, except batch work."""
+        return len(self.waiting) - self.waiting.num_batch
+
+    @property
+    def num_running_batch(self) -> int:
+        """Running sequences of batch work: the last ones of `running`."""
+        return len(self.running) - bisect_left(self.running, True, key=attrgetter("is_batch"))
+
+    def take_stats(self, plan: StepPlan) -> ScheduleStats:
+        """See `Scheduler.take_stats`. Starts counting for the next step."""
+        num_running_batch = self.num_running_batch
+        num_draft_tokens = plan.num_draft_tokens
+        stats = ScheduleStats(
+            num_rows=len(plan.rows),
+            num_tokens=sum(row.num_new_tokens for row in plan.rows) + num_draft_tokens,
+            num_draft_tokens=num_draft_tokens,
+            num_running=len(self.running) - num_running_batch,
+            num_waiting=self.num_waiting,
+            num_batch=self.waiting.num_batch + num_running_batch,
+            num_preempted=self._num_preempted,
+            num_prefix_queried_tokens=self._num_prefix_queried_tokens,
+            num_prefix_hit_tokens=self._num_prefix_hit_tokens,
+            kv_cache_usage=1.0 - self.pool.num_free / self.pool.num_blocks,
+        )
+        self._num_preempted = self._num_prefix_queried_tokens = self._num_prefix_hit_tokens = 0
+        return stats
 
     def queue(self, sequence: Sequence, leader: Sequence | None) -> None:
         """Let a new arrival wait; `leader` is the one with the same prompt that may compute it for both."""
@@ -49,7 +78,7 @@ class Places:
 
     def note_computed(self, sequence: Sequence, begin: int, end: int) -> None:
         """Tokens `begin` to `end` have their keys and values: cache the blocks that they filled."""
-        if self._is_prefix_caching and end // BLOCK_SIZE > begin // BLOCK_SIZE:
+        if self._config.is_prefix_caching and end // BLOCK_SIZE > begin // BLOCK_SIZE:
             for index in range(begin // BLOCK_SIZE, end // BLOCK_SIZE):
                 self.pool.keep(sequence.block_ids[index], sequence.digest(index))
         if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
@@ -105,7 +134,7 @@ class Places:
         while (guest := find_shut_out(self.waiting, self.running)) is not None:
             if not guest.is_batch:
                 self._make_way(guest)
-            num_lacking_places = len(self.running) + 1 - self._max_num_sequences
+            num_lacking_places = len(self.running) + 1 - self._config.max_num_sequences
             cached = self._find_prefix(guest)
             num_lacking_blocks = self._num_lacking_blocks(guest, cached)
             if num_lacking_places > 0 or num_lacking_blocks > 0:
@@ -139,7 +168,7 @@ class Places:
         victim.num_computed_tokens = 0
         self.waiting.add(victim)
         self.waiting.release_followers(victim.sequence_id)
-        self.num_preemptions += 1
+        self._num_preempted += 1
 
     def admit_first(self, shares: FairShares, *, is_batch: bool) -> Sequence | None:
         """Let the first that waits run, if it is of this kind and there is room."""
@@ -149,7 +178,7 @@ class Places:
         return sequence
 
     def _has_room_for(self, sequence: Sequence) -> bool:
-        has_place = len(self.running) < self._max_num_sequences
+        has_place = len(self.running) < self._config.max_num_sequences
         return has_place and self._num_lacking_blocks(sequence, self._find_prefix(sequence)) <= 0
 
     def _num_lacking_blocks(self, sequence: Sequence, cached: list[int]) -> int:
@@ -164,7 +193,7 @@ class Places:
     def _admit(self, sequence: Sequence, shares: FairShares) -> bool:
         """Give one that waits its blocks and let it run; False where there is no room."""
         cached = self._find_prefix(sequence)
-        if len(self.running) == self._max_num_sequences or self._num_lacking_blocks(sequence, cached) > 0:
+        if len(self.running) == self._config.max_num_sequences or self._num_lacking_blocks(sequence, cached) > 0:
             return False
         self.waiting.remove(sequence)
         shares.note_admitted(sequence)
@@ -176,15 +205,15 @@ class Places:
         if not sequence.is_admitted_before:
             sequence.is_admitted_before = True
             sequence.num_cached_tokens = sequence.num_computed_tokens
-            self.num_prefix_queried_tokens += sequence.num_prompt_tokens
-            self.num_prefix_hit_tokens += sequence.num_cached_tokens
+            self._num_prefix_queried_tokens += sequence.num_prompt_tokens
+            self._num_prefix_hit_tokens += sequence.num_cached_tokens
         insort(self.running, sequence, key=rank_of)
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         """Cached blocks that hold the sequence's first tokens."""
         block_ids: list[int] = []
-        if self._is_prefix_caching:
+        if self._config.is_prefix_caching:
             for index in range(sequence.num_cacheable_tokens // BLOCK_SIZE):
                 block_id = self.pool.find(sequence.digest(index))
                 if block_id is None:
@@ -194,8 +223,10 @@ class Places:
 
     def _is_worth_waiting_for(self, leader: Sequence, follower: Sequence) -> bool:
         """Whether the leader, not preempted so far, is still to compute blocks that the follower can share."""
+        if not self._config.is_prefix_caching:
+            return False
         is_first_run = leader.status is SequenceStatus.RUNNING or not leader.is_admitted_before
-        return self._is_prefix_caching and is_first_run and leader.num_computed_tokens < follower.num_cacheable_tokens
+        return is_first_run and leader.num_computed_tokens < follower.num_cacheable_tokens
 
     def _free(self, sequence: Sequence) -> None:
         self.pool.release(sequence.block_ids)

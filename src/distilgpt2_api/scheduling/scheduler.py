@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
-from operator import attrgetter
 
-from distilgpt2_api.core.config import BLOCK_SIZE
+from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig
+from distilgpt2_api.core.events import ScheduleStats
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
 from distilgpt2_api.core.step_budget import prompt_budget
@@ -39,27 +38,13 @@ class Scheduler:
     has left.
     """
 
-    def __init__(
-        self,
-        *,
-        num_blocks: int,
-        max_num_sequences: int,
-        max_step_tokens: int,
-        is_prefix_caching: bool = True,
-        num_eager_blocks: int | None = None,
-        max_batch_step_tokens: int = 1,
-        max_draft_tokens: int = 0,
-    ) -> None:
-        """`num_blocks` hold one context of the model at least, so that any sequence fits when it is alone."""
-        self._places = Places(
-            num_blocks=num_blocks,
-            max_num_sequences=max_num_sequences,
-            is_prefix_caching=is_prefix_caching,
-            num_eager_blocks=num_eager_blocks,
-        )
-        self._max_step_tokens = max_step_tokens
-        self._max_batch_step_tokens = max_batch_step_tokens
-        self._max_draft_tokens = max_draft_tokens
+    def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None = None) -> None:
+        """`num_blocks` hold at least one context of the model, so that any sequence fits when it runs alone.
+
+        `num_eager_blocks`: see `BlockPool`.
+        """
+        self._config = config
+        self._places = Places(config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
@@ -73,44 +58,9 @@ class Scheduler:
         return bool(self._sequences)
 
     @property
-    def num_preemptions(self) -> int:
-        """How often a running sequence lost its blocks."""
-        return self._places.num_preemptions
-
-    @property
-    def num_prefix_queried_tokens(self) -> int:
-        """Prompt tokens of all sequences admitted."""
-        return self._places.num_prefix_queried_tokens
-
-    @property
-    def num_prefix_hit_tokens(self) -> int:
-        """How many of these the prefix cache had."""
-        return self._places.num_prefix_hit_tokens
-
-    @property
-    def num_waiting(self) -> int:
-        """Batch work left out."""
-        return len(self._places.waiting) - self._places.waiting.num_batch
-
-    @property
-    def num_running(self) -> int:
-        """Batch work left out."""
-        return len(self._places.running) - self._num_running_batch
-
-    @property
-    def num_batch(self) -> int:
-        """Sequences of batch work, waiting and running."""
-        return self._places.waiting.num_batch + self._num_running_batch
-
-    @property
     def num_free_blocks(self) -> int:
         """Blocks that no sequence holds, cached ones included."""
         return self._places.pool.num_free
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """Blocks held by sequences over all blocks, 0 to 1."""
-        return 1.0 - self._places.pool.num_free / self._places.pool.num_blocks
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
         """Queue a new sequence, of an id never used.
@@ -137,21 +87,21 @@ class Scheduler:
         self._planned = []
         rows: list[PlanRow] = []
         self._places.take_back()
-        self._places.put_batch_aside(self._shares, max_tokens=self._max_step_tokens)
+        self._places.put_batch_aside(self._shares, max_tokens=self._config.max_step_tokens)
         self._places.let_everybody_in(self._shares)
-        num_left = self._plan(rows, self._max_step_tokens, is_batch=False)
+        num_left = self._plan(rows, self._config.max_step_tokens, is_batch=False)
         num_rows = len(rows)
         batch_budget = num_left
         if rows:
-            batch_budget = min(num_left, self._max_batch_step_tokens)
+            batch_budget = min(num_left, self._config.max_batch_step_tokens)
         elif self._num_quiet_steps < QUIET_STEPS:
-            batch_budget = min(num_left, max(1, self._max_batch_step_tokens))
+            batch_budget = min(num_left, max(1, self._config.max_batch_step_tokens))
         num_left_of_batch = self._plan(rows, batch_budget, is_batch=True)
         if not rows:
             return None
-        if self._max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
+        if self._config.max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
             budget = num_left if num_rows else num_left_of_batch
-            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._max_draft_tokens, budget=budget)
+            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._config.max_draft_tokens, budget=budget)
         return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
@@ -201,6 +151,10 @@ class Scheduler:
                 self._append(sequence, result.token_id)
             yield SequenceUpdate(sequence=sequence, token_id=result.token_id, result=result, is_gained=True)
 
+    def take_stats(self, plan: StepPlan) -> ScheduleStats:
+        """The statistics of the step that computed `plan`, once its results are taken in. Call it once a step."""
+        return self._places.take_stats(plan)
+
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).
 
@@ -226,11 +180,6 @@ class Scheduler:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
         self._places.check(self._sequences.values())
 
-    @property
-    def _num_running_batch(self) -> int:
-        running = self._places.running  # by rank, so batch work is behind all other
-        return len(running) - bisect_left(running, True, key=attrgetter("is_batch"))
-
     def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
         """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
         num_rows = len(rows)
@@ -239,7 +188,7 @@ class Scheduler:
         budget -= num_streams
         num_kept = 0
         if not is_batch:  # nobody watches the gaps of batch work
-            num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self.num_waiting)
+            num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self._places.num_waiting)
             budget -= num_kept
         for sequence in prefills:
             if not budget:
@@ -254,7 +203,7 @@ class Scheduler:
         prefills = []
         running = self._places.running
         max_rows = len(rows) + budget
-        index = len(running) - self._num_running_batch if is_batch else 0
+        index = len(running) - self._places.num_running_batch if is_batch else 0
         while index < len(running) and running[index].is_batch is is_batch:  # preemption takes from its end
             sequence = running[index]
             num_computed = sequence.num_computed_tokens

@@ -1,4 +1,4 @@
-"""Values that may be left to us: the text `auto` is None."""
+"""Field types of settings that accept `auto`, which becomes None."""
 
 from __future__ import annotations
 

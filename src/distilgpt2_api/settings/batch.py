@@ -1,4 +1,4 @@
-"""Settings of work for which nobody waits: files and batches, and the store that keeps them."""
+"""Settings for the Files and Batch API, and for the store behind it."""
 
 from __future__ import annotations
 
@@ -16,43 +16,47 @@ class BatchSettings(BaseModel):
     batch_store: Annotated[str | None, SECRET] = Field(
         default=None,
         min_length=1,
-        description="Where files and batches are kept: a folder, for SQLite, or a URL as "
+        description="Where files and batches are stored: a folder (SQLite), or a URL such as "
         "`postgresql+psycopg://USER:PASSWORD@HOST/NAME`. Needs `pip install 'distilgpt2-api[batch]'`, for PostgreSQL "
-        "`[batch,postgres]`. Unset: /v1/files and /v1/batches are switched off.",
+        "`[batch,postgres]`. Unset: /v1/files and /v1/batches are disabled.",
     )
     batch_step_tokens: int = Field(
         default=2,
         ge=0,
         le=65536,
-        description="Tokens that one step computes for batch work while it computes others: fewer, and the others feel "
-        "less of it; 0, and batch work rests meanwhile. While nobody else asks for anything it has whole steps.",
+        description="Most tokens that a step computes for batch work while other requests are in flight. Lower values "
+        "slow those requests less; 0 pauses batch work until they have finished. Without other requests, batch work "
+        "uses whole steps.",
     )
     max_batch_requests: AutoInt = Field(
         default=None,
         ge=1,
         le=65536,
-        description="Lines of batches that are worked on at once. `auto`: as many as `max_num_sequences`.",
+        description="Most batch lines in flight at once. `auto`: the same as `max_num_sequences`.",
     )
-    max_batch_lines: int = Field(default=50_000, ge=1, le=10_000_000, description="Lines of one batch.")
+    max_batch_lines: int = Field(default=50_000, ge=1, le=10_000_000, description="Most lines in one batch.")
     max_file_bytes: ByteSize = Field(
-        default=ByteSize(200 << 20), ge=1024, le=1 << 40, description="Size of an uploaded file; a larger one gets 413."
+        default=ByteSize(200 << 20),
+        ge=1024,
+        le=1 << 40,
+        description="Largest uploaded file; larger ones get 413.",
     )
     max_stored_files: int = Field(
-        default=1000, ge=1, le=10_000_000, description="Files that one API key may have in the store."
+        default=1000, ge=1, le=10_000_000, description="Most files that one API key may store."
     )
     max_stored_bytes: ByteSize = Field(
         default=ByteSize(2 << 30),
         ge=1024,
         le=1 << 50,
-        description="Size of all files of one API key, what its batches have written included. Results are written all "
-        "the same: it is uploads that are refused.",
+        description="Total size of the files of one API key, batch results included. Beyond it uploads are refused; "
+        "results are still written.",
     )
     max_open_batches: int = Field(
-        default=100, ge=1, le=1_000_000, description="Batches of one API key that have not ended."
+        default=100, ge=1, le=1_000_000, description="Most unfinished batches of one API key."
     )
     file_expiry_s: float = Field(
         default=2_592_000.0,
         ge=60,
         le=315_360_000,
-        description="Time for which files are kept that say nothing else, and batches after their end.",
+        description="Time until a file is deleted if its upload names none, and until a finished batch is.",
     )

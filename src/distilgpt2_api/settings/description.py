@@ -1,4 +1,4 @@
-"""Settings in words: the rows of `distilgpt2-api config` and of docs/configuration.md."""
+"""Descriptions of settings, for `distilgpt2-api config` and docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distilgpt2_api.settings.automatic import is_auto
 from distilgpt2_api.settings.secret import is_secret
 from distilgpt2_api.settings.sources import PLATFORM_VARIABLES, SettingSource, env_name
 
-BOUND_WORDS = {"ge": "at least", "gt": "more than", "le": "at most"}
+BOUND_PHRASES = {"ge": "at least", "gt": "more than", "le": "at most"}
 BYTE_UNITS = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
 
 
@@ -22,12 +22,12 @@ BYTE_UNITS = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
 class SettingDescription:
     name: str
     env_names: tuple[str, ...]
-    """The prefixed name, and the platforms' own where there is one."""
+    """The prefixed name, then the platform's name if there is one."""
     value: str
     default: str
     source: SettingSource
     bounds: str
-    """What values it can have, in words; empty: any."""
+    """The allowed values as text; empty: any."""
     description: str
 
 
@@ -36,21 +36,21 @@ def describe_field(name: str, field: FieldInfo, *, value: object, source: Settin
     return SettingDescription(
         name=name,
         env_names=(env_name(name), *platform),
-        value=_in_words(value, field),
-        default=_default_in_words(field),
+        value=_format_value(value, field),
+        default=_describe_default(field),
         source=source,
-        bounds=_bounds_in_words(field),
+        bounds=_describe_bounds(field),
         description=field.description or "",
     )
 
 
-def _default_in_words(field: FieldInfo) -> str:
-    # Folders depend on the machine: those fields spell their default for the page.
+def _describe_default(field: FieldInfo) -> str:
+    # A default folder depends on the machine, so its field states the default as text.
     extra = field.json_schema_extra
-    return str(extra["default"]) if isinstance(extra, Mapping) else _in_words(field.default, field)
+    return str(extra["default"]) if isinstance(extra, Mapping) else _format_value(field.default, field)
 
 
-def _in_words(value: object, field: FieldInfo) -> str:
+def _format_value(value: object, field: FieldInfo) -> str:
     if value is None or value == ():
         return "auto" if is_auto(field) else ""
     if is_secret(field):
@@ -60,29 +60,29 @@ def _in_words(value: object, field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, ByteSize):
-        return _bytes_in_words(value)
+        return _format_bytes(value)
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def _bytes_in_words(num_bytes: int) -> str:
-    """Exact, in the largest unit that divides it; what a setting of bytes understands."""
+def _format_bytes(num_bytes: int) -> str:
+    """The exact size in the largest unit that divides it, as a setting would accept it."""
     return next(
         (f"{num_bytes // size}{unit}" for size, unit in BYTE_UNITS.items() if num_bytes % size == 0), f"{num_bytes}"
     )
 
 
-def _bounds_in_words(field: FieldInfo) -> str:
+def _describe_bounds(field: FieldInfo) -> str:
     if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
         return ", ".join(f"`{choice}`" for choice in field.annotation)
     if field.annotation is bool:
         return "`true`, `false`"
-    in_words = _bytes_in_words if ByteSize in (field.annotation, *get_args(field.annotation)) else str
+    format_bound = _format_bytes if ByteSize in (field.annotation, *get_args(field.annotation)) else str
     limits = {
-        name: in_words(getattr(constraint, name))
+        name: format_bound(getattr(constraint, name))
         for constraint in field.metadata
-        for name in BOUND_WORDS
+        for name in BOUND_PHRASES
         if hasattr(constraint, name)
     }
     if limits.keys() == {"ge", "le"}:
         return f"{limits['ge']} to {limits['le']}"
-    return ", ".join(f"{BOUND_WORDS[name]} {limit}" for name, limit in limits.items())
+    return ", ".join(f"{BOUND_PHRASES[name]} {limit}" for name, limit in limits.items())

@@ -1,4 +1,4 @@
-"""API keys in a setting: `name:key`, or a key alone. No message here ever shows a key."""
+"""Parses API keys from a setting: `name:key`, or a key alone. No error message shows a key."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from distilgpt2_api.core.api_key import ApiKey, digest_of
 MIN_KEY_LENGTH = 16
 MAX_KEY_LENGTH = 256
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-"""Stands in every log line, and in TOML without quotes where it has no dot or at sign."""
-KEY_NAME_RULE = "a name has 1 to 64 letters, digits and ._@-, and begins with a letter or digit"
+"""Safe in log lines; needs no quotes in TOML unless it contains a dot or an at sign."""
+KEY_NAME_RULE = "a name must have 1 to 64 letters, digits or ._@-, and start with a letter or digit"
 METRICS_KEY_NAME = "metrics"
 
 
 def parse_key_list(value: object) -> tuple[ApiKey, ...]:
-    """Comma-separated text, or TOML's list of texts. Raises ValueError."""
+    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
     if isinstance(value, str):
         value = [entry for part in value.split(",") if (entry := part.strip())]
         if not value:
-            raise ValueError("there is no key in it")  # A slip must not open the service.
+            raise ValueError("the list contains no key")  # A typo must not disable authentication.
     if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-        raise ValueError("keys are texts, `name:key` or `key`")
+        raise ValueError("keys must be strings, `name:key` or `key`")
     return check_distinct([_parse_entry(entry, number) for number, entry in enumerate(value, start=1)])
 
 
@@ -30,17 +30,17 @@ def parse_metrics_key(value: object) -> ApiKey | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError("a key is a text")  # noqa: TRY004 - pydantic takes ValueError
+        raise ValueError("a key must be a string")  # noqa: TRY004 - pydantic takes ValueError
     return _key(METRICS_KEY_NAME, value.strip(), "the key")
 
 
 def check_distinct(keys: list[ApiKey]) -> tuple[ApiKey, ...]:
-    """Raises ValueError: two entries with one name could not be told apart, two of one key not be revoked apart."""
+    """Raises ValueError for a repeated name, and for a key under two names (revoking one would leave the other)."""
     names: set[str] = set()
     owners: dict[bytes, str] = {}
     for key in keys:
         if key.name in names:
-            raise ValueError(f"there are two keys with the name {key.name}")
+            raise ValueError(f"two keys have the name {key.name}")
         if key.digest in owners:
             raise ValueError(f"{owners[key.digest]} and {key.name} are the same key")
         names.add(key.name)
@@ -53,8 +53,8 @@ def _parse_entry(entry: str, number: int) -> ApiKey:
     if not colon:
         return _key(f"key-{number}", key, f"key number {number}")
     if not KEY_NAME.fullmatch(name):
-        # Not shown: it may be half of a key that has a colon.
-        raise ValueError(f"key number {number} has a bad name: {KEY_NAME_RULE}")
+        # The name isn't shown: it may be half of a key that contains a colon.
+        raise ValueError(f"key number {number} has an invalid name: {KEY_NAME_RULE}")
     return _key(name, key, f"the key of {name}")
 
 
@@ -62,8 +62,8 @@ def _key(name: str, key: str, what: str) -> ApiKey:
     if not MIN_KEY_LENGTH <= len(key) <= MAX_KEY_LENGTH:
         raise ValueError(
             f"{what} has {len(key)} characters, must have {MIN_KEY_LENGTH} to {MAX_KEY_LENGTH} "
-            "(`distilgpt2-api keys add` makes one)"
+            "(`distilgpt2-api keys add` creates one)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError(f"{what} must be of ASCII characters without spaces")
+        raise ValueError(f"{what} must consist of ASCII characters without spaces")
     return ApiKey(name=name, digest=digest_of(key.encode()))

@@ -1,4 +1,4 @@
-"""docs/configuration.md, generated: a page can't forget a setting that way."""
+"""Generates docs/configuration.md, so that it lists every setting."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ PREFACE = f"""\
 
 # Configuration
 
-Nothing needs to be configured. What can be has one name, in four places; the first that has it wins:
+The service runs without any configuration. Every setting has the same name in four places; the first one that sets it
+wins:
 
-1. the command line, for the options that a command has (`distilgpt2-api serve --precision f32`),
+1. the command line, if the command has that option (`distilgpt2-api serve --precision f32`),
 2. the environment (`DISTILGPT2_PRECISION=f32`),
-3. a TOML file that `{CONFIG_FILE_VARIABLE}` names (`precision = "f32"`),
+3. the TOML file named by `{CONFIG_FILE_VARIABLE}` (`precision = "f32"`),
 4. the default.
 
-An empty variable counts as unset. A value out of bounds, or a `DISTILGPT2_*` name that is no setting, stops the start
-with one line that says which. `distilgpt2-api config` shows every setting with its value and its source.
+An empty variable counts as unset. If a value is out of bounds, or a `DISTILGPT2_*` variable is not a setting, the
+service does not start and prints one line that names it. `distilgpt2-api config` shows every setting with its value and
+source.
 """
 
 

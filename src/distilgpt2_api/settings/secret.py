@@ -1,4 +1,4 @@
-"""Settings whose values no page, error or log may show."""
+"""Marks settings whose values no page, error or log may show."""
 
 from __future__ import annotations
 

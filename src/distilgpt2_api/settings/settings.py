@@ -1,7 +1,7 @@
-"""The settings and their bounds. A door builds one `Settings` and hands narrow values down; nothing below sees it.
+"""The settings and their bounds. An entry point builds one `Settings` and passes values down; no layer below sees it.
 
-Plain pydantic and not pydantic-settings: that costs a tenth of a second at every start, and knows neither where a
-value came from, nor the names that platforms set, nor which names are mistakes.
+This is plain pydantic: pydantic-settings adds 0.1 s to every start, and can't report where a value came from, read the
+variables that platforms set, or reject unknown names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from distilgpt2_api.settings.sources import (
 )
 
 EXIT_SETTINGS = 4
-"""Gunicorn takes 4 from a worker for `the application can't be loaded` and stops, instead of starting the next one."""
+"""Gunicorn stops if a worker exits with 4 (`the application can't be loaded`), instead of starting the next one."""
 
 
 class LogLevel(StrEnum):
@@ -50,42 +50,37 @@ class LogLevel(StrEnum):
 
 class LogFormat(StrEnum):
     AUTO = "auto"
-    """Console on a terminal, else JSON."""
+    """`console` on a terminal, else `json`."""
     JSON = "json"
     CONSOLE = "console"
 
 
 class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
-    """`Settings()` reads file and environment; keyword arguments stand for the command line and win.
+    """All settings. `Settings()` reads file and environment; keyword arguments take precedence (command line).
 
-    Raises SettingsError, one line that names the setting and where its value came from.
+    Raises SettingsError: one line that names the setting and the source of its value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe level that is logged.")
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="Lowest level that is logged.")
     log_format: LogFormat = Field(
-        default=LogFormat.AUTO, description="How lines are logged. `auto`: for people on a terminal, else JSON."
-    )
-    metrics_folder: Path | None = Field(
-        default=None,
-        description="Folder in which several workers share what they count, so that /metrics is the whole service's. "
-        "Unset: our Gunicorn worker makes one where there is more than one. For other servers name an empty one.",
+        default=LogFormat.AUTO, description="Format of log lines. `auto`: readable text on a terminal, else JSON."
     )
     traces: bool = Field(
         default=False,
-        description="Send a span for each request by OTLP over HTTP, to where the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT` says. Needs `pip install 'distilgpt2-api[otel]'`.",
+        description="Send a span for each request by OTLP over HTTP, to the address in the standard variable "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs `pip install 'distilgpt2-api[otel]'`.",
     )
     home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_DATA_HOME", ".local/share"),
         json_schema_extra={"default": "$XDG_DATA_HOME/distilgpt2-api or ~/.local/share/distilgpt2-api"},
-        description="Folder of the pulled models.",
+        description="Folder for pulled models.",
     )
     cache_home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_CACHE_HOME", ".cache"),
         json_schema_extra={"default": "$XDG_CACHE_HOME/distilgpt2-api or ~/.cache/distilgpt2-api"},
-        description="Folder of compiled models. Where it can't be written the service works without it.",
+        description="Folder for compiled models. If it isn't writable, the service works without it.",
     )
 
     _sources: dict[str, SettingSource] = PrivateAttr(default_factory=dict)
@@ -105,11 +100,11 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
         self._sources = sources
 
     def locate_model(self) -> ModelLocation:
-        """The model to serve. Raises ModelNotFoundError, which says what to do."""
+        """Finds the model to serve. Raises ModelNotFoundError, which says what to do."""
         return ModelStore(self.home).locate(self.model)
 
     def engine_config(self) -> EngineConfig:
-        """How the engine is to run here: `auto` resolved to what this process may use."""
+        """The engine's configuration; `auto` is resolved to what this process may use."""
         memory_limit_bytes = read_memory_limit_bytes()
         kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(memory_limit_bytes) // self.num_workers
         return EngineConfig(
@@ -126,15 +121,15 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
         )
 
     def choose_max_connections(self) -> int:
-        """`max_connections`, `auto` resolved."""
+        """`max_connections`; `auto` is resolved."""
         return self.max_connections or choose_max_connections(read_memory_limit_bytes() // self.num_workers)
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
-        """What `log_format` means for a log that goes to a terminal, or not to one."""
+        """Whether log lines are JSON; `auto` depends on whether the log goes to a terminal."""
         return self.log_format is LogFormat.JSON or (self.log_format is LogFormat.AUTO and not is_terminal)
 
     def describe(self) -> list[SettingDescription]:
-        """All settings, in the order of their fields."""
+        """All settings, in field order."""
         return [
             describe_field(
                 name, field, value=getattr(self, name), source=self._sources.get(name, SettingSource.DEFAULT)
@@ -144,7 +139,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
 
 
 def _first_line(error: ValidationError, sources: Mapping[str, SettingSource]) -> str:
-    """The first of pydantic's errors in one line, in the words of whoever set the value."""
+    """The first pydantic error as one line, with the name under which the value was set."""
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:

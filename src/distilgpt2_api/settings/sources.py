@@ -1,4 +1,4 @@
-"""Where values of settings come from: the only reader of `os.environ`."""
+"""Reads settings from the environment and the file. Only this module reads `os.environ`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from distilgpt2_api.core.errors import SettingsError
 ENV_PREFIX = "DISTILGPT2_"
 CONFIG_FILE_VARIABLE = f"{ENV_PREFIX}CONFIG_FILE"
 PLATFORM_VARIABLES = {"port": "PORT", "host": "HOST"}
-"""Names that platforms set (Azure, Cloud Run, Heroku …); the prefixed name goes first."""
+"""Variables that platforms set (Azure, Cloud Run, Heroku …); the prefixed name takes precedence."""
 
 SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
-"""What Kubernetes sets in every pod beside a Service called `distilgpt2…`: no settings, and no mistakes either."""
+"""Variables that Kubernetes sets in every pod if a Service is called `distilgpt2…`: ignored, and not an error."""
+REMOVED_SETTINGS = {"metrics_folder": "every worker serves its own metrics; leave it out (docs/metrics.md)"}
 
 
 class SettingSource(StrEnum):
-    """Where a value came from, from the strongest to the weakest."""
+    """The source of a value, highest precedence first."""
 
     COMMAND_LINE = "command line"
     ENVIRONMENT = "environment"
@@ -36,9 +37,9 @@ def env_name(name: str) -> str:
 
 
 def read_environment(names: Iterable[str]) -> dict[str, object]:
-    """Setting → text. An empty variable counts as unset: compose files and shells pass those on.
+    """Maps setting names to text. An empty variable counts as unset, because compose files and shells pass those on.
 
-    Raises SettingsError for a prefixed name that is no setting.
+    Raises SettingsError for a prefixed name that is not a setting.
     """
     variables = {env_name(name): name for name in names}
     for variable in os.environ:
@@ -48,16 +49,8 @@ def read_environment(names: Iterable[str]) -> dict[str, object]:
     return {name: os.environ[used] for name in variables.values() if (used := variable_in_use(name)) is not None}
 
 
-def is_set(name: str) -> bool:
-    """Whether environment or file give `name` a value. What else is wrong with the file is for `Settings` to say."""
-    try:
-        return variable_in_use(name) is not None or name in read_file()
-    except SettingsError:
-        return False
-
-
 def variable_in_use(name: str) -> str | None:
-    """The environment variable that sets `name`, if any does."""
+    """The environment variable that sets `name`, if there is one."""
     prefixed = env_name(name)
     if os.environ.get(prefixed) and not _is_service_link(prefixed):
         return prefixed
@@ -66,18 +59,18 @@ def variable_in_use(name: str) -> str | None:
 
 
 def _is_service_link(variable: str) -> bool:
-    # A Service called `distilgpt2` also makes DISTILGPT2_PORT=tcp://10.…
+    # A Service called `distilgpt2` also sets DISTILGPT2_PORT=tcp://10.…
     is_address = variable.endswith("PORT") and os.environ[variable].startswith("tcp://")
     return is_address or SERVICE_LINK.fullmatch(variable) is not None
 
 
 def export_to_environment(values: Mapping[str, object]) -> None:
-    """Set them for this process and those that it starts: a `Settings()` made later finds them."""
+    """Sets them for this process and its children, so that a later `Settings()` reads them."""
     os.environ.update(_variables(values))
 
 
 def child_environment(values: Mapping[str, object]) -> dict[str, str]:
-    """This process's, and these settings: for one that it starts."""
+    """This process's environment with these settings added, for a child process."""
     return os.environ | _variables(values)
 
 
@@ -86,12 +79,12 @@ def _variables(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def own_environment() -> dict[str, str]:
-    """The variables that set something here, for processes on other machines."""
+    """This process's `DISTILGPT2_*` variables, for processes on other machines."""
     return {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
 
 
 def read_file() -> dict[str, object]:
-    """Setting → value, from the TOML file that `CONFIG_FILE_VARIABLE` names, if it names one. Raises SettingsError."""
+    """Maps setting names to values from the TOML file in `CONFIG_FILE_VARIABLE`, if set. Raises SettingsError."""
     path = os.environ.get(CONFIG_FILE_VARIABLE)
     if not path:
         return {}
@@ -105,13 +98,15 @@ def read_file() -> dict[str, object]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing."""
+    """`; did you mean X?` for the closest name, why a setting was removed, or an empty string."""
+    if reason := REMOVED_SETTINGS.get(name.removeprefix(ENV_PREFIX).lower()):
+        return f": it was removed, because {reason}"
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def xdg_folder(variable: str, below_home: str) -> Path:
-    """Our folder in one of the XDG specification's; a temporary one for users without a home (containers)."""
+    """Our folder in an XDG base directory; a temporary folder for a user without a home (containers)."""
     if os.environ.get(variable):
         return Path(os.environ[variable]) / "distilgpt2-api"
     try:

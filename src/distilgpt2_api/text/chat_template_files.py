@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
-from distilgpt2_api.core.model_files import decode_text, has_file, read_chosen_file, read_model_file
+from distilgpt2_api.core.model_files import decode_text, has_file, read_model_file, read_operator_file
 from distilgpt2_api.core.model_folder import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from distilgpt2_api.text import template_renderer
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -45,7 +45,7 @@ def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
 
 def _load_operators(path: Path, special_tokens: Mapping[str, str]) -> ChatTemplate:
     try:
-        source = decode_text(path, read_chosen_file(path, MAX_FILE_BYTES))
+        source = decode_text(path, read_operator_file(path, MAX_FILE_BYTES))
         return ChatTemplate(source, origin=str(path), special_tokens=special_tokens)
     except ModelFormatError as error:
         raise SettingsError(f"chat_template: {error}") from None

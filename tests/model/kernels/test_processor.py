@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.scripted_runner import ENGINE_CONFIG
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import UnsupportedProcessorError
@@ -48,8 +50,7 @@ def load(folder: Path, processor: Processor, precision: Precision) -> tuple[Runn
     reports: list[str] = []
     runner = Runner.load(
         folder,
-        precision=precision,
-        num_threads=1,
+        replace(ENGINE_CONFIG, precision=precision),
         num_blocks=4,
         cache_folder=None,
         report=reports.append,

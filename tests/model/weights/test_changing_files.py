@@ -22,13 +22,13 @@ from distilgpt2_api.model.weights.weight_files import compiled_name
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.settings import Settings
 
 folder, precision, cache, change, name = sys.argv[1:]
-runner = Runner.load(Path(folder), precision=Precision(precision), num_threads=1, num_blocks=8,
+runner = Runner.load(Path(folder), Settings(precision=precision, num_threads=1).engine_config(), num_blocks=8,
                      cache_folder=Path(cache) if cache else None, report=print)
 
 def score(num_tokens):

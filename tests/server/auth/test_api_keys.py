@@ -15,7 +15,7 @@ from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
-from distilgpt2_api.settings.key_file import add_to_key_file, describe_key, remove_from_key_file
+from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, remove_from_key_file
 
 ALICE, BOB = "dg2-alice-0123456789", "dg2-bob-0123456789ab"
 

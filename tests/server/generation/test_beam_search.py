@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from tests import scripted_runner
-from tests.scripted_runner import END_OF_TEXT, ScriptedRunner
+from tests.scripted_runner import END_OF_TEXT, ENGINE_CONFIG, ScriptedRunner
 
-from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import (
     ContextLengthError,
     DeadlineExceededError,
@@ -104,7 +104,7 @@ def play(tokenizer: Tokenizer) -> Player:
 
     @asynccontextmanager
     async def opened(runner: StepRunner, max_waiting_requests: int) -> AsyncIterator[Scene]:
-        scheduler = Scheduler(num_blocks=NUM_BLOCKS, max_num_sequences=8, max_step_tokens=64)
+        scheduler = Scheduler(ENGINE_CONFIG, num_blocks=NUM_BLOCKS)
         core = Engine(
             runner=runner,
             scheduler=scheduler,
@@ -152,7 +152,7 @@ def ask(
 
 async def collect(generation: BeamGeneration) -> dict[int, tuple[SequenceDelta, ...]]:
     """By prompt, all that was handed over."""
-    return {index: deltas async for hand_over in generation.hand_overs() for index, deltas in hand_over}
+    return {index: deltas async for update in generation.updates() for index, deltas in update}
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -265,8 +265,7 @@ def test_sequences_are_those_of_transformers(name: str, play: Player) -> None:
     """On real kernels, several prompts at a time, with beams that share blocks of the prefix cache."""
     runner = Runner.load(
         GOLDEN / name,
-        precision=Precision.F32,
-        num_threads=1,
+        ENGINE_CONFIG,
         num_blocks=NUM_BLOCKS,
         cache_folder=None,
         report=lambda note: None,
@@ -341,9 +340,9 @@ def test_who_stops_reading_ends_the_search(play: Player) -> None:
         search = scene.search(
             ask(max_tokens=1), ask(request_id="long", max_tokens=40, ignore_eos=True), early_stopping="never"
         )
-        async with aclosing(search.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                assert [index for index, _ in hand_over] == [0]
+        async with aclosing(search.updates()) as updates:
+            async for update in updates:
+                assert [index for index, _ in update] == [0]
                 break
         assert scene.engine.num_requests == 0
 

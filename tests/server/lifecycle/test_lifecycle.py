@@ -127,15 +127,15 @@ def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callabl
 class Control:
     """A ServerControl that is told what to say."""
 
-    def __init__(self, *, is_replaced: bool = False) -> None:
+    def __init__(self, *, is_superseded: bool = False) -> None:
         self.is_replacement = False
-        self.is_replaced = is_replaced
+        self.is_superseded = is_superseded
         self.is_service_ending = False
         self.is_accepting = True
         self.num_connections = 0
 
-    def note_signal(self) -> None:
-        self.is_service_ending = not self.is_replaced
+    def announce_shutdown(self) -> None:
+        self.is_service_ending = not self.is_superseded
 
     def stop_accepting(self) -> None:
         self.is_accepting = False
@@ -220,7 +220,7 @@ def test_a_process_with_a_successor_ends_its_work_in_peace(
     its signal all the while. Connections that bring nothing more are kept for a drain's time.
     """
     scene = build_scene(runner=build_runner(is_gated=True))
-    control = Control(is_replaced=True)
+    control = Control(is_superseded=True)
 
     async def play() -> None:
         control.num_connections = num_connections
@@ -243,7 +243,7 @@ def test_a_process_with_a_successor_drains_when_the_whole_service_ends(
 ) -> None:
     """Else the master would kill it with its work."""
     scene = build_scene(runner=build_runner(is_gated=True))
-    control = Control(is_replaced=True)
+    control = Control(is_superseded=True)
 
     async def play() -> None:
         async with working(scene, drain_s=0.05, control=control):

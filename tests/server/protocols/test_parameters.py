@@ -20,7 +20,7 @@ from distilgpt2_api.cli.api_reference.parameters import (
     SCORE,
     TABLES,
     ParameterTable,
-    in_words,
+    describe_schema,
     llama_cpp_rows,
     rows_of,
 )
@@ -29,7 +29,7 @@ from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.vllm.tokens_schema import DetokenizeRequest, TokenizeRequest
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
 from distilgpt2_api.server.schema.other_names import REPLACEMENTS
-from distilgpt2_api.server.schema.peer_parameters import OPENAI_CHAT, OPENAI_COMPLETION, TGI
+from distilgpt2_api.server.schema.reference_apis import OPENAI_CHAT, OPENAI_COMPLETION, TGI
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -144,8 +144,8 @@ def test_what_asks_for_nothing_is_let_through(client: Any, table: ParameterTable
 def test_a_parameter_that_is_named_as_refused_has_its_no_ops() -> None:
     """Null, at the least: what a peer has, and we do not, is known by name."""
     for table in (*TABLES, LLAMA_CPP_COMPLETION):
-        theirs = {name for peer in table.peers for name in peer.parameters}
-        assert {name for name in theirs if not table.model.supports(name)} <= NO_OP_VALUES.keys(), table.path
+        referenced = {name for api in table.reference_apis for name in api.parameters}
+        assert {name for name in referenced if not table.model.supports(name)} <= NO_OP_VALUES.keys(), table.path
 
 
 def test_parameters_of_llama_cpp_work_or_are_refused_by_name(client: Any) -> None:
@@ -231,5 +231,5 @@ def test_the_lists_of_peers_are_those_of_their_own_clients() -> None:
         ({}, "any"),
     ],
 )
-def test_schemas_in_words(schema: Json, words: str) -> None:
-    assert in_words(schema, {}) == words
+def test_a_schema_is_described(schema: Json, words: str) -> None:
+    assert describe_schema(schema, {}) == words

@@ -1,4 +1,4 @@
-"""What becomes of each parameter that a client may send: read off our schemas, for docs/api.md."""
+"""Which parameters each route supports or refuses, read from its schema, for docs/api.md."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from distilgpt2_api.server.protocols.openai.completions.schema import Completion
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 from distilgpt2_api.server.protocols.tgi.schema import TgiParameters
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
-from distilgpt2_api.server.schema.peer_parameters import (
+from distilgpt2_api.server.schema.reference_apis import (
     LLAMA_CPP,
     OPENAI_CHAT,
     OPENAI_COMPLETION,
     TGI,
     VLLM_CHAT,
     VLLM_COMPLETION,
-    Peer,
+    ReferenceApi,
 )
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 
 COMMON_DEFAULTS: dict[str, object] = {
-    "model": "the one served",
+    "model": "the served model",
     "n": 1,
-    "seed": "drawn",
+    "seed": "random",
     "timeout_s": "the setting `timeout_s`",
     "priority": 0,
 }
@@ -48,21 +48,21 @@ SAMPLING_DEFAULTS = (
 class ParameterTable:
     path: str
     model: type[Body]
-    peers: tuple[Peer, ...]
+    reference_apis: tuple[ReferenceApi, ...]
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Where `model`'s null stands for something that is not the engine's own default."""
+    """Defaults of fields whose null does not mean the engine's default."""
     prefix: str = ""
-    """What leads to the parameters in the body."""
+    """Path in the body to the object that holds the parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterRow:
     name: str
-    peers: tuple[str, ...]
-    """Who has it; empty: only we do."""
+    known_from: tuple[str, ...]
+    """The APIs that have it; empty: only this service."""
     is_supported: bool
     values: str = ""
-    """In words, of a supported one."""
+    """Description of the allowed values, if it is supported."""
     default: str = ""
     note: str = ""
 
@@ -70,10 +70,10 @@ class ParameterRow:
 COMPLETIONS = ParameterTable(
     path="/v1/completions",
     model=CompletionRequest,
-    peers=(OPENAI_COMPLETION, VLLM_COMPLETION),
+    reference_apis=(OPENAI_COMPLETION, VLLM_COMPLETION),
     defaults=SAMPLING_DEFAULTS
     | {
-        "prompt": "the end of text token",
+        "prompt": "the end-of-text token",
         "best_of": "`n`",
         "length_penalty": 1,
         "truncation_side": "`left`",
@@ -83,47 +83,47 @@ COMPLETIONS = ParameterTable(
 CHAT = ParameterTable(
     path="/v1/chat/completions",
     model=ChatCompletionRequest,
-    peers=(OPENAI_CHAT, VLLM_CHAT),
+    reference_apis=(OPENAI_CHAT, VLLM_CHAT),
     defaults=SAMPLING_DEFAULTS
     | {
-        "max_completion_tokens": "what the context has room for",
-        "max_tokens": "what the context has room for",
+        "max_completion_tokens": "the rest of the context",
+        "max_tokens": "the rest of the context",
         "top_logprobs": 0,
-        "add_generation_prompt": "`true`, but with `continue_final_message`",
+        "add_generation_prompt": "`true`, `false` with `continue_final_message`",
     },
 )
 GENERATE = ParameterTable(
     path="/generate",
     model=TgiParameters,
-    peers=(TGI,),
+    reference_apis=(TGI,),
     defaults=COMMON_DEFAULTS
     | {
         "best_of": 1,
-        "max_new_tokens": "1024, or what the context has room for",
+        "max_new_tokens": "1024, or the rest of the context",
         "repetition_penalty": 1,
         "temperature": 1,
     },
     prefix="parameters",
 )
-SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, peers=(), defaults=COMMON_DEFAULTS)
-LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, peers=(LLAMA_CPP,))
+SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, reference_apis=(), defaults=COMMON_DEFAULTS)
+LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, reference_apis=(LLAMA_CPP,))
 TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
 
 
 def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
-    """Ours in the order of the schemas, the narrowest first; then what is refused, by name."""
+    """Supported parameters in the order of the schema's classes, the most derived first; then refused ones by name."""
     schema = table.model.model_json_schema()
     fields = [name for cls in table.model.__mro__ for name in inspect.get_annotations(cls)]
     supported = [name for name in fields if table.model.supports(name)]
     for name in supported:
         yield _supported_row(name, table, schema)
-    theirs = {name for peer in table.peers for name in peer.parameters}
-    for name in sorted(theirs.difference(supported)):
+    referenced = {name for api in table.reference_apis for name in api.parameters}
+    for name in sorted(referenced.difference(supported)):
         yield _refused_row(name, table)
 
 
 def llama_cpp_rows() -> Iterator[ParameterRow]:
-    """Its own parameters only, at our completions."""
+    """llama.cpp's own parameters, as `/v1/completions` takes them."""
     table = LLAMA_CPP_COMPLETION
     schema = table.model.model_json_schema()
     for name in LLAMA_CPP.parameters:
@@ -134,11 +134,11 @@ def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
     replacement = replacement_in(table.model, name)
     notes = [] if replacement is None else [f"here {replacement}"]
     if values := NO_OP_VALUES.get(name):
-        notes.append("may be " + " or ".join(_value_in_words(value) for value in values))
-    return ParameterRow(name=name, peers=_owners(name, table), is_supported=False, note="; ".join(notes))
+        notes.append("may be " + " or ".join(_describe_value(value) for value in values))
+    return ParameterRow(name=name, known_from=_owners(name, table), is_supported=False, note="; ".join(notes))
 
 
-def _value_in_words(value: object) -> str:
+def _describe_value(value: object) -> str:
     return "any text" if value is str else f"`{json.dumps(value)}`"
 
 
@@ -157,16 +157,16 @@ def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> 
         words = "`false`" if _is_bool(schema["properties"][name]) else "none"
     return ParameterRow(
         name=name,
-        peers=_owners(name, table),
+        known_from=_owners(name, table),
         is_supported=True,
-        values=in_words(schema["properties"][name], schema.get("$defs", {})),
+        values=describe_schema(schema["properties"][name], schema.get("$defs", {})),
         default=words,
         note=info.description or "",
     )
 
 
 def _owners(name: str, table: ParameterTable) -> tuple[str, ...]:
-    return tuple(peer.name for peer in table.peers if name in peer.parameters)
+    return tuple(api.name for api in table.reference_apis if name in api.parameters)
 
 
 def _is_bool(schema: dict[str, Any]) -> bool:
@@ -178,22 +178,22 @@ Schema = Mapping[str, Any]
 PLURALS = {"string": "strings", "integer": "integers", "number": "numbers", "list": "lists", "object": "objects"}
 
 
-def in_words(schema: Schema, definitions: Schema) -> str:
-    """A schema's values but null, which stands for the default. `definitions`: what references are to."""
+def describe_schema(schema: Schema, definitions: Schema) -> str:
+    """The values that a JSON Schema allows, as text; null, which means the default, is left out."""
     match schema:
         case {"$ref": str() as reference}:
-            return in_words(definitions[reference.rpartition("/")[2]], definitions)
+            return describe_schema(definitions[reference.rpartition("/")[2]], definitions)
         case {"anyOf": list() as branches} | {"oneOf": list() as branches}:
-            words = [in_words(branch, definitions) for branch in branches if branch.get("type") != "null"]
+            words = [describe_schema(branch, definitions) for branch in branches if branch.get("type") != "null"]
             return ", or ".join(dict.fromkeys(words))
         case {"enum": list() as values}:
-            return ", or ".join(_in_json(value) for value in values)
+            return ", or ".join(_as_json(value) for value in values)
         case {"const": value}:
-            return _in_json(value)
-    return _type_in_words(schema, definitions)
+            return _as_json(value)
+    return _describe_type(schema, definitions)
 
 
-def _type_in_words(schema: Schema, definitions: Schema) -> str:
+def _describe_type(schema: Schema, definitions: Schema) -> str:
     match schema.get("type"):
         case "boolean":
             words = "`true`, or `false`"
@@ -202,25 +202,25 @@ def _type_in_words(schema: Schema, definitions: Schema) -> str:
         case "string":
             words = f"string of at most {schema['maxLength']} characters" if "maxLength" in schema else "string"
         case "array":
-            words = _list_in_words(schema, definitions)
+            words = _describe_list(schema, definitions)
         case "object":
-            words = _object_in_words(schema, definitions)
+            words = _describe_object(schema, definitions)
         case _:
             words = "any"
     return words
 
 
-def _list_in_words(schema: Schema, definitions: Schema) -> str:
+def _describe_list(schema: Schema, definitions: Schema) -> str:
     most = f"at most {schema['maxItems']} " if "maxItems" in schema else ""
-    noun, space, rest = in_words(schema["items"], definitions).partition(" ")
+    noun, space, rest = describe_schema(schema["items"], definitions).partition(" ")
     return f"list of {most}{PLURALS.get(noun, noun)}{space}{rest}"
 
 
-def _object_in_words(schema: Schema, definitions: Schema) -> str:
+def _describe_object(schema: Schema, definitions: Schema) -> str:
     if "properties" in schema:
         return "object with " + ", ".join(f"`{name}`" for name in schema["properties"])
     values = list(schema.get("patternProperties", {}).values())
-    return f"object with values: {in_words(values[0], definitions)}" if values else "object"
+    return f"object with values: {describe_schema(values[0], definitions)}" if values else "object"
 
 
 def _bounds(schema: Schema) -> Iterator[str]:
@@ -238,5 +238,5 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else str(value)
 
 
-def _in_json(value: object) -> str:
+def _as_json(value: object) -> str:
     return f"`{json.dumps(value)}`"

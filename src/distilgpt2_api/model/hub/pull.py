@@ -38,8 +38,10 @@ from distilgpt2_api.model.hub.repository_files import (
     choose_weights,
 )
 from distilgpt2_api.model.hub.staging import gather_model
-from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
+from distilgpt2_api.model.hub.store import BUNDLED_NAME, ModelLocation, ModelStore
 from distilgpt2_api.model.weights.weight_files import INDEX_FILE
+
+OFFLINE = f"use the demo model, which works offline: --model {BUNDLED_NAME} (make run MODEL={BUNDLED_NAME})"
 
 
 def pull_model(
@@ -140,10 +142,12 @@ def _errors_in_one_line(name: str, revision: str, endpoint: str) -> Iterator[Non
     except HFValidationError as error:
         raise ModelNotFoundError(f"{name!r} is no name on the hub: {str(error).splitlines()[0]}") from None
     except OfflineModeIsEnabled:
-        raise ModelError(f"HF_HUB_OFFLINE is set; to fetch {name} all the same: set HF_HUB_OFFLINE=0") from None
+        raise ModelError(f"can't fetch {name}: HF_HUB_OFFLINE is set; set HF_HUB_OFFLINE=0, or {OFFLINE}") from None
     except HfHubHTTPError as error:
         raise ModelError(f"{endpoint} answers {error.response.status_code} for {error.response.url}") from None
     except NetworkError as error:
-        raise ModelError(f"the connection to {endpoint} failed: {error}; the next pull goes on from here") from None
+        raise ModelError(
+            f"can't fetch {name} from {endpoint}: {error}; check the network and pull again (it resumes), or {OFFLINE}"
+        ) from None
     except OSError as error:
         raise ModelError(f"{name} can't be stored: {str(error).splitlines()[0]}") from None

@@ -65,18 +65,20 @@ class ModelStore:
             with suppress(ModelFormatError):  # a home that is another user's has nothing for this one
                 return self._find_pulled(DEFAULT_NAME) or self._bundled()
             return self._bundled()
-        if _is_path(name_or_folder):
-            return _locate_folder(Path(name_or_folder).expanduser())
-        if name_or_folder == BUNDLED_NAME:
-            return self._bundled()
-        pulled = self._find_pulled(name_or_folder)
-        if pulled is None:
+        location = self.find(name_or_folder)
+        if location is None:
             here = ", ".join([BUNDLED_NAME, *self.list_pulled()])
             raise ModelNotFoundError(
                 f"no model and no model's folder {name_or_folder!r} (models here: {here}); "
                 f"to fetch it: distilgpt2-api pull {name_or_folder}"
             )
-        return pulled
+        return location
+
+    def find(self, name_or_folder: str) -> ModelLocation | None:
+        """As `locate`, but None if it is a name that no model here has."""
+        if _is_path(name_or_folder):
+            return _locate_folder(Path(name_or_folder).expanduser())
+        return self._bundled() if name_or_folder == BUNDLED_NAME else self._find_pulled(name_or_folder)
 
     def list_pulled(self) -> list[str]:
         """Names of the pulled models, sorted."""

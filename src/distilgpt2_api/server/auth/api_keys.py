@@ -80,7 +80,7 @@ class KeyRing:
         except SettingsError as error:
             logger.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - its message is all there is
         else:
-            logger.info("the API keys have been read anew")
+            logger.info("the API keys have been reloaded")
 
     async def watch(self) -> None:
         """Refresh for ever."""

@@ -1,56 +1,56 @@
-"""From work, and who writes it down, to an answer: whole, or event by event."""
+"""From a running generation and a writer to an HTTP response: one JSON body, or a stream of events."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import PromptDeltas
-from distilgpt2_api.server.http.errors import ErrorAnswer
+from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.responses import EventStream, WhenDone
-from distilgpt2_api.server.http.sse import error_event
+from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 
-class Work(Protocol):
-    """A `Generation`, or what is built on one. Not yet begun."""
+class GenerationSource(Protocol):
+    """A `Generation` or a `BeamGeneration` that has not started."""
 
-    def hand_overs(self) -> AsyncGenerator[list[PromptDeltas]]: ...
+    def updates(self) -> AsyncGenerator[list[PromptDeltas]]: ...
 
     def abort(self) -> None: ...
 
 
-class WholeWriter(Protocol):
-    def collect(self, hand_over: Iterable[PromptDeltas]) -> None: ...
+class JsonWriter(Protocol):
+    def collect(self, update: Iterable[PromptDeltas]) -> None: ...
 
     def body(self) -> bytes: ...
 
 
 class EventWriter(Protocol):
-    def events(self, hand_over: Iterable[PromptDeltas]) -> bytes: ...
+    def events(self, update: Iterable[PromptDeltas]) -> bytes: ...
 
     def last_events(self) -> bytes: ...
 
 
-def write_whole(work: Work, writer: WholeWriter) -> WhenDone:
-    """One JSON body when all is done."""
+def json_answer(source: GenerationSource, writer: JsonWriter) -> WhenDone:
+    """One JSON body when the generation is complete."""
 
     async def collect() -> None:
-        async with aclosing(work.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                writer.collect(hand_over)
+        async with aclosing(source.updates()) as updates:
+            async for update in updates:
+                writer.collect(update)
 
-    return WhenDone(collect, writer.body, abort=work.abort)
+    return WhenDone(collect, writer.body, abort=source.abort)
 
 
-def write_events(
-    work: Work, writer: EventWriter, *, error_event: Callable[[ErrorAnswer], bytes] = error_event
+def event_answer(
+    source: GenerationSource, writer: EventWriter, *, errors: ErrorShape, stream_format: StreamFormat = SSE
 ) -> EventStream:
-    """Events as the work hands over, then the last ones; `error_event` is the last one where it fails midway."""
+    """Events for each update, then the last ones. If the generation fails midway, `errors` has the last."""
 
     async def events() -> AsyncGenerator[bytes]:
-        async with aclosing(work.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                yield writer.events(hand_over)
+        async with aclosing(source.updates()) as updates:
+            async for update in updates:
+                yield writer.events(update)
 
-    return EventStream(events, writer.last_events, abort=work.abort, error_event=error_event)
+    return EventStream(events, writer.last_events, abort=source.abort, errors=errors, stream_format=stream_format)

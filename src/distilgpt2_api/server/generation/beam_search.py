@@ -59,7 +59,7 @@ class BeamGeneration:
         for stream in self._streams:
             stream.abort()
 
-    async def hand_overs(self) -> AsyncGenerator[list[PromptDeltas]]:
+    async def updates(self) -> AsyncGenerator[list[PromptDeltas]]:
         """Each prompt's sequences, as soon as its search is done. Raises what the engine refuses or fails with.
 
         Finish reasons are `stop` or `length`. Raises DeadlineExceededError and GenerationError as `Generation` does.
@@ -80,11 +80,11 @@ class BeamGeneration:
                     if self._is_aborted:
                         return
                     now_s = self._clock()
-                    if hand_over := [(search.index, search.deltas(now_s)) for search in live if search.is_done]:
-                        for _, deltas in hand_over:
+                    if update := [(search.index, search.deltas(now_s)) for search in live if search.is_done]:
+                        for _, deltas in update:
                             for delta in deltas:
                                 self._record.note(delta)
-                        yield hand_over
+                        yield update
                     live = [search for search in live if not search.is_done]
         finally:
             self.abort()

@@ -1,60 +1,43 @@
-"""More completions than were asked for, and of them the best."""
+"""`best_of`: more sequences are sampled of each prompt than the answer has, and the best are kept."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 
 
 class BestOf:
-    """Of each prompt's sequences those with the highest mean log-probability per token: best first, numbered from 0.
+    """Mutable: each prompt's sequences until the last has ended. They are not streamed, and have log-probabilities."""
 
-    The generation's requests are not streamed, and have log-probabilities.
-    """
-
-    def __init__(
-        self, generation: Generation, *, num_sequences: int, num_kept: int, on_drop: Callable[[int], None]
-    ) -> None:
-        """`num_sequences` each prompt has. `on_drop` hears how many completion tokens were drawn in vain."""
-        self._generation = generation
+    def __init__(self, *, num_sequences: int, num_kept: int) -> None:
+        """Per prompt."""
         self._num_sequences = num_sequences
         self._num_kept = num_kept
-        self._on_drop = on_drop
+        self._ended: dict[int, list[SequenceDelta]] = defaultdict(list)
 
-    def abort(self) -> None:
-        self._generation.abort()
+    def choose(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> Sequence[SequenceDelta]:
+        """The sequences with the highest mean log-probability per token, best first and numbered from 0.
 
-    async def hand_overs(self) -> AsyncGenerator[list[PromptDeltas]]:
-        """Each prompt's choice when its last sequence has ended. Raises as the generation does."""
-        ended: dict[int, list[SequenceDelta]] = defaultdict(list)
-        async with aclosing(self._generation.hand_overs()) as hand_overs:
-            async for hand_over in hand_overs:
-                for prompt_index, deltas in hand_over:
-                    ended[prompt_index] += deltas
-                    if len(ended[prompt_index]) == self._num_sequences:
-                        yield [(prompt_index, self._choose(ended.pop(prompt_index)))]
-
-    def _choose(self, deltas: Sequence[SequenceDelta]) -> tuple[SequenceDelta, ...]:
-        best_first = ranked(deltas)
-        self._on_drop(sum(delta.num_completion_tokens for delta in best_first[self._num_kept :]))
-        # All but the first find the prompt's blocks in the cache, where the first has just left them.
-        num_cached_tokens = min(delta.num_cached_tokens for delta in deltas)
-        return tuple(
-            replace(delta, index=index, num_cached_tokens=num_cached_tokens)
-            for index, delta in enumerate(best_first[: self._num_kept])
-        )
+        Empty until the prompt's last sequence has ended. If all are kept, there is no choice: `deltas` as they are.
+        """
+        if self._num_sequences == self._num_kept:
+            return deltas
+        ended = self._ended[prompt_index]
+        ended += deltas
+        if len(ended) < self._num_sequences:
+            return ()
+        best = ranked(self._ended.pop(prompt_index))[: self._num_kept]
+        return [replace(delta, index=index) for index, delta in enumerate(best)]
 
 
 def ranked(deltas: Iterable[SequenceDelta]) -> list[SequenceDelta]:
-    """A prompt's sequences by their mean log-probability, the highest first; of equals the first drawn."""
+    """A prompt's sequences by mean log-probability, the highest first; of equals the first sampled."""
     return sorted(deltas, key=lambda delta: (-mean_logprob(delta), delta.index))
 
 
 def mean_logprob(delta: SequenceDelta) -> float:
-    """Per completion token, of a sequence's only delta; 0 where it has no token."""
+    """Per completion token of a sequence's only delta; 0 for a sequence without tokens."""
     return sum(token.logprob for token in delta.logprobs) / max(1, len(delta.logprobs))

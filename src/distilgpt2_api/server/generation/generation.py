@@ -38,7 +38,7 @@ class Generation:
         for stream in self._streams:
             stream.abort()
 
-    async def hand_overs(self) -> AsyncGenerator[list[PromptDeltas]]:
+    async def updates(self) -> AsyncGenerator[list[PromptDeltas]]:
         """What is new, as often as the engine hands over. Raises what the engine refuses or fails with.
 
         Finish reasons are `stop` or `length`: a sequence that ended otherwise raises DeadlineExceededError,
@@ -52,12 +52,12 @@ class Generation:
             self._record.admit(sum(request.num_sequences for request in self._requests))
             merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
             async with aclosing(merged):
-                async for hand_over in merged:
-                    for prompt_index, deltas in hand_over:
+                async for update in merged:
+                    for prompt_index, deltas in update:
                         self._check(prompt_index, deltas)
                     if self._is_aborted:  # what a client left unread nobody need write down
                         return
-                    yield hand_over
+                    yield update
         finally:
             self.abort()
             self._record.num_completion_tokens += sum(self._unfinished.values())
@@ -111,8 +111,8 @@ async def _merge(streams: Sequence[RequestStream]) -> AsyncGenerator[list[Prompt
                 batch.append(arrived.get_nowait())
             ends = [item for item in batch if isinstance(item, End)]
             num_open -= len(ends)
-            if hand_over := [item for item in batch if not isinstance(item, End)]:
-                yield hand_over
+            if update := [item for item in batch if not isinstance(item, End)]:
+                yield update
             for end in ends:
                 if end.error is not None:
                     raise end.error

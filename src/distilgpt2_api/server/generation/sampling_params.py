@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
-from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_num_bytes, check_stop
 from distilgpt2_api.server.http.limits import RequestLimits
@@ -23,9 +21,6 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 MIN_TOP_P = 1e-6
 """0 is legal in OpenAI's specification and means what the smallest value does: the likeliest token only."""
-
-MAX_ANSWER_LOGPROBS = 1 << 18
-"""Of an answer that is not a stream: each takes up to 450 bytes while it is made."""
 
 
 def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
@@ -43,34 +38,6 @@ def check_at_most(number: int | None, limit: int, *, param: str) -> None:
     """Raises InvalidRequestError over this service's limit; `param` is the caller's word."""
     if (number or 0) > limit:
         raise InvalidRequestError(f"{param}: at most {limit} here", param=param)
-
-
-def check_num_logprobs(
-    requests: Sequence[GenerationRequest],
-    config: ModelConfig,
-    *,
-    param: str | None,
-    prompt_param: str | None = None,
-) -> None:
-    """Raises InvalidRequestError for more log-probabilities than one answer may have: all are kept until it is whole.
-
-    `param` is the field that asks for those of drawn tokens, `prompt_param` for those of prompts; None: no field does.
-    """
-    counts: Counter[str] = Counter()
-    for request in requests:
-        params = request.params
-        if param is not None:
-            num_tokens = min(params.max_tokens, config.num_positions)  # more than the context the engine refuses
-            counts[param] += request.num_sequences * num_tokens * (1 + (params.num_logprobs or 0))
-        if prompt_param is not None:
-            counts[prompt_param] += len(request.prompt_token_ids) * (1 + (params.num_prompt_logprobs or 0))
-    if counts.total() > MAX_ANSWER_LOGPROBS:
-        [(name, _)] = counts.most_common(1)
-        raise InvalidRequestError(
-            f"{name}: {counts.total()} log-probabilities in one answer, over all prompts and tokens; at most"
-            f" {MAX_ANSWER_LOGPROBS} here, so send fewer prompts, or ask for fewer tokens",
-            param=name,
-        )
 
 
 async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> tuple[Grammar, str] | None:

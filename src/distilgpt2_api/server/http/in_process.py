@@ -1,4 +1,4 @@
-"""The application asked from within its own process: every route as HTTP has it, without a socket."""
+"""ASGI calls without a socket: requests to the application from within its own process."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import orjson
 from starlette.types import ASGIApp, Message, Scope
-
-from distilgpt2_api.server.http.errors import REFUSALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The service can't take the request now, though nothing may be wrong with it."""
+    """The service can't take the request now; the request itself may be valid."""
 
     code: str
     message: str
@@ -23,27 +20,68 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InProcessAnswer:
-    """A whole answer. Names of headers are in lower case."""
+    """A complete response. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """What to know of it if the request was refused for now; None: it is an answer."""
-        if self.status not in REFUSALS:
-            return None
-        error = orjson.loads(self.body)["error"]
-        return Refusal(
-            code=error["code"], message=error["message"], retry_after_s=float(self.headers.get("retry-after", "1"))
-        )
+
+class Exchange:
+    """The server's side of one ASGI call. The body is delivered in one piece. Mutable; event loop only."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes | None = body
+        self._messages: list[Message] = []
+        self._has_news = asyncio.Event()
+        self._is_done = False
+        self._is_disconnected = asyncio.Event()
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Call the application. Raises what it raises."""
+        try:
+            await app(scope, self._receive, self._send)
+        finally:
+            self._is_done = True
+            self._has_news.set()
+
+    async def next_messages(self) -> list[Message]:
+        """The messages since the last call, at least one. Empty: the application has returned or raised."""
+        while not self._messages and not self._is_done:
+            self._has_news.clear()
+            await self._has_news.wait()
+        messages, self._messages = self._messages, []
+        return messages
+
+    def disconnect(self) -> None:
+        """Hang up: the application receives `http.disconnect`, and what it still sends is dropped."""
+        self._is_disconnected.set()
+
+    async def _receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._is_disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if not self._is_disconnected.is_set():
+            self._messages.append(message)
+            self._has_news.set()
+
+
+async def call(app: ASGIApp, scope: Scope, body: bytes) -> tuple[int, tuple[tuple[bytes, bytes], ...], bytes]:
+    """The complete response: status, headers, body. Cancelling the task cancels the application."""
+    exchange = Exchange(body)
+    await exchange.run(app, scope)
+    start, *pieces = await exchange.next_messages()
+    return start["status"], tuple(start["headers"]), b"".join(piece.get("body", b"") for piece in pieces)
 
 
 async def post(app: ASGIApp, path: str, body: bytes, *, headers: Iterable[tuple[bytes, bytes]] = ()) -> InProcessAnswer:
-    """`POST path` with a body of JSON. To cancel the task is to hang up: the work for it ends.
+    """`POST path` with a JSON body. Cancelling the task aborts the request.
 
-    The application's lifespan must run already. Names of headers are in lower case, as ASGI has them.
+    The application's lifespan must already be running. Header names are in lower case, as ASGI requires.
     """
     scope: Scope = {
         "type": "http",
@@ -64,33 +102,6 @@ async def post(app: ASGIApp, path: str, body: bytes, *, headers: Iterable[tuple[
         "client": None,
         "server": None,
     }
-    exchange = Exchange(body)
-    await app(scope, exchange.receive, exchange.send)
-    return exchange.answer()
-
-
-class Exchange:
-    """One request's two directions: the body in one piece, then silence; the answer's pieces."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-        self._start: Message | None = None
-        self._pieces: list[bytes] = []
-
-    async def receive(self) -> Message:
-        if self._body is None:
-            await asyncio.get_running_loop().create_future()  # nobody hangs up; whoever waits for it is cancelled
-        message = {"type": "http.request", "body": self._body, "more_body": False}
-        self._body = None
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
-        else:
-            self._pieces.append(message.get("body", b""))
-
-    def answer(self) -> InProcessAnswer:
-        assert self._start is not None, "an application answers, or raises"
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._start["headers"]}
-        return InProcessAnswer(status=self._start["status"], headers=headers, body=b"".join(self._pieces))
+    status, raw_headers, content = await call(app, scope, body)
+    decoded = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw_headers}
+    return InProcessAnswer(status=status, headers=decoded, body=content)

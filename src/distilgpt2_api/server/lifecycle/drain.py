@@ -87,10 +87,10 @@ class DrainOnSignal:
         self._departure.is_near = True
         control = self._control
         if control is not None:
-            control.note_signal()
+            control.announce_shutdown()
         if self._before is not None:
             await self._before()
-        if control is not None and control.is_replaced:
+        if control is not None and control.is_superseded:
             logger.info("replaced: %d requests may end in peace", self._engine.num_requests)
             control.stop_accepting()
             await self._end_in_peace(control)

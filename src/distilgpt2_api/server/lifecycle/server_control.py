@@ -19,7 +19,7 @@ class ServerControl(Protocol):
         """Another worker was here before: clients wait for this one, in the listening socket, until it accepts."""
 
     @property
-    def is_replaced(self) -> bool:
+    def is_superseded(self) -> bool:
         """A younger worker has been started in place of this one."""
 
     @property
@@ -30,9 +30,9 @@ class ServerControl(Protocol):
     def num_connections(self) -> int:
         """Open ones, with a request and without."""
 
-    def note_signal(self) -> None:
-        """This process is to end. Told to the others, who can't know: all that a replaced one gets is a signal to end,
-        whether the service ends or not.
+    def announce_shutdown(self) -> None:
+        """Tell the other workers that this one ends. A superseded worker needs it: the signal that it gets does not
+        say whether the whole service ends.
         """
 
     def stop_accepting(self) -> None:

@@ -100,6 +100,11 @@ class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the r
     user: str | None = Field(None, description="Logged as a hash.")
 
     @property
+    def num_choices(self) -> int:
+        """Completions that the answer has for each prompt."""
+        return self.n or 1
+
+    @property
     def has_usage_chunk(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 

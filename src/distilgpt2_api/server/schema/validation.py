@@ -14,7 +14,7 @@ from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameter
 from distilgpt2_api.server.http.errors import UnknownParameterError
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
 from distilgpt2_api.server.schema.other_names import REPLACEMENTS, Replacement
-from distilgpt2_api.server.schema.peer_parameters import PEERS_PARAMETERS
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_PARAMETERS
 
 JSON_TYPES = {bool: "boolean", list: "array"}
 Model = TypeVar("Model", bound="Body")
@@ -82,7 +82,7 @@ def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, obje
                 kept[name] = drop_no_ops(nested, value)
             elif not is_among(value, NULL_VALUES.get(name, ())):
                 kept[name] = value
-        elif (value is None and name in PEERS_PARAMETERS) or is_among(value, NULL_VALUES.get(name, ())):
+        elif (value is None and name in REFERENCE_PARAMETERS) or is_among(value, NULL_VALUES.get(name, ())):
             continue
         elif name not in NO_OP_VALUES:
             kept[name] = value

@@ -1,8 +1,16 @@
-"""What OpenAI's answers have around their choices."""
+"""What surrounds the choices of a completion or of a chat's answer, whole or in chunks."""
 
 from __future__ import annotations
 
+import orjson
 from pydantic import BaseModel
+
+from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.server.schema.sampling import SamplingFields
+from distilgpt2_api.server.service import Service
+
+DONE = b"data: [DONE]\n\n"
+"""Ends a stream that has not failed."""
 
 
 class PromptTokensDetails(BaseModel):
@@ -14,3 +22,67 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+
+
+class Envelope:
+    """Mutable: the fields around one answer's choices, and its token counts so far."""
+
+    def __init__(
+        self,
+        request: SamplingFields,
+        service: Service,
+        *,
+        answer_id: str,
+        kind: str,
+        chunk_kind: str,
+        num_prompt_tokens: int,
+    ) -> None:
+        """`kind`, `chunk_kind`: the `object` of a whole answer and of a chunk."""
+        fields: dict[str, object] = {
+            "id": answer_id,
+            "object": kind,
+            "created": int(service.clock()),
+            "model": service.model.shown_name,
+            "system_fingerprint": service.system_fingerprint,
+        }
+        self._body_head = orjson.dumps(fields)[:-1] + b',"choices":'
+        self.chunk_head = b"data: " + orjson.dumps(fields | {"object": chunk_kind})[:-1] + b',"choices":['
+        self._has_usage_chunk = request.has_usage_chunk
+        self._has_usage_in_chunks = request.has_usage_in_chunks
+        # If a usage chunk follows, the specification wants `usage: null` in all the others.
+        self._plain_tail = b'],"usage":null}\n\n' if request.has_usage_chunk else b"]}\n\n"
+        self._num_prompt_tokens = num_prompt_tokens
+        self._num_completion_tokens: dict[tuple[int, int], int] = {}
+        self._num_cached_tokens: dict[int, int] = {}
+
+    def count(self, prompt_index: int, delta: SequenceDelta) -> None:
+        """Take a sequence's token counts. A prompt counts once, however many completions it gets."""
+        self._num_completion_tokens[prompt_index, delta.index] = delta.num_completion_tokens
+        if delta.index == 0:  # the other sequences find the prompt's blocks in the cache, where this one left them
+            self._num_cached_tokens[prompt_index] = delta.num_cached_tokens
+
+    @property
+    def chunk_tail(self) -> bytes:
+        return self._usage_tail() if self._has_usage_in_chunks else self._plain_tail
+
+    def last_events(self) -> bytes:
+        """The usage chunk, if the request asks for one, and the end of the stream."""
+        return self.chunk_head + self._usage_tail() + DONE if self._has_usage_chunk else DONE
+
+    def body(self, choices: list[dict[str, object]]) -> bytes:
+        """The whole answer."""
+        return self._body_head + orjson.dumps(choices) + b',"usage":' + self._usage() + b"}"
+
+    def _usage_tail(self) -> bytes:
+        return b'],"usage":' + self._usage() + b"}\n\n"
+
+    def _usage(self) -> bytes:
+        num_completion_tokens = sum(self._num_completion_tokens.values())
+        return orjson.dumps(
+            {
+                "prompt_tokens": self._num_prompt_tokens,
+                "completion_tokens": num_completion_tokens,
+                "total_tokens": self._num_prompt_tokens + num_completion_tokens,
+                "prompt_tokens_details": {"cached_tokens": sum(self._num_cached_tokens.values())},
+            }
+        )

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import uuid
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.server.generation.answers import write_events, write_whole
-from distilgpt2_api.server.generation.generation import Generation
-from distilgpt2_api.server.generation.prompts import encode_texts
-from distilgpt2_api.server.generation.sampling_params import check_num_logprobs
+from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.request_record import record_of
-from distilgpt2_api.server.protocols.tgi.request import (
-    check_tgi,
-    parameters_of,
-    read_grammar,
-    shape_of,
-    tgi_params,
-    truncation_of,
-)
+from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS, TgiErrorResponse
+from distilgpt2_api.server.protocols.tgi.plan import check_tgi, plan_tgi
 from distilgpt2_api.server.protocols.tgi.schema import (
     TgiAnswer,
-    TgiErrorResponse,
     TgiInfo,
     TgiRequest,
     TgiStreamEvent,
     TgiStreamRequest,
     TgiWholeRequest,
-    parse_tgi_request,
-    tgi_error_responses,
 )
-from distilgpt2_api.server.protocols.tgi.writer import TgiWriter, tgi_error_event
+from distilgpt2_api.server.protocols.tgi.writer import TgiWriter
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
+from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import Service, ServiceDep
 
 STREAM_EXAMPLE = (
@@ -48,7 +34,7 @@ WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or 
 
 
 def add_routes(router: APIRouter) -> None:
-    errors = tgi_error_responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
+    errors = TGI_ERRORS.responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
     router.add_api_route(
         "/",
         create_compatible,
@@ -84,26 +70,23 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["TGI"],
         summary="What is served, and its limits",
-        responses=tgi_error_responses(503),
+        responses=TGI_ERRORS.responses(503),
     )
 
 
 async def create_compatible(http: Request, service: ServiceDep) -> Response:
     """What `huggingface_hub.InferenceClient.text_generation` posts to."""
-    request = await _read(http, service, TgiRequest)
-    return await _answer(http, service, request, is_streamed=bool(request.stream), is_list=True)
+    return await _answer(http, service, TgiRequest, is_list=True)
 
 
 async def create_whole(http: Request, service: ServiceDep) -> Response:
     """Continue `inputs`."""
-    request = await _read(http, service, TgiWholeRequest)
-    return await _answer(http, service, request, is_streamed=False)
+    return await _answer(http, service, TgiWholeRequest)
 
 
 async def create_stream(http: Request, service: ServiceDep) -> Response:
     """Continue `inputs`, an event for each token."""
-    request = await _read(http, service, TgiStreamRequest)
-    return await _answer(http, service, request, is_streamed=True)
+    return await _answer(http, service, TgiStreamRequest)
 
 
 async def read_info(service: ServiceDep) -> TgiInfo:
@@ -128,54 +111,11 @@ async def read_info(service: ServiceDep) -> TgiInfo:
     )
 
 
-async def _read(http: Request, service: Service, model: type[TgiRequest]) -> TgiRequest:
-    return parse_tgi_request(model, await read_json_object(http, service.limits, service.uploads))
-
-
-async def _answer(
-    http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool = False
-) -> Response:
-    work, writer = await _prepare(http, service, request, is_streamed=is_streamed, is_list=is_list)
-    return write_events(work, writer, error_event=tgi_error_event) if is_streamed else write_whole(work, writer)
-
-
-async def _prepare(
-    http: Request, service: Service, request: TgiRequest, *, is_streamed: bool, is_list: bool
-) -> tuple[Generation, TgiWriter]:
-    """The work, not yet begun, and who writes it down."""
-    engine, limits = service.engine, service.limits
-    parameters = parameters_of(request)
-    check_tgi(parameters, limits, is_streamed=is_streamed)
-    config, record = engine.model_config, record_of(http.scope)
-    [prompt] = await encode_texts(
-        [request.inputs],
-        encoder=service.text_encoder(http),
-        config=config,
-        truncation=truncation_of(parameters, config),
-        param="inputs",
-    )
-    record.num_prompt_tokens = len(prompt.token_ids)
-    params = tgi_params(
-        parameters,
-        await read_grammar(parameters, engine.grammars),
-        service=service,
-        num_prompt_tokens=len(prompt.token_ids),
-        is_streamed=is_streamed,
-    )
-    generation_request = GenerationRequest(
-        request_id=f"tgi-{uuid.uuid4().hex}",
-        prompt_token_ids=prompt.token_ids,
-        params=params,
-        num_sequences=parameters.best_of or 1,
-        is_streamed=is_streamed,
-        deadline_s=limits.timeout_s,
-    )
-    if not is_streamed and params.num_logprobs is not None:
-        check_num_logprobs([generation_request], config, param="parameters.top_n_tokens")
-    writer = TgiWriter(
-        prompt_token_ids=prompt.token_ids,
-        shape=shape_of(parameters, params, inputs=request.inputs, is_list=is_list),
-        tokenizer=engine.tokenizer,
-        eos_token_ids=config.eos_token_ids,
-    )
-    return Generation(engine, [generation_request], record), writer
+async def _answer(http: Request, service: Service, model: type[TgiRequest], *, is_list: bool = False) -> Response:
+    request = parse_body(model, await read_json_object(http, service.limits, service.uploads))
+    record = record_of(http.scope)
+    check_tgi(request, service.limits)
+    plan = await plan_tgi(request, service, record, service.text_encoder(http))
+    source = plan.run(service.engine, record)
+    writer = TgiWriter(request, plan, service, is_list=is_list)
+    return event_answer(source, writer, errors=TGI_ERRORS) if request.is_streamed else json_answer(source, writer)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
-from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue, parse_body
+from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue
 
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
@@ -61,6 +61,23 @@ class TgiParameters(Body):
     )
     adapter_id: Unsupported = None
 
+    @property
+    def num_sequences(self) -> int:
+        return self.best_of or 1
+
+    @property
+    def is_sampled(self) -> bool:
+        values = (self.temperature, self.top_k, self.top_p, self.typical_p)
+        return bool(self.do_sample) or any(value is not None for value in values)
+
+    @property
+    def has_details(self) -> bool:
+        return bool(self.details or self.decoder_input_details)
+
+
+DEFAULT_PARAMETERS = TgiParameters.model_validate({"do_sample": True})
+"""Of a request that has no parameters at all: TGI samples then, though not if they are empty."""
+
 
 class TgiOptions(Body):
     """What Hugging Face's hosted service has beside TGI. The model is always loaded, and no answer is cached."""
@@ -78,6 +95,14 @@ class TgiRequest(Body):
     parameters: TgiParameters | None = None
     options: TgiOptions | None = None
     stream: bool | None = Field(None, description="False by default.")
+
+    @property
+    def own_parameters(self) -> TgiParameters:
+        return DEFAULT_PARAMETERS if self.parameters is None else self.parameters
+
+    @property
+    def is_streamed(self) -> bool:
+        return bool(self.stream)
 
 
 def _check_whole(value: object) -> object:
@@ -97,10 +122,9 @@ class TgiStreamRequest(TgiRequest):
 
     stream: OnlyTrue | None = None
 
-
-def parse_tgi_request(model: type[TgiRequest], body: dict[str, object]) -> TgiRequest:
-    """Raises InvalidRequestError; its kind UnsupportedParameterError for what TGI has and we do not."""
-    return parse_body(model, body)
+    @property
+    def is_streamed(self) -> bool:
+        return True
 
 
 class TgiInfo(BaseModel):
@@ -180,29 +204,3 @@ class TgiStreamEvent(BaseModel):
     top_tokens: list[TgiToken] = Field([], description="With `top_n_tokens`.")
     generated_text: str | None = Field(description="The whole, in the last event.")
     details: TgiStreamDetails | None = Field(description="In the last event, with `details`.")
-
-
-class TgiErrorResponse(BaseModel):
-    """Every status of 400 and above has it on TGI's routes, and so has the last event of a stream that failed."""
-
-    error: str
-    error_type: Literal["validation", "overloaded", "generation", "incomplete_generation", "healthcheck"]
-
-
-def tgi_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`."""
-    return {status: {"model": TgiErrorResponse, "description": DESCRIPTIONS[status]} for status in statuses}
-
-
-DESCRIPTIONS = {
-    401: "No valid API key (`validation`).",
-    408: "The body did not arrive in time (`validation`).",
-    413: "The body is too long (`validation`).",
-    415: "The body is not declared as JSON (`validation`).",
-    422: "The request is wrong; the message names the parameter (`validation`).",
-    424: "The generation failed (`generation`).",
-    429: "Too much waits already (`overloaded`). `Retry-After` says when to come back.",
-    500: "The service made a mistake (`incomplete_generation`).",
-    503: "The model is loading, or the service is shutting down (`healthcheck`). `Retry-After` says when to come back.",
-    504: "The request was not done before its deadline (`incomplete_generation`).",
-}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import orjson
 
@@ -12,51 +11,37 @@ from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation.best_of import ranked
 from distilgpt2_api.server.generation.generation import PromptDeltas
-from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.server.http.sse import dump_line
+from distilgpt2_api.server.generation.plan import GenerationPlan
+from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.tgi.tokens import ShownToken, TgiTokens, token_body, top_token_bodies
-from distilgpt2_api.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TgiShape:
-    """What the answer is to contain."""
-
-    text_before: str
-    """Stands before the generated text: the prompt, where it is wanted, whole though it may have been truncated."""
-    is_list: bool
-    """A whole answer stands alone in a list."""
-    has_details: bool
-    has_prefill: bool
-    num_top_tokens: int
-    seed: int | None
-    """Of the request; None where nothing is drawn."""
-
-    def seed_of(self, index: int) -> int | None:
-        """Of one of its sequences: a request of its own, with that seed, draws the same."""
-        return None if self.seed is None else sequence_seed(self.seed, index)
+from distilgpt2_api.server.service import Service
 
 
 class TgiWriter:
     """Mutable: one request's sequences."""
 
-    def __init__(
-        self, *, prompt_token_ids: Sequence[int], shape: TgiShape, tokenizer: Tokenizer, eos_token_ids: Sequence[int]
-    ) -> None:
-        self._prompt_token_ids = prompt_token_ids
-        self._shape = shape
-        self._tokenizer = tokenizer
-        self._eos_token_ids = eos_token_ids
-        self._streamed = TgiTokens(tokenizer, eos_token_ids=eos_token_ids)
+    def __init__(self, request: TgiRequest, plan: GenerationPlan, service: Service, *, is_list: bool) -> None:
+        """`is_list`: a whole answer stands alone in a list."""
+        self._parameters = request.own_parameters
+        self._is_list = is_list
+        # The whole prompt, even if it was truncated.
+        self._text_before = request.inputs if self._parameters.return_full_text else ""
+        [generation] = plan.requests
+        self._prompt_token_ids = generation.prompt_token_ids
+        self._seed = None if generation.params.is_greedy else generation.params.seed
+        self._tokenizer = service.engine.tokenizer
+        self._eos_token_ids = service.engine.model_config.eos_token_ids
+        self._streamed = TgiTokens(self._tokenizer, eos_token_ids=self._eos_token_ids)
         self._num_events = 0
         self._ended: list[SequenceDelta] = []
 
     # ---- a stream
 
-    def events(self, hand_over: Iterable[PromptDeltas]) -> bytes:
+    def events(self, update: Iterable[PromptDeltas]) -> bytes:
         """An event for each token that is ready; the last has the whole text."""
         pieces: list[bytes] = []
-        for _, deltas in hand_over:
+        for _, deltas in update:
             for delta in deltas:
                 tokens = self._streamed.accept(delta)
                 for token in tokens:
@@ -73,26 +58,26 @@ class TgiWriter:
     def _event(self, token: ShownToken) -> dict[str, object]:
         self._num_events += 1
         body: dict[str, object] = {"index": self._num_events, "token": token_body(token)}
-        if self._shape.num_top_tokens:
-            body["top_tokens"] = top_token_bodies(token, self._tokenizer, num_top=self._shape.num_top_tokens)
+        if num_top := self._parameters.top_n_tokens:
+            body["top_tokens"] = top_token_bodies(token, self._tokenizer, num_top=num_top)
         return body | {"generated_text": None, "details": None}
 
     def _last_fields(self, delta: SequenceDelta) -> dict[str, object]:
         fields: dict[str, object] = {"generated_text": self._answer_text(self._streamed)}
-        if self._shape.has_details:
+        if self._parameters.has_details:
             fields["details"] = {
                 "finish_reason": _finish_reason(delta),
                 "generated_tokens": delta.num_completion_tokens,
-                "seed": self._shape.seed_of(delta.index),
+                "seed": self._seed_of(delta.index),
                 "input_length": len(self._prompt_token_ids),
             }
         return fields
 
     # ---- a whole
 
-    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
+    def collect(self, update: Iterable[PromptDeltas]) -> None:
         """Take one hand-over into the whole: the only delta of each of its sequences."""
-        for _, deltas in hand_over:
+        for _, deltas in update:
             self._ended += deltas
 
     def body(self) -> bytes:
@@ -101,29 +86,29 @@ class TgiWriter:
         answer = self._sequence(best)
         text = answer.pop("generated_text")
         body: dict[str, object] = {"generated_text": text}
-        if self._shape.has_details:
+        if self._parameters.has_details:
             if others:
                 others.sort(key=lambda delta: delta.index)
                 answer["best_of_sequences"] = [self._sequence(delta) for delta in others]
             body["details"] = answer
-        return orjson.dumps([body] if self._shape.is_list else body)
+        return orjson.dumps([body] if self._is_list else body)
 
     def _sequence(self, delta: SequenceDelta) -> dict[str, object]:
         """TGI's `BestOfSequence`, but without details its text only."""
         shown = TgiTokens(self._tokenizer, eos_token_ids=self._eos_token_ids)
         tokens = shown.accept(delta)
         text = self._answer_text(shown)
-        if not self._shape.has_details:
+        if not self._parameters.has_details:
             return {"generated_text": text}
         body: dict[str, object] = {
             "generated_text": text,
             "finish_reason": _finish_reason(delta),
             "generated_tokens": delta.num_completion_tokens,
-            "seed": self._shape.seed_of(delta.index),
-            "prefill": self._prefill(delta) if self._shape.has_prefill else [],
+            "seed": self._seed_of(delta.index),
+            "prefill": self._prefill(delta) if self._parameters.decoder_input_details else [],
             "tokens": [token_body(token) for token in tokens],
         }
-        if num_top := self._shape.num_top_tokens:
+        if num_top := self._parameters.top_n_tokens:
             body["top_tokens"] = [top_token_bodies(token, self._tokenizer, num_top=num_top) for token in tokens]
         return body
 
@@ -137,16 +122,15 @@ class TgiWriter:
 
     # ---- both
 
+    def _seed_of(self, index: int) -> int | None:
+        """A request of its own with this seed samples the sequence again; None if nothing is sampled."""
+        return None if self._seed is None else sequence_seed(self._seed, index)
+
     def _answer_text(self, tokens: TgiTokens) -> str:
-        return self._shape.text_before + tokens.generated_text()
+        return self._text_before + tokens.generated_text()
 
 
 def _finish_reason(delta: SequenceDelta) -> str:
     if delta.finish_reason is FinishReason.LENGTH:
         return "length"
     return "stop_sequence" if isinstance(delta.stop, str) else "eos_token"
-
-
-def tgi_error_event(answer: ErrorAnswer) -> bytes:
-    """The last event of a stream that fails."""
-    return b"data:" + answer.tgi_body + b"\n\n"

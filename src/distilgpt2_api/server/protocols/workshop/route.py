@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable
 from typing import Annotated, Literal
 from urllib.parse import unquote_to_bytes
@@ -17,18 +16,19 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_context_length
-from distilgpt2_api.server.generation.answers import write_whole
-from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
+from distilgpt2_api.server.generation.answers import json_answer
+from distilgpt2_api.server.generation.generation import PromptDeltas
+from distilgpt2_api.server.generation.plan import plan_generation
 from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.server.pages.playground import read_page
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
@@ -72,7 +72,8 @@ class PromptRoute(APIRoute):
         if scope["type"] != "http" or scope["path"] in {"", "/"} or scope["method"] in MODIFYING_METHODS:
             return Match.NONE, {}
         prompt, has_slash = _prompt_of(scope)
-        if is_address(prompt, has_slash=has_slash) or self._is_taken(scope):
+        protocols: Protocols = scope["app"].state.protocols
+        if is_address(prompt, has_slash=has_slash, trees=protocols.trees) or self._is_taken(scope):
             return Match.NONE, {}
         child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": prompt}}
         return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
@@ -94,7 +95,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Workshop"],
         summary="Continue a prompt",
         response_model=GeneratedSequences,
-        responses=error_responses(400, 404, 429, 500, 503, 504),
+        responses=OPENAI_ERRORS.responses(400, 404, 429, 500, 503, 504),
         route_class_override=PromptRoute,
     )
 
@@ -117,24 +118,24 @@ async def generate_text(
     check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
     engine = service.engine
     record = record_of(http.scope)
-    [encoded] = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
-    record.num_prompt_tokens = len(encoded.token_ids)
-    check_context_length(len(encoded.token_ids), query.max_new_tokens, engine.model_config, param="max_new_tokens")
-    request = GenerationRequest(
-        request_id=f"prompt-{uuid.uuid4().hex}",
-        prompt_token_ids=encoded.token_ids,
-        params=SamplingParams(
-            max_tokens=query.max_new_tokens,
-            temperature=query.temperature,
-            top_k=query.top_k,
-            top_p=query.top_p,
-            seed=choose_seed(query.seed, service.draw_seed),
-        ),
+    prompts = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
+    num_prompt_tokens = record.num_prompt_tokens = len(prompts[0].token_ids)
+    check_context_length(num_prompt_tokens, query.max_new_tokens, engine.model_config, param="max_new_tokens")
+    params = SamplingParams(
+        max_tokens=query.max_new_tokens,
+        temperature=query.temperature,
+        top_k=query.top_k,
+        top_p=query.top_p,
+        seed=choose_seed(query.seed, service.draw_seed),
+    )
+    plan = plan_generation(
+        prompts,
+        params,
         num_sequences=query.num_return_sequences,
         is_streamed=False,
         deadline_s=service.limits.timeout_s,
     )
-    return write_whole(Generation(engine, [request], record), TextsWriter(prompt, num_texts=query.num_return_sequences))
+    return json_answer(plan.run(engine, record), TextsWriter(prompt, num_texts=query.num_return_sequences))
 
 
 class TextsWriter:
@@ -143,8 +144,8 @@ class TextsWriter:
     def __init__(self, prompt: str, *, num_texts: int) -> None:
         self._texts = [prompt] * num_texts
 
-    def collect(self, hand_over: Iterable[PromptDeltas]) -> None:
-        for _, deltas in hand_over:
+    def collect(self, update: Iterable[PromptDeltas]) -> None:
+        for _, deltas in update:
             for delta in deltas:
                 self._texts[delta.index] += delta.text
 

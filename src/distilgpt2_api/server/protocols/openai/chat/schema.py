@@ -26,6 +26,11 @@ class ChatCompletionRequest(ChatPromptFields, SamplingFields):
     logprobs: bool | None = Field(None, description="Log-probabilities of the tokens drawn.")
     top_logprobs: int | None = Field(None, ge=0, le=20, description="Likeliest tokens listed beside each; `logprobs`.")
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """Likeliest tokens listed beside each sampled token; None: no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
 
 def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
     """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
 from distilgpt2_api.server.protocols.openai.envelope import Usage
 from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
-from distilgpt2_api.server.schema.validation import parse_body
 
 
 class Logprobs(BaseModel):
@@ -145,7 +144,7 @@ class CompletionRequest(SamplingFields):
     truncate: PromptLength | None = Field(None, description="Another name of `truncate_prompt_tokens`: TGI's.")
     request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` and this.")
 
-
-def parse_completion_request(body: dict[str, object]) -> CompletionRequest:
-    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
-    return parse_body(CompletionRequest, body)
+    @property
+    def num_sequences(self) -> int:
+        """Completions sampled of each prompt, or beams."""
+        return self.best_of or self.num_choices

@@ -1,0 +1,84 @@
+"""Edits the file of API keys: comments, order and everything that is not edited stay as the operator wrote them.
+
+Apart from `key_file.py` because only a command edits: importing tomlkit would slow a server's start.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from distilgpt2_api.core.api_key import digest_of
+from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.settings.key_file import parse_keys, read_text
+from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE
+
+KEY_PREFIX = "dg2-"
+"""Lets people and secret scanners recognise a key of this service."""
+
+
+def make_key() -> str:
+    """A random key of 256 bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def describe_key(name: str, key: str, limits: CallerLimits) -> str:
+    """The file's entry for a new key. Raises SettingsError."""
+    if not KEY_NAME.fullmatch(name):
+        raise SettingsError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
+    given = {limit: value for limit, value in asdict(limits).items() if value is not None}
+    return tomlkit.dumps({"keys": {name: {"sha256": digest_of(key.encode()).hex(), **given}}})
+
+
+def add_to_key_file(path: Path, entry: str) -> None:
+    """Appends an entry from `describe_key`; creates the file if it is missing. On SettingsError nothing has changed."""
+    text = read_text(path) if path.exists() else ""
+    separator = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    text += separator + entry
+    parse_keys(text, path)
+    _replace_file(path, text)
+
+
+def remove_from_key_file(path: Path, name: str) -> None:
+    """Removes one entry, with the comments below its heading. On SettingsError nothing has changed."""
+    text = read_text(path)
+    before = parse_keys(text, path)
+    if name not in {key.name for key in before}:
+        raise SettingsError(f"{path} has no key {name[:100]!r}")
+    document = tomlkit.parse(text)
+    entries: Any = document["keys"]
+    del entries[name]
+    changed = tomlkit.dumps(document)
+    # A mistake here would lock other callers out.
+    if parse_keys(changed, path) != tuple(key for key in before if key.name != name):
+        raise SettingsError(f"can't remove the key {name!r} from {path} without changing others: remove it by hand")
+    _replace_file(path, changed)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    """Atomic: a running service never reads half a file. Others get no access; a group keeps the access it had.
+
+    Raises SettingsError.
+    """
+    temporary = ""
+    try:
+        target = path.resolve()
+        mode = target.stat().st_mode & 0o660 if target.exists() else 0o600
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise SettingsError(f"can't write the file of API keys {path}: {error.strerror}") from None
