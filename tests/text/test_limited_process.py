@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ def process() -> Iterator[LimitedProcess]:
 
 def run(process: LimitedProcess, *task: object) -> Any:
     return process.run(task, max_cpu_s=0.1)
+
+
+def child_of(pid: int) -> int:
+    """The helper forks it soon after an answer."""
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        time.sleep(0.001)
+    return int(children[0])
 
 
 def test_a_task_that_takes_too_much_or_crashes_has_no_answer_and_the_next_one_has(
@@ -61,9 +69,8 @@ def test_processes_that_end_between_two_tasks_are_replaced(process: LimitedProce
     assert run(process, "echo", 0) == 0
     assert process._helper is not None
     helper = process._helper._process
-    children = Path(f"/proc/{helper.pid}/task/{helper.pid}/children")
     for number in range(1, 4):
-        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        os.kill(child_of(helper.pid), signal.SIGKILL)
         assert run(process, "echo", number) in (number, None)
     os.kill(helper.pid, signal.SIGKILL)
     helper.wait()
