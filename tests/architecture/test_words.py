@@ -83,7 +83,6 @@ PENDING: tuple[str, ...] = (
     "docs/batch.md",
     "docs/benchmarks.md",
     "docs/cli.md",
-    "docs/deploy/",
     "docs/playground.md",
     "docs/scale.md",
     "docs/scheduling.md",
