@@ -77,7 +77,6 @@ PENDING: tuple[str, ...] = (
     "README.md",
     "benchmarks/",
     "changelog.d/",
-    "deploy/",
     "docs/api.md",
     "docs/batch-api.md",
     "docs/batch.md",
