@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.debug
 from jinja2 import meta, nodes, pass_context
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -29,8 +28,8 @@ MAX_MESSAGE_CHARACTERS = 500
 """Longest error text that a template can raise; the rest is cut off."""
 MAX_GROWTH = 16
 """How many times longer than the model's context a rendered text may be."""
-IMPORTED_LATE = (html, jinja2.debug, pprint, textwrap)
-"""Jinja imports these at their first use, when the limited process can't open files any more."""
+IMPORTED_LATE = (html, pprint, textwrap)
+"""Some filters import these at their first use, when the limited process can't open files any more."""
 
 
 class GenerationTag(Extension):
@@ -124,5 +123,6 @@ def describe_error(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    compile_template("{{ 'x' }}")  # Imports the codec of Jinja's string literals while files can be opened.
+    # Makes Jinja import what it needs for string literals and for errors while files can still be opened.
+    render(source="{{ raise_exception('x') }}", values={}, now=datetime.min.isoformat(), max_characters=1)
     serve(lambda task: render(**task), prepare=compile_template)
