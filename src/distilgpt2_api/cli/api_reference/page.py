@@ -194,7 +194,7 @@ def _names_table() -> str:
 
 
 def _error_table() -> str:
-    rows = [_error_row(INTERNAL, "The service made a mistake; its log has the details.", "no")]
+    rows = [_error_row(INTERNAL, "An internal error; the service's log has the details.", "no")]
     for error, kind in ERROR_MAPPINGS.items():
         if error in {Distilgpt2ApiError, UnavailableError}:
             continue  # What happens is a kind of theirs.
