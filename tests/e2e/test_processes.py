@@ -132,7 +132,7 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"metrics_folder": "/proc/none"}, "can't use the folder /proc/none (metrics_folder): "),
+        ({"metrics_folder": "/tmp"}, "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, "),
         ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
         ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -20,14 +20,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.objects import ENDED_STATUSES
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
-from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
@@ -79,7 +78,7 @@ def create_app(
     engine_metrics: EngineMetrics,
     access_log: AccessLog,
     drain_s: float,
-    metrics_folder: MetricsFolder | None = None,
+    metrics_labels: Mapping[str, str] | None = None,
     traces: Traces | None = None,
     access: Access = OPEN,
     root_path: str = "",
@@ -88,17 +87,18 @@ def create_app(
     clock: Callable[[], float] = time.time,
     protocols: Protocols = PROTOCOLS,
     routes: Sequence[BaseRoute] | None = None,
-    open_desk: OpenDesk | None = None,
+    open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
-    """An application whose lifespan starts and stops `engine`, `metrics_folder` and `traces`.
+    """An application whose lifespan starts and stops `engine` and `traces`.
 
-    `open_desk`: files and batches; None disables them.
+    `metrics_labels` are added to every sample of `/metrics`.
+    `open_batch_service`: files and batches; None disables them.
     `routes`: the result of `build_routes(protocols)`, to share between applications, since it takes most of the time.
     """
     metrics_page = MetricsPage(
         registry,
-        folder=metrics_folder,
         refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
+        labels=metrics_labels,
     )
     shutdown = ShutdownState()
     app = Application(
@@ -119,17 +119,18 @@ def create_app(
         read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
-    desk = None
-    if open_desk is not None:
-        desk = open_desk(line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES))
+    batch_service = None
+    if open_batch_service is not None:
+        batch_service = open_batch_service(
+            line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES)
+        )
     lifespan = build_lifespan(
         engine,
         shutdown,
         drain_s=drain_s,
         max_request_s=limits.timeout_s,
-        metrics_page=metrics_page,
         traces=traces,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(
@@ -143,7 +144,7 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
-        desk=desk,
+        batch_service=batch_service,
     )
     app.router.routes.extend(build_routes(protocols) if routes is None else routes)
     app.state.protocols = protocols

@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
-from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.auth.access import Access
@@ -82,7 +82,7 @@ class Service:
     """Unix time, in seconds."""
     chat_template: ChatTemplate | None = None
     """None: chat is refused."""
-    desk: BatchDesk | None = None
+    batch_service: BatchService | None = None
     """None: files and batches are disabled."""
     text_queue: TextQueue = field(default_factory=TextQueue)
 
@@ -118,13 +118,13 @@ async def _service_of(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service_of)]
 
 
-async def _desk_of(service: ServiceDep) -> BatchDesk:
-    if service.desk is None:
+async def _batch_service_of(service: ServiceDep) -> BatchService:
+    if service.batch_service is None:
         raise NotEnabledError("files and batches are disabled; the setting batch_store enables them")
-    return service.desk
+    return service.batch_service
 
 
-DeskDep = Annotated[BatchDesk, Depends(_desk_of)]
+BatchServiceDep = Annotated[BatchService, Depends(_batch_service_of)]
 
 
 def owner_of(request: Request, service: Service) -> str:

@@ -9,10 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from distilgpt2_api.batch.stored.desk import BatchDesk
+from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
@@ -35,9 +34,8 @@ def build_lifespan(
     *,
     drain_s: float,
     max_request_s: float,
-    metrics_page: MetricsPage,
     traces: Traces | None,
-    desk: BatchDesk | None,
+    batch_service: BatchService | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Builds a lifespan that loads the model after the port is bound: until then, probes and requests get 503.
 
@@ -53,20 +51,19 @@ def build_lifespan(
             drain_s=drain_s,
             max_request_s=max_request_s,
             control=control,
-            before=None if desk is None else desk.worker.stop,
+            before=None if batch_service is None else batch_service.worker.stop,
         )
         await engine.start()
         try:
             with drain:
                 if control is not None and control.is_replacement:
                     await _wait_loaded(engine, control)
-                if desk is not None:
-                    desk.worker.start()
-                async with metrics_page.published():
-                    yield
+                if batch_service is not None:
+                    batch_service.worker.start()
+                yield
         finally:
-            if desk is not None:
-                await desk.close()
+            if batch_service is not None:
+                await batch_service.close()
             await engine.stop()
             if traces is not None:
                 await traces.close()

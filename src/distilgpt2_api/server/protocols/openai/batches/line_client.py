@@ -8,7 +8,7 @@ import uuid
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.stored.desk import AskLine
+from distilgpt2_api.batch.store.ports import AskLine
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
