@@ -124,5 +124,5 @@ def describe_error(error: Exception) -> str:
 
 if __name__ == "__main__":
     # Makes Jinja import what it needs for string literals and for errors while files can still be opened.
-    render(source="{{ raise_exception('x') }}", values={}, now=datetime.min.isoformat(), max_characters=1)
+    render(source="{{ raise_exception('x') }}", values={}, now="2000-01-01", max_characters=1)
     serve(lambda task: render(**task), prepare=compile_template)
