@@ -29,7 +29,7 @@ from distilgpt2_api.server.protocols.tgi.schema import (
 )
 from distilgpt2_api.server.protocols.vllm.tokens_schema import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
-from distilgpt2_api.server.schema.query import takes_any_query
+from distilgpt2_api.server.schema.query import allows_any_query
 
 BODIES: tuple[type[BaseModel], ...] = (
     CompletionRequest,
@@ -102,7 +102,7 @@ def _bound(document: dict[str, Any], limits: RequestLimits) -> None:
 def _add_query_refusals(document: dict[str, Any], app: FastAPI) -> None:
     """Every route that checks its query may refuse it, also one that refuses nothing else."""
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema and not takes_any_query(route):
+        if isinstance(route, APIRoute) and route.include_in_schema and not allows_any_query(route):
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
                 in_tgi = is_tgi(method, route.path)
