@@ -3,13 +3,13 @@
 # docker build -t distilgpt2-api .                                   with the demo model
 # docker build -t distilgpt2-api --build-arg MODEL=distilgpt2 .      with DistilGPT-2, from the Hugging Face hub
 # docker build -t distilgpt2-api --build-arg MODEL=./my-model .      with the model in that folder of the checkout
-# docker build -t distilgpt2-api --build-arg EXTRAS="batch postgres" .   with what files and batches need
+# docker build -t distilgpt2-api --build-arg EXTRAS="batch postgres" .   with the packages for files and batches
 #
 # docs/container.md explains every line.
 
 ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-trixie
 
-# ---- build: the dependencies, as poetry.lock names them
+# ---- build: the dependencies that poetry.lock lists
 
 FROM ${PYTHON_IMAGE} AS build
 
@@ -20,10 +20,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && /opt/poetry/bin/pip install --disable-pip-version-check \
         "poetry==${POETRY_VERSION}" "poetry-plugin-export==${POETRY_EXPORT_VERSION}"
 
-# Before the code is copied, so that a change of code leaves these layers alone.
+# Before the code is copied, so that a change of code does not rebuild these layers.
 WORKDIR /src
 COPY pyproject.toml poetry.lock ./
-# pip installs what Poetry locked: it checks every hash. The environment has no pip of its own to carry along.
+# pip installs the packages that Poetry locked, and checks every hash. The environment itself has no pip.
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/poetry/bin/poetry export --extras "${EXTRAS}" --output /tmp/requirements.txt \
@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
         --no-compile --no-deps --require-hashes --requirement /tmp/requirements.txt
 
-# ---- dependencies: the part of them that is ever loaded; half of OpenVINO is for other devices
+# ---- dependencies: only the files that are loaded; half of OpenVINO is for other devices
 
 FROM build AS dependencies
 
@@ -42,8 +42,8 @@ RUN /opt/venv/bin/python docker/trim.py \
     && docker/freeze.sh /rootfs \
     && cp -a /rootfs/opt/venv /opt/venv
 
-# ---- source: the folder that MODEL names, if it names one
-# A stage of its own, so that the next one depends on that folder and not on the code beside it.
+# ---- source: the folder that MODEL names, if it is a folder
+# A separate stage, so that the next one depends only on that folder, not on the code beside it.
 
 FROM ${PYTHON_IMAGE} AS source
 
@@ -54,11 +54,11 @@ RUN mkdir /model \
     && if [ -f "./${MODEL}/config.json" ]; then cp -rL "./${MODEL}/." /model; \
         elif [ -d "./${MODEL}" ]; then touch /model/is-no-model; fi
 
-# ---- model: compiled once here, and not at every start
+# ---- model: compiled once here, instead of at every start
 
 FROM build AS model
 
-# Only the code that compiles models: a change of any other code leaves this stage, and its layer, alone.
+# Only the code that compiles models: a change of any other code does not rebuild this stage and its layer.
 COPY src/distilgpt2_api/__init__.py src/distilgpt2_api/
 COPY src/distilgpt2_api/core src/distilgpt2_api/core
 COPY src/distilgpt2_api/text src/distilgpt2_api/text
@@ -74,28 +74,28 @@ RUN --mount=type=cache,target=/var/cache/distilgpt2-api \
         --precision "${PRECISION}" --target /rootfs/opt \
     && docker/freeze.sh /rootfs
 
-# ---- code: our wheel, tried out with just what the image will have
+# ---- code: our wheel, tested with only the files of the image
 
 FROM dependencies AS code
 
 COPY pyproject.toml poetry.lock README.md LICENSE ./
 COPY docker/gunicorn.conf.py docker/
 COPY src src
-# Installed into an empty root, so that this layer holds our code and nothing else. The image's one model has its own.
+# Installed into an empty root, so that this layer holds only our code. The image's model has its own layer.
 RUN /opt/poetry/bin/pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
         --quiet --no-compile --no-deps --no-index --no-warn-script-location --root /rootfs-code dist/*.whl \
     && rm -rf /rootfs-code/opt/venv/lib/python3.*/site-packages/distilgpt2_api/models/*/ \
     && install -D docker/gunicorn.conf.py /rootfs-code/etc/distilgpt2-api/gunicorn.conf.py \
     && docker/freeze.sh /rootfs-code
-# The image as it will be, for a moment: it generates a text, or there is no image.
+# Now this stage has the files of the image: if they can't generate a text, the build fails.
 COPY --from=model /rootfs/ /
 COPY docker/smoke.py docker/
 RUN cp -a /rootfs-code/. / \
     && HOME=/nonexistent DISTILGPT2_MODEL=/opt/model /opt/venv/bin/python docker/smoke.py
 
-# ---- base: Debian and Python, without what a service never needs
-# pip, for the environment is complete, and the rights of programs to run as their owner.
+# ---- base: Debian and Python, without files that no service needs
+# It removes pip, because the environment is complete, and the setuid bits, which let programs run as their owner.
 
 FROM ${PYTHON_IMAGE} AS base
 
@@ -108,19 +108,19 @@ RUN touch --date='1 second ago' /tmp/begin \
     && touch --date=@315532800 /tmp
 
 # ---- runtime
-# Not an empty image, but the stage above as one layer: it has the shell and the libraries of its Debian. On top of
-# PYTHON_IMAGE itself the deletions would save no byte, and would leave marks that carry the time of the build.
+# The stage above becomes one layer, with the shell and the libraries of its Debian. On top of PYTHON_IMAGE itself the
+# deletions would save no byte, and would leave marks with the time of the build.
 
 FROM scratch AS runtime
 
-# From what changes least to what changes most: each of these is a layer.
+# One layer each, from the one that changes least to the one that changes most.
 # hadolint ignore=DL3067
 COPY --from=base / /
 COPY --from=dependencies /rootfs/ /
 COPY --from=model /rootfs/ /
 COPY --from=code /rootfs-code/ /
 
-# No quotes and no $() in the values: Apptainer evaluates them. HOME: the user below has none in /etc/passwd.
+# The values have no quotes and no $(), which Apptainer would evaluate. HOME: the user below has none in /etc/passwd.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
@@ -133,13 +133,13 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PORT=8000 \
     DISTILGPT2_MODEL=/opt/model
 
-# A number, for Kubernetes' runAsNonRoot can't look a name up. Group 0 reads everything, so any other number works too.
+# A number, because Kubernetes' runAsNonRoot can't look up a name. Group 0 reads everything, so any other number works too.
 USER 10001:0
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["distilgpt2-api", "healthcheck"]
 
-# The configuration file binds to $PORT on every address, and says what else it sets.
+# The configuration file binds to $PORT on every address, and explains its other options.
 CMD [ \
     "gunicorn", \
     "distilgpt2_api.api:app", \
@@ -147,7 +147,7 @@ CMD [ \
     "--config", "/etc/distilgpt2-api/gunicorn.conf.py" \
 ]
 
-# Last, for they change with every commit. They make no layer.
+# Last, because they change with every commit. They add no layer.
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1980-01-01T00:00:00Z

@@ -1,11 +1,11 @@
 #!/bin/bash
-# apptainer, on machines that have none. Debian has it in unstable only, so this makes a tree of unstable, once, and runs
-# its apptainer in it, in mount and process namespaces of its own: when the command ends, its processes and mounts are gone.
+# Runs apptainer on machines that have none. Only Debian unstable has it, so this script makes a tree of unstable, once, and
+# runs its apptainer there, in separate mount and process namespaces: when the command ends, its processes and mounts are gone.
 #
 #   docker/apptainer.sh FOLDER USER ARGUMENTS...     e.g. docker/apptainer.sh . nobody exec image.sif python --version
 #
-# FOLDER is the one folder of this machine that the command sees, and where it starts. Building an image takes root;
-# running one is what Apptainer is for an unprivileged user. Where there is an apptainer on the PATH, that one runs.
+# FOLDER is the only folder of this machine that the command sees, and its working directory. Building an image needs
+# root; an unprivileged user can run one. If an apptainer is on the PATH, the script runs that one.
 set -eu -o pipefail
 
 say() { echo "apptainer: $*" >&2; }
@@ -24,20 +24,20 @@ tree=$cache/apptainer
 if [ ! -e "$tree/usr/bin/apptainer" ]; then
     [ "$(id -u)" = 0 ] || { say "error: no apptainer here, and only root can make a tree with one"; exit 1; }
     command -v mmdebstrap >/dev/null || { say "error: no apptainer and no mmdebstrap here"; exit 1; }
-    # shellcheck disable=SC2016 # $(SITE) is apt's own word
+    # shellcheck disable=SC2016 # $(SITE) is apt's placeholder
     mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sed -n 1p)
     say "taking it from Debian unstable (about a minute, once)"
     mkdir -p "$cache"
-    # Unstable's index may be past its date on a mirror that is a snapshot.
+    # On a mirror that is a snapshot, unstable's index may have expired.
     mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
         --include=apptainer,squashfuse,fuse3,ca-certificates sid "$tree.partial" "$mirror" >&2
     rm -rf "$tree"
     mv "$tree.partial" "$tree"
 fi
 
-# Inside the namespaces: the tree becomes the root, with the machine's devices, names and users.
+# Inside the namespaces the tree becomes the root, with the machine's devices, names and users.
 export tree folder user
-# shellcheck disable=SC2016 # they expand in there
+# shellcheck disable=SC2016 # they expand inside
 exec unshare --mount --pid --fork --kill-child --propagation private bash -eu -c '
     mount --bind "$tree" "$tree"
     for name in hosts resolv.conf passwd group; do
@@ -47,7 +47,7 @@ exec unshare --mount --pid --fork --kill-child --propagation private bash -eu -c
     mount --rbind /dev "$tree/dev"
     mount --rbind /sys "$tree/sys"
     mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
-    # Everybody may mount images: as udev has it, which a minimal machine lacks.
+    # All users may mount images, as udev configures it; a minimal machine has no udev.
     if [ -c /dev/fuse ]; then
         [ -c "$tree/fuse" ] || mknod -m 666 "$tree/fuse" c 10 229
         mount --bind "$tree/fuse" "$tree/dev/fuse"

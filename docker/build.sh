@@ -1,5 +1,5 @@
 #!/bin/bash
-# docker build, on machines with and without an image registry (base-image.sh).
+# Runs docker build on machines with and without an image registry (base-image.sh).
 #
 #   docker/build.sh [OPTIONS OF docker build] CONTEXT
 set -eu -o pipefail
@@ -14,6 +14,6 @@ kind=$("$here/base-image.sh" "$base")
 if [ "$kind" != stand-in ]; then
     exec docker build "${options[@]}" "$@"
 fi
-# The syntax line has BuildKit pull a frontend, which takes a registry too; the daemon's own reads the rest as well.
-# The network is the host's, for that is the one whose package index is known to answer.
+# The syntax line makes BuildKit pull a frontend, which needs a registry too; the daemon's own frontend reads the rest as
+# well. The build uses the host's network, because the host can reach its package index.
 sed '/^# syntax=/d' "$context/Dockerfile" | DOCKER_BUILDKIT=1 docker build --network=host "${options[@]}" --file - "$@"

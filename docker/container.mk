@@ -1,5 +1,5 @@
-# Targets for the container image; the root Makefile includes this. With no Docker engine running, root may let
-# docker/with-engine.sh start one for as long as a target runs.
+# Targets for the container image; the root Makefile includes this file. If no Docker engine is running, root can let
+# docker/with-engine.sh start one for the duration of a target.
 IMAGE ?= distilgpt2-api
 MODEL ?=
 HADOLINT_VERSION := 2.15.1
@@ -10,21 +10,21 @@ WITH_ENGINE := docker/with-engine.sh
 BUILD_IMAGE := docker/build.sh $(if $(MODEL),--build-arg MODEL=$(MODEL))
 
 .PHONY: image
-image: container-needs ## Build the container image (IMAGE=name, MODEL=a folder here, or a model of the hub)
+image: container-needs ## Build the container image (IMAGE=name, MODEL=a folder of the checkout, or a name on the hub)
 	$(WITH_ENGINE) $(BUILD_IMAGE) --tag $(IMAGE) .
 
 .PHONY: image-size
-image-size: container-needs build/distilgpt2-shape/config.json ## Build with a model of DistilGPT-2's shape; size per layer; fails above the budget
+image-size: container-needs build/distilgpt2-shape/config.json ## Build with a model of DistilGPT-2's shape; print the size of each layer; fail above the budget
 	$(WITH_ENGINE) bash -c 'docker/build.sh --quiet --build-arg MODEL=build/distilgpt2-shape --tag $(IMAGE):distilgpt2-shape . >/dev/null \
 		&& $(CURDIR)/$(BIN)/python docker/image_size.py $(IMAGE):distilgpt2-shape'
 
 .PHONY: test-container
-test-container: container-needs .tools/hadolint/installed .venv/installed-dev ## The image's promises, on every engine that can be started here
+test-container: container-needs .tools/hadolint/installed .venv/installed-dev ## Test the image on every engine that can be started here
 	$(WITH_ENGINE) bash -euc 'docker/base-image.sh $(BASE_IMAGE) >/dev/null; exec "$$@"' - \
 		$(BIN)/python -m pytest tests/container --ignore=tests/container/test_swarm.py --timeout=900 --durations=10 $(ARGS)
 
 .PHONY: test-swarm
-test-swarm: container-needs .venv/installed-dev ## A rolling update and the loss of a node on a Docker Swarm of three, under load: what it lost (apart from test-container)
+test-swarm: container-needs .venv/installed-dev ## Test a rolling update and the loss of a node on a Docker Swarm of three nodes, under load (not part of test-container)
 	$(WITH_ENGINE) bash -euc 'docker/base-image.sh $(BASE_IMAGE) >/dev/null; exec "$$@"' - \
 		$(BIN)/python -m pytest tests/container/test_swarm.py --timeout=900 $(ARGS)
 
@@ -36,7 +36,7 @@ test-swarm: container-needs .venv/installed-dev ## A rolling update and the loss
 build/distilgpt2-shape/config.json: | .venv/installed-dev
 	$(BIN)/python benchmarks/make_model.py $(@D)
 
-# On Debian, as root, what is missing is installed; elsewhere it is named.
+# Installs missing programs on Debian as root; elsewhere prints their names.
 .PHONY: container-needs
 container-needs:
 	@docker/install-needs.sh

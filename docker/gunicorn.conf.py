@@ -1,8 +1,8 @@
-"""What `gunicorn` in the image's CMD takes from our settings: address, drain, log level. And how mistakes are told: in
-one line, before anything starts.
+"""Gunicorn's options for the image's CMD, from the settings: address, drain, log level. A wrong setting is a one-line
+error before anything starts.
 
-`distilgpt2-api serve` starts the same server with the same options; the image spells the command out, so that
-`docker inspect` shows it and `docker run IMAGE gunicorn …` changes it.
+`distilgpt2-api serve` starts the same server with the same options. The image spells out the command, so that
+`docker inspect` shows it and `docker run IMAGE gunicorn …` can change it.
 """
 
 import tempfile
@@ -18,14 +18,14 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.host_resources import read_memory_limit_bytes
 
 LEAST_BYTES = 96 << 20
-"""Python, OpenVINO and FastAPI without a model: what no limit may be below. Measured: 100 MB resident."""
+"""Memory of Python, OpenVINO and FastAPI without a model: the lowest possible limit. Measured: 100 MB resident."""
 BOOT_S = 20.0
-"""A worker that is killed earlier was killed by its start, and the next one would be as well."""
+"""If a worker is killed earlier than this, its start was the cause, and the next worker would be killed as well."""
 KILLED = 3
 
 
 def check(settings: Settings) -> None:
-    """Raises what a worker would raise later, or would be killed for."""
+    """Raise a worker's later errors now, and SettingsError if the memory limit would kill a worker."""
     model = settings.locate_model()
     settings.check_keys_file()
     compiled = find_compiled_file(model.folder, settings.precision)
@@ -57,14 +57,14 @@ except Distilgpt2ApiError as error:
     raise SystemExit(f"error: {error}") from None
 
 globals().update(options)
-# Gunicorn puts its folder on the path of imports: one that nobody writes to, whichever the caller's was.
+# Gunicorn adds this folder to the import path: a read-only one, whatever the caller's working directory was.
 chdir = "/"
-# $PORT is what Azure, Cloud Run and the like set; DISTILGPT2_PORT wins over it.
+# Azure, Cloud Run and others set $PORT; DISTILGPT2_PORT overrides it.
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
 def on_starting(server: Any) -> None:  # noqa: ARG001 - Gunicorn's signature
-    """Gunicorn would try a taken port for five seconds, and tell of it in six lines."""
+    """Exit with a one-line error if the port is in use. Gunicorn would retry for five seconds and print six lines."""
     try:
         listen(settings.host, settings.port).close()
     except Distilgpt2ApiError as error:
@@ -76,9 +76,12 @@ def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - Gunicorn's sig
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Gunicorn would start worker after worker; whoever runs the container knows better when to try again."""
+    """Stop the master if a worker is killed while it starts: Gunicorn would start one worker after the other.
+
+    The container's operator, or its restart policy, decides when to retry.
+    """
     seconds = time.monotonic() - worker.started_s
-    # After a HUP the old worker ends in peace, beside the new one.
+    # After a HUP the old worker ends normally, beside the new one.
     if server.LISTENERS and not server.WORKERS and seconds < BOOT_S:
         limit = f"{read_memory_limit_bytes() >> 20} MiB"
         raise HaltServer(f"the worker was killed {seconds:.1f} s after its start; the memory limit is {limit}", KILLED)

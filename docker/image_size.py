@@ -1,9 +1,9 @@
-"""Says what each layer of an image holds and weighs, and fails above the budget.
+"""Prints the content and the size of each layer of an image, and fails above the budget.
 
     python docker/image_size.py IMAGE
 
-Unpacked: the bytes of the layers' files, as a disk holds them. Compressed: the layers as gzip (level 6) makes them,
-which is what a registry sends. MB are 10^6 bytes.
+Unpacked: the size of the layers' files on disk. Compressed: the size of the layers after gzip (level 6), as a registry
+sends them. 1 MB is 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONTENTS = {
     "*/site-packages/distilgpt2_api/*": "code: our wheel and Gunicorn's configuration",
     "etc/debian_version": "base: Debian and Python",
 }
-"""What a layer is, by a file that it has; the first that fits."""
+"""A layer's description for a pattern of its files; the first match wins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,24 +63,24 @@ def main() -> None:
         ("compressed", compressed_mb, arguments.max_compressed),
     ):
         if size > limit:
-            print(f"error: {size:.1f} MB {what} are above the budget of {limit:g} MB", file=sys.stderr)
+            print(f"error: {size:.1f} MB {what} exceed the budget of {limit:g} MB", file=sys.stderr)
             is_over = True
     sys.exit(is_over)
 
 
 def read_layers(image: str) -> list[Layer]:
-    """From the lowest to the topmost, empty ones left out."""
+    """The image's layers from the bottom to the top, without empty ones."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "image.tar")
         subprocess.run(["docker", "save", "--output", path, image], check=True)
         with tarfile.open(path) as archive:
             manifest = json.load(extract(archive, "manifest.json"))[0]
-        with ThreadPoolExecutor() as pool:  # zlib lets go of the interpreter
+        with ThreadPoolExecutor() as pool:  # zlib releases the GIL
             return list(pool.map(measure, repeat(path), manifest["Layers"]))
 
 
 def extract(archive: tarfile.TarFile, name: str) -> IO[bytes]:
-    # Of two equal layers Docker saves one, and a link to it.
+    # Docker saves the second of two equal layers as a link.
     file = archive.extractfile(name)
     assert file is not None, name
     return file

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Sees to it that there is an engine to build and test with: a Docker that answers, or else Debian's, which
-# with-engine.sh then starts. Podman comes along, for the tests. Installs on Debian as root; elsewhere says what is missing.
+# Makes sure that there is an engine to build and test with: a running Docker, or else Debian's packages, which
+# with-engine.sh then starts. Also installs Podman, for the tests. On Debian as root it installs missing packages; elsewhere
+# it lists them.
 set -eu -o pipefail
 
 if docker info >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; then
@@ -13,7 +14,7 @@ for program in "${!packages[@]}"; do
 done
 [ "${#missing[@]}" -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "error: no Docker engine answers, and missing are: ${missing[*]}; on Debian, as root: apt-get install ${missing[*]}" >&2
+    echo "error: no Docker engine answers, and these packages are missing; on Debian, as root: apt-get install ${missing[*]}" >&2
     exit 1
 fi
 echo "no Docker engine answers: installing ${missing[*]}" >&2

@@ -1,10 +1,10 @@
-"""Makes the image's model out of the build argument MODEL: a folder of the build context, or a name of the hub.
+"""Compiles the image's model from the build argument MODEL: a folder of the build context, or a name on the hub.
 
     PYTHONPATH=src python docker/prepare_model.py --model MODEL --copied FOLDER --precision int8 --target ROOT
 
-`FOLDER` has the files of the folder MODEL; it is empty where the build context has no such folder. The model comes to
-lie in ROOT/models/NAME, compiled, without its checkpoint; ROOT/model is a link to it, so that one path serves and the
-model keeps its name.
+`FOLDER` has the files of the folder MODEL; it is empty if the build context has no such folder. The result is
+ROOT/models/NAME: the compiled model without its checkpoint. ROOT/model is a link to it, so that the path is always the
+same and the model keeps its name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
         name, folder = find_model(arguments.model, arguments.copied, arguments.home)
         target = arguments.target / "models" / name
         compile_model(folder, target, precision)
-        # A model without one is told now, not at the image's first start.
+        # A model without a tokenizer fails the build, not the image's first start.
         Tokenizer.from_folder(target, num_rows=read_model_config(target).vocab_size)
     except Distilgpt2ApiError as error:
         message = str(error).replace(f"{arguments.copied}", arguments.model)
@@ -49,20 +49,20 @@ def parse_precision(text: str) -> Precision:
     try:
         return Precision(text)
     except ValueError:
-        sys.exit(f"error: --build-arg PRECISION={text}: it is one of {', '.join(Precision)}")
+        sys.exit(f"error: --build-arg PRECISION={text}: must be one of {', '.join(Precision)}")
 
 
 def find_model(model: str, copied: Path, home: Path) -> tuple[str, Path]:
-    """Name and folder. Raises ModelError."""
+    """Find the model's name and folder. Raises ModelError."""
     if not model:
         raise ModelNotFoundError("it is empty; leave the argument out for the demo model")
     if (copied / CONFIG_FILE).is_file():
         return Path(model).name or "model", copied
     if any(copied.iterdir()):
-        raise ModelNotFoundError("the folder is no model: it has no config.json")
+        raise ModelNotFoundError("the folder is not a model: it has no config.json")
     if NAME_PATTERN.fullmatch(model) is None:
         raise ModelNotFoundError("no such folder in the build context (or .dockerignore leaves it out)")
-    from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - the folder's case has no use for the hub's client
+    from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - a folder needs no hub client
 
     location = pull_model(ModelStore(home), model, report=print)
     return location.name, location.folder

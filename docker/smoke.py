@@ -1,4 +1,4 @@
-"""Generates a text and imports the service, with nothing but what the image will have: fails if trimming took too much.
+"""Generates a text and imports the service with only the files of the image: fails if trimming removed too much.
 
 /opt/venv/bin/python docker/smoke.py
 """

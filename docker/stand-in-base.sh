@@ -1,11 +1,11 @@
 #!/bin/bash
-# A stand-in for docker.io/library/python:3.13-slim-trixie, for machines that reach no image registry but do reach a
-# Debian mirror. Where a registry can be reached, nobody needs this: the Dockerfile names the real image.
+# Builds a stand-in for docker.io/library/python:3.13-slim-trixie, for machines that can reach a Debian mirror but no image
+# registry. With a registry it is not needed: the Dockerfile names the real image.
 #
 #   docker/stand-in-base.sh CACHE_FOLDER      prints the path of base.tar, for `docker import`
 #
-# Like the real one it is Debian trixie without manuals and translations, with Python 3.13 as `python` and with a pip in
-# /usr/local. Unlike it, Python is Debian's own. It carries this machine's certificates, or pip in a build trusts nobody.
+# Like the real image it is Debian trixie without manuals and translations, with Python 3.13 as `python` and pip in
+# /usr/local. Its Python is Debian's own. It has this machine's certificates, because pip in a build would trust none.
 set -eu -o pipefail
 
 say() { echo "stand-in base: $*" >&2; }
@@ -20,7 +20,7 @@ tar=$cache/stand-in-base-$(dpkg --print-architecture)-$recipe.tar
 
 if [ ! -f "$tar" ]; then
     # The mirror that apt's own sources name.
-    # shellcheck disable=SC2016 # $(SITE) is apt's own word
+    # shellcheck disable=SC2016 # $(SITE) is apt's placeholder
     mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | sed -n 1p)
     [ -n "$mirror" ] || { say "error: apt's sources name no mirror"; exit 1; }
     say "no registry: building one from Debian's packages (about a minute, once)"
@@ -33,7 +33,7 @@ if [ ! -f "$tar" ]; then
 set -eu
 root=$1
 ln -s ../../bin/python3 "$root/usr/local/bin/python"
-# The real image has pip outside of any virtual environment, so the Dockerfile has one to remove.
+# The real image has pip outside any virtual environment, and the Dockerfile removes it.
 chroot "$root" python3 -m venv /tmp/venv
 cp -r "$root"/tmp/venv/lib/python3.13/site-packages/pip "$root"/tmp/venv/lib/python3.13/site-packages/pip-*.dist-info \
     "$root/usr/local/lib/python3.13/dist-packages/"
@@ -46,7 +46,7 @@ rm -rf "$root"/var/cache/apt "$root"/var/lib/apt/lists "$root"/var/cache/debconf
 mkdir -p "$root/var/cache/apt/archives/partial" "$root/var/lib/apt/lists/partial"
 HOOK
     chmod +x "$work/hook"
-    # Debian's "slim" images leave the same folders out.
+    # Debian's "slim" images leave out the same folders.
     without() { printf -- '--dpkgopt=path-exclude=/usr/share/%s/*\n' doc man locale info groff lintian linda; }
     mapfile -t without < <(without)
     mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv \

@@ -1,9 +1,9 @@
-"""Removes from an installed environment what the service never loads: nearly half of it, most of that OpenVINO's.
+"""Removes the files that the service never loads from an installed environment: nearly half of it, mostly OpenVINO's.
 
     /opt/venv/bin/python docker/trim.py
 
-Works on the environment whose Python runs it. Afterwards the image's build generates a text with what is left. An entry
-that matches nothing is named, not an error: other processors' wheels have other parts, and versions differ.
+It trims the environment whose Python runs it. Afterwards the image's build generates a text with the remaining files.
+An entry that matches no file is printed, but is not an error: wheels differ by processor and version.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 DISTRIBUTIONS = {
-    "openvino-telemetry": "nothing is sent anywhere; OpenVINO does without it",
-    # tokenizers names huggingface-hub as a dependency, but imports it in `from_pretrained` only.
-    "huggingface-hub": "models come with the image; a server never talks to the hub",
-    "hf-xet": "of huggingface-hub",
-    "httpx2": "of huggingface-hub",
-    "httpcore2": "of httpx2",
-    "truststore": "of httpx2",
-    "fsspec": "of huggingface-hub",
-    "filelock": "of huggingface-hub",
-    "tqdm": "of huggingface-hub",
-    "pyyaml": "of huggingface-hub",
+    "openvino-telemetry": "the service sends no telemetry; OpenVINO works without it",
+    # tokenizers depends on huggingface-hub, but imports it only in `from_pretrained`.
+    "huggingface-hub": "the image contains its model; a server never talks to the hub",
+    "hf-xet": "only for huggingface-hub",
+    "httpx2": "only for huggingface-hub",
+    "httpcore2": "only for httpx2",
+    "truststore": "only for httpx2",
+    "fsspec": "only for huggingface-hub",
+    "filelock": "only for huggingface-hub",
+    "tqdm": "only for huggingface-hub",
+    "pyyaml": "only for huggingface-hub",
 }
 
 FILES = {
     "openvino/libs/*_intel_gpu_plugin*": "the graph runs on the CPU",
-    "openvino/libs/cache.json": "of the GPU plugin",
+    "openvino/libs/cache.json": "for the GPU plugin",
     "openvino/libs/*_intel_npu_*": "the graph runs on the CPU",
     "openvino/libs/*_auto*_plugin*": "the device is named, never AUTO",
     "openvino/libs/*_hetero_plugin*": "there is one device",
@@ -42,7 +42,7 @@ FILES = {
     "openvino/libs/*_gguf_frontend*": "as above",
     "openvino/libs/libopenvino_c.so*": "the C interface",
     "openvino/libs/*.pc": "for compilers",
-    "openvino/frontend/[!_]*/": "the front ends' Python halves",
+    "openvino/frontend/[!_]*/": "the Python parts of the front ends",
     "openvino/torch/": "torch.compile",
     "openvino/tools/": "the model converter; it would also report every import to OpenVINO's statistics",
     "openvino/include/": "for compilers",
@@ -50,8 +50,8 @@ FILES = {
     "numpy/f2py/": "for compilers",
     "numpy/_core/include/": "for compilers",
     "numpy/**/*.a": "for compilers",
-    "numpy/_core/_simd*": "of NumPy's own tests",
-    "numpy/_core/_*_tests*": "of NumPy's own tests",
+    "numpy/_core/_simd*": "for NumPy's own tests",
+    "numpy/_core/_*_tests*": "for NumPy's own tests",
     "**/tests/": "packages' own tests",
     "**/*.pyi": "for type checkers",
     "**/*.pxd": "for compilers",
@@ -61,7 +61,7 @@ FILES = {
 }
 
 SCRIPTS = {"benchmark_app", "ovc", "f2py", "numpy-config", "dotenv", "hf", "tiny-agents"}
-"""In bin/: of the parts removed above."""
+"""Scripts in bin/ of the parts removed above."""
 
 
 def main() -> None:

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Runs a command with a Docker engine: the one that answers, or else a private one that lives as long as the command.
+# Runs a command with a Docker engine: a running one, or else a private one that ends with the command.
 #
 #   docker/with-engine.sh COMMAND [ARGUMENT...]
 #
-# The private daemon keeps everything (socket, images, containers, logs) under one temporary folder and inside a mount
-# namespace of its own; afterwards its processes, mounts, bridge and firewall rules are gone.
+# The private daemon keeps everything (socket, images, containers, logs) in one temporary folder and in its own mount
+# namespace; afterwards its processes, mounts, bridge and firewall rules are gone.
 #   CONTAINER_ENGINE_FOLDER   keep the private daemon's images in this folder, so that the next run finds its cache
 set -eu -o pipefail
 
 say() { echo "with-engine: $*" >&2; }
 [ $# -gt 0 ] || { say "error: no command given"; exit 2; }
 
-# A `docker` of an engine that answers and that can build as the Dockerfile needs it (BuildKit).
+# A running engine that can build the Dockerfile (with BuildKit).
 if docker info >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; then
     exec "$@"
 fi
@@ -37,7 +37,7 @@ stop() {
     [ -e "$run/had-bridge" ] || ip link delete docker0 2>/dev/null || true
     [ ! -e "$run/firewall" ] || iptables-restore <"$run/firewall" || true
     [ -z "$forwarding" ] || sysctl -qw "net.ipv4.ip_forward=$forwarding" || true
-    # What dockerd leaves of control groups; one with a process in it stays.
+    # dockerd leaves its control groups behind; a group with a process in it stays.
     for group in /sys/fs/cgroup/docker /sys/fs/cgroup/*/docker; do
         rmdir "$group"/*/ "$group" 2>/dev/null || true
     done
@@ -47,14 +47,14 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# dockerd 20.10 is spoken to by the client of its own package: a newer one without the buildx plugin cannot build.
+# dockerd 20.10 needs the client of its own package: a newer client without the buildx plugin cannot build.
 client=/usr/bin/docker
 [ -x "$client" ] || client=$(command -v docker)
 ln -s "$client" "$run/bin/docker"
 
 ! ip link show docker0 >/dev/null 2>&1 || touch "$run/had-bridge"
 forwarding=$(sysctl -n net.ipv4.ip_forward 2>/dev/null || true)
-# Tables that nobody has touched yet are not in the listing: they come back empty.
+# Unused tables are not in the listing: they are restored as empty.
 if iptables-save >"$run/firewall" 2>/dev/null; then
     for table in filter:INPUT,FORWARD,OUTPUT nat:PREROUTING,INPUT,OUTPUT,POSTROUTING; do
         grep -q "^\*${table%%:*}" "$run/firewall" || {
@@ -79,7 +79,7 @@ for _ in $(seq 120); do
 done
 "$client" info >/dev/null 2>&1 || { say "error: dockerd did not start; its last lines:"; tail -5 "$run/log" >&2; exit 1; }
 say "no Docker engine answered: started a private one ($("$client" version --format '{{.Server.Version}}'))"
-[ -n "${CONTAINER_ENGINE_FOLDER:-}" ] || say "its images go when it does; CONTAINER_ENGINE_FOLDER=FOLDER keeps them"
+[ -n "${CONTAINER_ENGINE_FOLDER:-}" ] || say "it deletes its images at the end; CONTAINER_ENGINE_FOLDER=FOLDER keeps them"
 
 status=0
 "$@" || status=$?

@@ -25,6 +25,7 @@ from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.http.in_process import post
+from distilgpt2_api.server.protocols.openai.errors import find_refusal
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
@@ -95,7 +96,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
 def _executor(app: FastAPI) -> Execute:
     async def execute(line: InputLine) -> Answer:
         answer = await post(app, line.url, line.body)
-        if (refusal := answer.refusal) is not None:
+        if (refusal := find_refusal(answer)) is not None:
             raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 

@@ -22,8 +22,10 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
-from distilgpt2_api.server.http.connections import ConnectionLimits, guarded_by
+from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_set
 from distilgpt2_api.settings.open_files import allow_open_files
 
@@ -178,7 +180,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         )
         allow_open_files(limits.max_connections)
         self.config.app = self.wsgi
-        self.config.http = guarded_by(limits)
+        self.config.http = limited_protocol(limits, OPENAI_ERRORS)
         server = ControlledServer(self)
         self._install_sigquit_handler()
         await server.serve(sockets=self.sockets)

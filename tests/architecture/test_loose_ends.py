@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from distilgpt2_api.core import errors
 from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError, SettingsError
 from distilgpt2_api.server.app import build_routes
-from distilgpt2_api.server.http.errors import KINDS
+from distilgpt2_api.server.http.errors import ERROR_MAPPINGS
 from distilgpt2_api.settings import Settings
 
 ERRORS = [item for item in vars(errors).values() if inspect.isclass(item) and issubclass(item, Distilgpt2ApiError)]
@@ -78,9 +78,9 @@ def test_every_error_or_a_subclass_of_it_is_raised(modules: list[Any]) -> None:
 
 def test_every_error_that_a_request_can_meet_has_its_own_row() -> None:
     """In the table of statuses. The base class's row is only the fallback."""
-    without = [cls for cls in ERRORS if cls not in KINDS and not issubclass(cls, BEFORE_HTTP)]
+    without = [cls for cls in ERRORS if cls not in ERROR_MAPPINGS and not issubclass(cls, BEFORE_HTTP)]
 
-    assert [cls for cls in without if not (set(cls.__mro__[1:]) & KINDS.keys()) - {Distilgpt2ApiError}] == []
+    assert [cls for cls in without if not (set(cls.__mro__[1:]) & ERROR_MAPPINGS.keys()) - {Distilgpt2ApiError}] == []
 
 
 def test_the_docstring_of_errors_draws_their_tree() -> None:

@@ -65,10 +65,10 @@ def test_two_builds_give_the_same_layers(
     ("arguments", "message"),
     [
         ({"MODEL": "./nowhere"}, "error: --build-arg MODEL=./nowhere: no such folder in the build context"),
-        ({"MODEL": "docker"}, "error: --build-arg MODEL=docker: the folder is no model: it has no config.json"),
+        ({"MODEL": "docker"}, "error: --build-arg MODEL=docker: the folder is not a model: it has no config.json"),
         ({"MODEL": "no-model-of-that-name"}, "error: --build-arg MODEL=no-model-of-that-name: "),
         ({"MODEL": ""}, "error: --build-arg MODEL=: it is empty"),
-        ({"PRECISION": "int3"}, "error: --build-arg PRECISION=int3: it is one of int8, bf16, f32"),
+        ({"PRECISION": "int3"}, "error: --build-arg PRECISION=int3: must be one of int8, bf16, f32"),
     ],
 )
 def test_a_wrong_argument_is_told_in_one_line(

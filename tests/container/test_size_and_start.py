@@ -27,7 +27,7 @@ def test_size_above_the_budget_fails(docker: Docker, image: str) -> None:
     command = [sys.executable, str(program), image, "--max-unpacked=1", "--max-compressed=1000"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "unpacked are above the budget of 1 MB" in result.stderr
+    assert "unpacked exceed the budget of 1 MB" in result.stderr
     assert "compressed" not in result.stderr
 
 

@@ -17,7 +17,7 @@ def _instructions(dockerfile: str) -> list[str]:
 
 
 def test_the_dockerfile_is_explained_line_by_line(root: Path) -> None:
-    """Nothing is missing, nothing is out of date: the quoted blocks are the file, less its comments."""
+    """The quoted blocks are the whole Dockerfile without its comments."""
     text = (DOCS / "container.md").read_text(encoding="utf-8")
     (section,) = re.findall(r"^## Our Dockerfile, line by line\n(.+?)^## ", text, re.MULTILINE | re.DOTALL)
     quoted = "".join(re.findall(r"^```dockerfile\n(.+?)^```", section, re.MULTILINE | re.DOTALL))
@@ -25,8 +25,8 @@ def test_the_dockerfile_is_explained_line_by_line(root: Path) -> None:
 
 
 def test_every_build_argument_has_its_row(root: Path) -> None:
-    """Or is one of the tools' versions, which nobody sets."""
+    """Except the build tools' versions, which are not for users."""
     arguments = set(re.findall(r"^ARG (\w+)", (root / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
     text = (DOCS / "container.md").read_text(encoding="utf-8")
-    table = text[text.index("| argument (") : text.index("The default build asks no hub")]
+    table = text[text.index("| argument (") : text.index("The default build needs no hub")]
     assert arguments - {"POETRY_VERSION", "POETRY_EXPORT_VERSION"} == set(re.findall(r"`([A-Z_]+)`", table)) - {"VALUE"}

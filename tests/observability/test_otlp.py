@@ -20,6 +20,7 @@ REQUEST = ServedRequest(
     request_id="id-1",
     method="GET",
     route="/{prompt}",
+    operation="text_completion",
     status=200,
     headers=(),
     duration_s=1.0,

@@ -38,6 +38,7 @@ def served(*headers: tuple[str, str], **options: Any) -> ServedRequest:
         "request_id": "id-1",
         "method": "POST",
         "route": "/v1/completions",
+        "operation": "text_completion",
         "status": 200,
         "headers": [(name.encode(), value.encode()) for name, value in headers],
         "duration_s": 2.0,

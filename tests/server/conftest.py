@@ -32,9 +32,10 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.server.app import build_routes, create_app
+from distilgpt2_api.server.app import PROTOCOLS, build_routes, create_app
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.http.limits import RequestLimits
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
@@ -99,6 +100,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         open_desk: OpenDesk | None = None,
+        protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
         **limits: Any,
@@ -149,7 +151,8 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             chat_template=chat_template,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
-            routes=routes,
+            protocols=protocols,
+            routes=routes if protocols is PROTOCOLS else None,
             open_desk=open_desk,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)

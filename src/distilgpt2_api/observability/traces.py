@@ -34,8 +34,6 @@ SANE_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2
 MAX_TRACESTATE_BYTES = 512
 FLUSH_S = 1.0
 """Time that the last spans have to leave at shutdown. A collector that does not answer must not hold it up."""
-OPERATIONS = {"/v1/chat/completions": "chat"}
-"""`gen_ai.operation.name` by route; of all others `text_completion`."""
 PROVIDER = "distilgpt2-api"
 
 
@@ -46,6 +44,8 @@ class ServedRequest:
     request_id: str
     method: str
     route: str
+    operation: str
+    """`gen_ai.operation.name`."""
     status: int
     headers: Iterable[tuple[bytes, bytes]]
     duration_s: float
@@ -146,7 +146,7 @@ class Traces:
         if request.num_prompt_tokens is None:
             return attributes
         attributes |= {
-            "gen_ai.operation.name": OPERATIONS.get(request.route, "text_completion"),
+            "gen_ai.operation.name": request.operation,
             "gen_ai.provider.name": PROVIDER,
             "gen_ai.request.model": self._model,
             "gen_ai.request.stream": request.is_streamed,

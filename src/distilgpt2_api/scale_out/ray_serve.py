@@ -29,6 +29,7 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, answer, whole_answer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.scale_out.gateway.prefixes import PrefixMemory
+from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
@@ -167,7 +168,7 @@ class EngineReplica:
     def _note_failure(self, error: Exception) -> None:
         """One clear line. While it loads, Ray ends the process; later it starts another in its place."""
         self._failures.append(error)
-        exit_on_failure(os._exit if self._is_loaded else _stay)(error)
+        exit_on_failure(os._exit if self._is_loaded else lambda _status: None)(error)
 
 
 @serve.ingress()
@@ -183,6 +184,7 @@ class GatewayReplica:
         settings = self._settings
         return Gateway(
             self._replicas,
+            protocols=PROTOCOLS,
             max_body_bytes=settings.max_body_bytes,
             max_uploads_bytes=settings.max_uploads_bytes,
             body_timeout_s=settings.body_timeout_s,
@@ -207,7 +209,7 @@ class EngineReplicas:
         except (BackPressureError, DeploymentUnavailableError) as error:
             raise _own_error(error) from error
         except RayTaskError:
-            raise  # The replica lives; what it raised is a mistake of ours.
+            raise  # the replica is alive: this is a bug of ours
         except RayError as error:
             raise ReplicaLostError("the replica that had the request is gone; try again") from error
         except (GeneratorExit, CancelledError):
@@ -279,15 +281,10 @@ def _prefixes(pending_request: PendingRequest | None) -> tuple[bytes, ...]:
     return requests[0].prefixes if requests and isinstance(requests[0], ForwardedRequest) else ()
 
 
-def _stay(_status: int) -> None:
-    """Instead of an exit."""
-
-
 def _replica_settings() -> Settings:
-    """The settings, with as many compute threads as Ray has given cores to this replica.
+    """The settings, with as many compute threads as Ray has assigned cores to this replica.
 
-    Ray's own way is `OMP_NUM_THREADS`, which our kernels do not read: `auto` would be all cores of the machine, for
-    each replica on it.
+    Ray sets `OMP_NUM_THREADS`, which our kernels do not read: `auto` would take all cores, in each replica of a node.
     """
     settings = Settings()
     if settings.num_threads is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -34,16 +35,11 @@ from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.auth.middleware import Authentication
 from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.cross_origin import CrossOrigin
-from distilgpt2_api.server.http.errors import (
-    REFUSAL_CODES,
-    answer_failure,
-    answer_own_error,
-    describe_error,
-    error_response,
-)
+from distilgpt2_api.server.http.errors import REFUSAL_CODES, describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.http.paths import strip_trailing_slash
+from distilgpt2_api.server.http.protocol import Protocol, Protocols
 from distilgpt2_api.server.http.request_record import ALL_ABORT_REASONS
 from distilgpt2_api.server.http.routing_errors import answer_http_error
 from distilgpt2_api.server.lifecycle.drain import Departure
@@ -52,15 +48,13 @@ from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, Serve
 from distilgpt2_api.server.openapi.document import build_openapi
 from distilgpt2_api.server.operation import metrics_and_version, probes
 from distilgpt2_api.server.pages import docs, playground
-from distilgpt2_api.server.protocols.openai import models
-from distilgpt2_api.server.protocols.openai.batches import batches_route, files_route
 from distilgpt2_api.server.protocols.openai.batches.line_client import line_asker
-from distilgpt2_api.server.protocols.openai.chat import route as chat_route
-from distilgpt2_api.server.protocols.openai.completions import route as completions_route
-from distilgpt2_api.server.protocols.score import route as score_route
-from distilgpt2_api.server.protocols.tgi import route as tgi_route
-from distilgpt2_api.server.protocols.vllm import tokens_route
-from distilgpt2_api.server.protocols.workshop import route as workshop_route
+from distilgpt2_api.server.protocols.openai.protocol import OPENAI
+from distilgpt2_api.server.protocols.score.protocol import SCORE
+from distilgpt2_api.server.protocols.tgi.protocol import TGI
+from distilgpt2_api.server.protocols.vllm.protocol import VLLM
+from distilgpt2_api.server.protocols.workshop.protocol import WORKSHOP
+from distilgpt2_api.server.protocols.workshop.route import PromptRoute
 from distilgpt2_api.server.schema.query import check_query
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service
@@ -71,6 +65,9 @@ Hugging Face's TGI.
 
 Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`. Every answer has an `x-request-id`: the
 request's own, if it sent one."""
+
+PROTOCOLS = Protocols(OPENAI, SCORE, TGI, VLLM, WORKSHOP)
+"""Every protocol. The first one's errors answer requests that belong to none."""
 
 
 def create_app(
@@ -89,13 +86,14 @@ def create_app(
     chat_template: ChatTemplate | None = None,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
+    protocols: Protocols = PROTOCOLS,
     routes: Sequence[BaseRoute] | None = None,
     open_desk: OpenDesk | None = None,
 ) -> FastAPI:
     """An application that starts `engine` with its lifespan, and stops it; `metrics_folder` and `traces` too.
 
     `open_desk`: for files and batches; without it they are switched off.
-    `routes`: `build_routes()`, where many applications share what takes most of the time that one takes to build.
+    `routes`: what `build_routes(protocols)` returned, to share between applications: it takes most of the time.
     """
     metrics_page = MetricsPage(
         registry,
@@ -147,21 +145,23 @@ def create_app(
         chat_template=chat_template,
         desk=desk,
     )
-    app.router.routes.extend(build_routes() if routes is None else routes)
-    app.add_exception_handler(Distilgpt2ApiError, answer_own_error)
-    app.add_exception_handler(HTTPException, answer_http_error)
-    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.router.routes.extend(build_routes(protocols) if routes is None else routes)
+    app.state.protocols = protocols
+    app.add_exception_handler(Distilgpt2ApiError, protocols.answer_own_error)
+    app.add_exception_handler(HTTPException, partial(answer_http_error, protocols))
+    app.add_exception_handler(RequestValidationError, partial(_answer_validation_error, protocols))
     # The last one added is the outermost.
-    app.add_middleware(Authentication, access=access, on_failure=http_metrics.count_auth_failure)
+    app.add_middleware(Authentication, access=access, protocols=protocols, on_failure=http_metrics.count_auth_failure)
     # Outside of the keys: a browser's preflight has none.
-    app.add_middleware(CrossOrigin, origins=access.cors_origins)
+    app.add_middleware(CrossOrigin, origins=access.cors_origins, protocols=protocols)
     app.add_middleware(
         RequestMiddleware,
         metrics=http_metrics,
         access_log=access_log,
+        protocols=protocols,
         departure=departure,
         # A page can read no answer that lacks the headers of CORS.
-        answer_failure=CrossOrigin(answer_failure, origins=access.cors_origins),
+        answer_failure=CrossOrigin(protocols.answer_failure, origins=access.cors_origins, protocols=protocols),
         traces=traces,
     )
     return app
@@ -191,29 +191,20 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            self.openapi_schema = build_openapi(self, self.state.service.limits, self.state.service.access)
+            service = self.state.service
+            self.openapi_schema = build_openapi(self, self.state.protocols, service.limits, service.access)
         return self.openapi_schema
 
 
-def build_routes() -> list[BaseRoute]:
-    """Every route of the application. They hold nothing of one."""
+def build_routes(protocols: Iterable[Protocol] = PROTOCOLS) -> list[BaseRoute]:
+    """Every route. Routes hold nothing of an application."""
     router = APIRouter(dependencies=[Depends(check_query)])
-    for module in (
-        completions_route,
-        chat_route,
-        score_route,
-        files_route,
-        batches_route,
-        models,
-        tgi_route,
-        tokens_route,
-        probes,
-        metrics_and_version,
-        docs,
-        playground,
-        workshop_route,
-    ):
+    for protocol in protocols:
+        protocol.add_routes(router)
+    for module in (probes, metrics_and_version, docs, playground):
         module.add_routes(router)
+    # It looks at all others before it takes a path for a prompt.
+    router.routes.sort(key=lambda route: isinstance(route, PromptRoute))
     _add_heads(router)
     _match_whole_paths(router)
     return router.routes
@@ -233,11 +224,7 @@ def _match_whole_paths(router: APIRouter) -> None:
 def _add_heads(router: APIRouter) -> None:
     """HEAD wherever there is GET, outside the document; but not where a GET computes."""
     for route in list(router.routes):
-        if (
-            isinstance(route, APIRoute)
-            and "GET" in (route.methods or ())
-            and not isinstance(route, workshop_route.PromptRoute)
-        ):
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and not isinstance(route, PromptRoute):
             router.add_api_route(
                 route.path,
                 route.endpoint,
@@ -248,9 +235,9 @@ def _add_heads(router: APIRouter) -> None:
             )
 
 
-async def _answer_validation_error(request: Request, error: Exception) -> Response:
+async def _answer_validation_error(protocols: Protocols, request: Request, error: Exception) -> Response:
     """What FastAPI finds wrong in a query or a path, in the shape of all other errors."""
     assert isinstance(error, RequestValidationError)
     details = dict(error.errors()[0])
     details["loc"] = details["loc"][1:]  # Without `query` or `path`.
-    return error_response(describe_error(error_of(details)), request.scope)
+    return protocols.error_response(describe_error(error_of(details)), request.scope)

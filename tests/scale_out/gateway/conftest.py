@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.server.protocols.toy.protocol import TOY
 
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
+from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.protocol import Protocols
 
 Part = list[dict[str, Any]] | Exception
 
@@ -79,6 +82,7 @@ def replicas() -> ScriptedReplicas:
 def gateway(replicas: ScriptedReplicas) -> Gateway:
     return Gateway(
         replicas,
+        protocols=Protocols(*PROTOCOLS, TOY),
         max_body_bytes=1024,
         max_uploads_bytes=4096,
         body_timeout_s=0.05,

@@ -67,6 +67,15 @@ def test_a_stream_that_had_bytes_ends_with_an_error_event(
     assert len(replicas.asked) == 1
 
 
+def test_a_stream_of_any_protocol_ends_with_its_own_error_event(call: Any, replicas: Any, words: Any) -> None:
+    start = words.start(200, b"application/x-ndjson")
+    replicas.plays = [[[start, words.body(b'{"piece":"a"}\n', is_last=False)], LOST]]
+
+    answer = call("POST", "/toy/write", content=b"{}")
+
+    assert [*map(json.loads, answer.text.splitlines())] == [{"piece": "a"}, {"broken": "the replica is gone"}]
+
+
 def test_a_body_that_had_bytes_is_cut(call: Any, replicas: Any, words: Any) -> None:
     """No way is left to say that it is not whole, but for the server to close the connection."""
     replicas.plays = [[[words.start(), words.body(b'{"a"', is_last=False)], LOST]]

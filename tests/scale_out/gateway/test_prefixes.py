@@ -9,11 +9,12 @@ import pytest
 
 from distilgpt2_api.scale_out.gateway.prefixes import CHUNK_CHARACTERS, MAX_CHUNKS, PrefixMemory, prefixes_of
 
+PROMPT_KEYS = ("prompt", "inputs", "messages")
 LONG = "abcdefgh" * 100
 
 
 def prefixes(**fields: Any) -> tuple[bytes, ...]:
-    return prefixes_of(json.dumps(fields).encode())
+    return prefixes_of(json.dumps(fields).encode(), PROMPT_KEYS)
 
 
 def test_as_many_digests_as_whole_chunks() -> None:
@@ -62,7 +63,7 @@ def test_token_ids_are_a_prompt_too(prompt: Any) -> None:
     ],
 )
 def test_a_body_that_makes_no_sense_has_none(body: bytes) -> None:
-    assert prefixes_of(body) == ()
+    assert prefixes_of(body, PROMPT_KEYS) == ()
 
 
 def test_the_longest_beginning_wins_among_those_who_live() -> None:

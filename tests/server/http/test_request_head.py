@@ -15,10 +15,16 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from distilgpt2_api.server.http.connections import ConnectionLimits, guarded_by
+from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.limits import ConnectionLimits
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 
 LIMITS = ConnectionLimits(header_timeout_s=20, max_header_bytes=4096, write_timeout_s=20, max_connections=64)
-SERVERS: dict[str, Any] = {"ours": guarded_by(LIMITS), "httptools": HttpToolsProtocol, "h11": H11Protocol}
+SERVERS: dict[str, Any] = {
+    "ours": limited_protocol(LIMITS, OPENAI_ERRORS),
+    "httptools": HttpToolsProtocol,
+    "h11": H11Protocol,
+}
 
 BODY = b'{"prompt":"ab","max_tokens":3}'
 POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"

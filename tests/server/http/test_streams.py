@@ -12,7 +12,7 @@ import pytest
 from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
 from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.http.responses import EventStream, WhenDone
-from distilgpt2_api.server.http.sse import error_event
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 HEADERS = [(b"content-type", b"application/json")]
@@ -143,7 +143,7 @@ def test_an_engine_that_fails_after_a_hang_up_is_nothing_to_tell_the_client(buil
             yield b""
 
         response = WhenDone(work, bytes, abort=abort)
-        stream = EventStream(events, abort=abort, error_event=error_event)
+        stream = EventStream(events, abort=abort, errors=OPENAI_ERRORS)
         record = RequestRecord(request_id="1")
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -208,7 +208,7 @@ class StreamScene:
 
     def __init__(self, build_call: Any, events: Any, *, ping_interval_s: float = 15.0) -> None:
         self.is_aborted = False
-        response = EventStream(events, abort=self._abort, error_event=error_event, ping_interval_s=ping_interval_s)
+        response = EventStream(events, abort=self._abort, errors=OPENAI_ERRORS, ping_interval_s=ping_interval_s)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             scope["state"] = {"record": RequestRecord(request_id="1")}

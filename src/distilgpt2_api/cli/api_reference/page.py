@@ -10,9 +10,11 @@ from fastapi.routing import APIRoute
 
 from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.core.errors import Distilgpt2ApiError, UnavailableError
-from distilgpt2_api.server.http.errors import INTERNAL, KINDS, ErrorAnswer, is_tgi
+from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.errors import ERROR_MAPPINGS, INTERNAL, ErrorAnswer
 from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
+from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
 from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
@@ -180,7 +182,7 @@ def _routes_section(routes: Iterable[object]) -> str:
         if methods:
             purpose = route.summary or UNLISTED.get(route.path) or _first_line(route.endpoint)
             protocol = str(route.tags[0]) if route.tags else "Documentation"
-            errors = "TGI's" if is_tgi(methods[0], route.path) else "OpenAI's"
+            errors = PROTOCOLS.find(methods[0], route.path).errors.name + "'s"
             rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, errors, purpose))
     note = "`HEAD` works where `GET` computes nothing."
     return f"## Routes\n\n{_table(('route', 'protocol', 'errors', 'purpose'), rows)}\n\n{note}\n"
@@ -193,11 +195,11 @@ def _names_table() -> str:
 
 def _error_table() -> str:
     rows = [_error_row(INTERNAL, "The service made a mistake; its log has the details.", "no")]
-    for error, kind in KINDS.items():
+    for error, kind in ERROR_MAPPINGS.items():
         if error in {Distilgpt2ApiError, UnavailableError}:
             continue  # What happens is a kind of theirs.
         answer = ErrorAnswer(status=kind.status, message="", type=kind.type, code=kind.code)
-        rows.append(_error_row(answer, _first_line(error), "yes, after `Retry-After`" if kind.will_pass else "no"))
+        rows.append(_error_row(answer, _first_line(error), "yes, after `Retry-After`" if kind.is_retryable else "no"))
     header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "try again?")
     return (
         _table(header, sorted(rows))
@@ -209,8 +211,8 @@ def _error_table() -> str:
 
 def _error_row(answer: ErrorAnswer, when: str, retry: str) -> tuple[str, ...]:
     code = "null" if answer.code is None else f"`{answer.code}`"
-    tgi_type = orjson.loads(answer.tgi_body)["error_type"]
-    return (f"{answer.status:d}", f"`{answer.type}`", code, f"{answer.tgi_status:d}", f"`{tgi_type}`", when, retry)
+    tgi_status, tgi_type = TGI_ERRORS.status(answer), orjson.loads(TGI_ERRORS.body(answer))["error_type"]
+    return (f"{answer.status:d}", f"`{answer.type}`", code, f"{tgi_status:d}", f"`{tgi_type}`", when, retry)
 
 
 def _parameters_section(table: ParameterTable) -> str:

@@ -20,7 +20,7 @@ from distilgpt2_api.scale_out.gateway.metrics import render_pages
 from distilgpt2_api.scale_out.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.http.body import Uploads, read_body
 from distilgpt2_api.server.http.cross_origin import CrossOrigin
-from distilgpt2_api.server.http.errors import ErrorAnswer, describe_error, error_response, is_tgi
+from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.paths import (
     LIVENESS_PATH,
     METRICS_PATH,
@@ -28,9 +28,9 @@ from distilgpt2_api.server.http.paths import (
     path_below_root,
     strip_trailing_slash,
 )
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.security_headers import add_security_headers
-from distilgpt2_api.server.http.sse import error_event
-from distilgpt2_api.server.protocols.tgi.writer import tgi_error_event
+from distilgpt2_api.server.http.stream_formats import StreamFormat
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Gateway:
         self,
         replicas: Replicas,
         *,
+        protocols: Protocols,
         max_body_bytes: int,
         max_uploads_bytes: int,
         body_timeout_s: float,
@@ -72,6 +73,7 @@ class Gateway:
         `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
         """
         self._replicas = replicas
+        self._protocols = protocols
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
         self._timeout_s = timeout_s
@@ -88,7 +90,11 @@ class Gateway:
             await send({"type": "websocket.close"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(send)
+        original = forwardable_scope(scope)
+        strip_trailing_slash(scope)
+        path = path_below_root(scope)
+        protocol = self._protocols.find(scope["method"], path)
+        answer = _Answer(send, protocol.stream_format)
         try:
             body = await read_body(
                 Request(scope, receive),
@@ -96,15 +102,14 @@ class Gateway:
                 timeout_s=self._body_timeout_s,
                 uploads=self._uploads,
             )
-            request = ForwardedRequest(scope=forwardable_scope(scope), body=body, prefixes=prefixes_of(body))
-            strip_trailing_slash(scope)
-            # Other methods are the application's to refuse.
-            path = path_below_root(scope) if scope["method"] in {"GET", "HEAD"} else None
-            if path == LIVENESS_PATH:
+            request = ForwardedRequest(scope=original, body=body, prefixes=prefixes_of(body, protocol.prompt_keys))
+            # The application refuses other methods.
+            is_read = scope["method"] in {"GET", "HEAD"}
+            if is_read and path == LIVENESS_PATH:
                 await answer.write_json(HTTPStatus.OK, {"status": "ok"})
-            elif path in READINESS_PATHS:
+            elif is_read and path in READINESS_PATHS:
                 await self._tell_readiness(request, answer)
-            elif path == METRICS_PATH:
+            elif is_read and path == METRICS_PATH:
                 await self._tell_metrics(request, answer)
             else:
                 async with asyncio.timeout(self._timeout_s):
@@ -117,10 +122,14 @@ class Gateway:
                 logger.exception("a request could not be forwarded")
             described = describe_error(error)
             if not answer.has_begun:
-                refusal = CrossOrigin(error_response(described, scope), origins=self._cors_origins)
+                refusal = CrossOrigin(
+                    self._protocols.error_response(described, scope),
+                    origins=self._cors_origins,
+                    protocols=self._protocols,
+                )
                 await refusal(scope, receive, answer.add_headers)
-            elif answer.is_event_stream:
-                await answer.end_events(_event(described, scope))
+            elif answer.is_stream:
+                await answer.end_stream(protocol.errors.last_event(described))
             else:
                 raise  # The server cuts the connection: the only way left to say that the answer is not whole.
 
@@ -170,18 +179,19 @@ class Gateway:
 class _Answer:
     """What has been sent to the client so far. Mutable; one request's."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, stream_format: StreamFormat) -> None:
         self._send = send
+        self._stream_type = _media_type(stream_format.content_type)
         self.has_begun = False
-        self.is_event_stream = False
+        self.is_stream = False
 
     async def pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
             # The server in front has given the request its id, and puts it on the answer.
             headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
-            self.is_event_stream = any(
-                name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
+            self.is_stream = any(
+                name == b"content-type" and _media_type(value) == self._stream_type for name, value in headers
             )
             message = {**message, "headers": headers}
         await self._send(message)
@@ -202,7 +212,7 @@ class _Answer:
         await self.add_headers({"type": "http.response.start", "status": int(status), "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def end_events(self, event: bytes) -> None:
+    async def end_stream(self, event: bytes) -> None:
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
@@ -211,8 +221,8 @@ def _is_going(first: Message) -> bool:
     return first["type"] == "http.response.start" and bool(first["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-def _event(described: ErrorAnswer, scope: Scope) -> bytes:
-    return (tgi_error_event if is_tgi(scope["method"], path_below_root(scope)) else error_event)(described)
+def _media_type(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0]
 
 
 async def _live(receive: Receive, send: Send) -> None:

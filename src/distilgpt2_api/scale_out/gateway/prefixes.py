@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import orjson
 
@@ -15,7 +15,7 @@ MAX_CHUNKS = 64
 DIGEST_BYTES = 8
 
 
-def prefixes_of(body: bytes) -> tuple[bytes, ...]:
+def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
     """Digests of the prompt's first one, two, three … chunks; none where there is no prompt of a chunk's length.
 
     A hint and no check: a body that makes no sense is the application's to refuse.
@@ -26,7 +26,7 @@ def prefixes_of(body: bytes) -> tuple[bytes, ...]:
         return ()
     if not isinstance(fields, dict):
         return ()
-    text = _beginning(fields.get("prompt") or fields.get("inputs") or fields.get("messages"))
+    text = _beginning(next((value for key in prompt_keys if (value := fields.get(key))), None))
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digests = []
     for end in range(CHUNK_CHARACTERS, min(len(text), MAX_CHUNKS * CHUNK_CHARACTERS) + 1, CHUNK_CHARACTERS):

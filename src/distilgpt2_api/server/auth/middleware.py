@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.core.caller import Caller, CallerLimits
 from distilgpt2_api.server.auth.access import Access, area_of_request
-from distilgpt2_api.server.http.errors import AuthenticationError, describe_error, error_response
+from distilgpt2_api.server.http.errors import AuthenticationError, describe_error
 from distilgpt2_api.server.http.ignored_body import is_long_body
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 
@@ -22,9 +23,10 @@ REFUSED = "no valid API key: send one as `Authorization: Bearer KEY`"
 class Authentication:
     """Plain ASGI, inside `RequestMiddleware`. Notes in the record on whose behalf a request comes."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, on_failure: Callable[[], None]) -> None:
+    def __init__(self, app: ASGIApp, *, access: Access, protocols: Protocols, on_failure: Callable[[], None]) -> None:
         self._app = app
         self._access = access
+        self._protocols = protocols
         self._callers = Callers(access.address_limits)
         self._on_failure = on_failure
         self._refusal = describe_error(AuthenticationError(REFUSED))
@@ -43,7 +45,7 @@ class Authentication:
         else:
             self._on_failure()
             refusal = self._last_refusal if is_long_body(scope["headers"]) else self._refusal
-            await error_response(refusal, scope)(scope, receive, send)
+            await self._protocols.error_response(refusal, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import PromptDeltas
-from distilgpt2_api.server.http.errors import ErrorAnswer
+from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.responses import EventStream, WhenDone
-from distilgpt2_api.server.http.sse import error_event
+from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 
 class GenerationSource(Protocol):
@@ -44,13 +44,13 @@ def json_answer(source: GenerationSource, writer: JsonWriter) -> WhenDone:
 
 
 def event_answer(
-    source: GenerationSource, writer: EventWriter, *, error_event: Callable[[ErrorAnswer], bytes] = error_event
+    source: GenerationSource, writer: EventWriter, *, errors: ErrorShape, stream_format: StreamFormat = SSE
 ) -> EventStream:
-    """Events for each update, then the last ones. If the generation fails midway, `error_event` is the last."""
+    """Events for each update, then the last ones. If the generation fails midway, `errors` has the last."""
 
     async def events() -> AsyncGenerator[bytes]:
         async with aclosing(source.updates()) as updates:
             async for update in updates:
                 yield writer.events(update)
 
-    return EventStream(events, writer.last_events, abort=source.abort, error_event=error_event)
+    return EventStream(events, writer.last_events, abort=source.abort, errors=errors, stream_format=stream_format)

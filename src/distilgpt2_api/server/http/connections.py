@@ -10,7 +10,6 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import httptools
@@ -19,8 +18,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from distilgpt2_api.server.http import request_head
 from distilgpt2_api.server.http.answer_end import sent_before_end, sent_until_close
+from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.ignored_body import is_long_body
+from distilgpt2_api.server.http.limits import ConnectionLimits
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
@@ -29,22 +30,12 @@ MAX_FRAMING_RATIO = 16
 """Bytes of chunk sizes and extensions that each byte of a body pays for; beyond, they count as a head does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """Settings of the same names; times in seconds."""
-
-    header_timeout_s: float
-    max_header_bytes: int
-    write_timeout_s: float
-    max_connections: int
-
-
 class PipelinedRequestError(Exception):
     """A request has begun before the last one was answered."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol within `limits`; see `guarded_by`. The event loop's only.
+    """Uvicorn's protocol within `limits`; see `limited_protocol`. The event loop's only.
 
     A connection is idle until the head of a request is complete, and again after its answer. Where there are too many
     connections, the one that has been idle longest is closed for the newcomer, or else the one whose body has been on
@@ -56,6 +47,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
+    errors: ClassVar[ErrorShape]
+    """For what is no request that any protocol could answer."""
     idle: ClassVar[OrderedDict[GuardedProtocol, None]]
     """The connections without a request, the longest idle first."""
     uploading: ClassVar[OrderedDict[GuardedProtocol, None]]
@@ -284,17 +277,19 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True  # for the application the client has gone
             self.cycle.message_event.set()
-        body = answer.openai_body
+        body = self.errors.body(answer)
         own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         headers = [*self.server_state.default_headers, *answer.raw_headers, *own]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[answer.status] + head + b"\r\n" + body)
+        self.transport.write(STATUS_LINE[self.errors.status(answer)] + head + b"\r\n" + body)
         self._end_unread()
         self._expect_reader()
 
 
-def guarded_by(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
+def limited_protocol(limits: ConnectionLimits, errors: ErrorShape) -> Callable[..., asyncio.Protocol]:
     """The protocol class of one server: the connections that it makes are counted together."""
     return type(
-        "LimitedProtocol", (GuardedProtocol,), {"limits": limits, "idle": OrderedDict(), "uploading": OrderedDict()}
+        "LimitedProtocol",
+        (GuardedProtocol,),
+        {"limits": limits, "errors": errors, "idle": OrderedDict(), "uploading": OrderedDict()},
     )

@@ -10,7 +10,8 @@ from starlette.middleware.cors import ALL_METHODS, CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.server.http.errors import OriginError, describe_error, error_response
+from distilgpt2_api.server.http.errors import OriginError, describe_error
+from distilgpt2_api.server.http.protocol import Protocols
 
 MAX_REQUESTED_HEADERS_LENGTH = 4096
 """Of `Access-Control-Request-Headers`, which the answer to a preflight repeats. SDKs send about 300 characters."""
@@ -26,7 +27,7 @@ class CrossOrigin(CORSMiddleware):
     no browser adds by itself. This is why `*` may expose every header of an answer.
     """
 
-    def __init__(self, app: ASGIApp, *, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, origins: Collection[str], protocols: Protocols) -> None:
         super().__init__(
             app,
             allow_origins=origins,
@@ -36,13 +37,14 @@ class CrossOrigin(CORSMiddleware):
             expose_headers=("*",),
             max_age=MAX_AGE_S,
         )
+        self._protocols = protocols
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_preflight(scope):
             try:
                 self._check(Headers(scope=scope))
             except InvalidRequestError as error:
-                await error_response(describe_error(error), scope)(scope, receive, send)
+                await self._protocols.error_response(describe_error(error), scope)(scope, receive, send)
                 return
         elif not self.allow_origins:
             await self.app(scope, receive, send)

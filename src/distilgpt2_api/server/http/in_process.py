@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import orjson
 from starlette.types import ASGIApp, Message, Scope
-
-from distilgpt2_api.server.http.errors import REFUSALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +25,6 @@ class InProcessAnswer:
     status: int
     headers: dict[str, str]
     body: bytes
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Why the service refused the request for now; None if it answered it."""
-        if self.status not in REFUSALS:
-            return None
-        error = orjson.loads(self.body)["error"]
-        return Refusal(
-            code=error["code"], message=error["message"], retry_after_s=float(self.headers.get("retry-after", "1"))
-        )
 
 
 class Exchange:

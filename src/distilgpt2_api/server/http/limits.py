@@ -1,4 +1,4 @@
-"""The bounds of one request, from the settings."""
+"""The limits of a request and of a connection, from the settings."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ class RequestLimits:
     def deadline_s(self, asked_s: float | None) -> float:
         """For a request that asks for so many seconds; None: it does not ask."""
         return self.timeout_s if asked_s is None else min(asked_s, self.timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """The settings of the same names; times in seconds."""
+
+    header_timeout_s: float
+    max_header_bytes: int
+    write_timeout_s: float
+    max_connections: int

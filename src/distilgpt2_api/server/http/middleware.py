@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.traces import ServedRequest, Traces
-from distilgpt2_api.server.http.errors import INTERNAL, REFUSALS, refused_response
+from distilgpt2_api.server.http.errors import INTERNAL, REFUSALS
 from distilgpt2_api.server.http.paths import METRICS_PATH, PROBE_PATHS
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
 from distilgpt2_api.server.http.request_record import RequestRecord, has_record
 from distilgpt2_api.server.http.security_headers import add_security_headers
@@ -48,6 +49,7 @@ class RequestMiddleware:
         *,
         metrics: HttpMetrics,
         access_log: AccessLog,
+        protocols: Protocols,
         departure: Departure,
         answer_failure: ASGIApp,
         traces: Traces | None = None,
@@ -56,6 +58,7 @@ class RequestMiddleware:
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
+        self._protocols = protocols
         self._departure = departure
         self._answer_failure = answer_failure
         self._traces = traces
@@ -70,7 +73,7 @@ class RequestMiddleware:
         header = (b"x-request-id", record.request_id.encode())
         app: ASGIApp = self._app
         if (refusal := check_head(scope)) is not None:
-            app = refused_response(refusal, scope)
+            app = self._protocols.default_error_response(refusal, scope)
         # Bare Uvicorn may have left this request's body in the connection: nothing may be read from there any more.
         is_last = asks_for_other_protocol(scope["headers"])
         self._metrics.begin()
@@ -115,7 +118,7 @@ class RequestMiddleware:
         )
         fields = record.log_fields()
         if self._traces is not None and not is_quiet:
-            fields["trace_id"] = self._traces.add(_served(scope, record, route, status, duration_s))
+            fields["trace_id"] = self._traces.add(self._served(scope, record, route, status, duration_s))
         log = self._access_log.debug if is_quiet else self._access_log.info
         log(
             "request",
@@ -125,6 +128,27 @@ class RequestMiddleware:
             status=status,
             duration_ms=round(duration_s * 1000, 1),
             **fields,
+        )
+
+    def _served(self, scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float) -> ServedRequest:
+        return ServedRequest(
+            request_id=record.request_id,
+            method=scope["method"],
+            route=route,
+            operation=self._protocols.find_operation(route),
+            status=status,
+            headers=scope["headers"],
+            duration_s=duration_s,
+            admitted_after_s=None if record.admitted_s is None else record.admitted_s - record.started_s,
+            queue_s=record.queue_s,
+            ttft_s=record.ttft_s,
+            num_prompt_tokens=record.num_prompt_tokens,
+            num_cached_tokens=record.num_cached_tokens,
+            num_completion_tokens=record.num_completion_tokens,
+            finish_reasons=tuple(record.finish_reasons),
+            is_streamed=record.is_streamed,
+            error_code=record.error_code,
+            abort_reason=record.abort_reason,
         )
 
 
@@ -138,24 +162,3 @@ def _request_id(scope: Scope) -> str:
 
 def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", UNMATCHED))
-
-
-def _served(scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float) -> ServedRequest:
-    return ServedRequest(
-        request_id=record.request_id,
-        method=scope["method"],
-        route=route,
-        status=status,
-        headers=scope["headers"],
-        duration_s=duration_s,
-        admitted_after_s=None if record.admitted_s is None else record.admitted_s - record.started_s,
-        queue_s=record.queue_s,
-        ttft_s=record.ttft_s,
-        num_prompt_tokens=record.num_prompt_tokens,
-        num_cached_tokens=record.num_cached_tokens,
-        num_completion_tokens=record.num_completion_tokens,
-        finish_reasons=tuple(record.finish_reasons),
-        is_streamed=record.is_streamed,
-        error_code=record.error_code,
-        abort_reason=record.abort_reason,
-    )

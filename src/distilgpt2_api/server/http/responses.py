@@ -12,21 +12,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
-from distilgpt2_api.server.http.errors import ErrorAnswer, describe_error
+from distilgpt2_api.server.http.error_shape import ErrorShape
+from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 logger = logging.getLogger(__name__)
 
-PING = b": ping\n\n"
 PING_INTERVAL_S = 15.0
 """Below the idle limits of the usual proxies (nginx: 60 s; Azure's balancer: 230 s)."""
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 class WhenDone(Response):
@@ -61,10 +57,10 @@ class WhenDone(Response):
 
 
 class EventStream(Response):
-    """Server-sent events: each piece of `events` is one or more whole events, written at once; `last_events` end them.
+    """A streamed answer: each piece of `events` is one or more whole events, written at once; `last_events` end it.
 
-    The status goes out with the first piece, or after the first quiet interval with a comment. Until then an error
-    becomes a status; after it `error_event` says it in the stream, which then ends.
+    The status goes out with the first piece, or with the first ping after a quiet interval. An error before it becomes
+    a status; an error after it becomes the stream's last event, as `errors` has it.
     """
 
     def __init__(
@@ -73,14 +69,16 @@ class EventStream(Response):
         last_events: Callable[[], bytes] = bytes,
         *,
         abort: Callable[[], None],
-        error_event: Callable[[ErrorAnswer], bytes],
+        errors: ErrorShape,
+        stream_format: StreamFormat = SSE,
         ping_interval_s: float = PING_INTERVAL_S,
     ) -> None:
         super().__init__()
         self._events = events
         self._last_events = last_events
         self._abort = abort
-        self._error_event = error_event
+        self._errors = errors
+        self._format = stream_format
         self._ping_interval_s = ping_interval_s
         self._is_quiet = True
         self._has_begun = False
@@ -93,7 +91,7 @@ class EventStream(Response):
         # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
         async with aclosing(events):
             with ClientWatch(receive, on_gone=self._abort) as client:
-                pings = asyncio.create_task(self._ping(send))
+                pings = asyncio.create_task(self._ping(send, self._format.ping)) if self._format.ping else None
                 try:
                     async for piece in events:
                         if client.is_gone:
@@ -112,24 +110,25 @@ class EventStream(Response):
                     record.error_code = answer.code or answer.type
                     if answer.status == 500:
                         logger.exception("a stream failed", extra={"request_id": record.request_id})
-                    await self._write(send, self._error_event(answer))
+                    await self._write(send, self._errors.last_event(answer))
                 finally:
                     record.is_disconnect = client.is_gone
-                    pings.cancel()
+                    if pings is not None:
+                        pings.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _ping(self, send: Send) -> None:
-        """Write a comment after each interval in which nothing else was written."""
+    async def _ping(self, send: Send, ping: bytes) -> None:
+        """Write a ping after each interval in which nothing else was written."""
         while True:
             self._is_quiet = True
             await asyncio.sleep(self._ping_interval_s)
             if self._is_quiet:
-                await self._write(send, PING)
+                await self._write(send, ping)
 
     async def _begin(self, send: Send) -> None:
         async with self._beginning:  # a ping may be at it
             if not self._has_begun:
-                await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+                await send({"type": "http.response.start", "status": 200, "headers": self._format.headers})
                 self._has_begun = True
 
     async def _write(self, send: Send, piece: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from urllib.parse import quote, unquote
 
@@ -13,15 +13,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from distilgpt2_api.server.http.errors import INVALID, ErrorAnswer, error_response
+from distilgpt2_api.server.http.errors import INVALID, ErrorAnswer
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.protocol import Protocols
 
 SLASHES = re.compile("/+")
 PROTOCOLS = "there are /v1/completions, /v1/chat/completions, /v1/models, /generate and others, which /docs lists"
 NO_PROMPT = "; a GET continues a text unless it looks like an address, POST /generate continues any text"
 
 
-async def answer_http_error(request: Request, error: Exception) -> Response:
+async def answer_http_error(protocols: Protocols, request: Request, error: Exception) -> Response:
     """Handler of what routers raise, and routes of files."""
     assert isinstance(error, HTTPException)
     assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
@@ -31,25 +32,26 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         message = f"{request.method} is not allowed here; allowed: {headers['allow']}"
     else:
         path = unquote(raw_path_of(request.scope))  # with U+FFFD for what is not UTF-8
-        message = f"no such URL: {request.method} {path[:200]}; {_advice(request.scope, path)}"
+        message = f"no such URL: {request.method} {path[:200]}; {_advice(request.scope, path, protocols)}"
     answer = ErrorAnswer(status=error.status_code, message=message, type=INVALID, headers=headers)
-    return error_response(answer, request.scope)
+    return protocols.error_response(answer, request.scope)
 
 
-def _advice(scope: Scope, sent: str) -> str:
+def _advice(scope: Scope, sent: str, protocols: Protocols) -> str:
     asked = without_root(sent, scope.get("root_path", ""))
-    for path in _similar_paths(asked):
+    for path in _similar_paths(asked, protocols.trees):
         if path != asked and _allowed_methods(_at(scope, path)):
             return f"did you mean {path[:200]}?"
     return PROTOCOLS + (NO_PROMPT if scope["method"] == "GET" else "")
 
 
-def _similar_paths(path: str) -> Iterator[str]:
-    """For a base URL without `/v1`, with two of it or with an endpoint's path before it, or with a slash too many."""
+def _similar_paths(path: str, trees: Iterable[str]) -> Iterator[str]:
+    """For a base URL without a tree such as `/v1`, with it twice or behind another path, or with a slash too many."""
     single = SLASHES.sub("/", path).rstrip("/")
-    yield f"/v1{single}"
-    _, version, rest = single.rpartition("/v1/")
-    yield f"{version}{rest}"
+    for tree in sorted(trees):
+        yield f"/{tree}{single}"
+        _, separator, rest = single.rpartition(f"/{tree}/")
+        yield f"{separator}{rest}"
     yield single
 
 

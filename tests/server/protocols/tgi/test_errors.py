@@ -13,6 +13,7 @@ import pytest
 from distilgpt2_api.core.errors import GenerationError, InvalidRequestError
 from distilgpt2_api.server.generation.generation import Generation
 from distilgpt2_api.server.http.errors import describe_error
+from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS
 
 PATHS = ["/", "/generate", "/generate_stream"]
 BODY = {"inputs": "ab", "parameters": {"max_new_tokens": 20}}
@@ -168,7 +169,7 @@ def test_a_failure_in_a_stream_is_its_last_event(open_client: Callable[..., Any]
 def test_an_error_that_does_not_say_the_parameters_name_gets_it() -> None:
     """TGI's errors have no place for it but the message."""
     for message, expected in (("too long", "inputs: too long"), ("inputs: too long", "inputs: too long")):
-        body = describe_error(InvalidRequestError(message, param="inputs")).tgi_body
+        body = TGI_ERRORS.body(describe_error(InvalidRequestError(message, param="inputs")))
         assert json.loads(body) == {"error": expected, "error_type": "validation"}
 
 

@@ -6,9 +6,11 @@ import orjson
 from pydantic import BaseModel
 
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.server.http.sse import DONE
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.service import Service
+
+DONE = b"data: [DONE]\n\n"
+"""Ends a stream that has not failed."""
 
 
 class PromptTokensDetails(BaseModel):

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.service import Service, ServiceDep
 
 
@@ -36,7 +36,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["OpenAI"],
         summary="Describe a model",
-        responses=error_responses(404),
+        responses=OPENAI_ERRORS.responses(404),
     )
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from distilgpt2_api.server.generation.answers import json_answer
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.request_record import record_of
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.score.plan import plan_score
 from distilgpt2_api.server.protocols.score.schema import ScoreList, ScoreRequest
 from distilgpt2_api.server.protocols.score.writer import ScoreWriter
@@ -26,7 +26,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Scores"],
         summary="Score texts",
         response_model=ScoreList,
-        responses=error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
         openapi_extra=json_body(ScoreRequest),
     )
 

@@ -9,18 +9,17 @@ from starlette.responses import Response
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS, TgiErrorResponse
 from distilgpt2_api.server.protocols.tgi.plan import check_tgi, plan_tgi
 from distilgpt2_api.server.protocols.tgi.schema import (
     TgiAnswer,
-    TgiErrorResponse,
     TgiInfo,
     TgiRequest,
     TgiStreamEvent,
     TgiStreamRequest,
     TgiWholeRequest,
-    tgi_error_responses,
 )
-from distilgpt2_api.server.protocols.tgi.writer import TgiWriter, tgi_error_event
+from distilgpt2_api.server.protocols.tgi.writer import TgiWriter
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import Service, ServiceDep
@@ -35,7 +34,7 @@ WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or 
 
 
 def add_routes(router: APIRouter) -> None:
-    errors = tgi_error_responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
+    errors = TGI_ERRORS.responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
     router.add_api_route(
         "/",
         create_compatible,
@@ -71,7 +70,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["TGI"],
         summary="What is served, and its limits",
-        responses=tgi_error_responses(503),
+        responses=TGI_ERRORS.responses(503),
     )
 
 
@@ -119,8 +118,4 @@ async def _answer(http: Request, service: Service, model: type[TgiRequest], *, i
     plan = await plan_tgi(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
     writer = TgiWriter(request, plan, service, is_list=is_list)
-    return (
-        event_answer(source, writer, error_event=tgi_error_event)
-        if request.is_streamed
-        else json_answer(source, writer)
-    )
+    return event_answer(source, writer, errors=TGI_ERRORS) if request.is_streamed else json_answer(source, writer)

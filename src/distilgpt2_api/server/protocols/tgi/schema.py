@@ -204,29 +204,3 @@ class TgiStreamEvent(BaseModel):
     top_tokens: list[TgiToken] = Field([], description="With `top_n_tokens`.")
     generated_text: str | None = Field(description="The whole, in the last event.")
     details: TgiStreamDetails | None = Field(description="In the last event, with `details`.")
-
-
-class TgiErrorResponse(BaseModel):
-    """Every status of 400 and above has it on TGI's routes, and so has the last event of a stream that failed."""
-
-    error: str
-    error_type: Literal["validation", "overloaded", "generation", "incomplete_generation", "healthcheck"]
-
-
-def tgi_error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For a route's `responses`."""
-    return {status: {"model": TgiErrorResponse, "description": DESCRIPTIONS[status]} for status in statuses}
-
-
-DESCRIPTIONS = {
-    401: "No valid API key (`validation`).",
-    408: "The body did not arrive in time (`validation`).",
-    413: "The body is too long (`validation`).",
-    415: "The body is not declared as JSON (`validation`).",
-    422: "The request is wrong; the message names the parameter (`validation`).",
-    424: "The generation failed (`generation`).",
-    429: "Too much waits already (`overloaded`). `Retry-After` says when to come back.",
-    500: "The service made a mistake (`incomplete_generation`).",
-    503: "The model is loading, or the service is shutting down (`healthcheck`). `Retry-After` says when to come back.",
-    504: "The request was not done before its deadline (`incomplete_generation`).",
-}

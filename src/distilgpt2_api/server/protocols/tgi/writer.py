@@ -12,8 +12,7 @@ from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation.best_of import ranked
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
-from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.server.http.sse import dump_line
+from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.tgi.tokens import ShownToken, TgiTokens, token_body, top_token_bodies
 from distilgpt2_api.server.service import Service
@@ -135,8 +134,3 @@ def _finish_reason(delta: SequenceDelta) -> str:
     if delta.finish_reason is FinishReason.LENGTH:
         return "length"
     return "stop_sequence" if isinstance(delta.stop, str) else "eos_token"
-
-
-def tgi_error_event(answer: ErrorAnswer) -> bytes:
-    """The last event of a stream that fails."""
-    return b"data:" + answer.tgi_body + b"\n\n"

@@ -15,7 +15,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.generation.text_work import encode_bounded
 from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.vllm.tokens_schema import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -47,7 +47,7 @@ def add_routes(router: APIRouter) -> None:
             methods=["POST"],
             tags=["vLLM"],
             response_model=answer,
-            responses=error_responses(400, 404, 408, 413, 415, 429, 503),
+            responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
             openapi_extra=json_body(*bodies),
         )
     router.add_api_route(
@@ -56,7 +56,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["GET"],
         tags=["vLLM"],
         response_model=TokenizerInfo,
-        responses=error_responses(503),
+        responses=OPENAI_ERRORS.responses(503),
     )
 
 

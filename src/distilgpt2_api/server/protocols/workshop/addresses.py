@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from fnmatch import translate
 
-OWN_TREES = frozenset({"v1", "docs", "redoc", "ui"})
-"""First parts of this service's own paths: addresses, whatever follows."""
+from distilgpt2_api.server.http.paths import PAGE_PATHS
 
 NAMES: Mapping[str, str] = {
     "health checks and monitors": "alive health-check healthcheck healthy heartbeat live liveness prometheus "
@@ -29,9 +28,13 @@ FILE_NAME = re.compile(r"\.(?=\d*[A-Za-z])\w+~?$")
 NAME = re.compile("|".join(translate(name) for names in NAMES.values() for name in names.split()))
 
 
-def is_address(path: str, *, has_slash: bool) -> bool:
-    """`path`: decoded, without its first slash. `has_slash`: whether another slash was sent as such, not as `%2F`."""
-    if path.partition("/")[0] in OWN_TREES:
+def is_address(path: str, *, has_slash: bool, trees: Container[str]) -> bool:
+    """`path`: decoded, without its first slash. `has_slash`: whether another slash was sent as such, not as `%2F`.
+
+    `trees`: first segments of the protocols' own paths.
+    """
+    tree = path.partition("/")[0]
+    if tree in trees or f"/{tree}" in PAGE_PATHS:
         return True
     if not WORD.fullmatch(path):
         return False

@@ -25,9 +25,10 @@ from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.server.pages.playground import read_page
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
@@ -71,7 +72,8 @@ class PromptRoute(APIRoute):
         if scope["type"] != "http" or scope["path"] in {"", "/"} or scope["method"] in MODIFYING_METHODS:
             return Match.NONE, {}
         prompt, has_slash = _prompt_of(scope)
-        if is_address(prompt, has_slash=has_slash) or self._is_taken(scope):
+        protocols: Protocols = scope["app"].state.protocols
+        if is_address(prompt, has_slash=has_slash, trees=protocols.trees) or self._is_taken(scope):
             return Match.NONE, {}
         child_scope = {"endpoint": self.endpoint, "route": self, "path_params": {"prompt": prompt}}
         return (Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL), child_scope
@@ -93,7 +95,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Workshop"],
         summary="Continue a prompt",
         response_model=GeneratedSequences,
-        responses=error_responses(400, 404, 429, 500, 503, 504),
+        responses=OPENAI_ERRORS.responses(400, 404, 429, 500, 503, 504),
         route_class_override=PromptRoute,
     )
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from distilgpt2_api.batch.stored.objects import NewBatch
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.openai.batches.batches_schema import Batch, BatchList, BatchRequest, batch_object
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.validation import validate_body
 from distilgpt2_api.server.service import DeskDep, ServiceDep, owner_of
@@ -25,7 +25,7 @@ def add_routes(router: APIRouter) -> None:
         methods=["POST"],
         tags=["Batches"],
         summary="Create a batch",
-        responses=error_responses(400, 404, 408, 413, 415, 429, 503),
+        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
         openapi_extra=json_body(BatchRequest),
     )
     for path, endpoint, method, summary, statuses in (
@@ -34,7 +34,12 @@ def add_routes(router: APIRouter) -> None:
         (f"{PATH}/cancel", cancel_batch, "POST", "Cancel a batch", (404, 409, 503)),
     ):
         router.add_api_route(
-            path, endpoint, methods=[method], tags=["Batches"], summary=summary, responses=error_responses(*statuses)
+            path,
+            endpoint,
+            methods=[method],
+            tags=["Batches"],
+            summary=summary,
+            responses=OPENAI_ERRORS.responses(*statuses),
         )
 
 

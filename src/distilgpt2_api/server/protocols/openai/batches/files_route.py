@@ -26,7 +26,7 @@ from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     FileObject,
     file_object,
 )
-from distilgpt2_api.server.protocols.openai.errors import error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.service import DeskDep, ServiceDep, owner_of
 
 PIECE_BYTES = 1 << 18
@@ -62,7 +62,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Batches"],
         summary="Upload a file",
         response_model=FileObject,
-        responses=error_responses(400, 404, 408, 413, 415, 429, 503),
+        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
         openapi_extra=UPLOAD_BODY,
     )
     for path, endpoint, method, summary, statuses in (
@@ -71,7 +71,12 @@ def add_routes(router: APIRouter) -> None:
         (PATH, delete_file, "DELETE", "Delete a file", (404, 409, 503)),
     ):
         router.add_api_route(
-            path, endpoint, methods=[method], tags=["Batches"], summary=summary, responses=error_responses(*statuses)
+            path,
+            endpoint,
+            methods=[method],
+            tags=["Batches"],
+            summary=summary,
+            responses=OPENAI_ERRORS.responses(*statuses),
         )
     router.add_api_route(
         f"{PATH}/content",
@@ -80,7 +85,7 @@ def add_routes(router: APIRouter) -> None:
         tags=["Batches"],
         summary="Read a file",
         response_class=Response,
-        responses=CONTENT | error_responses(404, 503),
+        responses=CONTENT | OPENAI_ERRORS.responses(404, 503),
     )
 
 

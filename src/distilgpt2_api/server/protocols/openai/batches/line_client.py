@@ -15,6 +15,7 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.server.http.errors import INTERNAL
 from distilgpt2_api.server.http.in_process import post
 from distilgpt2_api.server.http.request_record import RequestRecord
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, find_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,8 @@ def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
             answer = await post(ask_with_record, line.url, line.body)
         except Exception:
             logger.exception("a line of a batch failed", extra={"request_id": request_id})
-            return Answer(status_code=INTERNAL.status, request_id=request_id, body=INTERNAL.openai_body)
-        if (refusal := answer.refusal) is not None:
+            return Answer(status_code=INTERNAL.status, request_id=request_id, body=OPENAI_ERRORS.body(INTERNAL))
+        if (refusal := find_refusal(answer)) is not None:
             raise UnavailableError(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=request_id, body=answer.body)
 

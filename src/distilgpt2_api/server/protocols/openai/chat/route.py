@@ -20,7 +20,7 @@ from distilgpt2_api.server.protocols.openai.chat.schema import (
     parse_chat_request,
 )
 from distilgpt2_api.server.protocols.openai.chat.writer import ChatWriter
-from distilgpt2_api.server.protocols.openai.errors import ErrorResponse, error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, ErrorResponse
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.service import ServiceDep
 
@@ -41,7 +41,7 @@ EVENT_STREAM = event_stream(
 
 def add_routes(router: APIRouter) -> None:
     responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
-    responses |= error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
+    responses |= OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
     router.add_api_route(
         "/v1/chat/completions",
         create_chat_completion,
@@ -66,4 +66,4 @@ async def create_chat_completion(http: Request, service: ServiceDep) -> Response
     plan = await plan_chat(request, template, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
     writer = ChatWriter(request, plan, service)
-    return event_answer(source, writer) if request.stream else json_answer(source, writer)
+    return event_answer(source, writer, errors=OPENAI_ERRORS) if request.stream else json_answer(source, writer)

@@ -11,7 +11,7 @@ from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
-from distilgpt2_api.server.http.sse import dump_line
+from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.protocols.openai.envelope import Envelope
 from distilgpt2_api.server.service import Service

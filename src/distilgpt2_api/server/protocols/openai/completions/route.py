@@ -14,7 +14,7 @@ from distilgpt2_api.server.http.request_record import record_of
 from distilgpt2_api.server.protocols.openai.completions.plan import check_completion, plan_completion
 from distilgpt2_api.server.protocols.openai.completions.schema import Completion, CompletionRequest
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
-from distilgpt2_api.server.protocols.openai.errors import ErrorResponse, error_responses
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, ErrorResponse
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
@@ -35,7 +35,7 @@ EVENT_STREAM = event_stream(
 
 def add_routes(router: APIRouter) -> None:
     responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
-    responses |= error_responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
+    responses |= OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
     router.add_api_route(
         "/v1/completions",
         create_completion,
@@ -59,4 +59,4 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
     plan = await plan_completion(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
     writer = CompletionWriter(request, plan, service)
-    return event_answer(source, writer) if request.stream else json_answer(source, writer)
+    return event_answer(source, writer, errors=OPENAI_ERRORS) if request.stream else json_answer(source, writer)

@@ -1,0 +1,31 @@
+"""How the clients of one protocol read an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from pydantic import BaseModel
+
+from distilgpt2_api.server.http.errors import ErrorAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorShape:
+    """The status and body of an error in one protocol, and its last event in a stream that has begun."""
+
+    name: str
+    """The protocol's name."""
+    model: type[BaseModel]
+    """The body's schema."""
+    descriptions: Mapping[int, str]
+    """What each status means, for the OpenAPI document."""
+    body: Callable[[ErrorAnswer], bytes]
+    last_event: Callable[[ErrorAnswer], bytes]
+    status: Callable[[ErrorAnswer], int] = attrgetter("status")
+
+    def responses(self, *statuses: int) -> dict[int | str, dict[str, Any]]:
+        """The `responses` of a route that can answer with these statuses."""
+        return {status: {"model": self.model, "description": self.descriptions[status]} for status in statuses}

@@ -1,0 +1,93 @@
+"""The protocol seam: what one protocol brings to the application, and which protocol a request speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from distilgpt2_api.server.http.error_shape import ErrorShape
+from distilgpt2_api.server.http.errors import INTERNAL, ErrorAnswer, describe_error
+from distilgpt2_api.server.http.paths import path_below_root
+from distilgpt2_api.server.http.request_record import note_error
+from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """One protocol. `server/app.py` lists them all; nothing else names one."""
+
+    add_routes: Callable[[APIRouter], None]
+    errors: ErrorShape
+    stream_format: StreamFormat = SSE
+    paths: frozenset[str] = frozenset()
+    """Whole paths that belong to it with any method, or `METHOD /path` with that one: they get its errors."""
+    trees: frozenset[str] = frozenset()
+    """First segments of paths that belong to it, whatever follows: they get its errors, and are never prompts."""
+    bodies: tuple[type[BaseModel], ...] = ()
+    """Schemas of the bodies that its routes read and write themselves, for the OpenAPI document."""
+    examples: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Named request bodies by path, for the OpenAPI document."""
+    prompt_keys: tuple[str, ...] = ()
+    """Keys of a request body that may hold the prompt. The gateway sends prompts with one prefix to one replica."""
+    operations: Mapping[str, str] = field(default_factory=dict)
+    """`gen_ai.operation.name` of a request's span by route, if it is not `text_completion`."""
+
+
+class Protocols:
+    """The protocols of an application. A request that belongs to none is treated as the first one's."""
+
+    def __init__(self, first: Protocol, *others: Protocol) -> None:
+        self._all = (first, *others)
+        self.default = first
+        self._by_path = {path: protocol for protocol in self._all for path in protocol.paths}
+        self._by_tree = {tree: protocol for protocol in self._all for tree in protocol.trees}
+
+    def __iter__(self) -> Iterator[Protocol]:
+        return iter(self._all)
+
+    @property
+    def trees(self) -> frozenset[str]:
+        return frozenset(self._by_tree)
+
+    def find(self, method: str, path: str) -> Protocol:
+        """The protocol of a request. Goes by the path: a request without a key or with a wrong method has no route."""
+        for key in (path, f"{method} {path}"):
+            if key in self._by_path:
+                return self._by_path[key]
+        return self._by_tree.get(path.removeprefix("/").partition("/")[0], self.default)
+
+    def find_operation(self, route: str) -> str:
+        """A route's `gen_ai.operation.name`."""
+        return next((known.operations[route] for known in self._all if route in known.operations), "text_completion")
+
+    def error_response(self, answer: ErrorAnswer, scope: Scope) -> Response:
+        """The error in the shape of the request's protocol. Notes it in the request's record."""
+        return _response(answer, scope, self.find(scope["method"], path_below_root(scope)).errors)
+
+    def default_error_response(self, answer: ErrorAnswer, scope: Scope) -> Response:
+        """The same for a request that breaks HTTP's own rules, so that its path tells nothing."""
+        return _response(answer, scope, self.default.errors)
+
+    async def answer_failure(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI application that answers INTERNAL."""
+        await self.error_response(INTERNAL, scope)(scope, receive, send)
+
+    async def answer_own_error(self, request: Request, error: Exception) -> Response:
+        """Exception handler for Distilgpt2ApiError."""
+        return self.error_response(describe_error(error), request.scope)
+
+
+def _response(answer: ErrorAnswer, scope: Scope, errors: ErrorShape) -> Response:
+    note_error(scope, answer.code or answer.type)
+    return Response(
+        errors.body(answer),
+        status_code=errors.status(answer),
+        headers=answer.headers,
+        media_type="application/json",
+    )

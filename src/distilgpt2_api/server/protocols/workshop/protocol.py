@@ -1,0 +1,9 @@
+"""The workshop's own protocol: a prompt is a path."""
+
+from __future__ import annotations
+
+from distilgpt2_api.server.http.protocol import Protocol
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.protocols.workshop.route import add_routes
+
+WORKSHOP = Protocol(add_routes=add_routes, errors=OPENAI_ERRORS)
