@@ -94,8 +94,8 @@ class BeamGeneration:
         num_prompts, num_beams = len(self._requests), self._options.num_beams
         if num_prompts * num_beams > MAX_BEAMS:
             raise InvalidRequestError(
-                f"{num_prompts} prompts with {num_beams} beams each are {num_prompts * num_beams} sequences; a request may"
-                f" have at most {MAX_BEAMS}"
+                f"{num_prompts} prompts with {num_beams} beams each are {num_prompts * num_beams} sequences; at most"
+                f" {MAX_BEAMS} are allowed in one request"
             )
 
     async def _step(self, live: Sequence[PromptSearch], in_flight: ExitStack, *, now_s: float) -> None:

@@ -18,8 +18,8 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 NO_TEMPLATE = (
     "this model has no chat template, so it cannot chat: send a prompt to /v1/completions, or ask the operator to add "
-    "a template: chat_template.jinja in the model's folder, chat_template in its tokenizer_config.json, or a file named "
-    "by the setting DISTILGPT2_CHAT_TEMPLATE"
+    "a template: chat_template.jinja in the model's folder, chat_template in its tokenizer_config.json, or a file "
+    "named by the setting DISTILGPT2_CHAT_TEMPLATE"
 )
 
 

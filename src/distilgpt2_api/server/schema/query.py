@@ -34,7 +34,7 @@ async def check_query(request: Request) -> None:
             hint = f"; use `{other_name}`" if other_name else ""
             raise UnknownParameterError(f"unknown parameter: {shown!r} in the query{hint}", param=shown)
         if name in seen:
-            raise InvalidRequestError(f"the query has the key {shown!r} twice; send it once", param=shown)
+            raise InvalidRequestError(f"the query has the key {shown!r} twice", param=shown)
         seen.add(name)
 
 
