@@ -27,20 +27,20 @@ from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, write_json
 
 from distilgpt2_api.batch.custom_ids import CustomIds
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.input_file import InputFile
-from distilgpt2_api.batch.line_ids import DoneLines
-from distilgpt2_api.batch.outcomes import Execute, Outcome
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.run import Run
-from distilgpt2_api.batch.turns import Turns
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.input_file import InputFile
+from distilgpt2_api.batch.files.line_ids import CompletedLines
+from distilgpt2_api.batch.files.line_output import LineHandler, LineOutput
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
+from distilgpt2_api.batch.files.output_file import OutputFile
+from distilgpt2_api.batch.files.run import Run
 from distilgpt2_api.cli.batch import BATCHES_IN_FLIGHT
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_requests
+from distilgpt2_api.engine.sync import run_requests
 from distilgpt2_api.local_service import open_service
 from distilgpt2_api.settings import Settings
 
@@ -132,15 +132,15 @@ async def measure_in_turns(settings: Settings, args: argparse.Namespace) -> list
     turns: list[Turn] = []
     with open_engine(settings) as engine:
         token_ids = range(engine.config.vocab_size - 1)
-        async with open_service(settings) as execute:
+        async with open_service(settings) as handle_line:
             for index in range(-1, args.repeats):  # the first makes kernels for each number of rows
                 prompts = [random.choices(token_ids, k=args.prompt_tokens) for _ in range(args.lines)]
                 load = Load(prompts=prompts, num_new_tokens=args.new_tokens)
                 if index % 2:
                     engine_s = run_engine(engine, load)
-                    batch_s, loop_s = await run_batch(settings, execute, load)
+                    batch_s, loop_s = await run_batch(settings, handle_line, load)
                 else:
-                    batch_s, loop_s = await run_batch(settings, execute, load)
+                    batch_s, loop_s = await run_batch(settings, handle_line, load)
                     engine_s = run_engine(engine, load)
                 turn = Turn(
                     engine_rate=load.num_tokens / engine_s,
@@ -162,9 +162,9 @@ def run_engine(engine: Engine, load: Load) -> float:
     return seconds
 
 
-async def run_batch(settings: Settings, execute: Execute, load: Load) -> tuple[float, float]:
+async def run_batch(settings: Settings, handle_line: LineHandler, load: Load) -> tuple[float, float]:
     """Seconds from the input's first byte to the output's last, and processor seconds of this thread meanwhile."""
-    outcomes: list[Outcome] = []
+    outcomes: list[LineOutput] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load.write(folder / "in.jsonl")
@@ -173,10 +173,10 @@ async def run_batch(settings: Settings, execute: Execute, load: Load) -> tuple[f
         output, errors = (OutputFile(folder / name, file_format=JsonLines()) for name in ("output", "errors"))
         run = Run(
             source,
-            turns=Turns(output=output, errors=errors, is_ordered=True, on_written=outcomes.append),
-            done=stack.enter_context(DoneLines()),
+            writer=OrderedWriter(output=output, errors=errors, is_ordered=True, on_written=outcomes.append),
+            completed=stack.enter_context(CompletedLines()),
             custom_ids=stack.enter_context(CustomIds()),
-            execute=execute,
+            handle_line=handle_line,
         )
         await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
         for file in (output, errors):

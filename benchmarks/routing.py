@@ -23,9 +23,9 @@ from benchmarks.report import percentile, print_table
 from benchmarks.routing_policies import Policy, make_policies
 from benchmarks.simulated_node import SimulatedNode, SimulatedRequest
 
-from distilgpt2_api.capacity.busy_node import NodePace, RequestShape
 from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve
 from distilgpt2_api.capacity.node_curve import NodeCurve
+from distilgpt2_api.capacity.queueing_model import RequestShape, ServiceRate
 
 WARM_UP = 0.25
 """Of the requests, the first ones: caches are cold and nobody waits yet."""
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     curve = read_node_curve(args.measured)
     shape = RequestShape(num_prompt_tokens=args.prefix_tokens + args.own_tokens, num_completion_tokens=args.new_tokens)
-    most = NodePace.of(curve, shape).max_requests_per_s
+    most = ServiceRate.of(curve, shape).max_requests_per_s
     print(f"{curve.model}, {curve.precision}, measured on {curve.measured_on}: {most:.2f} requests/s a node, uncached")
     for load in args.loads:
         for sharing in args.sharing:

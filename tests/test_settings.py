@@ -94,6 +94,10 @@ def test_our_own_variables_take_precedence_over_the_platforms_port_and_host(monk
             "unknown setting DISTILGPT2_PRECISON in the environment; did you mean DISTILGPT2_PRECISION?",
         ),
         ({"DISTILGPT2_XYZZY": "1"}, "unknown setting DISTILGPT2_XYZZY in the environment"),
+        (
+            {"DISTILGPT2_METRICS_FOLDER": "/tmp"},
+            "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, because every worker serves",
+        ),
         ({"DISTILGPT2_TIMEOUT_S": "nan"}, "DISTILGPT2_TIMEOUT_S (environment) can't be 'nan'"),
         ({"DISTILGPT2_KV_CACHE_BYTES": "much"}, "DISTILGPT2_KV_CACHE_BYTES (environment) can't be 'much'"),
         ({"DISTILGPT2_MAX_NUM_SEQUENCES": "600"}, "max_step_tokens (256) is below max_num_sequences (600)"),
@@ -117,6 +121,10 @@ def test_a_bad_value_or_name_is_one_line_that_names_it(
         ("port = 'x'", "port (file) can't be 'x'"),
         ("port =", "the settings file {path} (DISTILGPT2_CONFIG_FILE) is not TOML"),
         ("[server]\nport = 1", "unknown setting server (file)"),
+        (
+            "metrics_folder = '/tmp'",
+            "unknown setting metrics_folder (file): it was removed, because every worker serves",
+        ),
         ("api_keys = [1]", "api_keys (file): keys must be strings, `name:key` or `key`"),
         ("metrics_api_key = 1", "metrics_api_key (file): a key must be a string"),
         ("cors_origins = 1", "cors_origins (file) can't be 1: origins must be strings"),

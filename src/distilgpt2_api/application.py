@@ -7,20 +7,18 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
 
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.objects import StoreLimits
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine_preload import claim_preload
-from distilgpt2_api.observability.metrics_folder import MetricsFolder
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
@@ -41,7 +39,6 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     preload = claim_preload(settings)
     location, engine_config = preload.location, preload.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
-    metrics_folder = open_metrics_folder(settings.metrics_folder)
     model = served_model(location.name, engine_config, settings)
     traces = open_traces(model.shown_name) if settings.traces else None
     engine = AsyncEngine(
@@ -53,7 +50,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         on_failure=on_failure or exit_on_failure(os._exit),
         step_timeout_s=settings.step_timeout_s,
     )
-    open_desk = None if settings.batch_store is None else desk_opener(settings, settings.batch_store)
+    open_batch_service = None if settings.batch_store is None else batch_service_opener(settings, settings.batch_store)
     structlog.stdlib.get_logger("distilgpt2_api").info(
         "serving",
         model=location.name,
@@ -69,12 +66,12 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         engine_metrics=preload.metrics,
         access_log=structlog.stdlib.get_logger("distilgpt2_api.access"),
         drain_s=settings.drain_s,
-        metrics_folder=metrics_folder,
+        metrics_labels={"pid": str(os.getpid())} if settings.num_workers > 1 else None,
         traces=traces,
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
-        open_desk=open_desk,
+        open_batch_service=open_batch_service,
     )
 
 
@@ -103,26 +100,18 @@ def request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def open_metrics_folder(folder: Path | None) -> MetricsFolder | None:
-    """Raises SettingsError if the folder can't be used."""
-    try:
-        return None if folder is None else MetricsFolder(folder)
-    except OSError as error:
-        raise SettingsError(f"can't use the folder {folder} (metrics_folder): {error.strerror}") from None
-
-
-def desk_opener(settings: Settings, location: str) -> OpenDesk:
+def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:
     """A function that opens the store. Raises SettingsError if the packages are not installed or it can't be opened."""
     try:
         # An optional extra, which takes 200 ms to import.
         import python_multipart  # noqa: F401, PLC0415 - uploads need it: fail now, not at the first upload
 
-        from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk  # noqa: PLC0415 - the reason stands above
-        from distilgpt2_api.batch.stored.store import open_store  # noqa: PLC0415 - the same
+        from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service  # noqa: PLC0415 - the reason stands above
+        from distilgpt2_api.batch.store.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
         raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
     return partial(
-        build_desk,
+        build_batch_service,
         open_store(location),
         store_limits=StoreLimits(
             max_files=settings.max_stored_files,

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
+from distilgpt2_api.batch.files.line_output import LineHandler
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.outcomes import Execute
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
@@ -49,11 +49,11 @@ class FailuresOnly:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Execute]:
-    """Load the model and yield a function that answers batch lines as the service's routes would. Raises ModelError.
+async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
+    """Load the model and yield a handler that answers batch lines as the service's routes would. Raises ModelError.
 
     There are no other callers, so queue, rate limits and timeouts are off. SIGINT and SIGTERM cancel what is in
-    flight. `Execute` then raises DrainingError; EngineFailedError if the engine failed; else UnavailableError.
+    flight. The handler then raises DrainingError; EngineFailedError if the engine failed; else UnavailableError.
     """
     location = settings.locate_model()
     config = settings.engine_config()
@@ -93,11 +93,11 @@ async def open_service(settings: Settings) -> AsyncIterator[Execute]:
         yield _executor(app)
 
 
-def _executor(app: FastAPI) -> Execute:
-    async def execute(line: InputLine) -> Answer:
+def _executor(app: FastAPI) -> LineHandler:
+    async def handle_line(line: InputLine) -> Answer:
         answer = await post(app, line.url, line.body)
         if (refusal := find_refusal(answer)) is not None:
             raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
         return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 
-    return execute
+    return handle_line

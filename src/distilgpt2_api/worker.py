@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import ipaddress
 import mmap
@@ -11,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -21,12 +19,11 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the sa
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
-from distilgpt2_api.observability.metrics_folder import make_metrics_folder, remove_metrics_folder
 from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment, is_set
+from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment
 from distilgpt2_api.settings.open_files import allow_open_files
 
 FINAL_FLUSH_S = 0.5
@@ -73,11 +70,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     """Uvicorn in a Gunicorn worker. Adds limits on connections and on the shutdown's duration, a clean exit, and a
     reload that loses no request.
 
-    With several workers, each gets their number and the folder in which they share metrics.
+    With several workers, each is told how many there are.
     """
-
-    metrics_folders: ClassVar[list[Path]] = []
-    """The master's folder, created before the first of several workers."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
@@ -93,11 +87,14 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         """In the master, before the fork."""
         super().__init__(*args, **kwargs)
         if self.cfg.preload_app and self.cfg.workers > 1:
-            # The application would be built once, without the number of workers that share cores, memory and metrics.
+            # The application would be built once, without the number of workers that share cores and memory.
             raise HaltServer("error: preload_app works only with one worker; unset it for several", EXIT_SETTINGS)
-        if self.cfg.workers > 1 and not self.metrics_folders and not is_set("metrics_folder"):
-            self.metrics_folders.append(make_metrics_folder())
-            atexit.register(_remove_folder, self.metrics_folders[0], os.getpid())
+        if self.cfg.workers > 1 and self.age == 1:
+            self.log.warning(
+                "%d workers: each has its own queue, limits and metrics. /metrics shows the metrics of the worker that"
+                " answers, with its pid as a label. One worker is recommended",
+                self.cfg.workers,
+            )
         self.group.record_start(self.age)
         # A signal that arrives before the worker installs its handlers would be lost to the handlers that it inherits
         # from the master. The parent unblocks signals right after the fork, the child in `init_signals`.
@@ -105,10 +102,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
 
     def init_process(self) -> None:
         """In the worker: a re-executed master must not inherit the variables that are set here."""
-        overrides: dict[str, object] = {"num_workers": self.cfg.workers}
-        if self.metrics_folders and not is_set("metrics_folder"):
-            overrides["metrics_folder"] = self.metrics_folders[0]
-        export_to_environment(overrides)
+        export_to_environment({"num_workers": self.cfg.workers})
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -244,9 +238,3 @@ def warn_if_open(addresses: Iterable[object]) -> None:
         structlog.stdlib.get_logger("distilgpt2_api").warning(
             "no API keys are set: anyone who can reach the service can use it", addresses=reachable
         )
-
-
-def _remove_folder(folder: Path, master_pid: int) -> None:
-    """Runs at the exit of the master; workers inherit this exit handler and must do nothing."""
-    if os.getpid() == master_pid:
-        remove_metrics_folder(folder)

@@ -12,9 +12,9 @@ from benchmarks.routing import Outcome, Traffic, main, simulate
 from benchmarks.routing_policies import PrefixAffinity, RandomPolicy, TwoChoices, least, make_policies
 from benchmarks.simulated_node import SimulatedNode, SimulatedRequest
 
-from distilgpt2_api.capacity.busy_node import BusyNode, NodePace, RequestShape
 from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve
 from distilgpt2_api.capacity.node_curve import DecodeStep, NodeCurve
+from distilgpt2_api.capacity.queueing_model import BusyNode, RequestShape, ServiceRate
 
 
 def curve(**fields: Any) -> NodeCurve:
@@ -185,7 +185,7 @@ def plan_and_simulate(
     """One node, by the planner's formulas and step by step."""
     example = read_node_curve(EXAMPLE_CURVE)
     shape = RequestShape(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
-    pace = NodePace.of(example, shape)
+    pace = ServiceRate.of(example, shape)
     node = BusyNode.under(pace, utilisation * pace.max_requests_per_s)
     load = traffic(
         num_requests=10_000,

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.capacity.busy_node import BusyNode, NodePace, RequestShape
 from distilgpt2_api.capacity.fleet import Targets, size_fleet
+from distilgpt2_api.capacity.queueing_model import BusyNode, RequestShape, ServiceRate
 from distilgpt2_api.core.errors import InvalidRequestError
 
 
 @pytest.fixture
-def pace(build_curve: Any) -> NodePace:
-    return NodePace.of(build_curve(), RequestShape(num_prompt_tokens=100, num_completion_tokens=50))
+def rate(build_curve: Any) -> ServiceRate:
+    return ServiceRate.of(build_curve(), RequestShape(num_prompt_tokens=100, num_completion_tokens=50))
 
 
 def targets(max_utilisation: float = 0.7, **bounds: float) -> Targets:
@@ -21,18 +21,18 @@ def targets(max_utilisation: float = 0.7, **bounds: float) -> Targets:
 
 
 @pytest.mark.parametrize("requests_per_s", [0.001, 1.0, 100.0, 12_345.0])
-def test_one_node_less_would_be_too_few(requests_per_s: float, pace: NodePace) -> None:
-    fleet = size_fleet(pace, requests_per_s, targets())
+def test_one_node_less_would_be_too_few(requests_per_s: float, rate: ServiceRate) -> None:
+    fleet = size_fleet(rate, requests_per_s, targets())
     assert fleet.node.utilisation <= 0.7
     too_few = fleet.num_nodes - 1
-    assert too_few == 0 or requests_per_s / too_few / pace.max_requests_per_s > 0.7
+    assert too_few == 0 or requests_per_s / too_few / rate.max_requests_per_s > 0.7
 
 
 @pytest.mark.parametrize("bound", [{"max_ttft_s": 0.05}, {"max_tpot_s": 0.02}])
-def test_a_time_is_kept_by_more_nodes(bound: dict[str, float], pace: NodePace) -> None:
-    without = size_fleet(pace, 1000.0, targets())
-    fleet = size_fleet(pace, 1000.0, targets(**bound))
-    one_less = BusyNode.under(pace, 1000.0 / (fleet.num_nodes - 1))
+def test_a_time_is_kept_by_more_nodes(bound: dict[str, float], rate: ServiceRate) -> None:
+    without = size_fleet(rate, 1000.0, targets())
+    fleet = size_fleet(rate, 1000.0, targets(**bound))
+    one_less = BusyNode.under(rate, 1000.0 / (fleet.num_nodes - 1))
     assert fleet.num_nodes > without.num_nodes
     assert targets(**bound).are_met_by(fleet.node)
     assert not targets(**bound).are_met_by(one_less)
@@ -45,20 +45,20 @@ def test_a_time_is_kept_by_more_nodes(bound: dict[str, float], pace: NodePace) -
         ({"max_tpot_s": 0.001}, r"max_tpot_ms 1 can't be kept: an idle node takes 10\.2 ms"),
     ],
 )
-def test_what_no_number_of_nodes_can_keep_is_refused(bound: dict[str, float], message: str, pace: NodePace) -> None:
+def test_what_no_number_of_nodes_can_keep_is_refused(bound: dict[str, float], message: str, rate: ServiceRate) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        size_fleet(pace, 1.0, targets(**bound))
+        size_fleet(rate, 1.0, targets(**bound))
 
 
-def test_a_load_beyond_a_million_nodes_is_refused(pace: NodePace) -> None:
+def test_a_load_beyond_a_million_nodes_is_refused(rate: ServiceRate) -> None:
     with pytest.raises(InvalidRequestError, match="over 1000000 nodes"):
-        size_fleet(pace, 1e9, targets())
+        size_fleet(rate, 1e9, targets())
 
 
-def test_cost_is_what_all_nodes_cost_over_what_they_write(pace: NodePace) -> None:
+def test_cost_is_what_all_nodes_cost_over_what_they_write(rate: ServiceRate) -> None:
     """Half of what a node can do, at 3.60 an hour for each of two nodes and a spare one."""
-    requests_per_s = pace.max_requests_per_s
-    fleet = size_fleet(pace, requests_per_s, targets(max_utilisation=0.5), num_spare_nodes=1)
+    requests_per_s = rate.max_requests_per_s
+    fleet = size_fleet(rate, requests_per_s, targets(max_utilisation=0.5), num_spare_nodes=1)
     assert fleet.num_nodes == 2
     assert fleet.completion_tokens_per_s == pytest.approx(50 * requests_per_s)
     assert fleet.cost_per_million_tokens(3.60) == pytest.approx(3 * 0.001 / (50 * requests_per_s) * 1e6)

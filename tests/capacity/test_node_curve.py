@@ -17,11 +17,11 @@ def test_a_step_between_measured_ones_is_on_the_line(num_sequences: int, step_s:
     assert build_curve().step_s(num_sequences) == pytest.approx(step_s)
 
 
-@pytest.mark.parametrize(("tokens_each", "num_places"), [(32, 31), (160, 20), (161, 16), (3200, 1), (3201, 0)])
+@pytest.mark.parametrize(("tokens_each", "num_slots"), [(32, 31), (160, 20), (161, 16), (3200, 1), (3201, 0)])
 def test_places_are_what_was_measured_or_what_the_kv_cache_holds_in_whole_blocks(
-    tokens_each: int, num_places: int, build_curve: Any
+    tokens_each: int, num_slots: int, build_curve: Any
 ) -> None:
-    assert build_curve(kv_cache_tokens=3200).num_places(tokens_each) == num_places
+    assert build_curve(kv_cache_tokens=3200).num_slots(tokens_each) == num_slots
 
 
 def test_a_curve_that_is_written_is_read_again(tmp_path: Path, build_curve: Any) -> None:

@@ -1,4 +1,4 @@
-"""A bare environment, commands in this process and in one of their own, and a model that loads in no time."""
+"""An empty environment, commands in this process and in their own, and a model that loads fast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 16
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings but two folders that are the test's own."""
+    """No settings except two temporary folders."""
     for name in os.environ:
         if name in {"HOST", "PORT"} or name.startswith("DISTILGPT2_"):
             monkeypatch.delenv(name)
@@ -32,7 +32,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def invoke() -> Callable[..., Result]:
-    """`invoke("config", "--markdown", input=…)`: the command in this process."""
+    """`invoke("config", "--markdown", input=…)` runs the command in this process."""
 
     def run(*arguments: str, **options: str) -> Result:
         return CliRunner().invoke(main, arguments, prog_name="distilgpt2-api", **options)  # type: ignore[arg-type]  # input=
@@ -42,7 +42,7 @@ def invoke() -> Callable[..., Result]:
 
 @pytest.fixture
 def start() -> Callable[..., subprocess.Popen[str]]:
-    """The command in a process of its own, its two outputs in pipes."""
+    """Starts the command in its own process, with both outputs in pipes."""
 
     def run(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -50,7 +50,7 @@ def start() -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a group of its own, as a shell gives
+            start_new_session=True,  # its own process group, as in a shell
         )
 
     return run

@@ -6,6 +6,6 @@ from typing import Any
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
 
-def test_the_documentations_page_is_up_to_date(invoke: Any) -> None:
-    """To mend it: distilgpt2-api api > docs/api.md."""
+def test_the_page_is_up_to_date(invoke: Any) -> None:
+    """To fix it: distilgpt2-api api > docs/api.md."""
     assert invoke("api").output == PAGE.read_text(encoding="utf-8")

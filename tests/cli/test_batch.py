@@ -1,4 +1,4 @@
-"""`batch`: a file in, its answers out, and what the command says about them."""
+"""`batch`: its input, its output and the messages that it prints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import Result
 
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.outcomes import Outcome
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.recovery import Remains
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.line_output import LineOutput
+from distilgpt2_api.batch.files.output_file import OutputFile
+from distilgpt2_api.batch.files.recovery import ResumeState
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.server.protocols.score.writer import ScoreWriter
@@ -34,7 +34,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def batch(invoke: Command, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """`batch(…)` in the test's folder, with the tiny model."""
+    """`batch(…)` runs in the test's folder with the tiny model."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Result:
@@ -51,8 +51,8 @@ def lines_of(path: str) -> list[Any]:
     return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
 
 
-def test_each_line_has_its_routes_answer(batch: Command) -> None:
-    """Everything that the routes can do: several texts, log-probabilities, grammars, scores."""
+def test_each_line_gets_the_response_of_its_route(batch: Command) -> None:
+    """With every feature of the routes: several texts, log-probabilities, grammars, scores."""
     greedy = {"temperature": 0, "max_tokens": 4}
     lines = [
         ask("/v1/completions", "a", prompt="Once", **greedy),
@@ -97,8 +97,8 @@ def test_a_table_gets_its_completions(batch: Command) -> None:
     assert all(row["completion"] for row in rows)
 
 
-def test_what_fails_has_a_file_and_an_exit_status_of_its_own(batch: Command) -> None:
-    """And again when there is nothing left to do: then no model is loaded, or the unknown one would be told."""
+def test_failed_lines_have_their_own_file_and_exit_status(batch: Command) -> None:
+    """Also in a second run with nothing left to do: it loads no model, so an unknown one is no error."""
     Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1) + "{\n" + ask("/v1/nowhere", "2"))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert result.exit_code == 5
@@ -109,17 +109,17 @@ def test_what_fails_has_a_file_and_an_exit_status_of_its_own(batch: Command) -> 
     assert len(lines_of("out.jsonl")) == 1
 
 
-def test_errors_go_where_they_are_told_to(batch: Command) -> None:
+def test_errors_go_to_the_given_file(batch: Command) -> None:
     Path("in.jsonl").write_text("{\n")
     assert batch("in.jsonl", "-o", "out.jsonl", "--errors", "bad").exit_code == 5
     assert (len(lines_of("bad")), Path("out.errors.jsonl").exists()) == (1, False)
 
 
-def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its queue nor its deadline nor a caller's priority; what one request may ask stays what it is there."""
+def test_limits_of_a_service_do_not_apply(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue, the timeout and a caller's priority do not apply; limits of a single request do."""
     for name, value in {"MAX_WAITING_REQUESTS": 2, "MAX_WAITING_TOKENS": 1, "TIMEOUT_S": 0.001, "MAX_N": 2}.items():
         monkeypatch.setenv(f"DISTILGPT2_{name}", str(value))
-    monkeypatch.setenv("DISTILGPT2_API_KEYS", "somebody:0123456789abcdef0123")
+    monkeypatch.setenv("DISTILGPT2_API_KEYS", "alice:0123456789abcdef0123")
     prompts = [f"{index:03}" for index in range(300)]
     lines = [
         ask("/v1/completions", prompt, prompt=prompt, max_tokens=2, ignore_eos=True, priority=-1) for prompt in prompts
@@ -134,7 +134,7 @@ def test_limits_of_a_busy_service_refuse_nothing(batch: Command, monkeypatch: py
 
 @pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
 def test_lines_that_wait_for_grammars_are_answered(batch: Command) -> None:
-    """All for one that they share, and then more different ones than may wait."""
+    """First all lines share one grammar, then there are more different grammars than may wait."""
     options = {"prompt": "a", "max_tokens": 2}
     lines = [ask("/v1/completions", f"same{index}", guided_regex="[ab]{9}", **options) for index in range(100)]
     lines += [ask("/v1/completions", f"own{index}", guided_regex=f"{index:02}", **options) for index in range(30)]
@@ -145,8 +145,8 @@ def test_lines_that_wait_for_grammars_are_answered(batch: Command) -> None:
     assert [answers[f"own{index}"]["text"] for index in range(30)] == [f"{index:02}" for index in range(30)]
 
 
-def test_a_seed_gives_the_same_text_in_any_company(batch: Command) -> None:
-    """So a batch that was stopped comes to the same answers as one that was not."""
+def test_a_seed_gives_the_same_text_in_every_batch(batch: Command) -> None:
+    """So an interrupted batch ends with the same output as an uninterrupted one."""
     lines = [ask("/v1/completions", f"{index}", prompt="Once", seed=index, max_tokens=9) for index in range(40)]
     texts = []
     for number, some in enumerate((lines, lines[::-1], lines[20:])):
@@ -158,14 +158,14 @@ def test_a_seed_gives_the_same_text_in_any_company(batch: Command) -> None:
     assert texts[2].items() < texts[0].items()
 
 
-def test_an_empty_input_has_an_empty_output(batch: Command) -> None:
+def test_an_empty_input_gives_an_empty_output(batch: Command) -> None:
     Path("in.jsonl").write_text("\n\n")
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert (result.exit_code, result.stderr) == (0, "0 lines, 0 answered: out.jsonl\n")
     assert Path("out.jsonl").read_bytes() == b""
 
 
-def test_an_output_of_another_input_is_kept_unless_told_otherwise(batch: Command) -> None:
+def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) -> None:
     Path("in.jsonl").write_text(ask("/v1/completions", "a", prompt="a", max_tokens=1) + "{\n")
     batch("in.jsonl", "-o", "out.jsonl")
     before = Path("out.jsonl").read_bytes()
@@ -206,7 +206,7 @@ def test_two_batches_do_not_write_one_output(batch: Command) -> None:
         (("in.jsonl", "-o", "out.jsonl", "--model", "./none"), 1, "no folder none"),
     ],
 )
-def test_what_can_not_be_done_is_one_line(batch: Command, arguments: Any, status: int, message: str) -> None:
+def test_an_error_is_one_line(batch: Command, arguments: Any, status: int, message: str) -> None:
     Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1))
     Path("in.csv").write_text("title\na\n")
     Path("notes.txt").write_text("mine")
@@ -218,10 +218,10 @@ def test_what_can_not_be_done_is_one_line(batch: Command, arguments: Any, status
     assert Path("in.jsonl").read_text() == ask("/v1/completions", prompt="a", max_tokens=1)
 
 
-def test_a_model_that_can_not_be_loaded_is_told_and_the_output_stays(
+def test_a_model_that_can_not_be_loaded_is_reported_and_the_output_stays(
     batch: Command, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """Found out on the engine's thread."""
+    """The engine's thread detects it."""
     folder = tmp_path / "broken"
     folder.mkdir()
     for name in ("config.json", "tokenizer.json"):
@@ -234,10 +234,8 @@ def test_a_model_that_can_not_be_loaded_is_told_and_the_output_stays(
     assert Path("out.jsonl").read_bytes() == b""
 
 
-def test_an_engine_that_fails_ends_the_batch_and_what_is_written_stays(
-    batch: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No line is to blame for it: none is written as failed. The next run goes on."""
+def test_an_engine_failure_ends_the_batch_and_the_output_stays(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line caused it, so none is written as failed. The next run continues."""
     Path("in.jsonl").write_text(
         "".join(ask("/v1/completions", f"{index}", prompt="a", max_tokens=1 + index * 5) for index in range(10))
     )
@@ -265,7 +263,7 @@ def test_an_engine_that_fails_ends_the_batch_and_what_is_written_stays(
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == [f"{index}" for index in range(10)]
 
 
-def test_a_mistake_of_the_service_fails_one_line_and_is_told(
+def test_an_internal_error_fails_one_line_and_is_logged(
     batch: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Path("in.jsonl").write_text(
@@ -291,15 +289,15 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def outcomes() -> list[Outcome]:
-    """Ten, of ten bytes each; every fifth failed."""
-    return [Outcome(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
+def outcomes() -> list[LineOutput]:
+    """Ten lines of ten bytes each; every fifth failed."""
+    return [LineOutput(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
 
 
-def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> str:
-    """What was said while a line was written every `step_s`. Two lines of ten bytes had been done before."""
+def played(stream: io.StringIO, outcomes: list[LineOutput], *, step_s: float) -> str:
+    """The output while one line is written every `step_s`. Two lines of ten bytes were done before."""
     now_s = 100.0
-    remains = Remains(num_answered_lines=1, num_failed_lines=1, num_open_lines=10, num_bytes=100)
+    remains = ResumeState(num_answered_lines=1, num_failed_lines=1, num_pending_lines=10, num_bytes=100)
     with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
         for outcome in outcomes:
             now_s += step_s
@@ -308,7 +306,7 @@ def played(stream: io.StringIO, outcomes: list[Outcome], *, step_s: float) -> st
     return stream.getvalue()
 
 
-def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[Outcome]) -> None:
+def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[LineOutput]) -> None:
     text = played(Terminal(), outcomes, step_s=60.0)
     shown = text.split("\r")[1:]
     assert shown[0].startswith("[###---------------------------]  10%  3 lines, 1 failed, 0:09:00 left")
@@ -318,11 +316,11 @@ def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[Outcome]) -> N
     assert text.count("\n") == 1
 
 
-def test_a_bar_is_not_drawn_for_every_line(outcomes: list[Outcome]) -> None:
+def test_the_bar_is_not_redrawn_for_every_line(outcomes: list[LineOutput]) -> None:
     assert played(Terminal(), outcomes, step_s=0.04).count("\r") == 4
 
 
-def test_a_log_gets_a_line_now_and_then(outcomes: list[Outcome]) -> None:
+def test_a_log_gets_a_line_at_intervals(outcomes: list[LineOutput]) -> None:
     assert played(io.StringIO(), outcomes, step_s=1.0) == ""
     assert played(io.StringIO(), outcomes, step_s=12.0).splitlines() == [
         " 30%  5 lines, 1 failed, 0:01:24 left",

@@ -1,4 +1,4 @@
-"""The command's half of `batch --ray`: a driver's frames, and what becomes of a driver. Ray's half: tests/ray."""
+"""The command's side of `batch --ray`: the driver's frames and its exit. Ray's side: tests/ray."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.errors import BatchFileError, ClusterError
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.turns import Turns
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
+from distilgpt2_api.batch.files.output_file import OutputFile
 from distilgpt2_api.cli.batch_cluster import finish_on_cluster
 
 DRIVER = """
 import os, sys, time
-from distilgpt2_api.batch.cluster_pipe import Assignment, Frame, FrameKind
+from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind
 
 with os.fdopen(int(sys.argv[1]), "wb") as target:
     first = Assignment.from_json(sys.stdin.buffer.readline()).num_output_bytes // 2  # lines are two bytes
 
-    def say(kind, content="", turn=0):
-        target.write(Frame(kind=FrameKind[kind], content=content.encode(), turn=turn).to_bytes())
+    def say(kind, content="", position=0):
+        target.write(Frame(kind=FrameKind[kind], content=content.encode(), position=position).to_bytes())
         target.flush()
 
     def answer(*numbers):
         for number in (number for number in numbers if number < 10):
-            say("ANSWERED", f"{number}\\n", turn=number - first)
+            say("ANSWERED", f"{number}\\n", position=number - first)
 
 """
-"""A driver that plays what stands below it, of ten lines."""
+"""A driver that runs the program below, with ten lines."""
 
 
 @dataclass
 class Cluster:
-    """Ten lines, 0 to 9, into two files in a folder."""
+    """Ten lines, 0 to 9, written to two files in a folder."""
 
     folder: Path
     stack: ExitStack
@@ -57,11 +57,11 @@ class Cluster:
             self.stack.callback(self.files[name].close)
 
     def finish(self, play: str, *, is_ordered: bool = True, room: int = resource.RLIM_INFINITY) -> None:
-        """`room`: so many bytes fit into a file."""
+        """`room`: the most bytes that fit into a file."""
         played = "".join(f"    {line}\n" for line in play.split("\n"))
         (self.folder / "driver_of_the_test.py").write_text(DRIVER + played)
 
-        def begin() -> tuple[Assignment, Turns]:
+        def begin() -> tuple[Assignment, OrderedWriter]:
             self.num_passes += 1
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
             assignment = Assignment(
@@ -78,14 +78,14 @@ class Cluster:
                 num_cores=1,
                 max_num_sequences=1,
             )
-            return assignment, Turns(**self.files, is_ordered=is_ordered, on_written=lambda _: None)
+            return assignment, OrderedWriter(**self.files, is_ordered=is_ordered, on_written=lambda _: None)
 
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), *sys.path])}
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             finish_on_cluster(
                 begin,
-                num_open_lines=10 - len(self.answered),
+                num_pending_lines=10 - len(self.answered),
                 environment=environment,
                 driver="driver_of_the_test",
             )
@@ -111,19 +111,19 @@ def test_all_lines_are_answered_in_one_pass(cluster: Cluster) -> None:
     assert (cluster.answered, cluster.num_passes) == (ALL, 1)
 
 
-def test_what_is_lost_is_asked_for_again(cluster: Cluster) -> None:
-    """Also what was computed already, but had to wait for it."""
+def test_a_lost_line_is_sent_again(cluster: Cluster) -> None:
+    """With the computed lines that waited for it."""
     cluster.finish("answer(first, first + 1, first + 2, first + 4); say('LOST', 'a node is gone')")
     assert (cluster.answered, cluster.num_passes) == (ALL, 4)
 
 
-def test_what_is_missing_at_the_end_is_asked_for_again(cluster: Cluster) -> None:
+def test_lines_missing_at_the_end_are_sent_again(cluster: Cluster) -> None:
     cluster.finish("answer(*range(first, min(10, first + 5))); say('ENDED')", is_ordered=False)
     assert (cluster.answered, cluster.num_passes) == (ALL, 2)
 
 
-def test_a_cluster_that_answers_nothing_is_given_up(cluster: Cluster) -> None:
-    """After three passes in a row without a line: others before them don't count."""
+def test_the_batch_fails_if_the_cluster_answers_nothing(cluster: Cluster) -> None:
+    """After three passes in a row without a line; earlier passes don't count."""
     with pytest.raises(ClusterError, match="loses its workers before they answer a line: a node is gone"):
         cluster.finish("first < 2 and answer(first)\nsay('LOST', 'a node is gone')")
     assert (cluster.answered, cluster.num_passes) == (["0", "1"], 5)
@@ -139,15 +139,13 @@ def test_a_cluster_that_answers_nothing_is_given_up(cluster: Cluster) -> None:
         ("answer(0); 1 / 0", "^the process that speaks with Ray has failed: ZeroDivisionError: division by zero$"),
     ],
 )
-def test_a_driver_that_can_not_go_on_is_told_and_what_is_written_stays(
-    cluster: Cluster, play: str, message: str
-) -> None:
+def test_a_failed_driver_is_reported_and_the_output_stays(cluster: Cluster, play: str, message: str) -> None:
     with pytest.raises(ClusterError, match=message):
         cluster.finish(play)
     assert (cluster.answered, cluster.num_passes) == (["0"], 1)
 
 
-def test_a_full_disk_is_told_and_what_is_written_stays(cluster: Cluster) -> None:
+def test_a_full_disk_is_reported_and_the_output_stays(cluster: Cluster) -> None:
     with pytest.raises(BatchFileError, match="can't write"):
         cluster.finish("answer(*range(10)); say('ENDED')", room=5)
     assert cluster.answered == ["0", "1"]
@@ -155,21 +153,21 @@ def test_a_full_disk_is_told_and_what_is_written_stays(cluster: Cluster) -> None
     assert cluster.answered == ALL
 
 
-def test_a_driver_ends_with_its_standard_input(cluster: Cluster) -> None:
-    """Else it would be waited for, and ended by force."""
+def test_a_driver_ends_when_its_standard_input_closes(cluster: Cluster) -> None:
+    """Otherwise the command would wait for it and kill it."""
     cluster.finish("answer(*range(10)); say('ENDED'); sys.stdin.read(); open(__file__ + '.ended', 'w').close()")
     assert (cluster.folder / "driver_of_the_test.py.ended").exists()
 
 
 @pytest.mark.parametrize("option", [("--replicas", "2"), ("--ray-address", "10.0.0.1:6379")])
-def test_an_option_for_a_cluster_wants_one(invoke: Callable[..., Result], tmp_path: Path, option: Any) -> None:
+def test_an_option_for_a_cluster_requires_ray(invoke: Callable[..., Result], tmp_path: Path, option: Any) -> None:
     (tmp_path / "in.jsonl").write_text("")
     result = invoke("batch", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), *option)
     assert result.exit_code == 2
     assert "--ray-address and --replicas are for --ray" in result.stderr
 
 
-def test_an_address_in_the_environment_is_no_wish_for_a_cluster(
+def test_an_address_in_the_environment_does_not_start_a_cluster(
     invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
@@ -178,7 +176,7 @@ def test_an_address_in_the_environment_is_no_wish_for_a_cluster(
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
-def test_packages_that_are_missing_are_named_before_anything_is_opened(
+def test_missing_packages_are_named_before_any_file_is_opened(
     invoke: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -191,8 +189,8 @@ def test_packages_that_are_missing_are_named_before_anything_is_opened(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_the_command_brings_no_kernels_with_it() -> None:
-    """Who only reads and writes, while a cluster computes, has no use for them."""
+def test_the_command_imports_no_kernels() -> None:
+    """The command only reads and writes while the cluster computes."""
     program = "import json, sys, distilgpt2_api.cli.batch; print(json.dumps(list(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"openvino", "ray"} & set(json.loads(result.stdout))

@@ -1,4 +1,4 @@
-"""What holds for every command."""
+"""Behaviour that all commands share."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_every_command_has_help(name: str, invoke: Any) -> None:
     assert result.output.startswith(f"Usage: distilgpt2-api {name}")
 
 
-def test_the_version_is_the_packages(invoke: Any) -> None:
+def test_the_version_is_that_of_the_package(invoke: Any) -> None:
     assert invoke("--version").output == f"distilgpt2-api {importlib.metadata.version('distilgpt2-api')}\n"
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["generate"], ["generate", "x", "--n", "0"], ["serve", "--wrong"]])
-def test_wrong_usage_is_told_with_status_2(arguments: list[str], invoke: Any) -> None:
+def test_wrong_usage_exits_with_status_2(arguments: list[str], invoke: Any) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr
@@ -57,7 +57,7 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str], invoke: Any) ->
         (["generate", "x"], {"DISTILGPT2_MODEL": "./nowhere"}, "error: no folder nowhere"),
     ],
 )
-def test_our_own_errors_are_one_line_with_status_1(
+def test_an_error_is_one_line_and_exits_with_status_1(
     arguments: list[str], environment: dict[str, str], line: str, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -69,8 +69,8 @@ def test_our_own_errors_are_one_line_with_status_1(
     assert result.stderr.count("\n") == 1
 
 
-def test_help_and_healthcheck_wait_for_no_kernels() -> None:
-    """Containers run the health check every few seconds: no OpenVINO, NumPy, Gunicorn or FastAPI for it."""
+def test_help_and_healthcheck_import_no_kernels() -> None:
+    """Containers run the health check every few seconds: it must not import OpenVINO, NumPy, Gunicorn or FastAPI."""
     program = """
 import sys
 from distilgpt2_api.cli import main
@@ -85,7 +85,7 @@ finally:
     assert result.returncode == 1
 
 
-def test_the_module_is_the_command() -> None:
+def test_the_module_runs_the_command() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "distilgpt2_api", "--version"], capture_output=True, text=True, check=True
     )

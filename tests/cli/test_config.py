@@ -19,15 +19,15 @@ def test_every_setting_is_shown_with_its_value_and_its_source(invoke: Any, monke
     assert shown["port"].split() == ["8000", "default"]
 
 
-def test_what_auto_means_here_is_shown(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_shown_with_its_value(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     num_threads = Settings().engine_config().num_threads
     assert f"auto ({num_threads})" in invoke("config").output
     monkeypatch.setenv("DISTILGPT2_NUM_THREADS", "3")
     assert "auto (3)" not in invoke("config").output
 
 
-def test_the_documentations_page_is_up_to_date(invoke: Any) -> None:
-    """To mend it: distilgpt2-api config --markdown > docs/configuration.md."""
+def test_the_page_is_up_to_date(invoke: Any) -> None:
+    """To fix it: distilgpt2-api config --markdown > docs/configuration.md."""
     assert invoke("config", "--markdown").output == PAGE.read_text(encoding="utf-8")
 
 

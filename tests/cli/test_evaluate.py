@@ -32,7 +32,7 @@ def test_each_precision_has_a_row_and_they_agree(tiny_model: Path, text_file: Pa
 
 @pytest.fixture
 def other_end_model(tiny_model: Path, tmp_path: Path) -> Path:
-    """The same model, but its config's end of text is a token that is spelled otherwise."""
+    """The same model with another end-of-text token in its config."""
     folder = tmp_path / "other"
     shutil.copytree(tiny_model, folder)
     description = (folder / "tokenizer.json").read_text()
@@ -42,10 +42,10 @@ def other_end_model(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.reported("reading the code: documents were marked by GPT-2's token, whatever the config said")
 @pytest.mark.parametrize("separator", ["</s>", "<|endoftext|>"])
-def test_documents_are_marked_by_the_configs_end_of_text(
+def test_documents_end_with_the_end_of_text_of_the_config(
     separator: str, other_end_model: Path, tmp_path: Path, invoke: Any
 ) -> None:
-    """However the file separates them."""
+    """With each separator that a file can use."""
     (tmp_path / "stories.txt").write_text(f"The king went home.\n{separator}\n" * 6)
 
     result = invoke("evaluate", str(tmp_path / "stories.txt"), "--model", str(other_end_model), "--precision", "f32")
@@ -79,8 +79,8 @@ def score_lines(folder: Path, *values: Any, invoke: Any, model: Path) -> list[di
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_each_line_of_a_file_has_its_score(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
-    """In the lines' order; a pair's continuation alone. A text is what a pair's continuation without context is."""
+def test_each_line_of_a_file_gets_a_score(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+    """In order. Of a pair, only the continuation is scored; a text scores like a continuation without context."""
     whole, bare, continuation = score_lines(
         tmp_path,
         "The king went home.",
@@ -98,7 +98,7 @@ def test_each_line_of_a_file_has_its_score(tiny_model: Path, tmp_path: Path, inv
     assert whole["is_greedy"] is False
 
 
-def test_a_file_has_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+def test_a_file_can_have_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     texts = [f"{'x' * (index % 5)}{index}" for index in range(600)]
     lines = score_lines(tmp_path, *texts, invoke=invoke, model=tiny_model)
     assert [(line["index"], line["num_bytes"]) for line in lines] == [(i, len(text)) for i, text in enumerate(texts)]
@@ -110,15 +110,15 @@ def test_a_file_has_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path
         (b"\xff\xfe", "is not UTF-8"),
         (b"\n", "has no text"),
         (b'"a"\n"a', "line 2 is not valid JSON"),
-        (b'"a"\n\n[1]', "line 3 must be a text"),
-        (b'{"context": "a"}', "line 1 must be a text"),
-        (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a text"),
+        (b'"a"\n\n[1]', "line 3 must be a string"),
+        (b'{"context": "a"}', "line 1 must be a string"),
+        (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a string"),
         (b'"a"\n""', "line 2 is empty"),
         (b'"a"\n"\\ud800"', "line 2: prompt is not Unicode text"),
         (b'"' + b"a" * 64 + b'"', "you requested 65 tokens (64 in "),
     ],
 )
-def test_a_line_that_can_not_be_scored_is_named_before_any_score(
+def test_an_invalid_line_is_named_before_any_score(
     content: bytes, message: str, tiny_model: Path, tmp_path: Path, invoke: Any
 ) -> None:
     (tmp_path / "bad.jsonl").write_bytes(content)

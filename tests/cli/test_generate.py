@@ -15,7 +15,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-def test_the_text_begins_with_the_prompt_and_a_seed_repeats_it(tiny_model: Path, invoke: Any) -> None:
+def test_the_text_starts_with_the_prompt_and_a_seed_repeats_it(tiny_model: Path, invoke: Any) -> None:
     arguments = ("generate", "Once", "--model", str(tiny_model), "--max-new-tokens", "20", "--seed", "7")
     first = invoke(*arguments)
     assert first.exit_code == 0, first.output
@@ -31,7 +31,7 @@ def test_minus_one_is_no_seed(tiny_model: Path, invoke: Any) -> None:
     assert invoke(*arguments).stdout != invoke(*arguments).stdout
 
 
-def test_several_completions_come_one_after_another(tiny_model: Path, invoke: Any) -> None:
+def test_several_completions_are_printed_one_after_another(tiny_model: Path, invoke: Any) -> None:
     arguments = ["generate", "Once", "--model", str(tiny_model), "--n", "3", "--max-new-tokens", "5", "--seed", "1"]
     output = invoke(*arguments).stdout
     assert [line for line in output.splitlines() if line.startswith("---")] == [f"--- {i} of 3" for i in (1, 2, 3)]
@@ -43,7 +43,7 @@ def test_a_dash_reads_the_prompt_from_standard_input(tiny_model: Path, invoke: A
     assert result.stdout.startswith("From a pipe: é")
 
 
-def test_an_empty_prompt_begins_at_the_end_of_text(tiny_model: Path, invoke: Any) -> None:
+def test_an_empty_prompt_starts_from_the_end_of_text(tiny_model: Path, invoke: Any) -> None:
     assert invoke("generate", "", "--model", str(tiny_model), "--max-new-tokens", "4").exit_code == 0
 
 
@@ -53,7 +53,7 @@ def test_a_prompt_that_does_not_fit_is_one_line(tiny_model: Path, invoke: Any) -
     assert result.stderr.startswith("error: This model's maximum context length is 64 tokens")
 
 
-def test_the_stop_text_and_what_follows_are_not_shown(tiny_model: Path, invoke: Any) -> None:
+def test_the_stop_text_and_the_text_after_it_are_not_shown(tiny_model: Path, invoke: Any) -> None:
     arguments = ["generate", "a", "--model", str(tiny_model), "--temperature", "0", "--max-new-tokens", "20"]
     whole = invoke(*arguments).stdout
     stop = whole[5]
@@ -71,7 +71,7 @@ def test_the_stop_text_and_what_follows_are_not_shown(tiny_model: Path, invoke: 
         ("--stop", ""),
     ],
 )
-def test_a_value_that_means_nothing_is_refused_by_name(option: str, value: str, tiny_model: Path, invoke: Any) -> None:
+def test_an_invalid_value_is_refused_by_name(option: str, value: str, tiny_model: Path, invoke: Any) -> None:
     result = invoke("generate", "Once", "--model", str(tiny_model), "--max-new-tokens", "2", option, value)
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.stderr

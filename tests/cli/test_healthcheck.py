@@ -9,7 +9,7 @@ import pytest
 
 
 class Service(BaseHTTPRequestHandler):
-    """Ready at /readyz, not at /starting, silent at /silent."""
+    """Ready at /readyz, not ready at /starting, no response at /silent."""
 
     def do_GET(self) -> None:
         if self.path == "/silent":
@@ -36,7 +36,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DISTILGPT2_PORT"])
-def test_a_ready_service_is_healthy_where_the_settings_say_it_is(
+def test_a_ready_service_at_the_settings_address_is_healthy(
     variable: str, port: int, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, str(port))
@@ -49,14 +49,14 @@ def test_a_service_that_is_not_ready_is_not_healthy(port: int, invoke: Any) -> N
     assert (result.exit_code, result.output.split()[-1]) == (1, "503")
 
 
-def test_what_does_not_speak_http_is_not_healthy(port: int, invoke: Any) -> None:
+def test_a_server_that_does_not_speak_http_is_not_healthy(port: int, invoke: Any) -> None:
     result = invoke("healthcheck", "--url", f"http://127.0.0.1:{port}/silent")
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/readyz", "https://localhost/", "readyz", "http://127.0.0.1:x/"])
-def test_nobody_there_or_no_url_is_one_line(url: str, invoke: Any) -> None:
+def test_a_closed_port_or_a_bad_url_is_one_line(url: str, invoke: Any) -> None:
     result = invoke("healthcheck", "--url", url)
     assert result.exit_code == 1
     assert result.output.startswith(f"unhealthy: {url}: ")

@@ -24,7 +24,7 @@ def test_a_key_goes_to_stdout_and_its_hash_to_the_file(invoke: Any, tmp_path: Pa
     assert key not in file.read_text()
 
 
-def test_keys_are_listed_and_removed_where_the_setting_says(
+def test_keys_are_listed_and_removed_in_the_file_of_the_setting(
     invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISTILGPT2_API_KEYS_FILE", str(tmp_path / "keys.toml"))
@@ -43,7 +43,7 @@ def test_without_a_file_the_entry_is_shown_beside_the_key(invoke: Any, tmp_path:
     assert (entry.name, entry.digest) == ("alice", digest_of(result.stdout.strip().encode()))
 
 
-def test_a_rate_that_is_no_number_makes_no_key(invoke: Any) -> None:
+def test_a_rate_that_is_not_a_number_creates_no_key(invoke: Any) -> None:
     result = invoke("keys", "add", "alice", "--tokens-per-s", "nan")
     assert result.exit_code == 2
     assert "nan is not a finite number" in result.stderr
@@ -61,7 +61,7 @@ def test_a_rate_that_is_no_number_makes_no_key(invoke: Any) -> None:
         (["add", "a b"], "error: 'a b' can't be a key's name"),
     ],
 )
-def test_mistakes_are_one_line_and_change_nothing(arguments: list[str], line: str, invoke: Any, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_changes_nothing(arguments: list[str], line: str, invoke: Any, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     assert invoke("keys", "add", "alice", "--file", str(file)).exit_code == 0
     before = file.read_text()

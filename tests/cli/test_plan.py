@@ -11,7 +11,7 @@ import pytest
 LOAD = ("plan", "--qps", "100", "--tokens", "128")
 
 
-def test_the_plan_says_whose_curve_it_is_and_how_many_nodes_it_takes(invoke: Any) -> None:
+def test_the_plan_names_its_curve_and_the_number_of_nodes(invoke: Any) -> None:
     result = invoke(*LOAD, "--price", "0.1", "--spare-nodes", "2")
     assert result.exit_code == 0, result.output
     title, *rows = result.stdout.splitlines()
@@ -54,7 +54,7 @@ def test_each_option_changes_the_plan(options: list[str], has_more: bool, invoke
     assert changed != usual
 
 
-def test_a_machine_is_measured_kept_and_planned_with(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+def test_a_machine_is_measured_saved_and_used_for_a_plan(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     path = tmp_path / "curve.json"
     load = ("plan", "--qps", "5", "--tokens", "8", "--prompt-tokens", "8", "--json")
     result = invoke(*load, "--measure", "--save", str(path), "--model", str(tiny_model), "--precision", "f32")
@@ -66,8 +66,8 @@ def test_a_machine_is_measured_kept_and_planned_with(tiny_model: Path, tmp_path:
     assert json.loads(invoke(*load, "--measured", str(path)).stdout) == json.loads(result.stdout)
 
 
-def test_nothing_is_measured_when_nobody_asks(tmp_path: Path, invoke: Any) -> None:
-    """The plan needs no model: it works where none is, and in no time."""
+def test_nothing_is_measured_by_default(tmp_path: Path, invoke: Any) -> None:
+    """The plan needs no model and is fast."""
     assert invoke(*LOAD).exit_code == 0
     assert not (tmp_path / "cache").exists()
 
@@ -92,7 +92,7 @@ def test_nothing_is_measured_when_nobody_asks(tmp_path: Path, invoke: Any) -> No
         (["--measure", "--measured", __file__], "--measured and --measure are one too many"),
     ],
 )
-def test_what_can_not_be_read_is_named_with_its_limit(options: list[str], message: str, invoke: Any) -> None:
+def test_an_invalid_option_is_named_with_its_limit(options: list[str], message: str, invoke: Any) -> None:
     result = invoke(*LOAD, *options)
     assert result.exit_code == 2
     assert message in result.stderr
@@ -107,7 +107,7 @@ def test_what_can_not_be_read_is_named_with_its_limit(options: list[str], messag
         (["--qps", "1e9"], "over 1000000 nodes would be needed"),
     ],
 )
-def test_what_can_not_be_planned_is_one_line(options: list[str], message: str, invoke: Any) -> None:
+def test_an_impossible_plan_is_one_line(options: list[str], message: str, invoke: Any) -> None:
     result = invoke(*LOAD, *options)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")

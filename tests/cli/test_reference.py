@@ -10,12 +10,12 @@ from distilgpt2_api.cli import main
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
-def test_the_documentations_page_is_up_to_date(invoke: Any) -> None:
-    """To mend it: distilgpt2-api reference > docs/cli.md."""
+def test_the_page_is_up_to_date(invoke: Any) -> None:
+    """To fix it: distilgpt2-api reference > docs/cli.md."""
     assert invoke("reference").output == PAGE.read_text(encoding="utf-8")
 
 
-def test_every_command_and_every_option_is_there(invoke: Any) -> None:
+def test_the_page_has_every_command_and_option(invoke: Any) -> None:
     page = invoke("reference").output
     context = click.Context(main)
     for name in main.list_commands(context):

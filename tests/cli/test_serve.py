@@ -1,4 +1,4 @@
-"""The whole service as a user starts it: one process, Gunicorn's signals, one line for what goes wrong."""
+"""The service as a user starts it: one process, Gunicorn's signals, one line per error."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Service:
 def serve(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:
-    """`serve("--model", …)`: a started service on a free port, that can connect to nobody; ended with the test."""
+    """`serve("--model", …)` starts a service without a network on a free port; it ends with the test."""
     guard = tmp_path / "guard"
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(NETWORK_GUARD.format(record=str(tmp_path / "connections")))
@@ -68,7 +68,7 @@ def serve(
         process = start("serve", "--host", "127.0.0.1", "--port", "0", *arguments)
         assert process.stderr is not None
         line = process.stderr.readline()
-        # Whatever else it logs is read, so that the pipe never fills.
+        # Read the rest of the log so that the pipe never fills.
         rest = threading.Thread(target=process.stderr.read)
         rest.start()
         started.append((process, rest))
@@ -82,7 +82,7 @@ def serve(
         process.communicate()
 
 
-def test_it_serves_the_model_that_was_named_and_touches_no_network(
+def test_it_serves_the_named_model_and_never_connects_to_a_network(
     serve: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
     service = serve(
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_it_with_status_0(serve: Any, tiny_model: Path) -> None:
     assert service.process.wait(START_LIMIT_S) == 0
 
 
-def test_a_taken_port_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> None:
+def test_a_port_in_use_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start("serve", "--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model))
@@ -121,7 +121,7 @@ def test_a_taken_port_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> N
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "not an address"])
-def test_an_address_that_is_not_ours_is_one_line(host: str, invoke: Any, tiny_model: Path) -> None:
+def test_an_address_of_another_machine_is_one_line(host: str, invoke: Any, tiny_model: Path) -> None:
     result = invoke("serve", "--host", host, "--port", "0", "--model", str(tiny_model))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: can't listen on {host} port 0: ")
@@ -137,5 +137,5 @@ def test_an_address_that_is_not_ours_is_one_line(host: str, invoke: Any, tiny_mo
         ("192.0.2.1", "http://192.0.2.1:8000"),
     ],
 )
-def test_the_url_that_it_shows_can_be_opened(host: str, url: str) -> None:
+def test_the_shown_url_can_be_opened(host: str, url: str) -> None:
     assert shown_url(host, 8000) == url

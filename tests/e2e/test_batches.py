@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.owned_process import children_of
 from sqlalchemy import create_engine, update
 
-from distilgpt2_api.batch.stored.store import DATABASE_NAME
-from distilgpt2_api.batch.stored.tables import STORE_VERSION
+from distilgpt2_api.batch.store.store import DATABASE_NAME
+from distilgpt2_api.batch.store.tables import STORE_VERSION
 
 NUM_LINES = 400
 SLOW = {"max_num_sequences": 4}

@@ -93,7 +93,7 @@ def test_the_service_ends_in_its_time_though_a_reload_is_not_over(
         events = read_events(response)
         next(events)
         server.signal(signal.SIGHUP)
-        wait_until(lambda: "replaced: 1 requests" in server.log, "the old worker knows")
+        wait_until(lambda: "superseded: completing 1 requests" in server.log, "the old worker knows")
         server.signal(signal.SIGTERM)
         *_, last = events
     assert last["error"]["code"] == "draining"
@@ -132,7 +132,7 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"metrics_folder": "/proc/none"}, "can't use the folder /proc/none (metrics_folder): "),
+        ({"metrics_folder": "/tmp"}, "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, "),
         ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
         ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from tests.batch.stored.conftest import build_lines, build_scene, clock, scene
+from tests.batch.store.conftest import build_lines, build_scene, clock, scene
 
 __all__ = ["build_lines", "build_scene", "clock", "scene"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text, update
-from tests.batch.stored.test_claims import *
-from tests.batch.stored.test_files import *
-from tests.batch.stored.test_worker import *
+from tests.batch.store.test_files import *
+from tests.batch.store.test_leases import *
+from tests.batch.store.test_worker import *
 
-from distilgpt2_api.batch.stored.store import open_store
-from distilgpt2_api.batch.stored.tables import STORE_VERSION
+from distilgpt2_api.batch.store.store import open_store
+from distilgpt2_api.batch.store.tables import STORE_VERSION
 from distilgpt2_api.core.errors import SettingsError, StoreError
 
 del test_a_full_disk_in_the_middle_loses_nothing  # noqa: F821 - SQLite's: it bounds its pages
@@ -48,7 +48,7 @@ def test_of_many_who_claim_at_once_one_has_it(build_scene: Any) -> None:
 
     def claim(number: int) -> None:
         barrier.wait()
-        if (found := scenes[number].claims().claim()) is not None:
+        if (found := scenes[number].leases().claim()) is not None:
             claimed.append(found.batch_id)
 
     threads = [threading.Thread(target=claim, args=(number,)) for number in range(len(scenes))]

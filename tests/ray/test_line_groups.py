@@ -7,9 +7,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.input_file import InputFile
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.input_file import InputFile
 from distilgpt2_api.batch.lines import DUPLICATE_ID, Answer, LineError
 from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroups, contents_of
 
@@ -56,7 +56,7 @@ def test_open_lines_come_in_groups_as_often_as_they_are_read(tmp_path: Path) -> 
 
     for some in (groups, read(given, 2)):
         assert [[one.record.number for one in group.lines] for group in some] == [[1, 3], [4, 5], [6]]
-        assert [one.turn for group in some for one in group.lines] == list(range(5))
+        assert [one.position for group in some for one in group.lines] == list(range(5))
         last = some[-1].lines[0].line
         assert isinstance(last, LineError)
         assert last.code == DUPLICATE_ID, "of a line that is answered, too"

@@ -21,10 +21,10 @@ from starlette.routing import BaseRoute
 from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 from tokenizers import decoders, models, pre_tokenizers
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.factory import WorkLimits, build_desk
-from distilgpt2_api.batch.stored.objects import StoreLimits
-from distilgpt2_api.batch.stored.store import Store, open_store
+from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import OpenBatchService
+from distilgpt2_api.batch.store.store import Store, open_store
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -99,7 +99,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
-        open_desk: OpenDesk | None = None,
+        open_batch_service: OpenBatchService | None = None,
         protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
@@ -153,7 +153,7 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             clock=lambda: 1_700_000_000.5,
             protocols=protocols,
             routes=routes if protocols is PROTOCOLS else None,
-            open_desk=open_desk,
+            open_batch_service=open_batch_service,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 
@@ -168,9 +168,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def open_desk(store: Store) -> OpenDesk:
+def open_batch_service(store: Store) -> OpenBatchService:
     return partial(
-        build_desk,
+        build_batch_service,
         store,
         store_limits=StoreLimits(max_files=20, max_bytes=30_000, max_open_batches=2, expiry_s=1e9),
         work_limits=WorkLimits(max_file_bytes=20_000, max_lines=100, max_line_bytes=1000, max_lines_at_once=4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from distilgpt2_api.capacity.busy_node import BusyNode, NodePace
+from distilgpt2_api.capacity.queueing_model import BusyNode, ServiceRate
 from distilgpt2_api.core.errors import InvalidRequestError
 
 MAX_NODES = 1_000_000
@@ -42,7 +42,7 @@ class Fleet:
 
     @property
     def completion_tokens_per_s(self) -> float:
-        return self.num_nodes * self.node.requests_per_s * self.node.pace.shape.num_completion_tokens
+        return self.num_nodes * self.node.requests_per_s * self.node.rate.shape.num_completion_tokens
 
     def cost_per_million_tokens(self, price_per_node_hour: float) -> float:
         """In the price's currency, for a million completion tokens: spare nodes are paid for, too."""
@@ -50,30 +50,30 @@ class Fleet:
         return cost_per_s / self.completion_tokens_per_s * 1e6
 
 
-def size_fleet(pace: NodePace, requests_per_s: float, targets: Targets, *, num_spare_nodes: int = 0) -> Fleet:
+def size_fleet(rate: ServiceRate, requests_per_s: float, targets: Targets, *, num_spare_nodes: int = 0) -> Fleet:
     """Raises InvalidRequestError where no number of nodes meets the targets, or more than `MAX_NODES` would."""
-    _check_idle_node(pace, requests_per_s, targets)
+    _check_idle_node(rate, requests_per_s, targets)
     # Doubling finds a fleet that will do, halving the smallest one: a node with less to do is never slower.
     enough = 1
-    while not _is_enough(pace, requests_per_s, targets, enough):
+    while not _is_enough(rate, requests_per_s, targets, enough):
         if enough >= MAX_NODES:
             raise InvalidRequestError(f"over {MAX_NODES} nodes would be needed")
         enough = min(2 * enough, MAX_NODES)
     too_few = enough // 2
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if _is_enough(pace, requests_per_s, targets, middle) else (middle, enough)
-    return Fleet(num_nodes=enough, num_spare_nodes=num_spare_nodes, node=BusyNode.under(pace, requests_per_s / enough))
+        too_few, enough = (too_few, middle) if _is_enough(rate, requests_per_s, targets, middle) else (middle, enough)
+    return Fleet(num_nodes=enough, num_spare_nodes=num_spare_nodes, node=BusyNode.under(rate, requests_per_s / enough))
 
 
-def _is_enough(pace: NodePace, requests_per_s: float, targets: Targets, num_nodes: int) -> bool:
+def _is_enough(rate: ServiceRate, requests_per_s: float, targets: Targets, num_nodes: int) -> bool:
     per_node = requests_per_s / num_nodes
-    return per_node < pace.max_requests_per_s and targets.are_met_by(BusyNode.under(pace, per_node))
+    return per_node < rate.max_requests_per_s and targets.are_met_by(BusyNode.under(rate, per_node))
 
 
-def _check_idle_node(pace: NodePace, requests_per_s: float, targets: Targets) -> None:
+def _check_idle_node(rate: ServiceRate, requests_per_s: float, targets: Targets) -> None:
     """What a node can't do that has hardly anything to do, no number of nodes can."""
-    idle = BusyNode.under(pace, min(requests_per_s, pace.max_requests_per_s / 2) / MAX_NODES)
+    idle = BusyNode.under(rate, min(requests_per_s, rate.max_requests_per_s / 2) / MAX_NODES)
     for name, bound_s, best_s in (
         ("max_ttft_ms", targets.max_ttft_s, idle.ttft_s(targets.percent)),
         ("max_tpot_ms", targets.max_tpot_s, idle.tpot_s(targets.percent)),

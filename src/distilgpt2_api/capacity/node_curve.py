@@ -38,7 +38,7 @@ class NodeCurve:
     def max_num_sequences(self) -> int:
         return self.decode_steps[-1].num_sequences
 
-    def num_places(self, tokens_each: int) -> int:
+    def num_slots(self, tokens_each: int) -> int:
         """Sequences of `tokens_each` tokens that run at once: as many as were measured, or as the KV cache holds."""
         blocks_each = -(-tokens_each // BLOCK_SIZE)
         return min(self.max_num_sequences, self.kv_cache_tokens // BLOCK_SIZE // blocks_each)

@@ -1,4 +1,4 @@
-"""The command line: `distilgpt2-api COMMAND`. One module a command; each only reads options, calls down and prints."""
+"""The command line: `distilgpt2-api COMMAND`. One module per command: it reads options, calls down and prints."""
 
 from distilgpt2_api.cli.commands import main
 

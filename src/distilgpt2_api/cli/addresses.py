@@ -1,11 +1,11 @@
-"""Where a service is found that listens on an address."""
+"""URLs of a service, from the address that it listens on."""
 
 from __future__ import annotations
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
-"""Where a service that listens everywhere can be asked on its own machine."""
+"""Loopback addresses that reach a service which listens on all addresses."""
 
 
 def url_of(host: str, port: int) -> str:
-    """Of the root."""
+    """The root URL."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""`distilgpt2-api api`: the reference of the HTTP API."""
+"""`distilgpt2-api api`: prints docs/api.md."""
 
 from __future__ import annotations
 

@@ -13,18 +13,18 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
-from distilgpt2_api.batch.csv_table import CsvTable
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.errors import BatchFileError, ClusterError
-from distilgpt2_api.batch.formats import JsonLines
-from distilgpt2_api.batch.input_file import InputFile
-from distilgpt2_api.batch.line_ids import DoneLines
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.csv_table import CsvTable
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.input_file import InputFile
+from distilgpt2_api.batch.files.line_ids import CompletedLines
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
+from distilgpt2_api.batch.files.output_file import OutputFile
+from distilgpt2_api.batch.files.recovery import recover
+from distilgpt2_api.batch.files.run import Run
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
-from distilgpt2_api.batch.output_file import OutputFile
-from distilgpt2_api.batch.recovery import recover
-from distilgpt2_api.batch.run import Run
-from distilgpt2_api.batch.turns import Turns
 from distilgpt2_api.cli.batch_cluster import check_ray, finish_on_cluster
 from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
@@ -106,7 +106,7 @@ def command(
     if isinstance(requests.format, CsvTable):
         click.echo(f"parameters from columns: {', '.join(requests.format.parameters) or 'none'}", err=True)
     with ExitStack() as stack:
-        done = stack.enter_context(DoneLines())
+        completed = stack.enter_context(CompletedLines())
         answers = OutputFile(output, file_format=requests.format)
         stack.callback(answers.close)
         failures = OutputFile(errors, file_format=JsonLines())
@@ -114,13 +114,13 @@ def command(
         if is_overwriting:
             answers.restart()
             failures.restart()
-        remains = recover(requests, output=answers, errors=failures, done=done)
+        remains = recover(requests, output=answers, errors=failures, completed=completed)
         progress = BatchProgress(remains, sys.stderr)
         work = Work(
             requests=requests,
             answers=answers,
             failures=failures,
-            done=done,
+            completed=completed,
             is_ordered=not is_unordered,
             progress=progress,
         )
@@ -128,11 +128,11 @@ def command(
         def finish() -> None:
             if is_on_ray:
                 cluster = Cluster(address=ray_address or ANY_CLUSTER, num_replicas=num_replicas)
-                _finish_on_cluster(work, cluster, settings, chosen, num_open_lines=remains.num_open_lines)
+                _finish_on_cluster(work, cluster, settings, chosen, num_pending_lines=remains.num_pending_lines)
             else:
                 _finish_here(work, settings)
 
-        if remains.num_open_lines:
+        if remains.num_pending_lines:
             _finish(finish, progress)
     num_lines, num_failed = progress.num_done_lines, progress.num_failed_lines
     click.echo(f"{num_lines} lines, {num_lines - num_failed} answered: {output}", err=True)
@@ -148,13 +148,13 @@ class Work:
     requests: InputFile
     answers: OutputFile
     failures: OutputFile
-    done: DoneLines
+    completed: CompletedLines
     is_ordered: bool
     progress: BatchProgress
 
-    def turns(self) -> Turns:
-        """Of the lines that are still to do, the first of which is at turn 0."""
-        return Turns(
+    def writer(self) -> OrderedWriter:
+        """Of the lines that are still to do, the first of which is at position 0."""
+        return OrderedWriter(
             output=self.answers, errors=self.failures, is_ordered=self.is_ordered, on_written=self.progress.note
         )
 
@@ -181,8 +181,14 @@ def _finish_here(work: Work, settings: Settings) -> None:
 
     async def finish() -> None:
         with CustomIds() as custom_ids:
-            async with open_service(settings) as execute:
-                run = Run(work.requests, turns=work.turns(), done=work.done, custom_ids=custom_ids, execute=execute)
+            async with open_service(settings) as handle_line:
+                run = Run(
+                    work.requests,
+                    writer=work.writer(),
+                    completed=work.completed,
+                    custom_ids=custom_ids,
+                    handle_line=handle_line,
+                )
                 await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
 
     # The service would hand it on to who had it before. Here that is nobody: it ends the lines, and they the command.
@@ -191,14 +197,14 @@ def _finish_here(work: Work, settings: Settings) -> None:
 
 
 def _finish_on_cluster(
-    work: Work, cluster: Cluster, settings: Settings, chosen: dict[str, object], *, num_open_lines: int
+    work: Work, cluster: Cluster, settings: Settings, chosen: dict[str, object], *, num_pending_lines: int
 ) -> None:
     num_cores = settings.num_threads or 1
     told = {**chosen, "num_threads": num_cores}
     if settings.model is not None and is_folder(folder := Path(settings.model).expanduser()):
         told["model"] = folder.resolve()  # workers have a working directory of their own
 
-    def begin() -> tuple[Assignment, Turns]:
+    def begin() -> tuple[Assignment, OrderedWriter]:
         assignment = Assignment(
             source=work.requests.path.resolve(),
             max_line_bytes=work.requests.max_line_bytes,
@@ -213,10 +219,10 @@ def _finish_on_cluster(
             num_cores=num_cores,
             max_num_sequences=settings.max_num_sequences,
         )
-        return assignment, work.turns()
+        return assignment, work.writer()
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # one way to be stopped
-    finish_on_cluster(begin, num_open_lines=num_open_lines, environment=child_environment(told))
+    finish_on_cluster(begin, num_pending_lines=num_pending_lines, environment=child_environment(told))
 
 
 def _kept(progress: BatchProgress) -> str:

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import BinaryIO
 
-from distilgpt2_api.batch.cluster_pipe import Assignment, Frame, FrameKind, read_frames
 from distilgpt2_api.batch.errors import ClusterError
-from distilgpt2_api.batch.outcomes import Outcome
-from distilgpt2_api.batch.turns import Turns
+from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind, read_frames
+from distilgpt2_api.batch.files.line_output import LineOutput
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
 from distilgpt2_api.core.errors import SettingsError
 
 DRIVER = "distilgpt2_api.scale_out.ray_batch"
@@ -30,9 +30,9 @@ def check_ray() -> None:
 
 
 def finish_on_cluster(
-    begin: Callable[[], tuple[Assignment, Turns]],
+    begin: Callable[[], tuple[Assignment, OrderedWriter]],
     *,
-    num_open_lines: int,
+    num_pending_lines: int,
     environment: Mapping[str, str],
     driver: str = DRIVER,
 ) -> None:
@@ -42,23 +42,23 @@ def finish_on_cluster(
     BatchFileError; what is written by then stays, and another run goes on from there.
     """
     num_fruitless = 0
-    while num_open_lines > 0:
-        assignment, turns = begin()
-        why = _pass(assignment, turns, environment, driver)
-        num_open_lines -= turns.num_written
-        num_fruitless = 0 if turns.num_written else num_fruitless + 1
+    while num_pending_lines > 0:
+        assignment, writer = begin()
+        why = _pass(assignment, writer, environment, driver)
+        num_pending_lines -= writer.num_written
+        num_fruitless = 0 if writer.num_written else num_fruitless + 1
         if num_fruitless == MAX_FRUITLESS_PASSES:
             raise ClusterError(f"the cluster loses its workers before they answer a line: {why}")
 
 
-def _pass(assignment: Assignment, turns: Turns, environment: Mapping[str, str], driver: str) -> str:
+def _pass(assignment: Assignment, writer: OrderedWriter, environment: Mapping[str, str], driver: str) -> str:
     """Until the driver has ended. What has been lost, where something has. Raises ClusterError, BatchFileError."""
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         process, frames = _start([sys.executable, "-P", "-m", driver], assignment, log, environment, stack)
         for frame in read_frames(frames):
             if frame.kind in (FrameKind.ANSWERED, FrameKind.FAILED):
-                turns.settle(frame.turn, _outcome(frame))
+                writer.submit(frame.position, _outcome(frame))
             elif frame.kind is FrameKind.REFUSED:
                 raise ClusterError(frame.content.decode())
             else:
@@ -101,8 +101,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _outcome(frame: Frame) -> Outcome:
-    return Outcome(num_bytes=frame.num_bytes, content=frame.content, is_failed=frame.kind is FrameKind.FAILED)
+def _outcome(frame: Frame) -> LineOutput:
+    return LineOutput(num_bytes=frame.num_bytes, content=frame.content, is_failed=frame.kind is FrameKind.FAILED)
 
 
 def _last_words(log: str) -> str:

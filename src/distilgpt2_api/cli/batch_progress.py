@@ -8,8 +8,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, TextIO
 
-from distilgpt2_api.batch.outcomes import Outcome
-from distilgpt2_api.batch.recovery import Remains
+from distilgpt2_api.batch.files.line_output import LineOutput
+from distilgpt2_api.batch.files.recovery import ResumeState
 
 BAR_INTERVAL_S = 0.1
 LINE_INTERVAL_S = 30.0
@@ -20,7 +20,7 @@ ERASE_REST = "\x1b[K"
 class BatchProgress:
     """Mutable: counts lines as they are written, and says so on `stream`. A context manager."""
 
-    def __init__(self, remains: Remains, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, remains: ResumeState, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._interval_s = BAR_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
@@ -32,7 +32,7 @@ class BatchProgress:
         self.num_failed_lines = remains.num_failed_lines
         """Read only, for others."""
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: LineOutput) -> None:
         """A line is in its file."""
         self.num_done_lines += 1
         self.num_failed_lines += outcome.is_failed

@@ -1,4 +1,4 @@
-"""The group of commands: finds the one that was asked for, and says errors in one line."""
+"""The command group: imports the requested command and prints errors in one line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 
 COMMANDS = {
     "serve": "Serve a model over HTTP.",
-    "generate": "Complete a prompt on the terminal.",
-    "batch": "Answer a file of requests, without a server.",
+    "generate": "Complete a prompt in the terminal.",
+    "batch": "Answer a file of requests without a server.",
     "pull": "Fetch a model from the Hugging Face hub.",
-    "evaluate": "Measure perplexity and speed on a text, or score many texts.",
-    "plan": "Say how many nodes a load takes, and what they cost.",
-    "keys": "Make, list and revoke API keys.",
-    "config": "Show every setting, its value and its source.",
+    "evaluate": "Measure perplexity and speed on a text, or score texts.",
+    "plan": "Calculate how many nodes a load needs, and their cost.",
+    "keys": "Create, list and revoke API keys.",
+    "config": "Show every setting with its value and source.",
     "api": "Print the reference of the HTTP API.",
     "reference": "Print the reference of the command line.",
-    "healthcheck": "Ask a running service whether it is ready.",
+    "healthcheck": "Check whether a running service is ready.",
 }
 
 
@@ -31,10 +31,10 @@ class OneLineError(click.ClickException):
 
 
 class CommandGroup(click.Group):
-    """Imports a command's module when that command runs.
+    """Imports a command's module only when that command runs.
 
-    `evaluate` needs OpenVINO and `serve` Gunicorn: `--help` and `healthcheck`, which containers run every few seconds,
-    should wait for neither.
+    `evaluate` imports OpenVINO and `serve` Gunicorn. `--help` and `healthcheck`, which containers run every few
+    seconds, must not wait for them.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -71,6 +71,6 @@ class CommandGroup(click.Group):
 def main() -> None:
     """DistilGPT-2, and any GPT-2 checkpoint, as a REST API.
 
-    Options of a command win over environment variables (DISTILGPT2_*), those over the settings file, that over
-    defaults: `distilgpt2-api config` shows them all.
+    A command's options override environment variables (DISTILGPT2_*), which override the settings file, which
+    overrides the defaults. `distilgpt2-api config` shows every setting.
     """

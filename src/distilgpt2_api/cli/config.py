@@ -1,4 +1,4 @@
-"""`distilgpt2-api config`: every setting, its value and where that came from."""
+"""`distilgpt2-api config`: prints every setting with its value and source."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from distilgpt2_api.settings.page import configuration_page
 
 
 @click.command("config")
-@click.option("--markdown", is_flag=True, help="Print the page docs/configuration.md, without this machine's values.")
+@click.option("--markdown", is_flag=True, help="Print docs/configuration.md, without this machine's values.")
 def command(*, markdown: bool) -> None:
     """Show every setting, its value and its source.
 
-    To change one: its environment variable, or its name in a TOML file that DISTILGPT2_CONFIG_FILE names.
+    To change a setting, set its environment variable, or its name in the TOML file that DISTILGPT2_CONFIG_FILE names.
     """
     if markdown:
         click.echo(configuration_page(), nl=False)

@@ -1,4 +1,4 @@
-"""`distilgpt2-api evaluate`: what a precision costs in quality and gives in speed, on the user's own model and text."""
+"""`distilgpt2-api evaluate`: measures quality and speed of each precision on a given model and text."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ STEP_TOKENS = 512
 @click.command("evaluate")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @model_option
-@click.option("--precision", "precisions", type=PRECISIONS, multiple=True, help="One or several. Default: all.")
+@click.option("--precision", "precisions", type=PRECISIONS, multiple=True, help="Repeatable. Default: all.")
 @num_threads_option
-@click.option("--jsonl", "is_jsonl", is_flag=True, help="Score each line of FILE on its own, with one precision.")
+@click.option("--jsonl", "is_jsonl", is_flag=True, help="Score each line of FILE separately, with one precision.")
 def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **options: str | None) -> None:
     """Measure how well the model predicts the text in FILE: perplexity, bits per byte and tokens/s.
 
-    Documents are separated by `<|endoftext|>`, or by the model's own end of text. Each token is scored once, in windows
-    of the model's context that overlap by half; bits per byte count the bits of all tokens over the bytes of the
-    documents.
+    Documents are separated by `<|endoftext|>` or by the model's own end-of-text token. Each token is scored once, in
+    windows of the model's context length that overlap by half. Bits per byte is the bits of all tokens divided by the
+    bytes of the documents.
 
-    With --jsonl each line of FILE is a text or a pair as JSON ("…", or {"context": "…", "continuation": "…"}), and each
-    line of the output is that text's score, or the continuation's: what POST /v1/score answers. Texts may be as long as
-    the model's context.
+    With --jsonl, each line of FILE is a JSON text or pair ("…", or {"context": "…", "continuation": "…"}), and each
+    line of the output is the score of that text, or of that continuation, as POST /v1/score returns it. A text may be
+    as long as the model's context.
     """
     if is_jsonl and len(precisions) > 1:
-        raise click.UsageError("--jsonl takes one --precision.")
+        raise click.UsageError("--jsonl takes only one --precision.")
     settings = Settings(**overrides_from(**options, precision=precisions[0] if is_jsonl and precisions else None))
     if is_jsonl:
         print_scores(read_passages(file), settings)
@@ -68,7 +68,7 @@ def _read_file(file: Path, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
     if not stream.num_bytes:
         raise InvalidRequestError(f"{file} has no text")
     if len(stream.token_ids) < 2:
-        raise InvalidRequestError(f"{file} has a single token: nothing to predict")
+        raise InvalidRequestError(f"{file} has only one token: there is nothing to predict")
     return stream
 
 

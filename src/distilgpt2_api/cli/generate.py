@@ -1,4 +1,4 @@
-"""`distilgpt2-api generate`: a prompt's completions on the terminal, without a server."""
+"""`distilgpt2-api generate`: completes a prompt in the terminal, without a server."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import complete, encode_prompt, run_request
+from distilgpt2_api.engine.sync import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
 
 
 def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[str, ...]) -> tuple[str, ...]:
-    """The option's callback: an empty text would end nothing."""
+    """Option callback: an empty stop text has no meaning."""
     if not all(stops):
         raise click.BadParameter("must not be empty.", context, option)
     return stops
@@ -36,16 +36,16 @@ def _check_stops(context: click.Context, option: click.Parameter, stops: tuple[s
 @model_option
 @precision_option
 @num_threads_option
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Tokens at most.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Most new tokens.")
 @click.option("--n", "num_sequences", type=click.IntRange(1, 128), default=1, show_default=True, help="Completions.")
-@click.option("--seed", type=click.IntRange(min=NO_SEED), help="The same seed gives the same text. Default: -1, none.")
+@click.option("--seed", type=click.IntRange(min=NO_SEED), help="Same seed, same text. Default: -1, a random seed.")
 @plain_parameter_options(top_k=50)
 @click.option(
     "--stop",
     multiple=True,
     metavar="TEXT",
     callback=_check_stops,
-    help="End before this text. Can be given several times.",
+    help="Stop before this text. Repeatable.",
 )
 def command(
     *,
@@ -58,7 +58,7 @@ def command(
     seed: int | None,
     **sampling: float | tuple[str, ...],
 ) -> None:
-    """Complete PROMPT with the model, and show the text as it comes. PROMPT - is read from standard input."""
+    """Complete PROMPT with the model and print the text as it is generated. If PROMPT is -, read standard input."""
     settings = Settings(**overrides_from(model=model, precision=precision, num_threads=num_threads))
     text = sys.stdin.read() if prompt == "-" else prompt
     with open_engine(settings) as engine:
@@ -77,7 +77,7 @@ def command(
 
 
 def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:
-    """One completion as it comes; several one after another, each with a line before it."""
+    """Print one completion while it is generated; several one after another, each under a header line."""
     if request.num_sequences == 1:
         _write(prompt)
         for delta in run_request(engine, request):
@@ -90,6 +90,6 @@ def _show(engine: Engine, request: GenerationRequest, prompt: str) -> None:
 
 
 def _write(text: str) -> None:
-    """Terminals that can't show a character get a mark for it, not a traceback."""
+    """Print `text`, with `?` for characters that the terminal can't encode."""
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, errors="replace").decode(encoding), nl=False)

@@ -1,4 +1,4 @@
-"""`distilgpt2-api healthcheck`: what a container's HEALTHCHECK runs. The image needs no curl for it."""
+"""`distilgpt2-api healthcheck`: the container's HEALTHCHECK, so that the image needs no curl."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from distilgpt2_api.settings import Settings
 
 
 @click.command("healthcheck")
-@click.option("--url", metavar="URL", help="What to ask. Default: /readyz of the service that the settings describe.")
-@click.option("--timeout", "timeout_s", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="Seconds.")
+@click.option("--url", metavar="URL", help="URL to check. Default: /readyz at the address in the settings.")
+@click.option("--timeout", "timeout_s", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="In seconds.")
 def command(*, url: str | None, timeout_s: float) -> None:
-    """Ask a running service whether it is ready: exit status 0 if it is, 1 if not."""
+    """Check whether a running service is ready. Exit status: 0 if it is, 1 if it is not."""
     url = url or _readiness_url()
     try:
         status = _get_status(url, timeout_s)
@@ -37,7 +37,7 @@ def _readiness_url() -> str:
 def _get_status(url: str, timeout_s: float) -> int:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("only http://HOST[:PORT]/PATH can be asked")
+        raise ValueError("the URL must be http://HOST[:PORT]/PATH")
     connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
     try:
         connection.request("GET", parts._replace(scheme="", netloc="").geturl() or "/")

@@ -1,4 +1,4 @@
-"""`distilgpt2-api evaluate --jsonl`: the score of each text of a file, as the service would answer it."""
+"""`distilgpt2-api evaluate --jsonl`: scores each text of a file, as `POST /v1/score` does."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import click
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_requests
 from distilgpt2_api.engine.scoring import Passage, Score, ScoringPrompt, encode_passages, score_of, scoring_request
+from distilgpt2_api.engine.sync import run_requests
 from distilgpt2_api.settings import Settings
 
 BATCH_SIZE = 256
-"""Texts in flight: enough for full steps, and few enough that the first scores come soon."""
+"""Texts in flight: enough to fill each step, few enough to print the first scores soon."""
 
 
 def read_passages(file: Path) -> list[Passage]:
-    """One for each line that is not blank. Raises InvalidRequestError, which names file and line."""
+    """One passage per non-blank line. Raises InvalidRequestError, which names file and line."""
     passages = []
     try:
         with file.open(encoding="utf-8") as lines:
@@ -44,11 +44,11 @@ def _parse(line: str, *, name: str) -> Passage:
             return Passage(name=name, text=value)
         case {"context": str(context), "continuation": str(continuation), **others} if not others:
             return Passage(name=name, text=continuation, context=context)
-    raise InvalidRequestError(f"{name} must be a text, or an object with the texts context and continuation")
+    raise InvalidRequestError(f"{name} must be a string, or an object with the strings context and continuation")
 
 
 def print_scores(passages: Sequence[Passage], settings: Settings) -> None:
-    """A line of JSON for each passage, in their order. Raises InvalidRequestError before the first for any of them."""
+    """Print one line of JSON per passage, in order. If any passage is invalid, raise InvalidRequestError first."""
     with open_engine(settings) as engine:
         prompts = encode_passages(passages, engine.tokenizer, engine.config)
         for first in range(0, len(prompts), BATCH_SIZE):

@@ -1,4 +1,4 @@
-"""An engine for one command, on the command's own thread."""
+"""An engine for one command, run on the command's own thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.settings import Settings
 
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
-    """The engine that the settings ask for; what is worth knowing on the way goes to standard error."""
+    """Load the engine of the settings. Notes about loading go to standard error."""
     engine = load_engine(
         settings.locate_model().folder,
         settings.engine_config(),

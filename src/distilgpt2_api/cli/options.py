@@ -1,4 +1,4 @@
-"""Options that several commands share, and what becomes of options: settings."""
+"""Options that several commands share, and their conversion to settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRECISIONS = click.Choice([precision.value for precision in Precision])
 
 
 class FiniteRange(click.FloatRange):
-    """A number within bounds. No bound keeps `nan` out, which is neither above nor below any."""
+    """A finite number within bounds: bounds alone let `nan` through, which compares as false."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
@@ -33,15 +33,15 @@ def model_option(function: Command) -> Command:
 
 
 def precision_option(function: Command) -> Command:
-    return click.option("--precision", type=PRECISIONS, help="Weights and arithmetic. Default: int8.")(function)
+    return click.option("--precision", type=PRECISIONS, help="Of weights and arithmetic. Default: int8.")(function)
 
 
 def num_threads_option(function: Command) -> Command:
-    return click.option("--num-threads", metavar="N", help="Compute threads. Default: the cores we may use.")(function)
+    return click.option("--num-threads", metavar="N", help="Compute threads. Default: the usable cores.")(function)
 
 
 def plain_parameter_options(**defaults: float) -> Callable[[Command], Command]:
-    """An option for each plain sampling parameter of the register. `defaults`: those that aren't the neutral value."""
+    """Add an option for each plain sampling parameter. `defaults` replaces the neutral values as defaults."""
 
     def decorate(function: Command) -> Command:
         for name, entry in reversed(list(PLAIN_PARAMETERS.items())):
@@ -59,7 +59,7 @@ def plain_parameter_options(**defaults: float) -> Callable[[Command], Command]:
 
 
 def _type_of(entry: Parameter) -> click.ParamType[Any] | None:
-    """None: a switch."""
+    """The option's click type; None for a flag."""
     if entry.minimum is None or entry.maximum is None:
         return None
     if entry.type is int:
@@ -68,5 +68,5 @@ def _type_of(entry: Parameter) -> click.ParamType[Any] | None:
 
 
 def overrides_from(**options: object) -> dict[str, object]:
-    """The options that are set, by name: the others leave their settings to environment, file and default."""
+    """The options that were set; the other settings come from the environment, the file or their defaults."""
     return {name: value for name, value in options.items() if value is not None}

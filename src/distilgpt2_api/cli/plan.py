@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from distilgpt2_api.capacity.busy_node import NodePace, RequestShape
 from distilgpt2_api.capacity.curve_file import EXAMPLE_CURVE, read_node_curve, write_node_curve
 from distilgpt2_api.capacity.fleet import Fleet, Targets, size_fleet
 from distilgpt2_api.capacity.node_curve import NodeCurve
+from distilgpt2_api.capacity.queueing_model import RequestShape, ServiceRate
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.cli.options import FiniteRange, model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
@@ -104,7 +104,7 @@ def command(
         max_ttft_s=_seconds(options["max_ttft_ms"]),
         max_tpot_s=_seconds(options["max_tpot_ms"]),
     )
-    fleet = size_fleet(NodePace.of(curve, shape), qps, targets, num_spare_nodes=spare_nodes)
+    fleet = size_fleet(ServiceRate.of(curve, shape), qps, targets, num_spare_nodes=spare_nodes)
     figures = _figures(fleet, targets.percent, price)
     if is_json:
         click.echo(json.dumps({"curve": _origin(curve), **figures}, indent=1))
@@ -170,8 +170,8 @@ def _figures(fleet: Fleet, percent: float, price: float | None) -> dict[str, Any
         "completion_tokens_per_s": fleet.completion_tokens_per_s,
         "node": {
             "requests_per_s": node.requests_per_s,
-            "max_requests_per_s": node.pace.max_requests_per_s,
-            "max_running_sequences": node.pace.num_places,
+            "max_requests_per_s": node.rate.max_requests_per_s,
+            "max_running_sequences": node.rate.num_slots,
             "utilisation": node.utilisation,
             "running_sequences": node.num_running,
             "waiting_sequences": node.num_waiting,

@@ -1,4 +1,4 @@
-"""`distilgpt2-api pull`: the one command that talks to a network."""
+"""`distilgpt2-api pull`: fetches a model; the only command that connects to a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`distilgpt2-api reference`: docs/cli.md, read off the commands themselves."""
+"""`distilgpt2-api reference`: prints docs/cli.md, generated from the commands."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PREFACE = """\
 
 # Command line
 
-`distilgpt2-api COMMAND`, or `python -m distilgpt2_api COMMAND`. What a command's options don't say comes from the
-environment or a file: [configuration](configuration.md). `--help` says what this page says.
+Run `distilgpt2-api COMMAND` or `python -m distilgpt2_api COMMAND`. Settings without an option come from the environment
+or a file: see [configuration](configuration.md). `--help` prints the same text as this page.
 
-A mistake is one line on the error stream and an exit status that isn't 0: 1 for what can't be done, 2 for a command
-line that can't be read. `serve` has [some more](operations.md#when-something-breaks).
+An error is one line on standard error and a non-zero exit status: 1 if the command failed, 2 if the command line is
+wrong. `serve` has [more exit statuses](operations.md#when-something-breaks).
 """
 
 
@@ -54,8 +54,8 @@ def _section(context: click.Context, level: int) -> str:
 
 def _row(option: click.Option, context: click.Context) -> str:
     record = option.get_help_record(context)
-    assert record is not None, "no option is hidden"
-    # click adds the default and the bounds in brackets: 1<=x<=128 is code, or it might be read as markup.
+    assert record is not None, "a hidden option"
+    # click appends default and bounds in brackets. As code, `1<=x<=128` can't be read as markup.
     meaning = re.sub(r"  (\[.*\])$", r" `\1`", record[1])
     if isinstance(option.type, click.Choice):
         choices = ", ".join(f"`{choice}`" for choice in option.type.choices)

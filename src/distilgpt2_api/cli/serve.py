@@ -1,4 +1,4 @@
-"""`distilgpt2-api serve`: Gunicorn with our worker, in this very process: signals and exit status are Gunicorn's."""
+"""`distilgpt2-api serve`: runs Gunicorn with our worker in this process; signals and exit status are Gunicorn's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment
 
 APP = "distilgpt2_api.api:app"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no temporary file of ours: Gunicorn makes one there, safely
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Gunicorn creates its own temporary file there, safely
 KEEP_ALIVE_S = 75
-"""Longer than balancers keep an idle connection (60 s is common): the client's side closes it, so none is cut."""
+"""Longer than load balancers keep idle connections (commonly 60 s), so that the client closes first."""
 
 BACKLOG = 2048
 
@@ -36,7 +36,7 @@ BACKLOG = 2048
     metavar="NAME",
     multiple=True,
     callback=lambda _context, _option, names: ",".join(names) or None,
-    help="What clients call the model. Can be given several times; answers have the first. Default: its own name.",
+    help="Model name for clients. Repeatable; responses show the first. Default: the model's name.",
 )
 @precision_option
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 0.0.0.0.")
@@ -45,10 +45,10 @@ BACKLOG = 2048
 @click.option("--log-level", type=click.Choice([level.value for level in LogLevel]), help="Default: info.")
 @click.option("--log-format", type=click.Choice([form.value for form in LogFormat]), help="Default: auto.")
 def command(**options: str | None) -> None:
-    """Serve a model over HTTP, until SIGTERM or Ctrl-C.
+    """Serve a model over HTTP until SIGTERM or Ctrl-C.
 
-    Without --model: DistilGPT-2 if it has been pulled, else the bundled demo model. Never touches the network but to
-    listen. `distilgpt2-api config` lists what else can be set, by environment or file.
+    Without --model, it serves DistilGPT-2 if that has been pulled, else the bundled demo model. It never connects to
+    the network; it only listens. `distilgpt2-api config` lists all settings.
     """
     overrides = overrides_from(**options)
     settings = Settings(**overrides)
@@ -63,7 +63,7 @@ def command(**options: str | None) -> None:
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn, whose workers serve `APP` on `listener`."""
+    """Gunicorn with workers that serve `APP` on `listener`."""
 
     def __init__(self, listener: socket.socket, settings: Settings) -> None:
         self._options = gunicorn_options(settings) | {"bind": [f"fd://{listener.detach()}"]}
@@ -71,7 +71,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
 
     def load_config(self) -> None:
         for name, value in self._options.items():
-            if name in self.cfg.settings:  # control sockets came with Gunicorn 25
+            if name in self.cfg.settings:  # Gunicorn before 25 has no control socket
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
@@ -83,18 +83,18 @@ def gunicorn_options(settings: Settings) -> dict[str, object]:
         "worker_class": "distilgpt2_api.worker.Worker",
         "workers": settings.num_workers,
         "keepalive": KEEP_ALIVE_S,
-        "graceful_timeout": math.ceil(settings.drain_s) + 1,  # the drain is ours; Gunicorn only ends what hangs
-        "control_socket_disable": True,  # else a socket under $HOME, which may be read-only
-        "accesslog": None,  # the app logs its requests
+        "graceful_timeout": math.ceil(settings.drain_s) + 1,  # workers drain by themselves; Gunicorn ends hung ones
+        "control_socket_disable": True,  # it would be created under $HOME, which may be read-only
+        "accesslog": None,  # the application logs requests
         "loglevel": "debug" if settings.log_level is LogLevel.DEBUG else "warning",
     }
     if os.access(SHARED_MEMORY, os.W_OK):
-        options["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat file on a disk can block the worker
+        options["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat file on disk can block the worker
     return options
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: a taken port is told before anything starts, and early clients wait instead of failing.
+    """Open the listening socket before anything loads: a taken port is reported immediately, and early clients wait.
 
     Raises SettingsError.
     """
@@ -103,11 +103,11 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = infos[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        # An unknown host has a number of its own, below zero, and its own words.
+        # Errors of name resolution have negative numbers and their own text.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise SettingsError(f"can't listen on {host} port {port}: {reason}") from None
 
 
 def shown_url(host: str, port: int) -> str:
-    """What to type into a browser."""
+    """The URL to open in a browser."""
     return url_of("localhost" if host in WILDCARDS else host, port)

@@ -19,9 +19,7 @@ def add_service_metrics(
 ) -> None:
     """Metrics that are read where they lie when a scrape comes. `read_state` gives one of `states`."""
     Info("distilgpt2_service", "What is served.", registry=registry).info(dict(info))
-    Counter(
-        "distilgpt2_worker_starts", "Workers started so far, of those that share this page.", registry=registry
-    ).inc()
+    Counter("distilgpt2_worker_starts", "Starts of the worker that answers: always 1.", registry=registry).inc()
     registry.register(StateCollector(tuple(states), read_state))
     registry.register(ConnectionsCollector(read_num_connections))
     ProcessCollector(registry=registry)

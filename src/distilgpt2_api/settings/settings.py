@@ -67,12 +67,6 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="Format of log lines. `auto`: readable text on a terminal, else JSON."
     )
-    metrics_folder: Path | None = Field(
-        default=None,
-        description="Folder in which several workers share their metrics, so that /metrics covers the whole service. "
-        "Unset: our Gunicorn worker creates one if there is more than one worker. With other servers, name an empty "
-        "folder.",
-    )
     traces: bool = Field(
         default=False,
         description="Send a span for each request by OTLP over HTTP, to the address in the standard variable "

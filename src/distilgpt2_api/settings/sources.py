@@ -20,6 +20,7 @@ PLATFORM_VARIABLES = {"port": "PORT", "host": "HOST"}
 
 SERVICE_LINK = re.compile(rf"{ENV_PREFIX}(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 """Variables that Kubernetes sets in every pod if a Service is called `distilgpt2…`: ignored, and not an error."""
+REMOVED_SETTINGS = {"metrics_folder": "every worker serves its own metrics; leave it out (docs/metrics.md)"}
 
 
 class SettingSource(StrEnum):
@@ -46,14 +47,6 @@ def read_environment(names: Iterable[str]) -> dict[str, object]:
         if variable.startswith(ENV_PREFIX) and not is_known:
             raise SettingsError(f"unknown setting {variable} in the environment{nearest(variable, variables)}")
     return {name: os.environ[used] for name in variables.values() if (used := variable_in_use(name)) is not None}
-
-
-def is_set(name: str) -> bool:
-    """Whether the environment or the file sets `name`. False if the file can't be read: `Settings` reports that."""
-    try:
-        return variable_in_use(name) is not None or name in read_file()
-    except SettingsError:
-        return False
 
 
 def variable_in_use(name: str) -> str | None:
@@ -105,7 +98,9 @@ def read_file() -> dict[str, object]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean X?` for the closest name, or an empty string."""
+    """`; did you mean X?` for the closest name, why a setting was removed, or an empty string."""
+    if reason := REMOVED_SETTINGS.get(name.removeprefix(ENV_PREFIX).lower()):
+        return f": it was removed, because {reason}"
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 

@@ -10,7 +10,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
+from distilgpt2_api.batch.store.ports import OpenBatchService
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"\| `[a-z0-9_]+` \| (counter|gauge|histogram) \|")
@@ -33,10 +33,10 @@ def _row(family: Metric) -> str:
 
 
 def test_every_metric_has_its_row_and_every_row_its_metric(
-    open_client: Callable[..., Any], open_desk: OpenDesk
+    open_client: Callable[..., Any], open_batch_service: OpenBatchService
 ) -> None:
     """To mend it: copy the rows that differ."""
-    client = open_client(open_desk=open_desk)
+    client = open_client(open_batch_service=open_batch_service)
     written = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if ROW.match(line)]
     assert sorted(written) == shown_rows(client)
 

@@ -25,9 +25,9 @@ def error_of(answer: Any) -> tuple[int, str, str | None]:
 
 @pytest.mark.reported("a client that asked for /v1/models?foo=1 and got an answer that ignored foo")
 def test_an_unknown_key_is_refused_by_every_route_that_no_monitor_asks(
-    open_client: Callable[..., Any], routes: Sequence[BaseRoute], open_desk: Any
+    open_client: Callable[..., Any], routes: Sequence[BaseRoute], open_batch_service: Any
 ) -> None:
-    client = open_client(open_desk=open_desk)
+    client = open_client(open_batch_service=open_batch_service)
     asked = 0
     for route in routes:
         assert isinstance(route, APIRoute)
@@ -59,17 +59,17 @@ def test_an_unknown_key_is_refused_by_every_route_that_no_monitor_asks(
 )
 @pytest.mark.reported("a client that sent one key of the query twice and did not learn which was used")
 def test_a_key_that_is_there_twice_is_refused(
-    open_client: Callable[..., Any], open_desk: Any, path: str, name: str
+    open_client: Callable[..., Any], open_batch_service: Any, path: str, name: str
 ) -> None:
-    client = open_client(open_desk=open_desk)
+    client = open_client(open_batch_service=open_batch_service)
     status, message, param = error_of(client.get(path))
     assert (status, param) == (400, name)
     assert message == f"the query has the key {name!r} twice"
 
 
 @pytest.mark.parametrize("query", ["", "limit=2", "limit=2&order=asc&purpose=batch"])
-def test_what_a_route_reads_it_takes_once(open_client: Callable[..., Any], open_desk: Any, query: str) -> None:
-    assert open_client(open_desk=open_desk).get(f"/v1/files?{query}").status_code == 200
+def test_what_a_route_reads_it_takes_once(open_client: Callable[..., Any], open_batch_service: Any, query: str) -> None:
+    assert open_client(open_batch_service=open_batch_service).get(f"/v1/files?{query}").status_code == 200
 
 
 def test_the_document_says_that_a_query_may_be_refused(client: Any) -> None:

@@ -1,4 +1,4 @@
-"""docs/api.md, generated: no page can promise what the code does not do."""
+"""docs/api.md, generated from routes, errors and schemas, so that the page and the code agree."""
 
 from __future__ import annotations
 
@@ -25,137 +25,139 @@ PREFACE = """\
 
 # API
 
-One port speaks the workshop's own protocol, OpenAI's, vLLM's extras to it, and that of Hugging Face's Text Generation
-Inference (TGI). A running service describes itself at `/docs`, `/redoc` and `/openapi.json`, without the network. No
-parameter is accepted and ignored: it works, or it is refused by name.
+One port serves the workshop's protocol, OpenAI's with vLLM's extensions, and that of Hugging Face's Text Generation
+Inference (TGI). A running service documents itself at `/docs`, `/redoc` and `/openapi.json`, without a network. No
+parameter is accepted and ignored: the service supports it or refuses it by name.
 """
 
 UNLISTED = {
     "/docs": "The API in Swagger UI",
-    "/docs/assets/{name}": "What the two pages are made of",
+    "/docs/assets/{name}": "Files of the two pages",
     "/openapi.json": "The API as an OpenAPI document",
     "/redoc": "The API in Redoc",
     "/robots.txt": "Keeps crawlers from following prompts",
-    "/ui": "The playground, which `GET /` is to a browser",
-    "/ui/assets/{name}": "What it is made of",
+    "/ui": "The playground; `GET /` shows it to browsers",
+    "/ui/assets/{name}": "Files of the playground",
 }
 """Routes that are not in the OpenAPI document."""
 
 ADDRESSES = """\
 ## Prompts and addresses
 
-`GET /{{prompt}}` continues its path as a text. Browsers, platforms, monitors, SDKs and scanners ask for paths, too:
-such an address is answered with 404, which names the route that was probably meant. The rule:
+`GET /{{prompt}}` completes its path as a prompt. But browsers, platforms, monitors, SDKs and scanners also request
+paths. Such an address gets 404, and the error names the route that was probably meant. These rules tell prompts from
+addresses:
 
-1. A path below this service's own `/v1`, `/docs`, `/redoc` and `/ui` is an address.
-2. Any other path is a prompt if it has white space (`%20`), as sentences have, or a character outside ASCII.
-3. What is left, ASCII without white space, is an address if it has a second `/`, has a `_`, begins with a `.`, ends
-   like a file (`.php`, `.txt`, `.7z`), or is a name of this table. Otherwise it is a prompt: `/Hello`, `/3.14`,
-   `/and%2For`.
+1. A path below this service's own `/v1`, `/docs`, `/redoc` or `/ui` is an address.
+2. Any other path is a prompt if it contains white space (`%20`) or a character outside ASCII.
+3. Any other path (ASCII without white space) is an address if it has a second `/` or a `_`, starts with `.`, ends like
+   a file (`.php`, `.txt`, `.7z`), or is in the table below. Otherwise it is a prompt: `/Hello`, `/3.14`, `/and%2For`.
 
 {names}
 
-A slash that is sent as `%2F` is text. To continue a text that looks like an address, add a space (`/wp-login.php%20`),
-or send it to `POST /generate` or `POST /v1/completions`, which take any text. Only GET asks for a prompt: `POST`,
-`PUT`, `PATCH` and `DELETE` to an unknown path are answered with 404.
+A slash sent as `%2F` is text. To complete a text that looks like an address, add a space (`/wp-login.php%20`), or send
+it to `POST /generate` or `POST /v1/completions`, which take any text. Only `GET` takes a prompt from the path: `POST`,
+`PUT`, `PATCH` and `DELETE` to an unknown path get 404.
 
-A slash at the end of any route's path makes no difference, except for the pages (`/docs`, `/redoc`, `/ui`), whose links
-are relative. There are no redirects.
+A trailing slash makes no difference, except for the pages (`/docs`, `/redoc`, `/ui`), because their links are relative.
+There are no redirects.
 
-A query string may have the keys that the route reads, each of them once; any other key is refused by name. Probes,
-`GET /`, `/metrics`, `/robots.txt` and the pages take any query: load balancers and browsers bring keys of their own.
+A query string may contain each key that the route reads once; any other key is refused by name. Probes, `GET /`,
+`/metrics`, `/robots.txt` and the pages accept any query, because load balancers and browsers add keys of their own.
 """
 
 KEYS = """\
 ## Keys
 
-Where the service has [API keys](security.md), every route but the probes and the [playground](playground.md)'s files
-needs one, `HEAD`, `OPTIONS` and unknown paths included: `Authorization: Bearer KEY`, or `x-api-key: KEY`, one of them
-and once. Without it the answer is 401, with `WWW-Authenticate: Bearer`. A key in a query is no key.
-[Settings](configuration.md) may open `/metrics`, `/docs`, `/redoc` and `/openapi.json` to everybody, or give `/metrics`
-a key of its own.
+If the service has [API keys](security.md), every route except the probes and the [playground](playground.md)'s files
+requires one; this includes `HEAD`, `OPTIONS` and unknown paths. Send either `Authorization: Bearer KEY` or
+`x-api-key: KEY`, once. Without a valid key the response is 401 with `WWW-Authenticate: Bearer`. Keys in the query
+string are not accepted. [Settings](configuration.md) can make `/metrics`, `/docs`, `/redoc` and `/openapi.json` public,
+or give `/metrics` its own key.
 """
 
 ERRORS = """\
 ## Errors
 
-Every error says what is wrong, and names the parameter. Each protocol has its own shape; the table of
-[routes](#routes) says which. As OpenAI has it, on all other paths, too (unknown ones, refused preflights, requests that
-are no valid HTTP):
+Every error says what is wrong and names the parameter. Each protocol has its own error shape; the table of
+[routes](#routes) shows which. OpenAI's shape is also used on all other paths, for example unknown paths, refused
+preflights and invalid HTTP:
 
 ```json
 {"error": {"message": "max_tokens: …", "type": "invalid_request_error", "param": "max_tokens", "code": null}}
 ```
 
-`param` and `code` are null where there is nothing to say. As TGI has it, with its statuses, on `POST /`, and with any
-method on `/generate`, `/generate_stream` and `/info`:
+`param` and `code` are null if there is nothing to report. `POST /`, and every method on `/generate`, `/generate_stream`
+and `/info`, use TGI's shape and statuses:
 
 ```json
 {"error": "parameters.max_new_tokens: …", "error_type": "validation"}
 ```
 
-A probe that is not well answers 503 with its `{"status": …}`.
+A failing probe returns 503 with its own body, `{"status": …}`.
 
-The shape is the same before and after the first byte: a stream that fails ends with an event that has the error's body.
-Other answers are sent once they are whole; a file's content that can't be read to its end is cut off with the
-connection.
+The shape is the same before and after the first byte: a stream that fails ends with an event that contains the error's
+body. Other responses are sent when they are complete. If a file's content can't be read to its end, the connection is
+closed.
 
-`x-should-retry` tells clients whether the same request may pass later; with 429 and 503 comes `Retry-After` (and
-`retry-after-ms`), at most 120 seconds. Every answer has an `x-request-id`: the request's own, if it sent a sane one.
+`x-should-retry` tells clients whether the same request may succeed later. 429 and 503 come with `Retry-After` (and
+`retry-after-ms`), at most 120 seconds. Every response has an `x-request-id`: the request's own if it is valid, else a
+new one.
 """
 
 STREAMS = """\
 ## Streams
 
-With `stream` an answer is `text/event-stream`: events of one `data: ` line each, a blank line after each. A line that
-begins with a colon is a comment: one comes after every 15 quiet seconds, to keep the connection alive. The status goes
-out with the first token, or with the first comment where a request waits that long for its turn. Whatever fails before
-it has a status of its own. A failure after it (the deadline of a request that waited, an engine that fails, a service
-that ends) is an event with the error's body, and the end: no `[DONE]`, no last event with the whole text. A client that
-hangs up, streamed or not, ends the work.
+With `stream` the response is `text/event-stream`: each event is one `data: ` line, followed by a blank line. Lines that
+start with a colon are comments; one is sent after every 15 quiet seconds to keep the connection alive. The status is
+sent with the first token, or with the first comment if the request waits that long. An error before that has a status
+of its own. An error after it (a timeout, an engine failure, a shutdown) is an event with the error's body, and the
+stream ends there: without `[DONE]`, and without a last event that has the whole text. If the client disconnects,
+streamed or not, its work is cancelled.
 
-`/v1/completions`: an event for each piece of a choice; `finish_reason` is null in all but the last.
+`/v1/completions` sends an event for each piece of a choice; `finish_reason` is null in all but the last.
 
 ```
 {completion_example}
 ```
 
-`/v1/chat/completions`: a choice's first event has its role, the last one its `finish_reason`.
+`/v1/chat/completions` sends the role in a choice's first event, and `finish_reason` in the last.
 
 ```
 {chat_example}
 ```
 
 Both end with `data: [DONE]`. With `stream_options.include_usage` the event before it has the usage, and no choices.
-`/generate_stream`, and `POST /` with `stream`: an event for each token, the whole text in the last one; no `[DONE]`.
+`/generate_stream`, and `POST /` with `stream`, send an event for each token, and the whole text in the last one; there
+is no `[DONE]`.
 """
 
 PARAMETERS = """\
 ## Parameters
 
-The tables are read off the schemas that requests are checked against. Null means the default wherever a parameter has
-one. Some bounds are narrower by [settings](configuration.md): `n` and `best_of` (`max_n`), the numbers of
-log-probabilities (`max_logprobs`), `stop` (`max_stop_sequences`). What is refused may still be there with null, or with
-a value that asks for nothing, where one is named; every route takes those of every protocol.
+These tables are generated from the schemas that validate requests. Null means the default for every parameter that has
+one. [Settings](configuration.md) can narrow some bounds: `n` and `best_of` (`max_n`), the numbers of log-probabilities
+(`max_logprobs`), `stop` (`max_stop_sequences`). A refused parameter is still accepted with null, or with a value that
+has no effect if the table names one; every route accepts those of every protocol.
 """
 
 INTRODUCTIONS = {
-    "/v1/completions": "OpenAI's completions, with vLLM's extras.",
-    "/v1/chat/completions": "OpenAI's chat, with vLLM's extras, for models with a chat template; for others the answer "
-    "is 400 and says what to do. Templates come with a model (`chat_template.jinja`, or `chat_template` in "
-    "`tokenizer_config.json`) or from the setting [`chat_template`](configuration.md), never with a request. A message "
-    "has `role` (`system`, `developer`, `user`, `assistant`), `content` (a text, or text parts, which are joined by "
-    "line ends) and, where the template has a use for it, `name`. `developer` becomes `system` where the template does "
-    "not know it. Images, sounds and tools are refused. The answer ends with the end of text or with `stop`; without a "
-    "length it may fill the context.",
-    "/generate": "TGI's parameters, below `parameters`, beside `inputs`: for `POST /`, `/generate` and "
+    "/v1/completions": "OpenAI's completions, with vLLM's extensions.",
+    "/v1/chat/completions": "OpenAI's chat, with vLLM's extensions, for models with a chat template. For other models "
+    "the response is 400 and says what to do. A template comes with the model (`chat_template.jinja`, or "
+    "`chat_template` in `tokenizer_config.json`) or from the setting [`chat_template`](configuration.md), never with a "
+    "request. A message has `role` (`system`, `developer`, `user`, `assistant`), `content` (a text, or text parts, "
+    "which are joined by newlines) and, if the template uses it, `name`. If the template does not know the role "
+    "`developer`, it becomes `system`. Images, audio and tools are refused. The response ends at the end-of-text token "
+    "or at `stop`; without a maximum length it may fill the context.",
+    "/generate": "TGI's parameters, in the object `parameters` beside `inputs`, for `POST /`, `/generate` and "
     "`/generate_stream`.",
-    "/v1/score": "A protocol of our own: how likely the model finds given texts.",
+    "/v1/score": "This service's own protocol: how likely the model finds given texts.",
 }
 
 
 def api_page(routes: Iterable[object]) -> str:
-    """Markdown, the same on every machine. `routes`: the application's."""
+    """The page in Markdown, the same on every machine. `routes` are the application's."""
     streams = STREAMS.format(
         completion_example=completions_route.STREAM_EXAMPLE.strip(), chat_example=chat_route.STREAM_EXAMPLE.strip()
     )
@@ -190,22 +192,24 @@ def _routes_section(routes: Iterable[object]) -> str:
 
 def _names_table() -> str:
     rows = [(asked_by, " ".join(f"`{name}`" for name in names.split())) for asked_by, names in NAMES.items()]
-    return _table(("asked for by", "names; `*` is any text, `[0-9]` a digit"), rows)
+    return _table(("requested by", "names; `*` is any text, `[0-9]` a digit"), rows)
 
 
 def _error_table() -> str:
-    rows = [_error_row(INTERNAL, "The service made a mistake; its log has the details.", "no")]
-    for error, kind in ERROR_MAPPINGS.items():
+    rows = [_error_row(INTERNAL, "An internal error; the log has the details.", "no")]
+    for error, mapping in ERROR_MAPPINGS.items():
         if error in {Distilgpt2ApiError, UnavailableError}:
-            continue  # What happens is a kind of theirs.
-        answer = ErrorAnswer(status=kind.status, message="", type=kind.type, code=kind.code)
-        rows.append(_error_row(answer, _first_line(error), "yes, after `Retry-After`" if kind.is_retryable else "no"))
-    header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "try again?")
+            continue  # abstract: only their subclasses are raised
+        answer = ErrorAnswer(status=mapping.status, message="", type=mapping.type, code=mapping.code)
+        rows.append(
+            _error_row(answer, _first_line(error), "yes, after `Retry-After`" if mapping.is_retryable else "no")
+        )
+    header = ("status", "`type`", "`code`", "TGI's status", "TGI's `error_type`", "when", "retry?")
     return (
         _table(header, sorted(rows))
-        + "\n\n404 also answers an unknown URL, and 405, with `Allow`, a method that a URL does not have. A "
+        + "\n\nAn unknown URL also gets 404; a method that a URL does not have gets 405 with `Allow`. A "
         "[malformed request](operations.md#malformed-requests) gets 400, 431, 501 or 505 in OpenAI's shape, and the "
-        "connection ends.\n"
+        "connection is closed.\n"
     )
 
 
@@ -241,8 +245,8 @@ def _llama_cpp_section() -> str:
         for row in llama_cpp_rows()
     ]
     intro = (
-        "There is no `/completion` here: its clients use `/v1/completions`, which llama.cpp's server has too. What its "
-        "own parameters are there:"
+        "This service has no `/completion`: use `/v1/completions`, which llama.cpp's server has too. It takes these of "
+        "llama.cpp's own parameters:"
     )
     table = _table(("parameter", "/v1/completions", ""), rows)
     return f"### llama.cpp's parameters\n\n{intro}\n\n{table}\n\n{LLAMA_CPP.name}: {LLAMA_CPP.source}.\n"
@@ -251,7 +255,7 @@ def _llama_cpp_section() -> str:
 def _other_names_section() -> str:
     tables = [table for table in TABLES if table.reference_apis]
     rows = [(f"`{name}`", *(_name_in(table, name) for table in tables)) for name in sorted(REPLACEMENTS)]
-    intro = "What other programs call a parameter, and what to send here. Errors about such a name say so, too."
+    intro = "Names of parameters in other programs, and what to send here. Errors about these names say the same."
     return f"### Other names\n\n{intro}\n\n{_table(('name', *(table.path for table in tables)), rows)}\n"
 
 

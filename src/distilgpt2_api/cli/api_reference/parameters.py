@@ -27,9 +27,9 @@ from distilgpt2_api.server.schema.reference_apis import (
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 
 COMMON_DEFAULTS: dict[str, object] = {
-    "model": "the one served",
+    "model": "the served model",
     "n": 1,
-    "seed": "drawn",
+    "seed": "random",
     "timeout_s": "the setting `timeout_s`",
     "priority": 0,
 }
@@ -73,7 +73,7 @@ COMPLETIONS = ParameterTable(
     reference_apis=(OPENAI_COMPLETION, VLLM_COMPLETION),
     defaults=SAMPLING_DEFAULTS
     | {
-        "prompt": "the end of text token",
+        "prompt": "the end-of-text token",
         "best_of": "`n`",
         "length_penalty": 1,
         "truncation_side": "`left`",
@@ -86,10 +86,10 @@ CHAT = ParameterTable(
     reference_apis=(OPENAI_CHAT, VLLM_CHAT),
     defaults=SAMPLING_DEFAULTS
     | {
-        "max_completion_tokens": "what the context has room for",
-        "max_tokens": "what the context has room for",
+        "max_completion_tokens": "the rest of the context",
+        "max_tokens": "the rest of the context",
         "top_logprobs": 0,
-        "add_generation_prompt": "`true`, but with `continue_final_message`",
+        "add_generation_prompt": "`true`, `false` with `continue_final_message`",
     },
 )
 GENERATE = ParameterTable(
@@ -99,7 +99,7 @@ GENERATE = ParameterTable(
     defaults=COMMON_DEFAULTS
     | {
         "best_of": 1,
-        "max_new_tokens": "1024, or what the context has room for",
+        "max_new_tokens": "1024, or the rest of the context",
         "repetition_penalty": 1,
         "temperature": 1,
     },

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from distilgpt2_api.observability.metrics_page import Families
+from distilgpt2_api.observability.metrics_page import encode_families, label_samples
 from distilgpt2_api.scale_out.gateway.forwarded import WholeAnswer
 
 REPLICA_LABEL = "replica"
@@ -25,10 +23,5 @@ def render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, st
     for answer in answers:
         for family in text_string_to_metric_families(answer.body.decode()):
             known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            known.samples += [
-                sample._replace(labels={**sample.labels, REPLICA_LABEL: answer.replica}) for sample in family.samples
-            ]
-    encode, content_type = choose_encoder(accept)
-    registry = CollectorRegistry()
-    registry.register(Families(families.values()))
-    return encode(registry), content_type
+            known.samples += label_samples(family.samples, {REPLICA_LABEL: answer.replica})
+    return encode_families(families.values(), accept)

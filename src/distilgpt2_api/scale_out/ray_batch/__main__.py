@@ -14,8 +14,8 @@ from typing import BinaryIO
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from distilgpt2_api.batch.cluster_pipe import Assignment, Frame, FrameKind
 from distilgpt2_api.batch.errors import ClusterError
+from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind
 from distilgpt2_api.scale_out.ray_batch.pipeline import frames
 from distilgpt2_api.settings.sources import own_environment
 

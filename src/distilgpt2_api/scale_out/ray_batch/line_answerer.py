@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 import pyarrow as pa
 from ray.util import get_node_ip_address
 
-from distilgpt2_api.batch.cluster_pipe import Frame, FrameKind
-from distilgpt2_api.batch.formats import Format
-from distilgpt2_api.batch.open_lines import OpenLine
-from distilgpt2_api.batch.outcomes import Execute, find_outcome
+from distilgpt2_api.batch.files.cluster_pipe import Frame, FrameKind
+from distilgpt2_api.batch.files.formats import Format
+from distilgpt2_api.batch.files.line_output import LineHandler, answer_line
+from distilgpt2_api.batch.files.pending_lines import PendingLine
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.local_service import open_service
 from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroup, block_of, contents_of
@@ -30,10 +30,10 @@ class LineAnswerer:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="lines", daemon=True).start()
         self._running = AsyncExitStack()
-        self._execute: Execute | None = None
+        self._handle_line: LineHandler | None = None
         self._failure = ""
         try:
-            self._execute = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+            self._handle_line = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
         except Distilgpt2ApiError as error:
             self._failure = str(error)
 
@@ -43,25 +43,25 @@ class LineAnswerer:
         group: LineGroup = pickle.loads(content)  # noqa: S301 - from our own reader, by way of Ray, which pickles too
         return block_of(asyncio.run_coroutine_threadsafe(self._answer(group), self._loop).result())
 
-    async def _open(self) -> Execute:
+    async def _open(self) -> LineHandler:
         return await self._running.enter_async_context(open_service(Settings()))
 
     async def _answer(self, group: LineGroup) -> bytes:
         if group.failure is not None:
             return _refused(group.failure)
-        if self._execute is None:
+        if self._handle_line is None:
             return self._failed(self._failure)
-        answers = [self._frame(one, group.file_format, self._execute) for one in group.lines]
+        answers = [self._frame(one, group.file_format, self._handle_line) for one in group.lines]
         try:
             return b"".join(await asyncio.gather(*answers))
         except Distilgpt2ApiError as error:
             return self._failed(str(error))
 
-    async def _frame(self, one: OpenLine, file_format: Format, execute: Execute) -> bytes:
-        outcome = await find_outcome(one, file_format, execute)
+    async def _frame(self, one: PendingLine, file_format: Format, handle_line: LineHandler) -> bytes:
+        outcome = await answer_line(one, file_format, handle_line)
         return Frame(
             kind=FrameKind.FAILED if outcome.is_failed else FrameKind.ANSWERED,
-            turn=one.turn,
+            position=one.position,
             num_bytes=outcome.num_bytes,
             content=outcome.content,
         ).to_bytes()

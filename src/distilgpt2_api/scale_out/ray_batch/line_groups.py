@@ -13,14 +13,14 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 from ray.data.datasource import Datasource, ReadTask
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.errors import BatchFileError
-from distilgpt2_api.batch.formats import Format, JsonLines
-from distilgpt2_api.batch.input_file import InputFile
-from distilgpt2_api.batch.line_ids import DoneLines
-from distilgpt2_api.batch.open_lines import OpenLine, OpenLines
-from distilgpt2_api.batch.output_file import note_answered
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.formats import Format, JsonLines
+from distilgpt2_api.batch.files.input_file import InputFile
+from distilgpt2_api.batch.files.line_ids import CompletedLines
+from distilgpt2_api.batch.files.output_file import note_answered
+from distilgpt2_api.batch.files.pending_lines import PendingLine, PendingLines
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 
 COLUMN = "pickled"
@@ -32,7 +32,7 @@ class LineGroup:
     """Lines that one call of a worker answers."""
 
     file_format: Format
-    lines: list[OpenLine]
+    lines: list[PendingLine]
     failure: str | None = None
     """Why there are no more."""
 
@@ -83,15 +83,17 @@ def _read_groups(assignment: Assignment, num_group_lines: int) -> Iterator[LineG
             assignment.source, max_line_bytes=assignment.max_line_bytes, parameters=CompletionRequest.model_fields
         )
         file_format = source.format
-        with DoneLines() as done, CustomIds() as custom_ids:
+        with CompletedLines() as completed, CustomIds() as custom_ids:
             note_answered(
-                assignment.output, file_format=file_format, num_bytes=assignment.num_output_bytes, note=done.add
+                assignment.output, file_format=file_format, num_bytes=assignment.num_output_bytes, note=completed.add
             )
             note_answered(
-                assignment.errors, file_format=JsonLines(), num_bytes=assignment.num_errors_bytes, note=done.add
+                assignment.errors, file_format=JsonLines(), num_bytes=assignment.num_errors_bytes, note=completed.add
             )
-            open_lines = (one for one in OpenLines(source, done=done, custom_ids=custom_ids) if one is not None)
-            lines = islice(open_lines, assignment.max_lines)
+            pending_lines = (
+                one for one in PendingLines(source, completed=completed, custom_ids=custom_ids) if one is not None
+            )
+            lines = islice(pending_lines, assignment.max_lines)
             while group := list(islice(lines, num_group_lines)):
                 yield LineGroup(file_format=file_format, lines=group)
     except BatchFileError as error:

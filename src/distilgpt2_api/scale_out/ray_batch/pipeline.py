@@ -8,8 +8,8 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distilgpt2_api.batch.cluster_pipe import Assignment
 from distilgpt2_api.batch.errors import ClusterError
+from distilgpt2_api.batch.files.cluster_pipe import Assignment
 from distilgpt2_api.scale_out.ray_batch.line_answerer import LineAnswerer
 from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroups, contents_of
 
@@ -24,7 +24,7 @@ MAX_WAITING_BYTES_PER_REPLICA = 8 << 20
 
 
 def frames(assignment: Assignment) -> Iterator[bytes]:
-    """Each line's frame, once or, where a worker is lost, not at all; in turn, if that is asked.
+    """Each line's frame, once or, where a worker is lost, not at all; in position, if that is asked.
 
     Ray must be connected. Raises RayError where workers are lost and order is to be kept, and ClusterError.
     """

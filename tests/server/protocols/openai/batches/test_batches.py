@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.batch.stored.desk import OpenDesk
-from distilgpt2_api.batch.stored.store import Store
+from distilgpt2_api.batch.store.ports import OpenBatchService
+from distilgpt2_api.batch.store.store import Store
 from distilgpt2_api.core.api_key import ApiKey, digest_of
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.server.auth.access import Access
@@ -23,8 +23,8 @@ JOINT = "xYzZy"
 
 
 @pytest.fixture
-def client(open_client: Callable[..., Any], open_desk: OpenDesk) -> Any:
-    return open_client(open_desk=open_desk)
+def client(open_client: Callable[..., Any], open_batch_service: OpenBatchService) -> Any:
+    return open_client(open_batch_service=open_batch_service)
 
 
 def lines(count: int, **body: object) -> bytes:
@@ -137,11 +137,15 @@ def test_what_a_route_refuses_is_that_lines_answer_and_the_others_go_on(
     assert (told["code"], told["param"]) == (code, param)
 
 
-def test_files_and_batches_are_their_keys(open_client: Callable[..., Any], open_desk: OpenDesk) -> None:
+def test_files_and_batches_are_their_keys(
+    open_client: Callable[..., Any], open_batch_service: OpenBatchService
+) -> None:
     """Somebody else's do not exist; the owner's limits do not hold a batch up."""
     keys = tuple(ApiKey(name=name, digest=digest_of(key.encode())) for name, key in KEYS.items())
     limits = CallerLimits(max_requests=1, tokens_per_s=1.0, burst_tokens=30)
-    client = open_client(open_desk=open_desk, access=Access(keys=KeyRing(keys, default_limits=limits)))
+    client = open_client(
+        open_batch_service=open_batch_service, access=Access(keys=KeyRing(keys, default_limits=limits))
+    )
     alice, bob = ({"headers": {"authorization": f"Bearer {key}"}} for key in KEYS.values())
     batch = wait_end(client, create(client, lines(6), **alice)["id"], **alice)
     assert batch["request_counts"]["completed"] == 6
@@ -283,8 +287,8 @@ def test_quotas_are_told_and_not_to_be_tried_again(client: Any) -> None:
     assert client.scene.app.state.service.uploads.num_bytes == 0
 
 
-def test_an_upload_that_stops_is_cut(open_client: Callable[..., Any], open_desk: OpenDesk) -> None:
-    client = open_client(open_desk=open_desk, body_timeout_s=0.05)
+def test_an_upload_that_stops_is_cut(open_client: Callable[..., Any], open_batch_service: OpenBatchService) -> None:
+    client = open_client(open_batch_service=open_batch_service, body_timeout_s=0.05)
     options = form(FILE, PURPOSE)
 
     async def stopping() -> Any:
@@ -296,10 +300,10 @@ def test_an_upload_that_stops_is_cut(open_client: Callable[..., Any], open_desk:
 
 
 def test_a_file_is_deleted_unless_a_batch_reads_it(
-    open_client: Callable[..., Any], open_desk: OpenDesk, build_runner: Any
+    open_client: Callable[..., Any], open_batch_service: OpenBatchService, build_runner: Any
 ) -> None:
     runner = build_runner(is_gated=True)
-    client = open_client(runner=runner, open_desk=open_desk)
+    client = open_client(runner=runner, open_batch_service=open_batch_service)
     batch = create(client, lines(1))
     path = f"/v1/files/{batch['input_file_id']}"
     answer = client.request("DELETE", path)
@@ -335,10 +339,10 @@ def test_an_unknown_place_in_a_list_is_404(client: Any) -> None:
 
 
 def test_somebody_who_asks_now_goes_before_a_batch(
-    open_client: Callable[..., Any], open_desk: OpenDesk, build_runner: Any
+    open_client: Callable[..., Any], open_batch_service: OpenBatchService, build_runner: Any
 ) -> None:
     """Though its lines have all that there is, a request of now is answered while they wait."""
-    client = open_client(runner=build_runner(script=b"x" * 200), open_desk=open_desk)
+    client = open_client(runner=build_runner(script=b"x" * 200), open_batch_service=open_batch_service)
     batch = create(client, lines(60, max_tokens=200, ignore_eos=True))
     assert client.complete(prompt="now", max_tokens=3).status_code == 200
     assert client.get(f"/v1/batches/{batch['id']}").json()["status"] != "completed"

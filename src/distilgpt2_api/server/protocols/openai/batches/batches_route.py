@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 
-from distilgpt2_api.batch.stored.objects import NewBatch
+from distilgpt2_api.batch.store.objects import NewBatch
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.openai.batches.batches_schema import Batch, BatchList, BatchRequest, batch_object
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.validation import validate_body
-from distilgpt2_api.server.service import DeskDep, ServiceDep, owner_of
+from distilgpt2_api.server.service import BatchServiceDep, ServiceDep, owner_of
 
 PATH = "/v1/batches/{batch_id}"
 
@@ -43,7 +43,7 @@ def add_routes(router: APIRouter) -> None:
         )
 
 
-async def create_batch(http: Request, service: ServiceDep, desk: DeskDep) -> Batch:
+async def create_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> Batch:
     """OpenAI's batches: every line of a file is asked, once, within 24 hours, whatever becomes of this process."""
     request = validate_body(BatchRequest, await read_json_object(http, service.limits, service.uploads))
     expiry = request.output_expires_after
@@ -55,21 +55,23 @@ async def create_batch(http: Request, service: ServiceDep, desk: DeskDep) -> Bat
         model=service.model.shown_name,
         output_expiry_s=None if expiry is None else float(expiry.seconds),
     )
-    batch = await desk.threads.call(desk.batches.create, new)
-    desk.worker.wake()
+    batch = await batch_service.threads.call(batch_service.batches.create, new)
+    batch_service.worker.wake()
     return batch_object(batch)
 
 
 async def list_batches(
     http: Request,
     service: ServiceDep,
-    desk: DeskDep,
+    batch_service: BatchServiceDep,
     *,
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BatchList:
     """The caller's batches, the newest first. `after` is the last one of the piece of the list before."""
-    page = await desk.threads.call(desk.batches.list, caller=owner_of(http, service), after=after, limit=limit)
+    page = await batch_service.threads.call(
+        batch_service.batches.list, caller=owner_of(http, service), after=after, limit=limit
+    )
     batches = [batch_object(batch) for batch in page.items]
     return BatchList(
         data=batches,
@@ -79,13 +81,15 @@ async def list_batches(
     )
 
 
-async def read_batch(http: Request, service: ServiceDep, desk: DeskDep, batch_id: str) -> Batch:
+async def read_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
     """How a batch stands."""
-    return batch_object(await desk.threads.call(desk.batches.find, batch_id, caller=owner_of(http, service)))
+    return batch_object(
+        await batch_service.threads.call(batch_service.batches.find, batch_id, caller=owner_of(http, service))
+    )
 
 
-async def cancel_batch(http: Request, service: ServiceDep, desk: DeskDep, batch_id: str) -> Batch:
+async def cancel_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
     """End a batch. Lines that have their answers by then keep them."""
-    batch = await desk.threads.call(desk.batches.cancel, batch_id, caller=owner_of(http, service))
-    desk.worker.wake()
+    batch = await batch_service.threads.call(batch_service.batches.cancel, batch_id, caller=owner_of(http, service))
+    batch_service.worker.wake()
     return batch_object(batch)

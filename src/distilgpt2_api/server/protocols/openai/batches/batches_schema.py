@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from distilgpt2_api.batch.stored.objects import BatchStatus, StoredBatch
+from distilgpt2_api.batch.store.objects import BatchStatus, StoredBatch
 from distilgpt2_api.server.protocols.openai.batches.files_schema import MAX_EXPIRY_S, MIN_EXPIRY_S
 from distilgpt2_api.server.schema.validation import Body
 

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from distilgpt2_api.batch.stored.desk import BatchDesk
-from distilgpt2_api.batch.stored.objects import FilePurpose, StoredFile
+from distilgpt2_api.batch.store.objects import FilePurpose, StoredFile
+from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.http.body import INTEGER
-from distilgpt2_api.server.http.request_record import record_of
-from distilgpt2_api.server.http.responses import ClientWatch
+from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.responses import DisconnectWatcher
 from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     MAX_EXPIRY_S,
     MIN_EXPIRY_S,
@@ -27,7 +27,7 @@ from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     file_object,
 )
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.server.service import DeskDep, ServiceDep, owner_of
+from distilgpt2_api.server.service import BatchServiceDep, ServiceDep, owner_of
 
 PIECE_BYTES = 1 << 18
 MAX_FILENAME_LENGTH = 255
@@ -89,41 +89,41 @@ def add_routes(router: APIRouter) -> None:
     )
 
 
-async def create_file(http: Request, service: ServiceDep, desk: DeskDep) -> FileObject:
+async def create_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> FileObject:
     """OpenAI's upload, of the purpose `batch`. Who has the same API key sees the file, and nobody else."""
     # With the store come its packages, of which this needs one.
     from distilgpt2_api.server.http.multipart_form import UploadForm  # noqa: PLC0415 - the reason stands above
 
     form = UploadForm(
         http,
-        max_file_bytes=desk.max_file_bytes,
+        max_file_bytes=batch_service.max_file_bytes,
         timeout_s=service.limits.body_timeout_s,
         uploads=service.uploads,
     )
     caller = owner_of(http, service)
-    file_id = await desk.threads.call(desk.files.begin, caller=caller)
+    file_id = await batch_service.threads.call(batch_service.files.begin, caller=caller)
     is_finished = False
     try:
         async with aclosing(_merged(form.pieces())) as pieces:
             async for piece in pieces:
-                await desk.threads.call(desk.files.append, file_id, caller=caller, content=piece)
+                await batch_service.threads.call(batch_service.files.append, file_id, caller=caller, content=piece)
         expiry_s = _check_fields(form.fields)
         if form.filename is None:
             raise InvalidRequestError("file is required", param="file")
-        file = await desk.threads.call(
-            desk.files.finish, file_id, filename=form.filename[:MAX_FILENAME_LENGTH], expiry_s=expiry_s
+        file = await batch_service.threads.call(
+            batch_service.files.finish, file_id, filename=form.filename[:MAX_FILENAME_LENGTH], expiry_s=expiry_s
         )
         is_finished = True
     finally:
         if not is_finished:
-            await desk.threads.call(desk.files.discard, file_id)
+            await batch_service.threads.call(batch_service.files.discard, file_id)
     return file_object(file)
 
 
 async def list_files(
     http: Request,
     service: ServiceDep,
-    desk: DeskDep,
+    batch_service: BatchServiceDep,
     *,
     purpose: Annotated[Literal["batch", "batch_output"] | None, Query()] = None,
     after: Annotated[str | None, Query(max_length=64)] = None,
@@ -131,8 +131,8 @@ async def list_files(
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
 ) -> FileList:
     """The caller's files, by their creation. `after` is the last one of the piece of the list before."""
-    page = await desk.threads.call(
-        desk.files.list,
+    page = await batch_service.threads.call(
+        batch_service.files.list,
         caller=owner_of(http, service),
         purpose=purpose,
         after=after,
@@ -148,54 +148,54 @@ async def list_files(
     )
 
 
-async def read_file(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> FileObject:
+async def read_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> FileObject:
     """One of the caller's files, without its content."""
-    return file_object(await _find(http, service, desk, file_id))
+    return file_object(await _find(http, service, batch_service, file_id))
 
 
-async def delete_file(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> DeletedFile:
+async def delete_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> DeletedFile:
     """Delete a file, unless a batch is to read it: that is 409."""
-    await desk.threads.call(desk.files.delete, file_id, caller=owner_of(http, service))
+    await batch_service.threads.call(batch_service.files.delete, file_id, caller=owner_of(http, service))
     return DeletedFile(id=file_id)
 
 
-async def read_content(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> Response:
+async def read_content(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> Response:
     """A file's content."""
-    file = await _find(http, service, desk, file_id)
-    return FileContent(desk, file, is_head=http.method == "HEAD")
+    file = await _find(http, service, batch_service, file_id)
+    return FileContent(batch_service, file, is_head=http.method == "HEAD")
 
 
 class FileContent(Response):
     """A file, read from the store as fast as the client takes it."""
 
-    def __init__(self, desk: BatchDesk, file: StoredFile, *, is_head: bool) -> None:
+    def __init__(self, batch_service: BatchService, file: StoredFile, *, is_head: bool) -> None:
         super().__init__()
-        self._desk = desk
+        self._batch_service = batch_service
         self._file = file
         self._is_head = is_head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with ClientWatch(receive, on_gone=lambda: None) as client:
-            record_of(scope).is_disconnect = not await self._send(send, client)
+        with DisconnectWatcher(receive, on_disconnect=lambda: None) as client:
+            request_record(scope).is_disconnect = not await self._send(send, client)
 
-    async def _send(self, send: Send, client: ClientWatch) -> bool:
+    async def _send(self, send: Send, client: DisconnectWatcher) -> bool:
         """False: the client hung up before the end."""
-        file, threads = self._file, self._desk.threads
+        file, threads = self._file, self._batch_service.threads
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % file.num_bytes),
             (b"content-disposition", f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}".encode()),
         ]
-        chunks = iter(()) if self._is_head else self._desk.files.chunks(file.file_id)
+        chunks = iter(()) if self._is_head else self._batch_service.files.chunks(file.file_id)
         chunk = await threads.call(next, chunks, b"")
-        if client.is_gone:
+        if client.is_disconnected:
             return False
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         has_more = True
         while has_more:
             # Looked for before the last one is sent: with its last byte a client takes the answer for whole.
             following = await threads.call(next, chunks, b"")
-            if client.is_gone:
+            if client.is_disconnected:
                 return False
             has_more = bool(following)
             await send({"type": "http.response.body", "body": chunk, "more_body": has_more})
@@ -203,8 +203,8 @@ class FileContent(Response):
         return True
 
 
-async def _find(http: Request, service: ServiceDep, desk: DeskDep, file_id: str) -> StoredFile:
-    return await desk.threads.call(desk.files.find, file_id, caller=owner_of(http, service))
+async def _find(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> StoredFile:
+    return await batch_service.threads.call(batch_service.files.find, file_id, caller=owner_of(http, service))
 
 
 async def _merged(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:

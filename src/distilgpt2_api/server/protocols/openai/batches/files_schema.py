@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from distilgpt2_api.batch.stored.objects import StoredFile
+from distilgpt2_api.batch.store.objects import StoredFile
 
 MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 2_592_000

@@ -8,7 +8,7 @@ import uuid
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.batch.lines import Answer, InputLine
-from distilgpt2_api.batch.stored.desk import AskLine
+from distilgpt2_api.batch.store.ports import AskLine
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
@@ -29,7 +29,7 @@ def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
         record = RequestRecord(request_id=request_id, caller=Caller(name=caller, is_batch=True))
 
         async def ask_with_record(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["state"] = {"record": record}
+            scope["state"] = {"request_record": record}
             await app(scope, receive, send)
 
         try:

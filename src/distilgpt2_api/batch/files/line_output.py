@@ -1,0 +1,50 @@
+"""What is written for a line: its answer, or an error into the file of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from distilgpt2_api.batch.files.formats import Format
+from distilgpt2_api.batch.files.line_ids import line_id
+from distilgpt2_api.batch.files.pending_lines import PendingLine
+from distilgpt2_api.batch.lines import Answer, InputLine, LineError, answered_line, failed_line
+from distilgpt2_api.batch.retries import ask_until_answered
+
+LineHandler = Callable[[InputLine], Awaitable[Answer]]
+"""Answers a line; an error of one line is an answer too. UnavailableError: ask again (`ask_until_answered`). Any other
+exception ends all work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineOutput:
+    num_bytes: int
+    """Of the input's record, with its end."""
+    content: bytes
+    is_failed: bool
+
+
+async def answer_line(pending: PendingLine, file_format: Format, handle_line: LineHandler) -> LineOutput:
+    """Raises what `handle_line` raises, except for refusals that will pass: it is asked again after them."""
+    if isinstance(pending.line, LineError):
+        content, is_failed = _failure(pending, pending.line), True
+    else:
+        line = pending.line
+        answer = await ask_until_answered(lambda: handle_line(line))
+        is_failed = not answer.is_success
+        if is_failed:
+            content = answered_line(line_id(pending.record), pending.line.custom_id, answer)
+        else:
+            content = file_format.write(pending.record, pending.line, answer)
+    return LineOutput(num_bytes=pending.record.num_bytes, content=content, is_failed=is_failed)
+
+
+def _failure(pending: PendingLine, error: LineError) -> bytes:
+    return failed_line(
+        line_id(pending.record),
+        error.custom_id,
+        code=error.code,
+        message=str(error),
+        number=error.number,
+        param=error.param,
+    )

@@ -1,0 +1,166 @@
+"""Batches in the store, as their callers see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
+
+from distilgpt2_api.batch.store.files import find_file
+from distilgpt2_api.batch.store.objects import (
+    OPEN_STATUSES,
+    STAMPED_STATUSES,
+    WINDOW_S,
+    BatchStatus,
+    FilePurpose,
+    InputError,
+    NewBatch,
+    Page,
+    StoredBatch,
+    StoreLimits,
+    TokenUsage,
+    new_batch_id,
+)
+from distilgpt2_api.batch.store.paging import read_page
+from distilgpt2_api.batch.store.store import Store
+from distilgpt2_api.batch.store.tables import BATCHES
+from distilgpt2_api.core.errors import ConflictError, InvalidRequestError, NotFoundError, QuotaError
+
+
+class Batches:
+    """Every method is one transaction."""
+
+    def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+
+    def create(self, new: NewBatch) -> StoredBatch:
+        """Raises NotFoundError, where there is no such file; InvalidRequestError, where it is no input; QuotaError."""
+        now_s = self._clock()
+        batch_id = new_batch_id()
+        with self._store.writing() as connection:
+            file = find_file(connection, new.input_file_id, caller=new.caller, now_s=now_s, param="input_file_id")
+            if file.purpose is not FilePurpose.BATCH:
+                raise InvalidRequestError(
+                    f"{file.file_id} has the purpose {file.purpose.value}: a batch reads one of purpose"
+                    f" {FilePurpose.BATCH.value}",
+                    param="input_file_id",
+                )
+            self._check_quota(connection, new.caller)
+            connection.execute(
+                insert(BATCHES).values(
+                    batch_id=batch_id,
+                    caller=new.caller,
+                    endpoint=new.endpoint,
+                    input_file_id=new.input_file_id,
+                    status=BatchStatus.VALIDATING.value,
+                    ending=BatchStatus.COMPLETED.value,
+                    created_s=now_s,
+                    expires_s=now_s + WINDOW_S,
+                    metadata=None if new.metadata is None else json.dumps(dict(new.metadata)),
+                    model=new.model,
+                    output_expiry_s=new.output_expiry_s,
+                    errors="[]",
+                )
+            )
+            return read_batch(connection, batch_id)
+
+    def find(self, batch_id: str, *, caller: str) -> StoredBatch:
+        """Raises NotFoundError."""
+        with self._store.reading() as connection:
+            return self._find(connection, batch_id, caller)
+
+    def list(self, *, caller: str, after: str | None, limit: int) -> Page[StoredBatch]:
+        """The newest first. Raises NotFoundError where there is no batch `after`."""
+        with self._store.reading() as connection:
+            if after is not None:
+                self._find(connection, after, caller, param="after")
+            own = [BATCHES.c.caller == caller]
+            key = BATCHES.c.batch_id
+            rows, has_more = read_page(connection, BATCHES, key, own, after=after, limit=limit, is_ascending=False)
+        return Page(items=[batch_of(row) for row in rows], has_more=has_more)
+
+    def cancel(self, batch_id: str, *, caller: str) -> StoredBatch:
+        """Ask for its end; what has been answered by then is kept. Raises NotFoundError; ConflictError where it has
+        ended, or is about to.
+        """
+        with self._store.writing() as connection:
+            batch = self._find(connection, batch_id, caller)
+            if batch.status is BatchStatus.CANCELLING:
+                return batch
+            if batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
+                raise ConflictError(f"a batch that is {batch.status.value} can't be cancelled", param="batch_id")
+            connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.batch_id == batch_id, BATCHES.c.status == batch.status.value)
+                .values(
+                    status=BatchStatus.CANCELLING.value,
+                    ending=BatchStatus.CANCELLED.value,
+                    cancelling_s=self._clock(),
+                )
+            )
+            return read_batch(connection, batch_id)
+
+    def sweep(self) -> None:
+        """Forget batches that ended long ago."""
+        ended_s = func.coalesce(*(BATCHES.c[f"{s}_s"] for s in STAMPED_STATUSES if s not in OPEN_STATUSES))
+        with self._store.writing() as connection:
+            connection.execute(
+                delete(BATCHES).where(
+                    and_(BATCHES.c.status.not_in(OPEN_STATUSES), ended_s <= self._clock() - self._limits.expiry_s)
+                )
+            )
+
+    def _find(self, connection: Connection, batch_id: str, caller: str, *, param: str = "batch_id") -> StoredBatch:
+        own = [BATCHES.c.batch_id == batch_id, BATCHES.c.caller == caller]
+        row = connection.execute(select(BATCHES).where(*own)).mappings().one_or_none()
+        if row is None:
+            raise NotFoundError(f"no such batch: {batch_id[:100]!r}", param=param)
+        return batch_of(row)
+
+    def _check_quota(self, connection: Connection, caller: str) -> None:
+        own = [BATCHES.c.caller == caller, BATCHES.c.status.in_(OPEN_STATUSES)]
+        num_open = connection.execute(select(func.count()).select_from(BATCHES).where(*own)).scalar_one()
+        if num_open >= self._limits.max_open_batches:
+            raise QuotaError(
+                f"you have {num_open} batches that have not ended, and may have {self._limits.max_open_batches}"
+            )
+
+
+def read_batch(connection: Connection, batch_id: str) -> StoredBatch:
+    """It must be there."""
+    return batch_of(connection.execute(select(BATCHES).where(BATCHES.c.batch_id == batch_id)).mappings().one())
+
+
+def batch_of(row: RowMapping) -> StoredBatch:
+    errors: list[dict[str, Any]] = json.loads(row["errors"])
+    stamps = {status: row[f"{status}_s"] for status in STAMPED_STATUSES}
+    return StoredBatch(
+        batch_id=row["batch_id"],
+        caller=row["caller"],
+        endpoint=row["endpoint"],
+        input_file_id=row["input_file_id"],
+        output_file_id=row["output_file_id"],
+        error_file_id=row["error_file_id"],
+        status=BatchStatus(row["status"]),
+        ending=BatchStatus(row["ending"]),
+        created_s=row["created_s"],
+        expires_s=row["expires_s"],
+        stamps={status: stamp for status, stamp in stamps.items() if stamp is not None},
+        metadata=None if row["metadata"] is None else json.loads(row["metadata"]),
+        model=row["model"],
+        output_expiry_s=row["output_expiry_s"],
+        errors=tuple(InputError(**error) for error in errors),
+        num_lines=row["num_lines"],
+        num_completed=row["num_completed"],
+        num_failed=row["num_failed"],
+        owner=row["owner"],
+        usage=TokenUsage(
+            num_prompt_tokens=row["num_prompt_tokens"],
+            num_cached_tokens=row["num_cached_tokens"],
+            num_completion_tokens=row["num_completion_tokens"],
+        ),
+    )

@@ -1,0 +1,67 @@
+"""Builds the batch_service: the one place that knows every part of the store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distilgpt2_api.batch.store.batches import Batches
+from distilgpt2_api.batch.store.files import Files
+from distilgpt2_api.batch.store.leases import Leases
+from distilgpt2_api.batch.store.objects import StoreLimits
+from distilgpt2_api.batch.store.ports import AskLine, BatchObserver, BatchService, CheckModel
+from distilgpt2_api.batch.store.run import RunParts
+from distilgpt2_api.batch.store.store import Store
+from distilgpt2_api.batch.store.threads import StoreThreads
+from distilgpt2_api.batch.store.worker import MAX_BATCHES, BatchWorker
+
+NUM_THREADS = 2 * MAX_BATCHES
+"""As many checks of whole inputs as there may be at once leave half of them to short calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkLimits:
+    """What one batch may be, and how much of all of them is in flight."""
+
+    max_file_bytes: int
+    max_lines: int
+    max_line_bytes: int
+    max_lines_at_once: int
+
+
+def build_batch_service(
+    store: Store,
+    ask: AskLine,
+    check_model: CheckModel,
+    observer: BatchObserver,
+    *,
+    store_limits: StoreLimits,
+    work_limits: WorkLimits,
+    clock: Callable[[], float] = time.time,
+) -> BatchService:
+    """Takes over `store`. `clock`: Unix time, in seconds."""
+    files = Files(store, store_limits, clock)
+    batches = Batches(store, store_limits, clock)
+    threads = StoreThreads(num_threads=NUM_THREADS)
+    parts = RunParts(
+        leases=Leases(store, store_limits, clock),
+        files=files,
+        threads=threads,
+        ask=ask,
+        check_model=check_model,
+        observer=observer,
+        places=asyncio.Semaphore(work_limits.max_lines_at_once),
+        max_lines=work_limits.max_lines,
+        max_line_bytes=work_limits.max_line_bytes,
+        clock=clock,
+    )
+    return BatchService(
+        files=files,
+        batches=batches,
+        worker=BatchWorker(parts, batches),
+        threads=threads,
+        store=store,
+        max_file_bytes=work_limits.max_file_bytes,
+    )

@@ -1,0 +1,218 @@
+"""Batches in the store, as those see them who work on them: one at a time, by a lease."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, update
+
+from distilgpt2_api.batch.store.batches import read_batch
+from distilgpt2_api.batch.store.files import CHUNK_BYTES, append_chunk, insert_file
+from distilgpt2_api.batch.store.objects import (
+    OPEN_STATUSES,
+    BatchStatus,
+    FilePurpose,
+    InputError,
+    LineResult,
+    StoredBatch,
+    StoredFile,
+    StoreLimits,
+    new_file_id,
+)
+from distilgpt2_api.batch.store.store import Store
+from distilgpt2_api.batch.store.tables import BATCHES, RESULTS
+
+LEASE_S = 10.0
+"""Who has not been heard of for so long has lost its batches. Clocks of machines that share a store must agree better
+than that."""
+
+
+class LeaseLostError(Exception):
+    """Somebody else has the batch now: nothing was written."""
+
+
+class Leases:
+    """What may be done to batches that were claimed here.
+
+    Every claim has a lease of its own, also the second one of the same process. Every method is one transaction, keeps
+    the lease, and may be called again after an error: a commit whose acknowledgment was lost is not done twice.
+    A dead owner's batch is taken over once its lease has run out. Whoever wakes up after that finds its lease lost, and
+    can write nothing: so every line's result is there once, whoever computed it how often.
+    """
+
+    def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._limits = limits
+        self._clock = clock
+
+    def claim(self, *, callers: Collection[str] = (), held: Collection[str] = ()) -> StoredBatch | None:
+        """The oldest batch that nobody works on, but where there is any of another caller than these; None: there is
+        none. `held`: ids of those that this process works on, whatever became of their leases.
+        """
+        now_s = self._clock()
+        is_free = or_(BATCHES.c.owner.is_(None), BATCHES.c.lease_expires_s <= now_s)
+        order = [BATCHES.c.caller.in_(list(callers)), BATCHES.c.created_s, BATCHES.c.batch_id]
+        free = (
+            select(BATCHES)
+            .where(BATCHES.c.status.in_(OPEN_STATUSES), is_free, BATCHES.c.batch_id.not_in(list(held)))
+            .order_by(*order)
+            .limit(1)
+        )
+        with self._store.reading() as connection:
+            row = connection.execute(free).mappings().one_or_none()
+        if row is None:
+            return None
+        with self._store.writing() as connection:
+            taken = connection.execute(
+                update(BATCHES)
+                .where(BATCHES.c.batch_id == row["batch_id"], BATCHES.c.status.in_(OPEN_STATUSES), is_free)
+                .values(owner=new_lease_id(), lease_expires_s=now_s + LEASE_S)
+            )
+            return read_batch(connection, row["batch_id"]) if taken.rowcount else None
+
+    def renew(self, held: StoredBatch) -> StoredBatch:
+        """How it stands. Raises LeaseLostError; so does every method below."""
+        with self._store.writing() as connection:
+            return self._change(connection, held)
+
+    def give_back(self, held: StoredBatch) -> None:
+        """Let somebody else have it at once. A lost lease is no error."""
+        with self._store.writing() as connection:
+            connection.execute(update(BATCHES).where(*_is_held(held)).values(owner=None, lease_expires_s=None))
+
+    def begin(self, held: StoredBatch, *, num_lines: int) -> StoredBatch:
+        """Its input is sound."""
+        return self._move(held, BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, num_lines=num_lines)
+
+    def fail(self, held: StoredBatch, errors: Sequence[InputError]) -> StoredBatch:
+        """Its input is none."""
+        listed = json.dumps([asdict(error) for error in errors])
+        return self._move(held, BatchStatus.VALIDATING, BatchStatus.FAILED, errors=listed)
+
+    def expire(self, held: StoredBatch) -> StoredBatch:
+        """Its time is over: what is left of its lines will not be asked."""
+        ending = BatchStatus.EXPIRED.value
+        return self._move(held, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, ending=ending)
+
+    def finalize(self, held: StoredBatch) -> StoredBatch:
+        """All of its lines have their results."""
+        return self._move(held, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING)
+
+    def record(self, held: StoredBatch, results: Sequence[LineResult]) -> StoredBatch:
+        """Write what lines came to. Of a line that has its result already nothing is written."""
+        with self._store.writing() as connection:
+            batch = self._change(connection, held)  # from here on no other worker writes results of it
+            recorded = _recorded_numbers(connection, batch, [result.number for result in results])
+            new = [result for result in results if result.number not in recorded]
+            if not new:
+                return batch
+            rows = [
+                {"batch_id": batch.batch_id, "number": r.number, "is_success": r.is_success, "content": r.content}
+                for r in new
+            ]
+            connection.execute(insert(RESULTS), rows)
+            return self._change(
+                connection,
+                held,
+                num_completed=BATCHES.c.num_completed + sum(result.is_success for result in new),
+                num_failed=BATCHES.c.num_failed + sum(not result.is_success for result in new),
+                num_prompt_tokens=BATCHES.c.num_prompt_tokens + sum(r.usage.num_prompt_tokens for r in new),
+                num_cached_tokens=BATCHES.c.num_cached_tokens + sum(r.usage.num_cached_tokens for r in new),
+                num_completion_tokens=BATCHES.c.num_completion_tokens + sum(r.usage.num_completion_tokens for r in new),
+            )
+
+    def recorded_numbers(self, batch_id: str) -> set[int]:
+        """Of the lines that have their results."""
+        with self._store.reading() as connection:
+            return set(connection.execute(select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)).scalars())
+
+    def finish(self, held: StoredBatch) -> StoredBatch:
+        """Make files of the results, in the order of the input, and end it: all at once, or not at all."""
+        now_s = self._clock()
+        with self._store.writing() as connection:
+            batch = self._change(connection, held)
+            if not batch.is_open:  # it was committed, but the acknowledgment was lost
+                return batch
+            output_file_id = self._write_file(connection, batch, now_s, is_success=True)
+            error_file_id = self._write_file(connection, batch, now_s, is_success=False)
+            connection.execute(delete(RESULTS).where(RESULTS.c.batch_id == batch.batch_id))
+            return self._change(
+                connection,
+                held,
+                status=batch.ending.value,
+                output_file_id=output_file_id,
+                error_file_id=error_file_id,
+                **{f"{batch.ending}_s": now_s},
+            )
+
+    def _write_file(self, connection: Connection, batch: StoredBatch, now_s: float, *, is_success: bool) -> str | None:
+        """The id of the file, or None where there is nothing to write."""
+        file_id = new_file_id()
+        expiry_s = self._limits.expiry_s if batch.output_expiry_s is None else batch.output_expiry_s
+        name = "output" if is_success else "error"
+        file = StoredFile(
+            file_id=file_id,
+            caller=batch.caller,
+            filename=f"{batch.batch_id}_{name}.jsonl",
+            purpose=FilePurpose.BATCH_OUTPUT,
+            num_bytes=0,
+            created_s=now_s,
+            expires_s=now_s + expiry_s,
+        )
+        results = (
+            select(RESULTS.c.content)
+            .where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.is_success.is_(is_success))
+            .order_by(RESULTS.c.number)
+            .execution_options(yield_per=256)
+        )
+        pieces: list[bytes] = []
+        num_bytes = 0
+        has_begun = False
+        for content in connection.execute(results).scalars():
+            if not has_begun:
+                insert_file(connection, file, is_complete=True)
+                has_begun = True
+            pieces.append(content)
+            num_bytes += len(content)
+            if num_bytes >= CHUNK_BYTES:
+                append_chunk(connection, file_id, b"".join(pieces))
+                pieces, num_bytes = [], 0
+        if pieces:
+            append_chunk(connection, file_id, b"".join(pieces))
+        return file_id if has_begun else None
+
+    def _move(self, held: StoredBatch, before: BatchStatus, after: BatchStatus, **values: Any) -> StoredBatch:
+        """To another status, if it still has the one before: cancelled meanwhile, it stays so."""
+        now_s = self._clock()
+        with self._store.writing() as connection:
+            batch = self._change(connection, held)
+            if batch.status is not before:
+                return batch
+            return self._change(connection, held, status=after.value, **{f"{after}_s": now_s}, **values)
+
+    def _change(self, connection: Connection, held: StoredBatch, **values: Any) -> StoredBatch:
+        """The lease is kept also when the batch ends: by it the one who ended it is known when it asks again."""
+        changed = connection.execute(
+            update(BATCHES).where(*_is_held(held)).values(lease_expires_s=self._clock() + LEASE_S, **values)
+        )
+        if not changed.rowcount:
+            raise LeaseLostError(held.batch_id)
+        return read_batch(connection, held.batch_id)
+
+
+def new_lease_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _is_held(held: StoredBatch) -> tuple[ColumnElement[bool], ...]:
+    assert held.owner is not None, "it was claimed"
+    return BATCHES.c.batch_id == held.batch_id, BATCHES.c.owner == held.owner
+
+
+def _recorded_numbers(connection: Connection, batch: StoredBatch, among: Sequence[int]) -> set[int]:
+    found = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.number.in_(among))
+    return set(connection.execute(found).scalars())

@@ -1,0 +1,155 @@
+"""The database in which files and batches outlive the process: SQLite in a folder, or PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from distilgpt2_api.batch.store.tables import METADATA, STORE_VERSION, VERSION
+from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
+
+logger = logging.getLogger(__name__)
+
+DATABASE_NAME = "batches.sqlite3"
+BUSY_TIMEOUT_S = 10.0
+"""SQLite has one writer at a time: how long the others wait for it; and anybody for a PostgreSQL that is silent."""
+READING = "distilgpt2_reading"
+SCHEMA_LOCK = 0x6470_7432
+"""PostgreSQL's advisory lock while tables are made: any number that is nobody else's."""
+POSTGRES_DISK_FULL = "53100"
+NEEDS = "pip install 'distilgpt2-api[postgres]'"
+
+
+class Store:
+    """Owns the connections. Any thread's; several processes may have one database.
+
+    What is written is on the disk once `writing` has ended. Errors of the database are StoreError.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Everything read within is of one moment, and holds up no writer."""
+        with self._translated(), self.engine.connect() as connection:
+            yield connection.execution_options(**{READING: True})
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """All that is written within, or nothing."""
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise  # no fault of the database's, but ours
+        except DBAPIError as error:
+            logger.error("the store of files and batches failed: %s", _first_line(error))  # noqa: TRY400 - one line
+            if _is_full(error):
+                raise StoreFullError("the disk of the store of files and batches is full") from error
+            raise StoreError("the store of files and batches can't be used now") from error
+
+
+def open_store(location: str) -> Store:
+    """`location`: a folder, made if there is none, or a URL. Raises SettingsError, one line, without a password."""
+    url = _url_of(location)
+    name = url.render_as_string(hide_password=True)
+    engine = _build_engine(url)
+    try:
+        with engine.begin() as connection:
+            _check_version(connection, name)
+    except SettingsError:
+        engine.dispose()
+        raise
+    except (SQLAlchemyError, OSError) as error:
+        engine.dispose()
+        reason = _first_line(error) if isinstance(error, DBAPIError) else str(error)
+        raise SettingsError(f"can't use the store {name} (batch_store): {reason}") from None
+    engine.dispose()  # no connection may come along into a fork
+    return Store(engine)
+
+
+def _url_of(location: str) -> URL:
+    if "://" not in location:
+        folder = Path(location)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"can't use the folder {folder} (batch_store): {error.strerror}") from None
+        return URL.create("sqlite", database=str(folder / DATABASE_NAME))
+    try:
+        url = make_url(location)
+    except ArgumentError:
+        raise SettingsError("batch_store is neither a folder nor a URL like postgresql+psycopg://HOST/NAME") from None
+    if url.drivername in {"postgresql", "postgres"}:
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in {"sqlite", "postgresql+psycopg"}:
+        raise SettingsError(f"batch_store can't be {url.drivername}: take sqlite or postgresql+psycopg")
+    if url.drivername == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise SettingsError("batch_store: a store in memory would be gone with the process; name a file")
+    return url
+
+
+def _build_engine(url: URL) -> Engine:
+    if url.drivername == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    options = {"connect_timeout": int(BUSY_TIMEOUT_S), "tcp_user_timeout": int(1000 * BUSY_TIMEOUT_S)}
+    try:
+        return create_engine(url, pool_pre_ping=True, connect_args=options)
+    except ImportError:
+        raise SettingsError(f"batch_store needs a driver for PostgreSQL: {NEEDS}") from None
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin below, and not where the driver guesses
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and then writes could not wait for another writer.
+    is_reading = connection.get_execution_options().get(READING, False)
+    connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
+
+
+def _check_version(connection: Connection, name: str) -> None:
+    """Make the tables where there are none."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SCHEMA_LOCK})
+    if not inspect(connection).has_table(STORE_VERSION.name):
+        METADATA.create_all(connection)
+        connection.execute(insert(STORE_VERSION).values(version=VERSION))
+    version = connection.execute(select(STORE_VERSION.c.version)).scalar()
+    if version != VERSION:
+        raise SettingsError(
+            f"the store {name} (batch_store) is of version {version}, and this program reads version {VERSION}: name"
+            " another store, or serve this one with the program that made it"
+        )
+
+
+def _is_full(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return error.orig.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return getattr(error.orig, "sqlstate", None) == POSTGRES_DISK_FULL
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).partition("\n")[0]

@@ -1,0 +1,46 @@
+"""Outcomes into their files: in position or as they come, and each position once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distilgpt2_api.batch.files.formats import JsonLines
+from distilgpt2_api.batch.files.line_output import LineOutput
+from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
+from distilgpt2_api.batch.files.output_file import OutputFile
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Any:
+    files = {name: OutputFile(tmp_path / name, file_format=JsonLines()) for name in ("output", "errors")}
+    yield files
+    for file in files.values():
+        file.close()
+
+
+def outcome(content: bytes, *, is_failed: bool = False) -> LineOutput:
+    return LineOutput(num_bytes=1, content=content, is_failed=is_failed)
+
+
+def test_what_comes_early_waits_for_its_turn(files: Any, tmp_path: Path) -> None:
+    written: list[LineOutput] = []
+    writer = OrderedWriter(**files, is_ordered=True, on_written=written.append)
+    writer.submit(2, outcome(b"c"))
+    writer.submit(1, outcome(b"bb", is_failed=True))
+    assert ((tmp_path / "output").read_bytes(), writer.held_bytes, writer.num_written) == (b"", 3, 0)
+    writer.submit(0, outcome(b"a"))
+    assert ((tmp_path / "output").read_bytes(), (tmp_path / "errors").read_bytes()) == (b"ac", b"bb")
+    assert (writer.held_bytes, writer.num_written) == (0, 3)
+    assert [one.content for one in written] == [b"a", b"bb", b"c"]
+
+
+@pytest.mark.parametrize(("is_ordered", "expected"), [(True, b"abc"), (False, b"cab")])
+def test_a_turn_that_comes_again_is_written_once(files: Any, tmp_path: Path, is_ordered: bool, expected: bytes) -> None:
+    """Before its position and after it: what was lost may have been done twice."""
+    writer = OrderedWriter(**files, is_ordered=is_ordered, on_written=lambda _: None)
+    for position, content in [(2, b"c"), (2, b"C"), (0, b"a"), (0, b"A"), (1, b"b"), (1, b"B"), (2, b"C")]:
+        writer.submit(position, outcome(content))
+    assert ((tmp_path / "output").read_bytes(), writer.num_written, writer.held_bytes) == (expected, 3, 0)
