@@ -74,7 +74,6 @@ ALLOWED: dict[str, set[str]] = {
 """Patterns of AVOIDED that a file may have, because it quotes them."""
 
 PENDING: tuple[str, ...] = (
-    "benchmarks/",
     "docs/api.md",
     "docs/batch-api.md",
     "docs/batch.md",
@@ -96,7 +95,6 @@ PENDING: tuple[str, ...] = (
     "src/distilgpt2_api/settings/key_file.py",
     "src/distilgpt2_api/text/",
     "tests/batch/",
-    "tests/benchmarks/",
     "tests/browser/",
     "tests/capacity/",
     "tests/clients/",
