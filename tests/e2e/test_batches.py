@@ -105,7 +105,7 @@ def test_a_drained_servers_batch_goes_on_at_once(
     assert server.wait_exit() == 0
     assert "Traceback" not in server.log
     server = started(launch, tmp_path)
-    wait_until(lambda: f"batch {batch_id} is taken up" in server.log, "the next server takes it up")
+    wait_until(lambda: f"batch {batch_id} is claimed" in server.log, "the next server takes it up")
     wait_until(lambda: read(server, batch_id)["status"] == "completed", "and ends it")
     check_output(server, read(server, batch_id))
 
