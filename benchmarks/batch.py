@@ -40,7 +40,7 @@ from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_requests
+from distilgpt2_api.engine.sync import run_requests
 from distilgpt2_api.local_service import open_service
 from distilgpt2_api.settings import Settings
 

@@ -31,7 +31,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.engine.guides import StepMask
+from distilgpt2_api.engine.grammar_state import StepMask
 
 NUM_OTHERS = 31
 NUMS_GUIDED = (1, 8)
@@ -74,7 +74,7 @@ class Stopwatch:
 
     def __init__(self, engine: Engine) -> None:
         self.seconds = 0.0
-        guides = engine._guides  # noqa: SLF001 - what is timed is no door
+        guides = engine._grammar_state  # noqa: SLF001 - what is timed is no door
         for owner, method in ((guides, "begin_masks"), (guides, "accept"), (StepMask, "wait")):
             self._time(owner, method)
 

@@ -56,13 +56,13 @@ class ScriptedRunner:
 
     def draw_with_drafts(self, row: PlanRow) -> RowResult:
         result = last = self.draw(row)
-        further = []
+        accepted = []
         for num_drafts, draft in enumerate(row.draft_token_ids, 1):
             if last.token_id != draft:
                 break
             last = self.draw(replace(row, token_ids=[*row.token_ids, *row.draft_token_ids[:num_drafts]]))
-            further.append(last)
-        result.further = further
+            accepted.append(last)
+        result.accepted = accepted
         return result
 
     def draw(self, row: PlanRow) -> RowResult:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Creates, or brings up to date, the service on Azure App Service: resource group, plan, web app, settings; then waits
-# until it answers. Run it again at will. `--dry-run` prints each command and runs none; `--what-if` asks Azure what
-# would change. Needs the Azure CLI (`az`), logged in, and curl.
+# Creates or updates the service on Azure App Service: resource group, plan, web app, settings; then waits until it
+# answers. It can run any number of times. `--dry-run` prints each command and runs none; `--what-if` asks Azure what would
+# change. Needs curl and the Azure CLI (`az`), logged in.
 set -euo pipefail
 
 readonly here=${BASH_SOURCE[0]%/*}
@@ -10,7 +10,7 @@ usage() {
     cat <<'TEXT'
 usage: deploy.sh --name NAME --image IMAGE [option...]
 
-  --name NAME              of the web app, free in all of Azure: https://NAME.azurewebsites.net
+  --name NAME              the web app's name, free in all of Azure: https://NAME.azurewebsites.net
   --image IMAGE            registry/owner/image, with :tag or (better) @sha256:digest
   --resource-group GROUP   default: NAME-rg; created if missing
   --location REGION        default: westeurope
@@ -20,10 +20,10 @@ usage: deploy.sh --name NAME --image IMAGE [option...]
   --ready-timeout-s N      seconds to wait for /readyz, 1 to 3600; default: 600
   --registry-username NAME user of a private registry; its password is read from $REGISTRY_PASSWORD
   --dry-run                print the commands, run nothing
-  --what-if                let Azure say what would change, change nothing
+  --what-if                ask Azure what would change, change nothing
 
-API keys (NAME:KEY, comma-separated) are read from $API_KEYS; each run sets them anew. Without them whoever has the
-address may use the service.
+API keys (NAME:KEY, comma-separated) are read from $API_KEYS; each run sets them again. Without keys, anyone who has the
+address can use the service.
 TEXT
 }
 
@@ -39,7 +39,7 @@ check_number() {
     fi
 }
 
-# A text as JSON: quotes and backslashes escaped.
+# Prints a text as a JSON string, with quotes and backslashes escaped.
 json_text() {
     local escaped=${1//\\/\\\\}
     printf '"%s"' "${escaped//\"/\\\"}"
@@ -108,13 +108,13 @@ if ((!is_dry_run)); then
 fi
 
 parameters=("name=$name" "image=$image" "location=$location" "sku=$sku" "numInstances=$instances" "drainSeconds=$drain_s")
-[[ -n ${API_KEYS:-} ]] || printf 'warning: API_KEYS is not set: whoever has the address may use the service\n' >&2
+[[ -n ${API_KEYS:-} ]] || printf 'warning: API_KEYS is not set: anyone who has the address can use the service\n' >&2
 [[ -z $registry_username ]] || parameters+=("registryUsername=$registry_username")
 if [[ -n $registry_username || -n ${API_KEYS:-} ]]; then
     if ((is_dry_run)); then
         parameters+=("@FILE-OF-SECRETS")
     else
-        # In a file that only this user can read: a command line is there for everybody to see in the process list.
+        # In a file that only this user can read: the process list shows command lines to all users.
         secrets_file=$(umask 077 && mktemp)
         trap 'rm -f "$secrets_file"' EXIT
         printf '{"registryPassword": {"value": %s}, "apiKeys": {"value": %s}}\n' \
@@ -136,7 +136,7 @@ run az deployment group create --resource-group "$resource_group" --name distilg
 if ((is_dry_run)); then
     host=$name.azurewebsites.net
 else
-    # Asked, and not put together: newer apps can have a region and a random part in their host name.
+    # The host name of newer apps can contain a region and a random part, so ask Azure for it.
     host=$(az webapp show --resource-group "$resource_group" --name "$name" --query defaultHostName --output tsv)
 fi
 run "$here/wait-until-ready.sh" "https://$host" "$ready_timeout_s"

@@ -1,5 +1,5 @@
 // An App Service plan and a web app that runs the container image. deploy.sh in this folder fills in the parameters;
-// docs/deploy/azure.md explains each and says what it costs.
+// docs/deploy/azure.md explains each parameter and its cost.
 targetScope = 'resourceGroup'
 
 @description('Name of the web app: the service will answer at https://NAME.azurewebsites.net, so it must be free in all of Azure.')
@@ -23,12 +23,12 @@ param sku string = 'B2'
 @maxValue(10)
 param numInstances int = 1
 
-@description('Seconds that running requests get to finish when the container is told to stop.')
+@description('Seconds for running requests to finish when the container stops.')
 @minValue(1)
 @maxValue(110)
 param drainSeconds int = 20
 
-@description('API keys, NAME:KEY, comma-separated. Empty: whoever has the address may use the service.')
+@description('API keys, NAME:KEY, comma-separated. Empty: anyone who has the address can use the service.')
 @secure()
 param apiKeys string = ''
 
@@ -46,14 +46,14 @@ var isAzureRegistry = endsWith(registryHost, '.azurecr.io')
 var settings = {
   // The one port that App Service forwards; the platform also hands it to the container as PORT.
   WEBSITES_PORT: port
-  // A new container gets traffic once this path answers with this status, and not, as by default, with any status.
+  // A new container gets traffic once this path answers with this status. By default any status counts.
   WEBSITE_WARMUP_PATH: '/readyz'
   WEBSITE_WARMUP_STATUSES: '200'
-  // Seconds until a container that isn't ready is given up (230 by default, 1800 at most).
+  // Seconds until Azure gives up on a container that isn't ready (230 by default, 1800 at most).
   WEBSITES_CONTAINER_START_TIME_LIMIT: '230'
-  // Seconds from SIGTERM to SIGKILL (5 by default, 120 at most): the drain and room to exit.
+  // Seconds from SIGTERM to SIGKILL (5 by default, 120 at most): the drain and time to exit.
   WEBSITES_CONTAINER_STOP_TIME_LIMIT: string(drainSeconds + 10)
-  // No /home share mounted into the container: the service keeps nothing.
+  // No /home share mounted into the container: the service stores nothing.
   WEBSITES_ENABLE_APP_SERVICE_STORAGE: 'false'
   DISTILGPT2_DRAIN_S: string(drainSeconds)
   DISTILGPT2_LOG_FORMAT: 'json'
@@ -78,7 +78,7 @@ resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
     capacity: numInstances
   }
   properties: {
-    reserved: true // Azure's word for Linux
+    reserved: true // Azure's term for Linux
   }
 }
 
@@ -86,7 +86,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   name: name
   location: location
   kind: 'app,linux,container'
-  // An account that Azure manages: no secret to keep. With an Azure registry it pulls the image (role AcrPull).
+  // An account that Azure manages, without a secret. With an Azure registry it pulls the image (role AcrPull).
   identity: {
     type: 'SystemAssigned'
   }
@@ -107,7 +107,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   }
 }
 
-// Nobody uploads files or logs in to the deployment site with a password.
+// No password uploads by FTP, no password login to the deployment site.
 resource noFtpPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
   parent: app
   name: 'ftp'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts another image into a running web app, waits until the new container answers, and puts the old image back if it
-# doesn't. The image is named by digest, so that what was tested is what runs.
+# Sets another image in a running web app, waits until the new container answers, and restores the old image if it
+# doesn't. The image is named by digest, so that the app runs exactly the tested image.
 set -euo pipefail
 
 readonly here=${BASH_SOURCE[0]%/*}
@@ -9,7 +9,7 @@ usage() {
     cat <<'TEXT'
 usage: roll-out.sh --resource-group GROUP --name NAME --image IMAGE@sha256:DIGEST [option...]
 
-  --version-part TEXT      what URL/version must contain before the new container counts as running (a commit, a version)
+  --version-part TEXT      the new container counts as running once URL/version contains this text (a commit, a version)
   --ready-timeout-s N      seconds to wait for it, 1 to 3600; default: 600
 TEXT
 }

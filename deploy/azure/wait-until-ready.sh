@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # wait-until-ready.sh URL TIMEOUT_S [VERSION_PART]: returns 0 once URL/readyz answers 200 and, if VERSION_PART is given,
-# URL/version contains it (while a new container starts the old one goes on answering, and is ready too); 1 when the
-# time is up.
+# URL/version contains it (while a new container starts, the old one still answers, and is ready too); 1 after the timeout.
 set -euo pipefail
 
 if (($# < 2 || $# > 3)) || ! [[ $2 =~ ^[0-9]+$ ]]; then

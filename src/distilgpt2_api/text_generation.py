@@ -15,7 +15,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import NO_SEED
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.engine.local import complete, encode_prompt
+from distilgpt2_api.engine.sync import complete, encode_prompt
 from distilgpt2_api.engine.validation import check_context_length, check_plain_params
 from distilgpt2_api.settings import Settings
 

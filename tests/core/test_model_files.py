@@ -13,12 +13,12 @@ import pytest
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.model_files import (
     MAX_JSON_VALUES,
-    named,
     open_model_file,
     parse_json_object,
-    read_chosen_file,
     read_model_file,
-    shown,
+    read_operator_file,
+    safe_name,
+    safe_repr,
 )
 
 NAME = "config.json"
@@ -129,10 +129,10 @@ def test_a_file_that_is_too_large_is_not_read(folder: Path) -> None:
 
 def test_what_the_operator_names_may_lie_anywhere_but_is_a_file(folder: Path) -> None:
     link_outside(folder / NAME)
-    assert read_chosen_file(folder / NAME, 2) == b"{}"
+    assert read_operator_file(folder / NAME, 2) == b"{}"
 
     with pytest.raises(ModelFormatError, match="not a file"):
-        read_chosen_file(Path("/dev/zero"), 100)
+        read_operator_file(Path("/dev/zero"), 100)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_strangers_words_make_one_short_line() -> None:
     for _ in range(500):
         deep = [deep]
     for value in ("x" * 10**6, "a\nb\x1b[31m", "\ud800", deep, 10**4000, [0] * 10**5, {"a": "x" * 10**6}):
-        assert len(shown(value)) < 1000
-        assert shown(value).isprintable()
-    assert named("h.0.attn.c_attn.weight") == "h.0.attn.c_attn.weight"
-    assert named("a\nb") == "'a\\nb'"
+        assert len(safe_repr(value)) < 1000
+        assert safe_repr(value).isprintable()
+    assert safe_name("h.0.attn.c_attn.weight") == "h.0.attn.c_attn.weight"
+    assert safe_name("a\nb") == "'a\\nb'"

@@ -1,4 +1,4 @@
-"""The fenced blocks of the documentation, and what becomes of each: it is run, or it says why not."""
+"""The fenced blocks of the documentation: each is run by a test or marked with a reason."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FENCE = re.compile(
 class Block:
     page: Path
     line: int
-    """Of the opening fence."""
+    """Line of the opening fence."""
     language: str
     text: str
     reason: str | None
-    """Why nothing runs it, if its marker says so."""
+    """The marker's reason why no test runs it; None without a marker."""
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ def page_name(page: Path) -> str:
 
 
 def command_blocks(page: Path) -> Iterator[Block]:
-    """The page's blocks of commands and programs, in order."""
+    """The page's blocks with commands or programs, in order."""
     text = page.read_text(encoding="utf-8")
     for fence in FENCE.finditer(text):
         if fence["language"] in COMMAND_LANGUAGES:

@@ -1,4 +1,4 @@
-"""What the pages name is there: links, anchors, scripts, make targets, and the tests that run what the pages show."""
+"""Links, anchors, scripts, make targets and tests that the pages name exist."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def page(request: pytest.FixtureRequest) -> Path:
 
 
 def _anchors(page: Path) -> set[str]:
-    """The anchors that GitHub and MkDocs make of headings."""
+    """The anchors that GitHub and MkDocs create for headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         if link.startswith("https://"):
             continue
@@ -52,10 +52,10 @@ def test_every_script_and_folder_in_a_command_exists(page: Path) -> None:
         assert (ROOT / path).exists() or (page.parent / path).exists(), path
 
 
-def test_every_command_is_run_or_says_why_not(page: Path) -> None:
-    """A marker stands right above its block, and nowhere else; the tests that it names exist.
+def test_every_command_is_run_or_marked_with_a_reason(page: Path) -> None:
+    """A marker is directly above its block, and the tests that it names exist.
 
-    Blocks without one are run by tests/commands (`make test-docs`).
+    `make test-docs` (tests/commands) runs blocks without a marker.
     """
     blocks = list(command_blocks(page))
     text = page.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def test_every_command_is_run_or_says_why_not(page: Path) -> None:
 
 
 def test_commands_stand_in_blocks_that_say_their_language(page: Path) -> None:
-    """Nothing that a reader would type hides from the tests: in a block without a language, or one that is indented."""
+    """The tests see every command: none is in an indented block or in a block without a language."""
     text = page.read_text(encoding="utf-8")
     prose = FENCE.sub("", text)
     command = r"(?:\.venv/bin/)?(?:distilgpt2-api|curl|docker|podman|pip|make|gunicorn|apptainer|kubectl) "
@@ -78,10 +78,14 @@ def test_commands_stand_in_blocks_that_say_their_language(page: Path) -> None:
             assert not re.search(rf"^{command}", fence["text"], re.MULTILINE), fence["text"]
 
 
-def test_every_page_of_the_site_has_its_place_in_the_navigation() -> None:
-    """But decisions, which have an index of their own."""
+def test_every_page_of_the_site_is_in_the_navigation() -> None:
+    """Except decisions, which have their own index."""
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     docs = ROOT / "docs"
     pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     decisions = {path for path in pages if re.match(r"decisions/\d", path)}
     assert pages - decisions <= set(re.findall(r": ([\w/.-]+\.md)$", navigation, re.MULTILINE))
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150

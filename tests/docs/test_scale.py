@@ -1,4 +1,4 @@
-"""The tables of docs/scale.md that `plan` prints are what it prints."""
+"""The tables of docs/scale.md equal the output of `plan`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
 def plan(*options: str) -> dict[str, str]:
-    """What stands behind each name of the plan for 1000 requests a second."""
+    """The plan for 1000 requests a second: values by name."""
     result = CliRunner().invoke(main, ["plan", "--qps", "1000", *options])
     assert result.exit_code == 0, result.output
     return {line[:13].strip(): line[13:] for line in result.stdout.splitlines()[1:]}
 
 
-def test_the_loads_are_as_planned() -> None:
+def test_the_loads_equal_the_plan() -> None:
     rows = re.findall(
         r"^\| (\d+) \| (\d+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \| (\d+) \| (\d+) \| ([\d.]+) \|$", PAGE, re.MULTILINE
     )
@@ -34,7 +34,7 @@ def test_the_loads_are_as_planned() -> None:
         assert figures["cost"].startswith(f"{cost} ")
 
 
-def test_the_tiers_are_as_planned() -> None:
+def test_the_tiers_equal_the_plan() -> None:
     rows = re.findall(r"^\| [^|]+ \| (0\.\d+) \| (0\.\d+) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 4
     for price, cost in rows:

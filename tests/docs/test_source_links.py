@@ -1,4 +1,4 @@
-"""Links that leave docs/, on the site: to the repository where that has an address, else the file's name."""
+"""Links out of docs/ on the site: to the repository if it has an address, else to the file's name."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ADDRESS = "https://example.org/owner/name/blob/abc"
         ("[up](../api.md#keys)", "[up](../api.md#keys)", "[up](../api.md#keys)"),
     ],
 )
-def test_a_link_leads_where_the_file_is(text: str, without_address: str, with_address: str) -> None:
+def test_a_link_points_to_the_file(text: str, without_address: str, with_address: str) -> None:
     assert rewrite_links(text, "deploy/azure.md", "") == without_address
     assert rewrite_links(text, "deploy/azure.md", ADDRESS) == with_address
 
 
 @pytest.mark.parametrize("target", ["../nowhere.py", "../../outside"])
-def test_a_link_to_nothing_is_told(target: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_link_is_reported(target: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mkdocs"):
         rewrite_links(f"[x]({target})", "index.md", "")
     assert f"index.md links to {target}" in caplog.text
 
 
-def test_blocks_of_code_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_blocks_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCS_SOURCE_URL", f"{ADDRESS}/")
     page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
     text = "[a](../README.md)\n\n```md\n[a](../README.md)\n```\n\n[a](../README.md)\n"
@@ -42,7 +42,7 @@ def test_blocks_of_code_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("html", "is_told"),
+    ("html", "is_reported"),
     [
         ('<script src="https://example.org/x.js">', True),
         ('<link rel="stylesheet" href="//example.org/x.css">', True),
@@ -52,8 +52,10 @@ def test_blocks_of_code_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> Non
         ('<script src="assets/x.js">', False),
     ],
 )
-def test_what_would_ask_another_host_is_told(html: str, is_told: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_would_ask_another_host_is_reported(
+    html: str, is_reported: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
     with caplog.at_level(logging.WARNING, "mkdocs"):
         assert on_post_page(html, page=page) == html
-    assert bool(caplog.text) == is_told
+    assert bool(caplog.text) == is_reported

@@ -10,7 +10,7 @@ from distilgpt2_api.core.caller import Caller, CallerLimits
 from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine import admission as admission_module
-from distilgpt2_api.engine.admission import SWEEP_SIZE, Admission
+from distilgpt2_api.engine.admission import GC_THRESHOLD, Admission
 
 RequestBuilder = Callable[..., GenerationRequest]
 
@@ -264,7 +264,7 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
         admission.release(request.request_id)
         clock.now_s += 1.0
 
-    assert len(admission._accounts) <= SWEEP_SIZE
+    assert len(admission._states) <= GC_THRESHOLD
 
 
 @pytest.mark.reported("memory that grows with the callers that come")
@@ -281,7 +281,7 @@ def test_callers_who_owe_something_are_bounded_and_the_largest_debts_are_kept(
         admission.admit([request], caller)
         admission.mark_started(request.request_id)
         admission.release(request.request_id)
-        assert len(admission._accounts) <= 200
+        assert len(admission._states) <= 200
 
     with pytest.raises(RateLimitError):
         admission.admit([build_request()], large)
@@ -293,7 +293,7 @@ def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilde
     caller = Caller(name="a", limits=CallerLimits(max_requests=1))
     first = build_request()
     admission.admit([first], caller)
-    with admission.counted(caller, 1):
+    with admission.count_in_flight(caller, 1):
         admission.release(first.request_id)
         with pytest.raises(RateLimitError):
             admission.admit([build_request()], caller)

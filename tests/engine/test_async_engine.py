@@ -127,9 +127,9 @@ def test_a_model_that_cannot_be_loaded_is_told_and_refuses(build_request: Reques
         "_outputs.add",
         "_outputs.mark_started",
         "_outputs.of",
-        "_guides.open",
-        "_guides.begin_masks",
-        "_guides.accept",
+        "_grammar_state.open",
+        "_grammar_state.begin_masks",
+        "_grammar_state.accept",
         "_runner.run",
         "_observer.on_step",
         "_observer.on_sequence_finished",
@@ -343,7 +343,7 @@ def test_drain_waits_for_work_that_comes_in_parts(build_engine: EngineBuilder, b
     async def scenario() -> None:
         async with running(build_engine, max_waiting_requests=1) as engine:
             await engine.wait_loaded()
-            with engine.held_open():
+            with engine.hold_drain():
                 await read(engine.submit(build_request()))
                 draining = asyncio.create_task(engine.drain(10.0))
                 await asyncio.sleep(0)
@@ -365,7 +365,7 @@ def test_nothing_goes_on_after_a_drain_has_timed_out(
     async def scenario() -> None:
         async with running(build_engine) as engine:
             await engine.wait_loaded()
-            with engine.held_open():
+            with engine.hold_drain():
                 await engine.drain(0.0)
                 with pytest.raises(DrainingError):
                     engine.submit(build_request(), is_continuation=True)
@@ -410,13 +410,13 @@ def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
     """A full queue makes room for another caller: a stream of the first's ends with an error, and only one."""
     gate = threading.Event()
     runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
-    crowd, guest = Caller(name="crowd"), Caller(name="guest")
+    crowd, newcomer = Caller(name="crowd"), Caller(name="newcomer")
 
     async def scenario() -> None:
         async with running(lambda: build_engine(runner, max_num_sequences=1), max_waiting_requests=3) as engine:
             await engine.wait_loaded()
             streams = [engine.submit(build_request(), caller=crowd) for _ in range(3)]
-            welcome = engine.submit(build_request(), caller=guest)
+            welcome = engine.submit(build_request(), caller=newcomer)
             gate.set()
             ends = await asyncio.gather(*map(read, streams), return_exceptions=True)
             assert await read(welcome) == "hello world"
@@ -432,16 +432,16 @@ def test_requests_that_are_refused_together_end_nobodys(
     """Whether the queue refuses them or one of them is wrong: the others wait on, and none of them has begun."""
     gate = threading.Event()
     runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
-    crowd, guest = Caller(name="crowd"), Caller(name="guest")
+    crowd, newcomer = Caller(name="crowd"), Caller(name="newcomer")
 
     async def scenario() -> None:
         async with running(lambda: build_engine(runner, max_num_sequences=1), max_waiting_requests=4) as engine:
             await engine.wait_loaded()
             streams = [engine.submit(build_request(), caller=crowd) for _ in range(4)]
             with pytest.raises(OverloadedError):
-                engine.submit_all([build_request() for _ in range(3)], caller=guest)
+                engine.submit_all([build_request() for _ in range(3)], caller=newcomer)
             with pytest.raises(InvalidRequestError):
-                engine.submit_all([build_request(), build_request(max_tokens=10**6)], caller=guest)
+                engine.submit_all([build_request(), build_request(max_tokens=10**6)], caller=newcomer)
             assert engine.num_requests == 4
             gate.set()
             assert await asyncio.gather(*map(read, streams)) == ["hello world"] * 4
@@ -477,7 +477,7 @@ def test_batch_work_in_parts_counts_against_no_limit(
             await engine.wait_loaded()
             limits = CallerLimits(max_requests=1, tokens_per_s=1, burst_tokens=20)
             batch = Caller(name="alice", limits=limits, is_batch=True)
-            with engine.held_open(), engine.counted(batch, 1):
+            with engine.hold_drain(), engine.count_in_flight(batch, 1):
                 await read(engine.submit(build_request(request_id="part"), caller=batch, is_continuation=True))
                 asked = engine.submit(build_request(request_id="asked"), caller=Caller(name="alice", limits=limits))
             assert await read(asked) == "hello world"

@@ -15,7 +15,7 @@ from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.beam_search import BeamOptions, BeamSearch, Hypothesis
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.sync import run_request
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.grammars import GrammarCompiler

@@ -11,7 +11,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.sync import run_request
 
 EngineBuilder = Callable[..., Engine]
 RequestBuilder = Callable[..., GenerationRequest]
@@ -196,10 +196,10 @@ def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
     steps = observer.steps
     assert finished.num_completion_tokens == sum(step.num_sampled_tokens for step in steps) == 31
     assert len(steps) < 20
-    num_gained = sum(step.num_accepted_tokens for step in steps)
-    assert len(steps) + num_gained == 31
-    assert num_gained < sum(step.schedule.num_draft_tokens for step in steps)
-    assert sum(step.num_same_step_tokens for step in steps) == num_gained
+    num_accepted = sum(step.num_accepted_tokens for step in steps)
+    assert len(steps) + num_accepted == 31
+    assert num_accepted < sum(step.schedule.num_draft_tokens for step in steps)
+    assert sum(step.num_same_step_tokens for step in steps) == num_accepted
     gaps_s = sum(step.inter_step_s * (step.num_itl_samples - step.num_same_step_tokens) for step in steps)
     assert gaps_s == pytest.approx(finished.timings.total_s - finished.timings.ttft_s)
 

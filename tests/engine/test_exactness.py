@@ -15,7 +15,7 @@ from tests.scripted_runner import ENGINE_CONFIG
 from distilgpt2_api.core.events import EngineObserver, SilentObserver, StepStats
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.sync import run_request
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.grammars import GrammarCompiler

@@ -20,7 +20,7 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.sync import run_request
 from distilgpt2_api.model.kernels.processor import Processor
 from distilgpt2_api.settings import Settings
 

@@ -31,11 +31,11 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def tokens_of(result: RowResult) -> list[int | None]:
-    return [result.token_id, *(one.token_id for one in result.further)]
+    return [result.token_id, *(one.token_id for one in result.accepted)]
 
 
 def logprobs_of(result: RowResult) -> list[float]:
-    return [one.logprobs.logprob for one in (result, *result.further) if one.logprobs is not None]
+    return [one.logprobs.logprob for one in (result, *result.accepted) if one.logprobs is not None]
 
 
 def run_by_steps(driven: Any, num_tokens: int, **row: Any) -> list[RowResult]:
@@ -105,7 +105,7 @@ def test_every_draw_is_that_of_a_step_of_its_own(options: dict[str, Any], make_m
         expected = alone[seed][:num_drawn]
         assert tokens_of(result) == [one.token_id for one in expected]
         assert logprobs_of(result) == pytest.approx([value for one in expected for value in logprobs_of(one)], abs=1e-4)
-        assert [len(one.logprobs.top) for one in (result, *result.further) if one.logprobs] == [3] * num_drawn
+        assert [len(one.logprobs.top) for one in (result, *result.accepted) if one.logprobs] == [3] * num_drawn
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 12}, {"top_p": 0.85}])
@@ -126,7 +126,7 @@ def test_what_is_drawn_behind_a_draft_follows_the_model(options: dict[str, Any],
         ]
         for result in driven.step(*rows):
             firsts.append(result.token_id)
-            seconds += [one.token_id for one in result.further]
+            seconds += [one.token_id for one in result.accepted]
 
     assert 300 < len(seconds) == firsts.count(draft)
     assert_follows(firsts, model.reference.logits([5])[-1], params)
@@ -182,7 +182,7 @@ def test_other_precisions_see_the_drafts_before(precision: str, make_model: Any,
         driven.row(PROMPT, len(PROMPT) - 1, len(PROMPT), BLOCKS, params=params, draft_token_ids=drafts)
     )
 
-    num_drawn = 1 + len(result.further)
+    num_drawn = 1 + len(result.accepted)
     assert num_drawn > 3
     assert logprobs_of(result)[:-1] == pytest.approx(
         [value for one in alone[: num_drawn - 1] for value in logprobs_of(one)], abs=0.5
@@ -202,4 +202,4 @@ def test_a_row_that_fails_ends_what_its_drafts_gain(make_model: Any, drive: Any)
     )
 
     assert tokens_of(result) == [*drafts, None]
-    assert result.further[-1].error is not None
+    assert result.accepted[-1].error is not None

@@ -51,7 +51,7 @@ class World:
         self.num_steps = 0
         self.num_tokens_computed = 0
         self.num_drafted = 0
-        self.num_gained = 0
+        self.num_accepted = 0
         self.num_preempted = 0
         self.num_prefix_queried_tokens = 0
         self.num_prefix_hit_tokens = 0
@@ -89,24 +89,24 @@ class World:
 
     def schedule(self) -> StepPlan:
         waiting = [sequence for sequence in self.sequences.values() if self.is_waiting(sequence)]
-        served = {s.party for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
+        served = {s.caller_key for s in self.sequences.values() if s.status is SequenceStatus.RUNNING}
         plan = self.scheduler.schedule()
         assert plan is not None
         self._take_stats(plan)
         self._check(plan)
-        self._check_order([sequence for sequence in waiting if not served or sequence.party in served])
+        self._check_order([sequence for sequence in waiting if not served or sequence.caller_key in served])
         return plan
 
-    def update(self, plan: StepPlan, *, max_gained: int | None = None) -> list[SequenceUpdate]:
-        """Compute a plan and hand the result in; of what drafts gained a sequence, no more than `max_gained` tokens."""
+    def update(self, plan: StepPlan, *, max_accepted: int | None = None) -> list[SequenceUpdate]:
+        """Compute a plan and hand the result in; take at most `max_accepted` accepted drafts a sequence."""
         self.num_steps += 1
         self.num_tokens_computed += plan.num_tokens
         updates = []
         for update in self.scheduler.update(plan, self.compute(plan)):
             self.scores[update.sequence.sequence_id].extend(update.result.prompt_logprobs)
-            updates += [update, *islice(self.scheduler.update_further(update), max_gained)]
+            updates += [update, *islice(self.scheduler.apply_accepted_drafts(update), max_accepted)]
         self.num_drafted += plan.num_draft_tokens
-        self.num_gained += sum(update.is_gained for update in updates)
+        self.num_accepted += sum(update.is_from_draft for update in updates)
         self._take_stats(plan)
         self.scheduler.check_accounting()
         return updates
@@ -221,7 +221,7 @@ class World:
             return RowResult(error="not finite")
         if row.is_sampling:
             result.token_id = draw([*row.token_ids], row.seed)
-            result.further = self._draw_behind_drafts(row, result.token_id)
+            result.accepted = self._draw_behind_drafts(row, result.token_id)
         if row.num_prompt_logprobs is not None:
             result.prompt_logprobs = [
                 TokenLogprobs(token_id=row.token_ids[position], logprob=-float(position))
@@ -231,13 +231,13 @@ class World:
 
     @staticmethod
     def _draw_behind_drafts(row: PlanRow, token_id: int) -> list[RowResult]:
-        further: list[RowResult] = []
+        accepted: list[RowResult] = []
         for num_drafts, draft in enumerate(row.draft_token_ids, 1):
             if token_id != draft:
                 break
             token_id = draw([*row.token_ids, *row.draft_token_ids[:num_drafts]], row.seed)
-            further.append(RowResult(token_id=token_id))
-        return further
+            accepted.append(RowResult(token_id=token_id))
+        return accepted
 
 
 def undisturbed(sequence: Sequence) -> tuple[list[int], FinishReason]:

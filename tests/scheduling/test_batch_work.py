@@ -69,8 +69,8 @@ def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_
     world = build_world(max_batch_step_tokens=max_batch_step_tokens)
     batch = add_batch(world, 4, length=40)
     world.step()
-    guest = world.add(range(1, 9), max_tokens=12, ignore_eos=True)
-    while guest.finish_reason is None:
+    newcomer = world.add(range(1, 9), max_tokens=12, ignore_eos=True)
+    while newcomer.finish_reason is None:
         chunks = world.chunks(plan := world.schedule())
         assert sum(chunks.get(sequence.sequence_id, 0) for sequence in batch) == max_batch_step_tokens
         world.update(plan)

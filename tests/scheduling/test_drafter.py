@@ -15,7 +15,7 @@ PHRASE = [1, 2, 3, 4, 5]
 def trusting(token_ids: list[int]) -> Drafter:
     """One that was right often enough to guess as much as it may."""
     drafter = Drafter(token_ids)
-    drafter.note(num_drafted=8, num_right=8)
+    drafter.note(num_drafted=8, num_accepted=8)
     return drafter
 
 
@@ -60,10 +60,10 @@ def test_it_follows_a_sequence_that_grows_and_guesses_the_same_when_asked_again(
 def test_drafts_grow_while_they_are_right_and_shrink_to_what_was_right() -> None:
     drafter = Drafter([7] * 40)
     lengths = []
-    for num_right in (3, 6, 5, 5, 1, 3):
+    for num_accepted in (3, 6, 5, 5, 1, 3):
         draft = drafter.propose(15)
         lengths.append(len(draft))
-        drafter.note(num_drafted=len(draft), num_right=num_right)
+        drafter.note(num_drafted=len(draft), num_accepted=num_accepted)
 
     assert lengths == [3, 6, 12, 5, 10, 3]
 
@@ -71,7 +71,7 @@ def test_drafts_grow_while_they_are_right_and_shrink_to_what_was_right() -> None
 def test_a_short_draft_that_is_right_does_not_unlearn_longer_ones() -> None:
     """The last tokens of a context have room for few."""
     drafter = trusting([7] * 40)
-    drafter.note(num_drafted=2, num_right=2)
+    drafter.note(num_drafted=2, num_accepted=2)
 
     assert len(drafter.propose(15)) == 15
 
@@ -86,7 +86,7 @@ def test_drafts_that_are_wrong_become_rare() -> None:
     while len(token_ids) < 1_000:
         if drafter.propose(15):
             guessed_at.append(len(token_ids))
-            drafter.note(num_drafted=1, num_right=0)
+            drafter.note(num_drafted=1, num_accepted=0)
         token_ids.append(1 + len(token_ids) % 2)
 
     gaps = [after - before for before, after in pairwise(guessed_at)]
@@ -95,5 +95,5 @@ def test_drafts_that_are_wrong_become_rare() -> None:
 
     while not drafter.propose(15):
         token_ids.append(1 + len(token_ids) % 2)
-    drafter.note(num_drafted=1, num_right=1)
+    drafter.note(num_drafted=1, num_accepted=1)
     assert drafter.propose(15)

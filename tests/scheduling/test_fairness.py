@@ -96,10 +96,10 @@ def test_no_guest_throws_out_a_lower_priority(build_world: Callable[..., Any]) -
     for _ in range(2):
         world.add(range(1, 9), caller="urgent", priority=-1, max_tokens=20, ignore_eos=True)
     world.step()
-    guest = world.add(range(1, 9), caller="batch", max_tokens=2, ignore_eos=True)
+    newcomer = world.add(range(1, 9), caller="batch", max_tokens=2, ignore_eos=True)
     for _ in range(10):
         world.step()
-    assert world.is_waiting(guest)
+    assert world.is_waiting(newcomer)
     assert world.num_preempted == 0
     world.run()
 
@@ -132,11 +132,11 @@ class Load:
             priority=priority,
             caller=caller,
         )
-        sequence.virtual_start = self.shares.start_of(sequence.standing, caller, num_tokens)
-        end = self.ends.get((sequence.standing, caller), 0.0)
+        sequence.virtual_start = self.shares.start_of(sequence.priority_class, caller, num_tokens)
+        end = self.ends.get((sequence.priority_class, caller), 0.0)
         assert sequence.virtual_start >= end, "a caller has gained by being forgotten"
-        self.ends[sequence.standing, caller] = sequence.virtual_start + num_tokens
-        self.num_in_flight[sequence.standing] += 1
+        self.ends[sequence.priority_class, caller] = sequence.virtual_start + num_tokens
+        self.num_in_flight[sequence.priority_class] += 1
         self.in_flight.append(sequence)
         self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
         return sequence
@@ -145,9 +145,9 @@ class Load:
         sequence = self.in_flight.popleft()
         self.shares.note_admitted(sequence)
         self.shares.note_finished(sequence)
-        self.num_in_flight[sequence.standing] -= 1
-        if not self.num_in_flight[sequence.standing]:
-            self.ends = {line: end for line, end in self.ends.items() if line[0] != sequence.standing}
+        self.num_in_flight[sequence.priority_class] -= 1
+        if not self.num_in_flight[sequence.priority_class]:
+            self.ends = {line: end for line, end in self.ends.items() if line[0] != sequence.priority_class}
 
 
 @pytest.mark.reported("3000 callers with one request each left 3000 entries and a rebuilt table for each arrival")
@@ -209,7 +209,7 @@ def test_a_long_line_of_served_callers_is_not_walked(build_world: Callable[..., 
         world.add(range(1, 9), caller="many", max_tokens=4, ignore_eos=True)
     world.step()
     back = world.add(range(1, 9), caller="back", priority=5, max_tokens=4, ignore_eos=True)
-    waiting = world.scheduler._places.waiting
+    waiting = world.scheduler._pool.waiting
     assert [sequence.caller for sequence in waiting.firsts] == ["many", "back"]
     world.run()
     assert back.finish_reason is not None
@@ -248,9 +248,9 @@ def test_a_guest_that_shares_its_beginning_with_a_victim_preempts_nobody_in_vain
     for seed in range(2):
         world.add(common[:256], seed=seed, caller="a", max_tokens=100, ignore_eos=True, num_positions=1024)
         world.step()
-    guest = world.add(common[:256] + [7] * 320, caller="b", max_tokens=4, ignore_eos=True, num_positions=1024)
+    newcomer = world.add(common[:256] + [7] * 320, caller="b", max_tokens=4, ignore_eos=True, num_positions=1024)
     num_steps = 0
-    while world.is_waiting(guest):
+    while world.is_waiting(newcomer):
         world.step()
         num_steps += 1
     assert world.num_preempted <= 2

@@ -124,7 +124,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(num_taken=st.integers(0, 3))
     def take_in_less_than_was_gained(self, num_taken: int) -> None:
         """Whose stop sequence is found ends; who is only not asked for draws the rest anew."""
-        self.world.update(self.world.schedule(), max_gained=num_taken)
+        self.world.update(self.world.schedule(), max_accepted=num_taken)
 
     @invariant()
     def accounting_is_exact(self) -> None:

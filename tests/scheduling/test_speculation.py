@@ -53,7 +53,7 @@ def test_the_same_tokens_in_fewer_steps(
 
     for sequence in world.sequences.values():
         assert_undisturbed(sequence)
-    assert 20 < world.num_gained < world.num_drafted
+    assert 20 < world.num_accepted < world.num_drafted
     assert world.num_steps < plain.num_steps
 
 
@@ -84,14 +84,14 @@ def test_who_is_ended_between_two_tokens_takes_in_no_more(build_world: WorldBuil
     while True:
         plan = first_draft(world)
         (update,) = world.scheduler.update(plan, world.compute(plan))
-        if update.result.further:
+        if update.result.accepted:
             break
     num_tokens = len(sequence.token_ids)
 
-    further = world.scheduler.update_further(update)
+    accepted = world.scheduler.apply_accepted_drafts(update)
     world.scheduler.finish(sequence.sequence_id, FinishReason.STOP)
 
-    assert list(further) == []
+    assert list(accepted) == []
     assert len(sequence.token_ids) == num_tokens
     world.scheduler.check_idle()
 
@@ -258,7 +258,7 @@ def test_blocks_computed_beside_wrong_drafts_are_worth_keeping(
     world = build_world(max_draft_tokens=15)
     first = world.add(CIRCLE, seed=REPETITIVE, max_tokens=120, ignore_eos=True, temperature=0.0)
     world.run()
-    assert 0 < world.num_gained < world.num_drafted
+    assert 0 < world.num_accepted < world.num_drafted
     num_full = (len(first.token_ids) - 1) // BLOCK_SIZE * BLOCK_SIZE
 
     second = world.add(first.token_ids, seed=REPETITIVE, max_tokens=20, ignore_eos=True, temperature=0.0)

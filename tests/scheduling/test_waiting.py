@@ -94,7 +94,7 @@ def test_who_is_put_back_stands_among_its_equals(
 def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     for arrival in (1, 2):
-        queue.stand_aside(arrive(arrival, leader_id=0, priority=7), 0)
+        queue.defer(arrive(arrival, leader_id=0, priority=7), 0)
     for arrival, priority in ((3, 7), (4, 0), (5, 8)):
         queue.add(arrive(arrival, priority=priority))
     queue.release_followers(0)
@@ -106,7 +106,7 @@ def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..
     queue = WaitingQueue()
     queue.add(arrive(1))
     for arrival in (2, 3):
-        queue.stand_aside(arrive(arrival, leader_id=1), 1)
+        queue.defer(arrive(arrival, leader_id=1), 1)
     queue.add(arrive(4))
     assert len(queue) == 4
     queue.release_followers(1)
@@ -119,8 +119,8 @@ def test_anyone_can_leave_from_anywhere(arrive: Callable[..., Sequence]) -> None
     waiting = [arrive(1), arrive(2), arrive(3, leader_id=1), arrive(4, leader_id=1)]
     queue.add(waiting[0])
     queue.add(waiting[1])
-    queue.stand_aside(waiting[2], 1)
-    queue.stand_aside(waiting[3], 1)
+    queue.defer(waiting[2], 1)
+    queue.defer(waiting[3], 1)
     for sequence in (waiting[1], waiting[2], waiting[0], waiting[3]):
         queue.remove(sequence)
         assert sequence.sequence_id not in ids(queue)
@@ -139,7 +139,7 @@ def test_the_first_of_each_caller_is_known_whoever_comes_and_goes(arrive: Callab
             waiting.append(arrive(arrival, priority=draw.randrange(3), caller=draw.choice("abcd")))
             queue.add(waiting[-1])
         in_line = sorted(waiting, key=rank_of)
-        firsts = {sequence.party: sequence for sequence in reversed(in_line)}
+        firsts = {sequence.caller_key: sequence for sequence in reversed(in_line)}
         assert (list(queue), len(queue)) == (in_line, len(in_line))
         assert list(queue.firsts) == sorted(firsts.values(), key=rank_of)
         assert queue.first is (in_line[0] if in_line else None)

@@ -12,7 +12,7 @@ from typing import Any
 from distilgpt2_api.capacity.node_curve import DecodeStep, NodeCurve
 from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 
 EXAMPLE_CURVE = Path(__file__).with_name("example_curve.json")
 """DistilGPT-2's shape on the machine that the file names: a figure to begin with, not the reader's own."""
@@ -57,10 +57,10 @@ def _parse(fields: Any) -> NodeCurve:
     if not isinstance(fields, dict):
         raise InvalidRequestError("a node curve is an object")
     if fields.get("format") != FORMAT:
-        raise InvalidRequestError(f"format must be {FORMAT}, not {shown(fields.get('format'))}")
+        raise InvalidRequestError(f"format must be {FORMAT}, not {safe_repr(fields.get('format'))}")
     if fields.keys() != FIELDS:
         wrong = min(fields.keys() ^ FIELDS)
-        raise InvalidRequestError(f"{shown(wrong)} is {'missing' if wrong in FIELDS else 'not known'}")
+        raise InvalidRequestError(f"{safe_repr(wrong)} is {'missing' if wrong in FIELDS else 'not known'}")
     curve = NodeCurve(
         measured_on=_text(fields, "measured_on"),
         model=_text(fields, "model"),
@@ -90,7 +90,7 @@ def _decode_steps(values: Any) -> tuple[DecodeStep, ...]:
     )
     counts = [step.num_sequences for step in steps]
     if counts[:1] != [1] or counts != sorted(set(counts)):
-        raise InvalidRequestError(f"num_sequences of decode_steps must begin at 1 and ascend, not {shown(counts)}")
+        raise InvalidRequestError(f"num_sequences of decode_steps must begin at 1 and ascend, not {safe_repr(counts)}")
     return steps
 
 
@@ -105,11 +105,11 @@ def _count(fields: Mapping[str, Any], name: str, *, least: int = 1, most: int = 
     value = fields[name]
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return value
-    raise InvalidRequestError(f"{name} must be a whole number from {least} to {most}, not {shown(value)}")
+    raise InvalidRequestError(f"{name} must be a whole number from {least} to {most}, not {safe_repr(value)}")
 
 
 def _amount(fields: Mapping[str, Any], name: str, *, most: float) -> float:
     value = fields[name]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most and math.isfinite(value):
         return float(value)
-    raise InvalidRequestError(f"{name} must be a number over 0 and at most {most:g}, not {shown(value)}")
+    raise InvalidRequestError(f"{name} must be a number over 0 and at most {most:g}, not {safe_repr(value)}")

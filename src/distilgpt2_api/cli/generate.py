@@ -20,7 +20,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import complete, encode_prompt, run_request
+from distilgpt2_api.engine.sync import complete, encode_prompt, run_request
 from distilgpt2_api.settings import Settings
 
 

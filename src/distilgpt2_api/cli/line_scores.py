@@ -11,8 +11,8 @@ import click
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_requests
 from distilgpt2_api.engine.scoring import Passage, Score, ScoringPrompt, encode_passages, score_of, scoring_request
+from distilgpt2_api.engine.sync import run_requests
 from distilgpt2_api.settings import Settings
 
 BATCH_SIZE = 256

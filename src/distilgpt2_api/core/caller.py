@@ -39,5 +39,5 @@ class Caller:
     a deadline and outside of the queue that admission bounds."""
 
 
-ANYBODY = Caller(name="")
+ANONYMOUS = Caller(name="")
 """Who calls in-process, where nobody is to be told apart."""

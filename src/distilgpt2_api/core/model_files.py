@@ -29,14 +29,14 @@ _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_SHOWN_CHARACTERS
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """A stranger's value for a message: its repr, in one line and short, however long or deep the value is."""
     return _REPR.repr(value)
 
 
-def named(name: str) -> str:
+def safe_name(name: str) -> str:
     """A stranger's name for a message: as it is where that is short and printable."""
-    return name if len(name) <= MAX_SHOWN_CHARACTERS and name.isprintable() else shown(name)
+    return name if len(name) <= MAX_SHOWN_CHARACTERS and name.isprintable() else safe_repr(name)
 
 
 def has_file(path: Path) -> bool:
@@ -78,7 +78,7 @@ def read_model_file(path: Path, max_bytes: int) -> bytes:
     return _read_all(open_model_file(path), path, max_bytes)
 
 
-def read_chosen_file(path: Path, max_bytes: int) -> bytes:
+def read_operator_file(path: Path, max_bytes: int) -> bytes:
     """The whole of a file that the operator named himself, wherever links lead."""
     return _read_all(_open_regular(path, path, 0), path, max_bytes)
 

@@ -95,7 +95,7 @@ class RowResult:
     """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step's logits tell them."""
     error: str | None = None
     """Why this row failed (its logits were not finite, say), fit for the caller's eyes; other rows are sound."""
-    further: Sequence[RowResult] = ()
+    accepted: Sequence[RowResult] = ()
     """What was drawn after `token_id`, one for each of the row's drafts that were right: each the same as in a step of
     its own."""
 

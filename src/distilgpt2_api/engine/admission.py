@@ -8,24 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from distilgpt2_api.core.caller import ANYBODY, Caller
+from distilgpt2_api.core.caller import ANONYMOUS, Caller
 from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError, OverloadedError, RateLimitError
 from distilgpt2_api.core.request import GenerationRequest
-from distilgpt2_api.engine.queue_pace import QueuePace
+from distilgpt2_api.engine.queue_throughput import QueueThroughput
 from distilgpt2_api.engine.token_bucket import TokenBucket
 
 MAX_RETRY_AFTER_S = 120.0
-PLACE_S = 1.0
+IN_FLIGHT_RETRY_S = 1.0
 """When a caller with all of its requests in flight may try again: one of them may have ended by then."""
 
-SWEEP_SIZE = 64
+GC_THRESHOLD = 64
 """So many accounts are kept without asking who of them is still needed."""
 MAX_DEBTORS = 16_384
 """Callers without a request in flight whose buckets are not full yet; beyond that the smallest debts are forgotten."""
 
 
 @dataclass(slots=True)
-class Account:
+class CallerState:
     """Mutable: what one caller has, and how fast it may go on."""
 
     caller: Caller
@@ -46,17 +46,17 @@ class Account:
 class Admitted:
     """A request in flight."""
 
-    account: Account
+    state: CallerState
     num_tokens: int
 
 
 class Line:
     """What one caller has waiting, while it is asked who gives way: nothing is taken from the caller itself."""
 
-    def __init__(self, account: Account) -> None:
-        self._newest_first = reversed(account.waiting.items())
-        self.num_requests = len(account.waiting)
-        self.num_tokens = account.num_waiting_tokens
+    def __init__(self, state: CallerState) -> None:
+        self._newest_first = reversed(state.waiting.items())
+        self.num_requests = len(state.waiting)
+        self.num_tokens = state.num_waiting_tokens
 
     def pop(self) -> tuple[str, int]:
         """The newest: its id and its tokens."""
@@ -79,18 +79,18 @@ class Admission:
         self._max_waiting_requests = max_waiting_requests
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
-        self._accounts: dict[str, Account] = {}
-        self._lines: dict[str, Account] = {}
+        self._states: dict[str, CallerState] = {}
+        self._lines: dict[str, CallerState] = {}
         """Those that have requests waiting."""
         self._admitted: dict[str, Admitted] = {}
-        self._sweep_size = SWEEP_SIZE
-        self._pace = QueuePace(clock)
+        self._gc_threshold = GC_THRESHOLD
+        self._throughput = QueueThroughput(clock)
         self.num_waiting_requests = 0
         """Read only, for others."""
         self.num_waiting_tokens = 0
         """Read only, for others."""
 
-    def admit(self, requests: Sequence[GenerationRequest], caller: Caller = ANYBODY) -> list[str]:
+    def admit(self, requests: Sequence[GenerationRequest], caller: Caller = ANONYMOUS) -> list[str]:
         """Count requests in: all of them, or none. Returns the ids of waiting requests that lose their places to them:
         to be ended, and released, at once.
 
@@ -99,97 +99,97 @@ class Admission:
         single request.
         """
         nums_tokens = [_num_tokens(request) for request in requests]
-        account = self._account_of(caller)
+        state = self._state_of(caller)
         try:
-            self._check_limits(account, len(requests), sum(nums_tokens))
-            shed = self._make_room(account, len(requests), sum(nums_tokens))
+            self._check_limits(state, len(requests), sum(nums_tokens))
+            shed = self._make_room(state, len(requests), sum(nums_tokens))
         except Distilgpt2ApiError:
-            self._forget_if_idle(account)
+            self._forget_if_idle(state)
             raise
         for request, num_tokens in zip(requests, nums_tokens, strict=True):
-            self._admitted[request.request_id] = Admitted(account, num_tokens)
-            account.waiting[request.request_id] = num_tokens
-        self._lines[account.caller.name] = account
-        account.num_requests += len(requests)
-        account.num_waiting_tokens += sum(nums_tokens)
+            self._admitted[request.request_id] = Admitted(state, num_tokens)
+            state.waiting[request.request_id] = num_tokens
+        self._lines[state.caller.name] = state
+        state.num_requests += len(requests)
+        state.num_waiting_tokens += sum(nums_tokens)
         self.num_waiting_requests += len(requests)
         self.num_waiting_tokens += sum(nums_tokens)
-        self._pace.note_came()
-        if account.bucket is not None:
-            account.bucket.take(sum(nums_tokens), self._clock())
+        self._throughput.on_enqueue()
+        if state.bucket is not None:
+            state.bucket.take(sum(nums_tokens), self._clock())
         return shed
 
     @contextmanager
-    def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
+    def count_in_flight(self, caller: Caller, num_requests: int) -> Iterator[None]:
         """So many more of its requests are in flight, for work that goes on after its first part has ended."""
         if caller.is_batch:
             yield
             return
-        account = self._account_of(caller)
-        account.num_requests += num_requests
+        state = self._state_of(caller)
+        state.num_requests += num_requests
         try:
             yield
         finally:
-            account.num_requests -= num_requests
-            self._forget_if_idle(account)
+            state.num_requests -= num_requests
+            self._forget_if_idle(state)
 
     def charge(self, request: GenerationRequest, caller: Caller) -> None:
         """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
         if caller.is_batch:
             return
-        account = self._account_of(caller)
-        if account.bucket is not None:
-            account.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())
+        state = self._state_of(caller)
+        if state.bucket is not None:
+            state.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())
 
     def mark_started(self, request_id: str) -> None:
         """The request waits no longer. Idempotent."""
         if num_tokens := self._leave_line(request_id):
-            self._pace.note_started(num_tokens, self.num_waiting_requests)
+            self._throughput.on_start(num_tokens, self.num_waiting_requests)
 
     def release(self, request_id: str, *, num_unused_tokens: int = 0) -> None:
         """The request has ended, started or not. What it did not use is its caller's again. Idempotent."""
         if num_tokens := self._leave_line(request_id):
             num_unused_tokens = num_tokens  # it used nothing
-            self._pace.note_left(self.num_waiting_requests)
+            self._throughput.on_leave(self.num_waiting_requests)
         admitted = self._admitted.pop(request_id, None)
         if admitted is None:
             return
-        account = admitted.account
-        account.num_requests -= 1
-        if account.bucket is not None:
-            account.bucket.take(-num_unused_tokens, self._clock())
-        self._forget_if_idle(account)
+        state = admitted.state
+        state.num_requests -= 1
+        if state.bucket is not None:
+            state.bucket.take(-num_unused_tokens, self._clock())
+        self._forget_if_idle(state)
 
-    def _account_of(self, caller: Caller) -> Account:
-        account = self._accounts.get(caller.name)
-        if account is None or account.caller.limits != caller.limits:
+    def _state_of(self, caller: Caller) -> CallerState:
+        state = self._states.get(caller.name)
+        if state is None or state.caller.limits != caller.limits:
             limits = caller.limits
             bucket = None
             if limits.tokens_per_s is not None:
                 bucket = TokenBucket(limits.tokens_per_s, limits.burst_tokens, now_s=self._clock())
-            if account is None:
-                self._sweep()
-                account = self._accounts[caller.name] = Account(caller, bucket)
+            if state is None:
+                self._collect_garbage()
+                state = self._states[caller.name] = CallerState(caller, bucket)
             else:  # its limits were changed meanwhile
-                account.caller, account.bucket = caller, bucket
-        return account
+                state.caller, state.bucket = caller, bucket
+        return state
 
-    def _check_limits(self, account: Account, num_requests: int, num_tokens: int) -> None:
-        max_requests = account.caller.limits.max_requests
-        if max_requests is not None and account.num_requests + num_requests > max_requests:
+    def _check_limits(self, state: CallerState, num_requests: int, num_tokens: int) -> None:
+        max_requests = state.caller.limits.max_requests
+        if max_requests is not None and state.num_requests + num_requests > max_requests:
             raise RateLimitError(
-                f"you have {account.num_requests} requests in flight, and may have {max_requests}; each prompt is"
+                f"you have {state.num_requests} requests in flight, and may have {max_requests}; each prompt is"
                 f" one request, and this is for {num_requests} more",
-                retry_after_s=PLACE_S,
+                retry_after_s=IN_FLIGHT_RETRY_S,
             )
-        if account.bucket is not None and (wait_s := account.bucket.wait_for(num_tokens, self._clock())) > 0:
+        if state.bucket is not None and (wait_s := state.bucket.wait_for(num_tokens, self._clock())) > 0:
             raise RateLimitError(
-                f"you have used your {account.caller.limits.tokens_per_s:g} tokens per second; this request is for"
+                f"you have used your {state.caller.limits.tokens_per_s:g} tokens per second; this request is for"
                 f" {num_tokens} prompt and completion tokens",
                 retry_after_s=wait_s,
             )
 
-    def _make_room(self, account: Account, num_requests: int, num_tokens: int) -> list[str]:
+    def _make_room(self, state: CallerState, num_requests: int, num_tokens: int) -> list[str]:
         """The waiting requests that must leave to make room. Raises OverloadedError if they had to be their equals."""
         if num_requests > 1:
             self._check_size(num_requests, num_tokens)
@@ -204,10 +204,10 @@ class Admission:
         while num_surplus > 0 or num_surplus_tokens > 0:
             if num_surplus > 0:
                 longest = max(lines, key=attrgetter("num_requests"), default=None)
-                has_less = longest is not None and len(account.waiting) + num_requests < longest.num_requests
+                has_less = longest is not None and len(state.waiting) + num_requests < longest.num_requests
             else:
                 longest = max(lines, key=attrgetter("num_tokens"), default=None)
-                has_less = longest is not None and account.num_waiting_tokens + num_tokens < longest.num_tokens
+                has_less = longest is not None and state.num_waiting_tokens + num_tokens < longest.num_tokens
             if longest is None or not has_less:
                 raise self.overloaded("the queue is full")
             request_id, num_freed_tokens = longest.pop()
@@ -227,39 +227,39 @@ class Admission:
     def _leave_line(self, request_id: str) -> int:
         """The request waits no longer; its tokens, or 0 if it did not."""
         admitted = self._admitted.get(request_id)
-        if admitted is None or admitted.account.waiting.pop(request_id, None) is None:
+        if admitted is None or admitted.state.waiting.pop(request_id, None) is None:
             return 0
-        account = admitted.account
-        account.num_waiting_tokens -= admitted.num_tokens
-        if not account.waiting:
-            del self._lines[account.caller.name]
+        state = admitted.state
+        state.num_waiting_tokens -= admitted.num_tokens
+        if not state.waiting:
+            del self._lines[state.caller.name]
         self.num_waiting_requests -= 1
         self.num_waiting_tokens -= admitted.num_tokens
         return admitted.num_tokens
 
-    def _sweep(self) -> None:
+    def _collect_garbage(self) -> None:
         """Forget those who have paid off their debts since their last request; rarely, so that it costs little."""
-        if len(self._accounts) < self._sweep_size:
+        if len(self._states) < self._gc_threshold:
             return
         now_s = self._clock()
         debtors = sorted(
-            (account for account in self._accounts.values() if not account.num_requests),
-            key=lambda account: account.debt_s(now_s),
+            (state for state in self._states.values() if not state.num_requests),
+            key=lambda state: state.debt_s(now_s),
             reverse=True,
         )
-        for index, account in enumerate(debtors):
-            if index >= MAX_DEBTORS or not account.debt_s(now_s):
-                del self._accounts[account.caller.name]
-        self._sweep_size = max(SWEEP_SIZE, 2 * len(self._accounts))
+        for index, state in enumerate(debtors):
+            if index >= MAX_DEBTORS or not state.debt_s(now_s):
+                del self._states[state.caller.name]
+        self._gc_threshold = max(GC_THRESHOLD, 2 * len(self._states))
 
-    def _forget_if_idle(self, account: Account) -> None:
+    def _forget_if_idle(self, state: CallerState) -> None:
         """Memory is bounded by those in flight, and by `MAX_DEBTORS`."""
-        if not account.num_requests and not account.debt_s(self._clock()):
-            self._accounts.pop(account.caller.name, None)
+        if not state.num_requests and not state.debt_s(self._clock()):
+            self._states.pop(state.caller.name, None)
 
     def overloaded(self, why: str) -> OverloadedError:
         """What to tell whoever gets no place: come back when the present queue has been served."""
-        wait_s = self._pace.seconds_for(self.num_waiting_tokens)
+        wait_s = self._throughput.seconds_for(self.num_waiting_tokens)
         return OverloadedError(
             f"the service is overloaded: {self.num_waiting_requests} requests for {self.num_waiting_tokens} tokens"
             f" wait already, {why}; try again later",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
-from distilgpt2_api.core.caller import ANYBODY, Caller
+from distilgpt2_api.core.caller import ANONYMOUS, Caller
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import (
     Distilgpt2ApiError,
@@ -69,7 +69,7 @@ class AsyncEngine:
         self._loaded = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._num_held = 0
+        self._num_drain_holds = 0
         self._is_closed = False
         self._thread = EngineThread(load, listener=self, clock=clock)
 
@@ -99,7 +99,7 @@ class AsyncEngine:
     @property
     def is_idle(self) -> bool:
         """Nothing is in flight, and nothing that comes in parts is between two of them."""
-        return not self._streams and not self._num_held
+        return not self._streams and not self._num_drain_holds
 
     @property
     def num_requests(self) -> int:
@@ -118,20 +118,20 @@ class AsyncEngine:
         self._loaded_engine()
 
     def submit(
-        self, request: GenerationRequest, *, caller: Caller = ANYBODY, is_continuation: bool = False
+        self, request: GenerationRequest, *, caller: Caller = ANONYMOUS, is_continuation: bool = False
     ) -> RequestStream:
         """`submit_all` for one request."""
         (stream,) = self.submit_all([request], caller=caller, is_continuation=is_continuation)
         return stream
 
     def submit_all(
-        self, requests: Sequence[GenerationRequest], *, caller: Caller = ANYBODY, is_continuation: bool = False
+        self, requests: Sequence[GenerationRequest], *, caller: Caller = ANONYMOUS, is_continuation: bool = False
     ) -> list[RequestStream]:
         """Admit requests, all of them, or refuse them all; requests that wait may have to give way to them, and end
         with OverloadedError: none does if these are refused.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
-        is more of what was admitted before, within `held_open`: neither a full queue nor a drain refuses it. No queue
+        is more of what was admitted before, within `hold_drain`: neither a full queue nor a drain refuses it. No queue
         refuses batch work either: it stands outside.
         """
         config = self._loaded_engine().config
@@ -153,20 +153,20 @@ class AsyncEngine:
         return [self._begin(request, caller, is_continuation=is_continuation) for request in requests]
 
     @contextmanager
-    def counted(self, caller: Caller, num_requests: int) -> Iterator[None]:
+    def count_in_flight(self, caller: Caller, num_requests: int) -> Iterator[None]:
         """So many of the caller's requests are in flight for work in parts, also between one part and the next."""
-        with self._admission.counted(caller, num_requests):
+        with self._admission.count_in_flight(caller, num_requests):
             yield
 
     @contextmanager
-    def held_open(self) -> Iterator[None]:
+    def hold_drain(self) -> Iterator[None]:
         """For work that comes as one request after another: a drain waits for it as for a request in flight."""
-        self._num_held += 1
+        self._num_drain_holds += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._num_held -= 1
+            self._num_drain_holds -= 1
             self._note_idle()
 
     async def drain(self, timeout_s: float) -> None:

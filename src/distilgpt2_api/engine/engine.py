@@ -15,14 +15,14 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import StepPlan, StepResult
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.core.seeds import sequence_seed
-from distilgpt2_api.engine.guides import Guides
+from distilgpt2_api.engine.grammar_state import GrammarState
 from distilgpt2_api.engine.output_processor import OutputProcessor
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceUpdate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
-DEADLINES_SWEEP_SIZE = 64
+DEADLINES_GC_THRESHOLD = 64
 """As many deadlines of ended requests are kept without looking for them."""
 
 
@@ -88,7 +88,7 @@ class Engine:
         self._outputs = OutputProcessor(
             token_bytes=tokenizer.token_bytes, plain_token_bytes=tokenizer.plain_token_bytes
         )
-        self._guides = Guides(grammars, eos_token_ids=runner.config.eos_token_ids)
+        self._grammar_state = GrammarState(grammars, eos_token_ids=runner.config.eos_token_ids)
         self._observer = observer
         self._clock = clock
         self._requests: dict[str, LiveRequest] = {}
@@ -141,7 +141,7 @@ class Engine:
             if leader_id is None:
                 leader_id = sequence.sequence_id
             sequence_ids.add(sequence.sequence_id)
-            self._guides.open(sequence.sequence_id, request.params)
+            self._grammar_state.open(sequence.sequence_id, request.params)
             self._outputs.add(request, sequence, index=index, submitted_s=submitted_s)
         deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
@@ -169,9 +169,9 @@ class Engine:
             return StepOutputs(deltas=deltas, started=[])
         started_s = self._clock()
         started = self._outputs.mark_started(plan.rows, started_s)
-        self._guides.begin_masks(plan.rows)
+        self._grammar_state.begin_masks(plan.rows)
         result = self._runner.run(plan)
-        complete = self._guides.accept(plan.rows, result.rows)
+        complete = self._grammar_state.accept(plan.rows, result.rows)
         updates: Iterable[SequenceUpdate] = scheduler.update(plan, result)
         if plan.num_draft_tokens:
             updates = self._with_gains(updates)
@@ -193,7 +193,7 @@ class Engine:
 
     def close(self) -> None:
         self._runner.close()
-        self._guides.close()
+        self._grammar_state.close()
 
     def _collect(
         self,
@@ -211,9 +211,9 @@ class Engine:
             if update.token_id is not None:
                 has_itl = output.first_token_s is not None and not sequence.is_batch
                 counts.num_sampled += 1
-                counts.num_accepted += update.is_gained
+                counts.num_accepted += update.is_from_draft
                 counts.num_itl_samples += has_itl
-                counts.num_same_step += has_itl and update.is_gained
+                counts.num_same_step += has_itl and update.is_from_draft
             stop = output.accept(update, now_s)
             is_over = stop is not None or sequence.sequence_id in complete
             if is_over and sequence.finish_reason in (None, FinishReason.LENGTH):
@@ -229,11 +229,11 @@ class Engine:
         """Each followed by what drafts gained its sequence, a token at a time: what ends the sequence ends that."""
         for update in updates:
             yield update
-            yield from self._scheduler.update_further(update)
+            yield from self._scheduler.apply_accepted_drafts(update)
 
     def _finish(self, sequence_id: int, now_s: float, *, stop: str | None = None) -> SequenceDelta:
         output = self._outputs.forget(sequence_id)
-        self._guides.forget(sequence_id)
+        self._grammar_state.forget(sequence_id)
         delta = output.take(now_s, stop=stop)
         assert delta is not None
         assert delta.finish_reason is not None
@@ -266,7 +266,7 @@ class Engine:
         return overdue
 
     def _note_deadline(self, deadline_s: float, request_id: str) -> None:
-        if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_SWEEP_SIZE:
+        if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_GC_THRESHOLD:
             self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
             heapify(self._deadlines)
         heappush(self._deadlines, (deadline_s, request_id))

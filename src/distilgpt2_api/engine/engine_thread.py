@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 10.0
 """What a step may take at the end: far longer than any takes."""
-LOOK_S = 0.001
+POLL_S = 0.001
 INBOX_S = 0.01
 """A request of a thousand prompts is a thousand messages: taken all at once they would be a gap in every stream."""
 
@@ -85,10 +85,10 @@ class EngineThread:
     async def stop(self) -> None:
         """End the thread; returns when it has ended, or hangs: it is a daemon, and the process can end without it."""
         self._inbox.put(Stop())
-        for _ in range(round(STOP_S / LOOK_S)):
+        for _ in range(round(STOP_S / POLL_S)):
             if not self._thread.is_alive():
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         logger.warning("the engine thread has not ended within %g s", STOP_S)
 
     def _run(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from distilgpt2_api.core.config import EngineConfig, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.options import kv_block_bytes
@@ -44,7 +44,7 @@ def load_engine(
     if tokenizer.left_out:
         report(
             f"the model has {model_config.vocab_size} tokens, so these of its tokenizer are left out: "
-            f"{shown(', '.join(tokenizer.left_out))}"
+            f"{safe_repr(', '.join(tokenizer.left_out))}"
         )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(

@@ -10,7 +10,7 @@ from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 
-MAX_HAND_OVER = 64
+MAX_UPDATE_DELTAS = 64
 """Deltas that are handed over at once."""
 
 
@@ -43,15 +43,15 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        if len(self._deltas) <= MAX_HAND_OVER:
+        if len(self._deltas) <= MAX_UPDATE_DELTAS:
             deltas = tuple(self._deltas)
             self._deltas.clear()
             return deltas
         # Whoever has not read for long gets it in parts, and the loop has air between them: writing down thousands of
         # tokens at once would hold up everybody else's.
         await asyncio.sleep(0)
-        deltas = tuple(self._deltas[:MAX_HAND_OVER])
-        del self._deltas[:MAX_HAND_OVER]
+        deltas = tuple(self._deltas[:MAX_UPDATE_DELTAS])
+        del self._deltas[:MAX_UPDATE_DELTAS]
         return deltas
 
     @property

@@ -46,14 +46,14 @@ def join_drafts(rows: Sequence[PlanRow], results: Sequence[RowResult]) -> list[R
     following = iter(results)
     for row in rows:
         result = last = next(following)
-        further: list[RowResult] = []
+        accepted: list[RowResult] = []
         is_right = True
         for draft in row.draft_token_ids:
             candidate = next(following)
             is_right = is_right and last.token_id == draft
             if is_right:
-                further.append(candidate)
+                accepted.append(candidate)
                 last = candidate
-        result.further = further
+        result.accepted = accepted
         joined.append(result)
     return joined

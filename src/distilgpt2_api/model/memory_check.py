@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelMemoryError, UnsupportedModelError
-from distilgpt2_api.core.model_files import named
+from distilgpt2_api.core.model_files import safe_name
 from distilgpt2_api.model.architectures.registry import count_weights
 from distilgpt2_api.model.kernels.options import kv_block_bytes
 
@@ -50,6 +50,6 @@ def kernel_errors_in_one_line(folder: Path) -> Iterator[None]:
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         if any(sign in str(error) for sign in SIGNS_OF_EXHAUSTION):
             raise ModelMemoryError(
-                f"{folder}: the memory does not suffice to load the model: {named(lines[-1])}"
+                f"{folder}: the memory does not suffice to load the model: {safe_name(lines[-1])}"
             ) from None
-        raise UnsupportedModelError(f"{folder}: the kernels can't be made for it: {named(lines[-1])}") from error
+        raise UnsupportedModelError(f"{folder}: the kernels can't be made for it: {safe_name(lines[-1])}") from error

@@ -1,7 +1,7 @@
-"""Errors in the log: where and what, but no word of theirs.
+"""Errors in the log: source lines and types, without messages.
 
-An exception's message is made of what the code was working on: a KeyError shows the key, a decoding error its bytes, a
-library's error its arguments. All of that may be a prompt. Places and types find a bug; the request is not needed.
+An exception's message contains what the code was working on: a KeyError the key, a decoding error the bytes, a
+library's error its arguments. Any of these may be part of a prompt. Source lines and types are enough to find a bug.
 """
 
 from __future__ import annotations

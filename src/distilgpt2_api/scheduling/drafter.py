@@ -23,7 +23,7 @@ class Drafter:
     nothing to speak of.
     """
 
-    __slots__ = ("_follower", "_num_indexed", "_num_pausing", "_num_trusted", "_resumes_at", "_token_ids")
+    __slots__ = ("_backoff", "_budget", "_follower", "_num_indexed", "_resumes_at", "_token_ids")
 
     def __init__(self, token_ids: Sequence[int]) -> None:
         """`token_ids` are the sequence's own, and may grow."""
@@ -32,8 +32,8 @@ class Drafter:
         """By n-gram: the place behind its last occurrence but the one that ends the sequence."""
         self._num_indexed = NGRAM_TOKENS
         """Tokens whose n-grams before them are in the index."""
-        self._num_trusted = MIN_DRAFT_TOKENS
-        self._num_pausing = 1
+        self._budget = MIN_DRAFT_TOKENS
+        self._backoff = 1
         self._resumes_at = 0
 
     def propose(self, max_tokens: int) -> list[int]:
@@ -50,21 +50,21 @@ class Drafter:
         place = self._follower.get(tuple(token_ids[-NGRAM_TOKENS:]), num_tokens)
         if place == num_tokens:
             return []
-        num_drafted = min(max_tokens, self._num_trusted)
+        num_drafted = min(max_tokens, self._budget)
         draft = list(token_ids[place : place + num_drafted])
         period = num_tokens - place
         while len(draft) < num_drafted:
             draft.append(draft[-period])
         return draft
 
-    def note(self, *, num_drafted: int, num_right: int) -> None:
+    def note(self, *, num_drafted: int, num_accepted: int) -> None:
         """What came of the last proposal; the sequence has not grown since."""
-        if num_right == num_drafted:
-            self._num_trusted = max(self._num_trusted, 2 * num_right)
+        if num_accepted == num_drafted:
+            self._budget = max(self._budget, 2 * num_accepted)
         else:
-            self._num_trusted = max(MIN_DRAFT_TOKENS, num_right)
-        if num_right:
-            self._num_pausing = 1
+            self._budget = max(MIN_DRAFT_TOKENS, num_accepted)
+        if num_accepted:
+            self._backoff = 1
         else:
-            self._resumes_at = len(self._token_ids) + self._num_pausing
-            self._num_pausing = min(2 * self._num_pausing, MAX_PAUSE_TOKENS)
+            self._resumes_at = len(self._token_ids) + self._backoff
+            self._backoff = min(2 * self._backoff, MAX_PAUSE_TOKENS)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
-Standing = tuple[bool, int]
-"""See `Sequence.standing`."""
+PriorityClass = tuple[bool, int]
+"""See `Sequence.priority_class`."""
 MAX_CALLERS = 1024
 """Callers whose virtual ends are remembered, of all standings together; up to twice as many between two sweeps."""
 
@@ -49,7 +49,7 @@ class FairShares:
     """
 
     def __init__(self) -> None:
-        self._times: dict[Standing, VirtualTime] = {}
+        self._times: dict[PriorityClass, VirtualTime] = {}
         self._num_entries = 0
         """Of all ends together."""
         self._sweep_size = 2 * MAX_CALLERS
@@ -58,12 +58,14 @@ class FairShares:
         """Callers that are remembered, each as often as it has standings."""
         return self._num_entries
 
-    def start_of(self, standing: Standing, caller: str, num_tokens: int, *, is_continuation: bool = False) -> float:
+    def start_of(
+        self, priority_class: PriorityClass, caller: str, num_tokens: int, *, is_continuation: bool = False
+    ) -> float:
         """The virtual start of a new arrival, which then counts `num_tokens` against its caller.
 
         What continues work that runs starts now, as that work does: before its caller's others, behind all who are due.
         """
-        time = self._times.setdefault(standing, VirtualTime())
+        time = self._times.setdefault(priority_class, VirtualTime())
         time.num_sequences += 1
         now = time.now
         end = time.ends.get(caller)
@@ -76,15 +78,15 @@ class FairShares:
 
     def note_admitted(self, sequence: ScheduledSequence) -> None:
         """Virtual time is now at its start, if it was not past it before."""
-        time = self._times[sequence.standing]
+        time = self._times[sequence.priority_class]
         time.now = max(time.now, sequence.virtual_start)
 
     def note_finished(self, sequence: ScheduledSequence) -> None:
         """It is no longer in flight. After the last one of its priority all callers of that priority are level."""
-        time = self._times[sequence.standing]
+        time = self._times[sequence.priority_class]
         time.num_sequences -= 1
         if not time.num_sequences:
-            self._num_entries -= len(self._times.pop(sequence.standing).ends)
+            self._num_entries -= len(self._times.pop(sequence.priority_class).ends)
 
     def _sweep(self) -> None:
         max_callers = max(1, MAX_CALLERS // len(self._times))
@@ -94,7 +96,7 @@ class FairShares:
         self._sweep_size = 2 * max(MAX_CALLERS, self._num_entries)
 
 
-def find_shut_out(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -> ScheduledSequence | None:
+def first_unserved(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -> ScheduledSequence | None:
     """The first in line of a caller of whom nothing runs, while others do; None where there is none.
 
     `running` is in the order of rank. For batch work that is so only among its own kind, and only while nothing else
@@ -102,41 +104,41 @@ def find_shut_out(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -
     """
     if not running:
         return None
-    served = {sequence.party for sequence in running}
-    guest = next((sequence for sequence in waiting.firsts if sequence.party not in served), None)
-    return None if guest is None or (guest.is_batch and not running[0].is_batch) else guest
+    served = {sequence.caller_key for sequence in running}
+    candidate = next((sequence for sequence in waiting.firsts if sequence.caller_key not in served), None)
+    return None if candidate is None or (candidate.is_batch and not running[0].is_batch) else candidate
 
 
 def choose_victims(
-    guest: ScheduledSequence,
+    candidate: ScheduledSequence,
     running: Sequence[ScheduledSequence],
     *,
-    num_lacking_places: int,
+    num_lacking_slots: int,
     num_lacking_blocks: int,
     count_own_blocks: Callable[[ScheduledSequence], int],
 ) -> list[ScheduledSequence]:
-    """Who must give way so that `guest` fits: the last in rank of whoever has most, again and again.
+    """Who must give way so that `candidate` fits: the last in rank of whoever has most, again and again.
 
     Empty where that is never enough. Nobody loses the only one that it has running, and none of a lower standing goes.
     `running` is in the order of rank.
     """
-    remaining = Counter(sequence.party for sequence in running)
+    remaining = Counter(sequence.caller_key for sequence in running)
     candidates: dict[tuple[bool, str], list[ScheduledSequence]] = {}
     for sequence in running:
-        candidates.setdefault(sequence.party, []).append(sequence)
+        candidates.setdefault(sequence.caller_key, []).append(sequence)
     victims: list[ScheduledSequence] = []
-    while num_lacking_places > 0 or num_lacking_blocks > 0:
-        party, most = remaining.most_common(1)[0]
+    while num_lacking_slots > 0 or num_lacking_blocks > 0:
+        caller_key, most = remaining.most_common(1)[0]
         if most < 2:
             return []
-        victim = candidates[party].pop()
-        if victim.standing < guest.standing:
-            del remaining[party]
+        victim = candidates[caller_key].pop()
+        if victim.priority_class < candidate.priority_class:
+            del remaining[caller_key]
             if not remaining:
                 return []
             continue
-        remaining[party] -= 1
+        remaining[caller_key] -= 1
         victims.append(victim)
-        num_lacking_places -= 1
+        num_lacking_slots -= 1
         num_lacking_blocks -= count_own_blocks(victim) + 1  # and the one that was left for it to grow into
     return victims

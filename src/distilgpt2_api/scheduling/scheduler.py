@@ -10,8 +10,8 @@ from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
 from distilgpt2_api.core.step_budget import prompt_budget
 from distilgpt2_api.scheduling.fairness import FairShares
-from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, SequenceUpdate
+from distilgpt2_api.scheduling.sequence_pool import SequencePool
 from distilgpt2_api.scheduling.speculation import add_drafts
 
 QUIET_STEPS = 32
@@ -44,7 +44,7 @@ class Scheduler:
         `num_eager_blocks`: see `BlockPool`.
         """
         self._config = config
-        self._places = Places(config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
+        self._pool = SequencePool(config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
@@ -60,7 +60,7 @@ class Scheduler:
     @property
     def num_free_blocks(self) -> int:
         """Blocks that no sequence holds, cached ones included."""
-        return self._places.pool.num_free
+        return self._pool.blocks.num_free
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
         """Queue a new sequence, of an id never used.
@@ -68,16 +68,16 @@ class Scheduler:
         A continuation goes on with what another sequence computed, and counts against its caller with its completion.
         """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
-        assert sequence.num_blocks_at_most <= self._places.pool.num_blocks, "the KV cache holds a context"
+        assert sequence.num_blocks_at_most <= self._pool.blocks.num_blocks, "the KV cache holds a context"
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         num_tokens = sequence.params.max_tokens if is_continuation else sequence.max_num_tokens
         sequence.virtual_start = self._shares.start_of(
-            sequence.standing, sequence.caller, num_tokens, is_continuation=is_continuation
+            sequence.priority_class, sequence.caller, num_tokens, is_continuation=is_continuation
         )
         self._sequences[sequence.sequence_id] = sequence
         leader = self._sequences.get(sequence.leader_id) if sequence.leader_id is not None else None
-        self._places.queue(sequence, leader)
+        self._pool.queue(sequence, leader)
 
     def schedule(self) -> StepPlan | None:
         """The next step, or None if there is nothing to do.
@@ -86,9 +86,9 @@ class Scheduler:
         """
         self._planned = []
         rows: list[PlanRow] = []
-        self._places.take_back()
-        self._places.put_batch_aside(self._shares, max_tokens=self._config.max_step_tokens)
-        self._places.let_everybody_in(self._shares)
+        self._pool.release_draft_blocks()
+        self._pool.preempt_batch_for_waiting(self._shares, max_tokens=self._config.max_step_tokens)
+        self._pool.admit_unserved_callers(self._shares)
         num_left = self._plan(rows, self._config.max_step_tokens, is_batch=False)
         num_rows = len(rows)
         batch_budget = num_left
@@ -99,14 +99,14 @@ class Scheduler:
         num_left_of_batch = self._plan(rows, batch_budget, is_batch=True)
         if not rows:
             return None
-        if self._config.max_draft_tokens and not self._places.waiting and num_rows in (0, len(rows)):
+        if self._config.max_draft_tokens and not self._pool.waiting and num_rows in (0, len(rows)):
             budget = num_left if num_rows else num_left_of_batch
-            add_drafts(rows, self._planned, self._places, max_draft_tokens=self._config.max_draft_tokens, budget=budget)
+            add_drafts(rows, self._planned, self._pool, max_draft_tokens=self._config.max_draft_tokens, budget=budget)
         return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
         """Take in what the last plan's step gave: one update for each row that drew a token, ended, failed or scored
-        its prompt; what drafts gained comes after it (`update_further`). Rows of ended sequences are ignored.
+        its prompt; what drafts gained comes after it (`apply_accepted_drafts`). Rows of ended sequences are ignored.
         """
         updates = []
         # Batch work comes last: whoever is first says whether there is other.
@@ -120,7 +120,7 @@ class Scheduler:
                 self._advance(sequence, row)
                 if row.draft_token_ids:
                     assert sequence.drafter is not None
-                    sequence.drafter.note(num_drafted=len(row.draft_token_ids), num_right=len(row_result.further))
+                    sequence.drafter.note(num_drafted=len(row.draft_token_ids), num_accepted=len(row_result.accepted))
                 if row.is_sampling:
                     assert row_result.token_id is not None, "a sampling row draws"
                     self._append(sequence, row_result.token_id)
@@ -132,13 +132,13 @@ class Scheduler:
         self._planned = []
         return updates
 
-    def update_further(self, update: SequenceUpdate) -> Iterator[SequenceUpdate]:
+    def apply_accepted_drafts(self, update: SequenceUpdate) -> Iterator[SequenceUpdate]:
         """Take in what the row of an update drew behind its drafts, a token each time, until the sequence has ended.
 
         Whoever ends it between two, or goes no further, loses nothing but what is not taken in.
         """
         sequence = update.sequence
-        for result in update.result.further:
+        for result in update.result.accepted:
             if sequence.status is not SequenceStatus.RUNNING:
                 return
             if result.error is not None:
@@ -147,13 +147,13 @@ class Scheduler:
                 assert result.token_id is not None, "a sampling row draws"
                 begin = sequence.num_computed_tokens
                 sequence.num_computed_tokens = begin + 1  # the token before, a draft that was right
-                self._places.note_computed(sequence, begin, begin + 1)
+                self._pool.note_computed(sequence, begin, begin + 1)
                 self._append(sequence, result.token_id)
-            yield SequenceUpdate(sequence=sequence, token_id=result.token_id, result=result, is_gained=True)
+            yield SequenceUpdate(sequence=sequence, token_id=result.token_id, result=result, is_from_draft=True)
 
     def take_stats(self, plan: StepPlan) -> ScheduleStats:
         """The statistics of the step that computed `plan`, once its results are taken in. Call it once a step."""
-        return self._places.take_stats(plan)
+        return self._pool.take_stats(plan)
 
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
         """End a sequence and free its blocks at once; False if there is none of that id (any more).
@@ -163,7 +163,7 @@ class Scheduler:
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
             return False
-        self._places.leave(sequence)
+        self._pool.leave(sequence)
         sequence.finish_reason = reason
         self._shares.note_finished(sequence)
         if not self._sequences:
@@ -172,13 +172,13 @@ class Scheduler:
 
     def check_idle(self) -> None:
         """Raise AssertionError unless every block is free or cached."""
-        num_held = self._places.pool.num_blocks - self._places.pool.num_free
+        num_held = self._pool.blocks.num_blocks - self._pool.blocks.num_free
         if num_held or self._sequences:
             raise AssertionError(f"idle, but {num_held} blocks are held and {len(self._sequences)} sequences in flight")
 
     def check_accounting(self) -> None:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
-        self._places.check(self._sequences.values())
+        self._pool.check(self._sequences.values())
 
     def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
         """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
@@ -188,22 +188,22 @@ class Scheduler:
         budget -= num_streams
         num_kept = 0
         if not is_batch:  # nobody watches the gaps of batch work
-            num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self._places.num_waiting)
+            num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self._pool.num_waiting)
             budget -= num_kept
         for sequence in prefills:
             if not budget:
                 break
             budget -= self._plan_chunk(sequence, budget, rows)
-        while budget and (newcomer := self._places.admit_first(self._shares, is_batch=is_batch)) is not None:
+        while budget and (newcomer := self._pool.admit_first(self._shares, is_batch=is_batch)) is not None:
             budget -= self._plan_chunk(newcomer, budget, rows)
         return budget + num_kept
 
     def _plan_decodes(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> list[Sequence]:
         """Plan a token of each sequence that lacks only one; the others. Batch work that has no token left rests."""
         prefills = []
-        running = self._places.running
+        running = self._pool.running
         max_rows = len(rows) + budget
-        index = len(running) - self._places.num_running_batch if is_batch else 0
+        index = len(running) - self._pool.num_running_batch if is_batch else 0
         while index < len(running) and running[index].is_batch is is_batch:  # preemption takes from its end
             sequence = running[index]
             num_computed = sequence.num_computed_tokens
@@ -211,10 +211,10 @@ class Scheduler:
                 prefills.append(sequence)
             elif len(rows) < max_rows or not is_batch:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
-                    self._places.make_room()
+                    self._pool.preempt_until_block_free()
                     if index == len(running):  # it was the last in rank itself
                         break
-                    sequence.block_ids.append(self._places.pool.allocate())
+                    sequence.block_ids.append(self._pool.blocks.allocate())
                 self._planned.append(sequence)
                 rows.append(sequence.plan_row(1))
             index += 1
@@ -236,7 +236,7 @@ class Scheduler:
         sequence.num_computed_tokens = end = begin + row.num_new_tokens
         if row.num_prompt_logprobs is not None:
             sequence.num_scored_tokens = end
-        self._places.note_computed(sequence, begin, end)
+        self._pool.note_computed(sequence, begin, end)
 
     def _append(self, sequence: Sequence, token_id: int) -> None:
         """Append a token drawn; end the sequence if it does."""

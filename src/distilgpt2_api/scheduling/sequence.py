@@ -136,12 +136,12 @@ class Sequence:
         return self.is_batch, self.priority, self.virtual_start, self.arrival
 
     @property
-    def standing(self) -> tuple[bool, int]:
+    def priority_class(self) -> tuple[bool, int]:
         """What goes before all shares: batch work is behind all other, then the lower priority is first."""
         return self.is_batch, self.priority
 
     @property
-    def party(self) -> tuple[bool, str]:
+    def caller_key(self) -> tuple[bool, str]:
         """Whose places are counted together: a caller's batch work by itself."""
         return self.is_batch, self.caller
 
@@ -214,5 +214,5 @@ class SequenceUpdate:
     token_id: int | None
     """Drawn, and already the last of `sequence.token_ids`."""
     result: RowResult
-    is_gained: bool = False
+    is_from_draft: bool = False
     """It took no step of its own, for the token before was drafted right."""

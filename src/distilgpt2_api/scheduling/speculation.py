@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from distilgpt2_api.core.plan import PlanRow
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.drafter import Drafter
-from distilgpt2_api.scheduling.places import Places
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
+from distilgpt2_api.scheduling.sequence_pool import SequencePool
 
 MAX_DRAFTING_SEQUENCES = 4
 """Decoded greedily; one alone may be drawn as it likes. Drawn text repeats itself less, and beside others a wrong draft
@@ -21,7 +21,7 @@ two or three times as long (decision 0014). So each of four sequences has three 
 def add_drafts(
     rows: Sequence[PlanRow],
     sequences: Sequence[ScheduledSequence],
-    places: Places,
+    sequence_pool: SequencePool,
     *,
     max_draft_tokens: int,
     budget: int,
@@ -49,7 +49,7 @@ def add_drafts(
         draft = sequence.drafter.propose(max_tokens)
         if not draft:
             continue
-        if not places.lend(sequence, num_blocks_for(len(sequence.token_ids) + len(draft))):
+        if not sequence_pool.reserve_draft_blocks(sequence, num_blocks_for(len(sequence.token_ids) + len(draft))):
             continue
         row.block_ids = sequence.block_ids
         row.draft_token_ids = draft

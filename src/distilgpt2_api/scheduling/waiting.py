@@ -9,22 +9,22 @@ from heapq import merge
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.sequence import rank_of
 
-Party = tuple[bool, str]
-"""See `Sequence.party`."""
+CallerKey = tuple[bool, str]
+"""See `Sequence.caller_key`."""
 
 
 class WaitingQueue:
     """Owner of who is next: who has the lowest rank.
 
-    Each party has a line of its own, and the first of all lines are in one more. Finding a place in a line takes
+    Each caller_key has a line of its own, and the first of all lines are in one more. Finding a place in a line takes
     O(log n) comparisons; making room there moves pointers, which is quick for any queue that admission lets in. A
     follower stands aside, out of the others' way, until its leader has computed the
     prompt that they share.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[Party, list[ScheduledSequence]] = {}
-        """By party, then by rank; none is empty."""
+        self._lines: dict[CallerKey, list[ScheduledSequence]] = {}
+        """By caller_key, then by rank; none is empty."""
         self._firsts: list[ScheduledSequence] = []
         """The first of each line, by rank."""
         self._num_in_line = 0
@@ -50,7 +50,7 @@ class WaitingQueue:
 
     @property
     def firsts(self) -> Sequence[ScheduledSequence]:
-        """The first of each party, followers left out, by rank."""
+        """The first of each caller_key, followers left out, by rank."""
         return self._firsts
 
     def add(self, sequence: ScheduledSequence) -> None:
@@ -58,7 +58,7 @@ class WaitingQueue:
         self.num_batch += sequence.is_batch
         self._insert(sequence)
 
-    def stand_aside(self, sequence: ScheduledSequence, leader_id: int) -> None:
+    def defer(self, sequence: ScheduledSequence, leader_id: int) -> None:
         """Make a new arrival wait for `release_followers(leader_id)`."""
         self._followers.setdefault(leader_id, {})[sequence.sequence_id] = sequence
         self._num_followers += 1
@@ -78,7 +78,7 @@ class WaitingQueue:
         if sequence.leader_id is not None:
             self._remove_follower(sequence, sequence.leader_id)
             return
-        line = self._lines[sequence.party]
+        line = self._lines[sequence.caller_key]
         place = find_place(line, sequence)
         del line[place]
         self._num_in_line -= 1
@@ -87,7 +87,7 @@ class WaitingQueue:
             if line:
                 insort(self._firsts, line[0], key=rank_of)
             else:
-                del self._lines[sequence.party]
+                del self._lines[sequence.caller_key]
 
     def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
         followers = self._followers[leader_id]
@@ -97,7 +97,7 @@ class WaitingQueue:
             del self._followers[leader_id]
 
     def _insert(self, sequence: ScheduledSequence) -> None:
-        line = self._lines.setdefault(sequence.party, [])
+        line = self._lines.setdefault(sequence.caller_key, [])
         insort(line, sequence, key=rank_of)
         self._num_in_line += 1
         if line[0] is sequence:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
-from distilgpt2_api.core.model_files import decode_text, has_file, read_chosen_file, read_model_file
+from distilgpt2_api.core.model_files import decode_text, has_file, read_model_file, read_operator_file
 from distilgpt2_api.core.model_folder import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.special_tokens import read_special_tokens, read_tokenizer_config
@@ -39,7 +39,7 @@ def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
 
 def _load_chosen(path: Path, special_tokens: Mapping[str, str]) -> ChatTemplate:
     try:
-        return _parse(path, read_chosen_file(path, MAX_FILE_BYTES), special_tokens)
+        return _parse(path, read_operator_file(path, MAX_FILE_BYTES), special_tokens)
     except ModelFormatError as error:
         raise SettingsError(f"chat_template: {error}") from None
 

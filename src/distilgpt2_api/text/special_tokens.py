@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, shown
+from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, safe_repr
 from distilgpt2_api.core.model_folder import ADDED_TOKENS_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
 from distilgpt2_api.text.tokenizer_description import MAX_ADDED_TOKENS, check_added_tokens, check_ids
 
@@ -88,4 +88,4 @@ def _text_of(path: Path, name: str, token: Any) -> str:
             text = token if isinstance(token, str) else token["content"]
             check_ids(path, {text: 0})
             return text
-    raise ModelFormatError(f"{path}: {name} is {shown(token)}; it must be a text or an object with its content")
+    raise ModelFormatError(f"{path}: {name} is {safe_repr(token)}; it must be a text or an object with its content")

@@ -10,7 +10,7 @@ import tokenizers
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.text.byte_level import to_bytes
 from distilgpt2_api.text.text_slices import is_divisible, slice_text
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
@@ -48,7 +48,9 @@ class Tokenizer:
             try:
                 table[token_id] = text.encode() if token_id in added else to_bytes(text)
             except ValueError as error:
-                raise ModelFormatError(f"tokenizer: a character of token {shown(text)} stands for no byte") from error
+                raise ModelFormatError(
+                    f"tokenizer: a character of token {safe_repr(text)} stands for no byte"
+                ) from error
         self.token_bytes = tuple(table)
         """By token id: the bytes that it stands for; a special token's text in UTF-8; b"" where there is no token."""
         self.max_token_bytes = max(map(len, self.token_bytes))

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.core.model_files import BYTE_ORDER_MARK, count_json_values, named, shown
+from distilgpt2_api.core.model_files import BYTE_ORDER_MARK, count_json_values, safe_name, safe_repr
 
 MAX_TOKENS = 2_000_000
 MAX_ADDED_TOKENS = 100_000
@@ -96,10 +96,10 @@ def check_ids(path: Path, ids: Any) -> dict[str, int]:
 def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
     kind = model.get("type", "BPE")
     if kind != "BPE":
-        raise UnsupportedModelError(f"{path}: a {named(str(kind))} tokenizer; GPT-2's is a byte-level BPE")
+        raise UnsupportedModelError(f"{path}: a {safe_name(str(kind))} tokenizer; GPT-2's is a byte-level BPE")
     for name in FOREIGN_OPTIONS:
         if model.get(name):
-            raise UnsupportedModelError(f"{path}: {name}={shown(model[name])}; GPT-2's byte-level BPE has none")
+            raise UnsupportedModelError(f"{path}: {name}={safe_repr(model[name])}; GPT-2's byte-level BPE has none")
     merges = model.get("merges")
     if not isinstance(merges, list) or not all(map(_is_merge, merges)):
         raise ModelFormatError(f"{path}: not a tokenizer: merges are not a list of pairs of tokens")
@@ -132,7 +132,7 @@ def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
                     {"id": token_id, "content": text, **{flag: token.get(flag) is True for flag in ADDED_TOKEN_FLAGS}}
                 )
             case _:
-                raise ModelFormatError(f"{path}: added tokens: {shown(token)} is no token with an id and a content")
+                raise ModelFormatError(f"{path}: added tokens: {safe_repr(token)} is no token with an id and a content")
     return added
 
 
@@ -140,7 +140,7 @@ def _normalizer(path: Path, normalizer: Any) -> Any:
     steps = read_steps(path, normalizer, "normalizer", "normalizers")
     for step in steps:
         if step["type"] not in NORMALIZERS:
-            raise UnsupportedModelError(f"{path}: normalizer {named(step['type'])} is not supported")
+            raise UnsupportedModelError(f"{path}: normalizer {safe_name(step['type'])} is not supported")
     return {"type": "Sequence", "normalizers": steps} if steps else None
 
 
@@ -156,11 +156,11 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
                 pass
             case {"type": "Split", "pattern": pattern}:
                 raise UnsupportedModelError(
-                    f"{path}: pre_tokenizer: splits by {shown(pattern)}, a regular expression that is not one of those "
-                    "known to be harmless"
+                    f"{path}: pre_tokenizer: splits by {safe_repr(pattern)}, a regular expression that is not one of "
+                    "those known to be harmless"
                 )
             case {"type": str() as kind} if kind not in PRE_TOKENIZERS:
-                raise UnsupportedModelError(f"{path}: pre_tokenizer {named(kind)} is not supported")
+                raise UnsupportedModelError(f"{path}: pre_tokenizer {safe_name(kind)} is not supported")
     return {"type": "Sequence", "pretokenizers": steps}
 
 
@@ -182,5 +182,5 @@ def read_steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any
             case {"type": str()} as single:
                 flat.append(single)
             case other:
-                raise ModelFormatError(f"{path}: {what}: {shown(other)} is no step")
+                raise ModelFormatError(f"{path}: {what}: {safe_repr(other)} is no step")
     return flat

@@ -13,7 +13,7 @@ import orjson
 import tokenizers
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import decode_text, has_file, named, read_model_file, shown
+from distilgpt2_api.core.model_files import decode_text, has_file, read_model_file, safe_name, safe_repr
 from distilgpt2_api.core.model_folder import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, VOCABULARY_FILES
 from distilgpt2_api.text.special_tokens import SpecialTokens, read_special_tokens, read_tokenizer_config
 from distilgpt2_api.text.tokenizer_description import (
@@ -162,14 +162,16 @@ def _errors_of_the_library(what: str) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ModelFormatError(f"{what}: {named(' '.join(str(error).split()))}") from None
+            raise ModelFormatError(f"{what}: {safe_name(' '.join(str(error).split()))}") from None
         raise
 
 
 def _check_added(library: tokenizers.Tokenizer, path: Path, text: str, token_id: int) -> None:
     """The library gives an added token an id of its own where the file's can't be."""
     if library.token_to_id(text) != token_id:
-        raise ModelFormatError(f"{path}: {shown(text)} has id {token_id}, which does not follow the vocabulary's last")
+        raise ModelFormatError(
+            f"{path}: {safe_repr(text)} has id {token_id}, which does not follow the vocabulary's last"
+        )
 
 
 def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.core.model_files import named, shown
+from distilgpt2_api.core.model_files import safe_name, safe_repr
 from distilgpt2_api.text.tokenizer_description import read_steps
 
 MAX_FRAME_TOKENS = 64
@@ -60,7 +60,7 @@ def read_flags(
             return ()
         text = roles.get(role, default)
         if (found := token_id(text)) is None:
-            raise ModelFormatError(f"{path}: {flag} is true, but the vocabulary has no {shown(text)}")
+            raise ModelFormatError(f"{path}: {flag} is true, but the vocabulary has no {safe_repr(text)}")
         return (found,)
 
     return Frame(ids_of("add_bos_token", "bos_token"), ids_of("add_eos_token", "eos_token"))
@@ -81,8 +81,8 @@ def _frame_of(path: Path, step: dict[str, Any]) -> Frame:
         case {"type": "TemplateProcessing" | "RobertaProcessing" | "BertProcessing" as kind}:
             raise ModelFormatError(f"{path}: post_processor: not what a {kind} has")
         case {"type": str() as kind}:
-            raise UnsupportedModelError(f"{path}: post_processor {named(kind)} is not supported")
-    raise ModelFormatError(f"{path}: post_processor: {shown(step)} is no step")
+            raise UnsupportedModelError(f"{path}: post_processor {safe_name(kind)} is not supported")
+    raise ModelFormatError(f"{path}: post_processor: {safe_repr(step)} is no step")
 
 
 def _read_template(path: Path, pieces: list[Any], tokens: dict[str, Any]) -> Frame:
@@ -96,7 +96,7 @@ def _read_template(path: Path, pieces: list[Any], tokens: dict[str, Any]) -> Fra
             case {"SpecialToken": {"id": str() as name}}:
                 (after if num_texts else before).extend(_ids_of(path, name, tokens.get(name)))
             case _:
-                raise ModelFormatError(f"{path}: post_processor: {shown(piece)} is no piece of a template")
+                raise ModelFormatError(f"{path}: post_processor: {safe_repr(piece)} is no piece of a template")
     if num_texts != 1:
         raise UnsupportedModelError(f"{path}: post_processor: its template has the text {num_texts} times, not once")
     return Frame(tuple(before), tuple(after))
@@ -106,7 +106,7 @@ def _ids_of(path: Path, name: str, token: Any) -> list[int]:
     match token:
         case {"ids": list() as ids} if ids and all(map(_is_token_id, ids)):
             return ids
-    raise ModelFormatError(f"{path}: post_processor: special token {named(name)} has no list of ids")
+    raise ModelFormatError(f"{path}: post_processor: special token {safe_name(name)} has no list of ids")
 
 
 def _is_token_id(value: Any) -> bool:

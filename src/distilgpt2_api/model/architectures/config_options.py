@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
-from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, shown
+from distilgpt2_api.core.model_files import has_file, parse_json_object, read_model_file, safe_repr
 from distilgpt2_api.core.model_folder import CONFIG_FILE, GENERATION_CONFIG_FILE
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -56,20 +56,22 @@ class ConfigOptions:
         value = self.values.get(name, default)
         # bool is an int to Python, not to a shape
         if type(value) is not int or not 1 <= value <= most:
-            raise ModelFormatError(f"{self.path}: {name} is {shown(value)}; it must be a whole number from 1 to {most}")
+            raise ModelFormatError(
+                f"{self.path}: {name} is {safe_repr(value)}; it must be a whole number from 1 to {most}"
+            )
         return value
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.values.get(name, default)
         if not isinstance(value, bool):
-            raise ModelFormatError(f"{self.path}: {name} is {shown(value)}; it must be true or false")
+            raise ModelFormatError(f"{self.path}: {name} is {safe_repr(value)}; it must be true or false")
         return value
 
     def fraction(self, name: str, default: float) -> float:
         """A number above 0 and below 1."""
         value = self.values.get(name, default)
         if type(value) not in (int, float) or not (math.isfinite(value) and 0.0 < value < 1.0):
-            raise ModelFormatError(f"{self.path}: {name} is {shown(value)}; it must be a number between 0 and 1")
+            raise ModelFormatError(f"{self.path}: {name} is {safe_repr(value)}; it must be a number between 0 and 1")
         return float(value)
 
     def token_id(self, name: str, default: int, vocab_size: int) -> int | None:
@@ -78,7 +80,7 @@ class ConfigOptions:
         if value is None:
             return None
         if not _is_token_id(value):
-            raise ModelFormatError(f"{self.path}: {name} is {shown(value)}; it must be a token id or null")
+            raise ModelFormatError(f"{self.path}: {name} is {safe_repr(value)}; it must be a token id or null")
         return int(value) if value < vocab_size else None
 
     def eos_token_ids(self, default: int, vocab_size: int) -> tuple[int, ...]:
@@ -94,7 +96,7 @@ class ConfigOptions:
 def _eos_token_ids(path: Path, value: Any, vocab_size: int) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     if not all(map(_is_token_id, ids)):
-        raise ModelFormatError(f"{path}: {EOS} is {shown(value)}; it must be a token id, a list of them or null")
+        raise ModelFormatError(f"{path}: {EOS} is {safe_repr(value)}; it must be a token id, a list of them or null")
     if len(ids) > MAX_EOS_TOKENS:
         raise ModelFormatError(f"{path}: {EOS} has {len(ids)} tokens; at most {MAX_EOS_TOKENS} are supported")
     return tuple(dict.fromkeys(token_id for token_id in ids if token_id < vocab_size))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import UnsupportedModelError
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.model.architectures.architecture import Architecture, TensorSpec
 from distilgpt2_api.model.architectures.config_options import ConfigOptions
 from distilgpt2_api.model.architectures.gpt2.architecture import Gpt2
@@ -27,7 +27,9 @@ def read_model_config(folder: Path) -> ModelConfig:
     model_type = options.values.get("model_type", DEFAULT_MODEL_TYPE)
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         supported = ", ".join(ARCHITECTURES)
-        raise UnsupportedModelError(f"{options.path}: model_type {shown(model_type)}: only {supported} is supported")
+        raise UnsupportedModelError(
+            f"{options.path}: model_type {safe_repr(model_type)}: only {supported} is supported"
+        )
     return ARCHITECTURES[model_type].read_config(options)
 
 

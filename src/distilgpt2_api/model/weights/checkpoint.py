@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.core.model_files import named
+from distilgpt2_api.core.model_files import safe_name
 from distilgpt2_api.model.architectures.architecture import Architecture
 from distilgpt2_api.model.architectures.registry import architecture_of, count_weights, tensor_specs
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
@@ -97,7 +97,7 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for name, stored in _stored_tensors(weight_files, architecture):
         if name in tensors:
-            raise ModelFormatError(f"{stored.file.path}: tensor {named(stored.name)}: stored twice")
+            raise ModelFormatError(f"{stored.file.path}: tensor {safe_name(stored.name)}: stored twice")
         tensors[name] = stored
     _add_shared(tensors, [file for _, file in weight_files], config)
     _check_size(folder, config, sum(file.num_bytes for _, file in weight_files), tensors)
@@ -145,14 +145,14 @@ def _stored_tensors(
         absent = weight_file.tensor_names - file.spans.keys()
         if absent:
             raise ModelFormatError(
-                f"{file.path}: tensor {named(min(absent))} is missing; the index says that it is here"
+                f"{file.path}: tensor {safe_name(min(absent))} is missing; the index says that it is here"
             )
         for stored_name in file.spans:
             name = plain_name(stored_name, architecture)
             if ADAPTER.fullmatch(name):
                 raise UnsupportedModelError(
-                    f"{file.path}: tensor {named(stored_name)} belongs to an adapter that is not merged; merge it once "
-                    "with PEFT: merge_and_unload(), then save_pretrained(folder)"
+                    f"{file.path}: tensor {safe_name(stored_name)} belongs to an adapter that is not merged; merge it "
+                    "once with PEFT: merge_and_unload(), then save_pretrained(folder)"
                 )
             if not architecture.ignored.fullmatch(name):
                 yield name, StoredTensor(file=file, name=stored_name)
@@ -167,7 +167,7 @@ def plain_name(stored_name: str, architecture: Architecture) -> str:
 
 
 def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    where = f"{stored.file.path}: tensor {named(stored.name)}"
+    where = f"{stored.file.path}: tensor {safe_name(stored.name)}"
     if name not in shapes:
         raise UnsupportedModelError(f"{where}: a GPT-2 of this config has no such tensor")
     span = stored.file.spans[stored.name]

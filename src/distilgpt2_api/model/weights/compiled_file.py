@@ -11,7 +11,7 @@ from typing import IO
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import named
+from distilgpt2_api.core.model_files import safe_name
 from distilgpt2_api.model.weights.prepared import PreparedWeights, expected_spans
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile, write_safetensors
 
@@ -32,7 +32,7 @@ def read_compiled_file(path: Path, config: ModelConfig, precision: Precision, *,
     found = {name: (span.dtype, span.shape) for name, span in file.spans.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
-            raise ModelFormatError(f"{path}: tensor {named(name)} is not what config.json asks for")
+            raise ModelFormatError(f"{path}: tensor {safe_name(name)} is not what config.json asks for")
     if not file.is_intact():
         raise ModelFormatError(f"{path}: damaged: the checksum differs")
     if is_mapped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distilgpt2_api.core.model_files import named
+from distilgpt2_api.core.model_files import safe_name
 
 ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"})
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
@@ -34,8 +34,8 @@ def hint_at(names: list[str]) -> str:
         return f": it has checkpoints of a training; give one of them, as checkpoint-{checkpoints[-1]}"
     foreign = min((name for name in names if FOREIGN_WEIGHTS.fullmatch(name)), default=None)
     if foreign is not None:
-        return f": {named(foreign)} is in a form that is not read; convert the model to safetensors once"
+        return f": {safe_name(foreign)} is in a form that is not read; convert the model to safetensors once"
     others = [name for name in names if name.endswith(".safetensors") and not name.startswith("compiled.")]
     if len(others) == 1:
-        return f"; if {named(others[0])} holds all the weights, rename it"
+        return f"; if {safe_name(others[0])} holds all the weights, rename it"
     return ""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import named, open_model_file, parse_json_object, shown
+from distilgpt2_api.core.model_files import open_model_file, parse_json_object, safe_name, safe_repr
 
 MAX_HEADER_BYTES = 8_000_000
 """The format allows 100 000 000; a GPT-2 of a thousand layers needs 2 000 000."""
@@ -141,7 +141,9 @@ class SafetensorsFile:
     def _dtype(self, name: str) -> np.dtype[Any]:
         stored = self.spans[name].dtype
         if stored not in NUMPY_DTYPES:
-            raise ModelFormatError(f"{self.path}: tensor {named(name)} is {stored}; read are {', '.join(NUMPY_DTYPES)}")
+            raise ModelFormatError(
+                f"{self.path}: tensor {safe_name(name)} is {stored}; read are {', '.join(NUMPY_DTYPES)}"
+            )
         return np.dtype(NUMPY_DTYPES[stored])
 
     def _read_header(self) -> bytes:
@@ -170,7 +172,7 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
     for name, span in sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)):
         if span.begin != end:
             what = "overlaps another" if span.begin < end else "follows a hole"
-            raise ModelFormatError(f"{path}: tensor {named(name)} {what}")
+            raise ModelFormatError(f"{path}: tensor {safe_name(name)} {what}")
         end = span.end
     if end != num_bytes:
         what = "truncated" if end > num_bytes else "has bytes that belong to no tensor"
@@ -180,12 +182,12 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
 
 def _parse_span(path: Path, name: str, entry: Any, *, base: int) -> TensorSpan:
     """Offsets in the header count from `base`, the first byte after it."""
-    where = f"{path}: tensor {named(name)}"
+    where = f"{path}: tensor {safe_name(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ModelFormatError(f"{where}: the header entry needs dtype, shape and data_offsets, no more")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ModelFormatError(f"{where}: unknown dtype {shown(dtype)}")
+        raise ModelFormatError(f"{where}: unknown dtype {safe_repr(dtype)}")
     if not _is_counts(shape) or len(shape) > MAX_RANK:
         raise ModelFormatError(f"{where}: bad shape")
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
@@ -193,7 +195,7 @@ def _parse_span(path: Path, name: str, entry: Any, *, base: int) -> TensorSpan:
     begin, end = offsets
     # Python's integers don't overflow: a shape of [2**40, 2**40] is simply not the number of bytes.
     if math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
-        raise ModelFormatError(f"{where}: {end - begin} bytes don't hold {dtype} of shape {shown(shape)}")
+        raise ModelFormatError(f"{where}: {end - begin} bytes don't hold {dtype} of shape {safe_repr(shape)}")
     return TensorSpan(dtype=dtype, shape=tuple(shape), begin=base + begin, end=base + end)
 
 

@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
-from distilgpt2_api.core.model_files import has_file, named, parse_json_object, read_model_file, resolve_inside, shown
+from distilgpt2_api.core.model_files import (
+    has_file,
+    parse_json_object,
+    read_model_file,
+    resolve_inside,
+    safe_name,
+    safe_repr,
+)
 from distilgpt2_api.model.weights.folder_hints import find_pickled_weights, hint_at
 
 SINGLE_FILE = "model.safetensors"
@@ -80,7 +87,8 @@ def read_index(path: Path) -> dict[str, set[str]]:
     for tensor_name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _is_bare_name(file_name):
             raise ModelFormatError(
-                f"{path}: {named(tensor_name)} is in {shown(file_name)}: not the name of a safetensors file here"
+                f"{path}: {safe_name(tensor_name)} is in {safe_repr(file_name)}: not the name of a safetensors file"
+                " here"
             )
         shards.setdefault(file_name, set()).add(tensor_name)
         if len(shards) > MAX_SHARDS:

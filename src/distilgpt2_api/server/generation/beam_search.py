@@ -74,7 +74,7 @@ class BeamGeneration:
                 PromptSearch(index, request, self._options, self._engine, begun_s=begun_s)
                 for index, request in enumerate(self._requests)
             ]
-            with self._engine.held_open(), ExitStack() as in_flight:
+            with self._engine.hold_drain(), ExitStack() as in_flight:
                 while live:
                     await self._step(live, in_flight, now_s=self._clock())
                     if self._is_aborted:
@@ -108,7 +108,7 @@ class BeamGeneration:
         )
         if is_first:  # and all admitted: each counts as a request until the search ends
             self._record.admit(sum(request.num_sequences for request in self._requests))
-            in_flight.enter_context(self._engine.counted(self._record.caller, len(live)))
+            in_flight.enter_context(self._engine.count_in_flight(self._record.caller, len(live)))
         deltas = iter([await self._read(stream) for stream in self._streams])
         if not self._is_aborted:
             for search, requests in zip(live, steps, strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from distilgpt2_api.core.caller import ANYBODY, Caller
+from distilgpt2_api.core.caller import ANONYMOUS, Caller
 from distilgpt2_api.core.outputs import SequenceDelta
 
 DISCONNECT = "disconnect"
@@ -25,7 +25,7 @@ class RequestRecord:
     """Mutable; one request's task owns it. Never holds text of the prompt or of the completion."""
 
     request_id: str
-    caller: Caller = ANYBODY
+    caller: Caller = ANONYMOUS
     """Whose share of the service it takes."""
     clock: Callable[[], float] = time.perf_counter
     started_s: float = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from distilgpt2_api.core.config import Activation, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
-from distilgpt2_api.core.model_files import shown
+from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.model.architectures.config_options import ConfigOptions
 
 MAX_SIZES = {
@@ -71,7 +71,9 @@ def read_gpt2_config(options: ConfigOptions) -> ModelConfig:
     # DoubleHeads is GPT2LMHeadModel with a second head; GPT2Model is the body, whose head is tied.
     known = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"}
     if not isinstance(architectures, list) or not known.intersection(map(str, architectures)):
-        raise UnsupportedModelError(f"{path}: architectures {shown(architectures)}: only GPT2LMHeadModel is supported")
+        raise UnsupportedModelError(
+            f"{path}: architectures {safe_repr(architectures)}: only GPT2LMHeadModel is supported"
+        )
     options.refuse(FOREIGN_OPTIONS)
     width = _size(options, "n_embd", 768)
     num_heads = _size(options, "n_head", 12)
@@ -105,7 +107,7 @@ def _activation(options: ConfigOptions) -> Activation:
     name = options.values.get("activation_function", "gelu_new")
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UnsupportedModelError(
-            f"{options.path}: activation_function {shown(name)} is not supported; "
+            f"{options.path}: activation_function {safe_repr(name)} is not supported; "
             f"supported are {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]

@@ -10,21 +10,21 @@ from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig
 from distilgpt2_api.core.events import ScheduleStats
 from distilgpt2_api.core.plan import StepPlan
 from distilgpt2_api.scheduling.blocks import BlockPool, num_blocks_for
-from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, find_shut_out
+from distilgpt2_api.scheduling.fairness import FairShares, choose_victims, first_unserved
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus, rank_of
 from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 
-class Places:
+class SequencePool:
     """Owner of the line, of the running sequences and of every block; the scheduler's own."""
 
     def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None) -> None:
         self._config = config
-        self.pool = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
+        self.blocks = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
         """By rank."""
-        self._borrowers: list[Sequence] = []
+        self._drafting: list[Sequence] = []
         self._num_preempted = 0
         self._num_prefix_queried_tokens = 0
         self._num_prefix_hit_tokens = 0
@@ -53,7 +53,7 @@ class Places:
             num_preempted=self._num_preempted,
             num_prefix_queried_tokens=self._num_prefix_queried_tokens,
             num_prefix_hit_tokens=self._num_prefix_hit_tokens,
-            kv_cache_usage=1.0 - self.pool.num_free / self.pool.num_blocks,
+            kv_cache_usage=1.0 - self.blocks.num_free / self.blocks.num_blocks,
         )
         self._num_preempted = self._num_prefix_queried_tokens = self._num_prefix_hit_tokens = 0
         return stats
@@ -61,7 +61,7 @@ class Places:
     def queue(self, sequence: Sequence, leader: Sequence | None) -> None:
         """Let a new arrival wait; `leader` is the one with the same prompt that may compute it for both."""
         if leader is not None and self._is_worth_waiting_for(leader, sequence):
-            self.waiting.stand_aside(sequence, leader.sequence_id)
+            self.waiting.defer(sequence, leader.sequence_id)
         else:
             sequence.leader_id = None
             self.waiting.add(sequence)
@@ -80,68 +80,68 @@ class Places:
         """Tokens `begin` to `end` have their keys and values: cache the blocks that they filled."""
         if self._config.is_prefix_caching and end // BLOCK_SIZE > begin // BLOCK_SIZE:
             for index in range(begin // BLOCK_SIZE, end // BLOCK_SIZE):
-                self.pool.keep(sequence.block_ids[index], sequence.digest(index))
+                self.blocks.keep(sequence.block_ids[index], sequence.digest(index))
         if begin < sequence.num_prompt_tokens and end >= sequence.num_cacheable_tokens:
             self.waiting.release_followers(sequence.sequence_id)
 
-    def lend(self, sequence: Sequence, num_blocks: int) -> bool:
+    def reserve_draft_blocks(self, sequence: Sequence, num_blocks: int) -> bool:
         """Let a running sequence have so many blocks for one step; False where it would be at somebody's cost.
 
         Whoever runs can still have one to grow into.
         """
         num_lacking = num_blocks - len(sequence.block_ids)
         if num_lacking > 0:
-            if num_lacking + len(self.running) > self.pool.num_free:
+            if num_lacking + len(self.running) > self.blocks.num_free:
                 return False
-            sequence.block_ids = sequence.block_ids + [self.pool.allocate() for _ in range(num_lacking)]
-            self._borrowers.append(sequence)
+            sequence.block_ids = sequence.block_ids + [self.blocks.allocate() for _ in range(num_lacking)]
+            self._drafting.append(sequence)
         return True
 
-    def take_back(self) -> None:
+    def release_draft_blocks(self) -> None:
         """What was lent, and does not hold the sequence's own tokens by now."""
-        for sequence in self._borrowers:
+        for sequence in self._drafting:
             num_needed = num_blocks_for(len(sequence.token_ids))
-            self.pool.release(sequence.block_ids[num_needed:])
+            self.blocks.release(sequence.block_ids[num_needed:])
             sequence.block_ids = sequence.block_ids[:num_needed]
-        self._borrowers.clear()
+        self._drafting.clear()
 
-    def make_room(self) -> None:
+    def preempt_until_block_free(self) -> None:
         """Preempt until a block is free. The last in rank first: none of them has a row yet."""
-        while not self.pool.num_free:
+        while not self.blocks.num_free:
             self._preempt(self.running[-1])
 
-    def put_batch_aside(self, shares: FairShares, *, max_tokens: int) -> None:
+    def preempt_batch_for_waiting(self, shares: FairShares, *, max_tokens: int) -> None:
         """Let those that wait run at the cost of batch work, until they have `max_tokens` tokens to compute."""
         while max_tokens > 0 and self.running and self.running[-1].is_batch:
-            guest = self.waiting.first
-            if guest is None or guest.is_batch:
+            candidate = self.waiting.first
+            if candidate is None or candidate.is_batch:
                 break
-            self._make_way(guest)
-            if not self._admit(guest, shares):
+            self._preempt_batch_until_fits(candidate)
+            if not self._admit(candidate, shares):
                 break
-            max_tokens -= len(guest.token_ids) - guest.num_computed_tokens
+            max_tokens -= len(candidate.token_ids) - candidate.num_computed_tokens
 
-    def _make_way(self, guest: Sequence) -> None:
-        """Preempt batch work, one by one, until `guest` fits or none of it runs.
+    def _preempt_batch_until_fits(self, candidate: Sequence) -> None:
+        """Preempt batch work, one by one, until `candidate` fits or none of it runs.
 
         One by one and not by a count made before: what victims share among themselves is free only after the last.
         """
-        while self.running and self.running[-1].is_batch and not self._has_room_for(guest):
+        while self.running and self.running[-1].is_batch and not self._has_room_for(candidate):
             self._preempt(self.running[-1])
 
-    def let_everybody_in(self, shares: FairShares) -> None:
+    def admit_unserved_callers(self, shares: FairShares) -> None:
         """Give callers of whom nothing runs a place each, at the cost of those who have several."""
-        while (guest := find_shut_out(self.waiting, self.running)) is not None:
-            if not guest.is_batch:
-                self._make_way(guest)
-            num_lacking_places = len(self.running) + 1 - self._config.max_num_sequences
-            cached = self._find_prefix(guest)
-            num_lacking_blocks = self._num_lacking_blocks(guest, cached)
-            if num_lacking_places > 0 or num_lacking_blocks > 0:
+        while (candidate := first_unserved(self.waiting, self.running)) is not None:
+            if not candidate.is_batch:
+                self._preempt_batch_until_fits(candidate)
+            num_lacking_slots = len(self.running) + 1 - self._config.max_num_sequences
+            cached = self._find_prefix(candidate)
+            num_lacking_blocks = self._num_lacking_blocks(candidate, cached)
+            if num_lacking_slots > 0 or num_lacking_blocks > 0:
                 victims = choose_victims(
-                    guest,
+                    candidate,
                     self.running,
-                    num_lacking_places=num_lacking_places,
+                    num_lacking_slots=num_lacking_slots,
                     num_lacking_blocks=num_lacking_blocks,
                     count_own_blocks=self._count_room_for(cached),
                 )
@@ -149,7 +149,7 @@ class Places:
                     break
                 for victim in victims:
                     self._preempt(victim)
-            if not self._admit(guest, shares):
+            if not self._admit(candidate, shares):
                 break
 
     def _count_room_for(self, cached: list[int]) -> Callable[[Sequence], int]:
@@ -158,7 +158,7 @@ class Places:
         What the two have in common makes no room: it is needed as before.
         """
         needed = frozenset(cached)
-        return lambda victim: self.pool.count_own(block_id for block_id in victim.block_ids if block_id not in needed)
+        return lambda victim: self.blocks.count_own(block_id for block_id in victim.block_ids if block_id not in needed)
 
     def _preempt(self, victim: Sequence) -> None:
         """Take a running sequence's blocks and make it wait. It has no row yet."""
@@ -187,8 +187,8 @@ class Places:
         One is left for each running sequence to grow into: else the newest would soon be preempted again.
         """
         num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)
-        num_taken = num_new_blocks + sum(map(self.pool.is_free, cached))
-        return num_taken + len(self.running) - self.pool.num_free
+        num_taken = num_new_blocks + sum(map(self.blocks.is_free, cached))
+        return num_taken + len(self.running) - self.blocks.num_free
 
     def _admit(self, sequence: Sequence, shares: FairShares) -> bool:
         """Give one that waits its blocks and let it run; False where there is no room."""
@@ -197,9 +197,9 @@ class Places:
             return False
         self.waiting.remove(sequence)
         shares.note_admitted(sequence)
-        self.pool.share(cached)
+        self.blocks.share(cached)
         num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)
-        sequence.block_ids = cached + [self.pool.allocate() for _ in range(num_new_blocks)]
+        sequence.block_ids = cached + [self.blocks.allocate() for _ in range(num_new_blocks)]
         sequence.num_computed_tokens = len(cached) * BLOCK_SIZE
         sequence.status = SequenceStatus.RUNNING
         if not sequence.is_admitted_before:
@@ -215,7 +215,7 @@ class Places:
         block_ids: list[int] = []
         if self._config.is_prefix_caching:
             for index in range(sequence.num_cacheable_tokens // BLOCK_SIZE):
-                block_id = self.pool.find(sequence.digest(index))
+                block_id = self.blocks.find(sequence.digest(index))
                 if block_id is None:
                     break
                 block_ids.append(block_id)
@@ -229,12 +229,12 @@ class Places:
         return is_first_run and leader.num_computed_tokens < follower.num_cacheable_tokens
 
     def _free(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.block_ids)
+        self.blocks.release(sequence.block_ids)
         sequence.block_ids = []  # a new list: a plan that was made already may still hold the old one
 
     def check(self, sequences: Collection[Sequence]) -> None:
         """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
-        self.pool.check([sequence.block_ids for sequence in sequences])
+        self.blocks.check([sequence.block_ids for sequence in sequences])
         waiting = list(self.waiting)
         is_sound = {
             "all wait or run": {*waiting, *self.running} == {*sequences},

@@ -14,7 +14,7 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
-from distilgpt2_api.engine.local import run_request
+from distilgpt2_api.engine.sync import run_request
 
 EngineBuilder = Callable[..., Engine]
 RequestBuilder = Callable[..., GenerationRequest]
@@ -210,7 +210,7 @@ def test_guides_are_gone_with_their_sequences(guided: Callable[..., Engine], bui
     engine.step()
     engine.abort("left")
 
-    assert not engine._guides._guides
+    assert not engine._grammar_state._guides
 
 
 def test_closing_ends_the_thread_of_the_masks(
@@ -231,5 +231,5 @@ def test_an_engine_without_grammars_starts_neither_thread_nor_process(
     engine = build_engine()
     list(run_request(engine, build_request()))
 
-    assert engine._guides._thread is None
+    assert engine._grammar_state._thread is None
     assert engine.grammars._trial._process is None

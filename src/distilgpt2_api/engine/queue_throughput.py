@@ -11,7 +11,7 @@ MEMORY_S = 30.0
 """After so long a measurement counts for a third (1/e)."""
 
 
-class QueuePace:
+class QueueThroughput:
     """Tokens that leave the queue, over the time in which there was one; both fade with `MEMORY_S`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -21,17 +21,17 @@ class QueuePace:
         self._busy_since_s: float | None = None
         """From when the queue, not empty since, is not accounted for yet; None while it is empty."""
 
-    def note_came(self) -> None:
+    def on_enqueue(self) -> None:
         """Somebody waits."""
         if self._busy_since_s is None:
             self._busy_since_s = self._clock()
 
-    def note_left(self, num_waiting: int) -> None:
+    def on_leave(self, num_waiting: int) -> None:
         """Somebody went away unserved; `num_waiting` others wait."""
         if not num_waiting:
             self._busy_since_s = None
 
-    def note_started(self, num_tokens: int, num_waiting: int) -> None:
+    def on_start(self, num_tokens: int, num_waiting: int) -> None:
         """A request for so many tokens left the queue because it was served; `num_waiting` others wait."""
         now_s = self._clock()
         if self._busy_since_s is not None:

@@ -28,14 +28,14 @@ class StepMask:
         raise GenerationError(str(mask)) from mask
 
 
-class Guides:
+class GrammarState:
     """Owns the guides of the sequences in flight, and the thread that computes masks. Engine thread only."""
 
     def __init__(self, grammars: GrammarCompiler, *, eos_token_ids: Sequence[int]) -> None:
         self._grammars = grammars
         self._eos_token_ids = eos_token_ids
         self._guides: dict[int, Guide] = {}
-        self._going_on: set[int] = set()
+        self._ignoring_eos: set[int] = set()
         """Those that ignore the end of text: they end where their grammars allow nothing more."""
         self._filling: Future[list[bytes | Distilgpt2ApiError]] | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -46,12 +46,12 @@ class Guides:
         if params.grammar is not None:
             self._guides[sequence_id] = self._grammars.open(params.grammar)
             if params.ignore_eos:
-                self._going_on.add(sequence_id)
+                self._ignoring_eos.add(sequence_id)
 
     def forget(self, sequence_id: int) -> None:
         """The sequence has ended."""
         self._guides.pop(sequence_id, None)
-        self._going_on.discard(sequence_id)
+        self._ignoring_eos.discard(sequence_id)
 
     def begin_masks(self, rows: Iterable[PlanRow]) -> None:
         """Give the rows that draw by a grammar their masks, which are computed from now on."""
@@ -62,7 +62,7 @@ class Guides:
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
-        work = [(self._guides[row.sequence_id], row.sequence_id in self._going_on) for row in guided]
+        work = [(self._guides[row.sequence_id], row.sequence_id in self._ignoring_eos) for row in guided]
         self._filling = self._thread.submit(self._fill, work)
         for index, row in enumerate(guided):
             row.mask = StepMask(self._filling, index)
