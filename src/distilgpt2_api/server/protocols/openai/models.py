@@ -47,7 +47,7 @@ async def list_models(service: ServiceDep) -> ServedModelList:
 
 async def read_model(service: ServiceDep, model: str) -> ServedModelCard:
     """The served model, by its name or alias."""
-    service.model.find_name(model)
+    service.model.check_is_served(model)
     return _card(service, model)
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS, TgiErrorResponse
 from distilgpt2_api.server.protocols.tgi.plan import check_tgi, plan_tgi
 from distilgpt2_api.server.protocols.tgi.schema import (
@@ -113,7 +113,7 @@ async def read_info(service: ServiceDep) -> TgiInfo:
 
 async def _answer(http: Request, service: Service, model: type[TgiRequest], *, is_list: bool = False) -> Response:
     request = parse_body(model, await read_json_object(http, service.limits, service.uploads))
-    record = record_of(http.scope)
+    record = request_record(http.scope)
     check_tgi(request, service.limits)
     plan = await plan_tgi(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)

@@ -26,7 +26,7 @@ from distilgpt2_api.server.generation.sampling_params import check_at_most
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
 from distilgpt2_api.server.http.protocol import Protocols
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
@@ -117,7 +117,7 @@ async def generate_text(
     """Continue a prompt, sampled. Each generated sequence begins with the prompt."""
     check_at_most(query.num_return_sequences, service.limits.max_n, param="num_return_sequences")
     engine = service.engine
-    record = record_of(http.scope)
+    record = request_record(http.scope)
     prompts = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
     num_prompt_tokens = record.num_prompt_tokens = len(prompts[0].token_ids)
     check_context_length(num_prompt_tokens, query.max_new_tokens, engine.model_config, param="max_new_tokens")
