@@ -16,8 +16,8 @@ from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
 from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
-from distilgpt2_api.server.schema.other_names import REPLACEMENTS
 from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP
+from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import replacement_in
 
 PREFACE = """\
