@@ -52,9 +52,7 @@ def test_code_blocks_are_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
         ('<script src="assets/x.js">', False),
     ],
 )
-def test_what_would_ask_another_host_is_reported(
-    html: str, is_reported: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_request_to_another_host_is_reported(html: str, is_reported: bool, caplog: pytest.LogCaptureFixture) -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
     with caplog.at_level(logging.WARNING, "mkdocs"):
         assert on_post_page(html, page=page) == html

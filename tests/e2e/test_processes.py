@@ -93,7 +93,7 @@ def test_the_service_ends_in_its_time_though_a_reload_is_not_over(
         events = read_events(response)
         next(events)
         server.signal(signal.SIGHUP)
-        wait_until(lambda: "replaced: 1 requests" in server.log, "the old worker knows")
+        wait_until(lambda: "superseded: completing 1 requests" in server.log, "the old worker knows")
         server.signal(signal.SIGTERM)
         *_, last = events
     assert last["error"]["code"] == "draining"

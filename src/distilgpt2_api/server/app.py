@@ -1,4 +1,4 @@
-"""The application: parts in, FastAPI out."""
+"""Builds the FastAPI application from its parts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from distilgpt2_api.server.http.paths import strip_trailing_slash
 from distilgpt2_api.server.http.protocol import Protocol, Protocols
 from distilgpt2_api.server.http.request_record import ALL_ABORT_REASONS
 from distilgpt2_api.server.http.routing_errors import answer_http_error
-from distilgpt2_api.server.lifecycle.drain import Departure
+from distilgpt2_api.server.lifecycle.drain import ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import build_lifespan
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.server.openapi.document import build_openapi
@@ -66,7 +66,7 @@ Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`. Every a
 request's own, if it sent one."""
 
 PROTOCOLS = Protocols(OPENAI, SCORE, TGI, VLLM, WORKSHOP)
-"""Every protocol. The first one's errors answer requests that belong to none."""
+"""All protocols. A request that belongs to none gets the first one's errors."""
 
 
 def create_app(
@@ -89,25 +89,25 @@ def create_app(
     routes: Sequence[BaseRoute] | None = None,
     open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
-    """An application that starts `engine` with its lifespan, and stops it; `traces` too.
+    """An application whose lifespan starts and stops `engine` and `traces`.
 
     `metrics_labels` are added to every sample of `/metrics`.
-    `open_batch_service`: for files and batches; without it they are switched off.
-    `routes`: what `build_routes(protocols)` returned, to share between applications: it takes most of the time.
+    `open_batch_service`: files and batches; None disables them.
+    `routes`: the result of `build_routes(protocols)`, to share between applications, since it takes most of the time.
     """
     metrics_page = MetricsPage(
         registry,
         refresh=lambda: None if engine.num_requests else engine_metrics.show_idle(),
         labels=metrics_labels,
     )
-    departure = Departure()
+    shutdown = ShutdownState()
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
         version=version("distilgpt2-api"),
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
-        openapi_url=None,  # We serve document and pages ourselves, with our own assets.
+        openapi_url=None,  # we serve the document and the pages ourselves, with our own assets
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False},
     )
@@ -126,11 +126,12 @@ def create_app(
         )
     lifespan = build_lifespan(
         engine,
-        departure,
+        shutdown,
         drain_s=drain_s,
         max_request_s=limits.timeout_s,
         traces=traces,
         batch_service=batch_service,
+        chat_template=chat_template,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(
@@ -151,17 +152,17 @@ def create_app(
     app.add_exception_handler(Distilgpt2ApiError, protocols.answer_own_error)
     app.add_exception_handler(HTTPException, partial(answer_http_error, protocols))
     app.add_exception_handler(RequestValidationError, partial(_answer_validation_error, protocols))
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(Authentication, access=access, protocols=protocols, on_failure=http_metrics.count_auth_failure)
-    # Outside of the keys: a browser's preflight has none.
+    # Outside authentication: a browser's preflight has no key.
     app.add_middleware(CrossOrigin, origins=access.cors_origins, protocols=protocols)
     app.add_middleware(
         RequestMiddleware,
         metrics=http_metrics,
         access_log=access_log,
         protocols=protocols,
-        departure=departure,
-        # A page can read no answer that lacks the headers of CORS.
+        shutdown=shutdown,
+        # A page can't read a response without CORS headers.
         answer_failure=CrossOrigin(protocols.answer_failure, origins=access.cors_origins, protocols=protocols),
         traces=traces,
     )
@@ -169,14 +170,14 @@ def create_app(
 
 
 class Application(FastAPI):
-    """FastAPI with our own OpenAPI document, below a proxy's path prefix, whether the proxy strips it or not."""
+    """FastAPI with our own OpenAPI document, behind a proxy's path prefix, which the proxy may strip or keep."""
 
     def __init__(self, *, path_prefix: str, **options: Any) -> None:
         super().__init__(**options)
         self._path_prefix = path_prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Set here as FastAPI's own parameter did, until it was deprecated.
+        # FastAPI's own parameter for this is deprecated.
         if self._path_prefix:
             scope["root_path"] = self._path_prefix
         if scope["type"] == "http":
@@ -186,7 +187,7 @@ class Application(FastAPI):
         await super().__call__(scope, receive, send)
 
     def count_connections(self) -> int | None:
-        """None where the server does not tell."""
+        """None if the server does not report it."""
         control: ServerControl | None = getattr(self.state, SERVER_CONTROL, None)
         return None if control is None else control.num_connections
 
@@ -198,13 +199,13 @@ class Application(FastAPI):
 
 
 def build_routes(protocols: Iterable[Protocol] = PROTOCOLS) -> list[BaseRoute]:
-    """Every route. Routes hold nothing of an application."""
+    """All routes. They hold no state of an application."""
     router = APIRouter(dependencies=[Depends(check_query)])
     for protocol in protocols:
         protocol.add_routes(router)
     for module in (probes, metrics_and_version, docs, playground):
         module.add_routes(router)
-    # It looks at all others before it takes a path for a prompt.
+    # It checks all other routes before it takes a path for a prompt.
     router.routes.sort(key=lambda route: isinstance(route, PromptRoute))
     _add_heads(router)
     _match_whole_paths(router)
@@ -216,14 +217,14 @@ def _draw_seed() -> int:
 
 
 def _match_whole_paths(router: APIRouter) -> None:
-    """A path that ends in a line break is not the path before it, for which a pattern's `$` takes it."""
+    """Make patterns reject a line break at the path's end, which `$` accepts."""
     for route in router.routes:
         if isinstance(route, Route):
             route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
 
 
 def _add_heads(router: APIRouter) -> None:
-    """HEAD wherever there is GET, outside the document; but not where a GET computes."""
+    """Add HEAD to every GET route, hidden from the document, unless GET generates text."""
     for route in list(router.routes):
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and not isinstance(route, PromptRoute):
             router.add_api_route(
@@ -237,8 +238,8 @@ def _add_heads(router: APIRouter) -> None:
 
 
 async def _answer_validation_error(protocols: Protocols, request: Request, error: Exception) -> Response:
-    """What FastAPI finds wrong in a query or a path, in the shape of all other errors."""
+    """Exception handler for FastAPI's validation errors of queries and paths."""
     assert isinstance(error, RequestValidationError)
     details = dict(error.errors()[0])
-    details["loc"] = details["loc"][1:]  # Without `query` or `path`.
+    details["loc"] = details["loc"][1:]  # without `query` or `path`
     return protocols.error_response(describe_error(error_of(details)), request.scope)

@@ -1,4 +1,4 @@
-"""What every route works with, and how a route gets it."""
+"""The parts that every route works with, as a FastAPI dependency."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from distilgpt2_api.server.generation.text_work import TextEncoder, TextQueue
 from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.errors import NotEnabledError, UnknownModelError
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 PLACEHOLDER_NAMES = frozenset({"tgi", "dummy"})
-"""What TGI's own client and InferenceClient send where the protocol wants a name."""
+"""The names that TGI's own client and InferenceClient send if the user gave none."""
 
 URL_SCHEMES = ("http://", "https://")
-"""`@huggingface/inference` sends the endpoint's URL as the model's name."""
+"""`@huggingface/inference` sends the endpoint's URL as the model name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """The one model, as clients see it."""
+    """The model and its names, as clients see them."""
 
     name: str
-    """Its own: a pulled model's, or its folder's."""
+    """Its own name: the pulled model's, or its folder's."""
     precision: str
     created: int
-    """Unix time in seconds at which the service began to serve it."""
+    """When the service began to serve it: Unix time in seconds."""
     kernels: str
-    """What computes it, with its version."""
+    """The kernel library and its version."""
     served_names: tuple[str, ...] = ()
-    """The names that the operator chose in place of `name`."""
+    """The operator's names, which replace `name`."""
 
     @property
     def listed_names(self) -> tuple[str, ...]:
-        """The names that clients are told."""
+        """The names that clients see."""
         return self.served_names or (self.name,)
 
     @property
     def shown_name(self) -> str:
-        """The name that answers have."""
+        """The name in responses."""
         return self.listed_names[0]
 
-    def find_name(self, name: str) -> None:
-        """Raises UnknownModelError for a name that is not the model's. Its own may be shortened to the last part."""
+    def check_is_served(self, name: str) -> None:
+        """Raises UnknownModelError for another model's name. Its own name may be shortened to the last segment."""
         is_short = not self.served_names and name == self.name.rpartition("/")[2]
         if name not in self.listed_names and not is_short:
             served = ", ".join(map(repr, self.listed_names))
             raise UnknownModelError(f"the model {name[:100]!r} does not exist here; served: {served}", param="model")
 
     def check_name(self, name: str | None) -> None:
-        """As `find_name`, of a request: without a name, or with a client's placeholder, it takes the served model."""
+        """Checks a request's model. Accepts no name, and placeholders of clients. Raises UnknownModelError."""
         if name and name not in PLACEHOLDER_NAMES and not name.startswith(URL_SCHEMES):
-            self.find_name(name)
+            self.check_is_served(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The parts that `create_app` was given."""
+    """The parts that `create_app` received."""
 
     version: str
     engine: AsyncEngine
@@ -77,24 +77,24 @@ class Service:
     access: Access
     metrics_page: MetricsPage
     draw_seed: Callable[[], int]
-    """For requests without a seed of their own."""
+    """Draws the seed of a request that has none."""
     clock: Callable[[], float]
     """Unix time, in seconds."""
     chat_template: ChatTemplate | None = None
-    """Without one there is no chat."""
+    """None: chat is refused."""
     batch_service: BatchService | None = None
-    """Without one there are no files and no batches."""
-
+    """None: files and batches are disabled."""
     text_queue: TextQueue = field(default_factory=TextQueue)
 
     def text_encoder(self, http: Request) -> TextEncoder:
-        """For the texts of a request."""
+        """The encoder for one request's texts."""
         return TextEncoder(self.engine.tokenizer, self.text_queue, http.is_disconnected)
 
     @property
     def system_fingerprint(self) -> str:
-        """Changes with whatever may change the texts that a seed gives: code, model, precision and kernels. Of the
-        model its name, its config with the end tokens, its tokenizer and the chat template; not its weights' values.
+        """Changes with everything that may change a seed's text: code, model, precision and kernels.
+
+        It covers the model's name, config, tokenizer and chat template, but not the values of its weights.
         """
         parts = (
             self.version,
@@ -109,7 +109,7 @@ class Service:
 
 
 async def _service_of(request: Request) -> Service:
-    # Asynchronous though it waits for nothing: FastAPI would send a plain function to a thread, for every request.
+    # Async although it awaits nothing: FastAPI would run a plain function on a thread, for every request.
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
@@ -120,7 +120,7 @@ ServiceDep = Annotated[Service, Depends(_service_of)]
 
 async def _batch_service_of(service: ServiceDep) -> BatchService:
     if service.batch_service is None:
-        raise NotEnabledError("files and batches are switched off here: the setting batch_store switches them on")
+        raise NotEnabledError("files and batches are disabled; the setting batch_store enables them")
     return service.batch_service
 
 
@@ -128,7 +128,8 @@ BatchServiceDep = Annotated[BatchService, Depends(_batch_service_of)]
 
 
 def owner_of(request: Request, service: Service) -> str:
-    """Whose files and batches a request is about: an API key's, by its name. Without keys all are everybody's, for an
-    address is no lasting name.
+    """The owner of a request's files and batches: its API key's name.
+
+    Without keys all callers share them, because an address does not identify a caller for long.
     """
-    return "" if service.access.is_open else record_of(request.scope).caller.name
+    return "" if service.access.is_open else request_record(request.scope).caller.name

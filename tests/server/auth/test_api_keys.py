@@ -69,7 +69,7 @@ def test_a_broken_file_changes_nothing_and_is_told_once(
         ring.refresh()
     assert names(ring) == ["alice"]
     [message] = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert message.startswith("the API keys stay as they were: the file of API keys")
+    assert message.startswith("the API keys are unchanged: the file of API keys")
     add_to_key_file(file.with_name("new"), describe_key("bob", BOB, CallerLimits()))
     file.with_name("new").replace(file)
     ring.refresh()
@@ -97,7 +97,7 @@ def test_a_file_that_everybody_reads_is_warned_of(file: Path, caplog: pytest.Log
     assert not caplog.messages
     file.chmod(0o644)
     KeyRing((), file=file)
-    assert "is open to every user of this machine" in caplog.messages[0]
+    assert "every user of this machine can access" in caplog.messages[0]
 
 
 def test_a_rate_of_its_own_has_no_part_of_the_default(file: Path) -> None:

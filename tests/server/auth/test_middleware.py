@@ -254,7 +254,7 @@ def test_without_keys_a_caller_is_an_address_that_no_log_shows(
     scene.app.router.routes.clear()
 
     async def keep(scope: Any, receive: Any, send: Any) -> None:
-        records.append(scope["state"]["record"])
+        records.append(scope["state"]["request_record"])
 
     scene.app.router.default = keep
     asyncio.run(call.run())

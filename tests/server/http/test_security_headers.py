@@ -145,7 +145,7 @@ def test_a_refused_preflight_says_why(
     assert answer.headers["x-request-id"]
     if param == "origin":
         assert changed["origin"] in error["message"]
-        assert "the setting cors_origins does not name this origin" in error["message"]
+        assert "the setting cors_origins does not list this origin" in error["message"]
         assert ORIGIN not in error["message"], "a stranger learns nothing of the setting"
         assert "access-control-allow-origin" not in answer.headers
     tgi = client.request("OPTIONS", "/generate", headers={**PREFLIGHT, **changed}).json()

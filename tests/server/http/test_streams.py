@@ -11,7 +11,7 @@ import pytest
 
 from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
 from distilgpt2_api.server.http.request_record import RequestRecord
-from distilgpt2_api.server.http.responses import EventStream, WhenDone
+from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.text.chat_template import ChatTemplate
 
@@ -142,12 +142,12 @@ def test_an_engine_that_fails_after_a_hang_up_is_nothing_to_tell_the_client(buil
             await failed
             yield b""
 
-        response = WhenDone(work, bytes, abort=abort)
+        response = DeferredJsonResponse(work, bytes, abort=abort)
         stream = EventStream(events, abort=abort, errors=OPENAI_ERRORS)
         record = RequestRecord(request_id="1")
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            scope["state"] = {"record": record}
+            scope["state"] = {"request_record": record}
             await (stream if is_stream else response)(scope, receive, send)
 
         call = build_call(app, "/")
@@ -211,7 +211,7 @@ class StreamScene:
         response = EventStream(events, abort=self._abort, errors=OPENAI_ERRORS, ping_interval_s=ping_interval_s)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            scope["state"] = {"record": RequestRecord(request_id="1")}
+            scope["state"] = {"request_record": RequestRecord(request_id="1")}
             await response(scope, receive, send)
 
         self.call = build_call(app, "/")

@@ -33,7 +33,7 @@ def test_all_uploads_together_are_bounded_and_room_comes_back() -> None:
     ],
 )
 def test_a_body_of_very_many_parts_is_refused_before_they_are_made(body: bytes) -> None:
-    with pytest.raises(InvalidRequestError, match=f"lists, objects and members, all together; at most {MAX_STRUCTURE}"):
+    with pytest.raises(InvalidRequestError, match=f"lists, objects and members together; at most {MAX_STRUCTURE}"):
         parse_json_object(body)
 
 

@@ -16,7 +16,7 @@ from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.async_engine import EngineState
-from distilgpt2_api.server.lifecycle.drain import Departure, DrainOnSignal
+from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
 
 
@@ -164,14 +164,14 @@ async def look_until(is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def working(scene: Any, **options: Any) -> AsyncIterator[Departure]:
+async def working(scene: Any, **options: Any) -> AsyncIterator[ShutdownState]:
     """An engine with one request at work, and the signals watched."""
-    departure = Departure()
+    shutdown = ShutdownState()
     await scene.engine.start()
     await scene.engine.wait_loaded()
     scene.engine.submit(GenerationRequest(request_id="a", prompt_token_ids=(1,), params=SamplingParams(max_tokens=3)))
-    with DrainOnSignal(scene.engine, departure, max_request_s=60.0, **options):
-        yield departure
+    with DrainOnSignal(scene.engine, shutdown, max_request_s=60.0, **options):
+        yield shutdown
     await scene.engine.stop()
 
 
@@ -183,11 +183,11 @@ def test_a_signal_reaches_the_server_once_the_work_has_ended(
     control = Control()
 
     async def play() -> None:
-        async with working(scene, drain_s=20.0, control=control) as departure:
+        async with working(scene, drain_s=20.0, control=control) as shutdown:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             await look_until(lambda: scene.engine.state is not EngineState.READY)
-            assert (departure.is_near, control.is_service_ending, control.is_accepting) == (True, True, True)
+            assert (shutdown.is_imminent, control.is_service_ending, control.is_accepting) == (True, True, True)
             assert heard == []
             scene.runner.open_gate()
             await look_until(lambda: heard == [signal.SIGTERM])
@@ -224,11 +224,11 @@ def test_a_process_with_a_successor_ends_its_work_in_peace(
 
     async def play() -> None:
         control.num_connections = num_connections
-        async with working(scene, drain_s=drain_s, control=control) as departure:
+        async with working(scene, drain_s=drain_s, control=control) as shutdown:
             os.kill(os.getpid(), signal.SIGTERM)
             await look_until(lambda: not control.is_accepting)
             os.kill(os.getpid(), signal.SIGTERM)
-            assert departure.is_near
+            assert shutdown.is_imminent
             assert scene.engine.state is EngineState.READY
             assert not control.is_service_ending
             scene.runner.open_gate()
@@ -266,7 +266,7 @@ def test_a_process_with_a_successor_drains_when_the_whole_service_ends(
 def test_a_failed_engine_ends_the_process_with_one_clear_line(
     error: Exception, code: int, line: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distilgpt2_api.server.lifecycle.lifespan.LAST_WORDS_S", 0.0)
+    monkeypatch.setattr("distilgpt2_api.server.lifecycle.lifespan.ERROR_FLUSH_S", 0.0)
 
     async def play() -> int:
         exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -1,1 +1,1 @@
-"""Who may call: API keys, callers and their limits."""
+"""API keys, access to routes, callers and their limits."""

@@ -1,4 +1,4 @@
-"""Who may use what."""
+"""Which routes need an API key."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from distilgpt2_api.server.http.paths import (
 
 
 class Area(Enum):
-    """Routes that are opened alike."""
+    """Groups of routes with one rule."""
 
     PROBES = auto()
     METRICS = auto()
     DOCS = auto()
     PLAYGROUND = auto()
-    """A page and its assets, the same for everybody: nothing of the service is in them."""
+    """A page and its assets: static files without data of the service."""
     REST = auto()
 
 
 def area_of(path: str) -> Area:
-    """`path`: as routes are matched against it, so that no request is taken for another than it will be."""
+    """`path`: as routes are matched against it, so that check and router agree."""
     path = path.removesuffix("\n")  # as the router's patterns do, which end in `$`
     if path in PROBE_PATHS:
         return Area.PROBES
@@ -47,27 +47,27 @@ def area_of(path: str) -> Area:
 
 
 def area_of_request(scope: Scope) -> Area:
-    """The root is two things: to a browser that opens it the playground, to everybody else an answer in JSON."""
+    """The root is the playground for a browser, and JSON for any other client."""
     path = path_below_root(scope)
     return Area.PLAYGROUND if path == "/" and wants_page(scope) else area_of(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The service's rules. Without keys it is open, and a caller is an address."""
+    """The access rules. Without keys the service is open, and a caller is an address."""
 
     keys: KeyRing | None = None
     metrics_key: KeyTable | None = None
-    """Opens the metrics and nothing else; then no other key opens them."""
+    """Keys for the metrics alone. If set, no other key opens the metrics."""
     has_public_metrics: bool = False
     has_public_docs: bool = False
     cors_origins: tuple[str, ...] = ()
     address_limits: CallerLimits = NO_LIMITS
-    """Of each address, where there are no keys."""
+    """Limits of each address if there are no keys."""
 
     @property
     def is_open(self) -> bool:
-        """Whether whoever reaches the service may use it."""
+        """Whether any client that reaches the service may use it."""
         return self.keys is None
 
     def needs_key(self, area: Area) -> bool:
@@ -82,7 +82,7 @@ class Access:
                 return self.keys is not None
 
     def find(self, key: bytes, area: Area) -> Caller | None:
-        """Whose key it is, if it opens the area."""
+        """The key's caller, if the key opens the area."""
         table = self.metrics_key if area is Area.METRICS and self.metrics_key is not None else self.keys
         return None if table is None else table.find(key)
 

@@ -1,4 +1,4 @@
-"""Which key is whose, and the file that may change that while the service runs."""
+"""API keys and their callers, and the key file, which may change while the service runs."""
 
 from __future__ import annotations
 
@@ -26,70 +26,71 @@ Signature: TypeAlias = tuple[int, int, int, int]
 
 
 class KeyTable:
-    """Finds a key's owner in a time that says nothing about the keys.
+    """Finds a key's caller in a time that reveals nothing about the keys.
 
-    A dictionary of digests, not a loop over all keys: a thousand of them cost what one does. How long a dictionary
-    looks depends on its entries and on what is looked for, so what is looked for is hashed once more, with a secret of
-    this process: nobody outside can choose a key to come near an entry.
+    A dictionary of digests: a lookup costs the same with one key and with a thousand. Its time depends on the entries
+    and the looked-up value, so digests are hashed again with a secret of this process. A client therefore can't choose
+    a key that lies close to an entry.
     """
 
     def __init__(self, keys: Iterable[ApiKey], *, default_limits: CallerLimits = NO_LIMITS) -> None:
         self._secret = secrets.token_bytes(32)
-        self._callers = {self._mark(key.digest): _caller_of(key, default_limits) for key in keys}
+        self._callers = {self._keyed_digest(key.digest): _caller_of(key, default_limits) for key in keys}
 
     def find(self, key: bytes) -> Caller | None:
-        return self._callers.get(self._mark(digest_of(key)))
+        return self._callers.get(self._keyed_digest(digest_of(key)))
 
-    def _mark(self, digest: bytes) -> bytes:
+    def _keyed_digest(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, key=self._secret, digest_size=32).digest()
 
 
 class KeyRing:
-    """All keys, those of the setting and those of the file. Mutable: a changed file changes them, all at once."""
+    """All keys of the setting and the file. Mutable: a changed file replaces all its keys at once."""
 
     def __init__(
         self, fixed: tuple[ApiKey, ...], *, file: Path | None = None, default_limits: CallerLimits = NO_LIMITS
     ) -> None:
-        """Raises SettingsError where the file can't be read or says the same as the setting."""
+        """Raises SettingsError if the file can't be read or repeats a key or name of the setting."""
         self._fixed = fixed
         self._file = file
         self._default_limits = default_limits
         self._signature = None if file is None else _signature_of(file)
         self._table = self._read()
         if file is not None and is_open_to_others(file):
-            logger.warning("%s, the file of API keys, is open to every user of this machine: chmod o-rw", file)
+            logger.warning("every user of this machine can access %s, the file of API keys: chmod o-rw", file)
 
     def find(self, key: bytes) -> Caller | None:
         return self._table.find(key)
 
     def refresh(self) -> None:
-        """Read the file anew if it has changed. Reads from a disk, so it is for a thread.
+        """Reload the file if it has changed. Blocks on the disk, so call it on a thread.
 
-        A file that is broken or gone changes nothing but the log: a slip of the editor must not lock everybody out.
+        If the file is invalid or missing, the keys stay as they are, and the log says so: a typing error must not lock
+        all clients out.
         """
         if self._file is None:
             return
         signature = _signature_of(self._file)
         if signature == self._signature:
             return
-        # From before reading: what changes meanwhile is seen the next time. And noted even of a broken file, which is
-        # told once.
+        # Taken before reading, so that a change meanwhile is seen next time. Kept for an invalid file too, which is
+        # reported once.
         self._signature = signature
         try:
             self._table = self._read()
         except SettingsError as error:
-            logger.error("the API keys stay as they were: %s", error)  # noqa: TRY400 - its message is all there is
+            logger.error("the API keys are unchanged: %s", error)  # noqa: TRY400 - its message is all there is
         else:
             logger.info("the API keys have been reloaded")
 
     async def watch(self) -> None:
-        """Refresh for ever."""
+        """Refresh until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             await asyncio.to_thread(self.refresh)
 
     def watched(self, lifespan: Lifespan) -> Lifespan:
-        """A lifespan in which the file is watched."""
+        """The lifespan, with the file watched while it lasts."""
         if self._file is None:
             return lifespan
 
@@ -121,7 +122,7 @@ def _caller_of(key: ApiKey, default: CallerLimits) -> Caller:
     limits = CallerLimits(
         max_requests=own.max_requests or default.max_requests,
         tokens_per_s=own.tokens_per_s or default.tokens_per_s,
-        # A rate of its own with the default's burst would be neither's.
+        # The default burst does not fit a rate of its own.
         burst_tokens=own.burst_tokens or (None if has_own_rate else default.burst_tokens),
         min_priority=own.min_priority,
     )
@@ -129,7 +130,7 @@ def _caller_of(key: ApiKey, default: CallerLimits) -> Caller:
 
 
 def _signature_of(path: Path) -> Signature | None:
-    """Changes whenever the file does; None: it can't be seen."""
+    """Changes when the file changes. None: the file can't be accessed."""
     try:
         status = path.stat()
     except OSError:

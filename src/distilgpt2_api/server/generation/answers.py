@@ -8,7 +8,7 @@ from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.http.error_shape import ErrorShape
-from distilgpt2_api.server.http.responses import EventStream, WhenDone
+from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream
 from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 
@@ -32,7 +32,7 @@ class EventWriter(Protocol):
     def last_events(self) -> bytes: ...
 
 
-def json_answer(source: GenerationSource, writer: JsonWriter) -> WhenDone:
+def json_answer(source: GenerationSource, writer: JsonWriter) -> DeferredJsonResponse:
     """One JSON body when the generation is complete."""
 
     async def collect() -> None:
@@ -40,7 +40,7 @@ def json_answer(source: GenerationSource, writer: JsonWriter) -> WhenDone:
             async for update in updates:
                 writer.collect(update)
 
-    return WhenDone(collect, writer.body, abort=source.abort)
+    return DeferredJsonResponse(collect, writer.body, abort=source.abort)
 
 
 def event_answer(

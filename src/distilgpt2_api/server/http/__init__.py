@@ -1,1 +1,1 @@
-"""HTTP itself: heads, bodies, answers, errors, connections. Knows neither the engine nor any protocol."""
+"""HTTP itself: heads, bodies, responses, errors, connections. Knows neither the engine nor any single protocol."""

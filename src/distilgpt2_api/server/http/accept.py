@@ -1,4 +1,4 @@
-"""Whether an answer is for a person's browser or for a program."""
+"""Content negotiation: a page for a browser, or JSON for a program."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DATA = "application/json"
 
 
 def wants_page(scope: Scope) -> bool:
-    """A browser that opens an address names HTML and likes nothing better; a program that takes anything gets data."""
+    """Whether the client prefers HTML, as a browser does. A client that accepts anything gets JSON."""
     if scope["method"] not in {"GET", "HEAD"}:
         return False
     accept = ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"accept")
@@ -21,7 +21,7 @@ def wants_page(scope: Scope) -> bool:
 
 
 def _quality(parameters: str) -> float:
-    """RFC 9110, 12.4.2. What is no number is no preference."""
+    """RFC 9110, section 12.4.2. An invalid number counts as 0."""
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":

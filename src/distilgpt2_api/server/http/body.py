@@ -1,4 +1,4 @@
-"""A request's body: read within bounds, JSON in the strict sense, an object without doubt about its keys."""
+"""Request bodies: limited in size and time, strict JSON, one object without duplicate keys."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ from distilgpt2_api.server.http.errors import BodyTimeoutError, BodyTooLargeErro
 from distilgpt2_api.server.http.limits import RequestLimits
 
 MAX_STRUCTURE = 1 << 16
-"""Lists, objects and members of one body, all together: making them holds up everybody, and no request needs so many.
-(A member for each token of GPT-2's vocabulary in `logit_bias` is 50 257.)"""
+"""Most lists, objects and members of one body together. Building them blocks the event loop. (A `logit_bias` of GPT-2's
+whole vocabulary has 50 257 members.)"""
 TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 INTEGER = re.compile("[0-9]{1,19}")
-"""A number in a header or in a form: no sign, no other alphabet's digits, no more of them than are quickly read."""
+"""A number in a header or form: ASCII digits without a sign, few enough to convert fast."""
 INLINE_BYTES = 1 << 17
-"""Longer bodies are parsed on a thread, one at a time: each takes up to 60 ms, and there may be twenty at once."""
+"""Longer bodies are parsed on a thread, one at a time: one takes up to 60 ms, and twenty may arrive at once."""
 MAX_SAFE_INTEGER = 2.0**53
-"""Beyond it not every integer has a float."""
+"""Above it, not every integer has an exact float."""
 
 
 async def read_json_object(request: Request, limits: RequestLimits, uploads: Uploads) -> dict[str, object]:
-    """The body as a dictionary. InvalidRequestError says what is wrong with it; ClientDisconnect: it never came.
-
-    Raises OverloadedError where `uploads` has no room for it.
-    """
+    """The body as a dictionary. Raises InvalidRequestError, ClientDisconnect, or OverloadedError (`uploads`)."""
     _check_media_type(request)
     body = await read_body(request, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s, uploads=uploads)
     if len(body) <= INLINE_BYTES:
@@ -39,13 +36,13 @@ async def read_json_object(request: Request, limits: RequestLimits, uploads: Upl
 
 
 def parse_json_object(body: bytes) -> dict[str, object]:
-    """Strict JSON (RFC 8259): no NaN, no lone surrogates, no byte order mark, no duplicate keys.
+    """Parses strict JSON (RFC 8259): no NaN, no lone surrogates, no byte order mark, no duplicate keys.
 
-    JSON has one type of numbers: 16.0 is the integer 16 (JSON Schema 2020-12, section 4.2.3), which some clients send.
+    16.0, which some clients send, is the integer 16 (JSON Schema 2020-12, section 4.2.3).
     """
     _check_structure(body)
     try:
-        # orjson is strict; the standard library shows both of two equal keys, and how a number is written.
+        # orjson is strict; the standard library shows duplicate keys and how a number is written.
         orjson.loads(body)
         value = json.loads(body, object_pairs_hook=_check_keys, parse_float=_parse_number)
     except (orjson.JSONDecodeError, RecursionError, ValueError) as error:
@@ -56,10 +53,10 @@ def parse_json_object(body: bytes) -> dict[str, object]:
 
 
 def _check_structure(body: bytes) -> None:
-    """From its characters, before anything is made of it; those inside of texts do not count."""
+    """Counts structural characters outside strings, before anything is parsed."""
     if _count_structure(body) > MAX_STRUCTURE and (count := _count_structure(TEXT.sub(b"", body))) > MAX_STRUCTURE:
         raise InvalidRequestError(
-            f"the body has {count} lists, objects and members, all together; at most {MAX_STRUCTURE} are read"
+            f"the body has {count} lists, objects and members together; at most {MAX_STRUCTURE} are allowed"
         )
 
 
@@ -78,7 +75,7 @@ def _check_media_type(request: Request) -> None:
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploads: Uploads) -> bytes:
-    """The body as it is. Raises BodyTooLargeError, BodyTimeoutError, OverloadedError or ClientDisconnect."""
+    """The raw body. Raises BodyTooLargeError, BodyTimeoutError, OverloadedError or ClientDisconnect."""
     if declared_length(request) > max_bytes:
         raise _too_large(max_bytes)
     pieces: list[bytes] = []
@@ -96,7 +93,7 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploa
                     raise _too_large(max_bytes)
                 pieces.append(piece)
                 if not message.get("more_body", False):
-                    _check_passed_on(request, num_bytes)
+                    _check_delivered(request, num_bytes)
                     return b"".join(pieces)
     except TimeoutError:
         raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} seconds") from None
@@ -105,18 +102,18 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float, uploa
 
 
 def declared_length(request: Request) -> int:
-    """What `Content-Length` says; 0 where it says nothing, and the bytes that come are counted."""
+    """The `Content-Length`; 0 without a valid one. The received bytes are counted in any case."""
     declared = request.headers.get("content-length", "")
     return int(declared) if INTEGER.fullmatch(declared) else 0
 
 
-def _check_passed_on(request: Request, num_bytes: int) -> None:
-    """Bare Uvicorn with httptools leaves the body to the protocol that the request asks for."""
+def _check_delivered(request: Request, num_bytes: int) -> None:
+    """Refuses a body that bare Uvicorn with httptools left to the protocol that `Upgrade` asks for."""
     is_declared = declared_length(request) > 0 or "transfer-encoding" in request.headers
     if not num_bytes and is_declared and "upgrade" in request.headers:
         raise InvalidRequestError(
-            "Upgrade: this server does not read the body of such a request; leave the header out, or start the service "
-            "with distilgpt2-api serve or uvicorn --http h11"
+            "Upgrade: this server does not read the body of a request with this header; omit the header, or start the "
+            "service with distilgpt2-api serve or uvicorn --http h11"
         )
 
 
@@ -143,7 +140,7 @@ def _reason(error: Exception) -> str:
 
 
 class Uploads:
-    """Bounds the bytes of all bodies that are on their way together; event loop only."""
+    """Limits the bytes of all bodies that are being received. For the event loop only."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -152,10 +149,10 @@ class Uploads:
         """Held while a long body is parsed."""
 
     def add(self, num_bytes: int) -> None:
-        """Raises OverloadedError where there is no room for so many more; they count all the same."""
+        """Counts received bytes. Raises OverloadedError if they exceed the limit; the caller must still remove them."""
         self.num_bytes += num_bytes
         if self.num_bytes > self._max_bytes:
-            raise OverloadedError("the service is overloaded: too many large bodies are on their way; try again later")
+            raise OverloadedError("the service is overloaded: it is receiving too many large bodies; try again later")
 
     def remove(self, num_bytes: int) -> None:
         self.num_bytes -= num_bytes

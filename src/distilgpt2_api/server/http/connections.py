@@ -1,7 +1,7 @@
-"""What a connection may take before it has a request, and when nobody reads at its other end.
+"""Limits on connections: the time and size of a request's head, slow readers, and the number of connections.
 
-Uvicorn bounds neither the time in which a head arrives, nor (with httptools) its size, nor how long an answer may wait
-to be read, nor how many connections there are. With httptools it takes what follows a head with `Upgrade` for another.
+Uvicorn has none of these limits with httptools. It also leaves everything after a head with `Upgrade` to another
+protocol.
 """
 
 from __future__ import annotations
@@ -17,42 +17,41 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from distilgpt2_api.server.http import request_head
-from distilgpt2_api.server.http.answer_end import sent_before_end, sent_until_close
+from distilgpt2_api.server.http.connection_end import announce_close, delimit_by_close, is_long_body
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.server.http.ignored_body import is_long_body
 from distilgpt2_api.server.http.limits import ConnectionLimits
 
 SEND_BUFFER_BYTES = 128 << 10
-"""What the kernel keeps of an answer that is not read (it doubles this for its own books); beyond it, and 64 KiB of
-Uvicorn's, the work waits for the reader."""
+"""The kernel's buffer for a response that the client has not read (Linux doubles the value for its own overhead). If it
+and Uvicorn's 64 KiB are full, the application waits for the client."""
 MAX_FRAMING_RATIO = 16
-"""Bytes of chunk sizes and extensions that each byte of a body pays for; beyond, they count as a head does."""
+"""Bytes of chunk sizes and extensions that are allowed per byte of body; bytes beyond count towards a head's limit."""
 
 
 class PipelinedRequestError(Exception):
-    """A request has begun before the last one was answered."""
+    """A request began before the response to the previous one was complete."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol within `limits`; see `limited_protocol`. The event loop's only.
+    """Uvicorn's protocol with `limits`; `limited_protocol` makes its subclasses. For the event loop only.
 
-    A connection is idle until the head of a request is complete, and again after its answer. Where there are too many
-    connections, the one that has been idle longest is closed for the newcomer, or else the one whose body has been on
-    its way longest: so a probe always gets through.
+    A connection is idle until a request's head is complete, and again after the response. If there are too many
+    connections, a new one closes the connection that has been idle longest, or else the one that has been uploading
+    longest. Probes therefore always get a connection.
 
-    Pipelining is not served: what comes behind an unanswered request is not read, and the connection closes with the
-    answer (RFC 9112, section 9.3.2, lets the client send it again). Uvicorn would queue any number of requests, and not
-    notice that their client has gone.
+    Pipelining is not supported: a request behind an unanswered one is not read, and the connection closes after the
+    response (RFC 9112, section 9.3.2, lets the client send it again). Uvicorn would queue any number of requests, and
+    would not notice that their client has disconnected.
     """
 
     limits: ClassVar[ConnectionLimits]
     errors: ClassVar[ErrorShape]
-    """For what is no request that any protocol could answer."""
+    """The shape of errors for data that is no valid HTTP request."""
     idle: ClassVar[OrderedDict[GuardedProtocol, None]]
-    """The connections without a request, the longest idle first."""
+    """Connections without a request, the longest idle first."""
     uploading: ClassVar[OrderedDict[GuardedProtocol, None]]
-    """Those whose request's body is not complete, the longest so first."""
+    """Connections on which a body is arriving, the longest first."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -60,121 +59,121 @@ class GuardedProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
         self.app = self._answer
         self._head = b""
-        """What has come since the segment in which the head began, until it is complete."""
-        self._num_loose_bytes = 0
-        """Received since the last that were a whole head or of a body: a head, chunks' sizes or a trailer."""
+        """Received since the segment in which the head began. Empty once the head is complete."""
+        self._num_unparsed_bytes = 0
+        """Received bytes that are not yet a complete head or part of a body: a head, chunk sizes or a trailer."""
         self._has_head_begun = False
-        self._is_deaf = False
-        """What comes is thrown away: only the end of the connection counts."""
+        self._is_discarding = False
+        """Received data is discarded: we only wait for the client to close the connection."""
         self._refusal: ErrorAnswer | None = None
-        """Why we stopped the parser. None: it stopped by itself."""
+        """Why we stopped the parser. None if it stopped on an error of its own."""
 
     # ---- asyncio's protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         super().connection_made(transport)
-        # Left to itself the kernel keeps megabytes for a client that does not read, and says of none that it waits.
+        # By default the kernel buffers megabytes for a client that does not read, and we would not notice.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.idle[self] = None
-        self._expect_head()
+        self._start_head_timer()
         if len(self.connections) > self.limits.max_connections:
-            self._make_room()
+            self._close_oldest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave_lists()
-        self._cancel_head_timer()
-        self._cancel_write_timer()
-        # Where the connection broke, Uvicorn leaves its timer to run on, and the connection in memory with it.
+        self._leave_queues()
+        self._stop_head_timer()
+        self._stop_write_timer()
+        # If the connection broke, Uvicorn leaves its timer running, which keeps the connection in memory.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_deaf:
+        if self._is_discarding:
             return
-        self._num_loose_bytes += len(data)
+        self._num_unparsed_bytes += len(data)
         self._head = self._head + data if self._has_head_begun else data
         self._unset_keepalive_if_required()
         self._parse(data)
         if self._has_ended_reading:
             return
-        if self._num_loose_bytes > self.limits.max_header_bytes:
+        if self._num_unparsed_bytes > self.limits.max_header_bytes:
             if self._is_between_requests:
                 self._refuse(request_head.too_large(self.limits.max_header_bytes))
             else:
-                self.transport.abort()  # chunks or a trailer without an end; an answer may be under way
+                self.transport.abort()  # endless chunks or trailer; a response may have begun
         elif self._is_between_requests and self._head_timer is None:
-            # Whatever came, it was no whole head: what is left of it must not take for ever to come.
-            self._expect_head()
+            # The head is incomplete: its rest must arrive in time.
+            self._start_head_timer()
 
     def pause_writing(self) -> None:
-        """More waits to be read than we keep for anybody."""
+        """The buffers are full: the client must read in time."""
         super().pause_writing()
-        self._expect_reader()
+        self._start_write_timer()
 
     def resume_writing(self) -> None:
-        self._cancel_write_timer()
+        self._stop_write_timer()
         super().resume_writing()
 
     # ---- the parser's callbacks
 
     def on_message_begin(self) -> None:
         if not self._is_between_requests:
-            self._is_deaf = True
+            self._is_discarding = True
             raise PipelinedRequestError  # the parser stops
         self._has_head_begun = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Uvicorn would add a trailer to the headers, where it could pass for what a proxy in front says of the client.
+        # Uvicorn would add a trailer to the headers, where it could impersonate a proxy's header about the client.
         if self._has_head_begun:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():  # `_read_without_upgrade` comes
+        if self.parser.should_upgrade():  # `_read_without_upgrade` follows
             return
         self._has_head_begun = False
-        self._num_loose_bytes = 0
-        self._cancel_head_timer()
-        # With ": " and the end of the line.
+        self._num_unparsed_bytes = 0
+        self._stop_head_timer()
+        # Each header's ": " and line end are 4 bytes.
         num_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if num_bytes > self.limits.max_header_bytes:
-            self._stop(request_head.too_large(self.limits.max_header_bytes))
+            self._stop_parser(request_head.too_large(self.limits.max_header_bytes))
         line_begins = self.parser.get_method() + b" " + self.url + b" "
-        if not self._head.partition(line_begins)[2].startswith(b"HTTP/1."):  # the parser takes RTSP and others, too
-            self._stop(request_head.BAD_VERSION)
+        if not self._head.partition(line_begins)[2].startswith(b"HTTP/1."):  # the parser accepts RTSP and others, too
+            self._stop_parser(request_head.BAD_VERSION)
         if self.parser.get_http_version() == "1.0":
-            self.expect_100_continue = False  # RFC 9110, section 10.1.1: such a client does not know that answer
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1: HTTP/1.0 has no 100
         self._head = b""
-        self._leave_lists()
+        self._leave_queues()
         super().on_headers_complete()
         self.uploading[self] = None
 
     def on_body(self, body: bytes) -> None:
-        self._num_loose_bytes = max(0, self._num_loose_bytes - (1 + MAX_FRAMING_RATIO) * len(body))
+        self._num_unparsed_bytes = max(0, self._num_unparsed_bytes - (1 + MAX_FRAMING_RATIO) * len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._num_loose_bytes = 0
+        self._num_unparsed_bytes = 0
         self.uploading.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._num_loose_bytes = 0
+        self._num_unparsed_bytes = 0
         if self.transport.is_closing():
-            self._expect_reader()  # of what is still to be written
-        elif self._is_deaf or (self.cycle.more_body and is_long_body(self.cycle.scope["headers"])):
-            self._end_unread()
+            self._start_write_timer()  # of the rest of the response
+        elif self._is_discarding or (self.cycle.more_body and is_long_body(self.cycle.scope["headers"])):
+            self._close_after_response()
         elif self._is_between_requests:
-            self._leave_lists()
+            self._leave_queues()
             self.idle[self] = None
-            # With what came behind the last request, or behind the rest of a body that the answer did not wait for.
+            # The next head has begun, or the rest of a body that the response did not wait for is still to come.
             if self._has_head_begun or self.cycle.more_body:
-                self._expect_head()
+                self._start_head_timer()
 
-    # ---- what is read
+    # ---- parsing
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -182,112 +181,115 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._read_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            if not self._is_deaf:
+            if not self._is_discarding:
                 self._refuse(self._refusal or request_head.describe_unparsed(self._head))
 
     def _read_without_upgrade(self, rest: bytes) -> None:
-        """The request asks for another protocol, and gets its answer in this one.
+        """Serve a request that asks for another protocol in this one.
 
-        The parser can't be told so: it leaves the body to the other one. A new parser gets the head without that wish.
+        The parser would leave the body to the other protocol, so a new parser gets the head without `Upgrade`.
         """
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if method == b"CONNECT":
             self._refuse(request_head.TUNNEL)
             return
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn's own
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn sets it
         self._parse(request_head.head_without_upgrade(method, self.url, version, self.headers) + rest)
 
-    def _stop(self, refusal: ErrorAnswer) -> None:
+    def _stop_parser(self, refusal: ErrorAnswer) -> None:
         self._refusal = refusal
         raise ValueError(refusal.message)  # the parser stops
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application, for Uvicorn's cycle."""
+        """The application that Uvicorn calls."""
         if scope["http_version"] == "1.0":
-            send = sent_until_close(self.cycle)
-        send = sent_before_end(self.cycle, send, is_last=lambda: self._is_deaf, stop_reading=self._stop_reading)
+            send = delimit_by_close(self.cycle)
+        send = announce_close(self.cycle, send, is_last=lambda: self._is_discarding, stop_reading=self._stop_reading)
         await self.config.loaded_app(scope, receive, send)
 
     def _stop_reading(self) -> None:
-        self._is_deaf = True
+        self._is_discarding = True
 
-    # ---- the limits
+    # ---- limits
 
     @property
     def _has_ended_reading(self) -> bool:
-        return self._is_deaf or self.transport.is_closing()
+        return self._is_discarding or self.transport.is_closing()
 
     @property
     def _is_between_requests(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # Uvicorn's annotation leaves the None out
+        cycle: RequestResponseCycle | None = self.cycle  # Uvicorn's annotation lacks the None
         return cycle is None or cycle.response_complete
 
-    def _make_room(self) -> None:
+    def _close_oldest(self) -> None:
         if len(self.idle) > 1 or not self.uploading:
             oldest, _ = self.idle.popitem(last=False)
-        else:  # nobody is idle but the newcomer
+        else:  # only the new connection is idle
             oldest, _ = self.uploading.popitem(last=False)
         oldest.transport.abort()
 
-    def _leave_lists(self) -> None:
+    def _leave_queues(self) -> None:
         self.idle.pop(self, None)
         self.uploading.pop(self, None)
 
-    def _expect_head(self) -> None:
-        self._cancel_head_timer()
+    def _start_head_timer(self) -> None:
+        self._stop_head_timer()
         self._head_timer = self.loop.call_later(self.limits.header_timeout_s, self.transport.abort)
 
-    def _cancel_head_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _expect_reader(self) -> None:
+    def _start_write_timer(self) -> None:
         if self._write_timer is None and self in self.connections:
-            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._cut)
+            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._abort_slow_reader)
 
-    def _cancel_write_timer(self) -> None:
+    def _stop_write_timer(self) -> None:
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _cut(self) -> None:
-        self.logger.warning("a client did not read its answer for %g s: cut", self.limits.write_timeout_s)
+    def _abort_slow_reader(self) -> None:
+        self.logger.warning("connection closed: the client did not read for %g s", self.limits.write_timeout_s)
         self.transport.abort()
 
-    def _end_unread(self) -> None:
-        """Answered before the body had come, or with another request behind it: what comes now is nobody's to read.
+    def _close_after_response(self) -> None:
+        """Close our side after the response, and discard what still arrives: the rest of a body, or another request.
 
-        Our side of the connection ends behind the answer. Closing both at once could take the answer from the client.
+        Closing both sides at once could destroy the response before the client reads it.
         """
-        self._is_deaf = True
+        self._is_discarding = True
         self._unset_keepalive_if_required()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._expect_head()  # a client that does not end its own side has a head's time
+            self._start_head_timer()  # the client has a head's time to close its side
         else:
             self.transport.close()
 
     def _refuse(self, answer: ErrorAnswer) -> None:
-        """Answer what is no request, or no whole one, and end the connection."""
+        """Answer an invalid or incomplete request, and end the connection."""
         if not self._is_between_requests:
             if self.cycle.response_started:
-                self.transport.abort()  # in the middle of it another answer would be read as its part
+                self.transport.abort()  # a second response would be read as part of the first
                 return
-            self.cycle.disconnected = True  # for the application the client has gone
+            self.cycle.disconnected = True  # the application sees a disconnect
             self.cycle.message_event.set()
         body = self.errors.body(answer)
         own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         headers = [*self.server_state.default_headers, *answer.raw_headers, *own]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[self.errors.status(answer)] + head + b"\r\n" + body)
-        self._end_unread()
-        self._expect_reader()
+        self._close_after_response()
+        self._start_write_timer()
 
 
 def limited_protocol(limits: ConnectionLimits, errors: ErrorShape) -> Callable[..., asyncio.Protocol]:
-    """The protocol class of one server: the connections that it makes are counted together."""
+    """The protocol class of one server, whose connections share the limits.
+
+    `errors`: the shape of errors for data that is no valid HTTP request.
+    """
     return type(
         "LimitedProtocol",
         (GuardedProtocol,),

@@ -1,4 +1,4 @@
-"""Requests of pages from other origins (CORS)."""
+"""CORS: requests from pages of other origins."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from distilgpt2_api.server.http.errors import OriginError, describe_error
 from distilgpt2_api.server.http.protocol import Protocols
 
 MAX_REQUESTED_HEADERS_LENGTH = 4096
-"""Of `Access-Control-Request-Headers`, which the answer to a preflight repeats. SDKs send about 300 characters."""
+"""Of `Access-Control-Request-Headers`, which the response repeats. SDKs send about 300 characters."""
 MAX_AGE_S = 3600
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
-"""RFC 9110, section 5.6.2; elements of a list may be empty (section 5.6.1.2)."""
+"""RFC 9110, section 5.6.2; list elements may be empty (section 5.6.1.2)."""
 
 
 class CrossOrigin(CORSMiddleware):
-    """Starlette's middleware, for origins that are trusted: they may use any method and send any header.
+    """Starlette's middleware for trusted origins: their pages may use any method and send any header.
 
-    A list of header names would break with the next version of an SDK. Cookies are not used: a key is a header, which
-    no browser adds by itself. This is why `*` may expose every header of an answer.
+    A list of header names would break with the next version of an SDK. `*` may expose every response header because
+    browsers add no credentials by themselves: a key is a header, and there are no cookies.
     """
 
     def __init__(self, app: ASGIApp, *, origins: Collection[str], protocols: Protocols) -> None:
@@ -52,16 +52,16 @@ class CrossOrigin(CORSMiddleware):
         await super().__call__(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:
-        """Raises InvalidRequestError for a preflight that Starlette would refuse in plain text, or repeat unchecked."""
+        """Raises InvalidRequestError for a preflight that Starlette would refuse in plain text or echo unchecked."""
         origin, method = headers["origin"], headers["access-control-request-method"]
         if not self.is_allowed_origin(origin):
-            reason = "does not name this origin" if self.allow_origins else "is not set"
+            reason = "does not list this origin" if self.allow_origins else "is not set"
             raise OriginError(
                 f"pages of {origin[:100]!r} may not use this service: the setting cors_origins {reason}", param="origin"
             )
         if method not in ALL_METHODS:
             raise InvalidRequestError(
-                f"the method {method[:100]!r} is none of {', '.join(ALL_METHODS)}",
+                f"the method {method[:100]!r} is not one of {', '.join(ALL_METHODS)}",
                 param="access-control-request-method",
             )
         names = headers.get("access-control-request-headers", "")
@@ -69,8 +69,7 @@ class CrossOrigin(CORSMiddleware):
             HEADER_NAME.fullmatch(name.strip(" \t")) for name in names.split(",")
         ):
             raise InvalidRequestError(
-                f"a preflight lists the names of headers, separated by commas, in at most "
-                f"{MAX_REQUESTED_HEADERS_LENGTH} characters",
+                f"must be header names separated by commas, in at most {MAX_REQUESTED_HEADERS_LENGTH} characters",
                 param="access-control-request-headers",
             )
 

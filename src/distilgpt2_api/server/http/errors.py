@@ -1,4 +1,4 @@
-"""The one table that says what HTTP calls an error. Each protocol has its own `ErrorShape` for it."""
+"""The table of errors with their HTTP statuses. How an error looks in a protocol is its `ErrorShape`."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ MAX_RETRY_AFTER_S = 120.0
 
 
 class UnknownModelError(InvalidRequestError):
-    """The request names a model that is not served here."""
+    """The request names a model that is not served."""
 
 
 class UnknownParameterError(InvalidRequestError):
-    """A parameter that no protocol of ours has."""
+    """A parameter that none of our protocols has."""
 
 
 class AuthenticationError(Distilgpt2ApiError):
-    """The request has no API key, or none that is valid here."""
+    """The request has no valid API key."""
 
 
 class OriginError(InvalidRequestError):
-    """A browser asks for a page of an origin that may not use the service."""
+    """The origin of a browser's page is not allowed to use the service."""
 
 
 class NotEnabledError(InvalidRequestError):
-    """What a setting would have to switch on."""
+    """A feature that a setting must enable first."""
 
 
 class MediaTypeError(InvalidRequestError):
-    """The body is declared as something else than JSON."""
+    """The body's declared media type is not supported."""
 
 
 class BodyTooLargeError(InvalidRequestError):
@@ -63,13 +63,13 @@ class BodyTimeoutError(InvalidRequestError):
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapping:
-    """A row of the table."""
+    """One row of the table: how HTTP and OpenAI's protocol classify an error."""
 
     status: HTTPStatus
     type: str
     code: str | None
     is_retryable: bool | None = None
-    """Whether the same request may work later; None: the status says it."""
+    """Whether the same request may succeed later. None: the status tells."""
 
 
 INVALID = "invalid_request_error"
@@ -85,13 +85,13 @@ ERROR_MAPPINGS: dict[type[Distilgpt2ApiError], ErrorMapping] = {
     UnknownModelError: ErrorMapping(HTTPStatus.NOT_FOUND, INVALID, "model_not_found"),
     NotEnabledError: ErrorMapping(HTTPStatus.NOT_FOUND, INVALID, "not_enabled"),
     NotFoundError: ErrorMapping(HTTPStatus.NOT_FOUND, INVALID, "not_found"),
-    # OpenAI's client would send it again, after a conflict.
+    # OpenAI's client retries 409 by default.
     ConflictError: ErrorMapping(HTTPStatus.CONFLICT, INVALID, "conflict", is_retryable=False),
     QuotaError: ErrorMapping(HTTPStatus.BAD_REQUEST, INVALID, "quota_exceeded"),
     AuthenticationError: ErrorMapping(HTTPStatus.UNAUTHORIZED, INVALID, "invalid_api_key", is_retryable=False),
     MediaTypeError: ErrorMapping(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
     BodyTooLargeError: ErrorMapping(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID, "body_too_large"),
-    # 408 would make clients send the same slow body again.
+    # OpenAI's client retries 408 by default, and would send the same slow body again.
     BodyTimeoutError: ErrorMapping(HTTPStatus.REQUEST_TIMEOUT, INVALID, "body_timeout", is_retryable=False),
     OverloadedError: ErrorMapping(HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "overloaded", is_retryable=True),
     RateLimitError: ErrorMapping(
@@ -106,7 +106,7 @@ ERROR_MAPPINGS: dict[type[Distilgpt2ApiError], ErrorMapping] = {
     GenerationError: ErrorMapping(
         HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", GENERATION_FAILED, is_retryable=False
     ),
-    # The deadline would pass again: retries of a busy service's clients would only feed the queue.
+    # A retry would only lengthen the queue of a busy service.
     DeadlineExceededError: ErrorMapping(
         HTTPStatus.GATEWAY_TIMEOUT, "timeout_error", "deadline_exceeded", is_retryable=False
     ),
@@ -114,7 +114,7 @@ ERROR_MAPPINGS: dict[type[Distilgpt2ApiError], ErrorMapping] = {
 }
 
 REFUSALS = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-"""Statuses of requests that are turned away though nothing is wrong with them."""
+"""Statuses of valid requests that the service refuses for now."""
 REFUSAL_CODES = tuple(
     dict.fromkeys(mapping.code for mapping in ERROR_MAPPINGS.values() if mapping.code and mapping.status in REFUSALS)
 )
@@ -122,7 +122,7 @@ REFUSAL_CODES = tuple(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorAnswer:
-    """An error as HTTP has it, before any protocol gives it its shape."""
+    """An error before a protocol's `ErrorShape` formats it."""
 
     status: int
     message: str
@@ -133,13 +133,13 @@ class ErrorAnswer:
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """As ASGI has them."""
+        """The headers as ASGI has them."""
         return [(name.encode(), value.encode()) for name, value in self.headers.items()]
 
 
 INTERNAL = ErrorAnswer(
     status=HTTPStatus.INTERNAL_SERVER_ERROR,
-    message="the service made a mistake; its log has the details",
+    message="internal error; the service's log has the details",
     type="server_error",
     code="internal_error",
     headers={"x-should-retry": "false"},
@@ -147,7 +147,7 @@ INTERNAL = ErrorAnswer(
 
 
 def describe_error(error: Exception) -> ErrorAnswer:
-    """What to answer. An error that nobody raised on purpose is INTERNAL, and tells nothing of itself."""
+    """Describes an error to a client. An error that is not one of ours becomes INTERNAL, without its details."""
     if not isinstance(error, Distilgpt2ApiError):
         return INTERNAL
     mapping = next(ERROR_MAPPINGS[cls] for cls in type(error).__mro__ if cls in ERROR_MAPPINGS)
@@ -161,7 +161,7 @@ def describe_error(error: Exception) -> ErrorAnswer:
     if isinstance(error, AuthenticationError):
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, BodyTooLargeError | BodyTimeoutError):
-        headers["connection"] = "close"  # What is left of the body is not worth reading.
+        headers["connection"] = "close"  # The rest of the body is not read.
     return ErrorAnswer(
         status=mapping.status,
         message=str(error),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """What a request may ask at most."""
+    """The most that one request may use."""
 
     max_body_bytes: int
     max_uploads_bytes: int
-    """Of all bodies that are on their way, together."""
+    """Of all bodies together that are being received."""
     body_timeout_s: float
     max_prompts: int
     max_n: int
@@ -19,9 +19,9 @@ class RequestLimits:
     max_stop_sequences: int
     timeout_s: float
 
-    def deadline_s(self, asked_s: float | None) -> float:
-        """For a request that asks for so many seconds; None: it does not ask."""
-        return self.timeout_s if asked_s is None else min(asked_s, self.timeout_s)
+    def deadline_s(self, requested_s: float | None) -> float:
+        """The deadline of a request, in seconds. `requested_s`: its own `timeout_s`."""
+        return self.timeout_s if requested_s is None else min(requested_s, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

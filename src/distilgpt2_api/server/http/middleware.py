@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, security headers, one log line and one count a request, and the last word."""
+"""The outermost middleware: request ids, security headers, one log line per request, metrics, unexpected errors."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
 from distilgpt2_api.server.http.request_record import RequestRecord, has_record
 from distilgpt2_api.server.http.security_headers import add_security_headers
-from distilgpt2_api.server.lifecycle.drain import Departure
+from distilgpt2_api.server.lifecycle.drain import ShutdownState
 
-SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 CLIENT_CLOSED = 499
-"""nginx's status for a client that hung up before it had one; in logs and metrics only."""
+"""nginx's status for a client that disconnected before it got one; in logs and metrics only."""
 UNMATCHED = "unmatched"
-"""Route label of paths that no route has."""
+"""Route label of paths that match no route."""
 QUIET_ROUTES = PROBE_PATHS | {METRICS_PATH}
-"""Asked every few seconds by machines: logged at debug level."""
+"""Polled every few seconds: logged at debug level."""
 
 
 class AccessLog(Protocol):
-    """As much of a structlog logger as is needed."""
+    """The part of a structlog logger that is used."""
 
     def info(self, event: str, **fields: object) -> object: ...
 
@@ -41,7 +41,7 @@ class AccessLog(Protocol):
 
 
 class RequestMiddleware:
-    """Plain ASGI, so that streams and disconnects pass through untouched."""
+    """Plain ASGI, so that streams and disconnects pass through unchanged."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RequestMiddleware:
         metrics: HttpMetrics,
         access_log: AccessLog,
         protocols: Protocols,
-        departure: Departure,
+        shutdown: ShutdownState,
         answer_failure: ASGIApp,
         traces: Traces | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -59,32 +59,32 @@ class RequestMiddleware:
         self._metrics = metrics
         self._access_log = access_log
         self._protocols = protocols
-        self._departure = departure
+        self._shutdown = shutdown
         self._answer_failure = answer_failure
         self._traces = traces
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or has_record(scope):  # or the process asks itself
+        if scope["type"] != "http" or has_record(scope):  # a batch line, called in process, has one
             await self._app(scope, receive, send)
             return
         record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
-        scope.setdefault("state", {})["record"] = record
+        scope.setdefault("state", {})["request_record"] = record
         header = (b"x-request-id", record.request_id.encode())
         app: ASGIApp = self._app
         if (refusal := check_head(scope)) is not None:
             app = self._protocols.default_error_response(refusal, scope)
-        # Bare Uvicorn may have left this request's body in the connection: nothing may be read from there any more.
+        # Bare Uvicorn may have left this request's body in the connection, so no request may follow on it.
         is_last = asks_for_other_protocol(scope["headers"])
         self._metrics.begin()
-        self._departure.num_answering += 1
+        self._shutdown.num_in_flight += 1
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                is_closing = (is_last or self._departure.is_near) and CLOSE_HEADER not in message["headers"]
+                is_closing = (is_last or self._shutdown.is_imminent) and CLOSE_HEADER not in message["headers"]
                 add_security_headers(message, *((header, CLOSE_HEADER) if is_closing else (header,)))
             await send(message)
 
@@ -96,13 +96,13 @@ class RequestMiddleware:
             self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
             if status is not None:
                 record.error_code = INTERNAL.code
-                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+                raise  # The server closes the connection: the only way left to show that the response is incomplete.
             await self._answer_failure(scope, receive, send_with_id)
         finally:
-            self._departure.num_answering -= 1
-            self._tell(scope, record, status or CLIENT_CLOSED)
+            self._shutdown.num_in_flight -= 1
+            self._report(scope, record, status or CLIENT_CLOSED)
 
-    def _tell(self, scope: Scope, record: RequestRecord, status: int) -> None:
+    def _report(self, scope: Scope, record: RequestRecord, status: int) -> None:
         route, method = _route(scope), scope["method"]
         is_quiet = route in QUIET_ROUTES
         duration_s = self._clock() - record.started_s
@@ -118,7 +118,7 @@ class RequestMiddleware:
         )
         fields = record.log_fields()
         if self._traces is not None and not is_quiet:
-            fields["trace_id"] = self._traces.add(self._served(scope, record, route, status, duration_s))
+            fields["trace_id"] = self._traces.add(self._served_request(scope, record, route, status, duration_s))
         log = self._access_log.debug if is_quiet else self._access_log.info
         log(
             "request",
@@ -130,7 +130,9 @@ class RequestMiddleware:
             **fields,
         )
 
-    def _served(self, scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float) -> ServedRequest:
+    def _served_request(
+        self, scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float
+    ) -> ServedRequest:
         return ServedRequest(
             request_id=record.request_id,
             method=scope["method"],
@@ -153,9 +155,9 @@ class RequestMiddleware:
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's, if it sent a sane one, else a new one."""
+    """The client's own id if it is valid, else a new one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and SANE_REQUEST_ID.fullmatch(value):
+        if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):
             return bytes(value).decode()
     return uuid.uuid4().hex
 

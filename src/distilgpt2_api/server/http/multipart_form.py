@@ -1,4 +1,4 @@
-"""Forms as `multipart/form-data` (RFC 7578): small fields kept, the one file handed on as it comes."""
+"""Forms as `multipart/form-data` (RFC 7578): small fields are kept, the one file is streamed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ MAX_HEADER_BYTES = 4096
 MAX_BOUNDARY_BYTES = 70
 """By RFC 2046, section 5.1.1."""
 MIN_BYTES_PER_S = 16 << 10
-"""Slower uploads are cut: `body_timeout_s`, and what this pace takes for the bytes that have come."""
+"""The slowest upload: the deadline is `body_timeout_s` plus the time that the received bytes take at this rate."""
 FILE = "file"
 
 
 @dataclass(slots=True)
 class Part:
-    """Mutable: what is known of a part while it is read."""
+    """A part while it is read. Mutable."""
 
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
@@ -37,7 +37,7 @@ class Part:
 
 
 class UploadForm:
-    """One request's form, read once: `pieces()` first, then what it has left here."""
+    """One request's form. Read `pieces()` to the end first, then `fields` and `filename`."""
 
     def __init__(self, request: Request, *, max_file_bytes: int, timeout_s: float, uploads: Uploads) -> None:
         """Raises MediaTypeError, BodyTooLargeError, InvalidRequestError."""
@@ -47,7 +47,7 @@ class UploadForm:
             raise MediaTypeError("the body must be multipart/form-data, with a boundary")
         if len(boundary) > MAX_BOUNDARY_BYTES:
             raise InvalidRequestError(
-                f"Content-Type: the boundary has {len(boundary)} bytes; at most {MAX_BOUNDARY_BYTES} are read"
+                f"Content-Type: the boundary has {len(boundary)} bytes; at most {MAX_BOUNDARY_BYTES} are allowed"
             )
         self._max_file_bytes = max_file_bytes
         if declared_length(request) > max_file_bytes + MAX_FIELDS * (MAX_FIELD_BYTES + MAX_HEADER_BYTES):
@@ -59,10 +59,10 @@ class UploadForm:
         self._has_file = False
         self._is_whole = False
         self._new: list[bytes] = []
-        """Of the file, and not yet handed on."""
+        """Of the file; not yet yielded."""
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
-        """Once its part has begun; None: there is no file."""
+        """Set once the file's part has begun. None: there is no file."""
         self._parser = MultipartParser(
             boundary,
             {
@@ -78,8 +78,8 @@ class UploadForm:
         )
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The file's content. Raises InvalidRequestError and its kinds for what is wrong with the form, OverloadedError
-        where too much is on its way, ClientDisconnect.
+        """The file's content. Raises InvalidRequestError or a subclass for an invalid form, OverloadedError if too many
+        bytes are being received, and ClientDisconnect.
         """
         num_bytes = num_file_bytes = 0
         started_s = asyncio.get_running_loop().time()
@@ -114,7 +114,7 @@ class UploadForm:
         try:
             self._parser.write(body)
         except FormParserError as error:
-            raise InvalidRequestError(f"the body is no valid multipart/form-data: {error}") from None
+            raise InvalidRequestError(f"the body is not valid multipart/form-data: {error}") from None
 
     def _begin_part(self) -> None:
         self._part = Part()
@@ -149,7 +149,7 @@ class UploadForm:
             raise InvalidRequestError(f"the form has {part.name[:100]!r} twice", param=part.name[:100])
         if part.name == FILE:
             if part.filename is None:
-                raise InvalidRequestError("file: must be a file, with a name", param=FILE)
+                raise InvalidRequestError("file: must be a file, with a filename", param=FILE)
             self._has_file = True
             self.filename = part.filename
         elif len(self.fields) == MAX_FIELDS:
@@ -166,11 +166,11 @@ class UploadForm:
     def _end_part(self) -> None:
         part = self._part
         if part.name != FILE:
-            assert part.name is not None, "its headers are read"
+            assert part.name is not None, "its headers were checked"
             try:
                 self.fields[part.name] = part.content.decode()
             except UnicodeDecodeError:
-                raise InvalidRequestError(f"{part.name}: is not UTF-8", param=part.name[:100]) from None
+                raise InvalidRequestError(f"{part.name}: must be UTF-8", param=part.name[:100]) from None
 
     def _end(self) -> None:
         self._is_whole = True

@@ -1,4 +1,4 @@
-"""The paths that more than a route speaks of, and a request's path without the prefix of a proxy."""
+"""Paths that several modules use, and a request's path without a proxy's prefix."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ PLAYGROUND_ASSETS_PATH = "/ui/assets"
 
 
 def strip_trailing_slash(scope: Scope) -> None:
-    """Sets the scope's path, so that routes are found and keys are asked for as without the slash.
+    """Removes a trailing slash from the scope's path, so that routes and key checks ignore it.
 
-    Prompts are read off `raw_path`, which keeps it. Pages keep it, too: their links are relative.
+    Prompts are read from `raw_path`, which keeps the slash. Pages keep it too: their links are relative.
     """
     path = scope["path"]
     below = path_below_root(scope)
     page = below.strip("/").partition("/")[0]
-    # A slash that was sent as %2F is a character of a prompt.
+    # A slash that was sent as %2F belongs to a prompt.
     if raw_path_of(scope).endswith(b"/") and below.endswith("/") and page and f"/{page}" not in PAGE_PATHS:
         scope["path"] = path.rstrip("/")
 
 
 def raw_path_of(scope: Scope) -> bytes:
-    """As it was sent: percent-encoded, with all its slashes."""
+    """The path as it was sent: percent-encoded, with all slashes."""
     raw_path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     return raw_path
 
 
 def path_below_root(scope: Scope) -> str:
-    """What routes are matched against."""
+    """The path that routes are matched against."""
     return without_root(scope["path"], scope.get("root_path", ""))
 
 
 def without_root(path: str, root_path: str) -> str:
-    """The path below the prefix that a proxy left on it, if it did."""
+    """The path without the proxy's prefix, if it has it."""
     rest = path.removeprefix(root_path)
     return rest if rest.startswith("/") else path

@@ -20,7 +20,7 @@ from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """One protocol. `server/app.py` lists them all; nothing else names one."""
+    """One protocol. `server/app.py` lists all of them; no shared module names one."""
 
     add_routes: Callable[[APIRouter], None]
     errors: ErrorShape

@@ -1,4 +1,4 @@
-"""What one HTTP request came to: filled by whoever learns it, logged and counted at the end."""
+"""The record of one HTTP request: filled while it is served, then logged, counted and traced."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from distilgpt2_api.core.outputs import SequenceDelta
 
 DISCONNECT = "disconnect"
 ABORT_REASONS: Mapping[str, str] = {"deadline_exceeded": "deadline", "draining": "drain", "overloaded": "shed"}
-"""What ended a request after its admission, by the code of the error that its client got."""
+"""Why a request was aborted after its admission, by the code of the error that the client got."""
 ABORT_ERROR = "error"
-"""Every other code."""
+"""The reason for every other code."""
 ALL_ABORT_REASONS = (DISCONNECT, *ABORT_REASONS.values(), ABORT_ERROR)
 
 
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
-    """Mutable; one request's task owns it. Never holds text of the prompt or of the completion."""
+    """Mutable; one request's task owns it. Never holds text of the prompt or the completion."""
 
     request_id: str
     caller: Caller = ANONYMOUS
-    """Whose share of the service it takes."""
+    """The caller whose limits and share apply."""
     clock: Callable[[], float] = time.perf_counter
     started_s: float = 0.0
     admitted_s: float | None = None
-    """When the engine took it; both on `clock`. None: never, or there is nothing to compute."""
+    """When the engine admitted the request. None: it did not, or there was nothing to compute. Both are on `clock`."""
     num_sequences: int = 0
-    """That it was admitted for."""
+    """Sequences that the engine admitted."""
     is_streamed: bool = False
     is_disconnect: bool = False
-    """The client hung up before the end."""
+    """The client disconnected before the end."""
     user_hash: str | None = None
     num_prompt_tokens: int | None = None
     num_cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache; of several sequences of one prompt the first counts."""
+    """Prompt tokens from the prefix cache. Of several sequences of one prompt, only the first counts."""
     num_completion_tokens: int = 0
     finish_reasons: list[str] = field(default_factory=list)
     queue_s: float | None = None
     ttft_s: float | None = None
     error_code: str | None = None
-    """Of the error that the client got, as a status or, after a 200, as an event."""
+    """Code of the error that the client got, as a status or as an event."""
 
     def note_user(self, user: str | None) -> None:
-        """Whom the caller says it asks for: kept as a hash, to tell users apart and know none."""
+        """Record the caller's end user as a hash, which tells users apart without identifying them."""
         if user:
             self.user_hash = hashlib.sha256(user.encode()).hexdigest()[:16]
 
     def admit(self, num_sequences: int) -> None:
-        """The engine has taken the request, for so many sequences."""
+        """Record that the engine admitted the request."""
         self.admitted_s = self.clock()
         self.num_sequences = num_sequences
 
     @property
     def abort_reason(self) -> str | None:
-        """Why what was admitted did not end as asked; None: it did, or never was."""
+        """Why an admitted request did not complete. None: it completed, or was not admitted."""
         if self.admitted_s is None:
             return None
         if self.is_disconnect and len(self.finish_reasons) < self.num_sequences:
@@ -67,7 +67,7 @@ class RequestRecord:
         return None if self.error_code is None else ABORT_REASONS.get(self.error_code, ABORT_ERROR)
 
     def note(self, delta: SequenceDelta) -> None:
-        """Take what a sequence's last delta tells."""
+        """Record a sequence's last delta."""
         timings = delta.timings
         assert delta.finish_reason is not None
         assert timings is not None
@@ -80,7 +80,7 @@ class RequestRecord:
             self.ttft_s = timings.ttft_s if self.ttft_s is None else min(self.ttft_s, timings.ttft_s)
 
     def log_fields(self) -> dict[str, object]:
-        """What is known, for the log line; times in milliseconds."""
+        """The known fields for the log line; times in milliseconds."""
         fields: dict[str, object] = {}
         if self.caller.is_key:
             fields["key"] = self.caller.name
@@ -106,19 +106,19 @@ class RequestRecord:
 
 
 def note_error(scope: Scope, code: str) -> None:
-    """The request is answered with an error of this code. Outside the middleware nobody takes note."""
-    record = scope.get("state", {}).get("record")
+    """Record the code of the error that answers the request. Without the middleware there is no record."""
+    record = scope.get("state", {}).get("request_record")
     if isinstance(record, RequestRecord):
         record.error_code = code
 
 
 def has_record(scope: Scope) -> bool:
-    """Whether somebody has laid one into the scope: inside of the process, for no server does."""
-    return "record" in scope.get("state", {})
+    """Whether the scope already has a record: a call from within the process brings its own."""
+    return "request_record" in scope.get("state", {})
 
 
-def record_of(scope: Scope) -> RequestRecord:
-    """The record that the middleware laid into the scope."""
-    record = scope["state"]["record"]
+def request_record(scope: Scope) -> RequestRecord:
+    """The record that the middleware put into the scope."""
+    record = scope["state"]["request_record"]
     assert isinstance(record, RequestRecord)
     return record

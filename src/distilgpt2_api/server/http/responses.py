@@ -1,4 +1,4 @@
-"""Answers that take the engine's time: whole, or as a stream of events. Both end the work when the client hangs up."""
+"""Responses that wait for the engine: one JSON body, or a stream. Both abort the generation on a disconnect."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from starlette.types import Receive, Scope, Send
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 logger = logging.getLogger(__name__)
 
 PING_INTERVAL_S = 15.0
-"""Below the idle limits of the usual proxies (nginx: 60 s; Azure's balancer: 230 s)."""
+"""Shorter than the idle timeouts of common proxies (nginx: 60 s, Azure Load Balancer: 230 s)."""
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 
 
-class WhenDone(Response):
-    """One JSON body, made by `make_body` when `work` is done, which `abort` ends early. Its error becomes a status.
+class DeferredJsonResponse(Response):
+    """One JSON body, which `make_body` returns after `work`. An error of `work` becomes a status.
 
-    For a client that has hung up no body is made: the work has ended before there was all of it.
+    If the client disconnects, `abort` ends the work, and no body is made.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class WhenDone(Response):
         self._abort = abort
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with ClientWatch(receive, on_gone=self._abort) as client:
+        with DisconnectWatcher(receive, on_disconnect=self._abort) as client:
             try:
                 await self._work()
             except Distilgpt2ApiError:
-                if not client.is_gone:
+                if not client.is_disconnected:
                     raise
             finally:
-                record_of(scope).is_disconnect = client.is_gone
-        if client.is_gone:
+                request_record(scope).is_disconnect = client.is_disconnected
+        if client.is_disconnected:
             return
         body = self._make_body()
         headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
@@ -85,24 +85,24 @@ class EventStream(Response):
         self._beginning = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = record_of(scope)
+        record = request_record(scope)
         record.is_streamed = True
         events = self._events()
-        # An asynchronous generator, closed here and not when the collector finds it: its `finally` frees the blocks.
+        # Close the generator here, not when it is garbage-collected: its `finally` frees the KV blocks.
         async with aclosing(events):
-            with ClientWatch(receive, on_gone=self._abort) as client:
+            with DisconnectWatcher(receive, on_disconnect=self._abort) as client:
                 pings = asyncio.create_task(self._ping(send, self._format.ping)) if self._format.ping else None
                 try:
                     async for piece in events:
-                        if client.is_gone:
+                        if client.is_disconnected:
                             return
                         self._is_quiet = False
                         await self._write(send, piece)
-                    if client.is_gone:
+                    if client.is_disconnected:
                         return
                     await self._write(send, self._last_events())
                 except Exception as error:
-                    if client.is_gone and isinstance(error, Distilgpt2ApiError):
+                    if client.is_disconnected and isinstance(error, Distilgpt2ApiError):
                         return
                     if not self._has_begun:
                         raise
@@ -112,13 +112,13 @@ class EventStream(Response):
                         logger.exception("a stream failed", extra={"request_id": record.request_id})
                     await self._write(send, self._errors.last_event(answer))
                 finally:
-                    record.is_disconnect = client.is_gone
+                    record.is_disconnect = client.is_disconnected
                     if pings is not None:
                         pings.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _ping(self, send: Send, ping: bytes) -> None:
-        """Write a ping after each interval in which nothing else was written."""
+        """Write a ping after each interval without another write."""
         while True:
             self._is_quiet = True
             await asyncio.sleep(self._ping_interval_s)
@@ -126,7 +126,7 @@ class EventStream(Response):
                 await self._write(send, ping)
 
     async def _begin(self, send: Send) -> None:
-        async with self._beginning:  # a ping may be at it
+        async with self._beginning:  # a ping may be starting it
             if not self._has_begun:
                 await send({"type": "http.response.start", "status": 200, "headers": self._format.headers})
                 self._has_begun = True
@@ -138,18 +138,18 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
-class ClientWatch:
-    """Watches for the client's hang-up while its answer is being made; a context manager.
+class DisconnectWatcher:
+    """Watches for a disconnect while the response is made; a context manager.
 
-    Servers differ in how a broken connection shows itself in `send`; that `receive` says so, all agree. The request's
-    body must have been read. `on_gone` is called once, on the event loop.
+    All servers report a disconnect through `receive`; in `send` they differ. The request's body must have been read.
+    `on_disconnect` is called once, on the event loop.
     """
 
-    def __init__(self, receive: Receive, *, on_gone: Callable[[], None]) -> None:
+    def __init__(self, receive: Receive, *, on_disconnect: Callable[[], None]) -> None:
         self._receive = receive
-        self._on_gone = on_gone
+        self._on_gone = on_disconnect
         self._task: asyncio.Task[None] | None = None
-        self.is_gone = False
+        self.is_disconnected = False
 
     def __enter__(self) -> Self:
         self._task = asyncio.create_task(self._watch())
@@ -162,5 +162,5 @@ class ClientWatch:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.is_gone = True
+        self.is_disconnected = True
         self._on_gone()

@@ -1,4 +1,4 @@
-"""No such path (404), no such method there (405): what a client that came to the wrong address should know."""
+"""404 for an unknown path and 405 for a wrong method, with advice."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from distilgpt2_api.server.http.paths import raw_path_of, without_root
 from distilgpt2_api.server.http.protocol import Protocols
 
 SLASHES = re.compile("/+")
-PROTOCOLS = "there are /v1/completions, /v1/chat/completions, /v1/models, /generate and others, which /docs lists"
-NO_PROMPT = "; a GET continues a text unless it looks like an address, POST /generate continues any text"
+GET_ADVICE = "; GET continues a path as text unless it looks like an address"
 
 
 async def answer_http_error(protocols: Protocols, request: Request, error: Exception) -> Response:
-    """Handler of what routers raise, and routes of files."""
+    """Exception handler for errors of the router and of static files."""
     assert isinstance(error, HTTPException)
     assert error.status_code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
     headers = {}
@@ -38,15 +37,16 @@ async def answer_http_error(protocols: Protocols, request: Request, error: Excep
 
 
 def _advice(scope: Scope, sent: str, protocols: Protocols) -> str:
-    asked = without_root(sent, scope.get("root_path", ""))
-    for path in _similar_paths(asked, protocols.trees):
-        if path != asked and _allowed_methods(_at(scope, path)):
+    requested = without_root(sent, scope.get("root_path", ""))
+    for path in _similar_paths(requested, protocols.trees):
+        if path != requested and _allowed_methods(_at(scope, path)):
             return f"did you mean {path[:200]}?"
-    return PROTOCOLS + (NO_PROMPT if scope["method"] == "GET" else "")
+    examples = ", ".join(path for protocol in protocols for path in protocol.examples if path != "/")
+    return f"there are {examples} and others, which /docs lists" + (GET_ADVICE if scope["method"] == "GET" else "")
 
 
 def _similar_paths(path: str, trees: Iterable[str]) -> Iterator[str]:
-    """For a base URL without a tree such as `/v1`, with it twice or behind another path, or with a slash too many."""
+    """Corrections of a path that lacks a tree such as `/v1`, repeats it, has a path before it, or doubles a slash."""
     single = SLASHES.sub("/", path).rstrip("/")
     for tree in sorted(trees):
         yield f"/{tree}{single}"
@@ -56,12 +56,12 @@ def _similar_paths(path: str, trees: Iterable[str]) -> Iterator[str]:
 
 
 def _at(scope: Scope, path: str) -> Scope:
-    """The same request, of another path."""
+    """The same request with another path."""
     whole = f"{scope.get('root_path', '')}{path}"
     return {**scope, "path": whole, "raw_path": quote(whole).encode()}
 
 
 def _allowed_methods(scope: Scope) -> list[str]:
-    """Of all routes with this path: the router names those of the first only."""
+    """The methods of all routes with this path. The router would name only the first route's."""
     routes = [route for route in scope["app"].routes if route.matches(scope)[0] is not Match.NONE]
     return sorted({method for route in routes for method in route.methods})

@@ -1,4 +1,4 @@
-"""Headers that tell browsers to make nothing of an answer that it is not."""
+"""Headers that keep browsers from executing, framing, embedding or caching a response."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ ALWAYS: tuple[RawHeader, ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    # Keeps other sites from embedding an answer. What they fetch by `cors_origins`, browsers judge by CORS alone.
+    # Keeps other sites from embedding a response. CORS requests (`cors_origins`) are not affected.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 UNLESS_SET: tuple[RawHeader, ...] = (
-    # An answer is data: should a browser show it as a page after all, that page can do nothing.
+    # A response is data: if a browser renders it as a page, that page can do nothing.
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    # Prompts, completions and errors are nobody else's, and no cache's. Streams and assets say otherwise themselves.
+    # Prompts, completions and errors are private. Streams and assets set their own value.
     (b"cache-control", b"no-store"),
 )
 
 
 def add_security_headers(start: Message, *others: RawHeader) -> None:
-    """To an answer's `http.response.start`; `others` are added as well."""
+    """Adds the headers, and `others`, to an `http.response.start` message."""
     headers = start.get("headers", ())
     names = {name for name, _ in headers}
     start["headers"] = [

@@ -12,11 +12,11 @@ LINE_ENDS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFormat:
-    """What a streamed answer has beside its events."""
+    """The headers and keep-alive of a streamed response."""
 
     content_type: bytes
     ping: bytes | None = None
-    """Written to keep a quiet connection alive. None: the format has nothing that clients skip."""
+    """Keeps a quiet connection alive. None: the format has no text that clients ignore."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -34,7 +34,7 @@ NDJSON = StreamFormat(content_type=b"application/x-ndjson")
 
 
 def dump_line(value: object) -> bytes:
-    """JSON on one line. It also escapes the characters at which only `str.splitlines` of some clients ends a line."""
+    """JSON on one line, safe for clients that split lines with `str.splitlines`."""
     line = orjson.dumps(value)
     if line.isascii():
         return line

@@ -1,4 +1,4 @@
-"""The end of the process, noticed when it begins: servers tell an application only after its connections have ended."""
+"""Graceful shutdown from the signal on: servers tell an application only after its connections have closed."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ from distilgpt2_api.server.lifecycle.server_control import ServerControl
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LOOK_S = 0.1
-"""How often a process that has a successor looks whether it may go."""
+POLL_S = 0.1
+"""How often a superseded process checks whether it can exit."""
 
 
 @dataclass(slots=True)
-class Departure:
-    """Mutable: whether this process is about to end, so that no connection should be kept for more requests."""
+class ShutdownState:
+    """Mutable: whether this process is about to exit, and the requests that it still serves."""
 
-    is_near: bool = False
-    num_answering: int = 0
-    """HTTP requests that have come and have not had their whole answer."""
+    is_imminent: bool = False
+    """Connections then close after their next response."""
+    num_in_flight: int = 0
+    """HTTP requests without a complete response."""
 
 
 class DrainOnSignal:
-    """Ends the work at the first SIGTERM or SIGINT, and only then lets the server have the signal; a context manager.
+    """Drains the engine on the first SIGTERM or SIGINT, then passes the signal to the server; a context manager.
 
-    Meanwhile the server goes on to accept connections and answer: `not ready` to probes, 503 to new work. A process
-    that has a successor leaves both to it at once, and ends what it has in peace. A second SIGINT ends it all at once.
-    Works in front of Uvicorn's handlers, bare or in a Gunicorn worker. Outside the main thread, where signals can't be
-    handled, it does nothing.
+    While it drains, the server still accepts connections and answers: probes get `not ready`, new requests 503. A
+    superseded process stops accepting at once and completes its requests. A second SIGINT ends the drain.
+
+    Installed in front of Uvicorn's handlers, bare or in a Gunicorn worker. Does nothing outside the main thread, which
+    alone can handle signals.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
-        departure: Departure,
+        shutdown: ShutdownState,
         *,
         drain_s: float,
         max_request_s: float,
         control: ServerControl | None = None,
         before: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`before`: what ends first, before anybody waits for requests."""
+        """`before`: awaited first, before requests are drained."""
         self._engine = engine
-        self._departure = departure
+        self._shutdown = shutdown
         self._drain_s = drain_s
         self._max_request_s = max_request_s
         self._control = control
@@ -84,34 +86,34 @@ class DrainOnSignal:
         self._task = self._loop.create_task(self._end_work(number))
 
     async def _end_work(self, number: int) -> None:
-        self._departure.is_near = True
+        self._shutdown.is_imminent = True
         control = self._control
         if control is not None:
             control.announce_shutdown()
         if self._before is not None:
             await self._before()
         if control is not None and control.is_superseded:
-            logger.info("replaced: %d requests may end in peace", self._engine.num_requests)
+            logger.info("superseded: completing %d requests", self._engine.num_requests)
             control.stop_accepting()
-            await self._end_in_peace(control)
+            await self._drain_superseded(control)
         else:
-            logger.info("draining: %d requests have %g s to end", self._engine.num_requests, self._drain_s)
+            logger.info("draining: %d requests have %g s to complete", self._engine.num_requests, self._drain_s)
             await self._engine.drain(self._drain_s)
         self._pass_on(number, None)
 
-    async def _end_in_peace(self, control: ServerControl) -> None:
-        """Serve the connections that are there, none of which is kept after its next answer.
+    async def _drain_superseded(self, control: ServerControl) -> None:
+        """Serve the open connections, each of which closes after its next response.
 
-        Requests may take as long as any; a connection without one is given `drain_s` to bring one.
+        A request may take `max_request_s`, as always; an idle connection has `drain_s` to send one.
         """
         began_s = self._loop.time()
         while not control.is_service_ending:
             seconds = self._loop.time() - began_s
-            is_done = self._engine.is_idle and not self._departure.num_answering
+            is_done = self._engine.is_idle and not self._shutdown.num_in_flight
             has_waited = not control.num_connections or seconds >= self._drain_s
             if (is_done and has_waited) or seconds >= self._max_request_s:
                 break
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         await self._engine.drain(self._drain_s)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:

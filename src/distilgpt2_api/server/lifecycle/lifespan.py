@@ -1,4 +1,4 @@
-"""From the bound port to the last answer."""
+"""The application's lifespan: loads the model at startup, drains and stops the engine at shutdown."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.lifecycle.drain import Departure, DrainOnSignal
+from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
 EXIT_MODEL = 3
-"""Gunicorn takes 3 from a worker for `can't ever boot` and stops, instead of starting the next one in vain."""
+"""Gunicorn stops if a worker exits with 3, instead of starting the next one."""
 EXIT_ENGINE = 70
-"""EX_SOFTWARE of sysexits: a supervisor restarts us."""
-LAST_WORDS_S = 0.5
-"""Time for the answers of the requests that a failing engine took along."""
+"""EX_SOFTWARE of sysexits: a supervisor restarts the process."""
+ERROR_FLUSH_S = 0.5
+"""Time to send the error responses of the requests that a failing engine aborted."""
 HEARTBEAT_S = 1.0
-"""How often a worker that loads its model before it listens says that it is alive."""
+"""How often a worker that loads its model before it listens sends a heartbeat."""
 
 
 def build_lifespan(
     engine: AsyncEngine,
-    departure: Departure,
+    shutdown: ShutdownState,
     *,
     drain_s: float,
     max_request_s: float,
     traces: Traces | None,
     batch_service: BatchService | None,
+    chat_template: ChatTemplate | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """The model loads while the port is bound already: readiness and 503 say so meanwhile.
+    """Builds a lifespan that loads the model after the port is bound: until then, probes and requests get 503.
 
-    In a worker that replaces another it loads first: the clients that come meanwhile wait, and none gets a 503.
+    A worker that replaces another loads the model first. Its clients wait, and none gets a 503.
     """
 
     @asynccontextmanager
@@ -47,7 +49,7 @@ def build_lifespan(
         control: ServerControl | None = getattr(app.state, SERVER_CONTROL, None)
         drain = DrainOnSignal(
             engine,
-            departure,
+            shutdown,
             drain_s=drain_s,
             max_request_s=max_request_s,
             control=control,
@@ -65,6 +67,8 @@ def build_lifespan(
             if batch_service is not None:
                 await batch_service.close()
             await engine.stop()
+            if chat_template is not None:
+                chat_template.close()
             if traces is not None:
                 await traces.close()
 
@@ -72,7 +76,7 @@ def build_lifespan(
 
 
 async def _wait_loaded(engine: AsyncEngine, control: ServerControl) -> None:
-    """Return once the model is loaded or can't be: `on_failure` says so, and ends the process."""
+    """Return once the model is loaded, or has failed to load: `on_failure` reports that and ends the process."""
     loading = asyncio.ensure_future(engine.wait_loaded())
     while not loading.done():
         control.note_alive()
@@ -81,7 +85,7 @@ async def _wait_loaded(engine: AsyncEngine, control: ServerControl) -> None:
 
 
 def exit_on_failure(exit_process: Callable[[int], object]) -> Callable[[Exception], None]:
-    """AsyncEngine's `on_failure`: one clear line, then the process ends for its supervisor to start anew."""
+    """AsyncEngine's `on_failure`: logs one clear line, then ends the process for its supervisor to restart."""
 
     def fail(error: Exception) -> None:
         is_model = isinstance(error, ModelError)
@@ -89,6 +93,6 @@ def exit_on_failure(exit_process: Callable[[int], object]) -> Callable[[Exceptio
             logger.error("can't serve this model: %s", error)
         else:
             logger.error("the engine has failed (%s); the process ends", type(error).__name__)
-        asyncio.get_running_loop().call_later(LAST_WORDS_S, exit_process, EXIT_MODEL if is_model else EXIT_ENGINE)
+        asyncio.get_running_loop().call_later(ERROR_FLUSH_S, exit_process, EXIT_MODEL if is_model else EXIT_ENGINE)
 
     return fail

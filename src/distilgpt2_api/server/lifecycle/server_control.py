@@ -1,6 +1,6 @@
-"""What a server and its application have to say to each other when one of several processes ends.
+"""The interface between an application and the server of several processes when one of them ends.
 
-Apart from `drain`, which uses it: a Gunicorn master imports its worker's class, and should not load an engine for it.
+Separate from `drain`, which uses it: a Gunicorn master imports its worker's class, which must not import an engine.
 """
 
 from __future__ import annotations
@@ -8,35 +8,35 @@ from __future__ import annotations
 from typing import Protocol
 
 SERVER_CONTROL = "server_control"
-"""Key of the lifespan's state (ASGI lifespan specification) under which a server leaves its `ServerControl`."""
+"""Key of a server's `ServerControl` in the lifespan state (ASGI lifespan specification)."""
 
 
 class ServerControl(Protocol):
-    """What a server of several processes tells its application and does for it: our Gunicorn worker's."""
+    """What a server of several processes offers its application; our Gunicorn worker implements it."""
 
     @property
     def is_replacement(self) -> bool:
-        """Another worker was here before: clients wait for this one, in the listening socket, until it accepts."""
+        """This worker replaces an earlier one: clients wait in the listening socket until it accepts."""
 
     @property
     def is_superseded(self) -> bool:
-        """A younger worker has been started in place of this one."""
+        """A newer worker has been started in place of this one."""
 
     @property
     def is_service_ending(self) -> bool:
-        """The service as a whole is to end, not only one of its processes."""
+        """The whole service is shutting down, not only this process."""
 
     @property
     def num_connections(self) -> int:
-        """Open ones, with a request and without."""
+        """Open connections, active and idle."""
 
     def announce_shutdown(self) -> None:
-        """Tell the other workers that this one ends. A superseded worker needs it: the signal that it gets does not
-        say whether the whole service ends.
+        """Tell the other workers that this one shuts down. A superseded worker needs this: its own signal does not
+        show whether the whole service ends.
         """
 
     def stop_accepting(self) -> None:
-        """New connections are the other processes' from now on."""
+        """Leave new connections to the other processes."""
 
     def note_alive(self) -> None:
-        """Before it listens a worker has no heartbeat of its own."""
+        """Send a heartbeat, which a worker does not send by itself before it listens."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, and the bodies that we read ourselves."""
+"""The OpenAPI document: FastAPI's, with the bodies that our routes read themselves."""
 
 from __future__ import annotations
 
@@ -17,17 +17,14 @@ from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
-from distilgpt2_api.server.schema.query import takes_any_query
+from distilgpt2_api.server.schema.query import allows_any_query
 
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
 
 
 def build_openapi(app: FastAPI, protocols: Protocols, limits: RequestLimits, access: Access) -> dict[str, Any]:
-    """The whole document. FastAPI's own 422 is taken out: what it finds wrong is answered with 400.
-
-    It speaks of keys where keys are needed.
-    """
+    """The complete document. Removes FastAPI's own 422, since its validation errors get 400 here."""
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -57,7 +54,7 @@ def build_openapi(app: FastAPI, protocols: Protocols, limits: RequestLimits, acc
 
 
 def _apply_limits(document: dict[str, Any], limits: RequestLimits) -> None:
-    """Write the settings' limits where the protocols allow more."""
+    """Lower the schemas' bounds to the limits of the settings."""
     maxima = dict.fromkeys(("n", "best_of", "num_return_sequences"), limits.max_n)
     maxima |= dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens"), limits.max_logprobs)
     named = [
@@ -76,10 +73,10 @@ def _apply_limits(document: dict[str, Any], limits: RequestLimits) -> None:
 
 
 def _add_query_refusals(document: dict[str, Any], app: FastAPI, protocols: Protocols) -> None:
-    """Every route that checks its query may refuse it, also one that refuses nothing else."""
+    """Declare the error of a refused query for every route that checks its query."""
     refusal = describe_error(InvalidRequestError(""))
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema and not takes_any_query(route):
+        if isinstance(route, APIRoute) and route.include_in_schema and not allows_any_query(route):
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
                 errors = protocols.find(method, route.path).errors
@@ -88,7 +85,7 @@ def _add_query_refusals(document: dict[str, Any], app: FastAPI, protocols: Proto
 
 
 def _add_security(document: dict[str, Any], protocols: Protocols, access: Access) -> None:
-    """Write at each operation that needs a key that it does; /docs then has a button for it."""
+    """Declare the key at each operation that needs one; /docs then shows its button."""
     for path, path_item in document["paths"].items():
         if not access.needs_key(area_of(path)):
             continue

@@ -1,4 +1,4 @@
-"""`GET /metrics`, `GET /version` and what crawlers ask for."""
+"""`GET /metrics`, `GET /version` and `GET /robots.txt`."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ async def read_version(service: ServiceDep) -> Version:
 
 
 async def read_robots() -> PlainTextResponse:
-    """Every link that a crawler follows here costs a completion."""
+    """Disallows everything: every path that a crawler follows costs a completion."""
     return PlainTextResponse("User-agent: *\nDisallow: /\n")

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for machines that ask often. Neither touches the model."""
+"""Liveness and readiness probes, which are polled often. Neither uses the model."""
 
 from __future__ import annotations
 

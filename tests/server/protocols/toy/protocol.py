@@ -20,7 +20,7 @@ from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.http.stream_formats import NDJSON, dump_line
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.validation import Body, parse_body
@@ -77,7 +77,7 @@ async def write_text(http: Request, service: ServiceDep) -> Response:
         is_streamed=True,
         deadline_s=service.limits.timeout_s,
     )
-    source = Generation(engine, [generation_request], record_of(http.scope))
+    source = Generation(engine, [generation_request], request_record(http.scope))
     return event_answer(source, ToyWriter(), errors=TOY_ERRORS, stream_format=NDJSON)
 
 

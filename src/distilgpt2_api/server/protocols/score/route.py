@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import json_answer
 from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.score.plan import plan_score
 from distilgpt2_api.server.protocols.score.schema import ScoreList, ScoreRequest
@@ -32,10 +32,10 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_scores(http: Request, service: ServiceDep) -> Response:
-    """How likely the model finds texts, or continuations after their contexts. Nothing is generated."""
+    """The log-probabilities of texts, or of continuations after their contexts. Nothing is generated."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(ScoreRequest, body)
-    record = record_of(http.scope)
+    record = request_record(http.scope)
     service.model.check_name(request.model)
     record.note_user(request.user)
     plan = await plan_score(request, service, record, service.text_encoder(http))

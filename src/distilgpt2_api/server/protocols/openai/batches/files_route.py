@@ -16,8 +16,8 @@ from distilgpt2_api.batch.store.objects import FilePurpose, StoredFile
 from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.http.body import INTEGER
-from distilgpt2_api.server.http.request_record import record_of
-from distilgpt2_api.server.http.responses import ClientWatch
+from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.responses import DisconnectWatcher
 from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     MAX_EXPIRY_S,
     MIN_EXPIRY_S,
@@ -175,10 +175,10 @@ class FileContent(Response):
         self._is_head = is_head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with ClientWatch(receive, on_gone=lambda: None) as client:
-            record_of(scope).is_disconnect = not await self._send(send, client)
+        with DisconnectWatcher(receive, on_disconnect=lambda: None) as client:
+            request_record(scope).is_disconnect = not await self._send(send, client)
 
-    async def _send(self, send: Send, client: ClientWatch) -> bool:
+    async def _send(self, send: Send, client: DisconnectWatcher) -> bool:
         """False: the client hung up before the end."""
         file, threads = self._file, self._batch_service.threads
         headers = [
@@ -188,14 +188,14 @@ class FileContent(Response):
         ]
         chunks = iter(()) if self._is_head else self._batch_service.files.chunks(file.file_id)
         chunk = await threads.call(next, chunks, b"")
-        if client.is_gone:
+        if client.is_disconnected:
             return False
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         has_more = True
         while has_more:
             # Looked for before the last one is sent: with its last byte a client takes the answer for whole.
             following = await threads.call(next, chunks, b"")
-            if client.is_gone:
+            if client.is_disconnected:
                 return False
             has_more = bool(following)
             await send({"type": "http.response.body", "body": chunk, "more_body": has_more})

@@ -29,7 +29,7 @@ def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
         record = RequestRecord(request_id=request_id, caller=Caller(name=caller, is_batch=True))
 
         async def ask_with_record(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["state"] = {"record": record}
+            scope["state"] = {"request_record": record}
             await app(scope, receive, send)
 
         try:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.generation.chat_prompt import require_template
 from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.openai.chat.plan import check_chat, plan_chat
 from distilgpt2_api.server.protocols.openai.chat.schema import (
     ChatCompletion,
@@ -30,8 +30,8 @@ STREAM_EXAMPLE = (
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 EVENT_STREAM = event_stream(
-    "The answer, or with `stream` events: a `ChatCompletionChunk` each. The last is `[DONE]`, or an `ErrorResponse` "
-    "where it failed midway.",
+    "The answer or, with `stream`, events: a `ChatCompletionChunk` each. The last event is `[DONE]`, or an "
+    "`ErrorResponse` if the answer failed midway.",
     ChatCompletionChunk,
     ErrorResponse,
     has_done=True,
@@ -55,11 +55,11 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
-    """OpenAI's chat completions, for models with a chat template; without one the answer is 400 and says what to do."""
+    """OpenAI's chat completions, for models with a chat template. Without one, the answer is a 400 error."""
     body = await read_json_object(http, service.limits, service.uploads)
     template = require_template(service.chat_template)
     request = parse_chat_request(body)
-    record = record_of(http.scope)
+    record = request_record(http.scope)
     service.model.check_name(request.model)
     check_chat(request, service.limits)
     record.note_user(request.user)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import record_of
+from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.openai.completions.plan import check_completion, plan_completion
 from distilgpt2_api.server.protocols.openai.completions.schema import Completion, CompletionRequest
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
@@ -24,8 +24,8 @@ STREAM_EXAMPLE = (
     '"choices":[{"index":0,"text":" time","logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 EVENT_STREAM = event_stream(
-    "The completion, or with `stream` one event for each piece of it: a `Completion` with its choices. The last "
-    "event is `[DONE]`, or an `ErrorResponse` where it failed midway.",
+    "The completion or, with `stream`, one event for each part of it: a `Completion` with its choices. The last "
+    "event is `[DONE]`, or an `ErrorResponse` if the completion failed midway.",
     Completion,
     ErrorResponse,
     has_done=True,
@@ -49,10 +49,10 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_completion(http: Request, service: ServiceDep) -> Response:
-    """OpenAI's completions, and vLLM's extra parameters. A field that is not supported is refused by name."""
+    """OpenAI's completions, with vLLM's extra parameters. Unsupported fields are refused by name."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(CompletionRequest, body)
-    record = record_of(http.scope)
+    record = request_record(http.scope)
     service.model.check_name(request.model)
     check_completion(request, service.limits)
     record.note_user(request.user)
