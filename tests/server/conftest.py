@@ -345,8 +345,3 @@ def hang_up() -> Callable[..., Call]:
         return call
 
     return leave
-
-
-@pytest.fixture
-def static_folder() -> Path:
-    return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "pages" / "static" / "docs"
