@@ -39,8 +39,8 @@ def test_metrics_count_requests_by_route_and_tokens(client: Any) -> None:
     assert samples["distilgpt2_service_info", *sorted(info.items())] == 1
 
 
-def test_the_log_has_one_line_a_request_and_no_text(client: Any) -> None:
-    client.complete(prompt="secret", max_tokens=3, user="somebody")
+def test_the_log_has_one_line_per_request_and_no_text(client: Any) -> None:
+    client.complete(prompt="secret", max_tokens=3, user="alice")
     [call] = client.scene.log.calls
     assert call.args == ("request",)
     entry = call.kwargs
@@ -49,23 +49,23 @@ def test_the_log_has_one_line_a_request_and_no_text(client: Any) -> None:
     assert (entry["prompt_tokens"], entry["completion_tokens"]) == (6, 3)
     assert entry.keys() >= {"request_id", "duration_ms", "queue_ms", "ttft_ms"}
     assert re.fullmatch(r"[0-9a-f]{16}", entry["user_hash"])
-    assert not {"secret", "somebody"} & {str(value) for value in entry.values()}
+    assert not {"secret", "alice"} & {str(value) for value in entry.values()}
 
 
 @pytest.mark.parametrize("path", [*PROBES, "/metrics"])
-def test_what_machines_ask_every_few_seconds_is_logged_at_debug(client: Any, path: str) -> None:
+def test_probes_and_scrapes_are_logged_at_debug(client: Any, path: str) -> None:
     client.get(path)
     assert [call.method_name for call in client.scene.log.calls] == ["debug"]
 
 
-def test_every_answer_has_a_request_id_the_callers_if_it_is_sane(client: Any) -> None:
+def test_every_response_has_a_request_id_the_clients_if_it_is_valid(client: Any) -> None:
     for path in ("/", "/v1/models", "/v1/nothing", "/once?top_k=x"):
         assert client.get(path, headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
-    for unfit in ("", "a b", "x" * 129, "<script>", "a\tb"):
-        assert re.fullmatch("[0-9a-f]{32}", client.get("/", headers={"x-request-id": unfit}).headers["x-request-id"])
+    for invalid in ("", "a b", "x" * 129, "<script>", "a\tb"):
+        assert re.fullmatch("[0-9a-f]{32}", client.get("/", headers={"x-request-id": invalid}).headers["x-request-id"])
 
 
-def test_a_mistake_of_ours_is_a_500_that_tells_nothing(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_a_500_without_details(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError("secret")
 
@@ -79,11 +79,11 @@ def test_a_mistake_of_ours_is_a_500_that_tells_nothing(client: Any, monkeypatch:
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_a_mistake_that_holds_the_prompt_shows_it_to_nobody(
+def test_an_internal_error_with_the_prompt_does_not_reveal_it(
     open_client: Callable[..., Any], build_runner: Any, is_stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first token, or in the middle of a stream."""
-    prompt = "my secret " + "prompt"  # In two parts: a traceback shows lines of code.
+    """Before the first token, and midway in a stream."""
+    prompt = "my secret " + "prompt"  # in two parts, since a traceback shows source lines
     log = io.StringIO()
     handler = logging.StreamHandler(log)
     handler.setFormatter(build_formatter(is_json=True))

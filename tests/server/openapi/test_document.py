@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def test_the_openapi_document_tells_the_truth_about_bodies_and_errors(client: Any) -> None:
+def test_the_document_has_bodies_and_errors(client: Any) -> None:
     document = client.get("/openapi.json").json()
     text = client.get("/openapi.json").text
     schemas = document["components"]["schemas"]
@@ -24,7 +24,7 @@ def test_the_openapi_document_tells_the_truth_about_bodies_and_errors(client: An
     assert all("head" not in path_item for path_item in document["paths"].values())
 
 
-def test_the_openapi_document_has_the_settings_limits(open_client: Callable[..., Any]) -> None:
+def test_the_document_has_the_limits_of_the_settings(open_client: Callable[..., Any]) -> None:
     document = open_client(max_n=3, max_logprobs=2, max_stop_sequences=1).get("/openapi.json").json()
     properties = document["components"]["schemas"]["CompletionRequest"]["properties"]
     maxima = [properties[name]["anyOf"][0]["maximum"] for name in ("n", "best_of", "logprobs")]
@@ -35,6 +35,6 @@ def test_the_openapi_document_has_the_settings_limits(open_client: Callable[...,
 
 
 def test_links_in_the_document_follow_a_proxys_prefix(open_client: Callable[..., Any]) -> None:
-    """The pages name everything relatively; the document says where the service lies."""
+    """The pages use relative links; the document has the prefix as its server."""
     client = open_client(root_path="/base")
     assert client.get("/openapi.json").json()["servers"] == [{"url": "/base"}]

@@ -19,5 +19,5 @@ def test_the_version_names_model_precision_and_kernels(client: Any) -> None:
     assert client.get("/version").json() == {"version": client.scene.app.version, **expected}
 
 
-def test_crawlers_are_asked_to_stay_away(client: Any) -> None:
+def test_robots_txt_disallows_everything(client: Any) -> None:
     assert client.get("/robots.txt").text == "User-agent: *\nDisallow: /\n"

@@ -13,7 +13,7 @@ STATIC_FOLDER = Path(__file__).parents[3] / "src" / "distilgpt2_api" / "server" 
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
-def test_pages_need_nothing_from_elsewhere(client: Any, page: str) -> None:
+def test_pages_load_nothing_from_other_origins(client: Any, page: str) -> None:
     shown = client.get(page)
     html = shown.text
     assert "//" not in html.replace("<!doctype", "")

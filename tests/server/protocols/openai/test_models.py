@@ -24,8 +24,8 @@ def test_models_are_listed_and_described_by_each_name(client: Any) -> None:
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
-@pytest.mark.reported("operators whose model folders have a snapshot's hash for a name, on several servers' forums")
-def test_an_operator_chooses_the_names(open_client: Callable[..., Any]) -> None:
+@pytest.mark.reported("operators whose model folders are named by a snapshot's hash, on several servers' forums")
+def test_the_operator_can_choose_the_names(open_client: Callable[..., Any]) -> None:
     client = open_client(model_name="0f1e2d", served_names=("stories", "distilgpt2"))
     listed = client.get("/v1/models").json()["data"]
     assert [(card["id"], card["root"]) for card in listed] == [("stories", "0f1e2d"), ("distilgpt2", "0f1e2d")]
@@ -43,7 +43,7 @@ def test_an_operator_chooses_the_names(open_client: Callable[..., Any]) -> None:
 
 @pytest.mark.reported("InferenceClient, TGI's own client and @huggingface/inference, run unchanged against the server")
 @pytest.mark.parametrize("name", ["tgi", "dummy", "", "http://localhost:8000", "https://models.example/v1"])
-def test_clients_of_servers_with_one_model_need_no_name(client: Any, name: str) -> None:
+def test_the_placeholder_names_of_clients_are_accepted(client: Any, name: str) -> None:
     answer = client.complete(prompt="a", max_tokens=1, model=name)
     assert (answer.status_code, answer.json()["model"]) == (200, "organisation/tiny")
     assert client.post("/v1/score", json={"input": "ab", "model": name}).status_code == 200

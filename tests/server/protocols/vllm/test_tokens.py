@@ -188,7 +188,7 @@ def test_detokenized_text_is_bounded(open_client: Callable[..., Any]) -> None:
     assert "at most 4194304" in answer.json()["error"]["message"]
 
 
-def test_tokenize_and_detokenize_are_inverse(client: Any) -> None:
+def test_detokenize_inverts_tokenize(client: Any) -> None:
     text = "né <|endoftext|>"
     answer = client.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
     assert answer["tokens"] == [110, 195, 169, 32, 256]
@@ -198,8 +198,8 @@ def test_tokenize_and_detokenize_are_inverse(client: Any) -> None:
     assert client.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
 
 
-def test_the_tokenizer_tells_its_special_tokens(client: Any) -> None:
-    """As vLLM does; lm-evaluation-harness tokenizes them to learn their ids."""
+def test_tokenizer_info_has_the_special_tokens(client: Any) -> None:
+    """As in vLLM; lm-evaluation-harness tokenizes them to find their ids."""
     info = client.get("/tokenizer_info").json()
     assert info["bos_token"] == info["eos_token"] == "<|endoftext|>"
     assert (info["pad_token"], info["chat_template"], info["model_max_length"]) == (None, None, 256)
