@@ -53,7 +53,7 @@ CROSS_FIELD = {
     "grammar": "what can't be compiled",
 }
 """Parameters that a 400 or 422 may name for a body that the document allows, and for what no JSON Schema can say."""
-CROSS_FIELD_MESSAGES = ("no token is left to draw", "not together with ", "delete some first")
+CROSS_FIELD_MESSAGES = ("no token is left to sample", "cannot be used with ", "delete some first")
 """Said if several parameters are at fault together, whichever is named; or if a store is full, and none is."""
 
 

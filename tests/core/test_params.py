@@ -22,7 +22,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.engine.validation import check_plain_params
 from distilgpt2_api.server.app import build_routes
-from distilgpt2_api.server.generation.beam_options import _find_foreign
+from distilgpt2_api.server.generation.beam_options import _unsupported_fields
 from distilgpt2_api.server.generation.sampling_params import plain_params
 from distilgpt2_api.server.pages.playground import ASSETS
 from distilgpt2_api.server.protocols.openai.chat.schema import parse_chat_request
@@ -51,7 +51,7 @@ print(json.dumps({
     "bounds": refusal(lambda: parse_body(CompletionRequest, {"prompt": "a", "zest": 9})),
     "program": refusal(lambda: check_plain_params({"zest": 9})),
     "edits": [SamplingParams().has_logits_processors, SamplingParams(zest=2).has_logits_processors],
-    "beams": _find_foreign(SamplingParams(zest=2)),
+    "beams": _unsupported_fields(SamplingParams(zest=2)),
     "help": CliRunner().invoke(command, ["--help"]).output,
     "page": api_page(build_routes()),
     "playground": ASSETS["register.js"].decode(),

@@ -52,7 +52,9 @@ def test_more_prompts_than_the_in_flight_limit_are_400(open_client: Callable[...
     assert client.complete(prompt=["a", "b"], max_tokens=1).status_code == 200
     answer = client.complete(prompt=["a", "b", "c"], max_tokens=1)
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
+    assert answer.json()["error"]["message"] == (
+        "the request has 3 prompts; you may have at most 2 in flight: send fewer at once"
+    )
 
 
 def test_a_beam_search_of_more_prompts_than_the_in_flight_limit_is_400(open_client: Callable[..., Any]) -> None:
@@ -62,7 +64,9 @@ def test_a_beam_search_of_more_prompts_than_the_in_flight_limit_is_400(open_clie
     assert client.complete(prompt=["a", "b"], **search).status_code == 200
     answer = client.complete(prompt=["a", "b", "c"], **search)
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "3 prompts in one request; you may have 2 in flight"
+    assert answer.json()["error"]["message"] == (
+        "the request has 3 prompts; you may have at most 2 in flight: send fewer at once"
+    )
     assert "retry-after" not in answer.headers
 
 

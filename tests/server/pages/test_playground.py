@@ -24,7 +24,7 @@ NOT_OFFERED = {
     *("prompt", "model", "stream", "stream_options", "echo", "prompt_logprobs", "return_token_ids", "request_id"),
     *("return_tokens_as_token_ids", "truncate_prompt_tokens", "truncation_side", "priority", "timeout_s", "user"),
     # Other names of parameters that it offers or uses, and what its temperature says.
-    *CompletionRequest.other_names,
+    *CompletionRequest.aliases,
     "do_sample",
     "add_special_tokens",
     # Of a stream there is no best.

@@ -26,10 +26,10 @@ from distilgpt2_api.cli.api_reference.parameters import (
 )
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
-from distilgpt2_api.server.protocols.vllm.tokens_schema import DetokenizeRequest, TokenizeRequest
+from distilgpt2_api.server.protocols.vllm.schema import DetokenizeRequest, TokenizeRequest
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
-from distilgpt2_api.server.schema.other_names import REPLACEMENTS
 from distilgpt2_api.server.schema.reference_apis import OPENAI_CHAT, OPENAI_COMPLETION, TGI
+from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 from distilgpt2_api.text.chat_template import ChatTemplate
 

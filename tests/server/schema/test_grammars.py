@@ -94,7 +94,9 @@ def test_two_equal_forms_are_one() -> None:
     assert openai_grammar(**fields) == (Grammar(GrammarKind.LARK, grammar), "guided_grammar")
     both = {"response_format": named(), "guided_json": json.dumps(SCHEMA), "structured_outputs": {"json": SCHEMA}}
     assert openai_grammar(**both) == (SOURCE, "response_format.json_schema.schema")
-    with pytest.raises(InvalidRequestError, match=r"structured_outputs.grammar: another form than guided_grammar"):
+    with pytest.raises(
+        InvalidRequestError, match=r"structured_outputs.grammar and guided_grammar request different grammars"
+    ):
         openai_grammar(guided_grammar=grammar, structured_outputs={"grammar": 'start: "b"'})
 
 

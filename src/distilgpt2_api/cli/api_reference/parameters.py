@@ -147,8 +147,8 @@ def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> 
     default = table.defaults.get(name)
     if info.is_required():
         words = "required"
-    elif name in table.model.other_names:
-        words = f"`{table.model.other_names[name]}`'s"
+    elif name in table.model.aliases:
+        words = f"`{table.model.aliases[name]}`'s"
     elif isinstance(default, str):
         words = default
     elif default is not None:

@@ -1,1 +1,1 @@
-"""Work for the engine, in no protocol's terms."""
+"""Engine work that all protocols share: prompts, parameters, plans, answers."""

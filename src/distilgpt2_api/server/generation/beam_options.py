@@ -1,4 +1,4 @@
-"""What goes together with a beam search, and what does not."""
+"""Which parameters a beam search supports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.scheduling.sequence import EndingTokens
 
 MAX_LENGTH_PENALTY = 10.0
-"""Of either sign: a thousand tokens to a higher power are soon no number any more."""
+"""In absolute value: a thousand tokens to a higher power soon overflow a float."""
 
 MAX_STOP_TOKEN_IDS = 64
-"""Each beam's likeliest tokens are looked through in each step, and so many more for tokens that end it."""
+"""Each step reads this many more of each beam's likeliest tokens, because some of them may end the beam."""
 
 
 def check_beam_search(
@@ -23,33 +23,39 @@ def check_beam_search(
     is_streamed: bool,
     grammar_param: str,
 ) -> None:
-    """Raise InvalidRequestError for what does not go with a beam search; `grammar_param` is the caller's word."""
-    foreign = [grammar_param if name == "grammar" else name for name in _find_foreign(params)]
+    """Raise InvalidRequestError for parameters that a beam search does not support.
+
+    `grammar_param`: the field of the request that the grammar comes from.
+    """
+    unsupported = [grammar_param if name == "grammar" else name for name in _unsupported_fields(params)]
     if is_streamed:
-        foreign.append("stream")
-    if foreign:
-        raise InvalidRequestError(f"{foreign[0]}: not together with use_beam_search", param=foreign[0])
+        unsupported.append("stream")
+    if unsupported:
+        raise InvalidRequestError(f"{unsupported[0]} cannot be used with use_beam_search", param=unsupported[0])
     if params.max_tokens < 1:
-        raise InvalidRequestError("max_tokens: at least 1 with use_beam_search", param="max_tokens")
+        raise InvalidRequestError("max_tokens must be at least 1 with use_beam_search", param="max_tokens")
     if len(params.stop_token_ids) > MAX_STOP_TOKEN_IDS:
         raise InvalidRequestError(
-            f"stop_token_ids: at most {MAX_STOP_TOKEN_IDS} with use_beam_search", param="stop_token_ids"
+            f"stop_token_ids has {len(params.stop_token_ids)} tokens; use_beam_search allows at most"
+            f" {MAX_STOP_TOKEN_IDS}",
+            param="stop_token_ids",
         )
     max_beams = config.vocab_size - len(find_ending_token_ids(params, config))
     if options.num_beams > max_beams:
         raise InvalidRequestError(
-            f"use_beam_search: at most {max_beams} beams with this model", param="use_beam_search"
+            f"use_beam_search has {options.num_beams} beams; this model allows at most {max_beams}",
+            param="use_beam_search",
         )
 
 
-def _find_foreign(params: SamplingParams) -> list[str]:
+def _unsupported_fields(params: SamplingParams) -> list[str]:
     """Names of the fields that a search would have to ignore."""
-    foreign = [
+    names = [
         item.name
         for item in PARAMETERS
         if item.name not in BEAM_SEARCH_PARAMETERS and getattr(params, item.name) != item.default
     ]
-    return [name for name in foreign if not (name == "temperature" and params.is_greedy)]
+    return [name for name in names if not (name == "temperature" and params.is_greedy)]
 
 
 def find_ending_token_ids(params: SamplingParams, config: ModelConfig) -> frozenset[int]:

@@ -1,7 +1,7 @@
-"""Beam search over the engine: each step asks for one token of every live beam of every prompt, all at once.
+"""Beam search over the engine: each step requests one token of every live beam of every prompt, all at once.
 
-A beam is a request of its own for a single token: its prompt is the prompt and the beam, whose whole blocks the prefix
-cache still holds.
+A beam is a request for a single token: its prompt is the prompt and the beam so far. The prefix cache still holds its
+full blocks.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 
 MAX_BEAMS = 1024
-"""Of all prompts of one request together: they wait in the engine's line without having been in the queue."""
+"""Over all prompts of one request: after the first step, beams bypass the admission queue."""
 
 
 class BeamGeneration:
-    """As `Generation`, but what it hands over is a prompt's best sequences, `index` 0 the best, once they are found.
+    """Like `Generation`, but an update has a prompt's best sequences, `index` 0 the best, once they are found.
 
-    Admitted with its first step, all prompts or none; from then on neither a full queue nor a drain refuses the next.
+    The first step admits all prompts or none. After it, neither a full queue nor a drain refuses the next steps.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class BeamGeneration:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`check_beam_search` has passed; a request's `num_sequences`, `num_beams` at most, are returned."""
+        """`check_beam_search` has passed; each request's `num_sequences`, at most `num_beams`, are returned."""
         self._engine = engine
         self._requests = requests
         self._options = options
@@ -54,13 +54,13 @@ class BeamGeneration:
         self._is_aborted = False
 
     def abort(self) -> None:
-        """Nobody wants it any more: the iteration ends. Idempotent, and legal before it began."""
+        """End the iteration. Idempotent, and legal before it starts."""
         self._is_aborted = True
         for stream in self._streams:
             stream.abort()
 
     async def updates(self) -> AsyncGenerator[list[PromptDeltas]]:
-        """Each prompt's sequences, as soon as its search is done. Raises what the engine refuses or fails with.
+        """Each prompt's sequences, as soon as its search is done. Raises the engine's errors.
 
         Finish reasons are `stop` or `length`. Raises DeadlineExceededError and GenerationError as `Generation` does.
         """
@@ -90,16 +90,16 @@ class BeamGeneration:
             self.abort()
 
     def _check_size(self) -> None:
-        """In a step each beam of each prompt is a sequence of its own."""
+        """In a step, each beam of each prompt is a sequence of its own."""
         num_prompts, num_beams = len(self._requests), self._options.num_beams
         if num_prompts * num_beams > MAX_BEAMS:
             raise InvalidRequestError(
-                f"{num_prompts} prompts of {num_beams} beams are {num_prompts * num_beams} sequences; one request may"
-                f" have {MAX_BEAMS}"
+                f"{num_prompts} prompts with {num_beams} beams each are {num_prompts * num_beams} sequences; at most"
+                f" {MAX_BEAMS} are allowed in one request"
             )
 
     async def _step(self, live: Sequence[PromptSearch], in_flight: ExitStack, *, now_s: float) -> None:
-        """One token more for every beam; on `abort` it returns early. The first step counts the search in."""
+        """Compute one more token of every beam; return early on `abort`. The first step is also the admission."""
         is_first = not live[0].has_begun
         self._streams = []
         steps = [search.next_requests(now_s) for search in live]
@@ -115,7 +115,7 @@ class BeamGeneration:
                 search.accept([next(deltas) for _ in requests])
 
     async def _read(self, stream: RequestStream) -> SequenceDelta:
-        """The only delta of a beam's request; an empty one after `abort`."""
+        """The only delta of a beam's request; after `abort`, an empty one."""
         async for (delta,) in stream:
             if delta.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
                 self._record.note(delta)
@@ -130,7 +130,7 @@ class PromptSearch:
     def __init__(
         self, index: int, request: GenerationRequest, options: BeamOptions, engine: AsyncEngine, *, begun_s: float
     ) -> None:
-        """Raises InvalidRequestError where the request as a whole does not fit the model."""
+        """Raises InvalidRequestError if the request as a whole does not fit the model."""
         config, params = engine.model_config, request.params
         validate_request(request, config)
         self.index = index
@@ -147,7 +147,7 @@ class PromptSearch:
         )
         self._num_steps = 0
         self._first: SequenceDelta | None = None
-        """The answer of the first step, which is the prompt's own."""
+        """The first step's answer. It has the prompt's own log-probabilities and timings."""
 
     @property
     def has_begun(self) -> bool:
@@ -183,13 +183,13 @@ class PromptSearch:
         ]
 
     def accept(self, deltas: Sequence[SequenceDelta]) -> None:
-        """Take the answers to `next_requests`, in their order."""
+        """Take the answers to `next_requests`, in the same order."""
         if self._first is None:
             (self._first,) = deltas
         self._search.advance([delta.logprobs[0].top for delta in deltas])
 
     def deltas(self, now_s: float) -> tuple[SequenceDelta, ...]:
-        """The whole of each sequence that was asked for, best first."""
+        """The requested sequences, complete, best first."""
         best = self._search.hypotheses[: self._request.num_sequences]
         return tuple(self._delta(index, hypothesis, now_s) for index, hypothesis in enumerate(best))
 

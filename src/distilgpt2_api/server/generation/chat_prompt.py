@@ -1,4 +1,4 @@
-"""From a chat's messages to the prompt that the model completes."""
+"""Chat messages to the prompt that the model completes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 NO_TEMPLATE = (
-    "this model has no chat template, so it can't chat: send a prompt to /v1/completions, or have the operator give it "
-    "one: as chat_template.jinja in the model's folder, as chat_template in its tokenizer_config.json, or as a file "
-    "that the setting DISTILGPT2_CHAT_TEMPLATE names"
+    "this model has no chat template, so it cannot chat: send a prompt to /v1/completions, or ask the operator to add "
+    "a template: chat_template.jinja in the model's folder, chat_template in its tokenizer_config.json, or a file "
+    "named by the setting DISTILGPT2_CHAT_TEMPLATE"
 )
 
 
 def require_template(template: ChatTemplate | None) -> ChatTemplate:
-    """Raises InvalidRequestError, which says what to do."""
+    """Raises InvalidRequestError if the model has no chat template."""
     if template is None:
         raise InvalidRequestError(NO_TEMPLATE)
     return template
@@ -37,18 +37,18 @@ async def encode_chat(
     encoder: TextEncoder,
     config: ModelConfig,
 ) -> EncodedPrompt:
-    """Raises InvalidRequestError, which names what is wrong with the messages."""
+    """Raises InvalidRequestError, which names the message at fault."""
     messages = read_messages(request.messages, max_messages=config.num_positions)
     for index, message in enumerate(messages):
         if "name" in message and not template.uses("name"):
             where = f"messages.{index}.name"
-            raise InvalidRequestError(f"{where}: this model's chat template has no use for names", param=where)
+            raise InvalidRequestError(f"{where}: this model's chat template does not use `name`", param=where)
         if message["role"] == "developer" and not template.uses("developer"):
-            message["role"] = "system"  # OpenAI's newer name of it, which few templates know.
+            message["role"] = "system"  # `developer` is OpenAI's newer name for it, which few templates know.
     is_continued = bool(request.continue_final_message)
     if is_continued and request.add_generation_prompt:
         raise InvalidRequestError(
-            "continue_final_message: not with add_generation_prompt", param="continue_final_message"
+            "continue_final_message cannot be used with add_generation_prompt", param="continue_final_message"
         )
     variables = request.chat_template_kwargs or {}
     template.check_variables(list(variables), param="chat_template_kwargs")
@@ -62,7 +62,7 @@ async def encode_chat(
     )
     text = await asyncio.to_thread(render)
     if not text:
-        raise InvalidRequestError("messages: the chat template makes an empty text of them", param="messages")
+        raise InvalidRequestError("messages: the chat template renders to an empty prompt", param="messages")
     try:
         [prompt] = await encode_texts(
             [text],
@@ -87,7 +87,7 @@ async def encode_chat(
 
 
 def _special_tokens(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, object]:
-    """Where the tokenizer's files name none: those of the model's own config."""
+    """The special tokens of the model's config, for tokenizers whose files name none."""
     ids = {"bos_token": config.bos_token_id, "eos_token": config.eos_token_id}
     return {
         name: tokenizer.decode([token_id])
@@ -101,18 +101,20 @@ UNSUPPORTED_FIELDS = (
     *("audio", "annotations", "function_call", "prefix", "reasoning", "reasoning_content", "refusal"),
     *("tool_call_id", "tool_calls", "tools"),
 )
-"""Clients send the assistant's messages back as they got them, with these null or empty."""
+"""Clients send the assistant's messages back as they received them, with these null or empty."""
 
 PARTS_SEPARATOR = "\n"
-"""Between the texts of one message, as vLLM has it."""
+"""Between the texts of one message, as in vLLM."""
 
 
 def read_messages(messages: object, *, max_messages: int) -> list[dict[str, str]]:
-    """`role`, `content` as one text, and `name` where there is one. Raises InvalidRequestError, which says where."""
+    """`role`, `content` as one text, and `name` if it is set. Raises InvalidRequestError, which names the message."""
     if not isinstance(messages, list) or not messages:
         raise InvalidRequestError("messages must be a list of at least one message", param="messages")
     if len(messages) > max_messages:
-        raise InvalidRequestError(f"messages: at most {max_messages} fit this model's context", param="messages")
+        raise InvalidRequestError(
+            f"messages has {len(messages)} messages; at most {max_messages} fit this model's context", param="messages"
+        )
     return [_read_message(message, f"messages.{index}") for index, message in enumerate(messages)]
 
 
@@ -122,7 +124,7 @@ def _read_message(message: object, where: str) -> dict[str, str]:
     for name, value in message.items():
         if name in UNSUPPORTED_FIELDS:
             if value is not None and value != []:
-                raise UnsupportedParameterError(f"{where}.{name} is not supported here", param=f"{where}.{name}")
+                raise UnsupportedParameterError(f"{where}.{name} is not supported; remove it", param=f"{where}.{name}")
         elif name not in {"role", "content", "name"}:
             raise UnknownParameterError(f"unknown parameter: {name[:100]!r} in {where}", param=f"{where}.{name[:100]}")
     read = {"role": _read_role(message.get("role"), f"{where}.role")}
@@ -139,7 +141,7 @@ def _read_role(role: object, where: str) -> str:
     if isinstance(role, str) and role in ROLES:
         return role
     if isinstance(role, str) and role in UNSUPPORTED_ROLES:
-        raise UnsupportedParameterError(f"{where}: {role!r} is not supported here: the model has no tools", param=where)
+        raise UnsupportedParameterError(f"{where}: {role!r} is not supported: the model has no tools", param=where)
     raise InvalidRequestError(f"{where} must be one of {', '.join(ROLES)}", param=where)
 
 
@@ -160,11 +162,11 @@ def _read_parts(parts: Sequence[object], where: str) -> list[str]:
                 texts.append(text)
             case {"type": str() as kind} if kind != "text":
                 raise UnsupportedParameterError(
-                    f"{where}.{index}: parts of type {kind[:100]!r} are not supported here: the model reads text",
+                    f"{where}.{index}: parts of type {kind[:100]!r} are not supported: the model reads only text",
                     param=f"{where}.{index}.type",
                 )
             case _:
                 raise InvalidRequestError(
-                    f"{where}.{index} must be a text part: `type` and `text`", param=f"{where}.{index}"
+                    f"{where}.{index} must be a text part, with `type` and `text`", param=f"{where}.{index}"
                 )
     return texts

@@ -1,4 +1,4 @@
-"""One HTTP request's work in the engine: a generation request for each of its prompts, read as one stream."""
+"""One HTTP request in the engine: a generation request for each of its prompts, read as one stream of updates."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.server.http.request_record import RequestRecord
 
 PromptDeltas = tuple[int, tuple[SequenceDelta, ...]]
-"""Index of the prompt, and what its sequences gained."""
+"""Index of the prompt, and its sequences' new deltas. An update is a list of these."""
 
 
 class Generation:
-    """Submits on the first look, all prompts or none; whatever ends the iteration aborts what still runs."""
+    """Submits all prompts or none when iteration starts; the end of the iteration aborts what still runs."""
 
     def __init__(self, engine: AsyncEngine, requests: Sequence[GenerationRequest], record: RequestRecord) -> None:
         self._engine = engine
@@ -30,19 +30,19 @@ class Generation:
         self._streams: list[RequestStream] = []
         self._is_aborted = False
         self._unfinished: dict[tuple[int, int], int] = {}
-        """Prompt and sequence to completion tokens so far, for those that may never tell their end."""
+        """Completion tokens so far by prompt and sequence: an aborted sequence has no last delta that counts them."""
 
     def abort(self) -> None:
-        """Nobody wants it any more: the iteration ends. Idempotent, and legal before it began."""
+        """End the iteration. Idempotent, and legal before it starts."""
         self._is_aborted = True
         for stream in self._streams:
             stream.abort()
 
     async def updates(self) -> AsyncGenerator[list[PromptDeltas]]:
-        """What is new, as often as the engine hands over. Raises what the engine refuses or fails with.
+        """New deltas, as the engine delivers them. Raises the engine's errors.
 
-        Finish reasons are `stop` or `length`: a sequence that ended otherwise raises DeadlineExceededError,
-        InvalidRequestError (nothing to draw) or GenerationError, except after `abort`.
+        Finish reasons are `stop` or `length`. Except after `abort`, any other end raises DeadlineExceededError,
+        InvalidRequestError (nothing to draw) or GenerationError.
         """
         try:
             if self._is_aborted:
@@ -55,7 +55,7 @@ class Generation:
                 async for update in merged:
                     for prompt_index, deltas in update:
                         self._check(prompt_index, deltas)
-                    if self._is_aborted:  # what a client left unread nobody need write down
+                    if self._is_aborted:  # the client is gone: don't serialize the rest
                         return
                     yield update
         finally:
@@ -73,22 +73,24 @@ class Generation:
 
 
 def check_num_prompts(num_prompts: int, caller: Caller) -> None:
-    """Raise InvalidRequestError for more than the caller may ever have in flight: no use in coming back later."""
+    """Raise InvalidRequestError for more prompts than the caller may ever have in flight: a retry would not help."""
     max_requests = caller.limits.max_requests
     if max_requests is not None and num_prompts > max_requests:
-        raise InvalidRequestError(f"{num_prompts} prompts in one request; you may have {max_requests} in flight")
+        raise InvalidRequestError(
+            f"the request has {num_prompts} prompts; you may have at most {max_requests} in flight: send fewer at once"
+        )
 
 
 def check_end(delta: SequenceDelta, *, is_aborted: bool) -> None:
-    """Raise for a sequence that ended otherwise than by `stop` or `length`; `is_aborted`: an abort is our own.
+    """Raise DeadlineExceededError, InvalidRequestError (nothing to draw) or GenerationError for an end in error.
 
-    DeadlineExceededError, InvalidRequestError (nothing to draw) or GenerationError.
+    `is_aborted`: `abort` was called, so the abort is not a deadline's.
     """
     if delta.finish_reason is FinishReason.ABORT and not is_aborted:
-        raise DeadlineExceededError("the request was not done before its deadline")
+        raise DeadlineExceededError("the request did not finish before its deadline")
     if delta.error == NOTHING_TO_DRAW:
         raise InvalidRequestError(
-            "no token is left to draw: together, what the request bans and what it allows rule out all of them"
+            "no token is left to sample: the tokens that the request bans and allows together rule out all of them"
         )
     if delta.finish_reason is FinishReason.ERROR:
         raise GenerationError("the completion failed")
@@ -100,7 +102,7 @@ async def _only(stream: RequestStream) -> AsyncGenerator[list[PromptDeltas]]:
 
 
 async def _merge(streams: Sequence[RequestStream]) -> AsyncGenerator[list[PromptDeltas]]:
-    """All streams' deltas; those that came together stay together."""
+    """All streams' deltas. Those that arrive together stay together."""
     arrived: asyncio.Queue[PromptDeltas | End] = asyncio.Queue()
     pumps = [asyncio.create_task(_pump(index, stream, arrived)) for index, stream in enumerate(streams)]
     num_open = len(pumps)
@@ -123,7 +125,7 @@ async def _merge(streams: Sequence[RequestStream]) -> AsyncGenerator[list[Prompt
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One of several streams has ended, with an error or without."""
+    """The end of one of several streams, with or without an error."""
 
     error: Exception | None = None
 
@@ -132,7 +134,7 @@ async def _pump(index: int, stream: RequestStream, into: asyncio.Queue[PromptDel
     try:
         async for deltas in stream:
             into.put_nowait((index, deltas))
-    except Exception as error:  # noqa: BLE001 - not handled but carried over: it is raised where the answer is made
+    except Exception as error:  # noqa: BLE001 - not handled here but passed on: `_merge` raises it
         into.put_nowait(End(error))
     else:
         into.put_nowait(End())

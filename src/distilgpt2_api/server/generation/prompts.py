@@ -1,4 +1,4 @@
-"""Prompts in every form that clients send them, to token ids."""
+"""Prompts, in every form that clients send, to token ids."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     text: str | None
-    """As it was sent; None where token ids were."""
+    """As the client sent it; None if it sent token ids."""
     token_ids: tuple[int, ...]
     frame: Frame = NO_FRAME
-    """Of these, the first and last ones that the tokenizer put around the text's own."""
+    """The first and last of `token_ids`: those that the tokenizer put around the text's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """How much of a long prompt is used: what does not fit is cut off, and not refused."""
+    """How much of a long prompt is used: the rest is cut off, not refused."""
 
     max_tokens: int
     """At least 1."""
     keeps_end: bool
-    """The prompt's last tokens are kept; else its first."""
+    """Whether the prompt's last tokens are kept, rather than its first."""
 
     def cut(self, token_ids: Sequence[int], *, num_around: int = 0) -> Sequence[int]:
-        """`num_around`: tokens that will stand around these, and count."""
+        """`num_around`: tokens that will be added around these, and count too."""
         max_tokens = self.max_tokens - num_around
         return token_ids[-max_tokens:] if self.keeps_end else token_ids[:max_tokens]
 
@@ -48,7 +48,7 @@ async def encode_prompts(
     truncation: Truncation | None,
     add_special_tokens: bool = True,
 ) -> list[EncodedPrompt]:
-    """One for each prompt; `add_special_tokens` is for texts, as in `encode_texts`.
+    """One per prompt. `add_special_tokens` applies to texts, as in `encode_texts`.
 
     Raises InvalidRequestError(param="prompt").
     """
@@ -70,7 +70,7 @@ async def encode_prompts(
         case list() if all(are_token_ids(item) for item in prompt):
             _check_count(prompt, max_prompts)
             return [_encoded(item, config, truncation) for item in prompt]
-    raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of such lists")
+    raise _invalid("prompt must be a string, a list of strings, a list of token ids or a list of lists of token ids")
 
 
 async def encode_texts(
@@ -82,10 +82,9 @@ async def encode_texts(
     add_special_tokens: bool = True,
     param: str = "prompt",
 ) -> list[EncodedPrompt]:
-    """Raises InvalidRequestError, and ContextLengthError without tokenizing what can't fit.
+    """Raises InvalidRequestError, and ContextLengthError without tokenizing a text that cannot fit.
 
-    `add_special_tokens`: with those around each text that the tokenizer's files ask for. `param` is the caller's word
-    for a prompt.
+    `add_special_tokens`: add the tokens that the tokenizer's files want around a text. `param`: the field's name.
     """
     for text in texts:
         if not text:
@@ -98,7 +97,7 @@ async def encode_texts(
 
 
 def _framed(text: str, token_ids: Sequence[int], frame: Frame, truncation: Truncation | None) -> EncodedPrompt:
-    """The text's end, or beginning, is cut off, not what stands around it; as in the `tokenizers` library."""
+    """Only the text's own tokens are cut, not those around it; as in the `tokenizers` library."""
     if truncation is None or len(token_ids) + len(frame) <= truncation.max_tokens:
         return EncodedPrompt(text, (*frame.before, *token_ids, *frame.after), frame)
     if len(frame) >= truncation.max_tokens:
@@ -108,14 +107,14 @@ def _framed(text: str, token_ids: Sequence[int], frame: Frame, truncation: Trunc
 
 
 def are_token_ids(value: object) -> TypeGuard[list[int]]:
-    """An empty list is one of ids. (A bool is an int, but no token id.)"""
+    """An empty list counts as token ids. (A bool is an int, but not a token id.)"""
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
 def _end_of_text(tokenizer: Tokenizer, config: ModelConfig) -> int:
     token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
-        raise _invalid("prompt is required: this model has no end of text to begin with")
+        raise _invalid("prompt is required: this model has no end-of-text token to start from")
     return token_id
 
 
@@ -126,7 +125,7 @@ def _encoded(token_ids: Sequence[int], config: ModelConfig, truncation: Truncati
 
 def _check_count(prompts: Sequence[object], max_prompts: int) -> None:
     if len(prompts) > max_prompts:
-        raise _invalid(f"prompt has {len(prompts)} prompts; at most {max_prompts} fit one request")
+        raise _invalid(f"prompt has {len(prompts)} prompts; this service allows at most {max_prompts} in one request")
 
 
 def _invalid(message: str) -> InvalidRequestError:

@@ -20,30 +20,32 @@ from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MIN_TOP_P = 1e-6
-"""0 is legal in OpenAI's specification and means what the smallest value does: the likeliest token only."""
+"""0 is legal in OpenAI's specification, and means the same as the smallest value: the likeliest token only."""
 
 
 def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
-    """What fits the specification, but not this service. Raises InvalidRequestError."""
+    """Check this service's limits, and constraints between fields. Raises InvalidRequestError."""
     check_at_most(fields.n, limits.max_n, param="n")
     stop = _stop_sequences(fields)
     if len(stop) > limits.max_stop_sequences:
-        raise InvalidRequestError(f"stop: at most {limits.max_stop_sequences} sequences here", param="stop")
+        raise InvalidRequestError(
+            f"stop has {len(stop)} sequences; this service allows at most {limits.max_stop_sequences}", param="stop"
+        )
     check_stop(stop)
     if fields.has_usage_chunk and not fields.stream:
-        raise InvalidRequestError("stream_options: only with stream", param="stream_options")
+        raise InvalidRequestError("stream_options is only allowed with stream", param="stream_options")
 
 
 def check_at_most(number: int | None, limit: int, *, param: str) -> None:
-    """Raises InvalidRequestError over this service's limit; `param` is the caller's word."""
+    """Raises InvalidRequestError above this service's limit; `param` is the field's name in the request."""
     if (number or 0) > limit:
-        raise InvalidRequestError(f"{param}: at most {limit} here", param=param)
+        raise InvalidRequestError(f"{param} is {number}; this service allows at most {limit}", param=param)
 
 
 async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> tuple[Grammar, str] | None:
-    """What the completion must be, and the name of the field that says so. Raises InvalidRequestError.
+    """The completion's grammar, and the name of the field that requests it. Raises InvalidRequestError.
 
-    Compiles the grammar on a thread: that may take a tenth of a second.
+    The grammar is compiled on a thread, because that may take a tenth of a second.
     """
     found = openai_grammar(
         response_format=fields.response_format,
@@ -70,7 +72,7 @@ def sampling_params(
     grammar: Grammar | None,
     draw_seed: Callable[[], int],
 ) -> SamplingParams:
-    """`draw_seed` is for requests without a seed. Raises InvalidRequestError; token ids the engine checks itself."""
+    """`draw_seed` is for requests without a seed. Raises InvalidRequestError; the engine checks token ids itself."""
     return SamplingParams(
         **plain_params(fields, config, temperature=_temperature(fields)),
         max_tokens=max_tokens,
@@ -89,8 +91,7 @@ def sampling_params(
 def plain_params(fields: Body, config: ModelConfig, **overrides: Any) -> dict[str, Any]:
     """The register's plain parameters, by name, from a request's fields of the same names.
 
-    A field that the request lacks or leaves null gives the neutral value. `overrides`: values that a protocol's own
-    rules decide.
+    A field that is missing or null gives the neutral value. `overrides`: values that a protocol's own rules decide.
     """
     params: dict[str, Any] = {}
     for name, entry in PLAIN_PARAMETERS.items():
@@ -102,9 +103,9 @@ def plain_params(fields: Body, config: ModelConfig, **overrides: Any) -> dict[st
 
 
 def _temperature(fields: SamplingFields) -> float:
-    """TGI's `do_sample` is about draws as a whole; what shapes them says that there are some."""
+    """`do_sample` false is greedy, unless a parameter that shapes the sampling is set."""
     if fields.temperature == 0 and fields.do_sample:
-        raise InvalidRequestError("do_sample: not true with temperature 0, which is greedy", param="do_sample")
+        raise InvalidRequestError("do_sample cannot be true with temperature 0, which is greedy", param="do_sample")
     shapes = (fields.temperature, fields.top_k, fields.top_p, fields.typical_p)
     if fields.do_sample is False and all(shape is None for shape in shapes):
         return 0.0
@@ -112,11 +113,11 @@ def _temperature(fields: SamplingFields) -> float:
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Each word's tokens where it begins a text, and where it follows a space."""
+    """Each word's tokens at the beginning of a text, and after a space."""
     check_num_bytes(words, MAX_BAD_WORDS_BYTES, param="bad_words")
     stripped = [word.lstrip() for word in words]
     if not all(stripped):
-        raise InvalidRequestError("bad_words has a word without characters other than space", param="bad_words")
+        raise InvalidRequestError("bad_words has a word that is only white space; remove it", param="bad_words")
     try:
         encoded = tokenizer.encode_batch([prefix + word for word in stripped for prefix in ("", " ")])
     except InvalidRequestError as error:

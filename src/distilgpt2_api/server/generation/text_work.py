@@ -1,4 +1,4 @@
-"""Work on long texts: off the event loop, and little enough at once that the memory for it is bounded."""
+"""Work on long texts: off the event loop, and bounded in memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 Result = TypeVar("Result")
 
 INLINE_CHARACTERS = 8192
-"""Shorter texts are tokenized on the event loop: they take a millisecond, which the other streams don't notice."""
+"""Texts up to this length are tokenized on the event loop: that takes a millisecond, too short to delay streams."""
 LONG_CHARACTERS = 1 << 17
-"""Longer texts fit no context, so ordinary prompts don't wait for them."""
+"""Longer texts fit no context. They have a queue of their own, so that ordinary prompts do not wait for them."""
 MAX_UNBROKEN_BYTES = 1 << 20
-"""Of a text without a place to cut it: it is tokenized whole, which takes 180 times as much memory."""
+"""Of text that cannot be split: it is tokenized whole, which takes 180 times as much memory."""
 MAX_WAITING_CHARACTERS = 32 << 20
 
 
 class TextQueue:
-    """Bounds the work on texts of all requests together; event loop only.
+    """Bounds the work on all requests' texts together. Event loop only.
 
-    One long text at a time, and one that may be a prompt: each takes 25 MB at most for ASCII, four times that for the
+    One long text and one ordinary text run at a time. Each takes at most 25 MB for ASCII, four times that for the
     widest characters.
     """
 
@@ -40,14 +40,14 @@ class TextQueue:
     async def run(
         self, work: Callable[[], Result], *, num_characters: int, is_gone: Callable[[], Awaitable[bool]]
     ) -> Result:
-        """The result of `work`, which reads `num_characters`. Work for a client that has left is not begun.
+        """The result of `work`, which reads `num_characters`. Does not start work for a client that has hung up.
 
-        Raises OverloadedError where too much waits already, ClientDisconnect, and what `work` raises.
+        Raises OverloadedError if too much is queued, ClientDisconnect, and the errors of `work`.
         """
         if num_characters <= INLINE_CHARACTERS:
             return work()
         if self._num_characters and self._num_characters + num_characters > MAX_WAITING_CHARACTERS:
-            raise OverloadedError("the service is overloaded: too many long texts wait to be read; try again later")
+            raise OverloadedError("the service is overloaded: too many long texts are queued; try again later")
         self._num_characters += num_characters
         is_long = num_characters > LONG_CHARACTERS
         try:
@@ -67,7 +67,7 @@ class TextQueue:
 
 
 def encode_bounded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, within bounds on memory. Raises InvalidRequestError(param="prompt")."""
+    """Token ids of each text, in bounded memory. Raises InvalidRequestError(param="prompt")."""
     return tokenizer.encode_batch(texts, max_unbroken_bytes=MAX_UNBROKEN_BYTES)
 
 
@@ -81,9 +81,9 @@ class TextEncoder:
     """Whether the request's client has hung up."""
 
     async def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text. Raises InvalidRequestError(param="prompt"), and what `run` raises."""
+        """Token ids of each text. Raises InvalidRequestError(param="prompt"), and the errors of `run`."""
         return await self.run(partial(encode_bounded, self.tokenizer, texts), num_characters=sum(map(len, texts)))
 
     async def run(self, work: Callable[[], Result], *, num_characters: int) -> Result:
-        """As `TextQueue.run`, for this client."""
+        """Like `TextQueue.run`, for this client."""
         return await self.queue.run(work, num_characters=num_characters, is_gone=self.is_gone)

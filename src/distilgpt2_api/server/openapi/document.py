@@ -17,7 +17,7 @@ from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
-from distilgpt2_api.server.schema.query import takes_any_query
+from distilgpt2_api.server.schema.query import allows_any_query
 
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
@@ -76,7 +76,7 @@ def _add_query_refusals(document: dict[str, Any], app: FastAPI, protocols: Proto
     """Declare the error of a refused query for every route that checks its query."""
     refusal = describe_error(InvalidRequestError(""))
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema and not takes_any_query(route):
+        if isinstance(route, APIRoute) and route.include_in_schema and not allows_any_query(route):
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
                 errors = protocols.find(method, route.path).errors

@@ -1,4 +1,4 @@
-"""Fields of a request whose prompt is a chat: `/v1/chat/completions` and `/tokenize` have the same."""
+"""Fields of a request whose prompt is a chat: `/v1/chat/completions` and `/tokenize` share them."""
 
 from __future__ import annotations
 
@@ -34,30 +34,28 @@ MESSAGES_SCHEMA: dict[str, Any] = {
                     },
                 ]
             },
-            "name": {"type": ["string", "null"], "description": "Where the chat template has a use for it."},
+            "name": {"type": ["string", "null"], "description": "Only if the chat template uses it."},
         },
     },
 }
 
 Messages = Annotated[Any, WithJsonSchema(MESSAGES_SCHEMA)]
-"""`generation/chat_prompt.py` reads it, and can name what is not supported."""
+"""`generation/chat_prompt.py` reads it, and can name the part that is not supported."""
 
 
 class ChatPromptFields(Body):
-    """A chat's messages and how the model's chat template writes them."""
+    """A chat's messages, and how the model's chat template renders them."""
 
     messages: Messages
     add_generation_prompt: bool | None = Field(
-        None, description="The prompt ends where an assistant's message begins. True by default."
+        None, description="The prompt ends at the beginning of an assistant's message. True by default."
     )
     continue_final_message: bool | None = Field(
-        None, description="The last message is left open, and the completion goes on with it."
+        None, description="The last message is left open, and the completion continues it."
     )
     add_special_tokens: bool | None = Field(
         None,
-        description="The prompt gets the tokens around it that the tokenizer's files ask for, besides those that the "
-        "chat template writes. False by default.",
+        description="Adds the special tokens that the tokenizer's files want around a text, in addition to those that "
+        "the chat template writes. False by default.",
     )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Values of variables that the chat template reads."
-    )
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="Values of the chat template's variables.")

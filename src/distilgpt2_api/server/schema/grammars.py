@@ -1,4 +1,4 @@
-"""What each protocol says of a completion's form, as a grammar. Whether it can be followed is not judged here."""
+"""Each protocol's structured output fields to a grammar. The grammar compiler decides whether it is supported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from distilgpt2_api.core.grammar import Grammar, GrammarKind
 
 ANY_OBJECT = Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object"}')
 MAX_CHOICES = 10_000
-ALWAYS_SO = ("disable_any_whitespace", "disable_additional_properties", "disable_fallback")
-"""vLLM's switches for what is done here anyway."""
+ALWAYS_ON = ("disable_any_whitespace", "disable_additional_properties", "disable_fallback")
+"""vLLM's switches for behaviour that is always on here."""
 
 
 def openai_grammar(
@@ -23,10 +23,10 @@ def openai_grammar(
     guided_grammar: object = None,
     structured_outputs: object = None,
 ) -> tuple[Grammar, str] | None:
-    """The grammar and the name of the parameter that gave it; None where nothing was asked for.
+    """The grammar and the name of the parameter that it comes from; None if no parameter requests one.
 
-    `response_format` is OpenAI's, the others are vLLM's, old and new. Raises InvalidRequestError for what is malformed,
-    and for two that differ. UnsupportedParameterError: vLLM has it and we do not.
+    `response_format` is OpenAI's, the others are vLLM's, old and new. Raises InvalidRequestError for malformed values
+    and for two different grammars, UnsupportedParameterError for vLLM's features that are not supported.
     """
     readers: dict[str, tuple[object, Callable[[object, str], tuple[Grammar, str] | None]]] = {
         "response_format": (response_format, _response_format),
@@ -39,12 +39,14 @@ def openai_grammar(
     read = [found for name, (value, reader) in readers.items() if value is not None and (found := reader(value, name))]
     for grammar, name in read[1:]:
         if grammar != read[0][0]:
-            raise InvalidRequestError(f"{name}: another form than {read[0][1]}; a completion has one", param=name)
+            raise InvalidRequestError(
+                f"{name} and {read[0][1]} request different grammars; send only one of them", param=name
+            )
     return read[0] if read else None
 
 
 def tgi_grammar(grammar: object) -> Grammar | None:
-    """`parameters.grammar` of TGI. As `openai_grammar`."""
+    """`parameters.grammar` of TGI. Raises like `openai_grammar`."""
     if grammar is None:
         return None
     param = "parameters.grammar"
@@ -55,7 +57,7 @@ def tgi_grammar(grammar: object) -> Grammar | None:
 
 
 def _typed_value(kind: object, value: object, param: str) -> Grammar:
-    """TGI's form, which its chat also has in `response_format`: `{"type": …, "value": …}`."""
+    """TGI's form, `{"type": …, "value": …}`, which its chat also accepts in `response_format`."""
     match kind:
         case "json" | "json_object":
             return _schema(value, f"{param}.value")
@@ -64,13 +66,13 @@ def _typed_value(kind: object, value: object, param: str) -> Grammar:
         case "json_schema":
             return _named_schema(value, f"{param}.value", is_name_required=False)[0]
     raise InvalidRequestError(
-        f"{param}.type must be 'json', 'json_object', 'json_schema' or 'regex' beside {param}.value",
+        f"{param}.type must be 'json', 'json_object', 'json_schema' or 'regex' with {param}.value",
         param=f"{param}.type",
     )
 
 
 def _response_format(value: object, param: str) -> tuple[Grammar, str] | None:
-    """OpenAI's, TGI's with a `value`, or llama.cpp's `json_object` with a `schema`."""
+    """OpenAI's form, TGI's with a `value`, or llama.cpp's `json_object` with a `schema`."""
     fields = _object(value, param, known={"type", "json_schema", "value", "schema"})
     kind, details = (
         fields.get("type"),
@@ -85,26 +87,28 @@ def _response_format(value: object, param: str) -> tuple[Grammar, str] | None:
     if kind == "json_schema":
         return _named_schema(details.get("json_schema"), f"{param}.json_schema", is_name_required=True)
     if "json_schema" in details:
-        raise InvalidRequestError(f"{param}.json_schema needs {param}.type 'json_schema'", param=f"{param}.json_schema")
+        raise InvalidRequestError(
+            f"{param}.json_schema requires {param}.type 'json_schema'", param=f"{param}.json_schema"
+        )
     if "schema" in details:
         if kind == "text":
-            raise InvalidRequestError(f"{param}.schema needs {param}.type 'json_object'", param=f"{param}.schema")
+            raise InvalidRequestError(f"{param}.schema requires {param}.type 'json_object'", param=f"{param}.schema")
         return _schema(details["schema"], f"{param}.schema"), f"{param}.schema"
     return (ANY_OBJECT, param) if kind == "json_object" else None
 
 
 def _named_schema(value: object, param: str, *, is_name_required: bool) -> tuple[Grammar, str]:
-    """OpenAI's `json_schema`. `strict` or not, the schema is held to; name and description are for larger models."""
+    """OpenAI's `json_schema`. The schema is enforced, `strict` or not; name and description have no effect."""
     fields = _object(value, param, known={"name", "description", "schema", "strict"})
     name = fields.get("name")
     if not (isinstance(name, str) and name) and (is_name_required or name is not None):
-        raise InvalidRequestError(f"{param}.name is required: a string", param=f"{param}.name")
+        raise InvalidRequestError(f"{param}.name must be a string that is not empty", param=f"{param}.name")
     for key, kind, word in (("description", str, "a string"), ("strict", bool, "true or false")):
         if fields.get(key) is not None and not isinstance(fields[key], kind):
             raise InvalidRequestError(f"{param}.{key} must be {word}", param=f"{param}.{key}")
     schema = fields.get("schema")
     if not isinstance(schema, dict):
-        raise InvalidRequestError(f"{param}.schema is required: a JSON schema, an object", param=f"{param}.schema")
+        raise InvalidRequestError(f"{param}.schema must be a JSON schema, an object", param=f"{param}.schema")
     return _schema(schema, f"{param}.schema"), f"{param}.schema"
 
 
@@ -117,11 +121,11 @@ def _structured_outputs(value: object, param: str) -> tuple[Grammar, str] | None
         "json_object": _any_object,
     }
     unsupported = {"structural_tag", "whitespace_pattern"}
-    fields = _object(value, param, known={*readers, *ALWAYS_SO} | unsupported)
+    fields = _object(value, param, known={*readers, *ALWAYS_ON} | unsupported)
     for name in fields:
         if name in unsupported and fields[name] is not None:
-            raise UnsupportedParameterError(f"{param}.{name} is not supported here", param=f"{param}.{name}")
-        if name in ALWAYS_SO and not isinstance(fields[name], bool | None):
+            raise UnsupportedParameterError(f"{param}.{name} is not supported; remove it", param=f"{param}.{name}")
+        if name in ALWAYS_ON and not isinstance(fields[name], bool | None):
             raise InvalidRequestError(f"{param}.{name} must be true or false", param=f"{param}.{name}")
     given = [name for name in readers if fields.get(name) is not None and fields[name] is not False]
     if len(given) != 1:
@@ -139,19 +143,19 @@ def _any_object(value: object, param: str) -> Grammar:
 
 
 def _schema(value: object, param: str) -> Grammar:
-    """A schema as an object, or as the JSON of one."""
+    """A schema as an object, or as JSON text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise InvalidRequestError(f"{param} is a string, but not JSON", param=param) from None
+            raise InvalidRequestError(f"{param} is a string that is not valid JSON", param=param) from None
     if not isinstance(value, dict):
-        raise InvalidRequestError(f"{param} must be a JSON schema: an object, or its JSON", param=param)
+        raise InvalidRequestError(f"{param} must be a JSON schema: an object, or an object as JSON text", param=param)
     try:
-        # The order of keys is kept: it is the order in which properties are written.
+        # Keys keep their order: the completion writes properties in it.
         return Grammar(GrammarKind.JSON_SCHEMA, json.dumps(value, ensure_ascii=False, allow_nan=False))
     except (ValueError, RecursionError):
-        raise InvalidRequestError(f"{param} is nested too deeply, or has NaN or Infinity", param=param) from None
+        raise InvalidRequestError(f"{param} is nested too deeply, or contains NaN or Infinity", param=param) from None
 
 
 def _regex(value: object, param: str) -> Grammar:
@@ -162,7 +166,7 @@ def _lark(value: object, param: str) -> Grammar:
     source = _text(value, param, "a grammar in llguidance's dialect of Lark")
     if "::=" in source:
         raise InvalidRequestError(
-            f"{param} is written in GBNF or EBNF ('::='), but must be a grammar in llguidance's dialect of Lark, as in"
+            f"{param} is GBNF or EBNF ('::='); it must be a grammar in llguidance's dialect of Lark, for example"
             ' start: "yes" | "no"',
             param=param,
         )
@@ -171,10 +175,10 @@ def _lark(value: object, param: str) -> Grammar:
 
 def _choice(value: object, param: str) -> Grammar:
     if not isinstance(value, list) or not value or not all(isinstance(choice, str) and choice for choice in value):
-        raise InvalidRequestError(f"{param} must be a list of texts, none of them empty", param=param)
+        raise InvalidRequestError(f"{param} must be a list of strings that are not empty", param=param)
     if len(value) > MAX_CHOICES:
-        raise InvalidRequestError(f"{param} has {len(value)} choices; at most {MAX_CHOICES} are taken", param=param)
-    # Lark's strings are escaped as JSON's are. As one terminal: as rules, each choice would be parsed on its own.
+        raise InvalidRequestError(f"{param} has {len(value)} choices; at most {MAX_CHOICES} are allowed", param=param)
+    # Lark escapes strings as JSON does. One terminal: as rules, each choice would be parsed separately.
     choices = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in dict.fromkeys(value))
     return Grammar(GrammarKind.LARK, f"start: CHOICE\nCHOICE: {choices}")
 
@@ -195,5 +199,5 @@ def _object(value: object, param: str, *, known: set[str]) -> dict[str, object]:
     for name in value:
         if name not in known:
             unknown = f"{param}.{str(name)[:100]}"
-            raise InvalidRequestError(f"{unknown} is unknown; there are {', '.join(sorted(known))}", param=unknown)
+            raise InvalidRequestError(f"{unknown} is unknown; known are {', '.join(sorted(known))}", param=unknown)
     return value

@@ -1,6 +1,6 @@
-"""Values of parameters that ask for nothing, for every protocol: clients send them because their own defaults say so.
+"""Parameter values without effect, for every protocol: clients send them because they are the clients' defaults.
 
-Read in the sources of clients and of the servers that they are made for: openai 3.54, huggingface_hub 2.4,
+From the sources of clients and of the servers that they are made for: openai 3.54, huggingface_hub 2.4,
 @huggingface/inference 4.13, text-generation 0.7 (TGI's own client), litellm 1.110, LangChain's openai 1.7 and
 huggingface 1.2, LlamaIndex's openai 0.8, guidellm 0.8, vLLM (commit 002032e) and llama.cpp (commit 00dc805).
 """
@@ -8,7 +8,7 @@ huggingface 1.2, LlamaIndex's openai 0.8, guidellm 0.8, vLLM (commit 002032e) an
 from __future__ import annotations
 
 EITHER = (True, False)
-"""The parameter chooses between two things that are the same here."""
+"""Both values have the same effect here: none."""
 
 ANY_TEXT = (str,)
 
@@ -119,22 +119,20 @@ NO_OP_VALUES: dict[str, tuple[object, ...]] = {
     "xtc_probability": (0,),
     "xtc_threshold": (0.1,),
 }
-"""What a route lacks: the values, beside null, that ask for nothing. Others are refused by the parameter's name.
+"""Of parameters that a route does not have: values, besides null, that have no effect. Others are refused by name.
 
-`add_special_tokens`: a score's texts get them. `spaces_between_special_tokens`: a byte-level tokenizer has none.
-`cache_prompt` and `prompt_cache_key`: the prefix cache needs neither.
-`guided_decoding_backend`: llguidance is what runs here.
-`details`: the answer has its finish reason either way.
-`parallel_tool_calls` and `include_reasoning`: there are no tools and there is no reasoning. llama.cpp's numbers are its
-defaults, which do nothing while the samplers that they belong to are off.
+`add_special_tokens`: a score's texts always get them. `spaces_between_special_tokens`: a byte-level tokenizer adds no
+spaces. `cache_prompt` and `prompt_cache_key`: the prefix cache needs neither. `guided_decoding_backend`: llguidance is
+the backend. `details`: the answer has its finish reason either way. `parallel_tool_calls` and `include_reasoning`: the
+model has neither tools nor reasoning. llama.cpp's numbers are the defaults of samplers that are off.
 """
 
 NULL_VALUES: dict[str, tuple[object, ...]] = {"logit_bias": ([],), "logprobs": (False,)}
-"""What a route has: values, of a type that the schema lacks, that mean the same as null."""
+"""Of parameters that a route has: values, of a type that its schema does not allow, that mean the same as null."""
 
 
 def is_among(value: object, values: tuple[object, ...]) -> bool:
-    """In JSON, where `1` is not `true`, as it is in Python. A type stands for all its values."""
+    """Whether one of `values` equals `value` in JSON, where `1` is not `true`. A type stands for all its values."""
     return any(isinstance(value, other) if isinstance(other, type) else _is_same(value, other) for other in values)
 
 

@@ -1,4 +1,4 @@
-"""Bodies that routes read themselves, in the OpenAPI document."""
+"""OpenAPI fragments of request bodies and event streams, which routes handle without FastAPI."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ REF_TEMPLATE = "#/components/schemas/{model}"
 
 
 def json_body(*models: type[BaseModel]) -> dict[str, Any]:
-    """A route's `openapi_extra`: its body is JSON of one of the models."""
+    """A route's `openapi_extra`: its body is JSON, one of the models."""
     refs = [reference(model) for model in models]
     content = {"application/json": {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:
-    """To the model's schema in the document, which has its name."""
+    """A reference to the model's schema in the document."""
     return {"$ref": REF_TEMPLATE.format(model=model.__name__)}
 
 
@@ -25,10 +25,10 @@ DONE = "[DONE]"
 
 
 def event_stream(description: str, *models: type[BaseModel], has_done: bool = False, example: str) -> dict[str, Any]:
-    """A response of a route's `responses`: its events' data are of one of the models.
+    """A streamed response for a route's `responses`: each event's data is JSON, one of the models.
 
-    `itemSchema` (OpenAPI 3.2, which FastAPI writes into its 3.1 documents too) describes one event as a browser's
-    EventSource parses it; `has_done`: or the text `[DONE]`, which is no JSON.
+    `itemSchema` (OpenAPI 3.2, which FastAPI also writes into its 3.1 documents) describes one event as a browser's
+    EventSource parses it. `has_done`: the last event's data is the text `[DONE]`, which is not JSON.
     """
     data: dict[str, Any] = {
         "type": "string",

@@ -1,4 +1,4 @@
-"""A request's query string: no unknown key and no key twice, as in bodies."""
+"""Checks of a request's query string: like a body, it has no unknown and no duplicate key."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from starlette.requests import Request
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.auth.access import Area, area_of
 from distilgpt2_api.server.http.errors import UnknownParameterError
-from distilgpt2_api.server.schema.other_names import REPLACEMENTS, Replacement
+from distilgpt2_api.server.schema.replacements import REPLACEMENTS, Replacement
 
 ANY_QUERY = frozenset({"/", "/robots.txt"})
-"""Beside probes, metrics and pages: what monitors, load balancers and browsers ask for with keys of their own."""
+"""Paths, besides probes, metrics and pages, that monitors, load balancers and browsers request with their own keys."""
 
 
 async def check_query(request: Request) -> None:
-    """A dependency of every route. Raises InvalidRequestError with the key's name."""
+    """A dependency of every route. Raises InvalidRequestError, which names the key."""
     route = request.scope["route"]
-    if not request.scope["query_string"] or takes_any_query(route):
+    if not request.scope["query_string"] or allows_any_query(route):
         return
-    known = names_of(route)
+    known = query_names(route)
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         shown = name[:100]
@@ -38,12 +38,12 @@ async def check_query(request: Request) -> None:
         seen.add(name)
 
 
-def takes_any_query(route: APIRoute) -> bool:
+def allows_any_query(route: APIRoute) -> bool:
     return "POST" not in (route.methods or ()) and (route.path in ANY_QUERY or area_of(route.path) is not Area.REST)
 
 
-def names_of(route: APIRoute) -> set[str]:
-    """The keys that a route reads; those of a model are its fields."""
+def query_names(route: APIRoute) -> set[str]:
+    """The keys that a route reads. A model's keys are its fields."""
     names: set[str] = set()
     for field in route.dependant.query_params:
         kind: Any = field.field_info.annotation

@@ -1,4 +1,4 @@
-"""What requests for completions and for chat have in common: how to draw, and how to answer."""
+"""The fields that completion and chat requests share: how to sample, and how to answer."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 BadWord = Annotated[str, Field(min_length=1, max_length=256)]
 
 MAX_BAD_WORDS_BYTES = 8192
-"""Of all bad words of a request together. Each is tokenized twice, and looked for at every token."""
+"""Over all bad words of a request. Each is tokenized twice, and compared at every token."""
 MAX_TOKEN_IDS = 1 << 16
-"""In one list: more than GPT-2's vocabulary of 50 257 has."""
+"""In one list: more than GPT-2's vocabulary of 50 257."""
 BOUNDS: Mapping[str, Mapping[str, int]] = {"top_k": {"ge": -1, "le": MAX_COUNT}}
-"""In place of the register's. vLLM's and llama.cpp's clients switch top-k off with -1."""
+"""In place of the register's bounds. vLLM's and llama.cpp's clients switch top-k off with -1."""
 SEED_DESCRIPTION = (
-    "The same seed draws the same text. -1: no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
+    "The same seed samples the same text. -1 means no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
 )
 
 
 class StreamOptions(Body):
-    include_usage: bool | None = Field(None, description="A last chunk without choices brings the usage.")
+    include_usage: bool | None = Field(None, description="A last chunk without choices has the usage.")
     continuous_usage_stats: bool | None = Field(
-        None, description="With `include_usage`: every chunk brings the usage so far."
+        None, description="With `include_usage`: every chunk has the usage so far."
     )
 
 
 def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
-    """A parameter's field, with the register's description, and its bounds unless others are given."""
+    """A parameter's field, with the register's description and, unless `bounds` replace them, its bounds."""
     entry = PLAIN_PARAMETERS[name]
     if not bounds and entry.maximum is not None:
         bounds = {"gt" if entry.excludes_minimum else "ge": entry.minimum, "le": entry.maximum}
@@ -49,7 +49,7 @@ _plain_fields: dict[str, Any] = {
     name: (entry.type | None, plain_field(name)) for name, entry in PLAIN_PARAMETERS.items()
 }
 PlainFields: Any = create_model("PlainFields", __base__=StructuredFields, __module__=__name__, **_plain_fields)
-"""The register's plain parameters; null means the neutral value."""
+"""The register's plain parameters. Null means the neutral value."""
 
 
 class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the register's, which mypy can't see
@@ -57,32 +57,34 @@ class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the r
 
     model: str | None = Field(
         None,
-        description="A name of the served model (setting `served_model_names`). Empty, `tgi`, `dummy` or a URL, which "
-        "clients of servers with one model send: the served model too.",
+        description="A name of the served model (setting `served_model_names`). An empty name, `tgi`, `dummy` or a "
+        "URL, which clients of single-model servers send, also means the served model.",
     )
-    n: int | None = Field(None, ge=1, le=128, description="Completions of each prompt.")
+    n: int | None = Field(None, ge=1, le=128, description="Completions per prompt.")
     top_k: int | None = Field(
         None,
         ge=-1,
         le=MAX_COUNT,
         description=f"{PLAIN_PARAMETERS['top_k'].description} -1 too, as in vLLM and llama.cpp.",
     )
-    logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Token ids, as strings, to biases.")
+    logit_bias: dict[TokenIdText, Bias] | None = Field(None, description="Biases by token id; the ids are strings.")
     bad_words: list[BadWord] | None = Field(
         None,
         max_length=256,
-        description="Texts that the completion must not have, at its beginning or after a space. At most "
-        f"{MAX_BAD_WORDS_BYTES} bytes together.",
+        description="Texts that must not occur at the completion's beginning or after a space. At most "
+        f"{MAX_BAD_WORDS_BYTES} bytes in total.",
     )
     allowed_token_ids: list[TokenId] | None = Field(
-        None, min_length=1, max_length=MAX_TOKEN_IDS, description="Nothing else is drawn."
+        None, min_length=1, max_length=MAX_TOKEN_IDS, description="No other token is sampled."
     )
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
     stop: StopSequence | list[StopSequence] | None = Field(
-        None, description=f"The completion ends before the first of them. At most {MAX_STOP_BYTES} bytes together."
+        None, description=f"The completion ends before the first of them. At most {MAX_STOP_BYTES} bytes in total."
     )
     stop_token_ids: list[TokenId] | None = Field(
-        None, max_length=MAX_TOKEN_IDS, description="Tokens that end the completion, beside the model's end of text."
+        None,
+        max_length=MAX_TOKEN_IDS,
+        description="Tokens that end the completion, besides the model's end-of-text token.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -90,18 +92,20 @@ class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the r
         None,
         ge=LOWEST_PRIORITY,
         lt=2**31,
-        description="Lower is served earlier. Below 0 only with a key whose `min_priority` allows it.",
+        description="Lower is served earlier. Values below 0 require a key with a `min_priority` that allows them.",
     )
     do_sample: bool | None = Field(
         None,
-        description="False is greedy, unless `temperature`, `top_k`, `top_p` or `typical_p` is set, as in TGI.",
+        description="False means greedy, unless `temperature`, `top_k`, `top_p` or `typical_p` is set, as in TGI.",
     )
-    timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
+    timeout_s: float | None = Field(
+        None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
+    )
     user: str | None = Field(None, description="Logged as a hash.")
 
     @property
     def num_choices(self) -> int:
-        """Completions that the answer has for each prompt."""
+        """The answer's completions per prompt."""
         return self.n or 1
 
     @property

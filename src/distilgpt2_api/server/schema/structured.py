@@ -1,4 +1,4 @@
-"""What a completion's text must be, as OpenAI's and vLLM's clients say it. `server/schema/grammars.py` reads it."""
+"""Structured output fields of OpenAI's and vLLM's clients. `server/schema/grammars.py` reads them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from distilgpt2_api.server.schema.grammars import ALWAYS_SO, MAX_CHOICES
+from distilgpt2_api.server.schema.grammars import ALWAYS_ON, MAX_CHOICES
 from distilgpt2_api.server.schema.validation import Body
 
 JSON_SCHEMA: dict[str, Any] = {"type": "object", "description": "A JSON schema."}
 JSON_SCHEMA_OR_TEXT: dict[str, Any] = {
-    "anyOf": [JSON_SCHEMA, {"type": "string", "minLength": 2, "description": "The JSON of one."}]
+    "anyOf": [JSON_SCHEMA, {"type": "string", "minLength": 2, "description": "A JSON schema as text."}]
 }
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 NULL: dict[str, Any] = {"type": "null"}
@@ -28,7 +28,7 @@ NAMED_SCHEMA = _object(
         "name": TEXT,
         "description": {"type": ["string", "null"]},
         "schema": JSON_SCHEMA,
-        "strict": {"type": ["boolean", "null"], "description": "The schema is held to either way."},
+        "strict": {"type": ["boolean", "null"], "description": "The schema is enforced either way."},
     },
     "description",
     "strict",
@@ -67,10 +67,7 @@ STRUCTURED_OUTPUTS: dict[str, Any] = {
                 "choice": {"anyOf": [CHOICE, NULL]},
                 "grammar": {"anyOf": [TEXT, NULL]},
                 "json_object": {"type": ["boolean", "null"]},
-                **{
-                    name: {"type": ["boolean", "null"], "description": "Has no effect: it is always so."}
-                    for name in ALWAYS_SO
-                },
+                **{name: {"type": ["boolean", "null"], "description": "No effect: always on."} for name in ALWAYS_ON},
             },
             "additionalProperties": False,
         },
@@ -84,23 +81,23 @@ def _or_null(schema: dict[str, Any]) -> WithJsonSchema:
 
 
 class StructuredFields(Body):
-    """One of them at most. Null: any text."""
+    """At most one of them may be set. Null: any text."""
 
     response_format: Annotated[Any, WithJsonSchema(RESPONSE_FORMAT)] = Field(
         None,
-        description="`json_object`, or `json_schema` with its schema; or TGI's form, with a `value`. Objects are closed"
-        " unless the schema says otherwise.",
+        description="`json_object`, `json_schema` with its schema, or TGI's form with a `value`. Objects have no "
+        "additional properties unless the schema allows them.",
     )
     structured_outputs: Annotated[Any, WithJsonSchema(STRUCTURED_OUTPUTS)] = Field(
         None, description="A JSON schema, a regular expression, a choice of texts or a grammar in llguidance's Lark."
     )
     guided_json: Annotated[Any, _or_null(JSON_SCHEMA_OR_TEXT)] = Field(
-        None, description="A JSON schema, whose objects are closed unless it says otherwise."
+        None, description="A JSON schema. Objects have no additional properties unless it allows them."
     )
     guided_regex: Annotated[Any, _or_null(TEXT)] = Field(
         None, description="A regular expression that the whole completion matches."
     )
-    guided_choice: Annotated[Any, _or_null(CHOICE)] = Field(None, description="Texts, of which the completion is one.")
+    guided_choice: Annotated[Any, _or_null(CHOICE)] = Field(None, description="The completion is one of these texts.")
     guided_grammar: Annotated[Any, _or_null(TEXT)] = Field(
         None, description="A grammar in llguidance's dialect of Lark."
     )

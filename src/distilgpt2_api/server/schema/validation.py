@@ -1,4 +1,4 @@
-"""Validation of bodies, with errors that name the parameter."""
+"""Validation of request bodies, with errors that name the parameter."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pydantic_core import ErrorDetails
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.http.errors import UnknownParameterError
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
-from distilgpt2_api.server.schema.other_names import REPLACEMENTS, Replacement
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_PARAMETERS
+from distilgpt2_api.server.schema.replacements import REPLACEMENTS, Replacement
 
 JSON_TYPES = {bool: "boolean", list: "array"}
 Model = TypeVar("Model", bound="Body")
 
 
 def _check_bool(value: object) -> object:
-    """`0 == False` in Python, and for `Literal`; but not in JSON."""
+    """Refuse numbers: `0 == False` in Python and for `Literal`, but not in JSON."""
     if value is not None and not isinstance(value, bool):
         raise ValueError("input should be a valid boolean")
     return value
@@ -32,7 +32,7 @@ OnlyFalse = Annotated[Literal[False], BeforeValidator(_check_bool)]
 
 
 def _allow_null_values(schema: dict[str, Any]) -> None:
-    """Write into a model's JSON schema what `drop_no_ops` takes for null."""
+    """Add the values that `drop_no_ops` treats as null to a model's JSON schema."""
     for name in NULL_VALUES.keys() & schema.get("properties", {}).keys():
         branches = schema["properties"][name]["anyOf"]
         missing = [value for value in NULL_VALUES[name] if JSON_TYPES[type(value)] not in {b["type"] for b in branches}]
@@ -40,29 +40,30 @@ def _allow_null_values(schema: dict[str, Any]) -> None:
 
 
 class Body(BaseModel):
-    """A request's body: no unknown field, no value taken for another (`"1"` and `true` are no integers)."""
+    """A request's body: no unknown fields, no conversion between types (`"1"` and `true` are not integers)."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_allow_null_values
     )
 
-    other_names: ClassVar[Mapping[str, str]] = {}
-    """Fields that are another name of a field. Both may be set, to the same value."""
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Fields that are other names of a field. Both may be set, to the same value."""
     unsupported: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the protocol has, and that may only ask for nothing."""
+    """Fields that the protocol has, but which accept only values without effect."""
 
     @model_validator(mode="after")
-    def _merge_other_names(self) -> Self:
+    def _merge_aliases(self) -> Self:
         """Raises InvalidRequestError."""
         merged: dict[str, object] = {}
-        for other_name, name in self.other_names.items():
+        for other_name, name in self.aliases.items():
             value = getattr(self, other_name)
             if value is None:
                 continue
             own = merged.setdefault(name, value if getattr(self, name) is None else getattr(self, name))
             if value not in (own, [own]):  # a text may be written as a list of one
                 raise InvalidRequestError(
-                    f"{other_name}: another name of {name}, which has another value; send one of them", param=other_name
+                    f"{other_name} is another name of {name}, and their values differ; send only one of them",
+                    param=other_name,
                 )
         return self.model_copy(update=merged) if merged else self
 
@@ -72,7 +73,7 @@ class Body(BaseModel):
 
 
 def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, object]:
-    """The body without what asks for nothing. UnsupportedParameterError for what `model` lacks that asks for more."""
+    """The body without values that have no effect. UnsupportedParameterError for others that `model` lacks."""
     kept: dict[str, object] = {}
     fields = supported_fields(model)
     for name, value in body.items():
@@ -87,13 +88,13 @@ def drop_no_ops(model: type[Body], body: Mapping[str, object]) -> dict[str, obje
         elif name not in NO_OP_VALUES:
             kept[name] = value
         elif value is not None and not is_among(value, NO_OP_VALUES[name]):
-            raise UnsupportedParameterError(f"{name} is not supported here; {_ways_out(model, name)}", param=name)
+            raise UnsupportedParameterError(f"{name} is not supported here; {_advice(model, name)}", param=name)
     return kept
 
 
 @cache
 def supported_fields(model: type[Body]) -> Mapping[str, type[Body] | None]:
-    """The fields of `model` that have an effect, each with the model of its value if that is an object with fields."""
+    """The fields of `model` that have an effect, each with the model of its value if it is an object with fields."""
     fields = {name: field for name, field in model.model_fields.items() if name not in model.unsupported}
     return {name: next(_bodies_in(field.annotation), None) for name, field in fields.items()}
 
@@ -106,7 +107,7 @@ def _bodies_in(annotation: object) -> Iterator[type[Body]]:
 
 
 def replacement_in(model: type[Body], name: str) -> str | None:
-    """What `model` calls a parameter that it lacks: Markdown, with a remark; None where it has nothing like it."""
+    """The field of `model` that replaces a parameter that it lacks: Markdown, with a remark. None: there is none."""
     replacement = REPLACEMENTS.get(name, Replacement(()))
     found = _path_in(model, (name, *replacement.names))
     if found is None:
@@ -116,7 +117,7 @@ def replacement_in(model: type[Body], name: str) -> str | None:
 
 
 def _path_in(model: type[Body], names: tuple[str, ...]) -> str | None:
-    """The first field of one of the names, of the model itself or of one that it holds."""
+    """The path of the first field with one of the names, in the model itself or in a nested one."""
     if (own := next(filter(model.supports, names), None)) is not None:
         return own
     for field, nested in supported_fields(model).items():
@@ -125,7 +126,7 @@ def _path_in(model: type[Body], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _ways_out(model: type[Body], name: str) -> str:
+def _advice(model: type[Body], name: str) -> str:
     if (replacement := replacement_in(model, name)) is not None:
         return f"use {replacement}"
     values = [json.dumps(value) for value in NO_OP_VALUES[name] if not isinstance(value, type)]
@@ -133,12 +134,12 @@ def _ways_out(model: type[Body], name: str) -> str:
 
 
 def parse_body(model: type[Model], body: Mapping[str, object]) -> Model:
-    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    """Raises InvalidRequestError, UnsupportedParameterError for parameters that only the reference APIs have."""
     return validate_body(model, drop_no_ops(model, body))
 
 
 def validate_body(model: type[Model], body: dict[str, object]) -> Model:
-    """Raises InvalidRequestError for the first thing wrong, with the parameter's name."""
+    """Raises InvalidRequestError for the first error, with the parameter's name."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
@@ -146,8 +147,8 @@ def validate_body(model: type[Model], body: dict[str, object]) -> Model:
 
 
 def error_of(details: ErrorDetails | dict[str, Any], model: type[Body] | None = None) -> InvalidRequestError:
-    """Pydantic's error in our words. Values are not repeated: they may be the prompt. `model`: what was validated."""
-    # What pydantic calls a branch of a union is no part of the parameter's name.
+    """Pydantic's error as our own, without the value: it may be the prompt. `model`: the model that was validated."""
+    # Pydantic's names for the branches of a union are not part of the parameter's name.
     path = [part for part in details["loc"] if isinstance(part, int) or part.isidentifier() or part.isdecimal()]
     param = ".".join(str(part) for part in path)[:100] or None
     if details["type"] == "extra_forbidden":

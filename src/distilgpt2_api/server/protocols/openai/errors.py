@@ -1,4 +1,4 @@
-"""OpenAI's errors, which vLLM's clients, `/v1/score` and the workshop's routes have, too."""
+"""OpenAI's errors, which vLLM's routes, `/v1/score` and the workshop's routes share."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ OPENAI_ERRORS = ErrorShape(
     descriptions={
         400: "The request is wrong: `param` names the parameter.",
         401: "No valid API key.",
-        404: "No such model, file or batch, or no such URL; or a setting would have to switch it on.",
+        404: "Unknown model, file, batch or URL, or a feature that is switched off by a setting.",
         408: "The body did not arrive in time.",
-        409: "Not in the state that it is in.",
+        409: "Not possible in the current state of the file or batch.",
         413: "The body is too long.",
         415: "The body is not declared as JSON.",
-        429: "Too much waits already. `Retry-After` says when to come back.",
+        429: "The queue is full, or a limit is reached. `Retry-After` tells when to retry.",
         500: "The completion failed.",
-        503: "The model is loading, or the service is shutting down. `Retry-After` says when to come back.",
-        504: "The request was not done before its deadline.",
+        503: "The model is loading, or the service is shutting down. `Retry-After` tells when to retry.",
+        504: "The request did not finish before its deadline.",
     },
     body=_body,
     last_event=lambda answer: b"data: " + _body(answer) + b"\n\n",

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the one model, by its names."""
+"""`GET /v1/models`: the served model, under each of its names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distilgpt2_api.server.service import Service, ServiceDep
 
 
 class ServedModelCard(BaseModel):
-    """OpenAI's `Model`, and `max_model_len` as vLLM has it: null while the model loads."""
+    """OpenAI's `Model`, with vLLM's `max_model_len`: null while the model loads."""
 
     id: str
     object: Literal["model"] = "model"
@@ -41,7 +41,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def list_models(service: ServiceDep) -> ServedModelList:
-    """The served model, by each of its names. It is listed while it loads, too."""
+    """The served model, under each of its names. It is also listed while it loads."""
     return ServedModelList(data=[_card(service, name) for name in service.model.listed_names])
 
 

@@ -48,10 +48,10 @@ async def plan_score(
 async def _encode_input(
     value: object, *, encoder: TextEncoder, config: ModelConfig, max_items: int
 ) -> list[ScoringPrompt]:
-    """One prompt for each item. Raises InvalidRequestError with the item's place: `input`, or `input.0` and so on."""
+    """One prompt per item. Raises InvalidRequestError, which names the item: `input`, or `input.0` and so on."""
     tokenizer = encoder.tokenizer
     named = _name_items(value, max_items)
-    # Texts are tokenized together, on all cores; the places of the others are known at once.
+    # Texts are tokenized together, on all cores. Token ids need no tokenization.
     prompts: dict[int, ScoringPrompt] = {}
     passages: dict[int, Passage] = {}
     for index, (name, item) in enumerate(named):
@@ -79,14 +79,14 @@ def _name_items(value: object, max_items: int) -> Sequence[tuple[str, object]]:
     if isinstance(value, list) and not are_token_ids(value):
         if len(value) > max_items:
             raise InvalidRequestError(
-                f"input has {len(value)} items; at most {max_items} fit one request", param="input"
+                f"input has {len(value)} items; this service allows at most {max_items} in one request", param="input"
             )
         named = [(f"input.{index}", item) for index, item in enumerate(value)]
     else:
         named = [("input", value)]
     for name, item in named:
         if item in ("", []):
-            raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
+            raise InvalidRequestError(f"{name} is empty; it needs at least one token to score", param=name)
         if not isinstance(item, str | dict) and not are_token_ids(item):
             whole = f"{FORMS}, or a list of such items" if name == "input" else FORMS
             raise InvalidRequestError(f"{name} must be {whole}", param=name)
@@ -112,7 +112,7 @@ def _prompt_of_ids(
     name: str, context: Sequence[int], token_ids: Sequence[int], tokenizer: Tokenizer, config: ModelConfig
 ) -> ScoringPrompt:
     if not token_ids:
-        raise InvalidRequestError(f"{name} is empty: there is nothing to score", param=name)
+        raise InvalidRequestError(f"{name} is empty; it needs at least one token to score", param=name)
     check_token_ids(token_ids, config, param=name)
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
 

@@ -32,7 +32,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_scores(http: Request, service: ServiceDep) -> Response:
-    """How likely the model finds texts, or continuations after their contexts. Nothing is generated."""
+    """The log-probabilities of texts, or of continuations after their contexts. Nothing is generated."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(ScoreRequest, body)
     record = request_record(http.scope)

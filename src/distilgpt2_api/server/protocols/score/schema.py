@@ -1,4 +1,4 @@
-"""`POST /v1/score`: a protocol of our own, in OpenAI's style."""
+"""`POST /v1/score`: our own protocol, in OpenAI's style."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ITEMS: list[dict[str, Any]] = [
         "type": "object",
         "title": "Pair",
         "properties": {
-            "context": {"description": "Given, not scored.", "anyOf": CONTEXT_OR_IDS},
-            "continuation": {"description": "Scored. Text or token ids, as the context.", "anyOf": TEXT_OR_IDS},
+            "context": {"description": "Not scored.", "anyOf": CONTEXT_OR_IDS},
+            "continuation": {"description": "Scored. Text or token ids, like the context.", "anyOf": TEXT_OR_IDS},
         },
         "required": ["context", "continuation"],
         "additionalProperties": False,
@@ -37,7 +37,7 @@ INPUT_SCHEMA: dict[str, Any] = {
 }
 
 ScoreInput = Annotated[Any, WithJsonSchema(INPUT_SCHEMA)]
-"""Checked where it is tokenized: as a union, pydantic would try a long list of ids many times."""
+"""Checked during tokenization: pydantic would try each branch of a union on a long list of ids."""
 
 
 class ScoreRequest(Body):
@@ -46,51 +46,53 @@ class ScoreRequest(Body):
     model: str | None = None
     input: ScoreInput = Field(
         ...,
-        description="What to score: a text, token ids, a pair of context and continuation, or a list of such items. Of "
-        "a text every token is scored, the first one after the end of text token; of a pair the continuation's tokens. "
-        "White space at a context's end is scored with the continuation, as lm-evaluation-harness does it.",
+        description="What to score: a text, token ids, a pair of context and continuation, or a list of such items. In "
+        "a text every token is scored, the first one after an end-of-text token; in a pair, the continuation's tokens. "
+        "White space at a context's end is scored with the continuation, as in lm-evaluation-harness.",
     )
     token_logprobs: bool | None = Field(None, description="Scores have `tokens`, `token_ids` and `token_logprobs`.")
-    timeout_s: float | None = Field(None, gt=0, description="Seconds, queue included; then the request fails.")
+    timeout_s: float | None = Field(
+        None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
+    )
     priority: int | None = Field(
         None,
         ge=LOWEST_PRIORITY,
         lt=2**31,
-        description="Lower is served earlier. Below 0 only with a key whose `min_priority` allows it.",
+        description="Lower is served earlier. Values below 0 require a key with a `min_priority` that allows them.",
     )
     user: str | None = Field(None, description="Logged as a hash.")
 
 
 class TextScore(BaseModel):
-    """The model's opinion of one item of `input`."""
+    """The score of one item of `input`."""
 
     object: Literal["score"]
-    index: int = Field(description="Of the item.")
+    index: int = Field(description="The item's index in `input`.")
     logprob: float = Field(description="Natural logarithm of the scored tokens' joint probability.")
-    num_tokens: int = Field(description="Tokens scored.")
-    num_bytes: int = Field(description="UTF-8 bytes of the tokens scored.")
-    perplexity: float = Field(description="e to -logprob / num_tokens.")
+    num_tokens: int = Field(description="Number of scored tokens.")
+    num_bytes: int = Field(description="UTF-8 bytes of the scored tokens.")
+    perplexity: float = Field(description="exp(-logprob / num_tokens).")
     bits_per_byte: float | None = Field(
-        description="-logprob / ln 2 / num_bytes: comparable between tokenizers. Null where the tokens have no text."
+        description="-logprob / ln 2 / num_bytes, comparable between tokenizers. Null if the tokens have no text."
     )
-    is_greedy: bool = Field(description="Each token is the likeliest at its place, or as likely.")
-    tokens: list[str] | None = Field(None, description="Tokens scored. With `token_logprobs` only, as the next two.")
+    is_greedy: bool = Field(description="Whether each token is the likeliest at its position, or equally likely.")
+    tokens: list[str] | None = Field(None, description="The scored tokens. These three only with `token_logprobs`.")
     token_ids: list[int] | None = None
     token_logprobs: list[float] | None = None
 
 
 class ScoredPromptTokensDetails(BaseModel):
-    cached_tokens: int = Field(description="Of contexts, from the prefix cache.")
+    cached_tokens: int = Field(description="Tokens of contexts that came from the prefix cache.")
 
 
 class ScoreUsage(BaseModel):
-    prompt_tokens: int = Field(description="Contexts and end of text tokens included.")
+    prompt_tokens: int = Field(description="Including contexts and end-of-text tokens.")
     total_tokens: int
     prompt_tokens_details: ScoredPromptTokensDetails
 
 
 class ScoreList(BaseModel):
-    """As OpenAI's lists are: `data` has one object for each item of `input`, in its order."""
+    """A list as in OpenAI's API: `data` has one object per item of `input`, in the same order."""
 
     object: Literal["list"]
     data: list[TextScore]

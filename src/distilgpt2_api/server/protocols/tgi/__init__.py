@@ -1,1 +1,1 @@
-"""Hugging Face's Text Generation Inference: `/generate`, `/generate_stream`, `/info`."""
+"""Hugging Face's Text Generation Inference (TGI): `/generate`, `/generate_stream`, `/info`."""

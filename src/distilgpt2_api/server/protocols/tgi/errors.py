@@ -52,11 +52,11 @@ TGI_ERRORS = ErrorShape(
         415: "The body is not declared as JSON (`validation`).",
         422: "The request is wrong; the message names the parameter (`validation`).",
         424: "The generation failed (`generation`).",
-        429: "Too much waits already (`overloaded`). `Retry-After` says when to come back.",
-        500: "The service made a mistake (`incomplete_generation`).",
-        503: "The model is loading, or the service is shutting down (`healthcheck`). `Retry-After` says when to come "
-        "back.",
-        504: "The request was not done before its deadline (`incomplete_generation`).",
+        429: "The queue is full, or a limit is reached (`overloaded`). `Retry-After` tells when to retry.",
+        500: "Internal error (`incomplete_generation`).",
+        503: "The model is loading, or the service is shutting down (`healthcheck`). `Retry-After` tells when to "
+        "retry.",
+        504: "The request did not finish before its deadline (`incomplete_generation`).",
     },
     status=lambda answer: _status_and_type(answer)[0],
     body=_body,

@@ -1,4 +1,4 @@
-"""TGI's own rules across a request's fields, and its plan."""
+"""A TGI request's checks across its fields, by TGI's own rules, and its plan."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def check_tgi(request: TgiRequest, limits: RequestLimits) -> None:
     parameters = request.own_parameters
     check_at_most(parameters.best_of, limits.max_n, param="parameters.best_of")
     if parameters.num_sequences > 1 and not parameters.is_sampled:
-        raise _invalid("best_of", "more than 1 needs sampling")
+        raise _invalid("best_of", "greater than 1 requires sampling; set do_sample")
     if parameters.num_sequences > 1 and parameters.seed not in (None, NO_SEED):
-        raise _invalid("best_of", "more than 1 can't have a seed")
+        raise _invalid("best_of", "greater than 1 cannot be used with seed")
     if parameters.num_sequences > 1 and request.is_streamed:
-        raise _invalid("best_of", "more than 1 can't be streamed")
+        raise _invalid("best_of", "greater than 1 cannot be streamed")
     if parameters.decoder_input_details and request.is_streamed:
-        raise _invalid("decoder_input_details", "can't be streamed")
-    if len(parameters.stop or ()) > limits.max_stop_sequences:
-        raise _invalid("stop", f"at most {limits.max_stop_sequences} sequences here")
+        raise _invalid("decoder_input_details", "cannot be streamed")
+    if (num_stop := len(parameters.stop or ())) > limits.max_stop_sequences:
+        raise _invalid("stop", f"has {num_stop} sequences; this service allows at most {limits.max_stop_sequences}")
     check_stop(parameters.stop or (), param="parameters.stop")
     check_at_most(parameters.top_n_tokens, limits.max_logprobs, param="parameters.top_n_tokens")
 
@@ -79,7 +79,7 @@ async def plan_tgi(
 
 
 def _truncation(parameters: TgiParameters, config: ModelConfig) -> Truncation | None:
-    """Raises InvalidRequestError for one that leaves the model no room."""
+    """Raises InvalidRequestError if it leaves no room in the model's context."""
     if parameters.truncate is None:
         return None
     check_at_most(parameters.truncate, config.num_positions - 1, param="parameters.truncate")
@@ -89,7 +89,7 @@ def _truncation(parameters: TgiParameters, config: ModelConfig) -> Truncation | 
 def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig) -> int:
     num_left = config.num_positions - num_prompt_tokens
     if num_left < 1:
-        # TGI's own sentences, here and below. Its errors have no field for the parameter, so it comes first.
+        # TGI's own sentences, here and below. Its errors have no field for the parameter, so its name comes first.
         raise ContextLengthError(
             f"inputs: `inputs` must have less than {config.num_positions} tokens. Given: {num_prompt_tokens}",
             param="inputs",
@@ -107,4 +107,4 @@ def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: Mode
 
 def _invalid(name: str, message: str) -> InvalidRequestError:
     param = f"parameters.{name}"
-    return InvalidRequestError(f"{param}: {message}", param=param)
+    return InvalidRequestError(f"{param} {message}", param=param)

@@ -28,9 +28,9 @@ STREAM_EXAMPLE = (
     'data:{"index":1,"token":{"id":640,"text":" time","logprob":-0.01,"special":false},'
     '"generated_text":" time","details":null}\n\n'
 )
-ONE_EACH = "One event for each token: a `TgiStreamEvent`. Where it fails midway, the last is a `TgiErrorResponse`."
+ONE_EACH = "One event per token: a `TgiStreamEvent`. If the generation fails midway, the last is a `TgiErrorResponse`."
 EVENT_STREAM = event_stream(ONE_EACH, TgiStreamEvent, TgiErrorResponse, example=STREAM_EXAMPLE)
-WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list of the one answer; or with `stream`, events. {ONE_EACH}"}
+WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list with one answer or, with `stream`, events. {ONE_EACH}"}
 
 
 def add_routes(router: APIRouter) -> None:
@@ -69,13 +69,13 @@ def add_routes(router: APIRouter) -> None:
         read_info,
         methods=["GET"],
         tags=["TGI"],
-        summary="What is served, and its limits",
+        summary="Describe the model and its limits",
         responses=TGI_ERRORS.responses(503),
     )
 
 
 async def create_compatible(http: Request, service: ServiceDep) -> Response:
-    """What `huggingface_hub.InferenceClient.text_generation` posts to."""
+    """The route that `huggingface_hub.InferenceClient.text_generation` uses."""
     return await _answer(http, service, TgiRequest, is_list=True)
 
 
@@ -85,19 +85,19 @@ async def create_whole(http: Request, service: ServiceDep) -> Response:
 
 
 async def create_stream(http: Request, service: ServiceDep) -> Response:
-    """Continue `inputs`, an event for each token."""
+    """Continue `inputs`, with one event per token."""
     return await _answer(http, service, TgiStreamRequest)
 
 
 async def read_info(service: ServiceDep) -> TgiInfo:
-    """As TGI's; null is what there is none of here."""
+    """TGI's `Info`. Null: this service has no such value."""
     num_positions = service.engine.model_config.num_positions
     limits = service.limits
     return TgiInfo(
         model_id=service.model.shown_name,
         model_sha=None,
         model_pipeline_tag="text-generation",
-        max_concurrent_requests=limits.max_prompts,  # It is as many prompts as may wait.
+        max_concurrent_requests=limits.max_prompts,  # as many prompts as the queue holds
         max_best_of=limits.max_n,
         max_stop_sequences=limits.max_stop_sequences,
         max_input_tokens=num_positions - 1,

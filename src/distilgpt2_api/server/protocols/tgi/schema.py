@@ -1,4 +1,4 @@
-"""Bodies of Hugging Face's Text Generation Inference (TGI) 3, which `huggingface_hub.InferenceClient` speaks."""
+"""Bodies of Hugging Face's Text Generation Inference (TGI) 3, as `huggingface_hub.InferenceClient` uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Unsupported = Annotated[None, Field(description="Not supported.")]
 
 
 class TgiParameters(Body):
-    """Null means the default, for every field. Sampled where `do_sample` is true or a field of the draw is set."""
+    """Null means the default, for every field. Samples if `do_sample` is true or a sampling parameter is set."""
 
     unsupported: ClassVar[frozenset[str]] = frozenset({"watermark", "adapter_id"})
 
@@ -23,8 +23,8 @@ class TgiParameters(Body):
         None,
         ge=1,
         le=128,
-        description="Sequences drawn, of which the one with the highest mean log-probability per token is answered. "
-        "More than one: sampled, without `seed` and not as a stream.",
+        description="Sequences sampled; the answer is the one with the highest mean log-probability per token. "
+        "More than 1 requires sampling, without `seed` and not as a stream.",
     )
     temperature: float | None = Field(None, gt=0, le=100, description="1 by default. Setting it samples.")
     repetition_penalty: float | None = plain_field("repetition_penalty")
@@ -33,31 +33,33 @@ class TgiParameters(Body):
     top_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")
     typical_p: float | None = Field(None, gt=0, lt=1, description="Off by default. Setting it samples.")
     do_sample: bool | None = Field(
-        None, description="False, greedy, by default; but true where a request has no `parameters` at all."
+        None, description="False, which is greedy, by default; but true if a request has no `parameters` at all."
     )
     max_new_tokens: int | None = Field(
-        None, ge=1, le=2**31, description="1024 by default, or what the prompt leaves of the model's context if less."
+        None, ge=1, le=2**31, description="By default 1024, or the rest of the model's context if that is less."
     )
     return_full_text: bool | None = Field(
-        None, description="The prompt stands before the generated text. False by default, on every route."
+        None, description="The generated text begins with the prompt. False by default, on every route."
     )
     stop: list[StopSequence] | None = Field(
         None,
         description="The text ends with the first of them, which is part of it. At most "
-        f"{MAX_STOP_BYTES} bytes together.",
+        f"{MAX_STOP_BYTES} bytes in total.",
     )
-    truncate: int | None = Field(None, ge=1, le=2**31, description="Only so many of the prompt's last tokens are used.")
+    truncate: int | None = Field(None, ge=1, le=2**31, description="Number of the prompt's last tokens to use.")
     watermark: OnlyFalse | None = Field(None, description="Not supported.")
     details: bool | None = Field(None, description="The answer has `details`.")
     decoder_input_details: bool | None = Field(
         None, description="`details` with the prompt's tokens in `prefill`. Not as a stream."
     )
     seed: int | None = Field(
-        None, ge=-1, le=2**64 - 1, description="The same seed draws the same text. -1, which TGI lacks: no seed."
+        None, ge=-1, le=2**64 - 1, description="The same seed samples the same text. -1, an extension: no seed."
     )
-    top_n_tokens: int | None = Field(None, ge=0, le=100, description="Likeliest tokens listed for each token drawn.")
+    top_n_tokens: int | None = Field(
+        None, ge=0, le=100, description="Number of likeliest tokens listed for each sampled token."
+    )
     grammar: Annotated[Any, WithJsonSchema(TGI_GRAMMAR)] = Field(
-        None, description="What the text must be: of a JSON schema, or all of it matching a regular expression."
+        None, description="A JSON schema, or a regular expression, that the whole text must match."
     )
     adapter_id: Unsupported = None
 
@@ -76,16 +78,16 @@ class TgiParameters(Body):
 
 
 DEFAULT_PARAMETERS = TgiParameters.model_validate({"do_sample": True})
-"""Of a request that has no parameters at all: TGI samples then, though not if they are empty."""
+"""Of a request without `parameters`: TGI samples then, but not if they are an empty object."""
 
 
 class TgiOptions(Body):
-    """What Hugging Face's hosted service has beside TGI. The model is always loaded, and no answer is cached."""
+    """Options of Hugging Face's hosted service, without effect: the model is always loaded, and no answer is cached."""
 
-    use_cache: bool | None = Field(None, description="No answer is cached, whatever it says.")
-    wait_for_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
-    dont_load_model: bool | None = Field(None, description="The model is loaded, whatever it says.")
-    use_gpu: OnlyFalse | None = Field(None, description="There is none.")
+    use_cache: bool | None = Field(None, description="No effect: answers are not cached.")
+    wait_for_model: bool | None = Field(None, description="No effect: the model is loaded.")
+    dont_load_model: bool | None = Field(None, description="No effect: the model is loaded.")
+    use_gpu: OnlyFalse | None = Field(None, description="Not supported.")
 
 
 class TgiRequest(Body):
@@ -107,18 +109,18 @@ class TgiRequest(Body):
 
 def _check_whole(value: object) -> object:
     if value is True:
-        raise ValueError("an answer here is whole; ask /generate_stream, or the address without /generate")
+        raise ValueError("/generate does not stream; send the request to /generate_stream or to the base URL")
     return value
 
 
 class TgiWholeRequest(TgiRequest):
-    """TGI's `GenerateRequest`, answered as a whole."""
+    """TGI's `GenerateRequest`, answered with one body."""
 
     stream: Annotated[OnlyFalse, BeforeValidator(_check_whole)] | None = None
 
 
 class TgiStreamRequest(TgiRequest):
-    """TGI's `GenerateRequest`, answered as a stream."""
+    """TGI's `GenerateRequest`, answered with a stream."""
 
     stream: OnlyTrue | None = None
 
@@ -131,13 +133,13 @@ class TgiInfo(BaseModel):
     model_id: str
     model_sha: str | None
     model_pipeline_tag: Literal["text-generation"]
-    max_concurrent_requests: int = Field(description="Requests that may wait; one more is refused with 429.")
+    max_concurrent_requests: int = Field(description="Requests that the queue holds; one more is refused with 429.")
     max_best_of: int
     max_stop_sequences: int
     max_input_tokens: int
-    max_total_tokens: int = Field(description="Of a prompt and what is generated: the model's context.")
+    max_total_tokens: int = Field(description="Of prompt and generated text together: the model's context.")
     validation_workers: int
-    max_client_batch_size: int = Field(description="Prompts of one request, in the protocols that have several.")
+    max_client_batch_size: int = Field(description="Prompts in one request, in protocols that allow several.")
     router: str
     version: str
     sha: str | None
@@ -147,10 +149,10 @@ class TgiInfo(BaseModel):
 class TgiToken(BaseModel):
     id: int
     text: str = Field(
-        description="What it adds to the text. A character of several tokens comes with the last of them."
+        description="The token's part of the text. A character of several tokens belongs to the last of them."
     )
-    logprob: float = Field(description="Under the model, before temperature and all else.")
-    special: bool = Field(description="Not part of the text: the end of text, for one.")
+    logprob: float = Field(description="Under the model, before temperature and other parameters.")
+    special: bool = Field(description="Not part of the text, like the end-of-text token.")
 
 
 class TgiPrefillToken(BaseModel):
@@ -166,7 +168,7 @@ class TgiBestOfSequence(BaseModel):
     generated_text: str
     finish_reason: FinishReason
     generated_tokens: int
-    seed: int | None = Field(description="Alone, it draws this sequence again. Null where it was not sampled.")
+    seed: int | None = Field(description="A request for one sequence with this seed samples it again. Null if greedy.")
     prefill: list[TgiPrefillToken] = Field(description="Empty without `decoder_input_details`.")
     tokens: list[TgiToken]
     top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
@@ -175,7 +177,7 @@ class TgiBestOfSequence(BaseModel):
 class TgiDetails(BaseModel):
     finish_reason: FinishReason
     generated_tokens: int
-    seed: int | None = Field(description="Draws the same text again. Null where it was not sampled.")
+    seed: int | None = Field(description="Samples the same text again. Null if greedy.")
     prefill: list[TgiPrefillToken] = Field(description="Empty without `decoder_input_details`.")
     tokens: list[TgiToken]
     top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
@@ -197,10 +199,10 @@ class TgiStreamDetails(BaseModel):
 
 
 class TgiStreamEvent(BaseModel):
-    """TGI's `StreamResponse`: one for each token."""
+    """TGI's `StreamResponse`: one per token."""
 
     index: int = Field(description="From 1.")
     token: TgiToken
     top_tokens: list[TgiToken] = Field([], description="With `top_n_tokens`.")
-    generated_text: str | None = Field(description="The whole, in the last event.")
+    generated_text: str | None = Field(description="The whole text, in the last event.")
     details: TgiStreamDetails | None = Field(description="In the last event, with `details`.")

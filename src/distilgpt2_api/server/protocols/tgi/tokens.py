@@ -1,4 +1,4 @@
-"""A sequence's tokens, each with the text that it adds, as TGI shows them."""
+"""A sequence's tokens as TGI shows them: each with its part of the text."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 @dataclass(slots=True)
 class ShownToken:
-    """One drawn token. Mutable until `TgiTokens` hands it out."""
+    """One sampled token. Mutable until `TgiTokens` returns it."""
 
     token_id: int
     text: str
-    """What it adds to the text; a special token's own."""
+    """The token's part of the text; for a special token, its own text."""
     is_special: bool
-    """No part of the text."""
+    """Not part of the text."""
     logprobs: TokenLogprobs | None
 
 
 class TgiTokens:
-    """Mutable: one sequence's tokens as they come.
+    """Mutable: one sequence's tokens as they arrive.
 
-    The texts of all that are not special, joined, are the generated text; it ends early where a stop sequence ends
-    within a token. Characters of several tokens are the text of the last of them.
+    The texts of the tokens that are not special, joined, are the generated text, which ends early if a stop sequence
+    ends within a token. A character of several tokens is the text of the last of them.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, eos_token_ids: Sequence[int]) -> None:
@@ -38,16 +38,16 @@ class TgiTokens:
         self._held: list[ShownToken] = []
         self._texts: list[str] = []
         self._num_surplus = 0
-        """Characters of the tokens beyond those that the engine showed."""
+        """Characters of the tokens beyond the text that the engine has returned."""
 
     def accept(self, delta: SequenceDelta) -> list[ShownToken]:
-        """The tokens that are ready: all, but for the last while it may yet have to end half a character."""
+        """The tokens that are complete: all but the last, if it ends within a character."""
         is_stopped = isinstance(delta.stop, str)
         tokens = self._held
-        for place, token_id in enumerate(delta.token_ids):
+        for position, token_id in enumerate(delta.token_ids):
             tokens.append(self._show(token_id, tokens))
             if delta.logprobs:
-                tokens[-1].logprobs = delta.logprobs[place]
+                tokens[-1].logprobs = delta.logprobs[position]
         self._num_surplus -= len(delta.text)
         self._held = []
         if delta.finish_reason is None:
@@ -56,12 +56,12 @@ class TgiTokens:
         elif not is_stopped:
             self._end_character(tokens)
         elif tokens[-1].is_special:
-            self._num_surplus = 0  # What is left of it after the stop sequence is no part of the text anyway.
+            self._num_surplus = 0  # The special token's text is not part of the text anyway.
         self._texts += [token.text for token in tokens if not token.is_special]
         return tokens
 
     def generated_text(self) -> str:
-        """After the last delta: the text up to, and with, the stop sequence that ended it."""
+        """After the last delta: the text, including the stop sequence that ended it."""
         text = "".join(self._texts)
         return text[: len(text) - self._num_surplus]
 
@@ -70,14 +70,14 @@ class TgiTokens:
             self._end_character(before)
             text = self._tokenizer.decode([token_id])
             if token_id not in self._eos_token_ids:
-                self._num_surplus += len(text)  # The end of text the engine does not show.
+                self._num_surplus += len(text)  # The engine's text has no end-of-text token.
             return ShownToken(token_id, text, is_special=True, logprobs=None)
         text = self._detokenizer.push(token_id)
         self._num_surplus += len(text)
         return ShownToken(token_id, text, is_special=False, logprobs=None)
 
     def _end_character(self, tokens: list[ShownToken]) -> None:
-        """Nothing completes it any more: the token that left it half said has U+FFFD."""
+        """Nothing can complete the character any more: its last token's text ends with U+FFFD."""
         if self._detokenizer.is_within_character:
             text = self._detokenizer.flush()
             self._num_surplus += len(text)
@@ -91,7 +91,7 @@ def token_body(token: ShownToken) -> dict[str, object]:
 
 
 def top_token_bodies(token: ShownToken, tokenizer: Tokenizer, *, num_top: int) -> list[dict[str, object]]:
-    """The likeliest tokens at its place."""
+    """The likeliest tokens at its position."""
     assert token.logprobs is not None
     return [
         _token_body(token_id, tokenizer.decode([token_id]), logprob, is_special=token_id in tokenizer.special_token_ids)

@@ -1,4 +1,4 @@
-"""Deltas to TGI's answers: one object, or an event for each token."""
+"""Deltas to TGI's answers: one object, or an event per token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TgiWriter:
     """Mutable: one request's sequences."""
 
     def __init__(self, request: TgiRequest, plan: GenerationPlan, service: Service, *, is_list: bool) -> None:
-        """`is_list`: a whole answer stands alone in a list."""
+        """`is_list`: a whole answer is a list with one object."""
         self._parameters = request.own_parameters
         self._is_list = is_list
         # The whole prompt, even if it was truncated.
@@ -39,7 +39,7 @@ class TgiWriter:
     # ---- a stream
 
     def events(self, update: Iterable[PromptDeltas]) -> bytes:
-        """An event for each token that is ready; the last has the whole text."""
+        """An event for each complete token; the last one has the whole text."""
         pieces: list[bytes] = []
         for _, deltas in update:
             for delta in deltas:
@@ -52,7 +52,7 @@ class TgiWriter:
         return b"".join(pieces)
 
     def last_events(self) -> bytes:
-        """None: the last token's event is the last."""
+        """Empty: the last token's event is the last."""
         return b""
 
     def _event(self, token: ShownToken) -> dict[str, object]:
@@ -76,12 +76,12 @@ class TgiWriter:
     # ---- a whole
 
     def collect(self, update: Iterable[PromptDeltas]) -> None:
-        """Take one hand-over into the whole: the only delta of each of its sequences."""
+        """Add one update to the whole: the only delta of each of its sequences."""
         for _, deltas in update:
             self._ended += deltas
 
     def body(self) -> bytes:
-        """The answer, of the sequence with the highest mean log-probability; the others are in its details."""
+        """The sequence with the highest mean log-probability; the others are in its details."""
         best, *others = ranked(self._ended)
         answer = self._sequence(best)
         text = answer.pop("generated_text")
@@ -94,7 +94,7 @@ class TgiWriter:
         return orjson.dumps([body] if self._is_list else body)
 
     def _sequence(self, delta: SequenceDelta) -> dict[str, object]:
-        """TGI's `BestOfSequence`, but without details its text only."""
+        """TGI's `BestOfSequence`; without details, only its text."""
         shown = TgiTokens(self._tokenizer, eos_token_ids=self._eos_token_ids)
         tokens = shown.accept(delta)
         text = self._answer_text(shown)
@@ -113,7 +113,7 @@ class TgiWriter:
         return body
 
     def _prefill(self, delta: SequenceDelta) -> list[dict[str, object]]:
-        """The prompt's tokens. Nothing predicts the first."""
+        """The prompt's tokens. The first has no log-probability."""
         logprobs = [None, *(max(token.logprob, MIN_LOGPROB) for token in delta.prompt_logprobs or ())]
         return [
             {"id": token_id, "text": self._tokenizer.decode([token_id]), "logprob": logprob}
@@ -123,7 +123,7 @@ class TgiWriter:
     # ---- both
 
     def _seed_of(self, index: int) -> int | None:
-        """A request of its own with this seed samples the sequence again; None if nothing is sampled."""
+        """The seed with which a request for one sequence samples this one again; None if greedy."""
         return None if self._seed is None else sequence_seed(self._seed, index)
 
     def _answer_text(self, tokens: TgiTokens) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.server.protocols.vllm.tokens_route import add_routes
-from distilgpt2_api.server.protocols.vllm.tokens_schema import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
+from distilgpt2_api.server.protocols.vllm.route import add_routes
+from distilgpt2_api.server.protocols.vllm.schema import DetokenizeRequest, TokenizeChatRequest, TokenizeRequest
 
 VLLM = Protocol(
     add_routes=add_routes,

@@ -1,4 +1,4 @@
-"""Which paths are addresses, never prompts: what browsers, platforms, monitors, SDKs and scanners ask for."""
+"""Which paths are addresses and never prompts: those that browsers, platforms, monitors, SDKs and scanners request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NAMES: Mapping[str, str] = {
     "dashboard debug ecp env gitlab grafana heapdump horizon jenkins jolokia kibana login logon manager nmap* owa "
     "phpinfo phpmyadmin* pma remote sdk shell signin solr telescope trace webmail wordpress wp wp-* xmlrpc",
 }
-"""Single words that are addresses, by who asks for them; `*` is any text, `[0-9]` any digit. docs/api.md lists them."""
+"""Single words that are addresses, by client; `*` is any text, `[0-9]` any digit. docs/api.md lists them."""
 
 WORD = re.compile(r"[!-~]+")
 FILE_NAME = re.compile(r"\.(?=\d*[A-Za-z])\w+~?$")
-"""Ends like a file: after a dot letters and digits, one letter at least."""
+"""Ends like a file name: a dot, then letters and digits with at least one letter."""
 NAME = re.compile("|".join(translate(name) for names in NAMES.values() for name in names.split()))
 
 

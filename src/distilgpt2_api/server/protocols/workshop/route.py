@@ -1,4 +1,4 @@
-"""The workshop's endpoints: a health check at the root, and a prompt for a path."""
+"""The workshop's routes: a health check at the root, and every other path is a prompt."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Health(BaseModel):
 
 
 PROMPT_DESCRIPTION = (
-    "The text to continue, percent-encoded UTF-8. It may have slashes; without white space it must not look like an "
+    "The text to continue, percent-encoded UTF-8. It may contain slashes. Without white space it must not look like an "
     "address (`docs/api.md`)."
 )
 MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""A client that sends these means another route: 404 tells it more than 405 would, and TGI's clients wait for it."""
+"""A client that sends these means another route. It gets 404, not 405: TGI's clients expect that."""
 
 
 class GenerateQuery(BaseModel):
-    """Unknown names are refused: a typing error should not silently give the default."""
+    """Unknown names are refused, so that a typo does not silently give the default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    max_new_tokens: int = Field(50, ge=1, le=2**31, description="Tokens after the prompt, at most.")
+    max_new_tokens: int = Field(50, ge=1, le=2**31, description="Maximum number of tokens after the prompt.")
     num_return_sequences: int = Field(1, ge=1, le=128)
     temperature: float = plain_field("temperature", 1.0)
     top_k: int = plain_field("top_k", 50)
@@ -66,7 +66,7 @@ class GenerateQuery(BaseModel):
 
 
 class PromptRoute(APIRoute):
-    """Matches every path that no other route has and that is no address; the prompt is the path as it was sent."""
+    """Matches every path that is no address and has no other route. The prompt is the path as the client sent it."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["path"] in {"", "/"} or scope["method"] in MODIFYING_METHODS:
@@ -84,7 +84,7 @@ class PromptRoute(APIRoute):
 
 
 def add_routes(router: APIRouter) -> None:
-    """To be called last: whatever is left is a prompt."""
+    """Call this last: every path without another route is a prompt."""
     router.add_api_route(
         "/", read_root, methods=["GET"], tags=["Workshop"], summary="Health", response_model=Health, name="read_health"
     )
@@ -101,7 +101,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def read_root(http: Request, service: ServiceDep, response: Response) -> Health | Response:
-    """Says that the process answers; `/readyz` says whether the model is loaded. A browser gets the playground."""
+    """Reports that the process answers; `/readyz` reports whether the model is loaded. Browsers get the playground."""
     if wants_page(http.scope):
         return await read_page(http)
     response.headers["vary"] = "accept"
@@ -155,11 +155,10 @@ class TextsWriter:
 
 
 def _prompt_of(scope: Scope) -> tuple[str, bool]:
-    """The path without its first slash, and whether it was sent with another one.
+    """The path without its first slash, and whether it has another plain slash.
 
-    Bytes that are not UTF-8 become lone surrogates, which validation refuses.
-
-    From `raw_path`: in `path` an encoded slash can't be told from a plain one, and bad UTF-8 is lost.
+    Reads `raw_path`: `path` does not distinguish an encoded slash from a plain one, and loses invalid UTF-8, which
+    becomes lone surrogates here. Validation refuses those.
     """
     raw_path, root_path = raw_path_of(scope), scope.get("root_path", "")
     path = unquote_to_bytes(raw_path).decode(errors="surrogateescape")

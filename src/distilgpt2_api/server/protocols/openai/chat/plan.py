@@ -20,7 +20,7 @@ def check_chat(request: ChatCompletionRequest, limits: RequestLimits) -> None:
     check_limits(request, limits)
     check_at_most(request.top_logprobs, limits.max_logprobs, param="top_logprobs")
     if request.top_logprobs and not request.logprobs:
-        raise InvalidRequestError("top_logprobs: only with logprobs", param="top_logprobs")
+        raise InvalidRequestError("top_logprobs is only allowed with logprobs", param="top_logprobs")
 
 
 async def plan_chat(

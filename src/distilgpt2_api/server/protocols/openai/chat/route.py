@@ -30,8 +30,8 @@ STREAM_EXAMPLE = (
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 EVENT_STREAM = event_stream(
-    "The answer, or with `stream` events: a `ChatCompletionChunk` each. The last is `[DONE]`, or an `ErrorResponse` "
-    "where it failed midway.",
+    "The answer or, with `stream`, events: a `ChatCompletionChunk` each. The last event is `[DONE]`, or an "
+    "`ErrorResponse` if the answer failed midway.",
     ChatCompletionChunk,
     ErrorResponse,
     has_done=True,
@@ -55,7 +55,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
-    """OpenAI's chat completions, for models with a chat template; without one the answer is 400 and says what to do."""
+    """OpenAI's chat completions, for models with a chat template. Without one, the answer is a 400 error."""
     body = await read_json_object(http, service.limits, service.uploads)
     template = require_template(service.chat_template)
     request = parse_chat_request(body)

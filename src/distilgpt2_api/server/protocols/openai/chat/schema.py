@@ -17,26 +17,29 @@ from distilgpt2_api.server.schema.validation import parse_body
 class ChatCompletionRequest(ChatPromptFields, SamplingFields):
     """Null means the default, for every field but `messages`."""
 
-    other_names: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
+    aliases: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
 
     max_completion_tokens: int | None = Field(
-        None, ge=1, le=2**31, description="As many as the context has room for, by default."
+        None, ge=1, le=2**31, description="By default, as many as the model's context has room for."
     )
-    max_tokens: int | None = Field(None, ge=1, le=2**31, description="Another name of `max_completion_tokens`.")
-    logprobs: bool | None = Field(None, description="Log-probabilities of the tokens drawn.")
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="Likeliest tokens listed beside each; `logprobs`.")
+    max_tokens: int | None = Field(None, ge=1, le=2**31, description="The older name of `max_completion_tokens`.")
+    logprobs: bool | None = Field(None, description="Return log-probabilities of the sampled tokens.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Number of likeliest tokens listed for each sampled token. Requires `logprobs`."
+    )
 
     @property
     def num_logprobs(self) -> int | None:
-        """Likeliest tokens listed beside each sampled token; None: no log-probabilities."""
+        """Number of likeliest tokens listed for each sampled token. None: no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
-    """Raises InvalidRequestError; its kind UnsupportedParameterError for what peers have and we do not."""
+    """Raises InvalidRequestError, UnsupportedParameterError for parameters that only the reference APIs have."""
     if body.get("chat_template") is not None:
         raise UnsupportedParameterError(
-            "chat_template: templates come with the model or from a setting, not with requests", param="chat_template"
+            "chat_template is not supported in requests; the template comes with the model or from a setting",
+            param="chat_template",
         )
     return parse_body(ChatCompletionRequest, body)
 
@@ -77,14 +80,14 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"]
     created: int = Field(description="Unix time, in seconds.")
     model: str
-    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
+    system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
     choices: list[ChatChoice]
     usage: Usage
 
 
 class ChatDelta(BaseModel):
     role: Literal["assistant"] | None = Field(None, description="In a choice's first chunk.")
-    content: str | None = Field(None, description="Absent in a choice's last chunk.")
+    content: str | None = Field(None, description="Absent from a choice's last chunk.")
 
 
 class ChatChunkChoice(BaseModel):
@@ -96,7 +99,7 @@ class ChatChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
-    """OpenAI's `CreateChatCompletionStreamResponse`: an event of the stream, but for the last, which is `[DONE]`."""
+    """OpenAI's `CreateChatCompletionStreamResponse`: each event of a stream, except the last, `[DONE]`."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -1,4 +1,4 @@
-"""Log-probabilities in the shape of OpenAI's completions, four parallel lists, and of vLLM's `prompt_logprobs`."""
+"""Log-probabilities as in OpenAI's completions, four parallel lists, and as in vLLM's `prompt_logprobs`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def empty_lists() -> LogprobsLists:
 
 
 class LogprobsWriter:
-    """Mutable: how far one choice's text has come, in characters."""
+    """Mutable: the length of one choice's text so far, in characters."""
 
     def __init__(self, tokenizer: Tokenizer, *, num_top: int, is_by_id: bool, skips_special_tokens: bool) -> None:
-        """`num_top`: how many of the likeliest tokens to list; `is_by_id`: tokens are written `token_id:123`.
+        """`num_top`: number of likeliest tokens to list. `is_by_id`: tokens are written `token_id:123`.
 
-        `skips_special_tokens`: the completion's special tokens are listed, but its text has them not.
+        `skips_special_tokens`: the completion's special tokens are listed but not part of the text.
         """
         self._tokenizer = tokenizer
         self._num_top = num_top
@@ -33,24 +33,24 @@ class LogprobsWriter:
         self._offset = 0
 
     def write_prompt(self, prompt: EncodedPrompt, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
-        """Append the prompt's tokens, of which nothing predicts the first.
+        """Append the prompt's tokens. The first has no log-probability, because no token precedes it.
 
-        Those that the tokenizer put around its text are listed, but not in the text.
+        Tokens that the tokenizer put around the prompt's text are listed but not part of the text.
         """
         own = range(len(prompt.frame.before), len(prompt.token_ids) - len(prompt.frame.after))
         self._write(prompt.token_ids[0], None, None, lists, is_hidden=0 not in own)
-        for place, token in enumerate(logprobs, 1):
-            self._write_scored(token, lists, is_hidden=place not in own)
+        for position, token in enumerate(logprobs, 1):
+            self._write_scored(token, lists, is_hidden=position not in own)
 
     def write(self, logprobs: Iterable[TokenLogprobs], lists: LogprobsLists) -> None:
-        """Append the completion's tokens in their order."""
+        """Append the completion's tokens in order."""
         for token in logprobs:
             self._write_scored(token, lists, is_hidden=token.token_id in self._hidden_token_ids)
 
     def _write_scored(self, token: TokenLogprobs, lists: LogprobsLists, *, is_hidden: bool) -> None:
-        """`top_logprobs` has the likeliest ones, and always the token itself.
+        """`top_logprobs` has the likeliest tokens, and always the token itself.
 
-        Where two tokens are written alike, the likelier one is listed: the largest value is always the likeliest's.
+        Of two tokens with the same text, the likelier is listed, so the largest value is always the likeliest token's.
         """
         logprob = max(token.logprob, MIN_LOGPROB)
         top: dict[str, float] = {}
@@ -82,9 +82,9 @@ class LogprobsWriter:
 def prompt_logprobs_by_id(
     logprobs: Sequence[TokenLogprobs], *, num_top: int, tokenizer: Tokenizer
 ) -> list[dict[str, dict[str, object]] | None]:
-    """As vLLM has them: null for the first prompt token, then by token id the token itself and the `num_top` likeliest.
+    """As in vLLM: null for the first prompt token, then by token id the token itself and the `num_top` likeliest.
 
-    `rank` is 1 for the likeliest; null for a token that is not among those listed.
+    `rank` is 1 for the likeliest, and null for a token outside the listed ones.
     """
     positions: list[dict[str, dict[str, object]] | None] = [None]
     for token in logprobs:

@@ -25,15 +25,17 @@ def check_completion(request: CompletionRequest, limits: RequestLimits) -> None:
     check_at_most(request.prompt_logprobs, limits.max_logprobs, param="prompt_logprobs")
     check_at_most(request.best_of, limits.max_n, param="best_of")
     if request.stream and request.prompt_logprobs is not None:
-        raise InvalidRequestError("prompt_logprobs: not with stream", param="prompt_logprobs")
+        raise InvalidRequestError("prompt_logprobs cannot be used with stream", param="prompt_logprobs")
     if request.num_sequences < request.num_choices:
-        raise InvalidRequestError(f"best_of: at least n ({request.num_choices})", param="best_of")
+        raise InvalidRequestError(
+            f"best_of is {request.num_sequences}; it must be at least n, {request.num_choices}", param="best_of"
+        )
     if request.stream and request.num_sequences > request.num_choices:
-        raise InvalidRequestError("best_of: more than n can't be streamed", param="best_of")
+        raise InvalidRequestError("best_of greater than n cannot be used with stream", param="best_of")
     if not request.use_beam_search:
         for name, neutral in (("length_penalty", 1), ("early_stopping", False)):
             if getattr(request, name) not in (None, neutral):
-                raise InvalidRequestError(f"{name}: only with use_beam_search", param=name)
+                raise InvalidRequestError(f"{name} is only allowed with use_beam_search", param=name)
 
 
 async def plan_completion(

@@ -24,8 +24,8 @@ STREAM_EXAMPLE = (
     '"choices":[{"index":0,"text":" time","logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 EVENT_STREAM = event_stream(
-    "The completion, or with `stream` one event for each piece of it: a `Completion` with its choices. The last "
-    "event is `[DONE]`, or an `ErrorResponse` where it failed midway.",
+    "The completion or, with `stream`, one event for each part of it: a `Completion` with its choices. The last "
+    "event is `[DONE]`, or an `ErrorResponse` if the completion failed midway.",
     Completion,
     ErrorResponse,
     has_done=True,
@@ -49,7 +49,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_completion(http: Request, service: ServiceDep) -> Response:
-    """OpenAI's completions, and vLLM's extra parameters. A field that is not supported is refused by name."""
+    """OpenAI's completions, with vLLM's extra parameters. Unsupported fields are refused by name."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(CompletionRequest, body)
     record = request_record(http.scope)

@@ -16,24 +16,28 @@ class Logprobs(BaseModel):
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int] = Field(description="Where each token begins in `text`, in characters.")
+    text_offset: list[int] = Field(description="Each token's offset in `text`, in characters.")
 
 
 class PromptLogprob(BaseModel):
     logprob: float
-    rank: int | None = Field(description="1 is the likeliest; null for a token that is not among those listed.")
+    rank: int | None = Field(description="1 is the likeliest. Null for a token outside the listed ones.")
     decoded_token: str
 
 
 class Choice(BaseModel):
-    index: int = Field(description="Prompt's index times n, plus the completion's.")
+    index: int = Field(description="The prompt's index times n, plus the completion's.")
     text: str
     logprobs: Logprobs | None
-    finish_reason: Literal["stop", "length"] | None = Field(description="Null in all but a stream's last chunk.")
-    stop_reason: str | int | None = Field(
-        None, description="The stop sequence or stop token id that ended it. In a stream: in the last chunk."
+    finish_reason: Literal["stop", "length"] | None = Field(
+        description="In a stream, null before the choice's last chunk."
     )
-    token_ids: list[int] | None = Field(None, description="With `return_token_ids`: the completion's, or the chunk's.")
+    stop_reason: str | int | None = Field(
+        None, description="The stop sequence or stop token id that ended it. In a stream: in the choice's last chunk."
+    )
+    token_ids: list[int] | None = Field(
+        None, description="With `return_token_ids`: of the completion, or of the chunk."
+    )
     prompt_token_ids: list[int] | None = Field(
         None, description="With `return_token_ids`. In a stream: in the choice's first chunk."
     )
@@ -43,20 +47,20 @@ class Choice(BaseModel):
 
 
 class Completion(BaseModel):
-    """OpenAI's `CreateCompletionResponse`; in a stream each event is one, and the last one is `[DONE]`."""
+    """OpenAI's `CreateCompletionResponse`. In a stream each event is one, except the last, `[DONE]`."""
 
     id: str
     object: Literal["text_completion"]
     created: int = Field(description="Unix time, in seconds.")
     model: str
-    system_fingerprint: str = Field(description="Changes with code, model, precision or kernels.")
+    system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
     choices: list[Choice]
     usage: Usage | None = None
 
 
 PROMPT_SCHEMA: dict[str, Any] = {
     "title": "Prompt",
-    "description": "A text, a list of texts, a list of token ids or a list of such lists. Null: the end of text token.",
+    "description": "A text, a list of texts, a list of token ids or a list of such lists. Null: the end-of-text token.",
     "anyOf": [
         {"type": "string", "minLength": 1},
         {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
@@ -71,7 +75,7 @@ PROMPT_SCHEMA: dict[str, Any] = {
 }
 
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
-"""Checked where it is tokenized: as a union, pydantic would try a long list of ids four times."""
+"""Checked during tokenization: pydantic would try each branch of a union on a long list of ids."""
 
 MaxTokens = Annotated[int, Field(ge=0, le=2**31)]
 PromptLength = Annotated[int, Field(ge=1, le=2**31)]
@@ -82,7 +86,7 @@ RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/+=@-]{1,128}$")]
 class CompletionRequest(SamplingFields):
     """Null means the default, for every field."""
 
-    other_names: ClassVar[Mapping[str, str]] = {
+    aliases: ClassVar[Mapping[str, str]] = {
         "max_completion_tokens": "max_tokens",
         "max_new_tokens": "max_tokens",
         "return_full_text": "echo",
@@ -96,53 +100,56 @@ class CompletionRequest(SamplingFields):
         None,
         ge=1,
         le=128,
-        description="Completions drawn of each prompt, of which the `n` with the highest mean log-probability per "
-        "token are answered. Not with `stream`. Usage counts them all. With `use_beam_search`: the number of beams.",
+        description="Completions sampled per prompt. The answer has the `n` with the highest mean log-probability per "
+        "token; usage counts all. Above `n`, not with `stream`. With `use_beam_search`: the number of beams.",
     )
     use_beam_search: bool | None = Field(
         None,
-        description="The `n` best sequences that a search with `best_of` beams finds, best first, in place of draws. "
-        "Not with `stream`, nor with parameters of draws: `top_p`, `stop`, penalties and others are refused. It draws "
-        "nothing, so `seed` changes nothing.",
+        description="Beam search instead of sampling: the `n` best sequences found with `best_of` beams, best first. "
+        "Not with `stream`, nor with sampling parameters: `top_p`, `stop`, penalties and others are refused. `seed` "
+        "has no effect.",
     )
     length_penalty: float | None = Field(
         None,
         ge=-MAX_LENGTH_PENALTY,
         le=MAX_LENGTH_PENALTY,
-        description="1 by default: with `use_beam_search` a sequence's log-probability is divided by its length to "
-        "this power. Above 0 it favours long sequences.",
+        description="With `use_beam_search`, a sequence's log-probability is divided by its length to this power. "
+        "Values above 0 favour long sequences. 1 by default.",
     )
     early_stopping: Literal["never"] | bool | None = Field(
         None,
-        description="When `use_beam_search` stops, once as many sequences as beams have ended. `true`: at once; "
-        '`false`, the default: when no other is better at its present length; `"never"`: when none can become better.',
+        description="When `use_beam_search` stops after as many sequences as beams have ended. `true`: at once. "
+        '`false`, the default: when no live beam is better at its current length. `"never"`: when none can become '
+        "better.",
     )
-    echo: bool | None = Field(None, description="The prompt stands before the completion.")
-    logprobs: int | None = Field(None, ge=0, description="Likeliest tokens listed for each token drawn.")
+    echo: bool | None = Field(None, description="The text begins with the prompt.")
+    logprobs: int | None = Field(None, ge=0, description="Number of likeliest tokens listed for each sampled token.")
     prompt_logprobs: int | None = Field(
-        None, ge=0, description="Likeliest tokens listed for each prompt token, by token id. Not with `stream`."
+        None, ge=0, description="Number of likeliest tokens listed for each prompt token. Not with `stream`."
     )
     return_token_ids: bool | None = Field(None, description="Choices have `token_ids` and `prompt_token_ids`.")
     return_tokens_as_token_ids: bool | None = Field(
-        None, description="In `logprobs` tokens are written `token_id:123` instead of as text."
+        None, description="`logprobs` shows tokens as `token_id:123` instead of text."
     )
     add_special_tokens: bool | None = Field(
         None,
-        description="Texts get the tokens around them that the tokenizer's files ask for, a BOS token say; GPT-2's ask "
-        "for none.",
+        description="Adds the special tokens that the tokenizer's files want around a text, such as BOS. GPT-2's files "
+        "want none.",
     )
     truncate_prompt_tokens: TruncatedLength | None = Field(
-        None, description="Keeps so many tokens of each prompt; -1: as many as leave room for `max_tokens`."
+        None, description="Tokens of each prompt to keep. -1: as many as leave room for `max_tokens`."
     )
     truncation_side: Literal["left", "right"] | None = Field(
-        None, description="Where tokens are cut off: `left`, the default, keeps the prompt's end."
+        None, description="The side that is cut off. `left`, the default, keeps the prompt's end."
     )
-    max_completion_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: a chat's.")
-    max_new_tokens: MaxTokens | None = Field(None, description="Another name of `max_tokens`: TGI's.")
-    return_full_text: bool | None = Field(None, description="Another name of `echo`: TGI's.")
-    stop_sequences: list[StopSequence] | None = Field(None, description="Another name of `stop`: Hugging Face's.")
-    truncate: PromptLength | None = Field(None, description="Another name of `truncate_prompt_tokens`: TGI's.")
-    request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` and this.")
+    max_completion_tokens: MaxTokens | None = Field(
+        None, description="Another name of `max_tokens`, from OpenAI's chat."
+    )
+    max_new_tokens: MaxTokens | None = Field(None, description="TGI's name of `max_tokens`.")
+    return_full_text: bool | None = Field(None, description="TGI's name of `echo`.")
+    stop_sequences: list[StopSequence] | None = Field(None, description="Hugging Face's name of `stop`.")
+    truncate: PromptLength | None = Field(None, description="TGI's name of `truncate_prompt_tokens`.")
+    request_id: RequestId | None = Field(None, description="The answer's `id` is `cmpl-` followed by this.")
 
     @property
     def num_sequences(self) -> int:

@@ -1,4 +1,4 @@
-"""`/tokenize`, `/detokenize` and `/tokenizer_info`, as vLLM has them."""
+"""Bodies of `/tokenize`, `/detokenize` and `/tokenizer_info`, as in vLLM."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class TokenizeRequest(Body):
     model: str | None = None
     prompt: str
     add_special_tokens: bool | None = Field(
-        None, description="With the tokens around a text that the tokenizer's files ask for. True by default."
+        None, description="Adds the special tokens that the tokenizer's files want around a text. True by default."
     )
     return_token_strs: bool | None = None
 
 
 class TokenizeChatRequest(ChatPromptFields):
-    """A chat's messages, as `/v1/chat/completions` lays them out: for models with a chat template."""
+    """A chat's messages, as in `/v1/chat/completions`, for models with a chat template."""
 
     model: str | None = None
     return_token_strs: bool | None = None
@@ -48,7 +48,7 @@ class DetokenizeResponse(BaseModel):
 
 
 class TokenizerInfo(BaseModel):
-    """What a `tokenizer_config.json` says, as vLLM has it; lm-evaluation-harness reads the special tokens."""
+    """The fields of a `tokenizer_config.json`, as in vLLM. lm-evaluation-harness reads the special tokens."""
 
     tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"
     model_max_length: int
@@ -56,7 +56,11 @@ class TokenizerInfo(BaseModel):
     eos_token: str | None
     unk_token: str | None
     pad_token: str | None
-    add_bos_token: bool = Field(description="A prompt gets tokens before its own, unless it asks for none.")
-    add_eos_token: bool = Field(description="The same, after its own.")
-    add_prefix_space: bool = Field(description="A text is tokenized as if a space stood before it.")
+    add_bos_token: bool = Field(
+        description="A prompt gets special tokens before its own, unless the request disables them."
+    )
+    add_eos_token: bool = Field(
+        description="A prompt gets special tokens after its own, unless the request disables them."
+    )
+    add_prefix_space: bool = Field(description="A text is tokenized as if it began with a space.")
     chat_template: str | None = None

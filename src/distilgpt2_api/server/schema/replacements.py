@@ -1,7 +1,7 @@
-"""What other programs call a parameter that a route here has by another name: for errors, and for docs/api.md.
+"""Other programs' names of parameters, and the names to use here: for error texts and docs/api.md.
 
-Names as OpenAI, vLLM, TGI, llama.cpp, Ollama, SGLang, Anthropic, `transformers`, KoboldCpp and text-generation-webui
-have them. Facts only: whether a route has what stands here is read off its schema.
+The names are those of OpenAI, vLLM, TGI, llama.cpp, Ollama, SGLang, Anthropic, `transformers`, KoboldCpp and
+text-generation-webui. Each route's schema decides which of the replacements it has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALTERNATIVES = ("top_logprobs", "logprobs", "top_n_tokens")
 @dataclass(frozen=True, slots=True)
 class Replacement:
     names: tuple[str, ...]
-    """The first that a route has."""
+    """A route uses the first one that it has."""
     remark: str = ""
 
 

@@ -1,4 +1,4 @@
-"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as in vLLM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_te
 from distilgpt2_api.server.generation.text_work import encode_bounded
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.server.protocols.vllm.tokens_schema import (
+from distilgpt2_api.server.protocols.vllm.schema import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeChatRequest,
@@ -31,9 +31,9 @@ from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_DECODED_BYTES = 4 << 20
-"""Of one answer: some tokens have a hundred bytes, so that two million bytes of ids could be 50 million of text."""
+"""In one answer: some tokens have a hundred bytes, so two million bytes of ids could be 50 million bytes of text."""
 NUM_TOKEN_CHARACTERS = 4
-"""Of the usual token."""
+"""Of a typical token."""
 
 
 def add_routes(router: APIRouter) -> None:
@@ -61,7 +61,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def tokenize(http: Request, service: ServiceDep) -> Response:
-    """Text to token ids, or a chat's messages. Special tokens written in the text become their ids."""
+    """Text or chat messages to token ids. Special tokens in the text become their ids."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_tokenize_request(body)
     service.model.check_name(request.model)
@@ -84,7 +84,7 @@ async def tokenize(http: Request, service: ServiceDep) -> Response:
 
 
 async def detokenize(http: Request, service: ServiceDep) -> Response:
-    """Token ids to text, special tokens included; U+FFFD where the bytes are not UTF-8."""
+    """Token ids to text, including special tokens. Bytes that are not UTF-8 become U+FFFD."""
     body = await read_json_object(http, service.limits, service.uploads)
     request = parse_body(DetokenizeRequest, body)
     service.model.check_name(request.model)
@@ -94,12 +94,12 @@ async def detokenize(http: Request, service: ServiceDep) -> Response:
 
 
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
-    """The tokenizer's special tokens and bounds."""
+    """The tokenizer's special tokens and limits."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config
     end_of_text = _special_token(tokenizer.end_of_text_id(config), tokenizer)
 
     def token_of(role: str, default: str | None) -> str | None:
-        """As the tokenizer's files name it, else the model's own config."""
+        """The token that the tokenizer's files name for the role, else `default`."""
         token_id = tokenizer.role_id(role)
         return default if token_id is None else _special_token(token_id, tokenizer)
 
@@ -107,7 +107,7 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
         model_max_length=config.num_positions,
         bos_token=token_of("bos_token", _special_token(config.bos_token_id, tokenizer) or end_of_text),
         eos_token=token_of("eos_token", end_of_text),
-        unk_token=token_of("unk_token", end_of_text),  # GPT-2's own default; a byte-level tokenizer needs none
+        unk_token=token_of("unk_token", end_of_text),  # GPT-2's default; a byte-level tokenizer never uses it
         pad_token=token_of("pad_token", None),
         add_bos_token=bool(tokenizer.frame.before),
         add_eos_token=bool(tokenizer.frame.after),
@@ -119,7 +119,7 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
 def _describe_tokens(
     token_ids: Sequence[int], *, tokenizer: Tokenizer, config: ModelConfig, has_texts: bool | None
 ) -> bytes:
-    """A `TokenizeResponse`. Not made of one, which would take a second and 100 MB for a million tokens."""
+    """A `TokenizeResponse`, without the model: it would take a second and 100 MB for a million tokens."""
     texts = {token_id: tokenizer.token_text(token_id) for token_id in set(token_ids)} if has_texts else {}
     return orjson.dumps(
         {
@@ -134,11 +134,11 @@ def _describe_tokens(
 def _decode(token_ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
     """A `DetokenizeResponse`."""
     if token_ids and (min(token_ids) < 0 or max(token_ids) >= tokenizer.vocab_size):
-        raise InvalidRequestError(f"tokens: each from 0 to {tokenizer.vocab_size - 1}", param="tokens")
+        raise InvalidRequestError(f"tokens: each must be from 0 to {tokenizer.vocab_size - 1}", param="tokens")
     num_bytes = sum(len(tokenizer.token_bytes[token_id]) for token_id in token_ids)
     if num_bytes > MAX_DECODED_BYTES:
         raise InvalidRequestError(
-            f"tokens: {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} in one answer, so send fewer",
+            f"tokens are {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} fit one answer: send fewer tokens",
             param="tokens",
         )
     return orjson.dumps({"prompt": tokenizer.decode(token_ids)})
@@ -149,7 +149,7 @@ def _json(content: bytes) -> Response:
 
 
 def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
-    """Its text, if `/tokenize` makes that text this token."""
+    """The token's text, if `/tokenize` turns it back into this token; else None."""
     if token_id is None or token_id >= tokenizer.vocab_size:
         return None
     text = tokenizer.token_text(token_id)
