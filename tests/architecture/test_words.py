@@ -91,7 +91,6 @@ PENDING: tuple[str, ...] = (
     "src/distilgpt2_api/scale_out/",
     "src/distilgpt2_api/scheduling/",
     "src/distilgpt2_api/server/",
-    "src/distilgpt2_api/settings/key_file.py",
     "src/distilgpt2_api/text/",
     "tests/benchmarks/",
     "tests/capacity/",
