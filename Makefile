@@ -1,5 +1,5 @@
-# Every target brings what it needs: Poetry into .tools/, the locked dependencies into .venv/. Nothing outside the
-# checkout is touched. `make help` lists the targets.
+# Every target installs what it needs: Poetry into .tools/, the locked dependencies into .venv/. Targets change nothing
+# outside the checkout. `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
@@ -16,21 +16,21 @@ CORPUS ?= ../shared/corpus
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
 export PORT ?= 8000
-# An image may set it, but a checkout doesn't want it: each of a test run's hundred processes would compile the project.
+# An image may set this variable. In a checkout, each of a test run's hundred processes would compile every module.
 unexport PYTHONDONTWRITEBYTECODE
 
-# ---- what the targets stand on
+# ---- environments
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: $(PYTHON) is not Python 3.11 or newer; name one that is: make PYTHON=python3.12 …" >&2; exit 1; }
+		|| { echo "error: $(PYTHON) is not Python 3.11 or newer; choose one: make PYTHON=python3.12 …" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
 $(POETRY):
 	$(PYTHON) -m venv .tools/poetry
 	.tools/poetry/bin/python -m pip install --quiet --disable-pip-version-check "poetry==$(POETRY_VERSION)" poetry-plugin-export
 
-# pip installs what Poetry locked: it checks every hash, and it honours the mirror and the certificates that pip knows.
+# pip installs what Poetry locked: pip checks every hash and uses the configured mirror and certificates.
 define install_locked
 	$(POETRY) check --lock --quiet || { $(POETRY) check --lock; exit 1; }
 	$(POETRY) export --quiet --no-interaction $(1) --output $@.requirements.txt
@@ -46,15 +46,15 @@ endef
 	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
 	@touch .venv/installed
 
-# As users have it: what only developers want is imported where it is there, and takes its time and memory.
+# The environment of users. Libraries import development packages that they find, which costs time and memory.
 SERVICE_PYTHON := .tools/service/bin/python
 .tools/service/installed: BIN := .tools/service/bin
 .tools/service/installed: pyproject.toml poetry.lock | $(POETRY)
 	$(PYTHON) -m venv .tools/service
 	$(call install_locked,)
 
-# PyTorch outside the lock (its index build brings gigabytes of CUDA), in an environment of its own: transformers would
-# change what is locked. orjson is what our tokenizer's reader needs besides: tests compare the two.
+# PyTorch is not locked, because the package index's build contains gigabytes of CUDA. It has its own environment, because
+# transformers would change the locked versions. Tests compare tokenizers, and our tokenizer's reader needs orjson.
 TORCH_PYTHON := .tools/torch/bin/python
 .tools/torch/installed: Makefile
 	$(PYTHON) -m venv .tools/torch
@@ -62,7 +62,7 @@ TORCH_PYTHON := .tools/torch/bin/python
 		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout orjson
 	@touch $@
 
-# Apart from .venv too: it only starts what is there.
+# Separate from .venv: it only runs installed tools.
 PRE_COMMIT := .tools/pre-commit/bin/pre-commit
 .tools/pre-commit/installed: Makefile
 	$(PYTHON) -m venv .tools/pre-commit
@@ -72,21 +72,21 @@ PRE_COMMIT := .tools/pre-commit/bin/pre-commit
 # ---- for users
 
 .PHONY: run
-run: .venv/installed ## Serve on http://localhost:8000; MODEL=distilgpt2 (a hub id, or a folder) is pulled first if it is missing. Reads HOST, PORT and DISTILGPT2_* settings
+run: .venv/installed ## Serve on http://localhost:8000 (MODEL=distilgpt2, another hub id or a folder: pulled if missing; reads HOST, PORT, DISTILGPT2_*)
 	$(if $(MODEL),$(BIN)/distilgpt2-api pull --if-missing "$(MODEL)")
 	exec $(BIN)/distilgpt2-api serve $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: install
-install: .venv/installed ## Install what the service needs into .venv
+install: .venv/installed ## Install the service into .venv
 
 # ---- for developers
 
 .PHONY: test
-test: .venv/installed-dev ## Run the default test suite (pytest's options: make test ARGS="-k scheduler")
+test: .venv/installed-dev ## Run the default test suite (pytest options: make test ARGS="-k scheduler")
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: coverage
-coverage: .venv/installed-dev ## What the default suite runs of src, by branches; fails below the bound
+coverage: .venv/installed-dev ## Measure branch coverage of src by the default suite; fails below the bound
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
@@ -96,51 +96,51 @@ coverage: .venv/installed-dev ## What the default suite runs of src, by branches
 		print(f"branches alone: {share:.1f} %"); sys.exit(share < 95)'
 
 .PHONY: test-parity
-test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both, apart from .venv)
+test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both outside .venv)
 	PYTHONPATH=src $(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
 
 .PHONY: test-postgres
-test-postgres: .venv/installed-dev ## The store of files and batches on a PostgreSQL of the tests' own (on Debian, as root, installs it)
+test-postgres: .venv/installed-dev ## Test the store of files and batches on a temporary PostgreSQL (installs it on Debian as root)
 	@tests/postgres/install-postgres.sh
 	$(BIN)/python -m pytest tests/postgres $(ARGS)
 
 .PHONY: test-fuzz
-test-fuzz: .venv/installed-dev ## Send 100 000 requests made from the OpenAPI document, and oddly framed ones on raw sockets (FUZZ_REQUESTS, FUZZ_CONNECTIONS: how many)
+test-fuzz: .venv/installed-dev ## Send 100 000 requests generated from the OpenAPI document, and malformed ones on raw sockets (FUZZ_REQUESTS, FUZZ_CONNECTIONS)
 	$(BIN)/python -m pytest tests/fuzz -o log_cli=true -o log_cli_level=INFO $(ARGS)
 
 .PHONY: check
-check: lint types imports ## Lint, types and import contracts
+check: lint types imports ## Check lint, types and import contracts
 
 .PHONY: lint
-lint: .venv/installed-dev ## ruff: rules and format
+lint: .venv/installed-dev ## Check rules and format with ruff
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
 .PHONY: format
-format: .venv/installed-dev ## ruff: fix rules, format
+format: .venv/installed-dev ## Fix and format with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 .PHONY: types
-types: .venv/installed-dev ## mypy, strict
+types: .venv/installed-dev ## Check types with mypy, strict
 	$(BIN)/mypy
 
 .PHONY: imports
-imports: .venv/installed-dev ## import-linter: imports only go down
+imports: .venv/installed-dev ## Check import contracts with import-linter
 	$(BIN)/lint-imports
 
 .PHONY: pages
-pages: .venv/installed-dev ## Generate docs/{api,cli,configuration}.md again
+pages: .venv/installed-dev ## Generate docs/{api,cli,configuration}.md
 	$(BIN)/python -m distilgpt2_api config --markdown > docs/configuration.md
 	$(BIN)/python -m distilgpt2_api api > docs/api.md
 	$(BIN)/python -m distilgpt2_api reference > docs/cli.md
 
 .PHONY: changelog
-changelog: .venv/installed-dev ## What the next release's entry in CHANGELOG.md says so far
+changelog: .venv/installed-dev ## Show the next release's entry in CHANGELOG.md
 	$(BIN)/towncrier build --draft
 
 .PHONY: hooks
-hooks: .venv/installed-dev .tools/pre-commit/installed ## Run the quick checks before each commit, types before each push
+hooks: .venv/installed-dev .tools/pre-commit/installed ## Install git hooks: quick checks before each commit, types before each push
 	$(PRE_COMMIT) validate-config
 	$(PRE_COMMIT) install
 
@@ -151,9 +151,9 @@ train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours
 include docker/container.mk tests/ray/ray.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
 
 .PHONY: clean
-clean: ## Remove what the targets made
+clean: ## Remove the environments and build outputs
 	rm -rf .venv .tools dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*
 
 .PHONY: help
-help: ## This list
+help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'

@@ -164,7 +164,7 @@ def run_engine(engine: Engine, load: Load) -> float:
 
 async def run_batch(settings: Settings, handle_line: LineHandler, load: Load) -> tuple[float, float]:
     """Seconds from the input's first byte to the output's last, and processor seconds of this thread meanwhile."""
-    outcomes: list[LineOutput] = []
+    line_outputs: list[LineOutput] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         load.write(folder / "in.jsonl")
@@ -173,7 +173,7 @@ async def run_batch(settings: Settings, handle_line: LineHandler, load: Load) ->
         output, errors = (OutputFile(folder / name, file_format=JsonLines()) for name in ("output", "errors"))
         run = Run(
             source,
-            writer=OrderedWriter(output=output, errors=errors, is_ordered=True, on_written=outcomes.append),
+            writer=OrderedWriter(output=output, errors=errors, is_ordered=True, on_written=line_outputs.append),
             completed=stack.enter_context(CompletedLines()),
             custom_ids=stack.enter_context(CustomIds()),
             handle_line=handle_line,

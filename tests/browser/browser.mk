@@ -1,5 +1,5 @@
-# The playground in a real browser: included by the Makefile. axe-core, which knows the rules of accessible pages, comes
-# as a file in a package whose own needs, another browser driver, are left out.
+# The playground in a real browser. Included by the Makefile. axe-core checks accessibility; it is a file in a package
+# whose dependency, another browser driver, is not installed.
 AXE := axe-playwright-python==0.1.8
 
 .tools/browser/installed: tests/browser/requirements.txt tests/browser/browser.mk | $(BIN)/python
@@ -13,9 +13,9 @@ browser-needs:
 	@tests/browser/install-chromium.sh
 
 .PHONY: test-browser
-test-browser: browser-needs .venv/installed-dev .tools/browser/installed ## The playground in Chromium (on Debian, as root, installs it; Selenium apart from .venv)
+test-browser: browser-needs .venv/installed-dev .tools/browser/installed ## Test the playground in Chromium (installs it on Debian as root, Selenium outside .venv)
 	PYTHONPATH=.tools/browser $(BIN)/python -m pytest tests/browser $(ARGS)
 
 .PHONY: screenshots
-screenshots: browser-needs .venv/installed-dev .tools/browser/installed ## Take the pictures of docs/images anew
+screenshots: browser-needs .venv/installed-dev .tools/browser/installed ## Take the screenshots in docs/images
 	PYTHONPATH=.tools/browser $(BIN)/python -m pytest tests/browser/make_screenshots.py

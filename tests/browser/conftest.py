@@ -30,7 +30,7 @@ UNFOLD = "for (const one of document.querySelectorAll('details')) one.open ||= o
 
 @dataclass
 class Page:
-    """The playground as somebody sees it."""
+    """The playground as a user sees it."""
 
     driver: Any
 
@@ -40,7 +40,7 @@ class Page:
         self.see(lambda: self.run("return document.querySelector('#set-n').max") == "8", "its bounds")
 
     def see(self, is_so: Callable[[], Any], what: str) -> Any:
-        """Wait for what the page shows. What it has just redrawn is looked for again."""
+        """Wait until the page shows it. Elements that the page has just redrawn are looked up again."""
 
         def look() -> Any:
             try:
@@ -51,20 +51,20 @@ class Page:
         return eventually(look, what)
 
     def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)  # type: ignore[no-any-return]  # a page says what it wants
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)  # type: ignore[no-any-return]  # Selenium returns Any
 
     def one(self, selector: str) -> Any:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str) -> str:
-        return self.one(selector).text  # type: ignore[no-any-return]  # a page says what it wants
+        return self.one(selector).text  # type: ignore[no-any-return]  # Selenium returns Any
 
     def story(self, card: str = ".answer") -> str:
         return self.joined(self.tokens(card))
 
     @staticmethod
     def joined(tokens: Sequence[str]) -> str:
-        """The text that they are, without the signs that show its line ends."""
+        """The tokens' text, without the symbols for line ends."""
         return "".join(tokens).replace("↵", "")
 
     def run(self, script: str, *arguments: object) -> Any:
@@ -72,15 +72,15 @@ class Page:
 
     @property
     def active(self) -> Any:
-        """What has the focus."""
+        """The focused element."""
         return self.driver.switch_to.active_element
 
     @property
     def background(self) -> str:
-        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]  # a page says what it wants
+        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]  # Selenium returns Any
 
     def click(self, selector: str) -> None:
-        """Where it can be clicked: a person scrolls there, too."""
+        """Scroll to the element and click it."""
         node = self.one(selector)
         self.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", node)
         node.click()
@@ -96,7 +96,7 @@ class Page:
             self.fill(f"#set-{name}", str(value))
 
     def generate(self) -> None:
-        """And wait for the end of all answers."""
+        """Click *Generate* and wait for the end of all completions."""
         self.click("#generate")
         self.see(self.is_done, "the answers are complete")
 
@@ -104,19 +104,19 @@ class Page:
         return bool(self.all(".answer")) and not self.all(".answer.running")
 
     def tokens(self, card: str = ".answer") -> list[str]:
-        """Their texts as they are shown."""
+        """The tokens' texts as shown."""
         script = "return [...document.querySelectorAll(arguments[0] + ' .token')].map((node) => node.textContent)"
-        return self.run(script, card)  # type: ignore[no-any-return]  # a page says what it wants
+        return self.run(script, card)  # type: ignore[no-any-return]  # Selenium returns Any
 
     def enter_key(self, server: Any, key: str) -> None:
-        """Open a service that asks for one."""
+        """Open a service that requires a key, and enter it."""
         self.driver.get(server.url)
         self.see(lambda: self.one("#key-dialog").is_displayed(), "the key's dialog")
         self.one("#key").send_keys(key, Keys.ENTER)
         self.see(lambda: self.text("#model") == "storyteller", "the model's name")
 
     def errors(self) -> list[str]:
-        """What the console has against the page since the last look: refusals by the policy, mistakes, failed loads."""
+        """The console's errors since the last call: policy violations, exceptions, failed loads."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
 
     def requested_urls(self) -> list[str]:
@@ -131,7 +131,7 @@ class Page:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def violations(self) -> Sequence[str]:
-        """What axe-core finds of WCAG 2.2, levels A and AA: contrast, names, roles."""
+        """Violations of WCAG 2.2, levels A and AA, that axe-core finds: contrast, names, roles."""
         self.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
         script = """
             const done = arguments[arguments.length - 1];
@@ -140,7 +140,7 @@ class Page:
             axe.run({ runOnly: tags }).then(({ violations }) => done(violations.map(
                 ({ id, nodes }) => `${id}: ${nodes.slice(0, 3).map(tell)}`)));
         """
-        return self.driver.execute_async_script(script)  # type: ignore[no-any-return]  # a page says what it wants
+        return self.driver.execute_async_script(script)  # type: ignore[no-any-return]  # Selenium returns Any
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +150,7 @@ def storyteller(launch: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def start_storyteller(launch: Callable[..., Any]) -> Callable[..., Any]:
-    """A server of the bundled model for one test, with settings."""
+    """Starts a server of the bundled model with settings, for one test."""
     return lambda **settings: _ready(launch("serve", model=MODEL, **settings))
 
 
@@ -175,8 +175,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Page]:
-    """In a browser that knows nothing of earlier tests. Whatever a test does, the console has nothing against the page
-    at its end but what the test itself has looked at.
+    """The page in a browser without data of earlier tests. At the test's end the console must have no errors, except
+    those that the test itself has read.
     """
     page = Page(browser)
     page.emulate()

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/images, for `make screenshots`. No test, nor named like one: pytest runs it when told."""
+"""Takes the screenshots in docs/images for `make screenshots`. Its name keeps it out of the test suite."""
 
 from __future__ import annotations
 

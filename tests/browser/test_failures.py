@@ -1,4 +1,4 @@
-"""The playground in a real browser: wrong parameters, refusals, keys, and a service that is gone."""
+"""The playground in a real browser: wrong parameters, refusals, keys, and an unreachable service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.conftest import COMMANDS
 KEY = "dg2-0123456789abcdef"
 
 
-def test_a_wrong_parameter_is_shown_where_it_is(page: Any, storyteller: Any) -> None:
+def test_a_wrong_parameter_is_shown_at_its_field(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.set(typical_p=3)
     page.click("#generate")
@@ -35,7 +35,7 @@ def test_a_wrong_parameter_is_shown_where_it_is(page: Any, storyteller: Any) -> 
 
 
 def test_a_seed_that_the_page_would_round_is_refused_in_its_field(page: Any, storyteller: Any) -> None:
-    """Numbers of a page are exact up to 2^53: neither answer nor code may have another than what is read."""
+    """JavaScript's numbers are exact up to 2^53: request and code must have the seed that the page shows."""
     page.open(storyteller)
     page.set(seed=2**53 + 1)
     for button in ("#generate", "#show-code"):
@@ -58,8 +58,8 @@ def test_a_seed_that_the_page_would_round_is_refused_in_its_field(page: Any, sto
     )
 
 
-def test_a_bias_that_can_be_read_two_ways_is_refused(page: Any, storyteller: Any) -> None:
-    """Without a token, without a number, and with two: the service says so, and nothing of it is left out."""
+def test_an_ambiguous_bias_is_refused(page: Any, storyteller: Any) -> None:
+    """Without a token, without a number, or with two numbers, the service refuses it; the page drops nothing."""
     page.open(storyteller)
     for bias in (": 5", "11", "11: 5: 3"):
         page.set(logit_bias=bias)
@@ -71,7 +71,7 @@ def test_a_bias_that_can_be_read_two_ways_is_refused(page: Any, storyteller: Any
     assert all("400" in error for error in page.errors())
 
 
-def test_a_refusal_counts_down_and_may_be_tried_again(page: Any, start_storyteller: Callable[..., Any]) -> None:
+def test_a_refusal_counts_down_and_can_be_retried(page: Any, start_storyteller: Callable[..., Any]) -> None:
     server = start_storyteller(key_tokens_per_s=20, key_burst_tokens=60)
     page.open(server)
     page.set(max_tokens=40)
@@ -87,8 +87,8 @@ def test_a_refusal_counts_down_and_may_be_tried_again(page: Any, start_storytell
     assert len(page.errors()) == 1
 
 
-def test_a_key_is_asked_for_once_and_forgotten_on_demand(page: Any, start_storyteller: Callable[..., Any]) -> None:
-    """Also without one the page loads; it tells nothing. The key is kept in this tab alone, and goes in a header."""
+def test_a_key_is_requested_once_and_forgotten_on_demand(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """Without a key the page loads but shows no data. The key is kept in this tab and sent in a header."""
     server = start_storyteller(api_keys=f"alice:{KEY}")
     page.driver.get(server.url)
     page.see(lambda: page.one("#key-dialog").is_displayed(), "the key's dialog")
@@ -115,10 +115,10 @@ def test_a_key_is_asked_for_once_and_forgotten_on_demand(page: Any, start_storyt
     assert all("401" in error for error in page.errors())
 
 
-def test_a_service_that_is_gone_says_so_and_comes_back(
+def test_an_unreachable_service_is_shown_until_it_is_back(
     page: Any, start_storyteller: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of a stream, before one, and without anybody asking; what is there already stays there."""
+    """During a stream, before one, and without a request; the page keeps the text that it has."""
     server = start_storyteller()
     page.open(server)
     page.set(max_tokens=480, n=8)

@@ -1,4 +1,4 @@
-"""The playground in a real browser: what can be taken along, as code, and what it keeps."""
+"""The playground in a real browser: the code that it offers, and the data that it stores."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def run_code(command: list[str]) -> str:
     return done.stdout
 
 
-def test_the_code_offered_draws_the_same_answer(page: Any, start_storyteller: Callable[..., Any]) -> None:
-    """curl, Python and OpenAI's client, as they are shown and as they are copied; the key is the reader's own."""
+def test_the_offered_code_generates_the_same_text(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """With curl, Python and OpenAI's client, as shown and as copied; the reader inserts the key."""
     server = start_storyteller(api_keys=f"alice:{KEY}")
     page.enter_key(server, KEY)
     page.fill("#prompt", "It's \"odd\", said a \\ to 'em:")
@@ -56,7 +56,7 @@ def test_the_code_offered_draws_the_same_answer(page: Any, start_storyteller: Ca
 
 @pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
 def test_minus_one_is_no_seed(page: Any, storyteller: Any) -> None:
-    """Each run draws one and shows it, locked or not: every answer can be drawn again."""
+    """Each run chooses a seed and shows it, locked or not, so that every completion can be repeated."""
     page.open(storyteller)
     page.set(seed=-1, max_tokens=8)
     page.run("document.querySelector('#seed-lock').checked = true")
@@ -65,7 +65,7 @@ def test_minus_one_is_no_seed(page: Any, storyteller: Any) -> None:
     assert int(page.one("#set-seed").get_attribute("value")) >= 0
 
 
-def test_the_history_is_this_browsers_and_bounded(page: Any, storyteller: Any) -> None:
+def test_the_history_stays_in_this_browser_and_is_limited(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.set(max_tokens=8)
     page.run("""

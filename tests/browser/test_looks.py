@@ -1,4 +1,4 @@
-"""The playground in a real browser: both schemes, wide and narrow, and whoever can't see it."""
+"""The playground in a real browser: both colour schemes, wide and narrow windows, and accessibility."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_looks_and_accessibility(page: Any, storyteller: Any, scheme: str, width: int) -> None:
-    """Contrast, names and roles by axe-core, with answers, alternatives, dialogs and an error on the page; and nothing
-    that a narrow screen has to be pushed sideways for.
+    """axe-core checks contrast, names and roles with completions, alternatives, dialogs and an error on the page. A
+    narrow screen needs no horizontal scrolling.
     """
     page.emulate(scheme=scheme, width=width, height=844)
     page.open(storyteller)

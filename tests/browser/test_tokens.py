@@ -1,4 +1,4 @@
-"""The playground in a real browser: tokens, their alternatives, branches and scores; none of it is ever markup."""
+"""The playground in a real browser: tokens, alternatives, branches and scores, which never become markup."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from selenium.webdriver.common.keys import Keys
 PROMPT = "Once upon a time there was a"
 
 
-def test_a_token_shows_its_alternatives_and_one_of_them_begins_a_branch(page: Any, storyteller: Any) -> None:
-    """By its exact ids: the branch is what the service says to prompt, tokens before and alternative."""
+def test_a_token_shows_its_alternatives_and_one_of_them_starts_a_branch(page: Any, storyteller: Any) -> None:
+    """With exact token ids: the branch equals the completion of prompt, preceding tokens and alternative."""
     page.open(storyteller)
     page.set(seed=5, max_tokens=24)
     page.generate()
@@ -41,7 +41,7 @@ def test_a_token_shows_its_alternatives_and_one_of_them_begins_a_branch(page: An
     assert page.joined(branch[11:]) == expected.json()["choices"][0]["text"]
 
 
-def test_everything_can_be_done_by_keys(page: Any, storyteller: Any) -> None:
+def test_every_action_has_a_key(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.set(max_tokens=40, seed=2)
     page.one("#prompt").send_keys(Keys.CONTROL + Keys.ENTER)
@@ -67,7 +67,7 @@ def test_everything_can_be_done_by_keys(page: Any, storyteller: Any) -> None:
     assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_a_score_shows_perplexity_and_what_was_expected(page: Any, storyteller: Any) -> None:
+def test_a_score_shows_perplexity_and_the_expected_tokens(page: Any, storyteller: Any) -> None:
     text = "The cat sat on the mat.\nThe cat sat on the parliament. Ümläut 東"
     page.open(storyteller)
     page.click("#tab-score")
@@ -91,8 +91,8 @@ def test_a_score_shows_perplexity_and_what_was_expected(page: Any, storyteller: 
 
 
 @pytest.mark.parametrize("markup", ["<img src=x onerror=alert(1)>", "</span><script>alert(1)</script>", "&lt;b&amp;"])
-def test_what_looks_like_markup_stays_text(page: Any, storyteller: Any, markup: str) -> None:
-    """In the prompt, in an answer, in scores and in the history."""
+def test_markup_stays_text(page: Any, storyteller: Any, markup: str) -> None:
+    """In the prompt, in a completion, in scores and in the history."""
     page.open(storyteller)
     page.fill("#prompt", markup)
     page.set(guided_regex=r"<b onclick=alert\(1\)>&amp;</b>", max_tokens=40)

@@ -1,4 +1,4 @@
-"""The playground in a real browser: one click, and the model writes."""
+"""The playground in a real browser: generating text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PROMPT = "Once upon a time there was a"
 
 
 def complete(server: Any, **body: Any) -> str:
-    """What the service says without the page."""
-    return server.complete(prompt=PROMPT, **body).json()["choices"][0]["text"]  # type: ignore[no-any-return]  # a page says what it wants
+    """The service's own completion, without the page."""
+    return server.complete(prompt=PROMPT, **body).json()["choices"][0]["text"]  # type: ignore[no-any-return]  # JSON is Any
 
 
-def test_a_browser_that_opens_the_service_can_write_with_it_at_once(page: Any, storyteller: Any) -> None:
-    """One click: the text comes as tokens, each with its probability's colour, and how fast they came."""
+def test_the_first_page_generates_text_with_one_click(page: Any, storyteller: Any) -> None:
+    """The text arrives as tokens in the colours of their probabilities, with the rate."""
     page.open(storyteller)
     page.set(seed=7, max_tokens=30)
     page.generate()
@@ -37,8 +37,8 @@ def test_a_browser_that_opens_the_service_can_write_with_it_at_once(page: Any, s
 
 
 @pytest.mark.parametrize("is_by_key", [True, False])
-def test_a_stream_is_stopped_by_key_and_by_button(page: Any, storyteller: Any, is_by_key: bool) -> None:
-    """And over there the work ends as well."""
+def test_a_key_and_a_button_stop_a_stream(page: Any, storyteller: Any, is_by_key: bool) -> None:
+    """The service cancels the work too."""
     page.open(storyteller)
     page.set(max_tokens=480, n=8)
     page.run("document.querySelector('#set-ignore_eos').checked = true")
@@ -55,7 +55,7 @@ def test_a_stream_is_stopped_by_key_and_by_button(page: Any, storyteller: Any, i
     page.see(lambda: storyteller.metric("distilgpt2_running_sequences") == 0, "nothing runs")
 
 
-def test_several_answers_stand_side_by_side(page: Any, storyteller: Any) -> None:
+def test_several_completions_are_side_by_side(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.set(n=3, max_tokens=12, seed=1)
     page.generate()
@@ -67,7 +67,7 @@ def test_several_answers_stand_side_by_side(page: Any, storyteller: Any) -> None
     assert first["x"] + first["width"] <= second["x"]
 
 
-def test_a_locked_seed_draws_the_same_again(page: Any, storyteller: Any) -> None:
+def test_a_locked_seed_repeats_the_text(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.set(max_tokens=20)
     texts = []
@@ -81,7 +81,7 @@ def test_a_locked_seed_draws_the_same_again(page: Any, storyteller: Any) -> None
     assert texts[0] != texts[1] == texts[2] == texts[3]
 
 
-def test_presets_and_parameters_are_what_is_asked_for(page: Any, storyteller: Any) -> None:
+def test_the_request_has_presets_and_parameters(page: Any, storyteller: Any) -> None:
     page.open(storyteller)
     page.click(".chip:has([value=Careful]) span")
     page.set(max_tokens=15, stop="nothing\\nlike it", logit_bias="11: -5, 262: 2.5", bad_words="king\nqueen")
@@ -99,7 +99,7 @@ def test_presets_and_parameters_are_what_is_asked_for(page: Any, storyteller: An
     assert len(page.tokens()) == 15
 
 
-def test_it_works_where_nothing_may_be_stored(page: Any, storyteller: Any) -> None:
+def test_it_works_without_storage(page: Any, storyteller: Any) -> None:
     script = """
         const forbidden = { get() { throw new DOMException("no", "SecurityError"); } };
         for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, forbidden);
@@ -115,8 +115,8 @@ def test_it_works_where_nothing_may_be_stored(page: Any, storyteller: Any) -> No
         page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
-def test_below_a_prefix_it_is_the_same(page: Any, start_storyteller: Callable[..., Any]) -> None:
-    """A proxy that leaves its prefix on the path, or not."""
+def test_it_works_below_a_prefix(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """With a proxy that keeps its prefix in the path, and with one that removes it."""
     server = start_storyteller(root_path="/base")
     for path in ("/base/", "/base/ui"):
         page.open(server, path)

@@ -172,7 +172,7 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
     Path("in.jsonl").write_text(ask("/v1/completions", "b", prompt="b", max_tokens=1))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "another input's than in.jsonl: line 1 is not the one that was answered" in result.stderr
+    assert "belong to another input than in.jsonl: line 1 has changed since it was answered" in result.stderr
     assert Path("out.jsonl").read_bytes() == before
     assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["b"]
@@ -186,7 +186,7 @@ def test_two_batches_do_not_write_one_output(batch: Command) -> None:
     other.close()
     assert (result.exit_code, result.stderr) == (
         1,
-        "error: out.jsonl is another process's: a batch is writing it already\n",
+        "error: out.jsonl is locked: another batch is writing to it\n",
     )
     assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0
 
@@ -202,7 +202,7 @@ def test_two_batches_do_not_write_one_output(batch: Command) -> None:
         (("in.csv", "-o", "out.jsonl"), 1, "must both be tables"),
         (("in.csv", "-o", "out.csv"), 1, "has no column 'prompt'"),
         (("in.jsonl", "-o", "none/out.jsonl"), 1, "can't open none/out.jsonl: No such file"),
-        (("in.jsonl", "-o", "notes.txt"), 1, "notes.txt is not an output of this input"),
+        (("in.jsonl", "-o", "notes.txt"), 1, "notes.txt is not an output for this input"),
         (("in.jsonl", "-o", "out.jsonl", "--model", "./none"), 1, "no folder none"),
     ],
 )
@@ -289,25 +289,25 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def outcomes() -> list[LineOutput]:
+def line_outputs() -> list[LineOutput]:
     """Ten lines of ten bytes each; every fifth failed."""
     return [LineOutput(num_bytes=10, content=b"", is_failed=index % 5 == 4) for index in range(10)]
 
 
-def played(stream: io.StringIO, outcomes: list[LineOutput], *, step_s: float) -> str:
+def played(stream: io.StringIO, line_outputs: list[LineOutput], *, step_s: float) -> str:
     """The output while one line is written every `step_s`. Two lines of ten bytes were done before."""
     now_s = 100.0
-    remains = ResumeState(num_answered_lines=1, num_failed_lines=1, num_pending_lines=10, num_bytes=100)
-    with BatchProgress(remains, stream, clock=lambda: now_s) as progress:
-        for outcome in outcomes:
+    state = ResumeState(num_answered_lines=1, num_failed_lines=1, num_pending_lines=10, num_bytes=100)
+    with BatchProgress(state, stream, clock=lambda: now_s) as progress:
+        for line_output in line_outputs:
             now_s += step_s
-            progress.note(outcome)
+            progress.note(line_output)
     assert (progress.num_done_lines, progress.num_failed_lines) == (12, 3)
     return stream.getvalue()
 
 
-def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[LineOutput]) -> None:
-    text = played(Terminal(), outcomes, step_s=60.0)
+def test_a_terminal_shows_a_bar_with_the_time_left(line_outputs: list[LineOutput]) -> None:
+    text = played(Terminal(), line_outputs, step_s=60.0)
     shown = text.split("\r")[1:]
     assert shown[0].startswith("[###---------------------------]  10%  3 lines, 1 failed, 0:09:00 left")
     assert shown[4].startswith("[###############---------------]  50%  7 lines, 2 failed, 0:05:00 left")
@@ -316,13 +316,13 @@ def test_a_terminal_shows_a_bar_with_the_time_left(outcomes: list[LineOutput]) -
     assert text.count("\n") == 1
 
 
-def test_the_bar_is_not_redrawn_for_every_line(outcomes: list[LineOutput]) -> None:
-    assert played(Terminal(), outcomes, step_s=0.04).count("\r") == 4
+def test_the_bar_is_not_redrawn_for_every_line(line_outputs: list[LineOutput]) -> None:
+    assert played(Terminal(), line_outputs, step_s=0.04).count("\r") == 4
 
 
-def test_a_log_gets_a_line_at_intervals(outcomes: list[LineOutput]) -> None:
-    assert played(io.StringIO(), outcomes, step_s=1.0) == ""
-    assert played(io.StringIO(), outcomes, step_s=12.0).splitlines() == [
+def test_a_log_gets_a_line_at_intervals(line_outputs: list[LineOutput]) -> None:
+    assert played(io.StringIO(), line_outputs, step_s=1.0) == ""
+    assert played(io.StringIO(), line_outputs, step_s=12.0).splitlines() == [
         " 30%  5 lines, 1 failed, 0:01:24 left",
         " 60%  8 lines, 2 failed, 0:00:48 left",
         " 90%  11 lines, 2 failed, 0:00:12 left",

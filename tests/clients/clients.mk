@@ -1,4 +1,4 @@
-# Clients too heavy for the lock: included by the Makefile.
+# Clients that are too large for the lock. Included by the Makefile.
 
 .tools/lm-eval/installed: tests/clients/requirements.txt
 	$(PYTHON) -m venv .tools/lm-eval
@@ -18,5 +18,5 @@
 	@touch $@
 
 .PHONY: test-clients
-test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed .tools/npm/installed ## Run lm-evaluation-harness and the clients of docs/clients.md against a live server (installs them, apart from .venv; on Debian, as root, Node.js too)
+test-clients: .venv/installed-dev .tools/lm-eval/installed .tools/frameworks/installed .tools/npm/installed ## Run lm-evaluation-harness and the clients of docs/clients.md against a live server (installs them outside .venv, Node.js on Debian as root)
 	$(BIN)/python -m pytest tests/clients $(ARGS)

@@ -1,4 +1,4 @@
-"""A live server of the bundled model, and an independent scorer of it: NumPy, and the library that tokenizes."""
+"""A live server of the bundled model, and an independent scorer for it: NumPy and the tokenizers library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODEL = TESTS.parent / "src" / "distilgpt2_api" / "models" / "storyteller"
 
 
 class IndependentScorer:
-    """Nothing of the package under test: the model in float64, texts by the library that reads tokenizer.json."""
+    """The model in float64 and the tokenizers library, without the package under test."""
 
     def __init__(self, folder: Path) -> None:
         self._model = _load_reference().NumpyGpt2(
@@ -43,13 +43,13 @@ class IndependentScorer:
         return text
 
     def score(self, context: Sequence[int], continuation: Sequence[int]) -> tuple[float, bool]:
-        """Sum of the continuation's log-probabilities, and whether it is the likeliest, token by token."""
+        """Sum of the continuation's log-probabilities, and whether each of its tokens is the most likely one."""
         logprobs = self._logprobs((*context, *continuation[:-1]))[len(context) - 1 :]
         own = logprobs[np.arange(len(continuation)), list(continuation)]
         return float(own.sum()), bool((logprobs.argmax(axis=1) == continuation).all())
 
     def score_pair(self, context: str, continuation: str) -> tuple[float, bool]:
-        """White space at the context's end belongs to the continuation; the two are one text, cut after the context."""
+        """Tokenize both as one text and split after the context. White space at its end is part of the continuation."""
         given = self.encode(context.rstrip())
         return self.score(given, self.encode(context + continuation)[len(given) :])
 

@@ -1,4 +1,4 @@
-"""The programs of docs/clients.md that need more than the lock has: only the address is another."""
+"""The programs of docs/clients.md that need packages outside the lock, run with another address."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ except litellm.NotFoundError as error:
 
 @pytest.fixture(scope="module")
 def chat_server(launch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The bundled model, with a template."""
+    """The bundled model with a chat template."""
     template = tmp_path_factory.mktemp("template") / "chat.jinja"
     template.write_text("{% for message in messages %}{{ message.content }} {% endfor %}")
     server = launch("serve", model=MODEL, chat_template=template)
@@ -64,14 +64,14 @@ def chat_server(launch: Callable[..., Any], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def run(chat_server: Any, tmp_path: Path) -> Callable[[str, str], str]:
-    """What a program prints."""
+    """Runs a program and returns its output."""
     url: str = chat_server.url
 
     def run(language: str, program: str) -> str:
         environment = {"LANGSMITH_TRACING": "false", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HOME": str(tmp_path)}
         done = subprocess.run(
             [*COMMANDS[language], program.replace("http://localhost:8000", url)],
-            # Where Node looks for packages.
+            # Node looks for packages here.
             cwd=TOOLS / "npm" if language == "js" else tmp_path,
             env={**os.environ, **environment},
             capture_output=True,
@@ -85,7 +85,7 @@ def run(chat_server: Any, tmp_path: Path) -> Callable[[str, str], str]:
     return run
 
 
-def test_the_documentation_shows_them_all() -> None:
+def test_the_documentation_shows_every_client() -> None:
     names = ["@huggingface/inference", "@ai-sdk", "litellm", "langchain", "llama_index", "instructor"]
     assert [name in block.text for name, block in zip(names, PROGRAMS, strict=True)] == [True] * len(names)
 
@@ -96,15 +96,15 @@ def test_the_program_prints_a_completion(run: Callable[[str, str], str], block: 
 
 
 @pytest.mark.reported("users of @huggingface/inference, which posts TGI's parameters to /v1/completions")
-def test_tgis_parameters_come_along(run: Callable[[str, str], str]) -> None:
+def test_tgis_parameters_are_accepted(run: Callable[[str, str], str]) -> None:
     printed = run("js", PARAMETERS)
     assert printed.startswith("Once upon a time")
     assert len(printed.split()) > 20
 
 
-@pytest.mark.reported("users of the AI SDK and of litellm, whose default is /v1/responses")
+@pytest.mark.reported("users of the AI SDK and of litellm, which use /v1/responses by default")
 @pytest.mark.parametrize(("language", "program"), [("js", SDK), ("python", LITELLM)])
-def test_who_asks_for_responses_learns_what_there_is(
+def test_a_client_of_the_responses_api_gets_the_list_of_routes(
     run: Callable[[str, str], str], language: str, program: str
 ) -> None:
     printed = run(language, program)

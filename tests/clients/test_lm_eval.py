@@ -1,4 +1,4 @@
-"""lm-evaluation-harness as its users start it, on tasks of our own: the numbers of an independent scorer."""
+"""lm-evaluation-harness as users start it, on local tasks; its results equal those of an independent scorer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 LM_EVAL = Path(__file__).parents[2] / ".tools" / "lm-eval" / "bin" / "lm_eval"
 TASKS = Path(__file__).parent / "tasks"
 MAX_LENGTH = 512
-"""The bundled model's context; lm-eval's own default is 2 048."""
+"""The bundled model's context length; lm-eval's default is 2048."""
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -29,7 +29,7 @@ class Evaluation:
     samples: dict[str, list[dict[str, Any]]]
 
     def responses(self, task: str) -> list[list[Any]]:
-        """For each document its responses: `[log-probability, greedy]` as texts, a log-probability, or a text."""
+        """The responses for each document: `[log-probability, greedy]` as texts, a log-probability, or a text."""
         return [sample["filtered_resps"] for sample in self.samples[task]]
 
 
@@ -38,7 +38,7 @@ Evaluate = Callable[..., Evaluation]
 
 @pytest.fixture(scope="module")
 def evaluate(storyteller: Any, tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
-    """`lm_eval run --model local-completions …`, with no network."""
+    """Runs `lm_eval run --model local-completions …` without a network."""
 
     def run(*tasks: str, batch_size: int = 1, **model_args: object) -> Evaluation:
         folder = tmp_path_factory.mktemp("lm-eval")
@@ -76,7 +76,7 @@ def read_output(folder: Path) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def evaluation(evaluate: Evaluate) -> Evaluation:
-    """All tasks, with nothing set that needn't be: lm-eval finds our tokenizer by itself."""
+    """All tasks with default options: lm-eval finds the service's tokenizer by itself."""
     return evaluate("stories_choice", "stories_last_word", "stories_perplexity", "stories_next_words")
 
 
@@ -85,7 +85,7 @@ def documents(name: str) -> list[dict[str, str]]:
 
 
 def choices(scorer: Any) -> list[list[tuple[float, bool]]]:
-    """What `stories_choice.yaml` asks: of each document the right ending, then the wrong one."""
+    """Expected scores for `stories_choice.yaml`: of each document the right ending, then the wrong one."""
     return [
         [scorer.score_pair(document["beginning"], f" {document[key]}") for key in ("right", "wrong")]
         for document in documents("endings.jsonl")
@@ -99,7 +99,7 @@ def assert_same_scores(found: Sequence[Sequence[Any]], expected: Sequence[Sequen
 
 
 def test_continuations_have_the_reference_log_probabilities(evaluation: Evaluation, scorer: Any) -> None:
-    """Multiple choice: every ending's log-probability and greedy flag, and the two accuracies they come to."""
+    """Multiple choice: every ending's log-probability and greedy flag, and the two accuracies."""
     expected = choices(scorer)
     assert_same_scores(evaluation.responses("stories_choice"), expected)
     is_right = [right[0] > wrong[0] for right, wrong in expected]
@@ -107,7 +107,7 @@ def test_continuations_have_the_reference_log_probabilities(evaluation: Evaluati
 
 
 def test_the_greedy_flag_is_the_reference_one(evaluation: Evaluation, scorer: Any) -> None:
-    """lm-eval compares two floats of ours for equality; some of these words are the model's own, and some are not."""
+    """lm-eval compares two of the service's floats for equality. Only some of these words are the most likely ones."""
     expected = []
     for document in documents("endings.jsonl"):
         context, _, word = f"{document['beginning']} {document['right']}".rpartition(" ")
@@ -123,8 +123,8 @@ def test_the_greedy_flag_is_the_reference_one(evaluation: Evaluation, scorer: An
 
 
 def rolling_windows(token_ids: list[int], end_of_text: int) -> Iterator[tuple[list[int], list[int]]]:
-    """As lm-eval cuts a long text: context and what is scored; each window but the first has what precedes it."""
-    length = MAX_LENGTH - 2  # one token for context, and one that lm-eval always generates
+    """Split a long text as lm-eval does, into context and scored part; all windows but the first have a context."""
+    length = MAX_LENGTH - 2  # one token of context, and one that lm-eval always generates
     yield [end_of_text], token_ids[:length]
     for begin in range(length, len(token_ids), length):
         end = min(begin + length, len(token_ids))
@@ -132,14 +132,14 @@ def rolling_windows(token_ids: list[int], end_of_text: int) -> Iterator[tuple[li
 
 
 def test_whole_texts_have_the_reference_perplexity(evaluation: Evaluation, scorer: Any) -> None:
-    """Also a text that is longer than the model's context."""
+    """Including a text longer than the model's context."""
     texts = [document["text"] for document in documents("texts.jsonl")]
     expected = [
         sum(scorer.score(*window)[0] for window in rolling_windows(scorer.encode(text), scorer.end_of_text))
         for text in texts
     ]
     found = [float(responses[0]) for responses in evaluation.responses("stories_perplexity")]
-    assert found == pytest.approx(expected, abs=5e-4)  # up to 1 280 tokens: 1e-4 for each window
+    assert found == pytest.approx(expected, abs=5e-4)  # up to 1280 tokens: 1e-4 per window
 
     num_bytes = sum(len(text.encode()) for text in texts)
     bits = evaluation.results["stories_perplexity"]["bits_per_byte,none"]
@@ -148,7 +148,7 @@ def test_whole_texts_have_the_reference_perplexity(evaluation: Evaluation, score
 
 @pytest.fixture(scope="module")
 def next_words(scorer: Any) -> list[list[str]]:
-    """What `stories_next_words.yaml` asks."""
+    """Expected texts for `stories_next_words.yaml`."""
     texts = [scorer.complete(document["beginning"], 12) for document in documents("endings.jsonl")]
     return [[text.partition(".")[0].partition("\n\n")[0]] for text in texts]
 
@@ -157,14 +157,14 @@ def test_texts_are_generated_greedily_up_to_a_stop(evaluation: Evaluation, next_
     assert evaluation.responses("stories_next_words") == next_words
 
 
-def test_batches_in_parallel_give_the_same(evaluate: Evaluate, scorer: Any) -> None:
-    """Eight requests of several prompts at a time."""
+def test_parallel_batches_give_the_same_results(evaluate: Evaluate, scorer: Any) -> None:
+    """Eight concurrent requests of several prompts."""
     evaluation = evaluate("stories_choice", num_concurrent=8, batch_size=3)
     assert_same_scores(evaluation.responses("stories_choice"), choices(scorer))
 
 
-def test_texts_instead_of_token_ids_give_the_same(evaluate: Evaluate, scorer: Any) -> None:
-    """lm-eval turns its tokens into text again by `/detokenize`."""
+def test_texts_instead_of_token_ids_give_the_same_results(evaluate: Evaluate, scorer: Any) -> None:
+    """lm-eval converts its tokens back to text with `/detokenize`."""
     evaluation = evaluate("stories_choice", tokenizer_backend="remote", tokenized_requests=False)
     assert_same_scores(evaluation.responses("stories_choice"), choices(scorer))
 
@@ -174,8 +174,8 @@ def test_generation_needs_no_tokenizer(evaluate: Evaluate, next_words: list[list
     assert evaluation.responses("stories_next_words") == next_words
 
 
-def test_our_own_scores_are_those_that_lm_eval_comes_to(storyteller: Any, scorer: Any) -> None:
-    """All endings in one request to `/v1/score`."""
+def test_scores_of_the_service_equal_those_of_lm_eval(storyteller: Any, scorer: Any) -> None:
+    """With all endings in one request to `/v1/score`."""
     pairs = [
         {"context": document["beginning"], "continuation": f" {document[key]}"}
         for document in documents("endings.jsonl")

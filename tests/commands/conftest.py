@@ -1,4 +1,4 @@
-"""A terminal in a folder of its own, as a reader of the documentation has it, beside a server of the bundled model."""
+"""A reader's terminal in a temporary folder, beside a server of the bundled model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIMEOUT_S = 60
 
 COMMAND = f"""\
 #!/bin/bash
-# What readers call distilgpt2-api. `serve` goes to the background, so that the block's next lines can ask it.
+# The readers' distilgpt2-api. `serve` runs in the background, so that the block's next lines can use it.
 if [[ "$1" != serve ]]; then exec '{sys.executable}' -m distilgpt2_api "$@"; fi
 '{sys.executable}' -m distilgpt2_api "$@" --host 127.0.0.1 </dev/null >serve.log 2>&1 &
 until curl "127.0.0.1:$PORT/readyz" >/dev/null 2>&1; do
@@ -36,17 +36,17 @@ until curl "127.0.0.1:$PORT/readyz" >/dev/null 2>&1; do
 done
 """
 CURL_OPTIONS = f"silent\nshow-error\nfail-with-body\nmax-time = {TIMEOUT_S}\n"
-"""curl's own exit status says nothing of HTTP's."""
+"""Without these, curl exits with 0 for an HTTP error."""
 
 
 class Terminal:
-    """Runs a page's blocks one after another: what one leaves in the folder the next one finds."""
+    """Runs a page's blocks one after another in one folder, so that each finds the files of earlier ones."""
 
     def __init__(self, folder: Path, cache_folder: Path, port: int) -> None:
         self._folder = folder
         self._port = port
         self._groups: list[tuple[int, int]] = []
-        """Process groups that may hold a server, and its port."""
+        """Process groups that may contain a server, each with its port."""
         programs = folder / ".venv" / "bin"
         programs.mkdir(parents=True)
         command = programs / "distilgpt2-api"
@@ -64,7 +64,7 @@ class Terminal:
         }
 
     def run(self, block: Block) -> None:
-        """AssertionError with everything that it printed if it fails."""
+        """Raise AssertionError with the block's output if it fails."""
         port = _free_port() if "distilgpt2-api serve" in block.text else self._port
         program = block.text.replace(DOCUMENTED_ADDRESS, f"127.0.0.1:{port}")
         shell = ["bash", "-euo", "pipefail", "-c"]
@@ -88,7 +88,7 @@ class Terminal:
         assert process.returncode == 0, f"{block.name}: exit status {process.returncode}\n{program}\n{output}"
 
     def close(self) -> None:
-        """End the servers that blocks have started."""
+        """Stop the servers that blocks have started."""
         for group, port in self._groups:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGTERM)
@@ -110,7 +110,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def terminal(storyteller: Any, cache_folder: Path, tmp_path: Path) -> Iterator[Terminal]:
-    """In a folder with what the pages take for granted: a text, and a model of the reader's own."""
+    """A terminal in a folder with the files that the pages assume: texts, a table, and the reader's own model."""
     (tmp_path / "story.txt").write_text("Once upon a time there was a king who had three sons.\n", encoding="utf-8")
     (tmp_path / "texts.jsonl").write_text('"Once upon a time"\n"There was a king."\n', encoding="utf-8")
     (tmp_path / "prompts.csv").write_text("prompt,max_tokens\nOnce upon a time,9\nThe king,9\n", encoding="utf-8")

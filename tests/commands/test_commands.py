@@ -1,4 +1,4 @@
-"""The documentation's commands work as they stand: only the address is another."""
+"""The documentation's commands work as written, with another address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terminal itself: a block that goes wrong is noticed."""
+"""The terminal reports a block that fails."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def block_of(text: str, *, language: str = "sh") -> Block:
     ],
     ids=["a refused request", "a failed line", "a server that does not start", "a program"],
 )
-def test_what_fails_is_told_with_its_place(terminal: Any, block: Block) -> None:
+def test_a_failure_is_reported_with_its_page_and_line(terminal: Any, block: Block) -> None:
     with pytest.raises(AssertionError, match=r"README\.md:1: exit status [1-9]"):
         terminal.run(block)

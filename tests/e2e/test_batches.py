@@ -105,7 +105,7 @@ def test_a_drained_servers_batch_goes_on_at_once(
     assert server.wait_exit() == 0
     assert "Traceback" not in server.log
     server = started(launch, tmp_path)
-    wait_until(lambda: f"batch {batch_id} is taken up" in server.log, "the next server takes it up")
+    wait_until(lambda: f"batch {batch_id} is claimed" in server.log, "the next server takes it up")
     wait_until(lambda: read(server, batch_id)["status"] == "completed", "and ends it")
     check_output(server, read(server, batch_id))
 
@@ -134,5 +134,5 @@ def test_a_store_of_another_version_stops_the_start_with_one_clear_line(
     server = launch(batch_store=tmp_path)
     assert server.wait_exit() != 0
     assert server.log.count("error: the store sqlite:///") == 1
-    assert "is of version 7, and this program reads version 1" in server.log
+    assert "has version 7, but this program needs version 1" in server.log
     assert "Traceback" not in server.log

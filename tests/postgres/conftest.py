@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, on a socket in a folder of its own; a database for each test."""
+"""A temporary PostgreSQL server on a Unix socket, with a database for each test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["build_lines", "build_scene", "clock", "scene"]
 
 DEBIAN = Path("/usr/lib/postgresql")
 NAMES = ("postgres", "nobody")
-"""Whose process it is where the tests are root's: it refuses to be root's."""
+"""Users to run PostgreSQL as if the tests run as root, which PostgreSQL refuses."""
 
 
 def find_programs() -> Path | None:
@@ -39,7 +39,7 @@ def find_user() -> str | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Its URL, without the name of a database."""
+    """The server's URL, without the name of a database."""
     programs = find_programs()
     if programs is None:
         pytest.skip("no PostgreSQL is installed: apt install postgresql")
@@ -68,7 +68,7 @@ NUMBERS = count()
 
 @pytest.fixture
 def location(postgres: str) -> str:
-    """In place of the folder that other tests take."""
+    """Replaces the folder that the tests of SQLite use."""
     name = f"test{next(NUMBERS)}"
     engine = create_engine(postgres.format("postgres"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

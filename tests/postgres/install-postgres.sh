@@ -1,6 +1,5 @@
 #!/bin/bash
-# Sees to it that there is a PostgreSQL to start: installs Debian's as root, without a cluster of its own; elsewhere the tests
-# skip themselves by name.
+# Installs Debian's PostgreSQL if there is none and this is root, without creating a cluster. Otherwise the tests are skipped.
 set -eu -o pipefail
 
 if command -v initdb >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null; then
@@ -10,7 +9,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 echo "no PostgreSQL: installing it" >&2
-# What the package would make and start at once is nobody's to use or to stop.
+# The package would otherwise create and start a cluster that the tests don't use.
 mkdir -p /etc/postgresql-common
 [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
 export DEBIAN_FRONTEND=noninteractive

@@ -1,17 +1,19 @@
-"""Chat templates: what `transformers` renders, and nothing that a stranger's template might try besides."""
+"""Chat templates: they render as in `transformers`, and an untrusted one can do nothing else."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
+from distilgpt2_api.text import template_renderer
 from distilgpt2_api.text.chat_template import MAX_TEMPLATE_CHARACTERS, ChatTemplate
+from distilgpt2_api.text.limited_process import LimitedProcess
 
 CHATML = """\
 {%- for message in messages %}
@@ -25,8 +27,19 @@ HELLO = [{"role": "user", "content": "hello"}]
 NOW = datetime(2026, 11, 23, 9, 5, tzinfo=UTC)
 
 
-def template_of(source: str, **special_tokens: str) -> ChatTemplate:
-    return ChatTemplate(source, origin="here", special_tokens=special_tokens, now=lambda: NOW)
+PROCESS = LimitedProcess(template_renderer.__name__)
+"""Started once for all tests: a process for each would take most of their time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_process() -> Iterator[None]:
+    yield
+    PROCESS.close()
+
+
+def template_of(source: str, *, is_trusted: bool = False, **special_tokens: str) -> ChatTemplate:
+    process = None if is_trusted else PROCESS
+    return ChatTemplate(source, origin="here", special_tokens=special_tokens, now=lambda: NOW, process=process)
 
 
 def render(
@@ -36,17 +49,17 @@ def render(
 
 
 COMPARED = [
-    ("['a']", "[ns.x, ns.x]", "{% set copy = namespace(x=['a']) %}{{ ns.x == copy.x }}"),
-    ("'a'", "(ns.x, ns.x)", "{{ {ns.x: 1} }}"),
-    ("{}", "dict(a=ns.x, b=ns.x)", "{{ ns.x == ns.x }}"),
-    ("{}", "{'a': ns.x, 'b': ns.x}", "{{ ns.x == ns.x }}"),
-    ("['a']", "['', ''] | map('d', ns.x, true) | list", "{{ ns.x == ns.x }}"),
+    ("['a']", "[{0}, {0}]", "{{ ns.x == ns.y }}"),
+    ("'a'", "({0}, {0})", "{{ {ns.x: 1} }}"),
+    ("{}", "dict(a={0}, b={0})", "{{ ns.x == ns.y }}"),
+    ("{}", "{{'a': {0}, 'b': {0}}}", "{{ ns.x == ns.y }}"),
+    ("['a']", "['', ''] | map('d', {0}, true) | list", "{{ ns.x == ns.y }}"),
 ]
 SEARCHED = [
-    ("'a' * 9000", "'b' in big"),
-    ("'a' * 9000", "'b' is in big"),
-    ("'a' * 9000", "big[1:]"),
-    ("' ' * 9000", "big.isspace()"),
+    ("'a' * 9000000", "'b' in big"),
+    ("'a' * 9000000", "'b' is in big"),
+    ("'a' * 9000000", "big[1:]"),
+    ("' ' * 9000000", "big.isspace()"),
     ("range(9000) | list", "-1 in big"),
     ("range(9000) | list", "big.count(1)"),
     ("range(9000) | list", "big | max"),
@@ -54,13 +67,19 @@ SEARCHED = [
 
 
 def doubling(start: str, step: str, end: str = "") -> str:
-    """Sixty turns of `step` on `ns.x`."""
+    """Sixty iterations of `step` on `ns.x`."""
     turns = f"{{% for i in range(60) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
     return f"{{% set ns = namespace(x={start}) %}}{turns}{end}"
 
 
+def comparing(start: str, step: str, end: str) -> str:
+    """Sixty iterations of `step` on each of two equal values, `ns.x` and `ns.y`."""
+    steps = "".join(f"{{% set {name} = {step.format(name)} %}}" for name in ("ns.x", "ns.y"))
+    return f"{{% set ns = namespace(x={start}, y={start}) %}}{{% for i in range(60) %}}{steps}{{% endfor %}}{end}"
+
+
 def searching(big: str, use: str) -> str:
-    """Sixty thousand looks at something long."""
+    """Sixty thousand searches in a long value."""
     turns = f"{{% for i in range(60000) %}}{{% if {use} %}}{{% endif %}}{{% endfor %}}"
     return f"{{% set big = {big} %}}{turns}"
 
@@ -120,10 +139,14 @@ def test_a_final_message_that_the_template_changes_cannot_be_left_open() -> None
         ("{% for m in messages[0:] + [{'role': 'x'}] %}{{ m.role not in ['x', 'y'] }}{% endfor %}", "TrueFalse"),
         ("{{ messages[1] is defined }}{{ messages[0]['name'] is defined }}", "FalseFalse"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x | upper }}{{ 'abc'[::-1] }}{{ '1' | int + 1 }}", "A1cba2"),
+        ("{{ messages | join(attribute='content') }}{{ messages[0, 1] }}", "hello"),
+        ("{{ {'a': 1} | pprint }}{{ 'a b' | wordwrap(1) }}{{ '<b>x</b>' | striptags }}", "{'a': 1}a\nbx"),
+        ("{% for x in [['a'], ['b']] recursive %}{{ x if x is string else loop(x) }}{% endfor %}", "ab"),
     ],
 )  # fmt: skip
-def test_templates_have_what_transformers_gives_them(source: str, text: str) -> None:
-    template = template_of(source, bos_token="<s>", eos_token="</s>")
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_templates_have_what_transformers_gives_them(source: str, text: str, is_trusted: bool) -> None:
+    template = template_of(source, is_trusted=is_trusted, bos_token="<s>", eos_token="</s>")
 
     assert template.render(HELLO, max_characters=1000) == text
 
@@ -149,12 +172,10 @@ def test_errors_that_the_template_did_not_mean_tell_nothing_of_the_messages(sour
     [
         "{% for m in messages %}",
         "{{ messages | nosuchfilter }}",
-        "{{ 'x' | center(10 ** 9) }}",
         "{% include 'x' %}",
         "{% import 'x' as x %}",
         "{% from 'x' import y %}",
         "{% extends 'x' %}",
-        "{% for m in messages recursive %}{{ loop(m) }}{% endfor %}",
         "{{ " + "(" * 5000 + ")" * 5000 + " }}",
         "{% if true %}" * 150 + "{% endif %}" * 150,
         "x" * (MAX_TEMPLATE_CHARACTERS + 1),
@@ -216,7 +237,7 @@ def test_messages_survive_a_template_that_changes_them() -> None:
         "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
         "{% set x %}{% for i in range(90000) %}" + "x" * 50_000 + "{% endfor %}{% endset %}",
         "{{ 'a' * 10 ** 9 }}",
-        "{{ 10 ** 10 ** 10 }}",
+        "{{ 10 ** (10 ** 10) }}",
         "{{ 2 ** 99999999 }}",
         doubling("'aa'", "ns.x + ns.x"),
         doubling("'aa'", "ns.x ~ ns.x"),
@@ -228,7 +249,7 @@ def test_messages_survive_a_template_that_changes_them() -> None:
         doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | tojson }}"),
         doubling("['a']", "[ns.x, ns.x]", "{{ ns.x | string }}"),
         doubling("3", "ns.x * ns.x"),
-        *(doubling(start, step, end) for start, step, end in COMPARED),
+        *(comparing(start, step, end) for start, step, end in COMPARED),
         *(searching(big, use) for big, use in SEARCHED),
         (
             "{% set ns = namespace(x='a') %}{% macro f() %}{% set ns.x = varargs %}{% endmacro %}"
@@ -240,26 +261,27 @@ def test_messages_survive_a_template_that_changes_them() -> None:
         "{{ '{:999999999}'.format(1) }}",
         "{{ 'a\nb' | indent(999999999) | tojson(indent=999999999) }}{{ raise_exception('no') }}",
         "{{ [0] * 999999999 }}",
-        "{{ {'a': 1} | tojson(separators=('x' * 9999, ':')) }}",
-        "{{ messages | join(attribute='content') }}",
-        "{{ messages[0, 1] }}",
+        "{{ {'a': 1, 'b': 2} | tojson(separators=('x' * 999999999, ':')) }}",
+        "{{ 'x' | center(10 ** 9) }}",
+        "{% for m in messages recursive %}{{ loop(m) }}{% endfor %}",
+        "{% set ns = namespace(x=1) %}{% for i in range(90000) %}{% set ns.x = (ns.x,) %}{% endfor %}{{ {ns.x: 1} }}",
         "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
         "{{ 'x' | map('nosuch') | list }}",
     ],
 )  # fmt: skip
-def test_a_rendering_ends_soon_and_small_whatever_the_template_does(source: str) -> None:
+def test_a_rendering_is_ended_soon_and_small_for_any_template(source: str) -> None:
     template = template_of(source)
-    begin = time.process_time()
+    begin = time.monotonic()
 
     with pytest.raises(InvalidRequestError):
         template.render(HELLO, max_characters=1000)
 
-    assert time.process_time() - begin < 5
+    assert time.monotonic() - begin < 5
 
 
 def test_long_chats_are_within_the_bounds() -> None:
-    """A thousand messages, to a template that looks at all of them for each."""
+    """A template that reads all earlier messages for each of 400 messages."""
     messages = [{"role": "user", "content": "a long and winding message"}] * 400
     source = "{% for m in messages %}{% for n in messages[:loop.index] %}{% endfor %}{{ m.content | trim }}{% endfor %}"
 

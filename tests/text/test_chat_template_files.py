@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ def write_config(folder: Path, **config: object) -> None:
 def rendered(folder: Path, choice: str | None = None) -> str:
     template = load_chat_template(folder, choice)
     assert template is not None
-    return template.render([{"role": "user", "content": "hi"}], max_characters=100)
+    with closing(template):
+        return template.render([{"role": "user", "content": "hi"}], max_characters=100)
 
 
 def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:

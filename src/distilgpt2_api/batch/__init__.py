@@ -1,1 +1,1 @@
-"""Requests that come as a file: lines in, an answer or an error out for each, exactly once. No HTTP here."""
+"""Batches: a file of requests in, one answer or error for each line out. Knows no HTTP."""

@@ -1,4 +1,4 @@
-"""Which custom ids a file has had, however many."""
+"""Finds custom ids that occur twice, in files of any length."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from distilgpt2_api.batch.temporary_table import TemporaryTable
 
 
 class CustomIds(TemporaryTable):
-    """Custom id to the line that has it."""
+    """Maps each custom id to the number of its line."""
 
     def add(self, custom_id: str, *, number: int) -> None:
-        """Raises LineError where an earlier line has it."""
+        """Raises LineError if an earlier line has the same id."""
         if self.insert(custom_id, number):
             return
         raise LineError(
-            f"custom_id: line {self.find(custom_id)} has the same, {custom_id[:100]!r}",
+            f"custom_id: {custom_id[:100]!r} is already used by line {self.find(custom_id)}",
             number=number,
             code=DUPLICATE_ID,
             param="custom_id",

@@ -1,4 +1,4 @@
-"""What stops a batch as a whole. What is wrong with one line alone is a `LineError`."""
+"""Errors that stop a whole batch. An error of one line is a `LineError`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 
 
 class BatchFileError(Distilgpt2ApiError):
-    """A file can't be read, locked or written, or is not what it would have to be. What is in it stays as it is."""
+    """A file can't be read, locked or written, or has the wrong content. Its content is unchanged."""
 
 
 class ClusterError(Distilgpt2ApiError):
-    """There is no cluster that could answer, or it can't go on."""
+    """The cluster is missing, or can't continue."""

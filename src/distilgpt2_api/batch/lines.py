@@ -1,6 +1,6 @@
-"""OpenAI's lines of batch files: what a line asks, what is written for it, what is wrong with it.
+"""The format of lines in batch files: requests, answers and errors.
 
-Source: `BatchRequestInput` and `BatchRequestOutput` of OpenAI's API; codes of errors as its Batch API has them.
+Source: `BatchRequestInput` and `BatchRequestOutput` of OpenAI's API, and the error codes of its Batch API.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import Literal, get_args
 
 import orjson
 
 from distilgpt2_api.core.errors import InvalidRequestError
 
-URLS = ("/v1/completions", "/v1/chat/completions", "/v1/score")
-"""Routes that take a body of JSON and give one."""
+BatchUrl = Literal["/v1/completions", "/v1/chat/completions", "/v1/score"]
+"""The routes that a line may name: each takes a JSON body and returns one."""
+URLS: tuple[str, ...] = get_args(BatchUrl)
 FIELDS = ("custom_id", "method", "url", "body")
 MAX_CUSTOM_ID_LENGTH = 512
 LINE_FRAME_BYTES = 8192
-"""What a line has around its body, at most: it may be so much longer than a request's body."""
+"""How much longer a line may be than a request's body, for the fields around it."""
 
 INVALID_JSON = "invalid_json_line"
 INVALID_REQUEST = "invalid_request"
@@ -31,9 +33,9 @@ UNKNOWN_MODEL = "model_not_found"
 
 
 class LineError(InvalidRequestError):
-    """A line that asks nothing that can be done. Its message names neither line nor file.
+    """An invalid line. The message names neither line nor file.
 
-    `number` counts from 1; `custom_id` is the line's, as far as it could be read.
+    `number` counts from 1. `custom_id` is None if it could not be read.
     """
 
     def __init__(
@@ -45,27 +47,27 @@ class LineError(InvalidRequestError):
         self.custom_id = custom_id
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For pickle, which would give all arguments in their order."""
+        """For pickle, which would pass all arguments by position."""
         remade = partial(LineError, number=self.number, code=self.code, param=self.param, custom_id=self.custom_id)
         return remade, self.args
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputLine:
-    """What a line asks: `body`, a JSON object, is what `POST url` is to be sent."""
+    """A valid line: `POST url` with `body`, a JSON object."""
 
     number: int
-    """From 1; lines that are blank count too."""
+    """From 1; blank lines count."""
     custom_id: str
     url: str
     body: bytes
     model: str | None = None
-    """The name in `body`, where it is a text."""
+    """The name in `body`, if it is a string."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What HTTP answered: `body` is JSON, of a completion or of an error."""
+    """The HTTP response to a line. `body` is JSON: a completion or an error."""
 
     status_code: int
     request_id: str
@@ -77,7 +79,7 @@ class Answer:
 
 
 def parse_line(content: bytes, *, number: int, urls: Collection[str] = URLS) -> InputLine:
-    """`content`: the line, with its end or without. Raises LineError. Strict JSON, no key twice, no field unknown."""
+    """Parses a line, with or without its line end. Raises LineError, also for duplicate keys and unknown fields."""
     line = _parse_object(content, number)
     custom_id = _read_custom_id(line, number)
 
@@ -86,7 +88,7 @@ def parse_line(content: bytes, *, number: int, urls: Collection[str] = URLS) -> 
 
     for name in line:
         if name not in FIELDS:
-            raise refuse("a line has no such field", name[:100])
+            raise refuse(f"unknown field; a line has {', '.join(FIELDS)}", name[:100])
     if line.get("method") != "POST":
         raise refuse("must be POST", "method")
     url = line.get("url")
@@ -94,9 +96,9 @@ def parse_line(content: bytes, *, number: int, urls: Collection[str] = URLS) -> 
         raise refuse(f"must be {' or '.join(urls)}", "url", WRONG_URL)
     body = line.get("body")
     if not isinstance(body, dict):
-        raise refuse("must be an object: the request's body", "body")
+        raise refuse("must be a JSON object", "body")
     if body.get("stream") not in (None, False):
-        raise refuse("an answer in a file is no stream: leave it out", "body.stream")
+        raise refuse("a batch can't stream: leave it out", "body.stream")
     model = body.get("model")
     return InputLine(
         number=number,
@@ -108,12 +110,12 @@ def parse_line(content: bytes, *, number: int, urls: Collection[str] = URLS) -> 
 
 
 def write_body(body: dict[str, object]) -> bytes:
-    """As it was read: unlike orjson, the standard library writes integers of any size."""
+    """The body as JSON. The standard library writes integers of any size, which orjson doesn't."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def answered_line(line_id: str, custom_id: str, answer: Answer) -> bytes:
-    """The line, its end included, for a request that was answered, whatever the status."""
+    """The output line, with its line end, for a response with any status."""
     response = {
         "status_code": answer.status_code,
         "request_id": answer.request_id,
@@ -125,7 +127,7 @@ def answered_line(line_id: str, custom_id: str, answer: Answer) -> bytes:
 def failed_line(
     line_id: str, custom_id: str | None, *, code: str, message: str, number: int | None = None, param: str | None = None
 ) -> bytes:
-    """The line, its end included, for a request that was never asked. `number` is the input line's."""
+    """The output line, with its line end, for a line that was never sent. `number` is the input line's."""
     error = {"code": code, "message": message, "param": param, "line": number}
     return _write({"id": line_id, "custom_id": custom_id, "response": None, "error": error})
 
@@ -137,7 +139,7 @@ def _write(line: dict[str, object]) -> bytes:
 def _parse_object(content: bytes, number: int) -> dict[str, object]:
     try:
         text = content.decode()
-        # orjson is strict; the standard library shows both of two equal keys, and keeps integers of any size.
+        # orjson is strict; the standard library reports duplicate keys and keeps integers of any size.
         orjson.loads(content)
         value = json.loads(text, object_pairs_hook=_check_keys)
     except UnicodeDecodeError as error:
@@ -155,7 +157,7 @@ def _check_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members: dict[str, object] = {}
     for name, value in pairs:
         if name in members:
-            raise ValueError(f"the key {name[:100]!r} is there twice")
+            raise ValueError(f"duplicate key {name[:100]!r}")
         members[name] = value
     return members
 
@@ -168,7 +170,7 @@ def _read_custom_id(line: dict[str, object], number: int) -> str:
     custom_id = line.get("custom_id")
     if not isinstance(custom_id, str) or not 0 < len(custom_id) <= MAX_CUSTOM_ID_LENGTH:
         raise LineError(
-            f"custom_id: must be a text of 1 to {MAX_CUSTOM_ID_LENGTH} characters",
+            f"custom_id: must be a string of 1 to {MAX_CUSTOM_ID_LENGTH} characters",
             number=number,
             code=INVALID_REQUEST,
             param="custom_id",

@@ -1,4 +1,4 @@
-"""Asks again after a refusal that will pass: a refusal is no answer to a line."""
+"""Retries after a temporary refusal, which is no answer to a line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_PAUSE_S = 5.0
 
 
 async def ask_until_answered(ask: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Call `ask` until it returns. After UnavailableError pause as long as the error says, and not less than a pause
-    that doubles from one refusal to the next.
+    """Calls `ask` until it returns. After UnavailableError, waits for the error's `retry_after_s`, but at least for an
+    exponential backoff.
 
-    DrainingError and EngineFailedError are raised: this process will not answer any more.
+    DrainingError and EngineFailedError are raised: this process can't answer any more.
     """
     pause_s = FIRST_PAUSE_S
     while True:

@@ -1,4 +1,4 @@
-"""A table of any length in little memory, for as long as a file is worked through."""
+"""A temporary key-value table that may be larger than memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from distilgpt2_api.batch.errors import BatchFileError
 
 
 class TemporaryTable:
-    """Keys to values. Owns a temporary database without a name, which spills to disk. A context manager, one thread's.
+    """Owns an unnamed temporary SQLite database, which spills to disk. A context manager; for one thread only.
 
-    Methods raise BatchFileError where there is no room for it.
+    Methods raise BatchFileError if the disk is full.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class TemporaryTable:
         self._database.execute("BEGIN")
 
     def insert(self, key: str | int, value: str | int) -> bool:
-        """False: the key is there, and keeps its value."""
+        """Returns False if the key exists; it then keeps its value."""
         return self._execute("INSERT OR IGNORE INTO items VALUES (?, ?)", key, value).rowcount > 0
 
     def find(self, key: str | int) -> str | int | None:
@@ -42,5 +42,5 @@ class TemporaryTable:
             return self._database.execute(query, values)
         except sqlite3.OperationalError as error:
             raise BatchFileError(
-                f"no room for the temporary file that tells lines apart: {error} (SQLITE_TMPDIR names its folder)"
+                f"can't write the temporary file of line numbers and custom ids: {error} (its folder: SQLITE_TMPDIR)"
             ) from None

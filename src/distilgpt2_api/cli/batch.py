@@ -114,8 +114,8 @@ def command(
         if is_overwriting:
             answers.restart()
             failures.restart()
-        remains = recover(requests, output=answers, errors=failures, completed=completed)
-        progress = BatchProgress(remains, sys.stderr)
+        state = recover(requests, output=answers, errors=failures, completed=completed)
+        progress = BatchProgress(state, sys.stderr)
         work = Work(
             requests=requests,
             answers=answers,
@@ -128,11 +128,11 @@ def command(
         def finish() -> None:
             if is_on_ray:
                 cluster = Cluster(address=ray_address or ANY_CLUSTER, num_replicas=num_replicas)
-                _finish_on_cluster(work, cluster, settings, chosen, num_pending_lines=remains.num_pending_lines)
+                _finish_on_cluster(work, cluster, settings, chosen, num_pending_lines=state.num_pending_lines)
             else:
                 _finish_here(work, settings)
 
-        if remains.num_pending_lines:
+        if state.num_pending_lines:
             _finish(finish, progress)
     num_lines, num_failed = progress.num_done_lines, progress.num_failed_lines
     click.echo(f"{num_lines} lines, {num_lines - num_failed} answered: {output}", err=True)

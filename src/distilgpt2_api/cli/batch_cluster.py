@@ -58,7 +58,7 @@ def _pass(assignment: Assignment, writer: OrderedWriter, environment: Mapping[st
         process, frames = _start([sys.executable, "-P", "-m", driver], assignment, log, environment, stack)
         for frame in read_frames(frames):
             if frame.kind in (FrameKind.ANSWERED, FrameKind.FAILED):
-                writer.submit(frame.position, _outcome(frame))
+                writer.submit(frame.position, _line_output(frame))
             elif frame.kind is FrameKind.REFUSED:
                 raise ClusterError(frame.content.decode())
             else:
@@ -101,7 +101,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _outcome(frame: Frame) -> LineOutput:
+def _line_output(frame: Frame) -> LineOutput:
     return LineOutput(num_bytes=frame.num_bytes, content=frame.content, is_failed=frame.kind is FrameKind.FAILED)
 
 

@@ -20,23 +20,23 @@ ERASE_REST = "\x1b[K"
 class BatchProgress:
     """Mutable: counts lines as they are written, and says so on `stream`. A context manager."""
 
-    def __init__(self, remains: ResumeState, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, state: ResumeState, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._interval_s = BAR_INTERVAL_S if self._is_terminal else LINE_INTERVAL_S
         self._clock = clock
-        self._num_bytes = remains.num_bytes
+        self._num_bytes = state.num_bytes
         self._num_done_bytes = 0
-        self.num_done_lines = remains.num_answered_lines + remains.num_failed_lines
+        self.num_done_lines = state.num_answered_lines + state.num_failed_lines
         """With an answer or an error, of earlier runs too; read only, for others."""
-        self.num_failed_lines = remains.num_failed_lines
+        self.num_failed_lines = state.num_failed_lines
         """Read only, for others."""
 
-    def note(self, outcome: LineOutput) -> None:
+    def note(self, line_output: LineOutput) -> None:
         """A line is in its file."""
         self.num_done_lines += 1
-        self.num_failed_lines += outcome.is_failed
-        self._num_done_bytes += outcome.num_bytes
+        self.num_failed_lines += line_output.is_failed
+        self._num_done_bytes += line_output.num_bytes
         if (now_s := self._clock()) - self._shown_s >= self._interval_s:
             self._show(now_s)
 

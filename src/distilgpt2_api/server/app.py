@@ -131,6 +131,7 @@ def create_app(
         max_request_s=limits.timeout_s,
         traces=traces,
         batch_service=batch_service,
+        chat_template=chat_template,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
     app.state.service = Service(

@@ -17,7 +17,7 @@ from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.text.compile_queue import CompileQueue
 from distilgpt2_api.text.finite_rules import find_endless_rule
 from distilgpt2_api.text.grammar_reasons import describe
-from distilgpt2_api.text.grammar_trial import LIMITS, GrammarTrial
+from distilgpt2_api.text.grammar_sandbox import LIMITS, GrammarSandbox
 from distilgpt2_api.text.json_schemas import close
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -97,7 +97,7 @@ class GrammarCompiler:
         """Of what is remembered; never held for long."""
         self._queue = CompileQueue(self._compiled, max_pending=MAX_WAITING, too_many=TOO_MANY)
         self._vocabulary: LLTokenizer | None = None
-        self._trial = GrammarTrial()
+        self._sandbox = GrammarSandbox()
         self._compiling = threading.Lock()
         """Of the two above. One grammar at a time: the cores are for those who have theirs."""
 
@@ -130,7 +130,7 @@ class GrammarCompiler:
         """End the thread that checks grammars and the process that tries them. Idempotent."""
         self._queue.close()
         with self._compiling:
-            self._trial.close()
+            self._sandbox.close()
 
     def _copy(self, grammar: Grammar, compiled: LLMatcher | str | None) -> LLMatcher:
         """A matcher of one's own. A grammar that was not checked is compiled now."""
@@ -174,7 +174,7 @@ class GrammarCompiler:
         """Compile, and follow it for a few tokens. ValueError says what is wrong."""
         serialized = _serialize(grammar)
         try:
-            if not self._trial.survives(serialized):
+            if not self._sandbox.compiles(serialized):
                 raise ValueError("it takes too much time or memory to compile")
         except OSError as error:
             raise OverloadedError("the service is overloaded: it can't try a grammar now") from error

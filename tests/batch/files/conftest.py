@@ -1,4 +1,4 @@
-"""Inputs and outputs in a folder of the test's own."""
+"""Inputs in a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARAMETERS = ("prompt", "max_tokens", "stop", "seed", "n", "stream")
 
 @pytest.fixture
 def open_input(tmp_path: Path) -> Callable[..., InputFile]:
-    """`open_input(content, name="in.csv")`: an input with that content."""
+    """`open_input(content, name="in.csv")` creates and opens an input with that content."""
 
     def opened(content: bytes, *, name: str = "in.jsonl", max_line_bytes: int = 1000) -> InputFile:
         (tmp_path / name).write_bytes(content)
@@ -26,7 +26,7 @@ def open_input(tmp_path: Path) -> Callable[..., InputFile]:
 
 @pytest.fixture
 def requests() -> Callable[[Sequence[str]], bytes]:
-    """Lines that ask for a completion of each prompt; the custom id is the prompt too."""
+    """Lines that request a completion of each prompt; the custom id is the prompt."""
 
     def lines(prompts: Sequence[str]) -> bytes:
         fields = {"method": "POST", "url": "/v1/completions"}

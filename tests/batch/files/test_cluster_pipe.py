@@ -1,4 +1,4 @@
-"""What goes over the pipe comes out of it as it was, and half a frame not at all."""
+"""The pipe's messages survive serialization, and an incomplete frame is dropped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMES = [
 ]
 
 
-def test_an_assignment_comes_as_it_was() -> None:
+def test_an_assignment_survives_serialization() -> None:
     assignment = Assignment(
         source=Path("/in \n.jsonl"),
         max_line_bytes=1000,
@@ -42,7 +42,7 @@ def test_an_assignment_comes_as_it_was() -> None:
     assert Assignment.from_json(line) == assignment
 
 
-def test_frames_come_as_they_were_but_for_half_a_one() -> None:
+def test_frames_survive_serialization_and_an_incomplete_one_is_dropped() -> None:
     content = b"".join(frame.to_bytes() for frame in FRAMES)
     assert list(read_frames(io.BytesIO(content))) == FRAMES
     for num_bytes in (1, 3, len(FRAMES[-1].to_bytes()) - 1):
@@ -50,8 +50,8 @@ def test_frames_come_as_they_were_but_for_half_a_one() -> None:
     assert list(read_frames(io.BytesIO(FRAMES[0].to_bytes()[:-1]))) == []
 
 
-def test_lines_travel_with_what_is_wrong_with_them(open_input: Callable[..., InputFile]) -> None:
-    """As Ray sends them, pickled."""
+def test_lines_and_their_errors_survive_pickling(open_input: Callable[..., InputFile]) -> None:
+    """Ray sends them pickled."""
     fields = '"method": "POST", "url": "/v1/completions"'
     content = f'{{"custom_id": "a", {fields}, "body": {{}}}}\n{{"custom_id": "b", {fields}, "body": 1}}\n'.encode()
     with CompletedLines() as completed, CustomIds() as custom_ids:
@@ -62,4 +62,4 @@ def test_lines_travel_with_what_is_wrong_with_them(open_input: Callable[..., Inp
     assert isinstance(bad.line, LineError)
     assert (bad.position, bad.record.number, bad.line.number, bad.line.custom_id) == (1, 2, 2, "b")
     assert (bad.line.code, bad.line.param) == ("invalid_request", "body")
-    assert str(bad.line) == "body: must be an object: the request's body"
+    assert str(bad.line) == "body: must be a JSON object"

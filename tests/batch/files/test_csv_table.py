@@ -1,4 +1,4 @@
-"""Tables: what a row asks, and what the output's row holds."""
+"""CSV tables: the request in an input row, and the content of an output row."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def refused(open_input: Any, content: bytes) -> list[LineError]:
     return errors
 
 
-def test_columns_with_a_parameters_name_are_parameters(open_input: Any) -> None:
-    """The prompt is a text, whatever it looks like; other cells are JSON where they can be; an empty one is none."""
+def test_columns_named_like_a_parameter_are_parameters(open_input: Any) -> None:
+    """The prompt is always text. Other cells are JSON if valid; an empty one sets nothing."""
     content = 'title,prompt,max_tokens,stop,seed\nx,5,7,"[""a"", ""b""]",\ny,"a\nb",,END,"""7"""\nz,,1.5,NaN,null\n'
     assert asked(open_input, content) == [
         {"prompt": "5", "max_tokens": 7, "stop": ["a", "b"]},
@@ -46,7 +46,7 @@ def test_columns_with_a_parameters_name_are_parameters(open_input: Any) -> None:
 
 
 def test_the_output_has_all_columns_and_the_completion(open_input: Any) -> None:
-    """Texts come back as they were, whatever ends of lines and quotation marks are in them."""
+    """Texts keep their line ends and quotation marks."""
     source = open_input(b'name,prompt\r\n"a ""b""","x,\r\ny"\r\n', name="in.csv")
     (record,) = source.records()
     body = {
@@ -66,7 +66,7 @@ def test_the_output_has_all_columns_and_the_completion(open_input: Any) -> None:
     assert source.format.read_id(row.rstrip()) == f"batch_req_2_{record.digest}"
 
 
-def test_a_row_that_can_not_be_asked_says_why(open_input: Any) -> None:
+def test_an_invalid_row_is_refused_with_its_reason(open_input: Any) -> None:
     content = b'prompt,title\na\n"b" c,d\n\xff,e\n' + b"f" * 200 + b',g\nh,"i'
     errors = refused(open_input, content)
     assert [(error.number, error.code) for error in errors] == [
@@ -77,10 +77,10 @@ def test_a_row_that_can_not_be_asked_says_why(open_input: Any) -> None:
         (6, "invalid_csv_row"),
     ]
     assert [str(error).partition(":")[0] for error in errors] == [
-        "1 cells, but the table has 2 columns",
+        "the row has 1 cells, the header 2",
         "not a row of CSV",
         "not UTF-8",
-        "203 bytes are too many",
+        "the line is too long",
         "not a row of CSV",
     ]
 
@@ -89,22 +89,22 @@ def test_a_row_that_can_not_be_asked_says_why(open_input: Any) -> None:
     ("header", "message"),
     [
         (b"", "is empty"),
-        (b"title,seed\n", "no column 'prompt'; its columns: title, seed"),
-        (b"prompt,a,a\n", "has the column 'a' twice"),
-        (b"prompt,completion\n", "a column 'completion' already"),
-        (b"batch_id,prompt\n", "a column 'batch_id' already"),
-        (b"prompt,n\n", "column 'n': a row has one completion"),
-        (b"prompt,stream\n", "column 'stream': a row has one completion"),
+        (b"title,seed\n", "no column 'prompt'; it has: title, seed"),
+        (b"prompt,a,a\n", "the column 'a' occurs twice"),
+        (b"prompt,completion\n", "the column 'completion' is one that the output adds"),
+        (b"batch_id,prompt\n", "the column 'batch_id' is one that the output adds"),
+        (b"prompt,n\n", "column 'n' is not supported: a row has one completion"),
+        (b"prompt,stream\n", "column 'stream' is not supported: a row has one completion"),
         (b"prompt,\xff\n", "header: not UTF-8"),
     ],
 )
-def test_a_table_without_its_columns_is_refused(header: bytes, message: str, open_input: Any) -> None:
+def test_a_table_with_invalid_columns_is_refused(header: bytes, message: str, open_input: Any) -> None:
     with pytest.raises(BatchFileError, match=message):
         open_input(header, name="in.csv")
 
 
 def test_a_cell_may_be_as_long_as_its_row(open_input: Any) -> None:
-    """The module's own bound is 131072 characters."""
+    """The csv module's default limit is 131072 characters."""
     text = "x" * 300_000
     source = open_input(f"prompt\n{text}\n".encode(), name="in.csv", max_line_bytes=400_000)
     (record,) = source.records()

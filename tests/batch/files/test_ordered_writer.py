@@ -1,4 +1,4 @@
-"""Outcomes into their files: in position or as they come, and each position once."""
+"""Outputs are written in order or immediately, and each position once."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def files(tmp_path: Path) -> Any:
         file.close()
 
 
-def outcome(content: bytes, *, is_failed: bool = False) -> LineOutput:
+def line_output(content: bytes, *, is_failed: bool = False) -> LineOutput:
     return LineOutput(num_bytes=1, content=content, is_failed=is_failed)
 
 
-def test_what_comes_early_waits_for_its_turn(files: Any, tmp_path: Path) -> None:
+def test_an_output_waits_for_all_earlier_positions(files: Any, tmp_path: Path) -> None:
     written: list[LineOutput] = []
     writer = OrderedWriter(**files, is_ordered=True, on_written=written.append)
-    writer.submit(2, outcome(b"c"))
-    writer.submit(1, outcome(b"bb", is_failed=True))
+    writer.submit(2, line_output(b"c"))
+    writer.submit(1, line_output(b"bb", is_failed=True))
     assert ((tmp_path / "output").read_bytes(), writer.held_bytes, writer.num_written) == (b"", 3, 0)
-    writer.submit(0, outcome(b"a"))
+    writer.submit(0, line_output(b"a"))
     assert ((tmp_path / "output").read_bytes(), (tmp_path / "errors").read_bytes()) == (b"ac", b"bb")
     assert (writer.held_bytes, writer.num_written) == (0, 3)
     assert [one.content for one in written] == [b"a", b"bb", b"c"]
 
 
 @pytest.mark.parametrize(("is_ordered", "expected"), [(True, b"abc"), (False, b"cab")])
-def test_a_turn_that_comes_again_is_written_once(files: Any, tmp_path: Path, is_ordered: bool, expected: bytes) -> None:
-    """Before its position and after it: what was lost may have been done twice."""
+def test_a_position_submitted_twice_is_written_once(
+    files: Any, tmp_path: Path, is_ordered: bool, expected: bytes
+) -> None:
+    """Before and after it is written: a line that was lost may be answered twice."""
     writer = OrderedWriter(**files, is_ordered=is_ordered, on_written=lambda _: None)
     for position, content in [(2, b"c"), (2, b"C"), (0, b"a"), (0, b"A"), (1, b"b"), (1, b"B"), (2, b"C")]:
-        writer.submit(position, outcome(content))
+        writer.submit(position, line_output(content))
     assert ((tmp_path / "output").read_bytes(), writer.num_written, writer.held_bytes) == (expected, 3, 0)

@@ -1,4 +1,4 @@
-"""A file that is added to: what a stop leaves of it, and what is nobody's business."""
+"""The append-only output file: recovery after a kill, locks, full disks, and files of other programs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def recovered(path: Path, **options: Any) -> list[tuple[int, str]]:
 
 @pytest.fixture
 def write_all(open_input: Callable[..., Any], requests: Any, tmp_path: Path) -> Callable[[str], Any]:
-    """Answers to a whole input of that format: the format, the output and what is done after each of its bytes."""
+    """Writes answers to a complete input: returns format, output, and each line's end, number and digest."""
 
     def written(suffix: str) -> Any:
         source = open_input(TABLE if suffix == ".csv" else requests(["one", "t\nwo"]), name=f"in{suffix}")
@@ -59,8 +59,8 @@ def write_all(open_input: Callable[..., Any], requests: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_wherever_a_kill_cuts_the_file_whole_lines_stay_and_nothing_else(write_all: Any, suffix: str) -> None:
-    """At each of its bytes, also between the two of a line's end, and between two quotation marks."""
+def test_a_file_cut_at_any_byte_keeps_exactly_its_complete_lines(write_all: Any, suffix: str) -> None:
+    """Also between the two bytes of a line end, and between two quotation marks."""
     file_format, path, ends = write_all(suffix)
     content = path.read_bytes()
     for size in range(len(content) + 1):
@@ -85,7 +85,7 @@ def test_wherever_a_kill_cuts_the_file_whole_lines_stay_and_nothing_else(write_a
         b'{"id":"batch_req_1_0123456789abcdef"}\n\0\0\0\0',
     ],
 )
-def test_a_file_that_is_somebody_elses_is_left_alone(content: bytes, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused_and_unchanged(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
     with pytest.raises(BatchFileError, match=r"out\.jsonl is not an output .* --overwrite"):
@@ -94,7 +94,7 @@ def test_a_file_that_is_somebody_elses_is_left_alone(content: bytes, tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"name,prompt\r\n", b"notes", b'batch_id,"\n', b"batch_id,name\n1,2\n"])
-def test_a_table_of_other_columns_is_left_alone(content: bytes, tmp_path: Path, open_input: Any) -> None:
+def test_a_table_with_other_columns_is_refused_and_unchanged(content: bytes, tmp_path: Path, open_input: Any) -> None:
     path = tmp_path / "out.csv"
     path.write_bytes(content)
     with pytest.raises(BatchFileError, match="is not an output"):
@@ -102,27 +102,27 @@ def test_a_table_of_other_columns_is_left_alone(content: bytes, tmp_path: Path, 
     assert path.read_bytes() == content
 
 
-def test_a_row_that_is_no_csv_is_told(tmp_path: Path, open_input: Any) -> None:
+def test_a_row_of_invalid_csv_is_refused(tmp_path: Path, open_input: Any) -> None:
     path, file_format = tmp_path / "out.csv", open_input(TABLE, name="in.csv").format
     path.write_bytes(file_format.header + b'"batch_req_1_0123456789abcdef" x,y\n')
     with pytest.raises(BatchFileError, match="is not an output"):
         recovered(path, file_format=file_format)
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_an_output_must_be_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, message in (
-        (tmp_path / "pipe", "no file that could be gone on with"),
+        (tmp_path / "pipe", "is not a regular file"),
         (tmp_path / "none" / "out", "can't open .*: No such file or directory"),
     ):
         with pytest.raises(BatchFileError, match=message), opened(path):
             pass
 
 
-def test_one_at_a_time_writes_it(tmp_path: Path) -> None:
+def test_only_one_process_at_a_time_writes_a_file(tmp_path: Path) -> None:
     with (
         opened(tmp_path / "out"),
-        pytest.raises(BatchFileError, match="out is another process's"),
+        pytest.raises(BatchFileError, match="out is locked"),
         opened(tmp_path / "out"),
     ):
         pass
@@ -131,10 +131,10 @@ def test_one_at_a_time_writes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "No such file"), (b"new", "replaced while it was opened")])
-def test_what_another_takes_away_at_its_end_is_not_written_to(
+def test_a_file_deleted_before_it_is_locked_is_refused(
     content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the opening and the lock: else lines would go into a file without a name."""
+    """Otherwise lines would be written to a file without a name."""
     path = tmp_path / "out"
 
     def lock(descriptor: int, operation: int) -> None:
@@ -147,7 +147,7 @@ def test_what_another_takes_away_at_its_end_is_not_written_to(
         pass
 
 
-def test_it_is_forgotten_if_told_so(write_all: Any) -> None:
+def test_restart_deletes_the_content(write_all: Any) -> None:
     file_format, path, _ = write_all(".csv")
     with opened(path, file_format=file_format) as file:
         file.restart()
@@ -155,8 +155,8 @@ def test_it_is_forgotten_if_told_so(write_all: Any) -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 7])
-def test_a_full_disk_takes_no_part_of_a_line(room: int, tmp_path: Path) -> None:
-    """The limit on a file's size ends a write in the middle, as a full disk does."""
+def test_a_full_disk_leaves_no_partial_line(room: int, tmp_path: Path) -> None:
+    """A limit on the file size ends a write in the middle, as a full disk does."""
     path = tmp_path / "out"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with opened(path) as file:
@@ -172,8 +172,8 @@ def test_a_full_disk_takes_no_part_of_a_line(room: int, tmp_path: Path) -> None:
     assert path.read_bytes() == b"first\nsecond\n"
 
 
-def test_no_room_for_the_lines_that_are_done_is_told() -> None:
-    """There are too many for memory, and the disk is full."""
+def test_a_full_disk_for_temporary_tables_is_an_error() -> None:
+    """A table that outgrows memory is spilled to disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(completed: CompletedLines) -> None:
@@ -183,13 +183,13 @@ def test_no_room_for_the_lines_that_are_done_is_told() -> None:
     with CompletedLines() as completed:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            with pytest.raises(BatchFileError, match="no room for the temporary file"):
+            with pytest.raises(BatchFileError, match="can't write the temporary file"):
                 fill(completed)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_an_empty_one_can_go(tmp_path: Path) -> None:
+def test_an_empty_file_can_be_deleted_at_close(tmp_path: Path) -> None:
     for name, content, is_there in (("a", b"", False), ("b", b"x\n", True)):
         file = OutputFile(tmp_path / name, file_format=JsonLines())
         file.append(content)
@@ -198,8 +198,8 @@ def test_an_empty_one_can_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_what_is_answered_can_be_read_beside_the_writer(write_all: Any, suffix: str) -> None:
-    """So far as it is told to: lines that come later, or half a one, are another's affair."""
+def test_complete_lines_can_be_read_while_another_process_appends(write_all: Any, suffix: str) -> None:
+    """Up to the given size: later lines, or a partial one, are ignored."""
     file_format, path, ends = write_all(suffix)
     for num_ended, (num_bytes, _) in enumerate(ends, start=1):
         with opened(path, file_format=file_format), CompletedLines() as completed:
@@ -208,6 +208,6 @@ def test_what_is_answered_can_be_read_beside_the_writer(write_all: Any, suffix: 
             assert completed.num_lines == num_ended
 
 
-def test_what_can_not_be_read_beside_the_writer_is_told(tmp_path: Path) -> None:
+def test_a_missing_output_is_an_error_for_readers(tmp_path: Path) -> None:
     with pytest.raises(BatchFileError, match=r"can't read .*out: No such file"):
         note_answered(tmp_path / "out", file_format=JsonLines(), num_bytes=1, note=lambda *_: None)

@@ -1,4 +1,4 @@
-"""Lines and rows as they are read: one at a time, whatever their ends, however long."""
+"""Lines and rows are read one at a time, with any line end and of any length."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def records_of(content: bytes, **options: Any) -> list[InputRecord]:
         (b'"a\nb"\n', [(1, b'"a'), (2, b'b"')]),
     ],
 )
-def test_lines_have_numbers_and_lose_their_ends(content: bytes, expected: list[tuple[int, bytes]]) -> None:
-    """Blank ones are left out, and counted; a byte order mark is none of the first line's."""
+def test_lines_are_numbered_and_stripped_of_their_line_ends(content: bytes, expected: list[tuple[int, bytes]]) -> None:
+    """Blank lines are skipped but counted. A byte order mark is not part of the first line."""
     assert [(record.number, record.content) for record in records_of(content)] == expected
 
 
@@ -38,11 +38,11 @@ def test_lines_have_numbers_and_lose_their_ends(content: bytes, expected: list[t
         (b'a,"x\n\ny\n', [(1, b'a,"x\n\ny\n')]),
     ],
 )
-def test_rows_go_on_inside_of_quotation_marks(content: bytes, expected: list[tuple[int, bytes]]) -> None:
+def test_a_quoted_cell_may_contain_line_ends(content: bytes, expected: list[tuple[int, bytes]]) -> None:
     assert [(record.number, record.content) for record in records_of(content, has_quotes=True)] == expected
 
 
-def test_a_row_of_many_pieces_is_one() -> None:
+def test_a_row_longer_than_a_read_is_one_record() -> None:
     cell = b"x\n" * PIECE_BYTES + b'""' * PIECE_BYTES
     content = b'"' + cell + b'"\n'
     (record, last) = records_of(content + b"end\n", has_quotes=True)
@@ -50,8 +50,8 @@ def test_a_row_of_many_pieces_is_one() -> None:
     assert (last.number, last.offset) == (PIECE_BYTES + 2, len(content))
 
 
-def test_of_a_line_that_is_too_long_nothing_is_kept_but_its_digest() -> None:
-    """The line after it is read as if nothing were."""
+def test_only_the_digest_of_a_line_that_is_too_long_is_kept() -> None:
+    """The line after it is read normally."""
     long = b"x" * (3 * PIECE_BYTES)
     too_long, short = records_of(long + b"\nb\n", max_bytes=1000)
     assert (too_long.content, too_long.num_bytes, too_long.number) == (None, len(long) + 1, 1)
@@ -62,11 +62,11 @@ def test_of_a_line_that_is_too_long_nothing_is_kept_but_its_digest() -> None:
     )
 
 
-def test_a_digest_is_the_contents_and_not_its_ends() -> None:
+def test_a_digest_ignores_the_line_end() -> None:
     assert len({records_of(content)[0].digest for content in (b"a", b"a\n", b"a\r\n", b"a\nb")}) == 1
 
 
-def test_what_the_file_ends_in_may_not_be_whole() -> None:
+def test_the_last_record_may_be_incomplete() -> None:
     assert [record.is_ended for record in records_of(b"a\nb")] == [True, False]
     assert [record.is_ended for record in records_of(b'a\n"b\n', has_quotes=True)] == [True, False]
     assert [(record.offset, record.num_bytes) for record in records_of(b"a\n\nbc")] == [(0, 2), (3, 2)]

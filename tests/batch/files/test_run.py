@@ -1,4 +1,4 @@
-"""Lines in flight: each written once, in position, and a stop at any moment loses none."""
+"""Lines in flight: each is written once and in order, and a stop at any moment loses none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answer_to(line: InputLine, *, status_code: int = 200) -> Answer:
 
 @dataclass
 class Executor:
-    """Answers lines by hand: each waits until it is let go."""
+    """Answers lines by hand: each waits until it is released."""
 
     waiting: dict[str, asyncio.Future[int]] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
@@ -52,11 +52,11 @@ class Executor:
     async def let_go(self, *custom_ids: str, status_code: int = 200) -> None:
         for custom_id in custom_ids:
             self.waiting.pop(custom_id).set_result(status_code)
-            await submit()
+            await settle()
 
 
-async def submit() -> None:
-    """All that can go on without the executor has gone on."""
+async def settle() -> None:
+    """Lets all tasks run that don't wait for the executor."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -67,7 +67,7 @@ async def at_once(line: InputLine) -> Answer:
 
 @dataclass
 class Batch:
-    """An input and its two files, as often as they are opened."""
+    """An input and its two output files, which can be opened repeatedly."""
 
     source: InputFile
     folder: Path
@@ -81,7 +81,7 @@ class Batch:
         on_written: Callable[[LineOutput], None] = lambda _: None,
         **options: Any,
     ) -> ResumeState:
-        """What remained before."""
+        """Returns what remained before the run."""
         with ExitStack() as stack:
             files: dict[str, Any] = {}
             for name, file_format in (("output", self.source.format), ("errors", JsonLines())):
@@ -89,7 +89,7 @@ class Batch:
                 stack.callback(files[name].close)
             completed = stack.enter_context(CompletedLines())
             custom_ids = stack.enter_context(CustomIds())
-            remains = recover(self.source, completed=completed, **files)
+            state = recover(self.source, completed=completed, **files)
             writer = OrderedWriter(**files, is_ordered=is_ordered, on_written=on_written)
 
             async def main() -> None:
@@ -105,7 +105,7 @@ class Batch:
                 )
 
             asyncio.run(main())
-        return remains
+        return state
 
     def finish(self, handle_line: Any = at_once, *, max_in_flight: int = 4, **options: Any) -> ResumeState:
         return self.run(lambda run: run.finish(max_in_flight=max_in_flight), handle_line, **options)
@@ -115,7 +115,7 @@ class Batch:
 
     @property
     def answered(self) -> list[str]:
-        """Custom ids, in the output's order; each has the answer to its own prompt."""
+        """The custom ids in the output's order. Checks that each has the answer to its own prompt."""
         lines = list(self.lines("output"))
         assert all(
             line["response"]["body"]["choices"][0]["text"] == line["custom_id"].upper() and line["error"] is None
@@ -143,12 +143,12 @@ def begin(run: Run, **options: Any) -> asyncio.Task[None]:
     return asyncio.create_task(run.finish(**options))
 
 
-def test_order_is_kept_whatever_ends_first(build_batch: Any, requests: Any) -> None:
+def test_answers_are_written_in_the_order_of_the_input(build_batch: Any, requests: Any) -> None:
     batch, handle_line = build_batch(requests("abcde")), Executor()
 
     async def play(run: Run) -> None:
         task = begin(run, max_in_flight=3)
-        await submit()
+        await settle()
         assert handle_line.begun == ["a", "b", "c"]
         await handle_line.let_go("c", "b")
         assert (batch.answered, handle_line.begun) == ([], ["a", "b", "c", "d", "e"])
@@ -161,12 +161,12 @@ def test_order_is_kept_whatever_ends_first(build_batch: Any, requests: Any) -> N
     assert batch.answered == ["a", "b", "c", "d", "e"]
 
 
-def test_without_order_each_is_written_at_its_end(build_batch: Any, requests: Any) -> None:
+def test_unordered_answers_are_written_immediately(build_batch: Any, requests: Any) -> None:
     batch, handle_line = build_batch(requests("abc")), Executor()
 
     async def play(run: Run) -> None:
         task = begin(run, max_in_flight=3)
-        await submit()
+        await settle()
         await handle_line.let_go("c")
         assert batch.answered == ["c"]
         await handle_line.let_go("a", "b")
@@ -177,13 +177,13 @@ def test_without_order_each_is_written_at_its_end(build_batch: Any, requests: An
 
 
 def test_the_input_is_read_no_further_than_needed(build_batch: Any, requests: Any) -> None:
-    """The lines in flight, and with order kept as many more as there is room for answers that wait."""
+    """Only the lines in flight, plus as many as fit into the limit on waiting answers."""
     letters = [f"p{index}" for index in range(100)]
     batch, handle_line = build_batch(requests(letters)), Executor()
 
     async def play(run: Run) -> None:
         task = begin(run, max_in_flight=4)
-        await submit()
+        await settle()
         assert len(handle_line.begun) == 4
         while len(handle_line.waiting) > 1:
             await handle_line.let_go(list(handle_line.waiting)[-1])
@@ -194,13 +194,13 @@ def test_the_input_is_read_no_further_than_needed(build_batch: Any, requests: An
             await handle_line.let_go(next(iter(handle_line.waiting)))
         await task
 
-    # An answer's line is between 200 and 250 bytes.
+    # An output line has 200 to 250 bytes.
     batch.run(play, handle_line, max_held_bytes=2400)
     assert batch.answered == letters
 
 
 def test_memory_does_not_grow_with_the_file(build_batch: Any, requests: Any) -> None:
-    """Ten megabytes of input and more of output; one prompt comes again."""
+    """Ten megabytes of input and more of output; one custom id is a duplicate."""
     prompts = [f"{index} {'x' * 450}" for index in range(10_000)]
     batch = build_batch(requests(prompts) + requests(prompts[:1]))
     tracemalloc.start()
@@ -214,7 +214,7 @@ def test_memory_does_not_grow_with_the_file(build_batch: Any, requests: Any) -> 
     assert (len(batch.answered), batch.failed) == (10_000, [(prompts[0], "duplicate_custom_id")])
 
 
-def test_bad_lines_go_into_a_file_of_their_own(build_batch: Any, requests: Any) -> None:
+def test_failed_lines_go_to_the_error_file(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("ab") + BAD + b"\n" + requests("ac") + b"x" * 2000 + b"\n" + requests("d"))
     written: list[LineOutput] = []
 
@@ -230,13 +230,13 @@ def test_bad_lines_go_into_a_file_of_their_own(build_batch: Any, requests: Any) 
         (None, "line_too_long"),
     ]
     assert [line["error"] and line["error"]["line"] for line in batch.lines("errors")] == [3, 5, None, 7]
-    assert sum(outcome.is_failed for outcome in written) == 4
-    assert sum(outcome.num_bytes for outcome in written) == batch.source.path.stat().st_size - 1
+    assert sum(line_output.is_failed for line_output in written) == 4
+    assert sum(line_output.num_bytes for line_output in written) == batch.source.path.stat().st_size - 1
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])
 def test_a_stop_at_any_moment_loses_and_repeats_nothing(build_batch: Any, requests: Any, is_ordered: bool) -> None:
-    """The engine fails again and again, after one answer more each time."""
+    """The engine fails in every run, each time one answer later."""
     prompts = [f"p{index}" for index in range(12)]
     batch = build_batch(requests(prompts[:6]) + BAD + requests(prompts[6:]) + requests(["p3"]))
     num_answers = 0
@@ -264,11 +264,11 @@ def test_a_stop_at_any_moment_loses_and_repeats_nothing(build_batch: Any, reques
     assert sorted(batch.failed, key=str) == [("p3", "duplicate_custom_id"), (None, "invalid_json_line")]
     if is_ordered:
         assert batch.answered == prompts
-    remains = batch.finish()
-    assert (remains.num_answered_lines, remains.num_failed_lines, remains.num_bytes) == (12, 2, 0)
+    state = batch.finish()
+    assert (state.num_answered_lines, state.num_failed_lines, state.num_bytes) == (12, 2, 0)
 
 
-def test_what_is_left_is_counted(build_batch: Any, requests: Any) -> None:
+def test_pending_lines_are_counted(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("ab") + BAD)
     assert batch.finish() == ResumeState(
         num_answered_lines=0, num_failed_lines=0, num_pending_lines=3, num_bytes=len(requests("ab") + BAD)
@@ -280,11 +280,11 @@ def test_what_is_left_is_counted(build_batch: Any, requests: Any) -> None:
     assert batch.answered == ["a", "b", "c"]
 
 
-def test_lines_that_failed_are_tried_again_once_their_errors_are_gone(build_batch: Any, requests: Any) -> None:
+def test_failed_lines_are_retried_after_the_error_file_is_deleted(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("a") + BAD + requests("c"))
     batch.finish()
     batch.source.path.write_bytes(requests("abc"))
-    with pytest.raises(BatchFileError, match="line 2 is not the one that was answered"):
+    with pytest.raises(BatchFileError, match="line 2 has changed since it was answered"):
         batch.finish()
     (batch.folder / "errors").unlink()
     batch.finish()
@@ -293,9 +293,9 @@ def test_lines_that_failed_are_tried_again_once_their_errors_are_gone(build_batc
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("abx", "line 3 is not the one"), ("ab", "1 lines have been answered that are not there")],
+    [("abx", "line 3 has changed"), ("ab", "1 answered lines are not in the input")],
 )
-def test_an_output_of_another_input_is_not_gone_on_with(
+def test_an_output_of_another_input_is_refused_and_unchanged(
     build_batch: Any, requests: Any, content: str, message: str
 ) -> None:
     batch = build_batch(requests("abc"))
@@ -307,12 +307,12 @@ def test_an_output_of_another_input_is_not_gone_on_with(
     assert (batch.folder / "output").read_bytes() == before
 
 
-def test_a_line_that_is_answered_twice_is_told(build_batch: Any, requests: Any) -> None:
+def test_an_output_with_a_line_twice_is_refused(build_batch: Any, requests: Any) -> None:
     batch = build_batch(requests("ab"))
     batch.finish()
     lines = (batch.folder / "output").read_bytes()
     (batch.folder / "output").write_bytes(lines + lines)
-    with pytest.raises(BatchFileError, match="line 1 has been answered before"):
+    with pytest.raises(BatchFileError, match="line 1 was answered before"):
         batch.finish()
 
 
@@ -327,7 +327,7 @@ def test_a_table_is_answered_row_by_row(build_batch: Any) -> None:
     assert batch.finish().num_bytes == 0
 
 
-def test_an_input_that_can_not_be_read_is_told(open_input: Callable[..., InputFile], tmp_path: Path) -> None:
+def test_an_unreadable_input_is_an_error(open_input: Callable[..., InputFile], tmp_path: Path) -> None:
     source = open_input(b"")
     source.path.unlink()
     with pytest.raises(BatchFileError, match=r"can't read .*in\.jsonl: No such file"):
@@ -336,7 +336,7 @@ def test_an_input_that_can_not_be_read_is_told(open_input: Callable[..., InputFi
 
 @pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
 @pytest.mark.parametrize("refusal", [OverloadedError, NotReadyError])
-def test_a_refusal_that_will_pass_is_no_answer(build_batch: Any, requests: Any, refusal: Any) -> None:
+def test_a_temporary_refusal_is_retried(build_batch: Any, requests: Any, refusal: Any) -> None:
     batch = build_batch(requests("abc"))
     num_refusals = dict.fromkeys("abc", 2)
 
@@ -352,7 +352,7 @@ def test_a_refusal_that_will_pass_is_no_answer(build_batch: Any, requests: Any, 
 
 
 @pytest.mark.parametrize("error", [DrainingError, EngineFailedError])
-def test_a_service_that_ends_ends_the_batch(build_batch: Any, requests: Any, error: Any) -> None:
+def test_shutdown_or_engine_failure_ends_the_run(build_batch: Any, requests: Any, error: Any) -> None:
     batch = build_batch(requests("abc"))
 
     async def handle_line(_line: InputLine) -> Answer:
@@ -365,8 +365,10 @@ def test_a_service_that_ends_ends_the_batch(build_batch: Any, requests: Any, err
 
 @pytest.mark.reported("a batch of failing lines raced on and could not be interrupted")
 @pytest.mark.parametrize("content", [None, BAD])
-def test_lines_that_fail_at_once_let_others_run(build_batch: Any, requests: Any, content: bytes | None) -> None:
-    """A signal is handled, and a line that waits goes on, after each of them."""
+def test_lines_that_fail_immediately_let_other_tasks_run(
+    build_batch: Any, requests: Any, content: bytes | None
+) -> None:
+    """After each failed line, signals are handled and waiting lines continue."""
     batch = build_batch((content or requests(["x"])) * 100 + requests(["last"]))
     num_failed_at_look: list[int] = []
 

@@ -1,4 +1,4 @@
-"""A store in a folder of the test's own, a clock that stands still, and a worker whose lines are answered by rule."""
+"""A store in a temporary folder, a clock that stands still, and a worker with a fake model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Observer:
 
 @dataclass
 class Answerer:
-    """Answers a line with what it asks. Lines from number `held_from` on wait for ever."""
+    """Answers a line with its prompt. Lines from number `held_from` on wait forever."""
 
     asked: list[str] = field(default_factory=list)
     callers: set[str] = field(default_factory=set)
@@ -92,7 +92,7 @@ def check_model(name: str) -> None:
 
 
 class Scene:
-    """One process's view of a store: the parts of a batch_service, and short words for what tests do with them."""
+    """One process's view of a store: the parts of a batch service, and shortcuts for tests."""
 
     def __init__(self, location: str, clock: Clock, *, limits: StoreLimits = LIMITS, **work: int) -> None:
         self.store: Store = open_store(location)
@@ -110,7 +110,7 @@ class Scene:
         return Leases(self.store, self.limits, self.clock)
 
     def lose_acknowledgments(self, monkeypatch: pytest.MonkeyPatch, *, every: int = 1) -> None:
-        """From now on one commit of so many that write is done, but its caller is told that the connection is gone."""
+        """From now on, one of `every` write commits succeeds but reports a lost connection to its caller."""
         dialect = self.store.engine.dialect
         commit = dialect.do_commit
         num_commits = count(1)
@@ -149,12 +149,12 @@ class Scene:
         return self.batches.find(batch.batch_id, caller=batch.caller)
 
     def read(self, file_id: str | None) -> list[dict[str, Any]]:
-        """The lines of an output; none of no file."""
+        """The lines of an output; empty without a file."""
         content = b"" if file_id is None else b"".join(self.files.chunks(file_id))
         return [json.loads(line) for line in content.split(b"\n")[:-1]]
 
     def open_batch_service(self) -> BatchService:
-        """Another view of the store, with a worker; it takes over this one's connections."""
+        """A batch service with a worker, which takes over this scene's connections."""
         return build_batch_service(
             self.store,
             self.answerer,
@@ -166,7 +166,7 @@ class Scene:
         )
 
     def play(self, scenario: Callable[[BatchService], Awaitable[None]]) -> None:
-        """With a batch_service whose worker works; it has given everything back at the end."""
+        """Runs the scenario with a running worker, which is stopped at the end."""
 
         async def with_batch_service() -> None:
             batch_service = self.open_batch_service()
@@ -180,7 +180,7 @@ class Scene:
         asyncio.run(with_batch_service())
 
     async def wait_for(self, batch: StoredBatch, is_so: Callable[[StoredBatch], bool]) -> StoredBatch:
-        while not is_so(found := self.find(batch)):  # noqa: ASYNC110 - the store tells nobody
+        while not is_so(found := self.find(batch)):  # noqa: ASYNC110 - the store has no notifications
             await asyncio.sleep(0.01)
         return found
 
@@ -188,7 +188,7 @@ class Scene:
         return await self.wait_for(batch, lambda found: not found.is_open)
 
     def run(self, batch: StoredBatch) -> StoredBatch:
-        """Until it has ended."""
+        """Runs a worker until the batch has ended."""
 
         async def until_end(_batch_service: BatchService) -> None:
             await self.wait_end(batch)
@@ -212,7 +212,7 @@ def location(tmp_path: Path) -> str:
 
 @pytest.fixture
 def build_scene(location: str, clock: Clock) -> Iterator[SceneBuilder]:
-    """Each is another process's view of the same store."""
+    """Builds scenes, each another process's view of the same store."""
     scenes: list[Scene] = []
 
     def build(**options: Any) -> Scene:

@@ -1,4 +1,4 @@
-"""Files: whose they are, how much of them there may be, and for how long."""
+"""Files in the store: visibility, quotas and expiry."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_a_file_is_read_as_it_was_written(scene: Any) -> None:
     assert scene.files.find(file.file_id, caller="alice") == file
 
 
-def test_an_empty_file_is_one_too(scene: Any) -> None:
+def test_an_empty_file_can_be_stored(scene: Any) -> None:
     assert list(scene.files.chunks(scene.upload(b"").file_id)) == []
 
 
-def test_a_file_is_its_callers_and_nobody_elses(scene: Any) -> None:
+def test_a_file_is_visible_only_to_its_caller(scene: Any) -> None:
     file = scene.upload(b"content")
     for ask in (scene.files.find, scene.files.delete):
         with pytest.raises(NotFoundError):
@@ -38,7 +38,7 @@ def test_a_file_is_its_callers_and_nobody_elses(scene: Any) -> None:
         listed(scene, "bob", after=file.file_id)
 
 
-def test_nobody_sees_a_file_before_it_is_whole(scene: Any) -> None:
+def test_an_incomplete_upload_is_invisible(scene: Any) -> None:
     file_id = scene.files.begin(caller="alice")
     scene.files.append(file_id, caller="alice", content=b"content")
     assert listed(scene) == []
@@ -50,8 +50,8 @@ def test_nobody_sees_a_file_before_it_is_whole(scene: Any) -> None:
 
 
 @pytest.mark.parametrize("is_ascending", [True, False])
-def test_a_list_goes_on_where_it_ended_whatever_comes_and_goes(scene: Any, is_ascending: bool) -> None:
-    """Also among files of the same moment."""
+def test_pages_continue_after_the_last_file_even_if_files_are_deleted(scene: Any, is_ascending: bool) -> None:
+    """Even for files created at the same time."""
     made = []
     for number in range(7):
         scene.clock.now_s += number % 2
@@ -65,23 +65,23 @@ def test_a_list_goes_on_where_it_ended_whatever_comes_and_goes(scene: Any, is_as
     assert [file.file_id for file in first.items] + rest == everything
 
 
-def test_a_list_may_be_of_one_purpose(scene: Any) -> None:
+def test_a_list_can_be_filtered_by_purpose(scene: Any) -> None:
     batch = scene.run(scene.create())
     assert listed(scene, purpose="batch_output") == [batch.output_file_id]
     assert listed(scene, purpose="batch") == [batch.input_file_id]
 
 
-def test_quotas_are_each_callers_own(build_scene: Any) -> None:
+def test_quotas_are_per_caller(build_scene: Any) -> None:
     scene = build_scene(limits=StoreLimits(max_files=2, max_bytes=3000, max_open_batches=1, expiry_s=100.0))
     scene.upload(b"x" * 2000)
-    with pytest.raises(QuotaError, match="may have 3000 bytes"):
+    with pytest.raises(QuotaError, match="would have more than 3000 bytes"):
         scene.upload(b"x" * 1500)
-    with pytest.raises(QuotaError, match="you have 2 files, and may have 2"):  # the one that did not become whole too
+    with pytest.raises(QuotaError, match="you have 2 files; the limit is 2"):  # including the incomplete one
         scene.upload(b"")
     assert scene.upload(b"x" * 2000, caller="bob").num_bytes == 2000
 
 
-def test_a_file_expires_for_its_caller_at_once_and_for_good_at_the_next_sweep(scene: Any) -> None:
+def test_an_expired_file_is_invisible_at_once_and_deleted_by_the_next_sweep(scene: Any) -> None:
     file = scene.upload(b"content", expiry_s=3600.0)
     kept = scene.upload(b"content")
     scene.clock.now_s += 3600
@@ -93,7 +93,7 @@ def test_a_file_expires_for_its_caller_at_once_and_for_good_at_the_next_sweep(sc
     assert list(scene.files.chunks(file.file_id)) == []
 
 
-def test_uploads_that_nobody_goes_on_with_are_swept(scene: Any) -> None:
+def test_abandoned_uploads_are_swept(scene: Any) -> None:
     file_id = scene.files.begin(caller="alice")
     scene.files.sweep()
     scene.files.append(file_id, caller="alice", content=b"content")
@@ -103,7 +103,7 @@ def test_uploads_that_nobody_goes_on_with_are_swept(scene: Any) -> None:
         scene.files.append(file_id, caller="alice", content=b"content")
 
 
-def test_what_a_batch_is_to_read_is_neither_deleted_nor_swept(scene: Any) -> None:
+def test_the_input_of_an_open_batch_is_neither_deleted_nor_swept(scene: Any) -> None:
     batch = scene.create()
     with pytest.raises(ConflictError, match=batch.batch_id):
         scene.files.delete(batch.input_file_id, caller="alice")
@@ -114,7 +114,7 @@ def test_what_a_batch_is_to_read_is_neither_deleted_nor_swept(scene: Any) -> Non
     scene.files.delete(batch.input_file_id, caller="alice")
 
 
-def test_a_file_deleted_while_it_is_read_ends_with_an_error(scene: Any) -> None:
+def test_deleting_a_file_while_it_is_read_is_an_error_for_the_reader(scene: Any) -> None:
     file = scene.upload(b"x" * 3000)
     chunks = scene.files.chunks(file.file_id)
     next(chunks)

@@ -1,4 +1,4 @@
-"""Leases: one works on a batch at a time, and no line has two results."""
+"""Leases: one worker at a time changes a batch, and no line has two results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def result(number: int, *, is_success: bool = True) -> LineResult:
     return LineResult(number=number, content=b'{"number":%d}\n' % number, is_success=is_success)
 
 
-def test_a_batch_is_one_owners_until_its_lease_runs_out(scene: Any) -> None:
+def test_a_batch_belongs_to_one_worker_until_its_lease_expires(scene: Any) -> None:
     batch, leases = scene.create(), scene.leases()
     first = leases.claim()
     assert first.batch_id == batch.batch_id
@@ -31,8 +31,8 @@ def test_a_batch_is_one_owners_until_its_lease_runs_out(scene: Any) -> None:
 
 
 @pytest.mark.reported("after a lost commit the lease passed to a second run of the same process")
-def test_who_has_lost_the_lease_writes_nothing(scene: Any) -> None:
-    """The next owner may be a second run of the same process: its claim has another lease."""
+def test_nothing_is_written_under_a_lost_lease(scene: Any) -> None:
+    """The next owner may be a second run of the same process, under a new lease."""
     scene.create()
     leases = scene.leases()
     first = leases.begin(leases.claim(), num_lines=3)
@@ -50,8 +50,8 @@ def test_who_has_lost_the_lease_writes_nothing(scene: Any) -> None:
 
 
 @pytest.mark.reported("after a lost commit the lease passed to a second run of the same process")
-def test_a_process_does_not_claim_what_it_works_on(scene: Any) -> None:
-    """Its lease may have run out while the store was away; others may have it, and until then it goes on."""
+def test_a_process_does_not_claim_a_batch_that_it_works_on(scene: Any) -> None:
+    """Its lease may have expired while the store was down. It continues unless another process claims the batch."""
     scene.create()
     leases = scene.leases()
     held = leases.claim()
@@ -61,16 +61,16 @@ def test_a_process_does_not_claim_what_it_works_on(scene: Any) -> None:
     assert leases.claim() is None
 
 
-def test_what_is_given_back_is_free_at_once(scene: Any) -> None:
+def test_a_batch_given_back_can_be_claimed_at_once(scene: Any) -> None:
     batch = scene.create()
     leases = scene.leases()
     leases.give_back(leases.claim())
     assert leases.claim().batch_id == batch.batch_id
 
 
-@pytest.mark.reported("after an ambiguous COMMIT the batch store retried the same rows for ever")
-def test_a_commit_whose_acknowledgment_is_lost_may_be_tried_again(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step to a batch's end, each done and unheard at first: nothing is there twice or counted twice."""
+@pytest.mark.reported("after an ambiguous COMMIT the batch store retried the same rows forever")
+def test_a_step_whose_acknowledgment_is_lost_can_be_repeated(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step up to a batch's end is committed twice; nothing is stored or counted twice."""
     scene.create()
     leases = scene.leases()
     held = leases.claim()
@@ -94,7 +94,7 @@ def test_a_commit_whose_acknowledgment_is_lost_may_be_tried_again(scene: Any, mo
 
 
 @pytest.mark.parametrize(("name", "status"), [("fail", BatchStatus.FAILED), ("give_back", BatchStatus.VALIDATING)])
-def test_an_end_whose_acknowledgment_is_lost_may_be_tried_again(
+def test_an_end_whose_acknowledgment_is_lost_can_be_repeated(
     scene: Any, monkeypatch: pytest.MonkeyPatch, name: str, status: BatchStatus
 ) -> None:
     batch = scene.create()
@@ -109,7 +109,7 @@ def test_an_end_whose_acknowledgment_is_lost_may_be_tried_again(
     assert scene.find(batch).status is status
 
 
-def test_the_oldest_is_claimed_first_but_another_callers_before_it(scene: Any) -> None:
+def test_the_oldest_batch_is_claimed_first_but_other_callers_take_precedence(scene: Any) -> None:
     created = []
     for caller in ("alice", "alice", "bob"):
         created.append(scene.create(caller=caller))
@@ -121,7 +121,7 @@ def test_the_oldest_is_claimed_first_but_another_callers_before_it(scene: Any) -
     assert leases.claim() is None
 
 
-def test_results_become_files_in_the_order_of_the_input(scene: Any) -> None:
+def test_results_are_written_to_files_in_the_order_of_the_input(scene: Any) -> None:
     batch = scene.create(output_expiry_s=3600.0)
     leases = scene.leases()
     held = leases.begin(leases.claim(), num_lines=4)
@@ -139,18 +139,18 @@ def test_results_become_files_in_the_order_of_the_input(scene: Any) -> None:
     assert leases.claim() is None
 
 
-def test_cancelled_meanwhile_it_does_not_begin(scene: Any) -> None:
+def test_a_batch_cancelled_after_its_claim_does_not_start(scene: Any) -> None:
     batch = scene.create()
     leases = scene.leases()
     held = leases.claim()
     scene.batches.cancel(batch.batch_id, caller="alice")
     assert leases.begin(held, num_lines=3).status is BatchStatus.CANCELLING
     assert leases.finish(held).status is BatchStatus.CANCELLED
-    with pytest.raises(ConflictError, match="a batch that is cancelled can't be cancelled"):
+    with pytest.raises(ConflictError, match="the batch is cancelled and can't be cancelled"):
         scene.batches.cancel(batch.batch_id, caller="alice")
 
 
-def test_batches_are_their_callers_and_bounded(build_scene: Any) -> None:
+def test_batches_are_visible_only_to_their_caller_and_limited_in_number(build_scene: Any) -> None:
     scene = build_scene(limits=StoreLimits(max_files=9, max_bytes=3000, max_open_batches=1, expiry_s=100.0))
     batch = scene.create()
     with pytest.raises(NotFoundError):
@@ -159,18 +159,18 @@ def test_batches_are_their_callers_and_bounded(build_scene: Any) -> None:
         scene.batches.cancel(batch.batch_id, caller="bob")
     with pytest.raises(NotFoundError):
         scene.create(caller="bob", input_file_id=batch.input_file_id)
-    with pytest.raises(QuotaError, match="you have 1 batches that have not ended, and may have 1"):
+    with pytest.raises(QuotaError, match="you have 1 batches that have not ended; the limit is 1"):
         scene.create()
     assert scene.batches.list(caller="bob", after=None, limit=9).items == []
 
 
-def test_a_batch_reads_no_output(scene: Any) -> None:
+def test_an_output_file_is_refused_as_an_input(scene: Any) -> None:
     batch = scene.run(scene.create())
     with pytest.raises(InvalidRequestError, match="has the purpose batch_output"):
         scene.create(input_file_id=batch.output_file_id)
 
 
-def test_batches_that_ended_long_ago_are_forgotten(scene: Any) -> None:
+def test_batches_that_ended_long_ago_are_deleted(scene: Any) -> None:
     ended = scene.create()
     scene.clock.now_s += 1
     other = scene.create()

@@ -1,4 +1,4 @@
-"""The store itself: where it lies, which version it is of, what it says when it fails."""
+"""The database: location, version and errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from distilgpt2_api.batch.store.tables import STORE_VERSION
 from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
 
 
-def test_a_folder_is_made_and_nobody_else_reads_it(scene: Any, tmp_path: Path) -> None:
+def test_the_folder_is_created_readable_only_for_its_owner(scene: Any, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     assert (folder / DATABASE_NAME).is_file()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_url_of_sqlite_is_the_same(scene: Any, tmp_path: Path) -> None:
+def test_a_sqlite_url_opens_the_same_store(scene: Any, tmp_path: Path) -> None:
     file = scene.upload(b"content")
     again = open_store(f"sqlite:///{tmp_path}/store/{DATABASE_NAME}")
     try:
@@ -30,11 +30,11 @@ def test_a_url_of_sqlite_is_the_same(scene: Any, tmp_path: Path) -> None:
         again.close()
 
 
-def test_a_store_of_another_version_is_left_alone(scene: Any, location: str) -> None:
-    """One line that says which, and what to do."""
+def test_a_store_of_another_version_is_refused_and_unchanged(scene: Any, location: str) -> None:
+    """The error is one line with both versions and what to do."""
     with scene.store.writing() as connection:
         connection.execute(update(STORE_VERSION).values(version=2))
-    with pytest.raises(SettingsError, match=r"batches\.sqlite3 \(batch_store\) is of version 2, .* version 1: name"):
+    with pytest.raises(SettingsError, match=r"batches\.sqlite3 \(batch_store\) has version 2, .* version 1: name"):
         open_store(location)
     assert scene.store.engine.dialect.has_table(scene.store.engine.connect(), "distilgpt2_files")
 
@@ -43,37 +43,37 @@ def test_a_store_of_another_version_is_left_alone(scene: Any, location: str) -> 
     ("location", "message"),
     [
         ("mysql://host/name", "batch_store can't be mysql"),
-        ("sqlite://", "a store in memory"),
-        ("sqlite:///:memory:", "a store in memory"),
-        ("://", "neither a folder nor a URL"),
+        ("sqlite://", "can't be in memory"),
+        ("sqlite:///:memory:", "can't be in memory"),
+        ("://", "must be a folder or a URL"),
         ("postgresql://user:secret@127.0.0.1:1/none", r"can't use the store postgresql\+psycopg://user:\*\*\*@"),
     ],
 )
-def test_what_is_no_store_is_told_in_one_line_without_a_password(location: str, message: str) -> None:
+def test_an_invalid_location_is_one_line_without_a_password(location: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message) as caught:
         open_store(location)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / DATABASE_NAME).write_bytes(b"no database" * 1000)
     with pytest.raises(SettingsError, match=r"can't use the store .*: file is not a database"):
         open_store(str(tmp_path))
 
 
-def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"can't use the folder .*file/store \(batch_store\): "):
         open_store(str(tmp_path / "file" / "store"))
 
 
 def bound_pages(connection: sqlite3.Connection, _record: object, *_proxy: object) -> None:
-    """As a disk would that is full: no page more than there are."""
+    """Simulates a full disk: the database can't grow."""
     connection.execute("PRAGMA max_page_count = 1")
 
 
-def test_a_full_disk_is_told_and_what_was_there_stays(scene: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_an_error_and_existing_files_stay(scene: Any, caplog: pytest.LogCaptureFixture) -> None:
     file = scene.upload(b"content")
     event.listen(scene.store.engine, "checkout", bound_pages)
     with pytest.raises(StoreFullError, match="the disk of the store of files and batches is full"):
@@ -84,13 +84,13 @@ def test_a_full_disk_is_told_and_what_was_there_stays(scene: Any, caplog: pytest
     assert b"".join(scene.files.chunks(file.file_id)) == b"content"
 
 
-def test_a_store_that_is_busy_for_long_is_told(scene: Any, location: str) -> None:
-    """By somebody who never ends a transaction."""
+def test_a_store_that_stays_locked_is_an_error(scene: Any, location: str) -> None:
+    """Another connection never ends its transaction."""
     other = sqlite3.connect(Path(location) / DATABASE_NAME, isolation_level=None)
     event.listen(scene.store.engine, "checkout", lambda c, *_: c.execute("PRAGMA busy_timeout = 1"))
     try:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match="can't be used now"):
+        with pytest.raises(StoreError, match="is not available now"):
             scene.upload(b"content")
         assert scene.files.list(caller="alice", purpose=None, after=None, limit=9, is_ascending=True).items == []
         other.execute("ROLLBACK")

@@ -1,4 +1,4 @@
-"""The worker: every line once, whatever happens on the way."""
+"""The worker answers every line exactly once, even after stops, kills and failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def custom_ids(lines: list[dict[str, Any]]) -> list[str]:
     return [line["custom_id"] for line in lines]
 
 
-def test_every_line_is_asked_once_and_answered_in_order(scene: Any, build_lines: BuildLines) -> None:
+def test_every_line_is_answered_once_and_in_order(scene: Any, build_lines: BuildLines) -> None:
     batch = scene.run(scene.create(build_lines(100), caller="bob"))
     assert (batch.status, batch.num_lines, batch.num_completed, batch.num_failed) == (
         BatchStatus.COMPLETED,
@@ -44,7 +44,7 @@ def test_every_line_is_asked_once_and_answered_in_order(scene: Any, build_lines:
     assert scene.observer.ended == [BatchStatus.COMPLETED]
 
 
-def test_answers_that_are_errors_go_into_a_file_of_their_own(scene: Any, build_lines: BuildLines) -> None:
+def test_error_responses_go_to_the_error_file(scene: Any, build_lines: BuildLines) -> None:
     batch = scene.run(scene.create(build_lines(4, status=400)))
     assert (batch.status, batch.num_completed, batch.num_failed) == (BatchStatus.COMPLETED, 0, 4)
     assert batch.output_file_id is None
@@ -59,26 +59,26 @@ def test_answers_that_are_errors_go_into_a_file_of_their_own(scene: Any, build_l
         (b'{"custom_id": "' + b"x" * 1000 + b'"}\n', [("line_too_long", 1)]),
     ],
 )
-def test_an_input_that_is_none_is_told_by_line(scene: Any, content: bytes, errors: list[tuple[str, int]]) -> None:
+def test_an_invalid_input_fails_with_errors_by_line(scene: Any, content: bytes, errors: list[tuple[str, int]]) -> None:
     batch = scene.run(scene.create(content))
     assert batch.status is BatchStatus.FAILED
     assert [(error.code, error.line) for error in batch.errors] == errors
     assert scene.answerer.asked == []
 
 
-def test_too_many_lines_and_too_many_errors_are_bounded(build_scene: Any, build_lines: BuildLines) -> None:
+def test_the_numbers_of_lines_and_of_errors_are_limited(build_scene: Any, build_lines: BuildLines) -> None:
     scene = build_scene(max_lines=5)
     assert [error.code for error in scene.run(scene.create(build_lines(6))).errors] == ["too_many_lines"]
     scene = build_scene()
     assert len(scene.run(scene.create(b"{}\n" * 500)).errors) == 100
 
 
-def test_a_last_line_needs_no_end_and_blank_ones_count(scene: Any, build_lines: BuildLines) -> None:
+def test_the_last_line_needs_no_line_end_and_blank_lines_are_skipped(scene: Any, build_lines: BuildLines) -> None:
     batch = scene.run(scene.create(b"\n" + build_lines(2)[:-1]))
     assert batch.num_completed == 2
 
 
-def test_a_refusal_is_no_answer(scene: Any, build_lines: BuildLines) -> None:
+def test_a_refused_line_is_retried(scene: Any, build_lines: BuildLines) -> None:
     refused: set[str] = set()
 
     def refuse_first(line: InputLine) -> None:
@@ -92,8 +92,10 @@ def test_a_refusal_is_no_answer(scene: Any, build_lines: BuildLines) -> None:
     assert len(scene.answerer.asked) == 10
 
 
-def test_a_stopped_worker_gives_back_and_the_next_goes_on(build_scene: Any, build_lines: BuildLines) -> None:
-    """What was answered is not asked again; what was not is, by somebody else, and at once."""
+def test_a_stopped_worker_gives_its_batches_back_and_the_next_one_continues(
+    build_scene: Any, build_lines: BuildLines
+) -> None:
+    """Answered lines are not sent again; another worker answers the rest at once."""
     first, second = build_scene(), build_scene()
     batch = first.create(build_lines(60))
     first.answerer.held_from = 20
@@ -110,8 +112,8 @@ def test_a_stopped_worker_gives_back_and_the_next_goes_on(build_scene: Any, buil
     assert batch.num_completed == 60
 
 
-def test_a_dead_owners_batch_is_taken_over(scene: Any, build_lines: BuildLines) -> None:
-    """As after SIGKILL: a lease that nobody keeps, and results of some lines."""
+def test_the_batch_of_a_dead_worker_is_taken_over(scene: Any, build_lines: BuildLines) -> None:
+    """As after SIGKILL: the lease is no longer renewed."""
     batch = scene.create(build_lines(10))
     dead = scene.leases()
     dead.begin(dead.claim(), num_lines=10)
@@ -119,7 +121,7 @@ def test_a_dead_owners_batch_is_taken_over(scene: Any, build_lines: BuildLines) 
     assert scene.run(batch).num_completed == 10
 
 
-def test_two_workers_on_one_store_share_the_work_and_not_the_lines(build_scene: Any, build_lines: BuildLines) -> None:
+def test_two_workers_on_one_store_answer_each_line_once(build_scene: Any, build_lines: BuildLines) -> None:
     first, second = build_scene(), build_scene()
     batches = [first.create(build_lines(40), caller=f"caller {number}") for number in range(8)]
 
@@ -153,7 +155,7 @@ def test_a_short_batch_does_not_wait_for_a_long_one(scene: Any, build_lines: Bui
     scene.play(until_short_ends)
 
 
-def test_a_cancelled_batch_ends_with_what_it_has(scene: Any, build_lines: BuildLines) -> None:
+def test_a_cancelled_batch_keeps_its_answers(scene: Any, build_lines: BuildLines) -> None:
     batch = scene.create(build_lines(30))
     scene.answerer.held_from = 5
 
@@ -172,7 +174,7 @@ def test_a_cancelled_batch_ends_with_what_it_has(scene: Any, build_lines: BuildL
     assert scene.answerer.num_in_flight == 0
 
 
-def test_an_expired_batch_ends_with_what_it_has(scene: Any, build_lines: BuildLines) -> None:
+def test_an_expired_batch_ends_with_errors_for_the_remaining_lines(scene: Any, build_lines: BuildLines) -> None:
     batch = scene.create(build_lines(20))
     scene.clock.now_s += WINDOW_S
     ended = scene.run(batch)
@@ -183,10 +185,10 @@ def test_an_expired_batch_ends_with_what_it_has(scene: Any, build_lines: BuildLi
     assert custom_ids(errors) == [f"{number}" for number in range(20)]
 
 
-def test_a_full_disk_in_the_middle_loses_nothing(
+def test_a_full_disk_during_a_batch_loses_nothing(
     scene: Any, build_lines: BuildLines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The batch stands still with one clear line, and goes on when there is room; no line is asked again."""
+    """The batch pauses with one clear log line and continues when there is space; no line is sent twice."""
     batch = scene.create(build_lines(200, filler="x" * 500))
     bounds: list[int] = []
 
@@ -203,7 +205,7 @@ def test_a_full_disk_in_the_middle_loses_nothing(
     scene.answerer.on_ask = fill
 
     async def fill_and_free(_batch_service: Any) -> None:
-        while "stands still" not in caplog.text:  # noqa: ASYNC110 - the log tells nobody
+        while "is paused" not in caplog.text:  # noqa: ASYNC110 - a log has no notifications
             await asyncio.sleep(0.01)
         bounds[:] = [1_000_000]
         await scene.wait_end(batch)
@@ -214,15 +216,15 @@ def test_a_full_disk_in_the_middle_loses_nothing(
     assert ended.num_completed == 200
     assert len(scene.answerer.asked) == 200
     assert custom_ids(scene.read(ended.output_file_id)) == [f"{number}" for number in range(200)]
-    assert caplog.text.count("stands still until the store works again: the disk of the store") == 1
-    assert caplog.text.count("goes on: the store works again") == 1
+    assert caplog.text.count("is paused until the store works again: the disk of the store") == 1
+    assert caplog.text.count("continues: the store works again") == 1
 
 
-@pytest.mark.reported("after an ambiguous COMMIT the batch store retried the same rows for ever")
+@pytest.mark.reported("after an ambiguous COMMIT the batch store retried the same rows forever")
 def test_lost_acknowledgments_lose_and_repeat_nothing(
     scene: Any, build_lines: BuildLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every other commit is done without its caller knowing; each line is asked once, and is in the output once."""
+    """Every other commit loses its acknowledgment; each line is still sent once, and occurs once in the output."""
     monkeypatch.setattr(leased_batch, "RETRY_S", 0.01)
     monkeypatch.setattr(worker, "POLL_S", 0.01)
     monkeypatch.setattr(worker, "SWEEP_S", math.inf)
@@ -234,7 +236,7 @@ def test_lost_acknowledgments_lose_and_repeat_nothing(
             scene.lose_acknowledgments(monkeypatch, every=2)
 
     async def until_told(_batch_service: Any) -> None:
-        while not scene.observer.ended:  # noqa: ASYNC110 - it tells nobody
+        while not scene.observer.ended:  # noqa: ASYNC110 - it has no notifications
             await asyncio.sleep(0.01)
 
     scene.answerer.on_ask = begin_to_lose
@@ -247,7 +249,7 @@ def test_lost_acknowledgments_lose_and_repeat_nothing(
     assert scene.observer.ended == [BatchStatus.COMPLETED]
 
 
-def test_what_nobody_expected_is_logged_and_tried_again(
+def test_an_unexpected_error_is_logged_and_the_batch_retried(
     scene: Any, build_lines: BuildLines, caplog: pytest.LogCaptureFixture
 ) -> None:
     failing = {"3"}
@@ -260,11 +262,11 @@ def test_what_nobody_expected_is_logged_and_tried_again(
     scene.answerer.on_ask = fail_once
     batch = scene.run(scene.create(build_lines(10)))
     assert batch.num_completed == 10
-    assert "is left for later" in caplog.text
+    assert "is postponed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_bodies_are_asked_as_they_were_written(scene: Any) -> None:
+def test_bodies_are_sent_unchanged(scene: Any) -> None:
     bodies = [{"prompt": "ä\u2028", "seed": 2**70}, {"prompt": ["a"], "temperature": 0.1}]
     lines = [{"custom_id": f"{n}", "method": "POST", "url": "/v1/completions", "body": b} for n, b in enumerate(bodies)]
     seen: dict[str, Any] = {}

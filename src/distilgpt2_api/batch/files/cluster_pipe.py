@@ -1,4 +1,4 @@
-"""What the command and the process that drives a cluster for it say to each other: an assignment there, frames back."""
+"""The protocol between the command and the process that drives a cluster for it: an assignment there, frames back."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ HEAD = struct.Struct(">BQQI")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The first lines of an input that its outputs don't answer yet. Paths are those of the command's machine."""
+    """The first pending lines of an input. Paths are those of the command's machine."""
 
     source: Path
     max_line_bytes: int
     output: Path
     num_output_bytes: int
-    """So much of the output counts: what is written later answers lines of this assignment."""
+    """The output's size at the start of this assignment: later bytes answer its lines."""
     errors: Path
     num_errors_bytes: int
     max_lines: int
     is_ordered: bool
     address: str
-    """Of the cluster, as Ray has it."""
+    """The cluster's, in Ray's notation."""
     num_replicas: int | None
-    """None: as many as there are cores for."""
+    """None: as many as the cluster has cores for."""
     num_cores: int
-    """Of each replica."""
+    """Per replica."""
     max_num_sequences: int
-    """Of each replica's engine."""
+    """Per replica."""
 
     def to_json(self) -> bytes:
         """One line."""
@@ -48,15 +48,15 @@ class Assignment:
 
 class FrameKind(IntEnum):
     ANSWERED = 0
-    """`content` is the output's line."""
+    """`content` is a line for the output."""
     FAILED = 1
-    """`content` is a line for the file of errors."""
+    """`content` is a line for the error file."""
     REFUSED = 2
-    """Nothing can be done; `content` says why, as the next two."""
+    """The assignment can't be done; `content` says why."""
     LOST = 3
-    """Some workers are gone, and with them lines that they had: another assignment has them."""
+    """Some workers were lost, with their lines, which another assignment will contain; `content` says why."""
     ENDED = 4
-    """Nothing comes any more."""
+    """The last frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +64,16 @@ class Frame:
     kind: FrameKind
     content: bytes = b""
     position: int = 0
-    """Of the assignment's lines, from 0, without gaps; of the first two kinds, as the next."""
+    """Among the assignment's lines, from 0, without gaps. Only for ANSWERED and FAILED, as `num_bytes`."""
     num_bytes: int = 0
-    """Of the input's record."""
+    """Size of the input record."""
 
     def to_bytes(self) -> bytes:
         return HEAD.pack(self.kind, self.position, self.num_bytes, len(self.content)) + self.content
 
 
 def read_frames(file: BinaryIO) -> Iterator[Frame]:
-    """Until the file's end. A frame that is not whole has a writer that is gone, and is left out."""
+    """Yields frames until the end of the file. An incomplete frame, left by a writer that died, is dropped."""
     while len(head := file.read(HEAD.size)) == HEAD.size:
         kind, position, num_bytes, num_content_bytes = HEAD.unpack(head)
         content = file.read(num_content_bytes)

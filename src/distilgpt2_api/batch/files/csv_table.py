@@ -1,4 +1,4 @@
-"""Tables (CSV, RFC 4180): a prompt in each row, and in the output its completion beside all that was there."""
+"""CSV tables (RFC 4180): a prompt in each row; the output repeats the row and adds the completion."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ COMPLETIONS_URL = "/v1/completions"
 ID = "batch_id"
 ADDED = ("completion", "finish_reason", "prompt_tokens", "completion_tokens")
 NOT_IN_ROWS = ("n", "stream")
-"""Parameters that ask for more than one text."""
+"""Parameters that don't give exactly one completion for a row."""
 INVALID_ROW = "invalid_csv_row"
 
 
 class CsvTable:
-    """A Format. Columns with the name of a parameter are parameters, in JSON where they can be read so; all are carried
-    through. An empty cell is no parameter.
+    """A Format. Columns with the name of a parameter are parameters: JSON if the cell is valid JSON, else text.
+
+    All columns are copied to the output. An empty cell sets no parameter.
     """
 
     has_quotes = True
     beginning = b"batch_req_"
 
     def __init__(self, header: InputRecord, *, parameters: Collection[str]) -> None:
-        """Raises BatchFileError where the columns are not what they would have to be."""
-        # Cells are bounded by their row already; this bound is the module's, and lower.
+        """Raises BatchFileError for columns that are missing, duplicate or reserved."""
+        # The csv module's own limit on cells is lower than ours on rows.
         csv.field_size_limit(max(csv.field_size_limit(), 1 << 31))
         try:
             self.columns = tuple(_read_row(header))
@@ -48,7 +49,7 @@ class CsvTable:
         cells = _read_row(record)
         if len(cells) != len(self.columns):
             raise LineError(
-                f"{len(cells)} cells, but the table has {len(self.columns)} columns",
+                f"the row has {len(cells)} cells, the header {len(self.columns)}",
                 number=record.number,
                 code=INVALID_ROW,
             )
@@ -74,14 +75,14 @@ class CsvTable:
     def _check(self, parameters: Collection[str]) -> None:
         columns = self.columns
         if PROMPT not in columns:
-            raise BatchFileError(f"the table has no column {PROMPT!r}; its columns: {', '.join(columns)[:200]}")
+            raise BatchFileError(f"the table has no column {PROMPT!r}; it has: {', '.join(columns)[:200]}")
         for name in columns:
             if columns.count(name) > 1:
-                raise BatchFileError(f"the table has the column {name!r} twice")
+                raise BatchFileError(f"the column {name!r} occurs twice")
             if name in (ID, *ADDED):
-                raise BatchFileError(f"the table has a column {name!r} already, which the output adds: rename it")
+                raise BatchFileError(f"the column {name!r} is one that the output adds: rename it")
             if name in parameters and name in NOT_IN_ROWS:
-                raise BatchFileError(f"the column {name!r}: a row has one completion; JSON lines can have more")
+                raise BatchFileError(f"the column {name!r} is not supported: a row has one completion; use JSON lines")
 
 
 def _read_row(record: InputRecord) -> list[str]:
@@ -96,7 +97,7 @@ def _read_row(record: InputRecord) -> list[str]:
 
 
 def _read_cell(text: str) -> object:
-    """JSON if it can be read so: `0.5`, `true`, `["a", "b"]`, `"5"`; else the text itself."""
+    """The cell as JSON if it is valid (`0.5`, `true`, `["a", "b"]`, `"5"`), else its text."""
     try:
         orjson.loads(text)  # is strict; the standard library keeps integers of any size
         return json.loads(text)

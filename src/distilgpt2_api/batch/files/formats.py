@@ -1,4 +1,4 @@
-"""What a batch's files may look like: OpenAI's lines here, tables in `csv_table.py`."""
+"""The formats of a batch's files: JSON lines here, CSV tables in `csv_table.py`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from distilgpt2_api.batch.lines import TOO_LONG, Answer, InputLine, LineError, a
 class Format(Protocol):
     @property
     def has_quotes(self) -> bool:
-        """As `read_records` has it."""
+        """See `read_records`."""
 
     @property
     def header(self) -> bytes:
-        """What an output begins with, its end included."""
+        """The first line of an output, with its line end; may be empty."""
 
     @property
     def beginning(self) -> bytes:
-        """Of every line that `write` writes."""
+        """The first bytes of every line that `write` returns."""
 
     def parse(self, record: InputRecord) -> InputLine:
         """Raises LineError."""
 
     def write(self, record: InputRecord, line: InputLine, answer: Answer) -> bytes:
-        """An answer that is a success, for the output, its end included."""
+        """The output line for a successful answer, with its line end."""
 
     def read_id(self, content: bytes) -> object:
-        """The id of what `write` wrote. Raises ValueError, KeyError or TypeError where that is something else."""
+        """The id in a line from `write`. Raises ValueError, KeyError or TypeError for anything else."""
 
 
 class JsonLines:
-    """A Format. Each custom id should be there once, which `CustomIds` sees to."""
+    """A Format. `CustomIds` checks that custom ids are unique."""
 
     has_quotes = False
     header = b""
@@ -52,7 +52,7 @@ class JsonLines:
 
 
 def content_of(record: InputRecord) -> bytes:
-    """Raises LineError where it is too long."""
+    """Raises LineError if the record is too long."""
     if record.content is None:
-        raise LineError(f"{record.num_bytes} bytes are too many", number=record.number, code=TOO_LONG)
+        raise LineError(f"the line is too long: {record.num_bytes} bytes", number=record.number, code=TOO_LONG)
     return record.content

@@ -1,4 +1,4 @@
-"""The requests' file, read from its beginning as often as is needed, never as a whole."""
+"""The input file: read as a stream, as often as needed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from distilgpt2_api.batch.files.records import InputRecord, read_records
 
 
 class InputFile:
-    """A table if its name ends in `.csv`, else OpenAI's lines."""
+    """A CSV table if its name ends in `.csv`, else JSON lines."""
 
     def __init__(self, path: Path, *, max_line_bytes: int, parameters: Collection[str]) -> None:
-        """`parameters`: a table's columns with these names are. Raises BatchFileError."""
+        """`parameters`: columns of a table with these names are request parameters. Raises BatchFileError."""
         self.path = path
         self.max_line_bytes = max_line_bytes
         self.is_table = path.suffix.lower() == ".csv"
         self.format: Format = self._read_table(parameters) if self.is_table else JsonLines()
 
     def records(self) -> Iterator[InputRecord]:
-        """Those that ask something: without the header. Raises BatchFileError."""
+        """All records but a table's header. Raises BatchFileError."""
         records = self._read(has_quotes=self.format.has_quotes)
         if self.is_table:
             next(records)
@@ -31,7 +31,7 @@ class InputFile:
     def _read_table(self, parameters: Collection[str]) -> CsvTable:
         header = next(self._read(has_quotes=True), None)
         if header is None:
-            raise BatchFileError(f"{self.path} is empty: a table begins with the names of its columns")
+            raise BatchFileError(f"{self.path} is empty: a table starts with its column names")
         return CsvTable(header, parameters=parameters)
 
     def _read(self, *, has_quotes: bool) -> Iterator[InputRecord]:

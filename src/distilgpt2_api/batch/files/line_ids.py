@@ -1,4 +1,4 @@
-"""The id of an answer's line names the line that it answers: so an output says by itself what is done."""
+"""The id of an output line names its input line, so the output itself says which lines are complete."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def line_id(record: InputRecord) -> str:
 
 
 def parse_line_id(text: object) -> tuple[int, str]:
-    """Number and digest. Raises ValueError."""
+    """Returns number and digest. Raises ValueError."""
     match = PATTERN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"no id of an answer: {text!r}"[:100])
+        raise ValueError(f"not the id of an output line: {text!r}"[:100])
     return int(match[1]), match[2]
 
 
 class CompletedLines(TemporaryTable):
-    """Number of each line that has been answered to its digest."""
+    """Maps the number of each line that has an answer or an error to its digest."""
 
     def __init__(self) -> None:
         super().__init__()
         self.num_lines = 0
-        """Read only, for others."""
+        """Read-only for others."""
 
     def add(self, number: int, digest: str) -> None:
-        """Raises ValueError where it is there already."""
+        """Raises ValueError if the line is complete already."""
         if not self.insert(number, digest):
-            raise ValueError(f"line {number} has been answered before")
+            raise ValueError(f"line {number} was answered before")
         self.num_lines += 1

@@ -1,4 +1,4 @@
-"""What is written for a line: its answer, or an error into the file of errors."""
+"""Answers a line: the output is an answer, or an error for the error file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from distilgpt2_api.batch.lines import Answer, InputLine, LineError, answered_li
 from distilgpt2_api.batch.retries import ask_until_answered
 
 LineHandler = Callable[[InputLine], Awaitable[Answer]]
-"""Answers a line; an error of one line is an answer too. UnavailableError: ask again (`ask_until_answered`). Any other
-exception ends all work."""
+"""Answers a line, possibly with an error. UnavailableError means retry (`ask_until_answered`); any other exception ends
+the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineOutput:
     num_bytes: int
-    """Of the input's record, with its end."""
+    """Size of the input record, with its line end."""
     content: bytes
     is_failed: bool
 
 
 async def answer_line(pending: PendingLine, file_format: Format, handle_line: LineHandler) -> LineOutput:
-    """Raises what `handle_line` raises, except for refusals that will pass: it is asked again after them."""
+    """Calls `handle_line`, again after temporary refusals. Raises what it raises otherwise."""
     if isinstance(pending.line, LineError):
         content, is_failed = _failure(pending, pending.line), True
     else:

@@ -9,7 +9,7 @@ from distilgpt2_api.batch.files.output_file import OutputFile
 
 
 class OrderedWriter:
-    """Mutable: what waits for an earlier line's. The files are the caller's to close."""
+    """Holds outputs back until all earlier ones are written. Mutable. The caller closes the files."""
 
     def __init__(
         self, *, output: OutputFile, errors: OutputFile, is_ordered: bool, on_written: Callable[[LineOutput], None]
@@ -18,34 +18,34 @@ class OrderedWriter:
         self._errors = errors
         self._is_ordered = is_ordered
         self._on_written = on_written
-        self._settled: dict[int, LineOutput | None] = {}
-        """Turn to what waits for an earlier one, or None if it is written."""
+        self._submitted: dict[int, LineOutput | None] = {}
+        """Position to the output that waits for an earlier one, or None if it is written."""
         self._next_position = 0
         self.held_bytes = 0
-        """Of outcomes that wait; read only, for others, as the next."""
+        """Size of the outputs that wait. Read-only for others, as is `num_written`."""
         self.num_written = 0
 
-    def submit(self, position: int, outcome: LineOutput) -> None:
-        """Write it, and what has waited for it. Of a position that comes again only the first counts.
+    def submit(self, position: int, line_output: LineOutput) -> None:
+        """Writes the output, and those that waited for it. A second output for a position is ignored.
 
         Raises BatchFileError.
         """
-        if position < self._next_position or position in self._settled:
+        if position < self._next_position or position in self._submitted:
             return
         if self._is_ordered:
-            self._settled[position] = outcome
-            self.held_bytes += len(outcome.content)
+            self._submitted[position] = line_output
+            self.held_bytes += len(line_output.content)
         else:
-            self._write(outcome)
-            self._settled[position] = None
-        while self._next_position in self._settled:
-            first = self._settled.pop(self._next_position)
+            self._write(line_output)
+            self._submitted[position] = None
+        while self._next_position in self._submitted:
+            first = self._submitted.pop(self._next_position)
             self._next_position += 1
             if first is not None:
                 self.held_bytes -= len(first.content)
                 self._write(first)
 
-    def _write(self, outcome: LineOutput) -> None:
-        (self._errors if outcome.is_failed else self._output).append(outcome.content)
+    def _write(self, line_output: LineOutput) -> None:
+        (self._errors if line_output.is_failed else self._output).append(line_output.content)
         self.num_written += 1
-        self._on_written(outcome)
+        self._on_written(line_output)

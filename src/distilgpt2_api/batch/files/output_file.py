@@ -1,4 +1,4 @@
-"""A file of answers that is only ever added to, and can be gone on with after a kill, a power cut or a full disk."""
+"""An append-only output file, which a later run can continue after a kill, a power cut or a full disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from distilgpt2_api.batch.files.records import InputRecord, read_records
 
 
 def note_answered(path: Path, *, file_format: Format, num_bytes: int, note: Callable[[int, str], None]) -> None:
-    """Tell `note` number and digest of each line in the output's first `num_bytes`, which a recovery has been through.
+    """Calls `note` with number and digest of each line in the output's first `num_bytes`, which were recovered before.
 
-    Whoever writes it may write on. Raises BatchFileError.
+    Another process may append meanwhile. Raises BatchFileError.
     """
     try:
         with path.open("rb") as file:
@@ -31,10 +31,10 @@ def note_answered(path: Path, *, file_format: Format, num_bytes: int, note: Call
 
 
 class OutputFile:
-    """Owns the file and the lock on it, which ends with the process."""
+    """Owns the file and a lock on it, which ends with the process at the latest."""
 
     def __init__(self, path: Path, *, file_format: Format) -> None:
-        """Raises BatchFileError where it can't be opened, or another process has it."""
+        """Raises BatchFileError if the file can't be opened, or another process has locked it."""
         self.path = path
         self._format = file_format
         try:
@@ -47,12 +47,12 @@ class OutputFile:
             os.close(self._descriptor)
             raise
         self.num_bytes = os.fstat(self._descriptor).st_size
-        """Read only, for others: of whole lines, once it is recovered."""
+        """Read-only for others. After recovery: the size of the complete lines."""
 
     def recover(self, note: Callable[[int, str], None]) -> None:
-        """Tell `note` number and digest of each line that is answered here; ValueError from it says what is wrong.
+        """Calls `note` with number and digest of each line, and removes a truncated last line.
 
-        What a kill has left of a last line is taken off. Raises BatchFileError where a line is no answer of ours.
+        `note` may raise ValueError. Raises BatchFileError for that, and for a line that isn't from this program.
         """
         header = self._format.header
         num_whole_bytes = 0
@@ -66,19 +66,19 @@ class OutputFile:
             raise self._failed("read", error) from None
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise BatchFileError(
-                f"{self.path} is not an output of this input, after byte {num_whole_bytes}: {error}; "
-                "name another output, or begin anew with --overwrite"
+                f"{self.path} is not an output for this input, after byte {num_whole_bytes}: {error}; "
+                "name another output, or start over with --overwrite"
             ) from None
         self._truncate(num_whole_bytes)
         if not num_whole_bytes and header:
             self.append(header)
 
     def restart(self) -> None:
-        """Forget all that is in it."""
+        """Deletes the content."""
         self._truncate(0)
 
     def append(self, line: bytes) -> None:
-        """A whole line, or nothing of it. Raises BatchFileError, as where the disk is full."""
+        """Writes the complete line or nothing. Raises BatchFileError, for example if the disk is full."""
         rest = memoryview(line)
         try:
             while rest:
@@ -89,7 +89,7 @@ class OutputFile:
         self.num_bytes += len(line)
 
     def close(self, *, is_kept_empty: bool = True) -> None:
-        """The file is on the disk. Raises BatchFileError where it can't be."""
+        """Syncs the file to disk and closes it. Raises BatchFileError."""
         try:
             os.fsync(self._descriptor)
             if not self.num_bytes and not is_kept_empty:
@@ -101,29 +101,29 @@ class OutputFile:
 
     def _lock(self) -> None:
         if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            raise BatchFileError(f"{self.path} is no file that could be gone on with after a stop")
+            raise BatchFileError(f"{self.path} is not a regular file")
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_ours = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except BlockingIOError:
-            raise BatchFileError(f"{self.path} is another process's: a batch is writing it already") from None
+            raise BatchFileError(f"{self.path} is locked: another batch is writing to it") from None
         except OSError as error:
             raise self._failed("lock", error) from None
-        if not is_ours:  # it was another's, who has taken it away at its end
-            raise BatchFileError(f"{self.path} was replaced while it was opened")
+        if not is_ours:  # another process has just deleted its empty file
+            raise BatchFileError(f"{self.path} was replaced while it was opened: try again")
 
     def _check(self, record: InputRecord, note: Callable[[int, str], None]) -> None:
-        """Raises an error of several kinds where it is no line of ours, or no beginning of one: then it stays."""
+        """Raises ValueError, KeyError, TypeError or IndexError if it isn't a line of ours, or the start of one."""
         content = record.content or b""
         is_header = record.offset == 0 and bool(self._format.header)
         expected = self._format.header if is_header else self._format.beginning
         if not record.is_ended:
             if content[: len(expected)] != expected[: len(content)]:
-                raise ValueError("no answer")
+                raise ValueError("not an answer")
         elif not is_header:
             note(*parse_line_id(self._format.read_id(content)))
         elif content != expected.rstrip():
-            raise ValueError("other columns than this input's output has")
+            raise ValueError("its columns differ from those of this input's output")
 
     def _truncate(self, num_bytes: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The lines that are still to do, in the input's order: each has a position."""
+"""The lines without an answer or an error so far, in the order of the input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from distilgpt2_api.batch.lines import InputLine, LineError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingLine:
     position: int
-    """From 0, without gaps."""
+    """Among the pending lines: from 0, without gaps."""
     record: InputRecord
     line: InputLine | LineError
-    """What it asks, or what is wrong with it."""
+    """The request, or what is wrong with it."""
 
 
 class PendingLines:
-    """An iterator, which reads no further than it is asked to. None stands for a line that is done."""
+    """A lazy iterator. It yields None for a line that is complete already."""
 
     def __init__(self, source: InputFile, *, completed: CompletedLines, custom_ids: CustomIds) -> None:
         self._format = source.format
@@ -46,7 +46,7 @@ class PendingLines:
         return PendingLine(position=position, record=record, line=line)
 
     def _read(self, record: InputRecord) -> InputLine | LineError:
-        """Of lines that are done too, for their custom ids."""
+        """Also reads complete lines, for their custom ids."""
         try:
             line = self._format.parse(record)
             if self._has_custom_ids:

@@ -1,4 +1,4 @@
-"""A file as records, read one by one: its lines, or a table's rows, whose quoted cells may have lines of their own."""
+"""Reads a file as records: lines, or rows of a table, where quoted cells may contain line ends."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import BinaryIO
 
 PIECE_BYTES = 1 << 16
 DIGEST_BYTES = 8
-"""Enough to tell a changed line: it isn't there against forgers."""
+"""Enough to detect a changed line; no protection against forgery."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRecord:
     number: int
-    """The line on which it begins, from 1."""
+    """The line on which it starts, from 1."""
     offset: int
     num_bytes: int
-    """In the file, with its end."""
+    """Size in the file, with its line end."""
     content: bytes | None
-    """Without its end; None: longer than the reader takes."""
+    """Without its line end; None if it is longer than the reader's limit."""
     digest: str
-    """Of the whole content, however long."""
+    """Of the complete content, even if that is None."""
     is_ended: bool
-    """False: the file ends before it does."""
+    """False if the file ends inside the record."""
 
 
 def read_records(file: BinaryIO, *, max_bytes: int | None = None, has_quotes: bool = False) -> Iterator[InputRecord]:
-    """Records that are not blank. No more than `max_bytes` of one is kept in memory. A byte order mark is left out.
+    """Yields records that are not blank, without a byte order mark. At most `max_bytes` of one are kept in memory.
 
-    `has_quotes`: a record goes on over the ends of lines between two quotation marks (RFC 4180).
+    `has_quotes`: a line end between two quotation marks doesn't end the record (RFC 4180).
     """
     number, offset = 1, 0
     while True:
@@ -49,7 +49,7 @@ def read_records(file: BinaryIO, *, max_bytes: int | None = None, has_quotes: bo
 
 
 class RecordPieces:
-    """Mutable: what has been read of one record."""
+    """The pieces of one record, while it is read. Mutable."""
 
     def __init__(self, *, max_bytes: int | None, has_quotes: bool) -> None:
         self._max_bytes = max_bytes
@@ -63,7 +63,7 @@ class RecordPieces:
         self.is_ended = False
 
     def add(self, piece: bytes, num_bytes: int) -> None:
-        """`num_bytes`: how many of the file's it stands for."""
+        """`num_bytes`: the piece's size in the file."""
         self.num_bytes += num_bytes
         if self._has_quotes and piece.count(b'"') % 2:
             self._is_quoted = not self._is_quoted

@@ -1,4 +1,4 @@
-"""What an earlier run has left: which lines it has answered, and what remains."""
+"""Finds out which lines earlier runs have completed, and what remains."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from distilgpt2_api.batch.files.output_file import OutputFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeState:
-    """Lines are those that are not blank."""
+    """Counts of lines that are not blank."""
 
     num_answered_lines: int
     num_failed_lines: int
     num_pending_lines: int
-    """Still to do."""
     num_bytes: int
-    """Of these."""
+    """Size of the pending lines."""
 
 
 def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, completed: CompletedLines) -> ResumeState:
-    """Fill `done` from the two files. Raises BatchFileError where they are another input's, and leaves them alone then
-    but for what a kill has left of a last line.
+    """Fills `completed` from the two output files.
+
+    Raises BatchFileError if they belong to another input. They then stay as they are, except for a truncated last line.
     """
     output.recover(completed.add)
     num_answered_lines = completed.num_lines
@@ -39,9 +39,9 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
         elif digest == record.digest:
             num_unseen_lines -= 1
         else:
-            raise _other_input(source, output, errors, f"line {record.number} is not the one that was answered")
+            raise _other_input(source, output, errors, f"line {record.number} has changed since it was answered")
     if num_unseen_lines:
-        raise _other_input(source, output, errors, f"{num_unseen_lines} lines have been answered that are not there")
+        raise _other_input(source, output, errors, f"{num_unseen_lines} answered lines are not in the input")
     return ResumeState(
         num_answered_lines=num_answered_lines,
         num_failed_lines=completed.num_lines - num_answered_lines,
@@ -52,6 +52,6 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
 
 def _other_input(source: InputFile, output: OutputFile, errors: OutputFile, why: str) -> BatchFileError:
     return BatchFileError(
-        f"{output.path} and {errors.path} are another input's than {source.path}: {why}; "
-        "name another output, or begin anew with --overwrite"
+        f"{output.path} and {errors.path} belong to another input than {source.path}: {why}; "
+        "name another output, or start over with --overwrite"
     )

@@ -12,13 +12,13 @@ from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
 from distilgpt2_api.batch.files.pending_lines import PendingLines
 
 MAX_HELD_BYTES = 64 << 20
-"""Of answers that wait for an earlier line's: beyond it no line begins until that is there."""
+"""Limit on answers that wait for an earlier line: above it no new line starts."""
 YIELD_EVERY_LINES = 256
-"""Lines that are done already and are passed over between two looks at the event loop."""
+"""Complete lines that are skipped before other tasks get to run."""
 
 
 class Run:
-    """Mutable: what is in flight. One event loop's, used once."""
+    """One run over the pending lines. Mutable, for one event loop, used once."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Run:
             raise errors.exceptions[0] from None
 
     async def _work(self) -> None:
-        """One line after another. Whoever has the earliest line is never held up, so that room comes again."""
+        """Answers one line after another. The earliest line is never held back, so waiting answers drain eventually."""
         while True:
             await self._has_room.wait()
             try:
@@ -63,11 +63,11 @@ class Run:
                 await self._yield_sometimes()
             else:
                 self._submit(one.position, await answer_line(one, self._format, self._handle_line))
-                # A line that fails may do so without ever having waited: signals and the lines in flight come first.
+                # A line may fail without a single wait: let signals and other lines run.
                 await asyncio.sleep(0)
 
-    def _submit(self, position: int, outcome: LineOutput) -> None:
-        self._writer.submit(position, outcome)
+    def _submit(self, position: int, line_output: LineOutput) -> None:
+        self._writer.submit(position, line_output)
         if self._writer.held_bytes < self._max_held_bytes:
             self._has_room.set()
         else:

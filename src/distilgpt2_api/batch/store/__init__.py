@@ -1,1 +1,1 @@
-"""Files and batches in a store that outlives the process, and who works on them."""
+"""The Batch API's files and batches in a database, and the worker that answers them."""

@@ -1,4 +1,4 @@
-"""Batches in the store, as their callers see them."""
+"""The callers' view of batches in the store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from distilgpt2_api.core.errors import ConflictError, InvalidRequestError, NotFo
 
 
 class Batches:
-    """Every method is one transaction."""
+    """Each method is one transaction."""
 
     def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float]) -> None:
         self._store = store
@@ -38,14 +38,14 @@ class Batches:
         self._clock = clock
 
     def create(self, new: NewBatch) -> StoredBatch:
-        """Raises NotFoundError, where there is no such file; InvalidRequestError, where it is no input; QuotaError."""
+        """Raises NotFoundError for the file, InvalidRequestError if it is not a batch's input, QuotaError."""
         now_s = self._clock()
         batch_id = new_batch_id()
         with self._store.writing() as connection:
             file = find_file(connection, new.input_file_id, caller=new.caller, now_s=now_s, param="input_file_id")
             if file.purpose is not FilePurpose.BATCH:
                 raise InvalidRequestError(
-                    f"{file.file_id} has the purpose {file.purpose.value}: a batch reads one of purpose"
+                    f"{file.file_id} has the purpose {file.purpose.value}: a batch needs a file with the purpose"
                     f" {FilePurpose.BATCH.value}",
                     param="input_file_id",
                 )
@@ -74,7 +74,7 @@ class Batches:
             return self._find(connection, batch_id, caller)
 
     def list(self, *, caller: str, after: str | None, limit: int) -> Page[StoredBatch]:
-        """The newest first. Raises NotFoundError where there is no batch `after`."""
+        """The newest first. Raises NotFoundError if there is no batch `after`."""
         with self._store.reading() as connection:
             if after is not None:
                 self._find(connection, after, caller, param="after")
@@ -84,15 +84,16 @@ class Batches:
         return Page(items=[batch_of(row) for row in rows], has_more=has_more)
 
     def cancel(self, batch_id: str, *, caller: str) -> StoredBatch:
-        """Ask for its end; what has been answered by then is kept. Raises NotFoundError; ConflictError where it has
-        ended, or is about to.
+        """Starts to cancel the batch; answers so far are kept.
+
+        Raises NotFoundError; ConflictError if the batch has ended or is finalizing.
         """
         with self._store.writing() as connection:
             batch = self._find(connection, batch_id, caller)
             if batch.status is BatchStatus.CANCELLING:
                 return batch
             if batch.status not in (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS):
-                raise ConflictError(f"a batch that is {batch.status.value} can't be cancelled", param="batch_id")
+                raise ConflictError(f"the batch is {batch.status.value} and can't be cancelled", param="batch_id")
             connection.execute(
                 update(BATCHES)
                 .where(BATCHES.c.batch_id == batch_id, BATCHES.c.status == batch.status.value)
@@ -105,7 +106,7 @@ class Batches:
             return read_batch(connection, batch_id)
 
     def sweep(self) -> None:
-        """Forget batches that ended long ago."""
+        """Deletes batches that ended more than `expiry_s` ago."""
         ended_s = func.coalesce(*(BATCHES.c[f"{s}_s"] for s in STAMPED_STATUSES if s not in OPEN_STATUSES))
         with self._store.writing() as connection:
             connection.execute(
@@ -126,12 +127,12 @@ class Batches:
         num_open = connection.execute(select(func.count()).select_from(BATCHES).where(*own)).scalar_one()
         if num_open >= self._limits.max_open_batches:
             raise QuotaError(
-                f"you have {num_open} batches that have not ended, and may have {self._limits.max_open_batches}"
+                f"you have {num_open} batches that have not ended; the limit is {self._limits.max_open_batches}"
             )
 
 
 def read_batch(connection: Connection, batch_id: str) -> StoredBatch:
-    """It must be there."""
+    """The batch must exist."""
     return batch_of(connection.execute(select(BATCHES).where(BATCHES.c.batch_id == batch_id)).mappings().one())
 
 

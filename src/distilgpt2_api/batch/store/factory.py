@@ -1,4 +1,4 @@
-"""Builds the batch_service: the one place that knows every part of the store."""
+"""Builds the batch service from all parts of the store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from distilgpt2_api.batch.store.threads import StoreThreads
 from distilgpt2_api.batch.store.worker import MAX_BATCHES, BatchWorker
 
 NUM_THREADS = 2 * MAX_BATCHES
-"""As many checks of whole inputs as there may be at once leave half of them to short calls."""
+"""Long checks of whole inputs occupy at most half of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkLimits:
-    """What one batch may be, and how much of all of them is in flight."""
+    """Limits on one batch, and on all lines in flight."""
 
     max_file_bytes: int
     max_lines: int
@@ -41,7 +41,7 @@ def build_batch_service(
     work_limits: WorkLimits,
     clock: Callable[[], float] = time.time,
 ) -> BatchService:
-    """Takes over `store`. `clock`: Unix time, in seconds."""
+    """The service owns `store` from now on. `clock`: Unix time, in seconds."""
     files = Files(store, store_limits, clock)
     batches = Batches(store, store_limits, clock)
     threads = StoreThreads(num_threads=NUM_THREADS)
@@ -52,7 +52,7 @@ def build_batch_service(
         ask=ask,
         check_model=check_model,
         observer=observer,
-        places=asyncio.Semaphore(work_limits.max_lines_at_once),
+        slots=asyncio.Semaphore(work_limits.max_lines_at_once),
         max_lines=work_limits.max_lines,
         max_line_bytes=work_limits.max_line_bytes,
         clock=clock,

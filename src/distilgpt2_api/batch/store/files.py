@@ -1,4 +1,4 @@
-"""Files in the store: whole ones, which belong to a caller, and those that still come."""
+"""Files in the store: complete ones, and uploads in progress."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from distilgpt2_api.core.errors import ConflictError, NotFoundError, QuotaError,
 
 CHUNK_BYTES = 1 << 18
 UPLOAD_S = 3600.0
-"""An upload that has not ended by then never will."""
+"""An upload that takes longer is deleted."""
 
 
 class Files:
-    """Every method is one transaction. A file that expired is gone, swept or not."""
+    """Each method is one transaction. An expired file is invisible even before it is swept."""
 
     def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float]) -> None:
         self._store = store
@@ -34,7 +34,7 @@ class Files:
         self._clock = clock
 
     def begin(self, *, caller: str) -> str:
-        """The id of a new, empty file that nobody sees before `finish`. Raises QuotaError."""
+        """The id of a new, empty file, which is invisible until `finish`. Raises QuotaError."""
         file_id = new_file_id()
         with self._store.writing() as connection:
             self._check_quota(connection, caller, num_more_files=1)
@@ -54,13 +54,13 @@ class Files:
         return file_id
 
     def append(self, file_id: str, *, caller: str, content: bytes) -> None:
-        """Raises QuotaError where its caller would then have too much."""
+        """Raises QuotaError if the caller's files would be too large."""
         with self._store.writing() as connection:
             append_chunk(connection, file_id, content)
             self._check_quota(connection, caller)
 
     def finish(self, file_id: str, *, filename: str, expiry_s: float | None) -> StoredFile:
-        """It is whole. `expiry_s`: from its creation; None: as the limits say."""
+        """Completes an upload. `expiry_s`: the file's lifetime; None: the limits' default."""
         with self._store.writing() as connection:
             created_s = connection.execute(select(FILES.c.created_s).where(FILES.c.file_id == file_id)).scalar_one()
             expires_s = created_s + (self._limits.expiry_s if expiry_s is None else expiry_s)
@@ -73,7 +73,7 @@ class Files:
             return file_of(row)
 
     def discard(self, file_id: str) -> None:
-        """An upload has come to nothing. Idempotent."""
+        """Deletes an incomplete upload. Idempotent."""
         with self._store.writing() as connection:
             connection.execute(delete(FILES).where(FILES.c.file_id == file_id, ~FILES.c.is_complete))
 
@@ -85,7 +85,7 @@ class Files:
     def list(
         self, *, caller: str, purpose: str | None, after: str | None, limit: int, is_ascending: bool
     ) -> Page[StoredFile]:
-        """Raises NotFoundError where there is no file `after`."""
+        """Raises NotFoundError if there is no file `after`."""
         own = [*_visible(self._clock()), FILES.c.caller == caller]
         if purpose is not None:
             own.append(FILES.c.purpose == purpose)
@@ -98,7 +98,7 @@ class Files:
         return Page(items=[file_of(row) for row in rows], has_more=has_more)
 
     def delete(self, file_id: str, *, caller: str) -> None:
-        """Raises NotFoundError; ConflictError while a batch is to read it."""
+        """Raises NotFoundError; ConflictError while an open batch needs it."""
         with self._store.writing() as connection:
             find_file(connection, file_id, caller=caller, now_s=self._clock())
             reader = connection.execute(
@@ -107,11 +107,11 @@ class Files:
                 .limit(1)
             ).scalar()
             if reader is not None:
-                raise ConflictError(f"{file_id} is the input of {reader}, which has not ended: cancel that first")
+                raise ConflictError(f"{file_id} is the input of {reader}, which has not ended: cancel the batch first")
             connection.execute(delete(FILES).where(FILES.c.file_id == file_id))
 
     def chunks(self, file_id: str) -> Iterator[bytes]:
-        """Its content, in pieces; each is read when it is wanted. StoreError where it is deleted meanwhile."""
+        """Yields the content in pieces, each read when needed. Raises StoreError if the file is deleted meanwhile."""
         with self._store.reading() as connection:
             num_chunks = connection.execute(select(FILES.c.num_chunks).where(FILES.c.file_id == file_id)).scalar()
         for position in range(num_chunks or 0):
@@ -124,7 +124,7 @@ class Files:
             yield content
 
     def sweep(self) -> None:
-        """Delete what has expired, and uploads that nobody goes on with; not what a batch is to read."""
+        """Deletes expired files and abandoned uploads, except inputs of open batches."""
         now_s = self._clock()
         inputs = select(BATCHES.c.input_file_id).where(BATCHES.c.status.in_(OPEN_STATUSES))
         with self._store.writing() as connection:
@@ -143,9 +143,11 @@ class Files:
             select(func.count(), func.coalesce(func.sum(FILES.c.num_bytes), 0)).where(FILES.c.caller == caller)
         ).one()
         if num_files + num_more_files > self._limits.max_files:
-            raise QuotaError(f"you have {num_files} files, and may have {self._limits.max_files}: delete some first")
+            raise QuotaError(f"you have {num_files} files; the limit is {self._limits.max_files}: delete some first")
         if num_bytes > self._limits.max_bytes:
-            raise QuotaError(f"your files may have {self._limits.max_bytes} bytes, all together: delete some first")
+            raise QuotaError(
+                f"your files would have more than {self._limits.max_bytes} bytes in total: delete some first"
+            )
 
 
 def insert_file(connection: Connection, file: StoredFile, *, is_complete: bool) -> None:
@@ -165,10 +167,10 @@ def insert_file(connection: Connection, file: StoredFile, *, is_complete: bool) 
 
 
 def append_chunk(connection: Connection, file_id: str, content: bytes) -> None:
-    """The file must be there: StoreError, where it was swept as one that nobody goes on with."""
+    """Raises StoreError if the file was swept as an abandoned upload."""
     position = connection.execute(select(FILES.c.num_chunks).where(FILES.c.file_id == file_id)).scalar()
     if position is None:
-        raise StoreError(f"{file_id} took too long to come")
+        raise StoreError(f"the upload of {file_id} took too long")
     connection.execute(insert(CHUNKS).values(file_id=file_id, position=position, content=content))
     connection.execute(
         update(FILES)
@@ -178,7 +180,7 @@ def append_chunk(connection: Connection, file_id: str, content: bytes) -> None:
 
 
 def find_file(connection: Connection, file_id: str, *, caller: str, now_s: float, param: str = "file_id") -> StoredFile:
-    """Raises NotFoundError, which names `param`."""
+    """Raises NotFoundError with `param`."""
     own = [*_visible(now_s), FILES.c.file_id == file_id, FILES.c.caller == caller]
     row = connection.execute(select(FILES).where(*own)).mappings().one_or_none()
     if row is None:

@@ -1,4 +1,4 @@
-"""A batch's input, line by line: read, and checked as a whole before any of it is asked."""
+"""Splits a batch's input into lines, and checks them all before any is answered."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from distilgpt2_api.batch.store.ports import CheckModel
 from distilgpt2_api.core.errors import InvalidRequestError
 
 MAX_ERRORS = 100
-"""So many are told; the rest are of the same kind, most likely."""
+"""The most errors that a batch reports; the rest are likely of the same kind."""
 
 
 def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers, from 1. Raises LineError at one that is too long."""
+    """Yields number, from 1, and content of each line that is not blank. Raises LineError if one is too long."""
     number = 0
     rest = b""
     for chunk in chunks:
@@ -33,10 +33,10 @@ def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int) -> Iterator[tup
 def check_lines(
     lines: Iterable[tuple[int, bytes]], *, endpoint: str, max_lines: int, check_model: CheckModel
 ) -> tuple[int, tuple[InputError, ...]]:
-    """How many lines there are, and what is wrong with them; where anything is, the count is of no use.
+    """Returns the number of lines and their errors. If there are errors, the number is meaningless.
 
-    As OpenAI does, the frame of each line and its model are checked here. What else is in a body, the route judges when
-    the line is asked.
+    As with OpenAI, only the line's own fields and the model are checked here. The route checks the rest of the body
+    later.
     """
     errors: list[InputError] = []
     num_lines = 0
@@ -45,7 +45,8 @@ def check_lines(
             for number, content in lines:
                 num_lines += 1
                 if num_lines > max_lines:
-                    errors.append(InputError(code="too_many_lines", message=f"a batch may have {max_lines} lines"))
+                    message = f"the input has more than {max_lines} lines, the limit for a batch"
+                    errors.append(InputError(code="too_many_lines", message=message))
                     break
                 try:
                     line = parse_line(content, number=number, urls=(endpoint,))
@@ -55,7 +56,7 @@ def check_lines(
                     errors.append(_described(error))
                     if len(errors) == MAX_ERRORS:
                         break
-        except LineError as error:  # too long: what follows can't be told apart
+        except LineError as error:  # too long: the following lines can't be found
             errors.append(_described(error))
     if not num_lines and not errors:
         errors.append(InputError(code="empty_file", message="the input file has no lines"))

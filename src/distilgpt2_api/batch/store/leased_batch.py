@@ -1,4 +1,4 @@
-"""A claimed batch in the hands of its owner: its lease, how it stands, and results on their way to the store."""
+"""A batch under a lease: keeps the lease, follows the batch's state and writes results to the store."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 RENEW_S = LEASE_S / 4
 RECORD_S = 0.25
-"""How long a result may wait for others, to be written with them: what a kill costs to compute again."""
+"""How long a result may wait to be written together with others. A kill costs this much work."""
 RETRY_S = 1.0
 GIVE_BACK_S = 2.0
-"""At the end of a process nobody waits longer for a store that does not answer: the lease will run out."""
+"""At shutdown, a store that doesn't answer is given up after this time. The lease then expires."""
 MAX_UNRECORDED = 1024
-"""Results kept in memory while the store can't be written: past it no more lines are asked."""
+"""Results kept in memory while the store can't be written. At this number, no more lines are answered."""
 
 
 class LeasedBatch:
-    """Mutable. Event loop only, but for `_write`. Results are kept until they are written, whatever the store says."""
+    """Mutable; event loop only, except `_write`. Results are kept until they are written, even if the store fails."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class LeasedBatch:
     ) -> None:
         self.batch = batch
         self.is_over = asyncio.Event()
-        """No more lines are to be asked: it is cancelled, or out of time."""
+        """No more lines should be answered: the batch is cancelled or its completion window is over."""
         self._leases = leases
         self._threads = threads
         self._observer = observer
@@ -55,7 +55,7 @@ class LeasedBatch:
         return self._clock() >= self.batch.expires_s
 
     def add(self, result: LineResult) -> None:
-        """To be written soon."""
+        """Queues a result; it is written soon."""
         self._unrecorded.append(result)
         self._has_results.set()
         if len(self._unrecorded) >= MAX_UNRECORDED:
@@ -65,7 +65,7 @@ class LeasedBatch:
         await self._has_room.wait()
 
     async def keep(self) -> None:
-        """Write results as they come, and look how the batch stands; never ends. Raises LeaseLostError."""
+        """Writes results as they arrive and follows the batch's state, without end. Raises LeaseLostError."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._has_results.wait(), RENEW_S)
@@ -78,7 +78,7 @@ class LeasedBatch:
                 self.is_over.set()
 
     async def flush(self) -> None:
-        """Return once all results are written. Raises LeaseLostError."""
+        """Returns when all results are written. Raises LeaseLostError."""
         async with self._writing:
             while self._unrecorded:
                 results = self._unrecorded[:]
@@ -89,34 +89,34 @@ class LeasedBatch:
             self._has_room.set()
 
     async def change(self, function: Callable[[StoredBatch], StoredBatch]) -> None:
-        """Call it with the batch, in a thread, again and again until the store takes it. Raises LeaseLostError."""
+        """Calls `function` with the batch in a thread, again until the store works. Raises LeaseLostError."""
         has_failed = False
         while True:
             try:
                 self.batch = await self._threads.call(function, self.batch)
             except StoreError as error:
                 if not has_failed:
-                    logger.error(  # noqa: TRY400 - the store has told the rest
-                        "batch %s stands still until the store works again: %s", self.batch.batch_id, error
+                    logger.error(  # noqa: TRY400 - the store has logged the rest
+                        "batch %s is paused until the store works again: %s", self.batch.batch_id, error
                     )
                 has_failed = True
                 await asyncio.sleep(RETRY_S)
             else:
                 if has_failed:
-                    logger.info("batch %s goes on: the store works again", self.batch.batch_id)
+                    logger.info("batch %s continues: the store works again", self.batch.batch_id)
                 return
 
     async def give_back(self) -> None:
-        """Write what there is, and let somebody else have the batch at once; as far as the store lets it."""
+        """Writes the results and releases the lease, if the store allows it."""
         try:
             async with asyncio.timeout(GIVE_BACK_S):
                 await self.flush()
                 await self._threads.call(self._leases.give_back, self.batch)
         except TimeoutError:
-            logger.warning("batch %s is not given back: its lease must run out", self.batch.batch_id)
+            logger.warning("batch %s is not given back: its lease must expire", self.batch.batch_id)
 
     def _write(self, results: list[LineResult]) -> StoredBatch:
-        """In a thread: what is written is out of the list, even where nobody waits for it any more."""
+        """In a thread: written results leave the list even if the waiting task was cancelled."""
         batch = self._leases.record(self.batch, results)
         del self._unrecorded[: len(results)]
         return batch

@@ -1,4 +1,4 @@
-"""Batches in the store, as those see them who work on them: one at a time, by a lease."""
+"""The workers' view of the store: a lease on a batch gives one worker at a time the right to change it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from distilgpt2_api.batch.store.store import Store
 from distilgpt2_api.batch.store.tables import BATCHES, RESULTS
 
 LEASE_S = 10.0
-"""Who has not been heard of for so long has lost its batches. Clocks of machines that share a store must agree better
-than that."""
+"""A worker that doesn't renew its lease for this long loses the batch. The clocks of machines that share a store must
+differ by less."""
 
 
 class LeaseLostError(Exception):
-    """Somebody else has the batch now: nothing was written."""
+    """Another worker has the batch now. Nothing was written."""
 
 
 class Leases:
-    """What may be done to batches that were claimed here.
+    """Claims batches, and changes those that were claimed.
 
-    Every claim has a lease of its own, also the second one of the same process. Every method is one transaction, keeps
-    the lease, and may be called again after an error: a commit whose acknowledgment was lost is not done twice.
-    A dead owner's batch is taken over once its lease has run out. Whoever wakes up after that finds its lease lost, and
-    can write nothing: so every line's result is there once, whoever computed it how often.
+    Each claim creates a new lease, even for the same process. Each method is one transaction, renews the lease, and may
+    be called again after an error: a commit whose acknowledgment was lost is not repeated.
+    When a worker dies, its lease expires and another worker takes the batch over. If the first one wakes up later, it
+    finds its lease lost and can write nothing. So each line has one result, however often it was computed.
     """
 
     def __init__(self, store: Store, limits: StoreLimits, clock: Callable[[], float]) -> None:
@@ -50,8 +50,9 @@ class Leases:
         self._clock = clock
 
     def claim(self, *, callers: Collection[str] = (), held: Collection[str] = ()) -> StoredBatch | None:
-        """The oldest batch that nobody works on, but where there is any of another caller than these; None: there is
-        none. `held`: ids of those that this process works on, whatever became of their leases.
+        """The oldest batch without a valid lease, or None; batches of other callers than `callers` go first.
+
+        `held`: ids of batches that this process works on; they are skipped even if their leases have expired.
         """
         now_s = self._clock()
         is_free = or_(BATCHES.c.owner.is_(None), BATCHES.c.lease_expires_s <= now_s)
@@ -75,37 +76,37 @@ class Leases:
             return read_batch(connection, row["batch_id"]) if taken.rowcount else None
 
     def renew(self, held: StoredBatch) -> StoredBatch:
-        """How it stands. Raises LeaseLostError; so does every method below."""
+        """The batch's current state. Raises LeaseLostError, as do all methods below."""
         with self._store.writing() as connection:
             return self._change(connection, held)
 
     def give_back(self, held: StoredBatch) -> None:
-        """Let somebody else have it at once. A lost lease is no error."""
+        """Lets another worker claim the batch at once. A lost lease is no error."""
         with self._store.writing() as connection:
             connection.execute(update(BATCHES).where(*_is_held(held)).values(owner=None, lease_expires_s=None))
 
     def begin(self, held: StoredBatch, *, num_lines: int) -> StoredBatch:
-        """Its input is sound."""
+        """The input is valid."""
         return self._move(held, BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, num_lines=num_lines)
 
     def fail(self, held: StoredBatch, errors: Sequence[InputError]) -> StoredBatch:
-        """Its input is none."""
+        """The input is invalid."""
         listed = json.dumps([asdict(error) for error in errors])
         return self._move(held, BatchStatus.VALIDATING, BatchStatus.FAILED, errors=listed)
 
     def expire(self, held: StoredBatch) -> StoredBatch:
-        """Its time is over: what is left of its lines will not be asked."""
+        """The completion window is over: the remaining lines will not be answered."""
         ending = BatchStatus.EXPIRED.value
         return self._move(held, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, ending=ending)
 
     def finalize(self, held: StoredBatch) -> StoredBatch:
-        """All of its lines have their results."""
+        """All lines have results."""
         return self._move(held, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING)
 
     def record(self, held: StoredBatch, results: Sequence[LineResult]) -> StoredBatch:
-        """Write what lines came to. Of a line that has its result already nothing is written."""
+        """Writes results of lines, except of lines that have one already."""
         with self._store.writing() as connection:
-            batch = self._change(connection, held)  # from here on no other worker writes results of it
+            batch = self._change(connection, held)  # from here on no other worker writes results for it
             recorded = _recorded_numbers(connection, batch, [result.number for result in results])
             new = [result for result in results if result.number not in recorded]
             if not new:
@@ -126,16 +127,16 @@ class Leases:
             )
 
     def recorded_numbers(self, batch_id: str) -> set[int]:
-        """Of the lines that have their results."""
+        """The numbers of the lines that have results."""
         with self._store.reading() as connection:
             return set(connection.execute(select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)).scalars())
 
     def finish(self, held: StoredBatch) -> StoredBatch:
-        """Make files of the results, in the order of the input, and end it: all at once, or not at all."""
+        """Writes the results to files, in the order of the input, and ends the batch: all or nothing."""
         now_s = self._clock()
         with self._store.writing() as connection:
             batch = self._change(connection, held)
-            if not batch.is_open:  # it was committed, but the acknowledgment was lost
+            if not batch.is_open:  # committed before, but the acknowledgment was lost
                 return batch
             output_file_id = self._write_file(connection, batch, now_s, is_success=True)
             error_file_id = self._write_file(connection, batch, now_s, is_success=False)
@@ -150,7 +151,7 @@ class Leases:
             )
 
     def _write_file(self, connection: Connection, batch: StoredBatch, now_s: float, *, is_success: bool) -> str | None:
-        """The id of the file, or None where there is nothing to write."""
+        """The id of the file, or None if there is nothing to write."""
         file_id = new_file_id()
         expiry_s = self._limits.expiry_s if batch.output_expiry_s is None else batch.output_expiry_s
         name = "output" if is_success else "error"
@@ -186,7 +187,7 @@ class Leases:
         return file_id if has_begun else None
 
     def _move(self, held: StoredBatch, before: BatchStatus, after: BatchStatus, **values: Any) -> StoredBatch:
-        """To another status, if it still has the one before: cancelled meanwhile, it stays so."""
+        """Changes the status if it is still `before`; a batch cancelled in the meantime stays cancelled."""
         now_s = self._clock()
         with self._store.writing() as connection:
             batch = self._change(connection, held)
@@ -195,7 +196,7 @@ class Leases:
             return self._change(connection, held, status=after.value, **{f"{after}_s": now_s}, **values)
 
     def _change(self, connection: Connection, held: StoredBatch, **values: Any) -> StoredBatch:
-        """The lease is kept also when the batch ends: by it the one who ended it is known when it asks again."""
+        """Keeps the lease even when the batch ends, so that the worker that ended it may repeat its last call."""
         changed = connection.execute(
             update(BATCHES).where(*_is_held(held)).values(lease_expires_s=self._clock() + LEASE_S, **values)
         )
@@ -209,7 +210,7 @@ def new_lease_id() -> str:
 
 
 def _is_held(held: StoredBatch) -> tuple[ColumnElement[bool], ...]:
-    assert held.owner is not None, "it was claimed"
+    assert held.owner is not None, "the batch was claimed"
     return BATCHES.c.batch_id == held.batch_id, BATCHES.c.owner == held.owner
 
 

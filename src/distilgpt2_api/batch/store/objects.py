@@ -1,4 +1,4 @@
-"""Files and batches as they are stored. Times are Unix times, in seconds."""
+"""Types of stored files and batches. Times are Unix times, in seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class FilePurpose(StrEnum):
     BATCH = "batch"
     """A batch's input."""
     BATCH_OUTPUT = "batch_output"
-    """What came of a batch: answers, or errors."""
+    """A batch's answers, or its errors."""
 
 
 class BatchStatus(StrEnum):
@@ -24,7 +24,7 @@ class BatchStatus(StrEnum):
     FINALIZING = "finalizing"
     CANCELLING = "cancelling"
     FAILED = "failed"
-    """Its input is none: no line of it was asked."""
+    """The input is invalid: no line was answered."""
     COMPLETED = "completed"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
@@ -33,10 +33,10 @@ class BatchStatus(StrEnum):
 OPEN_STATUSES = frozenset(
     {BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS, BatchStatus.FINALIZING, BatchStatus.CANCELLING}
 )
-"""Of batches that are still to end."""
+"""Batches that have not ended."""
 ENDED_STATUSES = tuple(status for status in BatchStatus if status not in OPEN_STATUSES)
 STAMPED_STATUSES = tuple(status for status in BatchStatus if status is not BatchStatus.VALIDATING)
-"""Of which it is kept when a batch came to them."""
+"""Statuses for which the store keeps the time at which a batch reached them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputError:
-    """What is wrong with a batch's input, and where: `line` counts from 1."""
+    """An error in a batch's input; `line` counts from 1."""
 
     code: str
     message: str
@@ -69,20 +69,20 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineResult:
-    """What is to be written for one line of the input."""
+    """The output for one line of the input."""
 
     number: int
     """From 1."""
     content: bytes
-    """A whole line, its end included."""
+    """A complete output line, with its line end."""
     is_success: bool
-    """Whether it goes into the file of outputs, or into that of errors."""
+    """True: for the output file; False: for the error file."""
     usage: TokenUsage = TokenUsage()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
-    """What a caller asks for."""
+    """A caller's request for a batch."""
 
     caller: str
     endpoint: str
@@ -90,7 +90,7 @@ class NewBatch:
     metadata: Mapping[str, str] | None
     model: str
     output_expiry_s: float | None
-    """From their creation, for the files that will come of it; None: as all files."""
+    """Lifetime of its output files; None: as for all files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class StoredBatch:
     error_file_id: str | None
     status: BatchStatus
     ending: BatchStatus
-    """What it is to come to, once nothing is left to do for it."""
+    """The final status, once all work is done."""
     created_s: float
     expires_s: float
     stamps: Mapping[BatchStatus, float] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class StoredBatch:
     num_failed: int
     usage: TokenUsage
     owner: str | None
-    """The id of its lease: the current one, or the last."""
+    """The id of the current or last lease."""
 
     @property
     def is_open(self) -> bool:
@@ -129,26 +129,26 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreLimits:
-    """What one caller may have in the store, and for how long."""
+    """Limits on what one caller may store, and for how long."""
 
     max_files: int
     max_bytes: int
-    """Of all its files, outputs included; a batch's outputs are stored all the same."""
+    """All files together, outputs included. A batch's outputs are stored even above the limit."""
     max_open_batches: int
     expiry_s: float
-    """From the end of a batch, and from the creation of a file that says nothing else."""
+    """Lifetime of a batch after its end, and of a file that sets no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[Item]):
-    """A piece of a list."""
+    """One page of a list."""
 
     items: Sequence[Item]
     has_more: bool
 
 
 WINDOW_S = 24 * 3600.0
-"""In which a batch is to end: the one that OpenAI has."""
+"""The completion window: OpenAI's only one."""
 
 
 def new_file_id() -> str:

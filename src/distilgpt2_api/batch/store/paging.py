@@ -1,4 +1,4 @@
-"""Lists in pieces: each begins where the one before ended, whatever came or went meanwhile."""
+"""Pages of a list: each starts after the last row of the page before, even if rows were added or deleted since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_page(
     limit: int,
     is_ascending: bool,
 ) -> tuple[Sequence[RowMapping], bool]:
-    """At most `limit` rows by `created_s`, then by `key`, behind the row of key `after`; and whether there are more."""
+    """At most `limit` rows after the row `after`, ordered by `created_s`, then `key`; and whether there are more."""
     created_s = table.c.created_s
     query = select(table).where(*conditions)
     if after is not None:

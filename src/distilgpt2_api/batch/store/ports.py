@@ -1,4 +1,4 @@
-"""What a server needs of the store. No database in sight: where it is switched off, its packages need not be there."""
+"""The store's interface for a server. It imports no database: without a store, the packages need not be installed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from distilgpt2_api.batch.store.objects import BatchStatus, NewBatch, Page, Stor
 from distilgpt2_api.batch.store.threads import StoreThreads
 
 AskLine = Callable[[str, InputLine], Awaitable[Answer]]
-"""Asks what a line asks, on behalf of a caller. Raises UnavailableError where that can't be done now."""
+"""Answers a line on behalf of a caller. Raises UnavailableError if that isn't possible now."""
 
 CheckModel = Callable[[str], None]
-"""Raises InvalidRequestError for the name of a model that is not served here."""
+"""Raises InvalidRequestError for a model that is not served here."""
 
 
 class BatchObserver(Protocol):
-    """Called on the event loop."""
+    """Notified on the event loop."""
 
     def on_lines(self, *, num_completed: int, num_failed: int) -> None:
-        """So many more lines have their results, in the store."""
+        """Results of more lines have been written to the store."""
 
     def on_batch_ended(self, status: BatchStatus) -> None: ...
 
 
 class FileStore(Protocol):
-    """`Files`, as callers see them."""
+    """A caller's view of `Files`."""
 
     def begin(self, *, caller: str) -> str: ...
 
@@ -49,7 +49,7 @@ class FileStore(Protocol):
 
 
 class BatchStore(Protocol):
-    """`Batches`, as callers see them."""
+    """A caller's view of `Batches`."""
 
     def create(self, new: NewBatch) -> StoredBatch: ...
 
@@ -61,7 +61,7 @@ class BatchStore(Protocol):
 
 
 class Worker(Protocol):
-    """`BatchWorker`: who does what the batches ask."""
+    """`BatchWorker`: answers the lines of batches."""
 
     def start(self) -> None: ...
 
@@ -76,7 +76,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchService:
-    """Files, batches and who works on them. Calls of the shelves belong into `threads`."""
+    """Files, batches and their worker. Methods of `files` and `batches` block: call them in `threads`."""
 
     files: FileStore
     batches: BatchStore
@@ -86,11 +86,11 @@ class BatchService:
     max_file_bytes: int
 
     async def close(self) -> None:
-        """Stop the work, and leave the store."""
+        """Stops the worker and closes the store."""
         await self.worker.stop()
         self.threads.close()
         self.store.close()
 
 
 OpenBatchService = Callable[[AskLine, CheckModel, BatchObserver], BatchService]
-"""Builds the batch_service for an application that asks lines in its own way."""
+"""Builds the batch service for an application, which brings its own way to answer lines."""

@@ -1,4 +1,4 @@
-"""One batch's way from its claim to its end, or to where somebody else goes on with it."""
+"""Works on one batch from its claim to its end, or until another worker takes over."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from distilgpt2_api.core.errors import StoreError
 logger = logging.getLogger(__name__)
 
 LINES_AT_ONCE = 128
-"""Read from the store in one call."""
-WORDS = {
+"""Lines read from the store in one call."""
+UNANSWERED = {
     BatchStatus.EXPIRED: ("batch_expired", "This request could not be executed before the completion window expired."),
     BatchStatus.CANCELLED: ("batch_cancelled", "This request was not executed because the batch was cancelled."),
 }
-"""What is told of lines that were never asked, in OpenAI's words."""
+"""OpenAI's codes and messages for lines that were never answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
-    """What all runs of a worker share."""
+    """Dependencies that all runs of a worker share."""
 
     leases: Leases
     files: Files
@@ -46,15 +46,15 @@ class RunParts:
     ask: AskLine
     check_model: CheckModel
     observer: BatchObserver
-    places: asyncio.Semaphore
-    """One for each line that may be in flight, of all batches together."""
+    slots: asyncio.Semaphore
+    """One for each line that may be in flight, over all batches."""
     max_lines: int
     max_line_bytes: int
     clock: Callable[[], float]
 
 
 class BatchRun:
-    """Works on a batch while it holds it."""
+    """Works on a batch while its lease lasts."""
 
     def __init__(self, batch: StoredBatch, parts: RunParts) -> None:
         self._parts = parts
@@ -71,7 +71,10 @@ class BatchRun:
         return self._leased.batch.caller
 
     async def work(self) -> None:
-        """To the batch's end. Raises LeaseLostError, StoreError. Cancelled or failed, it gives the batch back."""
+        """Runs until the batch ends. Gives the batch back if it fails or is cancelled.
+
+        Raises LeaseLostError, StoreError.
+        """
         try:
             await _race(self._advance(), self._leased.keep())
         finally:
@@ -88,7 +91,7 @@ class BatchRun:
             await self._finish()
         batch = leased_batch.batch
         logger.info(
-            "batch %s is %s: of %d lines %d have answers, %d errors",
+            "batch %s is %s: %d lines, %d answered, %d failed",
             batch.batch_id,
             batch.status.value,
             batch.num_lines,
@@ -104,7 +107,7 @@ class BatchRun:
             lines = takewhile(lambda _: not stopping.is_set(), self._read_lines())
             try:
                 return check_lines(lines, endpoint=endpoint, max_lines=parts.max_lines, check_model=parts.check_model)
-            except BatchFileError as error:  # no room for what tells lines apart
+            except BatchFileError as error:  # the disk is full
                 raise StoreError(str(error)) from error
 
         num_lines, errors = await self._parts.threads.call_long(check)
@@ -123,15 +126,15 @@ class BatchRun:
             await leased_batch.change(leases.finalize if leased_batch.batch.has_all_results else leases.expire)
 
     async def _ask_all(self, recorded: Collection[int]) -> None:
-        places = self._parts.places
+        slots = self._parts.slots
         try:
             async with asyncio.TaskGroup() as asking:
                 async for number, content in self._lines():
                     if number not in recorded:
                         await self._leased.wait_for_room()
-                        await places.acquire()
+                        await slots.acquire()
                         task = asking.create_task(self._ask(parse_line(content, number=number)))
-                        task.add_done_callback(lambda _: places.release())  # also if it is cancelled before it begins
+                        task.add_done_callback(lambda _: slots.release())  # even if it is cancelled before it starts
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
 
@@ -148,8 +151,8 @@ class BatchRun:
 
     async def _finish(self) -> None:
         batch = self._leased.batch
-        if batch.num_lines and batch.ending in WORDS:
-            code, message = WORDS[batch.ending]
+        if batch.num_lines and batch.ending in UNANSWERED:
+            code, message = UNANSWERED[batch.ending]
             recorded = await self._recorded_numbers()
             async for number, content in self._lines():
                 if number not in recorded:
@@ -176,7 +179,7 @@ class BatchRun:
 
 
 async def _race(first: Coroutine[Any, Any, object], second: Coroutine[Any, Any, object]) -> None:
-    """Until either ends, or raises; the other is cancelled, and has ended too."""
+    """Runs both until one ends or raises, then cancels the other and waits for it."""
     tasks = {asyncio.create_task(first), asyncio.create_task(second)}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""The database in which files and batches outlive the process: SQLite in a folder, or PostgreSQL."""
+"""The database of files and batches: SQLite in a folder, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 DATABASE_NAME = "batches.sqlite3"
 BUSY_TIMEOUT_S = 10.0
-"""SQLite has one writer at a time: how long the others wait for it; and anybody for a PostgreSQL that is silent."""
+"""How long a writer waits for SQLite's only write lock, and a connection for a PostgreSQL that doesn't answer."""
 READING = "distilgpt2_reading"
 SCHEMA_LOCK = 0x6470_7432
-"""PostgreSQL's advisory lock while tables are made: any number that is nobody else's."""
+"""PostgreSQL's advisory lock while tables are created: an arbitrary number."""
 POSTGRES_DISK_FULL = "53100"
 NEEDS = "pip install 'distilgpt2-api[postgres]'"
 
 
 class Store:
-    """Owns the connections. Any thread's; several processes may have one database.
+    """Owns the connections. Thread-safe; several processes may share a database.
 
-    What is written is on the disk once `writing` has ended. Errors of the database are StoreError.
+    Data is on disk when `writing` returns. Errors of the database become StoreError.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -38,13 +38,13 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Everything read within is of one moment, and holds up no writer."""
+        """Reads a consistent snapshot, without blocking writers."""
         with self._translated(), self.engine.connect() as connection:
             yield connection.execution_options(**{READING: True})
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """All that is written within, or nothing."""
+        """Writes all or nothing."""
         with self._translated(), self.engine.begin() as connection:
             yield connection
 
@@ -56,16 +56,16 @@ class Store:
         try:
             yield
         except IntegrityError:
-            raise  # no fault of the database's, but ours
+            raise  # a bug here, not a failure of the database
         except DBAPIError as error:
             logger.error("the store of files and batches failed: %s", _first_line(error))  # noqa: TRY400 - one line
             if _is_full(error):
                 raise StoreFullError("the disk of the store of files and batches is full") from error
-            raise StoreError("the store of files and batches can't be used now") from error
+            raise StoreError("the store of files and batches is not available now") from error
 
 
 def open_store(location: str) -> Store:
-    """`location`: a folder, made if there is none, or a URL. Raises SettingsError, one line, without a password."""
+    """`location`: a folder, created if missing, or a URL. Raises SettingsError: one line, without the password."""
     url = _url_of(location)
     name = url.render_as_string(hide_password=True)
     engine = _build_engine(url)
@@ -79,7 +79,7 @@ def open_store(location: str) -> Store:
         engine.dispose()
         reason = _first_line(error) if isinstance(error, DBAPIError) else str(error)
         raise SettingsError(f"can't use the store {name} (batch_store): {reason}") from None
-    engine.dispose()  # no connection may come along into a fork
+    engine.dispose()  # a fork must not inherit connections
     return Store(engine)
 
 
@@ -94,13 +94,13 @@ def _url_of(location: str) -> URL:
     try:
         url = make_url(location)
     except ArgumentError:
-        raise SettingsError("batch_store is neither a folder nor a URL like postgresql+psycopg://HOST/NAME") from None
+        raise SettingsError("batch_store must be a folder or a URL like postgresql+psycopg://HOST/NAME") from None
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in {"sqlite", "postgresql+psycopg"}:
-        raise SettingsError(f"batch_store can't be {url.drivername}: take sqlite or postgresql+psycopg")
+        raise SettingsError(f"batch_store can't be {url.drivername}: use sqlite or postgresql+psycopg")
     if url.drivername == "sqlite" and url.database in {None, "", ":memory:"}:
-        raise SettingsError("batch_store: a store in memory would be gone with the process; name a file")
+        raise SettingsError("batch_store can't be in memory, which ends with the process: name a file")
     return url
 
 
@@ -118,20 +118,20 @@ def _build_engine(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin below, and not where the driver guesses
+    connection.isolation_level = None  # `_begin_sqlite` starts transactions, not the driver
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and then writes could not wait for another writer.
+    # A transaction that starts with a read can't wait for another writer later.
     is_reading = connection.get_execution_options().get(READING, False)
     connection.exec_driver_sql("BEGIN" if is_reading else "BEGIN IMMEDIATE")
 
 
 def _check_version(connection: Connection, name: str) -> None:
-    """Make the tables where there are none."""
+    """Creates the tables if there are none."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SCHEMA_LOCK})
     if not inspect(connection).has_table(STORE_VERSION.name):
@@ -140,8 +140,8 @@ def _check_version(connection: Connection, name: str) -> None:
     version = connection.execute(select(STORE_VERSION.c.version)).scalar()
     if version != VERSION:
         raise SettingsError(
-            f"the store {name} (batch_store) is of version {version}, and this program reads version {VERSION}: name"
-            " another store, or serve this one with the program that made it"
+            f"the store {name} (batch_store) has version {version}, but this program needs version {VERSION}: name"
+            " another store, or use the version of the program that created it"
         )
 
 

@@ -1,4 +1,4 @@
-"""The store's tables. Whoever changes them raises VERSION."""
+"""The store's tables. Raise VERSION with each change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sqlalchemy import (
 from distilgpt2_api.batch.store.objects import STAMPED_STATUSES
 
 VERSION = 1
-"""Of these tables: a store of another is neither read nor written."""
+"""A store of another version is neither read nor written."""
 
 METADATA = MetaData()
 
@@ -48,7 +48,7 @@ CHUNKS = Table(
     Column("position", Integer, primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
-"""Contents, in the order of their positions: in SQL and not beside it, so that whoever reaches the database has all."""
+"""The files' contents, in pieces. They are in SQL, so that a process that reaches the database has all data."""
 
 BATCHES = Table(
     "distilgpt2_batches",
@@ -79,8 +79,8 @@ BATCHES = Table(
     Index("distilgpt2_batches_of_caller", "caller", "created_s", "batch_id"),
     Index("distilgpt2_batches_by_status", "status", "created_s"),
 )
-"""`owner`: the id of the lease under which it is worked on, until `lease_expires_s` unless that is renewed. Each claim
-has another one. An ended batch keeps its last."""
+"""`owner`: the id of the batch's lease, which expires at `lease_expires_s` unless it is renewed. Each claim creates a
+new id. An ended batch keeps its last one."""
 
 RESULTS = Table(
     "distilgpt2_batch_results",
@@ -90,4 +90,4 @@ RESULTS = Table(
     Column("is_success", Boolean, nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
-"""What the lines of open batches came to: the key lets no line be there twice."""
+"""Results of the lines of open batches. The primary key allows one result for each line."""

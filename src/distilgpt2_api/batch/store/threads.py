@@ -1,4 +1,4 @@
-"""The store's calls, off the event loop."""
+"""Runs the store's blocking calls in threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class StoreThreads:
-    """A call that has begun is finished: whoever is cancelled meanwhile waits for its end."""
+    """A call that has started always finishes: a task that is cancelled meanwhile waits for it."""
 
     def __init__(self, *, num_threads: int) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="batch-store")
@@ -21,11 +21,11 @@ class StoreThreads:
     async def call(
         self, function: Callable[Parameters, Result], *arguments: Parameters.args, **options: Parameters.kwargs
     ) -> Result:
-        """For what is soon done."""
+        """For short calls."""
         return await self._run(lambda: function(*arguments, **options), on_cancel=lambda: None)
 
     async def call_long(self, function: Callable[[threading.Event], Result]) -> Result:
-        """For what may take long: the event says that nobody waits for it any more."""
+        """For long calls. The event is set when the result is no longer needed."""
         stopping = threading.Event()
         return await self._run(lambda: function(stopping), on_cancel=stopping.set)
 
@@ -40,5 +40,5 @@ class StoreThreads:
             on_cancel()
             await asyncio.wait({future})
             if not future.cancelled():
-                future.exception()  # it is nobody's any more
+                future.exception()  # retrieved, or asyncio would log it
             raise

@@ -1,4 +1,4 @@
-"""Works on the store's batches for as long as its process lives."""
+"""The worker: claims batches in the store and answers them, as long as the process runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from distilgpt2_api.core.errors import EngineFailedError, StoreError
 logger = logging.getLogger(__name__)
 
 MAX_BATCHES = 4
-"""Worked on at once: else everybody would wait for one caller's long one."""
+"""Batches worked on at once, so that one long batch doesn't block all other callers."""
 POLL_S = 1.0
-"""How often it looks for batches that others have taken in, or left behind."""
+"""How often it looks for batches that other processes have created or given up."""
 SWEEP_S = 60.0
 STOP_S = 3.0
-"""A store that does not answer holds up no shutdown: leases run out."""
+"""At shutdown, a store that doesn't answer is given up after this time. Leases then expire."""
 
 
 class BatchWorker:
-    """Leases batches, of different callers before several of one, and works on them side by side. Event loop only."""
+    """Claims batches, of different callers first, and works on several concurrently. Event loop only."""
 
     def __init__(self, parts: RunParts, batches: Batches, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
@@ -41,15 +41,15 @@ class BatchWorker:
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
-        """There may be something new to do."""
+        """Looks for batches now."""
         self._is_wanted.set()
 
     async def stop(self) -> None:
-        """Give everything back: what has been answered is written, what has not is somebody else's. Idempotent."""
+        """Writes all answers and gives the batches back, so that other workers can continue. Idempotent."""
         self._is_stopping = True
         self.wake()
         if self._task is not None:
-            # And not cancelled: what it has just claimed has a run by then.
+            # Not cancelled, so that a batch it has just claimed has a run, which is cancelled below.
             await asyncio.wait({self._task}, timeout=STOP_S)
         for task in self._runs:
             task.cancel()
@@ -70,15 +70,15 @@ class BatchWorker:
                 is_troubled = False
             except StoreError as error:
                 if not is_troubled:
-                    logger.error(  # noqa: TRY400 - the store has told the rest
-                        "no batches are taken up until the store works again: %s", error
+                    logger.error(  # noqa: TRY400 - the store has logged the rest
+                        "no batches are claimed until the store works again: %s", error
                     )
                 is_troubled = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_wanted.wait(), POLL_S)
 
     async def _claim(self) -> None:
-        """All that there are, up to a bound."""
+        """Claims batches, up to MAX_BATCHES."""
         while len(self._runs) < MAX_BATCHES and not self._is_stopping:
             runs = self._runs.values()
             batch = await self._parts.threads.call(
@@ -88,7 +88,7 @@ class BatchWorker:
             )
             if batch is None:
                 return
-            logger.info("batch %s is taken up: %s", batch.batch_id, batch.status.value)
+            logger.info("batch %s is claimed: %s", batch.batch_id, batch.status.value)
             run = BatchRun(batch, self._parts)
             task = asyncio.create_task(self._work(run, batch.batch_id))
             self._runs[task] = run
@@ -98,12 +98,12 @@ class BatchWorker:
         try:
             await run.work()
         except LeaseLostError:
-            logger.warning("batch %s: somebody else has gone on with it", batch_id)
+            logger.warning("batch %s: another worker has taken over", batch_id)
         except (StoreError, EngineFailedError) as error:
-            logger.error("batch %s is left for later: %s", batch_id, error)  # noqa: TRY400 - the rest has been told
+            logger.error("batch %s is postponed: %s", batch_id, error)  # noqa: TRY400 - the rest has been logged
             await asyncio.sleep(POLL_S)
         except Exception:
-            logger.exception("batch %s is left for later", batch_id)
+            logger.exception("batch %s is postponed", batch_id)
             await asyncio.sleep(POLL_S)
 
     def _forget(self, task: asyncio.Task[None]) -> None:

@@ -58,12 +58,12 @@ class LineAnswerer:
             return self._failed(str(error))
 
     async def _frame(self, one: PendingLine, file_format: Format, handle_line: LineHandler) -> bytes:
-        outcome = await answer_line(one, file_format, handle_line)
+        line_output = await answer_line(one, file_format, handle_line)
         return Frame(
-            kind=FrameKind.FAILED if outcome.is_failed else FrameKind.ANSWERED,
+            kind=FrameKind.FAILED if line_output.is_failed else FrameKind.ANSWERED,
             position=one.position,
-            num_bytes=outcome.num_bytes,
-            content=outcome.content,
+            num_bytes=line_output.num_bytes,
+            content=line_output.content,
         ).to_bytes()
 
     def _failed(self, why: str) -> bytes:

@@ -15,6 +15,7 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
+from distilgpt2_api.text.chat_template import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def build_lifespan(
     max_request_s: float,
     traces: Traces | None,
     batch_service: BatchService | None,
+    chat_template: ChatTemplate | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Builds a lifespan that loads the model after the port is bound: until then, probes and requests get 503.
 
@@ -65,6 +67,8 @@ def build_lifespan(
             if batch_service is not None:
                 await batch_service.close()
             await engine.stop()
+            if chat_template is not None:
+                chat_template.close()
             if traces is not None:
                 await traces.close()
 

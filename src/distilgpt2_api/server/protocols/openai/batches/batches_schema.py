@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from distilgpt2_api.batch.lines import BatchUrl
 from distilgpt2_api.batch.store.objects import BatchStatus, StoredBatch
 from distilgpt2_api.server.protocols.openai.batches.files_schema import MAX_EXPIRY_S, MIN_EXPIRY_S
 from distilgpt2_api.server.schema.validation import Body
@@ -23,7 +24,7 @@ class BatchRequest(Body):
     """OpenAI's `CreateBatchRequest`."""
 
     input_file_id: str = Field(max_length=64, description="A file uploaded with the purpose `batch`.")
-    endpoint: Literal["/v1/completions", "/v1/chat/completions", "/v1/score"] = Field(description="Every line's `url`.")
+    endpoint: BatchUrl = Field(description="Every line's `url`.")
     completion_window: Literal["24h"]
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     output_expires_after: OutputExpiresAfter | None = Field(
