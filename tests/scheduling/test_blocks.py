@@ -113,7 +113,7 @@ def test_the_check_passes_for_the_true_block_tables(tables: list[list[int]]) -> 
 def test_the_check_finds_a_leak_and_a_double_release() -> None:
     pool = BlockPool(2)
     block_id = pool.allocate()
-    with pytest.raises(AssertionError, match="holders counted wrong"):
+    with pytest.raises(AssertionError, match="wrong number of holders"):
         pool.check([])
     pool.release([block_id])
     pool.release([block_id])

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from distilgpt2_api.scheduling.drafter import MAX_PAUSE_TOKENS, Drafter
+from distilgpt2_api.scheduling.drafter import MAX_BACKOFF_TOKENS, Drafter
 
 PHRASE = [1, 2, 3, 4, 5]
 """Long enough for its return to be a repetition."""
@@ -91,7 +91,7 @@ def test_drafts_that_are_wrong_become_rare() -> None:
 
     gaps = [after - before for before, after in pairwise(guessed_at)]
     assert gaps[:6] == [1, 2, 4, 8, 16, 32]
-    assert set(gaps[6:]) == {MAX_PAUSE_TOKENS}
+    assert set(gaps[6:]) == {MAX_BACKOFF_TOKENS}
 
     while not drafter.propose(15):
         token_ids.append(1 + len(token_ids) % 2)

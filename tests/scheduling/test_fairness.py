@@ -210,7 +210,7 @@ def test_a_long_line_of_served_callers_is_not_walked(build_world: Callable[..., 
     world.step()
     back = world.add(range(1, 9), caller="back", priority=5, max_tokens=4, ignore_eos=True)
     waiting = world.scheduler._pool.waiting
-    assert [sequence.caller for sequence in waiting.firsts] == ["many", "back"]
+    assert [sequence.caller for sequence in waiting.heads] == ["many", "back"]
     world.run()
     assert back.finish_reason is not None
 

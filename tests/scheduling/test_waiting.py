@@ -141,5 +141,5 @@ def test_the_first_of_each_caller_is_known_whoever_comes_and_goes(arrive: Callab
         in_line = sorted(waiting, key=rank_of)
         firsts = {sequence.caller_key: sequence for sequence in reversed(in_line)}
         assert (list(queue), len(queue)) == (in_line, len(in_line))
-        assert list(queue.firsts) == sorted(firsts.values(), key=rank_of)
+        assert list(queue.heads) == sorted(firsts.values(), key=rank_of)
         assert queue.first is (in_line[0] if in_line else None)

@@ -1,1 +1,1 @@
-"""The words that every floor uses: frozen, and made of the standard library alone."""
+"""Types that all layers use: mostly frozen dataclasses, with the standard library alone."""

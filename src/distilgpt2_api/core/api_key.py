@@ -1,4 +1,4 @@
-"""An API key as a service knows it: never the key itself."""
+"""An API key as the service stores it: its digest, never the key itself."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from distilgpt2_api.core.caller import NO_LIMITS, CallerLimits
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     name: str
-    """Whose it is, or what it is for: in logs, and to revoke it by."""
+    """Identifies the key in logs and when it is revoked."""
     digest: bytes = field(repr=False)
     """`digest_of` the key."""
     limits: CallerLimits = NO_LIMITS
-    """None in it: what every caller gets."""
+    """Where a limit is None, the default of the settings applies."""
 
 
 def digest_of(key: bytes) -> bytes:
-    """SHA-256, and no slow password hash.
+    """SHA-256 of the key.
 
-    Slow hashes make words that people think of dear to guess. Ours are random, and 2**128 guesses are too many at any
-    speed; a slow hash would only give strangers a way to keep the service busy.
+    A slow password hash would protect keys that can be guessed. Ours are random, and 2**128 guesses take too long with
+    any hash; a slow one would only let strangers keep the service busy.
     """
     return hashlib.sha256(key).digest()

@@ -1,25 +1,25 @@
-"""On whose behalf a request comes."""
+"""The caller of a request, and its limits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LOWEST_PRIORITY = -(2**31)
-"""The most urgent that there is."""
+"""The most urgent priority."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerLimits:
-    """What one caller may take; None: no limit of its own."""
+    """Limits of one caller. None means no limit of its own."""
 
     max_requests: int | None = None
-    """In flight at once, waiting and running: one for each prompt."""
+    """Requests in flight at once, waiting and running. Each prompt is one."""
     tokens_per_s: float | None = None
-    """Rate at which its token bucket fills, for prompt and completion tokens."""
+    """Fill rate of its token bucket, for prompt and completion tokens."""
     burst_tokens: int | None = None
-    """What the bucket holds; None: a minute's worth."""
+    """Capacity of the bucket. None: what fills in a minute."""
     min_priority: int | None = None
-    """The lowest priority that its requests may have. None: 0, the default, so that they can only stand back."""
+    """The lowest priority that its requests may have. None: 0, the default, so that they can only be less urgent."""
 
 
 NO_LIMITS = CallerLimits()
@@ -27,17 +27,17 @@ NO_LIMITS = CallerLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose share of the service a request takes: an API key's, or where there are no keys an address's."""
+    """The caller to whom a request is charged: an API key or, without keys, a network address."""
 
     name: str
-    """Unique among those who call; requests of one name share their limits and their place in the line."""
+    """Unique. Requests of one name share limits and a fair share of the engine."""
     limits: CallerLimits = NO_LIMITS
     is_key: bool = False
-    """Whether `name` is an API key's, fit for logs; an address is not."""
+    """Whether `name` is an API key's name, which may be logged. An address may not."""
     is_batch: bool = False
-    """Whether this is batch work of theirs: nobody waits for it now, so it has what others leave, by no limit, without
-    a deadline and outside of the queue that admission bounds."""
+    """Whether this is the caller's batch work. It gets what other work leaves, without limits, without a deadline and
+    without counting towards the bounds of the queue."""
 
 
 ANONYMOUS = Caller(name="")
-"""Who calls in-process, where nobody is to be told apart."""
+"""The caller of requests inside the process, where callers are not distinguished."""

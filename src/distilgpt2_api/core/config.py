@@ -1,4 +1,4 @@
-"""What a model is, and how the engine is to run it."""
+"""A model's shape, and the engine's configuration."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BLOCK_SIZE = 32
-"""Tokens in a block of the KV cache: OpenVINO's CPU kernels know no other."""
+"""Tokens per block of the KV cache: the only size that OpenVINO's CPU kernels support."""
 
 
 MAX_DRAFT_TOKENS = 15
-"""With the sequence's own one they are a step of 16 tokens: longer ones gain no more."""
+"""With the sequence's own token, this makes a step of 16 tokens. Longer drafts gain nothing."""
 
 
 class Precision(StrEnum):
-    """What weights and arithmetic the forward pass uses."""
+    """Weights and arithmetic of the forward pass."""
 
     INT8 = "int8"
-    """Weights symmetric int8, one scale per output channel; activations quantised on the fly in groups."""
+    """Weights: symmetric int8 with a scale per output channel. Activations: quantised in groups at run time."""
     BF16 = "bf16"
     F32 = "f32"
-    """The reference: token-exact with `transformers` in float32."""
+    """The reference: greedy output equals that of `transformers` in float32."""
 
 
 class Activation(StrEnum):
-    """`activation_function` of GPT2Config, by what it computes."""
+    """Activation functions."""
 
     GELU_TANH = "gelu_tanh"
     GELU_ERF = "gelu_erf"
@@ -58,13 +58,13 @@ class ModelConfig:
     """[scale_attn_by_inverse_layer_idx]: scores of layer i over i + 1 as well."""
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
-    """Tokens that end a text, each as well as another."""
+    """Tokens that end a text."""
     model_type: str = "gpt2"
-    """The architecture, by the name that its config.json has."""
+    """The architecture's name in config.json."""
 
     @property
     def eos_token_id(self) -> int | None:
-        """The first of them: it stands between documents, and a text without a beginning begins with it."""
+        """The first of `eos_token_ids`: it separates documents, and an empty prompt starts with it."""
         return self.eos_token_ids[0] if self.eos_token_ids else None
 
     @property
@@ -74,22 +74,22 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How the engine runs: resolved numbers, no `auto`."""
+    """The engine's configuration, with every `auto` resolved. It is handed through whole."""
 
     precision: Precision
     num_threads: int
     kv_cache_bytes: int
-    """What the KV cache may take; never less than one context of the model is given to it."""
+    """Maximum memory of the KV cache. It always holds at least one context of the model."""
     memory_limit_bytes: int
     """Memory that the process may use: a model whose weights and KV cache need more is refused."""
     max_num_sequences: int
-    """Rows of one step at most."""
+    """Maximum rows of a step."""
     max_step_tokens: int
-    """Tokens that one step computes at most: longer prefills are cut into chunks."""
+    """Maximum tokens of a step. Longer prefills are split into chunks."""
     max_batch_step_tokens: int
-    """Of these, what batch work may have while other work has any."""
+    """Maximum tokens of batch work in a step, while there is other work."""
     max_draft_tokens: int
-    """Guessed for one sequence in one step at most; 0: nothing is guessed."""
+    """Maximum draft tokens of a sequence in a step. 0 disables drafts."""
     is_prefix_caching: bool
     prefix_cache_bytes: int
-    """How far memory may grow to keep what finished sequences computed, `kv_cache_bytes` at most."""
+    """Memory up to which the KV cache grows to keep the blocks of finished sequences; at most `kv_cache_bytes`."""

@@ -1,30 +1,30 @@
-"""What can go wrong, said once. No HTTP here: `server/http/errors.py` has the one table of status codes.
+"""The errors that this package raises. `server/http/errors.py` maps them to HTTP status codes.
 
 Distilgpt2ApiError
-├── InvalidRequestError            the caller asked for something that can't be
+├── InvalidRequestError            the request can't be served as it is
 │   ├── ContextLengthError         prompt (and completion) over the model's positions
-│   ├── UnsupportedParameterError  a parameter that exists, but not here
-│   ├── NotFoundError              no file or batch of that id
-│   ├── ConflictError              not in the state that a file or batch is in
-│   └── QuotaError                 more than a caller may have stored
-├── UnavailableError               not now
-│   ├── OverloadedError            the queue is full; says when to come back
-│   │   └── RateLimitError         this caller has all that it may have
+│   ├── UnsupportedParameterError  a known parameter that is not supported
+│   ├── NotFoundError              no file or batch with that id
+│   ├── ConflictError              not possible in the file's or batch's state
+│   └── QuotaError                 the caller's storage quota is exceeded
+├── UnavailableError               the service can't take the request now
+│   ├── OverloadedError            the queue is full
+│   │   └── RateLimitError         the caller is at one of its limits
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
 │   ├── EngineFailedError          the engine thread stopped
-│   │   └── EngineHungError        or hangs in a step
-│   ├── StoreError                 the store of files and batches can't be used
-│   │   └── StoreFullError         for its disk is full
-│   └── ReplicaLostError           of many processes, the one that had the request is gone
+│   │   └── EngineHungError        or is stuck in a step
+│   ├── StoreError                 the store of files and batches is unavailable
+│   │   └── StoreFullError         because its disk is full
+│   └── ReplicaLostError           the process that handled the request has ended
 ├── GenerationError                one request failed while it ran
-├── DeadlineExceededError          one request took longer than it may
+├── DeadlineExceededError          one request exceeded its time limit
 ├── ModelError                     a model folder that can't be served
 │   ├── ModelNotFoundError
-│   ├── ModelFormatError           a file is missing, truncated, mis-shaped, hostile
-│   ├── UnsupportedModelError      well-formed, but an option that we don't implement
-│   ├── UnsupportedProcessorError  no model at all runs on this machine
-│   └── ModelMemoryError           more memory than there is
+│   ├── ModelFormatError           a file is missing, truncated, malformed or hostile
+│   ├── UnsupportedModelError      well-formed, with an option that is not implemented
+│   ├── UnsupportedProcessorError  this machine can't run any model
+│   └── ModelMemoryError           not enough memory
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
 
@@ -34,13 +34,13 @@ from typing import Self
 
 
 class Distilgpt2ApiError(Exception):
-    """Root of every error that this package raises on purpose. Its message is fit for the caller's eyes."""
+    """Base class. Messages are safe to show to the client."""
 
 
 class InvalidRequestError(Distilgpt2ApiError):
-    """The request can't be carried out as asked.
+    """The request can't be served as it is.
 
-    `param` is the parameter's name as the caller spelled it, or None where no single one is at fault.
+    `param` is the parameter's name as the client spelled it, or None if the error is not about a single parameter.
     """
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -49,11 +49,11 @@ class InvalidRequestError(Distilgpt2ApiError):
 
 
 class ContextLengthError(InvalidRequestError):
-    """Prompt, or prompt and completion, need more positions than the model has."""
+    """Prompt and completion need more positions than the model has."""
 
     @classmethod
     def exceeding(cls, num_positions: int, requested: str, *, shorten: str, param: str) -> Self:
-        """In OpenAI's sentence, by which clients know it: some then cut the prompt, or take another model."""
+        """In OpenAI's wording, which clients recognise: some then shorten the prompt or switch models."""
         return cls(
             f"This model's maximum context length is {num_positions} tokens. However, you requested {requested}. Please"
             f" reduce the length of {shorten}.",
@@ -62,23 +62,23 @@ class ContextLengthError(InvalidRequestError):
 
 
 class UnsupportedParameterError(InvalidRequestError):
-    """A parameter that is known, but not supported."""
+    """A known parameter that is not supported."""
 
 
 class NotFoundError(InvalidRequestError):
-    """There is no file or batch of that id, or it is somebody else's."""
+    """No file or batch has that id, or it belongs to another caller."""
 
 
 class ConflictError(InvalidRequestError):
-    """What is asked can't be done in the state that a file or batch is in."""
+    """The operation is not possible in the state of the file or batch."""
 
 
 class QuotaError(InvalidRequestError):
-    """The caller has as much in the store as it may."""
+    """The caller's storage quota is exceeded."""
 
 
 class UnavailableError(Distilgpt2ApiError):
-    """The service can't take the request now. `retry_after_s` is an honest guess, in seconds."""
+    """The service can't take the request now. `retry_after_s` estimates when it can, in seconds."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class OverloadedError(UnavailableError):
 
 
 class RateLimitError(OverloadedError):
-    """The caller has as many requests in flight, or has used as many tokens, as it may."""
+    """The caller has reached its limit of requests in flight or of tokens."""
 
 
 class DrainingError(UnavailableError):
@@ -102,56 +102,56 @@ class NotReadyError(UnavailableError):
 
 
 class EngineFailedError(UnavailableError):
-    """The engine stopped after an error of its own."""
+    """The engine stopped after an internal error."""
 
 
 class EngineHungError(EngineFailedError):
-    """A step of the engine does not end."""
+    """An engine step does not end."""
 
 
 class StoreError(UnavailableError):
-    """The store of files and batches can't be used, for reasons that may pass."""
+    """The store of files and batches is temporarily unavailable."""
 
 
 class StoreFullError(StoreError):
-    """Its disk is full."""
+    """The store's disk is full."""
 
 
 class ReplicaLostError(UnavailableError):
-    """The process that had the request has ended, with its machine perhaps, before the answer was whole."""
+    """The process that handled the request ended before the response was complete."""
 
 
 class GenerationError(Distilgpt2ApiError):
-    """One request failed while it ran; others go on."""
+    """One request failed while it ran. Others continue."""
 
 
 class DeadlineExceededError(Distilgpt2ApiError):
-    """One request was not done within the time it had, queue included."""
+    """One request exceeded its time limit, which includes queue time."""
 
 
 class ModelError(Distilgpt2ApiError):
-    """A model can't be served. The message is one line and names the file."""
+    """A model can't be served. The message is one line that names the file."""
 
 
 class ModelNotFoundError(ModelError):
-    """No model of that name or at that path."""
+    """No model has that name or path."""
 
 
 class ModelFormatError(ModelError):
-    """A file of the model is missing, truncated, of the wrong shape or hostile."""
+    """A file of the model is missing, truncated, malformed or hostile."""
 
 
 class UnsupportedModelError(ModelError):
-    """A well-formed model with an option that changes the arithmetic and is not implemented."""
+    """A well-formed model with an option that affects the computation and is not implemented."""
 
 
 class UnsupportedProcessorError(ModelError):
-    """The kernels have no code for this machine's processor."""
+    """The kernels do not support this machine's processor."""
 
 
 class ModelMemoryError(ModelError):
-    """The model, or the KV cache that the settings give it, does not fit the memory that this process may use."""
+    """The model and its KV cache do not fit the memory that this process may use."""
 
 
 class SettingsError(Distilgpt2ApiError):
-    """A setting has a value that it can't have, or a name that doesn't exist."""
+    """A setting has an invalid value or an unknown name."""

@@ -1,4 +1,4 @@
-"""What a completion's text must be: the word between the doors, which read it, and the engine, which holds to it."""
+"""A grammar that constrains a completion's text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from enum import StrEnum
 
 
 class GrammarKind(StrEnum):
-    """How `Grammar.source` is written."""
+    """The language of `Grammar.source`."""
 
     JSON_SCHEMA = "json_schema"
     """A JSON Schema, as JSON. Any JSON object is the schema `{"type": "object"}`."""
     REGEX = "regex"
     """A regular expression that the whole text matches."""
     LARK = "lark"
-    """A context-free grammar in llguidance's dialect of Lark. Choices between texts are one."""
+    """A context-free grammar in llguidance's dialect of Lark. A choice between texts is written as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """Hashable: equal grammars are compiled once."""
+    """Hashable, so that equal grammars are compiled once."""
 
     kind: GrammarKind
     source: str
     compiled: object = field(default=None, compare=False, repr=False)
-    """What the compiler made of it, once it was checked: the compiler's own. So no request waits for it again, whatever
-    the compiler has forgotten meanwhile."""
+    """The compiled grammar, an object of the compiler's, set by its check. Keeping it here means that the request is
+    not compiled again if the compiler's cache evicts it."""

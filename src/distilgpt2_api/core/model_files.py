@@ -1,6 +1,6 @@
-"""Files of a model folder, as a stranger may have left them: opened without waiting, within the folder, within bounds.
+"""Reads the files of a model folder, which may be hostile: without blocking, inside the folder and within size limits.
 
-All that is read from a model folder comes through here, and every message is one line that names the file.
+All reads of a model folder go through this module. Every error message is one line that names the file.
 """
 
 from __future__ import annotations
@@ -16,33 +16,32 @@ from typing import Any
 from distilgpt2_api.core.errors import ModelFormatError
 
 MAX_JSON_VALUES = 200_000
-"""A value costs Python a hundred bytes, and a file of `[],[],[]` has one for every three of its own: counted before
-they are made. The safetensors header of a GPT-2 of a thousand layers has 110 000.
-"""
+"""A value takes Python about a hundred bytes, and a file of `[],[],[]` has one in every three bytes, so values are
+counted before they are parsed. The safetensors header of a GPT-2 with a thousand layers has 110 000."""
 MAX_SHOWN_CHARACTERS = 100
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""What git leaves in a file's place where git-lfs is not installed, or was told to skip it."""
+"""Git writes a file that begins like this in place of the real one if git-lfs is missing or skipped it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Of UTF-8: Windows' editors put it before a text, and it is no part of it."""
+"""UTF-8's byte-order mark. Editors on Windows write it before the text, of which it is no part."""
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_SHOWN_CHARACTERS
 
 
 def safe_repr(value: object) -> str:
-    """A stranger's value for a message: its repr, in one line and short, however long or deep the value is."""
+    """The repr of an untrusted value for a message: one short line, however long or deeply nested the value is."""
     return _REPR.repr(value)
 
 
 def safe_name(name: str) -> str:
-    """A stranger's name for a message: as it is where that is short and printable."""
+    """An untrusted name for a message: unchanged if it is short and printable, else its repr."""
     return name if len(name) <= MAX_SHOWN_CHARACTERS and name.isprintable() else safe_repr(name)
 
 
 def has_file(path: Path) -> bool:
-    """Whether there is anything of that name, be it a link to nowhere: what is there is read or refused.
+    """Whether a file of that name exists, even a broken link: reading it then reports the error.
 
-    Raises ModelFormatError where that can't be told, for the folder is another user's.
+    Raises ModelFormatError if the folder's permissions don't allow the check.
     """
     return _read_mode(path, os.lstat) is not None
 
@@ -54,13 +53,14 @@ def is_folder(path: Path) -> bool:
 
 
 def resolve_inside(path: Path) -> Path:
-    """What `path`, a file of a model folder, is in the end. A link may not lead out of its folder, except as the hub's
-    cache has it: `snapshots/<revision>/` holds links into `blobs/` beside `snapshots`.
+    """Resolves a path in a model folder. Raises ModelFormatError if a link leads out of the folder.
+
+    Links of the hub's cache are allowed: files in `snapshots/<revision>/` are links into `blobs/`, beside `snapshots`.
     """
     try:
         home = path.parent.resolve()
         target = path.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle; ValueError: a NUL
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a cycle of links; ValueError: a NUL
         raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
     allowed = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(target.is_relative_to(root) for root in allowed):
@@ -69,29 +69,29 @@ def resolve_inside(path: Path) -> Path:
 
 
 def open_model_file(path: Path) -> int:
-    """A descriptor to read from, the caller's to close; of a regular file within the folder that `path` names."""
+    """Opens a regular file inside the folder of `path` for reading. The caller closes the descriptor."""
     return _open_regular(resolve_inside(path), path, os.O_NOFOLLOW)
 
 
 def read_model_file(path: Path, max_bytes: int) -> bytes:
-    """The whole of a file within the folder that `path` names."""
+    """Reads a whole file inside the folder of `path`."""
     return _read_all(open_model_file(path), path, max_bytes)
 
 
 def read_operator_file(path: Path, max_bytes: int) -> bytes:
-    """The whole of a file that the operator named himself, wherever links lead."""
+    """Reads a whole file whose path the operator has set. Its links may lead anywhere."""
     return _read_all(_open_regular(path, path, 0), path, max_bytes)
 
 
 def count_json_values(path: Path, content: bytes, max_values: int) -> None:
-    """Refuses JSON that has more values than that, before any of them is made."""
+    """Refuses JSON with more than `max_values` values, before it is parsed."""
     num_values = content.count(b",") + content.count(b"[") + content.count(b"{")
     if num_values > max_values:
-        raise ModelFormatError(f"{path}: has {num_values} JSON values; more than {max_values} are not read")
+        raise ModelFormatError(f"{path}: has {num_values} JSON values; the maximum is {max_values}")
 
 
 def decode_text(path: Path, content: bytes) -> str:
-    """UTF-8, without its byte-order mark. Raises ModelFormatError."""
+    """Decodes UTF-8 and drops a byte-order mark. Raises ModelFormatError."""
     try:
         return content.removeprefix(BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ def decode_text(path: Path, content: bytes) -> str:
 
 
 def parse_json_object(path: Path, content: bytes, what: str = "") -> dict[str, Any]:
-    """`what`: the part of the file that `content` is, for the messages. A key that occurs twice is refused."""
+    """Parses an object and refuses duplicate keys. `what` names the part of the file, for messages."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
         value = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode(), object_pairs_hook=_unique_pairs)
@@ -118,7 +118,7 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def list_folder(path: Path) -> list[str]:
-    """Names in a folder; none where it isn't there. Raises ModelFormatError as `has_file` does."""
+    """Names in a folder; empty if there is no folder. Raises ModelFormatError as `has_file` does."""
     try:
         return [entry.name for entry in path.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -128,7 +128,7 @@ def list_folder(path: Path) -> list[str]:
 
 
 def _read_mode(path: Path, ask: Callable[[Path], os.stat_result]) -> int | None:
-    """None where nothing is. (A name with a NUL, a ValueError, can't be.)"""
+    """None if nothing exists there. (ValueError: no file has a name with a NUL.)"""
     try:
         return ask(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -138,7 +138,7 @@ def _read_mode(path: Path, ask: Callable[[Path], os.stat_result]) -> int | None:
 
 
 def _open_regular(target: Path, path: Path, flags: int) -> int:
-    """Opening a pipe would wait for its other end, and a device may do anything: looked at before and after."""
+    """Checks the type before and after opening: a pipe would block, and opening a device may have side effects."""
     try:
         if not stat.S_ISREG(target.stat().st_mode):
             raise ModelFormatError(f"{path}: not a file")
@@ -158,7 +158,7 @@ def _check_open(descriptor: int, path: Path) -> None:
         raise ModelFormatError(f"{path}: not a file")
     if os.pread(descriptor, len(LFS_POINTER), 0) == LFS_POINTER:
         raise ModelFormatError(
-            f"{path}: a pointer of git-lfs, not the file itself; fetch that with `git lfs pull` in the clone, or the "
+            f"{path}: a pointer of git-lfs, not the file itself; fetch it with `git lfs pull` in the clone, or the "
             "whole model with `distilgpt2-api pull`"
         )
 
@@ -169,7 +169,7 @@ def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:
         try:
             num_bytes = os.fstat(descriptor).st_size
             if num_bytes > max_bytes:
-                raise ModelFormatError(f"{path}: has {num_bytes} bytes; more than {max_bytes} are not read")
+                raise ModelFormatError(f"{path}: has {num_bytes} bytes; the maximum is {max_bytes}")
             return file.read(num_bytes)
         except OSError as error:
             raise ModelFormatError(f"{path}: can't be read: {_reason(error)}") from None
@@ -178,5 +178,5 @@ def _read_all(descriptor: int, path: Path, max_bytes: int) -> bytes:
 def _reason(error: Exception) -> str:
     reason = (isinstance(error, OSError) and error.strerror) or str(error)
     if isinstance(error, PermissionError):
-        reason += f" for user {os.geteuid()}, as whom this process runs"
+        reason += f" for user {os.geteuid()}, who runs this process"
     return " ".join(reason.split())[: 2 * MAX_SHOWN_CHARACTERS]

@@ -1,6 +1,6 @@
-"""Names of a model folder's files beside its weights, as `transformers` and OpenAI's first release write them.
+"""Names of a model folder's files other than weights, as `transformers` and OpenAI's first release write them.
 
-What `serve` reads is what `pull` fetches and what an image carries along: they share these lists.
+`serve` reads, `pull` fetches and images contain the files in these lists.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ADDED_TOKENS_FILE = "added_tokens.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 TOKENIZER_FORMS = ((TOKENIZER_FILE,), *VOCABULARY_FILES)
-"""Each is a whole tokenizer; the first that a folder has is read."""
+"""Each is a complete tokenizer. The first one in a folder is read."""
 OPTIONAL_FILES = (
     GENERATION_CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -24,9 +24,9 @@ OPTIONAL_FILES = (
     ADDED_TOKENS_FILE,
     CHAT_TEMPLATE_FILE,
 )
-"""Read where they are there."""
+"""Read if they exist."""
 DOCUMENT_FILES = ("README.md", "LICENSE")
-"""Never read, but a copy of the model has them."""
+"""Never read, but part of a copy of the model."""
 COMPANION_FILES = (
     CONFIG_FILE,
     *(name for form in TOKENIZER_FORMS for name in form),

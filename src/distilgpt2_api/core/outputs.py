@@ -1,4 +1,4 @@
-"""What comes back to whoever asked."""
+"""The engine's output for one sequence of a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     """`max_tokens`, or the model's last position."""
     ABORT = "abort"
-    """The caller went away, or a deadline or a drain ended it."""
+    """The client disconnected, or a deadline or a drain ended the sequence."""
     ERROR = "error"
 
 
@@ -23,39 +23,39 @@ class RequestTimings:
     """Seconds, on the engine's monotonic clock."""
 
     queue_s: float
-    """From submission to the first step that computed any of it."""
+    """From submission to the first step that computed a token of the sequence."""
     ttft_s: float | None
-    """From submission to the first token; None if there was none."""
+    """From submission to the first sampled token; None without one."""
     total_s: float
 
 
 @dataclass(slots=True, kw_only=True)
 class SequenceDelta:
-    """What one sequence of a request gained since its last delta.
+    """The new output of one sequence since its last delta.
 
-    Read-only by contract; not frozen, for a frozen one costs three times as much to make, once a token.
+    Read-only by contract. Not frozen: a frozen one takes three times as long to create, once per token.
     """
 
     index: int
-    """Which of the request's sequences, from 0."""
+    """Index of the sequence in its request, from 0."""
     text: str = ""
-    """Whole characters, nothing that could still turn out to be a stop sequence."""
+    """Whole characters, without any that could still become part of a stop sequence."""
     token_ids: tuple[int, ...] = ()
-    """All tokens drawn since the last delta, also those whose text is held back."""
+    """All tokens sampled since the last delta, including those whose text is held back."""
     logprobs: tuple[TokenLogprobs, ...] = ()
-    """One for each of `token_ids`, where asked for."""
+    """One for each of `token_ids`, if requested."""
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    """On the sequence's first delta, where asked for: one for each prompt token from `params.first_scored_token` on."""
+    """In the sequence's first delta, if requested: one for each prompt token from `params.first_scored_token` on."""
     finish_reason: FinishReason | None = None
     """Set on the sequence's last delta."""
     error: str | None = None
-    """Why it ended with `FinishReason.ERROR`: as `RowResult.error` has it."""
+    """The cause of `FinishReason.ERROR`, from `RowResult.error`."""
     stop: str | int | None = None
-    """The stop sequence or stop token id that ended it."""
+    """The stop sequence or stop token id that ended the sequence."""
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     """Prompt tokens that came from the prefix cache."""
     num_completion_tokens: int = 0
-    """So far, this delta included."""
+    """So far, including this delta."""
     timings: RequestTimings | None = None
     """Set on the sequence's last delta."""

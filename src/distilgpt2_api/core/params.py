@@ -15,9 +15,9 @@ from distilgpt2_api.core.grammar import Grammar
 Derived = TypeVar("Derived")
 
 GREEDY_TEMPERATURE = 1e-5
-"""A lower temperature means greedy decoding: the division would overflow float32 logits."""
+"""Lower temperatures mean greedy decoding, because the division would overflow float32 logits."""
 MAX_COUNT = 2**31
-"""The maximum of counts: above any context and vocabulary."""
+"""The maximum of counts: more than any context or vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ def _field(neutral: object, *, edits: bool = False, beams: bool = False, **entry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """One request's sampling parameters, validated where the request came in; the defaults are neutral.
+    """One request's sampling parameters, validated by the entry point. The defaults are neutral.
 
-    The order in which they act on a row of logits: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`,
+    They apply to a row of logits in this order: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`,
     `bad_words`, `allowed_token_ids`, `grammar`), `repetition_penalty`, `presence_penalty` and `frequency_penalty`,
     `temperature`, `typical_p`, `top_k`, `top_p`, `min_p`.
 
@@ -61,10 +61,10 @@ class SamplingParams:
     """
 
     max_tokens: int = _field(16, beams=True)
-    """Completion tokens at most; 0 scores the prompt only."""
+    """Maximum completion tokens. 0 only scores the prompt."""
     min_tokens: int = _number(
         0,
-        "No end of text, and none of `stop_token_ids`, before that many completion tokens.",
+        "Minimum completion tokens before the end of text or one of `stop_token_ids`.",
         *(0, MAX_COUNT),
         edits=True,
         beams=True,
@@ -72,7 +72,9 @@ class SamplingParams:
     temperature: float = _number(1.0, "Divides the logits; 0 is greedy.", 0, 2)
     top_k: int = _number(0, "Only the k likeliest tokens; 0 is off.", 0, MAX_COUNT)
     top_p: float = _number(1.0, "Only the likeliest tokens that together have this probability; 1 is off.", 0, 1)
-    min_p: float = _number(0.0, "Only tokens with this share of the likeliest token's probability; 0 is off.", 0, 1)
+    min_p: float = _number(
+        0.0, "Only tokens with at least this share of the likeliest token's probability; 0 is off.", 0, 1
+    )
     typical_p: float = _number(
         1.0,
         "Only the tokens nearest to the expected surprise that together have this probability; 1 is off.",
@@ -80,10 +82,10 @@ class SamplingParams:
         excludes_minimum=True,
     )
     presence_penalty: float = _number(
-        0.0, "Subtracted once from the logit of each token that the completion has.", -2, 2, edits=True
+        0.0, "Subtracted once from the logit of each token that occurs in the completion.", -2, 2, edits=True
     )
     frequency_penalty: float = _number(
-        0.0, "Subtracted from a token's logit for each time that the completion has it.", -2, 2, edits=True
+        0.0, "Subtracted from a token's logit for each time that it occurs in the completion.", -2, 2, edits=True
     )
     repetition_penalty: float = _number(
         1.0,
@@ -95,37 +97,37 @@ class SamplingParams:
         0, "No n-gram of this size occurs twice in prompt and completion; 0 is off.", 0, MAX_COUNT, edits=True
     )
     logit_bias: tuple[tuple[int, float], ...] = _field((), edits=True)
-    """(token id, added to its logit)."""
+    """Pairs of a token id and the value to add to its logit."""
     bad_words: tuple[tuple[int, ...], ...] = _field((), edits=True)
-    """Sequences of token ids that the completion must not have: the last token of one can't follow the others."""
+    """Sequences of token ids that must not occur in the completion: the last token is banned after the others."""
     allowed_token_ids: tuple[int, ...] = _field((), edits=True)
-    """Only these can be drawn; empty is off. The end of text is drawn only if it is among them."""
+    """The only tokens that can be sampled; empty is off. The end of text is banned unless it is among them."""
     grammar: Grammar | None = _field(None, edits=True)  # noqa: RUF009 - it makes a field, of an immutable default
-    """What the completion's text must be; the end of text comes when it is complete, and not before."""
+    """Constrains the completion's text. The end of text is allowed only when the text is complete."""
     seed: int = _field(0, beams=True)
-    """Always set: a request without a seed gets a random one. The same seed draws the same text in any batch. Beam
-    search draws nothing, so it gives the same text with any seed."""
+    """Always set: a request without a seed gets a random one. A seed gives the same text in any batch. Beam search does
+    not sample, so it gives the same text with any seed."""
     stop: tuple[str, ...] = _field(())
-    """Stop sequences: the completion ends before the first of them."""
+    """Stop sequences. The completion ends before the first that occurs."""
     include_stop_str_in_output: bool = _flag("The text ends with the stop sequence that ended it.", beams=True)
     stop_token_ids: tuple[int, ...] = _field((), beams=True)
-    """Tokens that end the completion, beside the model's end of text."""
+    """Tokens that end the completion, in addition to the model's end of text."""
     ignore_eos: bool = _flag("The end of text is a token like any other.", beams=True)
     skip_special_tokens: bool = _flag(
-        "Special tokens that are drawn, as the end of text with `ignore_eos`, are not part of the text, and no stop "
-        "sequence is found in them. Log-probabilities list them.",
+        "Special tokens that are sampled, such as the end of text with `ignore_eos`, are not part of the text, and "
+        "stop sequences are not matched in them. Log-probabilities list them.",
         neutral=True,
         beams=True,
     )
     num_logprobs: int | None = _field(None, beams=True)
-    """None: no log-probabilities; n: of the token drawn and of the n likeliest ones."""
+    """None: no log-probabilities. n: those of the sampled token and of the n likeliest ones."""
     num_prompt_logprobs: int | None = _field(None, beams=True)
-    """The same for prompt tokens, from `first_scored_token` on."""
+    """The same for prompt tokens from `first_scored_token` on."""
     first_scored_token: int = _field(1, beams=True)
-    """Position in the prompt, from 1: nothing predicts the token at 0. Earlier tokens cost no logits, and may come from
-    the prefix cache."""
+    """Position in the prompt, at least 1, because nothing predicts the token at 0. Earlier tokens need no logits and
+    may come from the prefix cache."""
     has_logits_processors: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether a row's logits are edited before a token is drawn from them. Set from the fields that say so."""
+    """Whether logits are edited before sampling. Derived from the fields declared with `edits`."""
     _derived: dict[type, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -133,9 +135,9 @@ class SamplingParams:
         object.__setattr__(self, "has_logits_processors", edits)
 
     def derive(self, kind: type[Derived], make: Callable[[], Derived]) -> Derived:
-        """What other layers compile these parameters to: made once, and shared by all sequences of the request.
+        """The form of class `kind`, immutable, to which a layer compiles these parameters, once for all sequences.
 
-        `AsyncEngine` does it on the event loop, so that the engine thread finds it made. `kind` is immutable.
+        `AsyncEngine` compiles them on the event loop, so that the engine thread does not have to.
         """
         if kind not in self._derived:
             self._derived[kind] = make()
@@ -144,7 +146,7 @@ class SamplingParams:
 
     @property
     def is_ended_by_eos(self) -> bool:
-        """With a grammar the end of text always ends the text: it is drawn only when the text is complete."""
+        """With a grammar, the end of text always ends the sequence: it is allowed only after a complete text."""
         return not self.ignore_eos or self.grammar is not None
 
     @property
@@ -153,7 +155,7 @@ class SamplingParams:
 
     @property
     def is_typical(self) -> bool:
-        """Whether `typical_p` excludes any token. Greedy decoding ignores it, as every other truncation."""
+        """Whether `typical_p` excludes any token. Greedy decoding ignores it, like every truncation."""
         return self.typical_p < 1.0 and not self.is_greedy
 
 
@@ -165,7 +167,7 @@ def _entry(item: Field[Any]) -> Parameter:
 PARAMETERS = tuple(item for item in fields(SamplingParams) if item.init)
 """The fields of `SamplingParams` that a request sets."""
 PLAIN_PARAMETERS: Mapping[str, Parameter] = {item.name: _entry(item) for item in PARAMETERS if item.metadata["entry"]}
-"""By name, those that requests have under the same name, as a number or a truth value."""
+"""Numbers and truth values that requests have under the same name, by name."""
 LOGITS_EDITING: Mapping[str, object] = {item.name: item.default for item in PARAMETERS if item.metadata["edits_logits"]}
 """Fields that edit a row's logits, with their neutral values."""
 BEAM_SEARCH_PARAMETERS = frozenset(item.name for item in PARAMETERS if item.metadata["beam_search"])

@@ -1,7 +1,7 @@
-"""The contract between scheduler and runner: a step plan goes down, a step result comes back, row by row.
+"""The contract between scheduler and runner: a step plan, and a result for each of its rows.
 
-Prefill and decode are one mechanism: a row computes the next tokens of one sequence, and when those reach the
-sequence's last token the row draws one more.
+Prefill and decode are one mechanism: a row computes the next tokens of one sequence. If they include the sequence's
+last token, the row also samples the next one.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Protocol
 from distilgpt2_api.core.params import SamplingParams
 
 NOTHING_TO_DRAW = "every token is banned"
-"""`RowResult.error` where it is the request's own parameters that leave no token to draw."""
+"""`RowResult.error` if the request's parameters leave no token to sample."""
 
 
 class TokenMask(Protocol):
-    """Which tokens a grammar allows next; it is computed while the kernels run."""
+    """The tokens that a grammar allows next. It is computed while the kernels run."""
 
     def wait(self) -> bytes:
-        """One bit for each token, token 0 in the lowest bit of the first byte; a whole number of 4-byte words.
+        """One bit per token, token 0 in the lowest bit of the first byte; a whole number of 4-byte words.
 
-        Tokens beyond the last bit are forbidden. Raises GenerationError where there is no saying what is allowed.
+        Tokens beyond the last bit are forbidden. Raises GenerationError if the mask can't be computed.
         """
 
 
 @dataclass(slots=True, kw_only=True)
 class PlanRow:
-    """One sequence's share of a step. Read-only by contract; not frozen, for a frozen one costs twice to make.
+    """One sequence's part of a step. Read-only by contract. Not frozen: a frozen one takes twice as long to create.
 
-    The lists are the sequence's own and grow only between steps: the runner reads, and keeps nothing.
+    The lists belong to the sequence and grow only between steps. The runner reads them and keeps no reference.
     """
 
     sequence_id: int
@@ -38,34 +38,34 @@ class PlanRow:
     """All tokens of the sequence so far: prompt and completion."""
     num_prompt_tokens: int
     num_computed_tokens: int
-    """Tokens whose keys and values are in the cache before this step: the position of the first token computed."""
+    """Tokens with keys and values in the cache before this step; also the position of the first token to compute."""
     num_new_tokens: int
-    """Computed in this step: `token_ids[num_computed_tokens:][:num_new_tokens]`; at least 1."""
+    """Tokens to compute: `token_ids[num_computed_tokens:][:num_new_tokens]`; at least 1."""
     block_ids: Sequence[int]
-    """Block table; covers `num_computed_tokens + num_new_tokens` tokens, and the drafts."""
+    """Block table; covers `num_computed_tokens + num_new_tokens` tokens and the drafts."""
     params: SamplingParams
     seed: int
-    """This sequence's own. With the position of the token drawn it is the key of the random number."""
+    """The sequence's seed. With the position of the sampled token it is the key of the random number."""
     is_sampling: bool
-    """The last new token is the sequence's last: draw the next."""
+    """Whether to sample a token: the last new token is the sequence's last."""
     mask: TokenMask | None = None
-    """Where `params.grammar` is set and the row draws."""
+    """Set if the row samples with `params.grammar`."""
     num_prompt_logprobs: int | None = None
-    """None, or: also score the prompt tokens that follow the new tokens (see `RowResult.prompt_logprobs`)."""
+    """If not None, also score the prompt tokens that follow the new tokens (see `RowResult.prompt_logprobs`)."""
     draft_token_ids: Sequence[int] = ()
-    """A guess at what is drawn next, computed behind the sequence's last token, so that as much of it as is right need
-    no step of its own. Only in a row of one new token that draws, scores nothing and has no grammar."""
+    """Tokens to compute after the sequence's last token, in case they are sampled. Only in a row of one new token that
+    samples, scores nothing and has no grammar."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StepPlan:
-    """What one step computes. Rows are in no particular order; a sequence has at most one."""
+    """The rows of one step, in no particular order, at most one per sequence."""
 
     rows: Sequence[PlanRow]
 
     @property
     def num_tokens(self) -> int:
-        """Computed, drafts included."""
+        """Tokens to compute, including drafts."""
         return sum(row.num_new_tokens for row in self.rows) + self.num_draft_tokens
 
     @property
@@ -75,29 +75,28 @@ class StepPlan:
 
 @dataclass(slots=True, kw_only=True)
 class TokenLogprobs:
-    """Log-probabilities at one position, of the model's own distribution (no temperature, no penalty)."""
+    """Log-probabilities at one position, from the model's own distribution: without temperature or penalties."""
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens, best first, as many as were asked for; `token_id`'s own float is the same one."""
+    """The requested number of likeliest tokens, best first. If `token_id` is one of them, its value is `logprob`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RowResult:
-    """What a row of the plan gave, at the same index."""
+    """The result of the plan's row with the same index."""
 
     token_id: int | None = None
-    """The token drawn; None where the row drew none."""
+    """The sampled token; None if the row sampled none."""
     logprobs: TokenLogprobs | None = None
-    """Of `token_id`, where asked for."""
+    """Of `token_id`, if requested."""
     prompt_logprobs: Sequence[TokenLogprobs] = ()
-    """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step's logits tell them."""
+    """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step has their logits."""
     error: str | None = None
-    """Why this row failed (its logits were not finite, say), fit for the caller's eyes; other rows are sound."""
+    """Why this row failed, for example non-finite logits; safe to show to the client. Other rows are not affected."""
     accepted: Sequence[RowResult] = ()
-    """What was drawn after `token_id`, one for each of the row's drafts that were right: each the same as in a step of
-    its own."""
+    """One result for each accepted draft, in order: the token sampled behind it, the same as in a step of its own."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,13 +1,13 @@
-"""How many tokens of prompts a step computes beside streams: what their gaps are bounded by.
+"""The number of prompt tokens that a step computes beside decoding sequences. It bounds their inter-token latency.
 
-A step lasts as long as the decodes of its streams and the prompts' tokens in it. The more streams there are, the longer
-their decodes take anyway, and the more tokens may come along before the gap is several times as long as without any;
-the more requests wait for their first token, the more it is worth. Were the bound without that, prompts would come in
-faster than they leave long before the machine is full (`benchmarks/simulated_node.py` shows it), and streams be even
-while requests wait for ever.
+A step takes as long as its decodes and its prompt tokens together. The more sequences decode, the longer a step takes
+anyway, and the more prompt tokens fit before the latency becomes several times as long as without them. The more
+requests wait for their first token, the more prompt tokens are worth it. Without that term, prompts would arrive faster
+than they are prefilled well below capacity (`benchmarks/simulated_node.py` shows it), and requests would queue
+indefinitely.
 
-The three numbers are measured: gaps beside 2000 tokens of prompts a second stay below three times the median
-(`benchmarks/scheduling.py`) without a loss of throughput.
+The three numbers are measured: beside 2000 prompt tokens a second, inter-token latencies stay below three times the
+median (`benchmarks/scheduling.py`), without loss of throughput.
 """
 
 TOKENS_BESIDE_STREAMS = 16
@@ -16,9 +16,9 @@ TOKENS_PER_WAITING = 8
 
 
 def prompt_budget(num_left: int, num_streams: int, num_waiting: int) -> int:
-    """Of the `num_left` tokens that a step has beside a token of `num_streams` sequences each, how many prompts get.
+    """The prompt tokens of a step that has `num_left` tokens left beside those of `num_streams` decoding sequences.
 
-    `num_waiting` sequences have had no token yet. Where nothing streams, nobody has gaps: all.
+    `num_waiting` sequences wait for their first token. Without decoding sequences, prompts get all tokens.
     """
     if not num_streams:
         return num_left

@@ -1,1 +1,1 @@
-"""Who computes what in the next step: decisions in plain Python, with no model in sight."""
+"""Decides which tokens the next step computes: plain Python, without a model."""

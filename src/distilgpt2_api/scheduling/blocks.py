@@ -1,4 +1,4 @@
-"""The KV cache's blocks: who holds them, which are free, and which free ones still hold something worth keeping."""
+"""The KV cache's block pool: which blocks are held, free or cached."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def num_blocks_for(num_tokens: int) -> int:
 
 
 class BlockPool:
-    """Owner of every block's state. A block is always exactly one of:
+    """Owns every block's state. A block is always exactly one of:
 
     - held by one or more sequences (reference-counted), cached or not;
-    - free and cached: nobody holds it, but its content is known by digest and may be shared again;
-    - free and blank, used before or not.
+    - free and cached: no sequence holds it, but its content is known by digest and can be shared again;
+    - free and blank, used before or never.
 
-    Blank blocks are handed out first, then the cached one that was released longest ago. A block never used takes no
-    memory yet: past the first `num_eager_blocks` of them, one that is cached and free is handed out before it, so that
-    memory grows with what sequences hold at once, and not with what they have left behind. Every operation is O(1) a
-    block. A cached block is full and computed, and is never written again: whoever writes holds a block handed out by
-    `allocate()`, which nobody else can find before `keep()`.
+    `allocate()` takes blank blocks first, then evicts the cached block that was released first. A block that was never
+    used takes no memory yet. After the first `num_eager_blocks`, free cached blocks are evicted before unused ones are
+    taken, so that memory grows with what sequences hold at once, not with what finished ones leave behind. Every
+    operation is O(1) per block. A cached block is full and computed, and is never written again: a sequence writes only
+    to blocks from `allocate()`, which no other sequence can find before `keep()`.
     """
 
     def __init__(self, num_blocks: int, *, num_eager_blocks: int | None = None) -> None:
@@ -32,11 +32,11 @@ class BlockPool:
         self._num_eager_blocks = num_blocks if num_eager_blocks is None else min(num_blocks, num_eager_blocks)
         self._num_holders = [0] * num_blocks
         self.num_used = 0
-        """Blocks ever handed out: 0 to `num_used`, the others never."""
+        """Number of blocks used so far: blocks 0 to `num_used - 1`."""
         self._blank: list[int] = []
-        """Free and blank, but used before."""
+        """Free, blank and used before."""
         self._evictable: OrderedDict[int, None] = OrderedDict()
-        """Free and cached, the least recently released first."""
+        """Free and cached, least recently released first."""
         self._block_of_digest: dict[bytes, int] = {}
         self._digest_of_block: dict[int, bytes] = {}
 
@@ -45,7 +45,7 @@ class BlockPool:
         return len(self._blank) + len(self._evictable) + self.num_blocks - self.num_used
 
     def allocate(self) -> int:
-        """A block of one's own to write into; its old content is forgotten. There must be a free one."""
+        """Take a free block to write to, and forget its old content. There must be one."""
         if self._blank:
             block_id = self._blank.pop()
         elif self.num_used < (self._num_eager_blocks if self._evictable else self.num_blocks):
@@ -58,34 +58,34 @@ class BlockPool:
         return block_id
 
     def find(self, digest: bytes) -> int | None:
-        """The block with that content, if it is cached; `share()` it before anything else is allocated."""
+        """The cached block with this content. Call `share()` before the next `allocate()`, which could evict it."""
         return self._block_of_digest.get(digest)
 
     def is_free(self, block_id: int) -> bool:
         return not self._num_holders[block_id]
 
     def count_own(self, block_ids: Iterable[int]) -> int:
-        """How many of a sequence's blocks nobody else holds: those that are free once it lets go."""
+        """Count the blocks of a sequence that no other sequence holds: those that its release would free."""
         return sum(self._num_holders[block_id] == 1 for block_id in block_ids)
 
     def share(self, block_ids: Iterable[int]) -> None:
-        """Hold cached blocks, to read."""
+        """Hold cached blocks for reading."""
         for block_id in block_ids:
             if not self._num_holders[block_id]:
                 del self._evictable[block_id]
             self._num_holders[block_id] += 1
 
     def keep(self, block_id: int, digest: bytes) -> None:
-        """Make a held block's content known: it is full and computed.
+        """Cache a held block that is full and computed.
 
-        Where two sequences computed the same content side by side, the first one's block stays the cached one.
+        If two sequences computed the same content at the same time, the first one's block is cached.
         """
         if digest not in self._block_of_digest:
             self._block_of_digest[digest] = block_id
             self._digest_of_block[block_id] = digest
 
     def release(self, block_ids: Sequence[int]) -> None:
-        """Let go of a sequence's block table. Its last blocks are forgotten before its first, which more can share."""
+        """Release a sequence's block table. Its last blocks are evicted before its first, which more prompts share."""
         for block_id in reversed(block_ids):
             self._num_holders[block_id] -= 1
             if not self._num_holders[block_id]:
@@ -95,23 +95,23 @@ class BlockPool:
                     self._blank.append(block_id)
 
     def check(self, block_tables: Iterable[Sequence[int]]) -> None:
-        """Raise AssertionError unless the books agree with these block tables, block by block."""
+        """Raise AssertionError unless the pool's state agrees with these block tables, block by block."""
         num_holders = Counter(block_id for block_ids in block_tables for block_id in block_ids)
         free = [*self._blank, *self._evictable, *range(self.num_used, self.num_blocks)]
         is_cached = self._digest_of_block.__contains__
         faults = {
-            "holders counted wrong": [b for b in range(self.num_blocks) if self._num_holders[b] != num_holders[b]],
+            "wrong number of holders": [b for b in range(self.num_blocks) if self._num_holders[b] != num_holders[b]],
             "free twice": [b for b, count in Counter(free).items() if count > 1],
             "neither free nor held, or both": sorted(
                 set(free) ^ {b for b in range(self.num_blocks) if self.is_free(b)}
             ),
             "blank, but cached": [b for b in self._blank if is_cached(b)],
             "evictable, but not cached": [b for b in self._evictable if not is_cached(b)],
-            "cached under another name": [
+            "cached under another digest": [
                 b for d, b in self._block_of_digest.items() if self._digest_of_block.get(b) != d
             ],
         }
         if len(self._block_of_digest) != len(self._digest_of_block):
-            faults["names without a block"] = [len(self._digest_of_block) - len(self._block_of_digest)]
+            faults["digests without a block"] = [len(self._digest_of_block) - len(self._block_of_digest)]
         if found := {fault: blocks for fault, blocks in faults.items() if blocks}:
             raise AssertionError(f"block accounting is wrong: {found}")

@@ -1,6 +1,6 @@
-"""Guesses at a sequence's next tokens: where it repeats itself, what came before comes again.
+"""Drafts a sequence's next tokens by prompt lookup (Saxena, 2023): it continues an n-gram that occurred before.
 
-Prompt lookup (Saxena, 2023): names out of the prompt, code, tables, and greedy decoding that goes round in circles.
+This works for names in the prompt, code, tables, and greedy decoding that repeats itself.
 """
 
 from __future__ import annotations
@@ -8,57 +8,57 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NGRAM_TOKENS = 5
-"""What must occur twice before the text is taken to repeat itself. Shorter ones are found more often and are more often
-wrong, which text that is drawn, not decoded greedily, pays for (decision 0014)."""
+"""Length of the n-gram that must occur twice. Shorter n-grams match more often and are wrong more often, which slows
+down sampled text (decision 0014)."""
 MIN_DRAFT_TOKENS = 3
-"""Of a step's price most is for its having any draft at all."""
-MAX_PAUSE_TOKENS = 64
+"""Most of the cost of drafts is the same for one draft token as for several."""
+MAX_BACKOFF_TOKENS = 64
 
 
 class Drafter:
-    """Owner of one sequence's n-grams, and of how far its repetitions are trusted. O(1) a token.
+    """Owns one sequence's n-gram index and draft budget. O(1) per token.
 
-    Drafts begin short and grow twofold while they are right to the last; after one that is not, as many are trusted as
-    were right. Where none was, it pauses, for twice as many tokens each time, so that text without repetitions costs
-    nothing to speak of.
+    The budget starts small and doubles after each draft that is accepted whole; after any other draft, it is the number
+    of tokens accepted. If no token was accepted, drafting pauses, each time for twice as many tokens, so that text
+    without repetitions costs almost nothing.
     """
 
-    __slots__ = ("_backoff", "_budget", "_follower", "_num_indexed", "_resumes_at", "_token_ids")
+    __slots__ = ("_backoff", "_budget", "_next_positions", "_num_indexed", "_resumes_at", "_token_ids")
 
     def __init__(self, token_ids: Sequence[int]) -> None:
-        """`token_ids` are the sequence's own, and may grow."""
+        """`token_ids` is the sequence's own list, which grows."""
         self._token_ids = token_ids
-        self._follower: dict[tuple[int, ...], int] = {}
-        """By n-gram: the place behind its last occurrence but the one that ends the sequence."""
+        self._next_positions: dict[tuple[int, ...], int] = {}
+        """Maps an n-gram to the position after its last occurrence, not counting one at the end of the sequence."""
         self._num_indexed = NGRAM_TOKENS
-        """Tokens whose n-grams before them are in the index."""
+        """Positions below this have the n-gram before them in the index."""
         self._budget = MIN_DRAFT_TOKENS
         self._backoff = 1
         self._resumes_at = 0
 
     def propose(self, max_tokens: int) -> list[int]:
-        """The tokens that followed the last ones when they last occurred; empty where they never did, or in a pause.
+        """The tokens that followed the last n-gram's previous occurrence. Empty without one, and during a pause.
 
-        An occurrence that reaches up to the end is a circle, and goes on.
+        If that text reaches the end of the sequence, the sequence repeats with a period, and so does the draft.
         """
         token_ids, num_tokens = self._token_ids, len(self._token_ids)
         if num_tokens < max(self._resumes_at, NGRAM_TOKENS):
             return []
-        for place in range(self._num_indexed, num_tokens):
-            self._follower[tuple(token_ids[place - NGRAM_TOKENS : place])] = place
+        for position in range(self._num_indexed, num_tokens):
+            self._next_positions[tuple(token_ids[position - NGRAM_TOKENS : position])] = position
         self._num_indexed = max(self._num_indexed, num_tokens)
-        place = self._follower.get(tuple(token_ids[-NGRAM_TOKENS:]), num_tokens)
-        if place == num_tokens:
+        position = self._next_positions.get(tuple(token_ids[-NGRAM_TOKENS:]), num_tokens)
+        if position == num_tokens:
             return []
         num_drafted = min(max_tokens, self._budget)
-        draft = list(token_ids[place : place + num_drafted])
-        period = num_tokens - place
+        draft = list(token_ids[position : position + num_drafted])
+        period = num_tokens - position
         while len(draft) < num_drafted:
             draft.append(draft[-period])
         return draft
 
     def note(self, *, num_drafted: int, num_accepted: int) -> None:
-        """What came of the last proposal; the sequence has not grown since."""
+        """Record how many tokens of the last proposal were accepted, before the sequence grows."""
         if num_accepted == num_drafted:
             self._budget = max(self._budget, 2 * num_accepted)
         else:
@@ -67,4 +67,4 @@ class Drafter:
             self._backoff = 1
         else:
             self._resumes_at = len(self._token_ids) + self._backoff
-            self._backoff = min(2 * self._backoff, MAX_PAUSE_TOKENS)
+            self._backoff = min(2 * self._backoff, MAX_BACKOFF_TOKENS)

@@ -1,4 +1,4 @@
-"""Fair shares: one caller's thousand requests don't keep another's first from its turn."""
+"""Fair shares: one caller's thousand requests don't delay another caller's first."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 PriorityClass = tuple[bool, int]
 """See `Sequence.priority_class`."""
 MAX_CALLERS = 1024
-"""Callers whose virtual ends are remembered, of all standings together; up to twice as many between two sweeps."""
+"""Entries of callers that a sweep keeps, over all priority classes; there are up to twice as many between sweeps."""
 
 
 @dataclass(slots=True)
 class VirtualTime:
-    """Mutable: the virtual time of one standing, kept while it has sequences in flight."""
+    """Mutable: the virtual time of one priority class, kept while the class has sequences in flight."""
 
     now: float = 0.0
-    """The latest start of those that were admitted, or the latest end that was forgotten."""
+    """The latest start of the sequences admitted, or the latest end that was forgotten."""
     ends: dict[str, float] = field(default_factory=dict)
-    """By caller: the virtual end of its last sequence."""
+    """Maps a caller to the virtual end of its last sequence."""
     num_sequences: int = 0
     """Waiting and running."""
 
     def forget(self, max_callers: int) -> None:
-        """Forget the callers that have nothing to wait for, and the earliest of the others beyond `max_callers`.
+        """Forget callers whose end has passed and, beyond `max_callers`, those with the earliest ends.
 
-        A caller that is forgotten starts now. So that it gains nothing by that, now becomes its end.
+        The next sequence of a forgotten caller starts at `now`. `now` advances to the ends that are forgotten, so that
+        no caller gains by it.
         """
         self.ends = {caller: end for caller, end in self.ends.items() if end > self.now}
         num_surplus = len(self.ends) - max_callers
@@ -39,31 +40,32 @@ class VirtualTime:
 
 
 class FairShares:
-    """Start-time fair queueing (Goyal, Vin and Cheng, 1996), in tokens, for each standing by itself.
+    """Start-time fair queueing (Goyal, Vin and Cheng, 1996), in tokens, separately for each priority class.
 
-    A caller's next sequence starts, in virtual time, where its last one would have ended; a caller that had nothing to
-    do starts now. The earliest start goes first. With one caller that is first come, first served.
+    In virtual time, a caller's next sequence starts at the end of its last one, or now if that has passed. The earliest
+    start goes first. With one caller, this is first come, first served.
 
-    Memory is bounded by `MAX_CALLERS` and the sequences in flight, whatever callers and priorities come, and each
-    arrival does O(1) work, amortised: a sweep comes only after as many new entries as it leaves.
+    Memory is bounded by `MAX_CALLERS` and the number of sequences in flight, for any number of callers and priorities.
+    An arrival takes O(1) amortised time: a sweep runs only after as many new entries as the last one kept.
     """
 
     def __init__(self) -> None:
         self._times: dict[PriorityClass, VirtualTime] = {}
         self._num_entries = 0
-        """Of all ends together."""
+        """Number of entries in all `ends`."""
         self._sweep_size = 2 * MAX_CALLERS
 
     def __len__(self) -> int:
-        """Callers that are remembered, each as often as it has standings."""
+        """Number of entries: one for each caller in each priority class."""
         return self._num_entries
 
     def start_of(
         self, priority_class: PriorityClass, caller: str, num_tokens: int, *, is_continuation: bool = False
     ) -> float:
-        """The virtual start of a new arrival, which then counts `num_tokens` against its caller.
+        """The virtual start of a new arrival; charges `num_tokens` to its caller.
 
-        What continues work that runs starts now, as that work does: before its caller's others, behind all who are due.
+        A continuation of running work starts now, like that work: before its caller's other sequences, but behind the
+        callers that are due.
         """
         time = self._times.setdefault(priority_class, VirtualTime())
         time.num_sequences += 1
@@ -77,12 +79,12 @@ class FairShares:
         return now if is_continuation else start
 
     def note_admitted(self, sequence: ScheduledSequence) -> None:
-        """Virtual time is now at its start, if it was not past it before."""
+        """Advance the virtual time to the start of the admitted sequence."""
         time = self._times[sequence.priority_class]
         time.now = max(time.now, sequence.virtual_start)
 
     def note_finished(self, sequence: ScheduledSequence) -> None:
-        """It is no longer in flight. After the last one of its priority all callers of that priority are level."""
+        """Count the sequence out. After the last one of a priority class, all callers of the class are equal again."""
         time = self._times[sequence.priority_class]
         time.num_sequences -= 1
         if not time.num_sequences:
@@ -97,15 +99,14 @@ class FairShares:
 
 
 def first_unserved(waiting: WaitingQueue, running: Sequence[ScheduledSequence]) -> ScheduledSequence | None:
-    """The first in line of a caller of whom nothing runs, while others do; None where there is none.
+    """The first waiting sequence of a caller that has no running sequence, while other callers have. None without one.
 
-    `running` is in the order of rank. For batch work that is so only among its own kind, and only while nothing else
-    runs.
+    `running` is in order of rank. Batch work is returned only while nothing but batch work runs.
     """
     if not running:
         return None
     served = {sequence.caller_key for sequence in running}
-    candidate = next((sequence for sequence in waiting.firsts if sequence.caller_key not in served), None)
+    candidate = next((sequence for sequence in waiting.heads if sequence.caller_key not in served), None)
     return None if candidate is None or (candidate.is_batch and not running[0].is_batch) else candidate
 
 
@@ -117,21 +118,21 @@ def choose_victims(
     num_lacking_blocks: int,
     count_own_blocks: Callable[[ScheduledSequence], int],
 ) -> list[ScheduledSequence]:
-    """Who must give way so that `candidate` fits: the last in rank of whoever has most, again and again.
+    """The sequences to preempt so that `candidate` fits: repeatedly the last in rank of the caller that has most.
 
-    Empty where that is never enough. Nobody loses the only one that it has running, and none of a lower standing goes.
-    `running` is in the order of rank.
+    Empty if that is never enough. No caller loses its only running sequence, and no sequence of a more urgent priority
+    class is preempted. `running` is in order of rank.
     """
     remaining = Counter(sequence.caller_key for sequence in running)
-    candidates: dict[tuple[bool, str], list[ScheduledSequence]] = {}
+    by_caller: dict[tuple[bool, str], list[ScheduledSequence]] = {}
     for sequence in running:
-        candidates.setdefault(sequence.caller_key, []).append(sequence)
+        by_caller.setdefault(sequence.caller_key, []).append(sequence)
     victims: list[ScheduledSequence] = []
     while num_lacking_slots > 0 or num_lacking_blocks > 0:
         caller_key, most = remaining.most_common(1)[0]
         if most < 2:
             return []
-        victim = candidates[caller_key].pop()
+        victim = by_caller[caller_key].pop()
         if victim.priority_class < candidate.priority_class:
             del remaining[caller_key]
             if not remaining:
@@ -140,5 +141,5 @@ def choose_victims(
         remaining[caller_key] -= 1
         victims.append(victim)
         num_lacking_slots -= 1
-        num_lacking_blocks -= count_own_blocks(victim) + 1  # and the one that was left for it to grow into
+        num_lacking_blocks -= count_own_blocks(victim) + 1  # and the block reserved for its growth
     return victims

@@ -1,4 +1,4 @@
-"""Names for the contents of full blocks, so that equal beginnings of prompts share their keys and values."""
+"""Digests of full blocks, by which prompts with a common prefix share keys and values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _pack_block = Struct(f"<{BLOCK_SIZE}I").pack
 
 
 def block_digest(parent: bytes, token_ids: Sequence[int]) -> bytes:
-    """256-bit name of a full block: its `BLOCK_SIZE` tokens and, by `parent`'s digest, all tokens before it.
+    """256-bit digest of a full block: of its `BLOCK_SIZE` tokens and, through `parent`, of all tokens before them.
 
-    `parent` is b"" for a sequence's first block. A cryptographic hash, for a prompt made to collide with somebody
-    else's would be answered from their keys and values.
+    `parent` is the digest of the block before, b"" for a sequence's first block. The hash is cryptographic: otherwise
+    an attacker could make a prompt that collides with another caller's and read from that caller's keys and values.
     """
     return blake2b(parent + _pack_block(*token_ids), digest_size=32).digest()

@@ -1,4 +1,4 @@
-"""Continuous batching: which tokens of which sequences the next step computes (Orca, 2022; vLLM, 2023)."""
+"""Continuous batching: decides which tokens of which sequences the next step computes (Orca, 2022; vLLM, 2023)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ from distilgpt2_api.scheduling.sequence_pool import SequencePool
 from distilgpt2_api.scheduling.speculation import add_drafts
 
 QUIET_STEPS = 32
-"""So many steps without other work, and batch work has whole ones again: who has just had an answer often asks on."""
+"""After this many steps without other work, batch work gets whole steps again: clients often send a next request
+soon."""
 
 
 class Scheduler:
-    """Owner of the sequences in flight and of the blocks that they hold. One thread's.
+    """Owns the sequences in flight and the blocks that they hold. One thread only.
 
-    Sequences have a rank: batch work comes last, the lower priority goes first, among equals whose caller has had less
-    (`FairShares`), then the earlier arrival. Each step takes one token of every sequence that decodes, then as much of
-    the prefills as its budget and the gaps of these streams allow (`step_budget`), then new sequences, by rank all of
-    them. A sequence is admitted with blocks for all of its tokens, so only decoding ever asks for more, and only while
-    the step has tokens left, so that there are never more rows than tokens. When none is free, the last in rank among
-    the running loses its blocks and waits again, in front of its equals: it recomputes later what it can't find in the
-    prefix cache. For a newcomer's sake that happens only where its caller has nothing running and another has several.
-    So the first in rank always advances, and nobody starves but behind lower priorities that never cease to come.
+    **Order.** Sequences are ordered by rank: batch work last, then the lower priority first, then the caller that has
+    received less (`FairShares`), then the earlier arrival.
 
-    Batch work has what the others leave: places, blocks, and of a step's tokens `max_batch_step_tokens` at most while
-    they have any, and for some steps more: who comes during a long step waits for its end. It gives way to whoever
-    comes; what of it keeps its blocks rests until it is its turn.
+    **Steps.** Each step computes one token of every decoding sequence, then as much of the prefills as the token budget
+    and the inter-token latency of the decoding sequences allow (`step_budget`), then new sequences; each in order of
+    rank. There are never more rows than tokens.
 
-    Where few decode and nobody waits, their rows get drafts of what may come next (`speculation`), out of what the step
-    has left.
+    **Preemption.** A sequence is admitted with blocks for all of its tokens, so only decoding needs more. If no block
+    is free, the running sequence with the last rank loses its blocks and waits again, ahead of new arrivals of its
+    priority. It later recomputes what the prefix cache no longer holds. A new arrival preempts another sequence only if
+    its caller has none running and another caller has several. So the first in rank always advances, and a sequence
+    starves only behind an endless supply of lower priorities.
+
+    **Batch work** gets the slots, blocks and tokens that others leave: at most `max_batch_step_tokens` of a step while
+    others run and for a few steps after, because a new arrival has to wait for the end of a long step. It is preempted
+    first. Batch work without tokens in a step keeps its blocks, if no other sequence needs them.
+
+    **Drafts.** If few sequences decode and none waits, their rows get draft tokens (`speculation`) from the step's
+    remaining budget.
     """
 
     def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None = None) -> None:
@@ -48,10 +53,10 @@ class Scheduler:
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()
         self._planned: list[Sequence] = []
-        """Whose the rows of the last plan are."""
+        """The sequences of the last plan's rows."""
         self._num_arrivals = 0
         self._num_quiet_steps = QUIET_STEPS
-        """Since the last one that had rows of anything but batch work."""
+        """Steps since the last one that had rows other than batch work."""
 
     @property
     def has_work(self) -> bool:
@@ -59,13 +64,13 @@ class Scheduler:
 
     @property
     def num_free_blocks(self) -> int:
-        """Blocks that no sequence holds, cached ones included."""
+        """Blocks that no sequence holds, including cached ones."""
         return self._pool.blocks.num_free
 
     def add(self, sequence: Sequence, *, is_continuation: bool = False) -> None:
-        """Queue a new sequence, of an id never used.
+        """Queue a new sequence, whose id was never used before.
 
-        A continuation goes on with what another sequence computed, and counts against its caller with its completion.
+        A continuation starts from what another sequence computed, so only its completion is charged to its caller.
         """
         assert sequence.sequence_id not in self._sequences, "sequence ids are unique"
         assert sequence.num_blocks_at_most <= self._pool.blocks.num_blocks, "the KV cache holds a context"
@@ -80,9 +85,9 @@ class Scheduler:
         self._pool.queue(sequence, leader)
 
     def schedule(self) -> StepPlan | None:
-        """The next step, or None if there is nothing to do.
+        """Plan the next step. Returns None if there is nothing to do.
 
-        A plan that never sees its update, for its step failed, leaves no trace: the next one is made like it.
+        If the step fails and the plan gets no update, the next plan is made as if this one had not been.
         """
         self._planned = []
         rows: list[PlanRow] = []
@@ -105,11 +110,11 @@ class Scheduler:
         return StepPlan(rows=rows)
 
     def update(self, plan: StepPlan, result: StepResult) -> list[SequenceUpdate]:
-        """Take in what the last plan's step gave: one update for each row that drew a token, ended, failed or scored
-        its prompt; what drafts gained comes after it (`apply_accepted_drafts`). Rows of ended sequences are ignored.
+        """Apply the results of the last plan. Returns an update for each row that sampled a token, ended, failed or
+        scored its prompt; `apply_accepted_drafts` follows for each. Rows of ended sequences are ignored.
         """
         updates = []
-        # Batch work comes last: whoever is first says whether there is other.
+        # Batch work comes last, so the first row shows whether there is other work.
         self._num_quiet_steps = self._num_quiet_steps + 1 if self._planned[0].is_batch else 0
         for sequence, row, row_result in zip(self._planned, plan.rows, result.rows, strict=True):
             if sequence.status is not SequenceStatus.RUNNING:
@@ -122,7 +127,7 @@ class Scheduler:
                     assert sequence.drafter is not None
                     sequence.drafter.note(num_drafted=len(row.draft_token_ids), num_accepted=len(row_result.accepted))
                 if row.is_sampling:
-                    assert row_result.token_id is not None, "a sampling row draws"
+                    assert row_result.token_id is not None, "a sampling row has a token"
                     self._append(sequence, row_result.token_id)
                 elif sequence.num_computed_tokens == sequence.max_num_tokens:  # the prompt was all
                     self.finish(sequence.sequence_id, FinishReason.LENGTH)
@@ -133,9 +138,10 @@ class Scheduler:
         return updates
 
     def apply_accepted_drafts(self, update: SequenceUpdate) -> Iterator[SequenceUpdate]:
-        """Take in what the row of an update drew behind its drafts, a token each time, until the sequence has ended.
+        """Apply the tokens that an update's row sampled behind accepted drafts, one per iteration, until the sequence
+        ends.
 
-        Whoever ends it between two, or goes no further, loses nothing but what is not taken in.
+        The caller may end the sequence, or stop iterating, after any token: later tokens are then not applied.
         """
         sequence = update.sequence
         for result in update.result.accepted:
@@ -144,21 +150,22 @@ class Scheduler:
             if result.error is not None:
                 self.finish(sequence.sequence_id, FinishReason.ERROR)
             else:
-                assert result.token_id is not None, "a sampling row draws"
+                assert result.token_id is not None, "a sampling row has a token"
                 begin = sequence.num_computed_tokens
-                sequence.num_computed_tokens = begin + 1  # the token before, a draft that was right
+                sequence.num_computed_tokens = begin + 1  # the token before, an accepted draft
                 self._pool.note_computed(sequence, begin, begin + 1)
                 self._append(sequence, result.token_id)
             yield SequenceUpdate(sequence=sequence, token_id=result.token_id, result=result, is_from_draft=True)
 
     def take_stats(self, plan: StepPlan) -> ScheduleStats:
-        """The statistics of the step that computed `plan`, once its results are taken in. Call it once a step."""
+        """The statistics of the step that computed `plan`. Call it once per step, after its results are applied."""
         return self._pool.take_stats(plan)
 
     def finish(self, sequence_id: int, reason: FinishReason) -> bool:
-        """End a sequence and free its blocks at once; False if there is none of that id (any more).
+        """End a sequence and free its blocks. Returns False if no sequence in flight has that id.
 
-        Legal at any time, also between `schedule()` and `update()`. The last one's end proves that no block was lost.
+        Allowed at any time, also between `schedule()` and `update()`. After the last sequence, checks that no block
+        leaked.
         """
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is None:
@@ -177,17 +184,17 @@ class Scheduler:
             raise AssertionError(f"idle, but {num_held} blocks are held and {len(self._sequences)} sequences in flight")
 
     def check_accounting(self) -> None:
-        """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
+        """Raise AssertionError unless the states of blocks and sequences agree. Slow: for tests."""
         self._pool.check(self._sequences.values())
 
     def _plan(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> int:
-        """Plan one of the two kinds, within `budget` tokens; what is left of it. Batch work comes second."""
+        """Plan all other work, or then batch work, within `budget` tokens. Returns the tokens that are left."""
         num_rows = len(rows)
         prefills = self._plan_decodes(rows, budget, is_batch=is_batch)
         num_streams = len(rows) - num_rows
         budget -= num_streams
         num_kept = 0
-        if not is_batch:  # nobody watches the gaps of batch work
+        if not is_batch:  # no client waits for the tokens of batch work
             num_kept = budget - prompt_budget(budget, num_streams, len(prefills) + self._pool.num_waiting)
             budget -= num_kept
         for sequence in prefills:
@@ -199,12 +206,12 @@ class Scheduler:
         return budget + num_kept
 
     def _plan_decodes(self, rows: list[PlanRow], budget: int, *, is_batch: bool) -> list[Sequence]:
-        """Plan a token of each sequence that lacks only one; the others. Batch work that has no token left rests."""
+        """Plan a row for each decoding sequence. Returns the others. Batch work beyond the budget is skipped."""
         prefills = []
         running = self._pool.running
         max_rows = len(rows) + budget
         index = len(running) - self._pool.num_running_batch if is_batch else 0
-        while index < len(running) and running[index].is_batch is is_batch:  # preemption takes from its end
+        while index < len(running) and running[index].is_batch is is_batch:  # preemption shortens it
             sequence = running[index]
             num_computed = sequence.num_computed_tokens
             if len(sequence.token_ids) - num_computed > 1:
@@ -212,7 +219,7 @@ class Scheduler:
             elif len(rows) < max_rows or not is_batch:
                 if num_computed == len(sequence.block_ids) * BLOCK_SIZE:
                     self._pool.preempt_until_block_free()
-                    if index == len(running):  # it was the last in rank itself
+                    if index == len(running):  # this sequence was the last in rank and is preempted
                         break
                     sequence.block_ids.append(self._pool.blocks.allocate())
                 self._planned.append(sequence)
@@ -221,17 +228,17 @@ class Scheduler:
         return prefills
 
     def _plan_chunk(self, sequence: Sequence, budget: int, rows: list[PlanRow]) -> int:
-        """Plan as much of a prefill as the budget allows; how much that is."""
+        """Plan as much of a prefill as the budget allows. Returns the number of tokens."""
         end = len(sequence.token_ids)
         if sequence.num_computed_tokens < sequence.num_scored_tokens and sequence.has_unscored_tokens:
-            end = sequence.num_scored_tokens  # computed again without scores up to there, then with
+            end = sequence.num_scored_tokens  # recompute scored tokens without scores first
         num_new_tokens = min(end - sequence.num_computed_tokens, budget)
         self._planned.append(sequence)
         rows.append(sequence.plan_row(num_new_tokens))
         return num_new_tokens
 
     def _advance(self, sequence: Sequence, row: PlanRow) -> None:
-        """Count what the row computed, and cache the blocks that it filled."""
+        """Count the tokens that the row computed, and cache the blocks that they filled."""
         begin = row.num_computed_tokens
         sequence.num_computed_tokens = end = begin + row.num_new_tokens
         if row.num_prompt_logprobs is not None:
@@ -239,7 +246,7 @@ class Scheduler:
         self._pool.note_computed(sequence, begin, end)
 
     def _append(self, sequence: Sequence, token_id: int) -> None:
-        """Append a token drawn; end the sequence if it does."""
+        """Append a sampled token. End the sequence if the token ends it."""
         sequence.token_ids.append(token_id)
         if token_id in sequence.ending_tokens.all:
             sequence.stop_token_id = token_id

@@ -21,9 +21,9 @@ class SequenceStatus(Enum):
     WAITING = auto()
     """Holds no blocks: new, or preempted."""
     RUNNING = auto()
-    """Holds blocks for all of its tokens but, at most, the last; for drafts there may be more."""
+    """Holds blocks for all of its tokens except possibly the last, and possibly more blocks for drafts."""
     FINISHED = auto()
-    """Holds none, and never will."""
+    """Holds no blocks any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class EndingTokens:
 
     all: frozenset[int]
     requested: frozenset[int]
-    """Those of `stop_token_ids`. The model's end of text is among them only if the request names it."""
+    """The request's `stop_token_ids`. They include the model's end of text only if the request does."""
 
     @classmethod
     def of(cls, params: SamplingParams, *, eos_token_ids: Iterable[int]) -> Self:
-        """Made once for all sequences of the request."""
+        """Compiled once for all sequences of a request."""
         return params.derive(cls, lambda: cls._make(params, eos_token_ids))
 
     @classmethod
@@ -46,7 +46,7 @@ class EndingTokens:
 
 
 class Sequence:
-    """Mutable state of one sequence. The scheduler is its only writer; others read what the attributes below name."""
+    """Mutable state of one sequence. Only the scheduler writes it."""
 
     __slots__ = (
         "_digests",
@@ -88,61 +88,61 @@ class Sequence:
         caller: str = "",
         is_batch: bool = False,
     ) -> None:
-        """`num_positions` is the model's; the prompt may fill them all, but not more.
+        """`num_positions` is the model's; the prompt has at most that many tokens.
 
-        `leader_id`: a sequence with the same prompt, added before; this one waits for its prefill, to share its blocks.
+        `leader_id`: a sequence added before with the same prompt. This one waits for its prefill and shares its blocks.
         """
-        assert 1 <= len(prompt_token_ids) <= num_positions, "the door lets no other prompt in"
+        assert 1 <= len(prompt_token_ids) <= num_positions, "validation admits no other prompt"
         self.sequence_id = sequence_id
         self.params = params
         self.seed = seed
         self.leader_id = leader_id
-        """Whose prefill it waits for; None from when it does not."""
+        """The sequence for whose prefill it waits; None once it no longer does."""
         self.priority = priority
         self.caller = caller
-        """Whose share of the service it takes."""
+        """The caller to whose fair share it is charged."""
         self.is_batch = is_batch
-        """Nobody waits for it now: it has what others leave."""
+        """Batch work: it gets what other sequences leave."""
         self.token_ids = list(prompt_token_ids)
         """Prompt and completion."""
         self.num_prompt_tokens = len(prompt_token_ids)
         self.max_num_tokens = min(self.num_prompt_tokens + params.max_tokens, num_positions)
-        """Of prompt and completion: with this many it ends by length."""
+        """The sequence ends when prompt and completion have this many tokens."""
         self.ending_tokens = EndingTokens.of(params, eos_token_ids=eos_token_ids)
 
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.stop_token_id: int | None = None
-        """The token that ended it, and its last one: the model's end of text, or one of `stop_token_ids`."""
+        """Its last token, if that ended it: the model's end of text, or one of `stop_token_ids`."""
         self.arrival = -1
-        """Its place in the order of arrival."""
+        """Number of sequences that arrived before."""
         self.virtual_start = 0.0
-        """Its place among its equals: see `FairShares`."""
+        """Orders the sequences of one priority class: see `FairShares`."""
         self.is_admitted_before = False
         self.num_cached_tokens = 0
-        """Prompt tokens found in the prefix cache when it was first admitted. (Later it finds its own.)"""
+        """Prompt tokens found in the prefix cache at the first admission. (Later ones find the sequence's own.)"""
         self.num_computed_tokens = 0
         self.num_scored_tokens = params.first_scored_token - 1
-        """Prompt tokens computed with their successors scored: a preemption does not make these scores come again.
-        Those whose successors nobody wants scored count from the start."""
+        """Prompt tokens whose successors are scored, or need not be. A sequence that was preempted does not score them
+        again."""
         self.block_ids: list[int] = []
         self.drafter: Drafter | None = None
-        """From when it first was one of few."""
+        """Set when the sequence first may get drafts."""
         self._digests: list[bytes] = []
 
     @property
     def rank(self) -> tuple[bool, int, float, int]:
-        """Who has the lower one goes first: the lower standing, then the earlier virtual start, then the arrival."""
+        """The sequence with the lower rank goes first: by priority class, virtual start and arrival."""
         return self.is_batch, self.priority, self.virtual_start, self.arrival
 
     @property
     def priority_class(self) -> tuple[bool, int]:
-        """What goes before all shares: batch work is behind all other, then the lower priority is first."""
+        """Takes precedence over fair shares: batch work comes last, then the lower priority goes first."""
         return self.is_batch, self.priority
 
     @property
     def caller_key(self) -> tuple[bool, str]:
-        """Whose places are counted together: a caller's batch work by itself."""
+        """Sequences with one key share their slots: those of one caller, its batch work separately."""
         return self.is_batch, self.caller
 
     @property
@@ -151,19 +151,19 @@ class Sequence:
 
     @property
     def num_blocks_at_most(self) -> int:
-        """Blocks that it can ever need. The last token that ends it is drawn, but never computed."""
+        """Blocks that it needs at most. The last token is sampled, but never computed."""
         return num_blocks_for(max(self.num_prompt_tokens, self.max_num_tokens - 1))
 
     @property
     def has_unscored_tokens(self) -> bool:
-        """Whether prompt log-probabilities were asked for and are not all handed out."""
+        """Whether requested prompt log-probabilities are still to be computed."""
         return self.params.num_prompt_logprobs is not None and self.num_scored_tokens < self.num_prompt_tokens - 1
 
     @property
     def num_cacheable_tokens(self) -> int:
         """Tokens that may come from the prefix cache, in whole blocks.
 
-        At least one token is left to compute, for its logits; and every prompt token that is still to be scored is.
+        At least one token must be computed, for its logits, and so must every prompt token that is still to be scored.
         """
         num_tokens = len(self.token_ids) - 1
         if self.has_unscored_tokens:
@@ -171,7 +171,7 @@ class Sequence:
         return num_tokens // BLOCK_SIZE * BLOCK_SIZE
 
     def digest(self, index: int) -> bytes:
-        """Of its full block `index`; see `block_digest`."""
+        """The digest of its full block `index`; see `block_digest`."""
         digests = self._digests
         while len(digests) <= index:
             begin = len(digests) * BLOCK_SIZE
@@ -180,7 +180,7 @@ class Sequence:
         return digests[index]
 
     def plan_row(self, num_new_tokens: int) -> PlanRow:
-        """The row of a plan that computes its next `num_new_tokens` tokens."""
+        """The plan row that computes its next `num_new_tokens` tokens."""
         num_computed_tokens = self.num_computed_tokens
         params = self.params
         num_prompt_logprobs = params.num_prompt_logprobs
@@ -203,16 +203,16 @@ class Sequence:
 
 
 rank_of = attrgetter("rank")
-"""Of a sequence: what those that wait, and those that run, are sorted by."""
+"""Sort key of waiting and running sequences."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SequenceUpdate:
-    """What a step gave to one sequence. If that ended it, `sequence.finish_reason` is set."""
+    """The result of a step for one sequence. If it ended the sequence, `sequence.finish_reason` is set."""
 
     sequence: Sequence
     token_id: int | None
-    """Drawn, and already the last of `sequence.token_ids`."""
+    """The sampled token, already appended to `sequence.token_ids`."""
     result: RowResult
     is_from_draft: bool = False
-    """It took no step of its own, for the token before was drafted right."""
+    """The token was sampled behind an accepted draft, in the same step as the token before."""

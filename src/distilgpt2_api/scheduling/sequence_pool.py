@@ -1,4 +1,4 @@
-"""Who runs and who waits, and the blocks of the KV cache that running takes."""
+"""The waiting and running sequences, and the KV cache blocks that the running ones hold."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 
 class SequencePool:
-    """Owner of the line, of the running sequences and of every block; the scheduler's own."""
+    """Owns the waiting queue, the running sequences and the block pool. Only the scheduler uses it."""
 
     def __init__(self, config: EngineConfig, *, num_blocks: int, num_eager_blocks: int | None) -> None:
         self._config = config
         self.blocks = BlockPool(num_blocks, num_eager_blocks=num_eager_blocks)
         self.waiting = WaitingQueue()
         self.running: list[Sequence] = []
-        """By rank."""
+        """Sorted by rank."""
         self._drafting: list[Sequence] = []
+        """Sequences with blocks reserved for drafts."""
         self._num_preempted = 0
         self._num_prefix_queried_tokens = 0
         self._num_prefix_hit_tokens = 0
@@ -36,7 +37,7 @@ class SequencePool:
 
     @property
     def num_running_batch(self) -> int:
-        """Running sequences of batch work: the last ones of `running`."""
+        """Running sequences of batch work. They are the last ones of `running`."""
         return len(self.running) - bisect_left(self.running, True, key=attrgetter("is_batch"))
 
     def take_stats(self, plan: StepPlan) -> ScheduleStats:
@@ -59,7 +60,7 @@ class SequencePool:
         return stats
 
     def queue(self, sequence: Sequence, leader: Sequence | None) -> None:
-        """Let a new arrival wait; `leader` is the one with the same prompt that may compute it for both."""
+        """Queue a new arrival. `leader`: an earlier sequence with the same prompt, which may compute it for both."""
         if leader is not None and self._is_worth_waiting_for(leader, sequence):
             self.waiting.defer(sequence, leader.sequence_id)
         else:
@@ -67,7 +68,7 @@ class SequencePool:
             self.waiting.add(sequence)
 
     def leave(self, sequence: Sequence) -> None:
-        """End its waiting or running; its blocks are free at once."""
+        """Remove a waiting or running sequence and free its blocks."""
         if sequence.status is SequenceStatus.RUNNING:
             self.running.remove(sequence)
             self._free(sequence)
@@ -77,7 +78,7 @@ class SequencePool:
         self.waiting.release_followers(sequence.sequence_id)
 
     def note_computed(self, sequence: Sequence, begin: int, end: int) -> None:
-        """Tokens `begin` to `end` have their keys and values: cache the blocks that they filled."""
+        """Keys and values of tokens `begin` to `end` are computed: cache the blocks that this filled."""
         if self._config.is_prefix_caching and end // BLOCK_SIZE > begin // BLOCK_SIZE:
             for index in range(begin // BLOCK_SIZE, end // BLOCK_SIZE):
                 self.blocks.keep(sequence.block_ids[index], sequence.digest(index))
@@ -85,9 +86,9 @@ class SequencePool:
             self.waiting.release_followers(sequence.sequence_id)
 
     def reserve_draft_blocks(self, sequence: Sequence, num_blocks: int) -> bool:
-        """Let a running sequence have so many blocks for one step; False where it would be at somebody's cost.
+        """Extend a running sequence's block table to `num_blocks` blocks for one step.
 
-        Whoever runs can still have one to grow into.
+        Returns False if that would leave less than one free block for each running sequence.
         """
         num_lacking = num_blocks - len(sequence.block_ids)
         if num_lacking > 0:
@@ -98,7 +99,7 @@ class SequencePool:
         return True
 
     def release_draft_blocks(self) -> None:
-        """What was lent, and does not hold the sequence's own tokens by now."""
+        """Release reserved blocks that hold none of their sequence's tokens."""
         for sequence in self._drafting:
             num_needed = num_blocks_for(len(sequence.token_ids))
             self.blocks.release(sequence.block_ids[num_needed:])
@@ -106,12 +107,12 @@ class SequencePool:
         self._drafting.clear()
 
     def preempt_until_block_free(self) -> None:
-        """Preempt until a block is free. The last in rank first: none of them has a row yet."""
+        """Preempt running sequences, the last in rank first, until a block is free. They must not have a row yet."""
         while not self.blocks.num_free:
             self._preempt(self.running[-1])
 
     def preempt_batch_for_waiting(self, shares: FairShares, *, max_tokens: int) -> None:
-        """Let those that wait run at the cost of batch work, until they have `max_tokens` tokens to compute."""
+        """Admit waiting sequences with up to `max_tokens` tokens to compute, and preempt batch work for them."""
         while max_tokens > 0 and self.running and self.running[-1].is_batch:
             candidate = self.waiting.first
             if candidate is None or candidate.is_batch:
@@ -122,15 +123,15 @@ class SequencePool:
             max_tokens -= len(candidate.token_ids) - candidate.num_computed_tokens
 
     def _preempt_batch_until_fits(self, candidate: Sequence) -> None:
-        """Preempt batch work, one by one, until `candidate` fits or none of it runs.
+        """Preempt batch work until `candidate` fits or no batch work runs.
 
-        One by one and not by a count made before: what victims share among themselves is free only after the last.
+        The fit is checked after each preemption: blocks that victims share are free only after the last one.
         """
         while self.running and self.running[-1].is_batch and not self._has_room_for(candidate):
             self._preempt(self.running[-1])
 
     def admit_unserved_callers(self, shares: FairShares) -> None:
-        """Give callers of whom nothing runs a place each, at the cost of those who have several."""
+        """Admit one sequence of each caller that has none running, and preempt those of callers that have several."""
         while (candidate := first_unserved(self.waiting, self.running)) is not None:
             if not candidate.is_batch:
                 self._preempt_batch_until_fits(candidate)
@@ -143,7 +144,7 @@ class SequencePool:
                     self.running,
                     num_lacking_slots=num_lacking_slots,
                     num_lacking_blocks=num_lacking_blocks,
-                    count_own_blocks=self._count_room_for(cached),
+                    count_own_blocks=self._count_freed_blocks(cached),
                 )
                 if not victims:
                     break
@@ -152,16 +153,17 @@ class SequencePool:
             if not self._admit(candidate, shares):
                 break
 
-    def _count_room_for(self, cached: list[int]) -> Callable[[Sequence], int]:
-        """How many blocks a sequence would make free for one whose first tokens are in `cached`.
+    def _count_freed_blocks(self, cached: list[int]) -> Callable[[Sequence], int]:
+        """A function that counts the blocks that preempting a sequence frees for one whose first tokens are in
+        `cached`.
 
-        What the two have in common makes no room: it is needed as before.
+        Blocks in `cached` do not count, because the other sequence needs them.
         """
         needed = frozenset(cached)
         return lambda victim: self.blocks.count_own(block_id for block_id in victim.block_ids if block_id not in needed)
 
     def _preempt(self, victim: Sequence) -> None:
-        """Take a running sequence's blocks and make it wait. It has no row yet."""
+        """Free a running sequence's blocks and queue it again. It must not have a row yet."""
         self.running.remove(victim)
         self._free(victim)
         victim.status = SequenceStatus.WAITING
@@ -171,27 +173,27 @@ class SequencePool:
         self._num_preempted += 1
 
     def admit_first(self, shares: FairShares, *, is_batch: bool) -> Sequence | None:
-        """Let the first that waits run, if it is of this kind and there is room."""
+        """Admit the first waiting sequence, if it is of this kind and fits."""
         sequence = self.waiting.first
         if sequence is None or sequence.is_batch is not is_batch or not self._admit(sequence, shares):
             return None
         return sequence
 
     def _has_room_for(self, sequence: Sequence) -> bool:
-        has_place = len(self.running) < self._config.max_num_sequences
-        return has_place and self._num_lacking_blocks(sequence, self._find_prefix(sequence)) <= 0
+        has_slot = len(self.running) < self._config.max_num_sequences
+        return has_slot and self._num_lacking_blocks(sequence, self._find_prefix(sequence)) <= 0
 
     def _num_lacking_blocks(self, sequence: Sequence, cached: list[int]) -> int:
-        """How many more would have to be free to let it run; `cached` hold its first tokens.
+        """Free blocks that are missing to admit the sequence, 0 or less if it fits. `cached` hold its first tokens.
 
-        One is left for each running sequence to grow into: else the newest would soon be preempted again.
+        One block is reserved for each running sequence to grow: otherwise the newest would soon be preempted again.
         """
         num_new_blocks = num_blocks_for(len(sequence.token_ids)) - len(cached)
         num_taken = num_new_blocks + sum(map(self.blocks.is_free, cached))
         return num_taken + len(self.running) - self.blocks.num_free
 
     def _admit(self, sequence: Sequence, shares: FairShares) -> bool:
-        """Give one that waits its blocks and let it run; False where there is no room."""
+        """Give a waiting sequence its blocks and run it. Returns False if it does not fit."""
         cached = self._find_prefix(sequence)
         if len(self.running) == self._config.max_num_sequences or self._num_lacking_blocks(sequence, cached) > 0:
             return False
@@ -211,7 +213,7 @@ class SequencePool:
         return True
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
-        """Cached blocks that hold the sequence's first tokens."""
+        """The cached blocks that hold the sequence's first tokens."""
         block_ids: list[int] = []
         if self._config.is_prefix_caching:
             for index in range(sequence.num_cacheable_tokens // BLOCK_SIZE):
@@ -222,7 +224,7 @@ class SequencePool:
         return block_ids
 
     def _is_worth_waiting_for(self, leader: Sequence, follower: Sequence) -> bool:
-        """Whether the leader, not preempted so far, is still to compute blocks that the follower can share."""
+        """Whether the leader, never preempted, has yet to compute blocks that the follower can share."""
         if not self._config.is_prefix_caching:
             return False
         is_first_run = leader.status is SequenceStatus.RUNNING or not leader.is_admitted_before
@@ -230,18 +232,18 @@ class SequencePool:
 
     def _free(self, sequence: Sequence) -> None:
         self.blocks.release(sequence.block_ids)
-        sequence.block_ids = []  # a new list: a plan that was made already may still hold the old one
+        sequence.block_ids = []  # a new list: a plan made before may hold the old one
 
     def check(self, sequences: Collection[Sequence]) -> None:
-        """Raise AssertionError unless the books of blocks and sequences agree. Slow: for tests."""
+        """Raise AssertionError unless the states of blocks and sequences agree. Slow: for tests."""
         self.blocks.check([sequence.block_ids for sequence in sequences])
         waiting = list(self.waiting)
         is_sound = {
-            "all wait or run": {*waiting, *self.running} == {*sequences},
-            "none twice": len(self.waiting) + len(self.running) == len(sequences),
+            "every sequence waits or runs": {*waiting, *self.running} == {*sequences},
+            "no sequence twice": len(self.waiting) + len(self.running) == len(sequences),
             "status": all(s.status is SequenceStatus.WAITING for s in waiting)
             and all(s.status is SequenceStatus.RUNNING for s in self.running),
-            "who waits holds nothing": not any(s.block_ids or s.num_computed_tokens for s in waiting),
+            "waiting sequences hold no blocks": not any(s.block_ids or s.num_computed_tokens for s in waiting),
             "block tables cover": all(s.num_computed_tokens <= len(s.block_ids) * BLOCK_SIZE for s in self.running),
             "order": self.running == sorted(self.running, key=rank_of),
             "batch work waiting": self.waiting.num_batch == sum(s.is_batch for s in waiting),

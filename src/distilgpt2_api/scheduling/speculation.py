@@ -1,4 +1,4 @@
-"""Which rows of a step get drafts, and how many tokens of them: only where the step is short without."""
+"""Decides which rows of a step get draft tokens, and how many."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.sequence_pool import SequencePool
 
 MAX_DRAFTING_SEQUENCES = 4
-"""Decoded greedily; one alone may be drawn as it likes. Drawn text repeats itself less, and beside others a wrong draft
-costs them, too."""
+"""Maximum for sequences decoded greedily. A sampled sequence gets drafts only if it runs alone: sampled text repeats
+itself less, and a wrong draft slows down the other sequences of the step."""
 MAX_TOKENS = 16
-"""Of all rows, drafts and all: a step of one token reads all weights, and a step of 16 reads them once, too, and takes
-two or three times as long (decision 0014). So each of four sequences has three at most guessed for it."""
+"""Maximum tokens of a step with drafts. A step of 16 tokens reads the weights once, like a step of one, and takes two
+or three times as long (decision 0014). So each of four sequences gets up to three draft tokens."""
 
 
 def add_drafts(
@@ -26,12 +26,11 @@ def add_drafts(
     max_draft_tokens: int,
     budget: int,
 ) -> None:
-    """Give the rows drafts, at most `max_draft_tokens` each and `budget` together.
+    """Add draft tokens to the rows: at most `max_draft_tokens` to each and `budget` to all.
 
-    Nothing where there are too many rows, or one of them is no decode: then the step takes long enough as it is. A row
-    that a grammar guides gets none, for masks are made for one place. Blocks are taken only while every sequence can
-    still have one, and taken back before the next plan where the tokens were wrong: nobody waits or is preempted for a
-    guess.
+    No row gets any if there are many rows or one of them is a prefill, because such a step takes long anyway. A row
+    with a grammar gets none, because a mask covers one position. Blocks are reserved only while every sequence can
+    still get one, and unused ones are released before the next plan: no sequence waits or is preempted for a draft.
     """
     num_rows = len(rows)
     if num_rows > MAX_DRAFTING_SEQUENCES or not all(row.is_sampling and row.num_new_tokens == 1 for row in rows):
@@ -40,7 +39,7 @@ def add_drafts(
         return
     max_draft_tokens = min(max_draft_tokens, MAX_TOKENS // num_rows - 1)
     for row, sequence in zip(rows, sequences, strict=True):
-        # One token more than there are drafts is drawn.
+        # A step samples one token more than it has drafts.
         max_tokens = min(max_draft_tokens, budget, sequence.max_num_tokens - len(sequence.token_ids) - 1)
         if max_tokens <= 0 or sequence.params.grammar is not None:
             continue

@@ -1,4 +1,4 @@
-"""The sequences that wait, in line: by standing, then by their callers' fair shares, then by arrival."""
+"""The waiting sequences, ordered by priority class, then by their callers' fair shares, then by arrival."""
 
 from __future__ import annotations
 
@@ -14,58 +14,57 @@ CallerKey = tuple[bool, str]
 
 
 class WaitingQueue:
-    """Owner of who is next: who has the lowest rank.
+    """Owns the order of the waiting sequences; the one with the lowest rank is next.
 
-    Each caller_key has a line of its own, and the first of all lines are in one more. Finding a place in a line takes
-    O(log n) comparisons; making room there moves pointers, which is quick for any queue that admission lets in. A
-    follower stands aside, out of the others' way, until its leader has computed the
-    prompt that they share.
+    Each `CallerKey` has a sorted queue of its own, and the heads of all queues form another one. An insertion takes
+    O(log n) comparisons and moves O(n) pointers, which is fast for any queue that admission allows. A follower is kept
+    apart until its leader has computed the prompt that they share.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[CallerKey, list[ScheduledSequence]] = {}
-        """By caller_key, then by rank; none is empty."""
-        self._firsts: list[ScheduledSequence] = []
-        """The first of each line, by rank."""
-        self._num_in_line = 0
+        self._queues: dict[CallerKey, list[ScheduledSequence]] = {}
+        """Sorted by rank; none is empty."""
+        self._heads: list[ScheduledSequence] = []
+        """The first sequence of each queue, sorted by rank."""
+        self._num_queued = 0
         self._followers: dict[int, dict[int, ScheduledSequence]] = {}
-        """By leader, then by their own id."""
+        """Maps a leader's id to its followers by id."""
         self._num_followers = 0
         self.num_batch = 0
-        """How many of all that wait are batch work. Read only, for others."""
+        """Waiting sequences of batch work. Read only outside this class."""
 
     def __len__(self) -> int:
-        return self._num_in_line + self._num_followers
+        return self._num_queued + self._num_followers
 
     def __iter__(self) -> Iterator[ScheduledSequence]:
-        """By rank, followers last. Slow: for tests."""
-        yield from merge(*self._lines.values(), key=rank_of)
+        """In order of rank, followers last. Slow: for tests."""
+        yield from merge(*self._queues.values(), key=rank_of)
         for followers in self._followers.values():
             yield from followers.values()
 
     @property
     def first(self) -> ScheduledSequence | None:
-        """The next to be admitted."""
-        return self._firsts[0] if self._firsts else None
+        """The sequence to admit next."""
+        return self._heads[0] if self._heads else None
 
     @property
-    def firsts(self) -> Sequence[ScheduledSequence]:
-        """The first of each caller_key, followers left out, by rank."""
-        return self._firsts
+    def heads(self) -> Sequence[ScheduledSequence]:
+        """The first sequence of each `CallerKey`, without followers, in order of rank."""
+        return self._heads
 
     def add(self, sequence: ScheduledSequence) -> None:
-        """Queue a new arrival, or an earlier one, in the place that its rank gives it."""
+        """Queue a new or preempted sequence by its rank."""
         self.num_batch += sequence.is_batch
         self._insert(sequence)
 
     def defer(self, sequence: ScheduledSequence, leader_id: int) -> None:
-        """Make a new arrival wait for `release_followers(leader_id)`."""
+        """Keep a new arrival apart until `release_followers(leader_id)`."""
         self._followers.setdefault(leader_id, {})[sequence.sequence_id] = sequence
         self._num_followers += 1
         self.num_batch += sequence.is_batch
 
     def release_followers(self, leader_id: int) -> None:
-        """Queue those who waited for this leader, in their places. Without followers, nothing happens."""
+        """Queue the followers of this leader, if there are any."""
         followers = self._followers.pop(leader_id, {})
         self._num_followers -= len(followers)
         for follower in followers.values():
@@ -73,21 +72,21 @@ class WaitingQueue:
             self._insert(follower)
 
     def remove(self, sequence: ScheduledSequence) -> None:
-        """Take out a sequence that waits."""
+        """Remove a waiting sequence."""
         self.num_batch -= sequence.is_batch
         if sequence.leader_id is not None:
             self._remove_follower(sequence, sequence.leader_id)
             return
-        line = self._lines[sequence.caller_key]
-        place = find_place(line, sequence)
-        del line[place]
-        self._num_in_line -= 1
-        if not place:
-            del self._firsts[find_place(self._firsts, sequence)]
-            if line:
-                insort(self._firsts, line[0], key=rank_of)
+        queue = self._queues[sequence.caller_key]
+        index = find_index(queue, sequence)
+        del queue[index]
+        self._num_queued -= 1
+        if not index:
+            del self._heads[find_index(self._heads, sequence)]
+            if queue:
+                insort(self._heads, queue[0], key=rank_of)
             else:
-                del self._lines[sequence.caller_key]
+                del self._queues[sequence.caller_key]
 
     def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
         followers = self._followers[leader_id]
@@ -97,17 +96,17 @@ class WaitingQueue:
             del self._followers[leader_id]
 
     def _insert(self, sequence: ScheduledSequence) -> None:
-        line = self._lines.setdefault(sequence.caller_key, [])
-        insort(line, sequence, key=rank_of)
-        self._num_in_line += 1
-        if line[0] is sequence:
-            if len(line) > 1:
-                del self._firsts[find_place(self._firsts, line[1])]
-            insort(self._firsts, sequence, key=rank_of)
+        queue = self._queues.setdefault(sequence.caller_key, [])
+        insort(queue, sequence, key=rank_of)
+        self._num_queued += 1
+        if queue[0] is sequence:
+            if len(queue) > 1:
+                del self._heads[find_index(self._heads, queue[1])]
+            insort(self._heads, sequence, key=rank_of)
 
 
-def find_place(line: Sequence[ScheduledSequence], sequence: ScheduledSequence) -> int:
-    """Its index in a line by rank; it must be there."""
-    place = bisect_left(line, sequence.rank, key=rank_of)
-    assert line[place] is sequence, "it does not wait"
-    return place
+def find_index(queue: Sequence[ScheduledSequence], sequence: ScheduledSequence) -> int:
+    """The sequence's index in a sorted queue; it must be there."""
+    index = bisect_left(queue, sequence.rank, key=rank_of)
+    assert queue[index] is sequence, "the sequence is not waiting"
+    return index
