@@ -27,7 +27,7 @@ from distilgpt2_api.text.limited_process import serve
 MAX_MESSAGE_CHARACTERS = 500
 """Longest error text that a template can raise; the rest is cut off."""
 MAX_GROWTH = 16
-"""How many times longer than the model's context a rendered text may be, besides the messages themselves."""
+"""How many times longer than the model's context, or than the messages, a rendered text may be."""
 IMPORTED_LATE = (html, pprint, textwrap)
 """Some filters import these at their first use, when the limited process can't open files any more."""
 
@@ -94,15 +94,15 @@ def find_variables(source: str) -> set[str]:
     return generator.undeclared_identifiers
 
 
-def render(*, source: str, values: Mapping[str, Any], now: str, max_characters: int) -> dict[str, str]:
+def render(*, source: str, values: Mapping[str, object], now: str, max_characters: int) -> dict[str, str]:
     """The rendered `text`, or an `error` in one line. `now` is in ISO 8601; `max_characters` is the model's context."""
     clock = datetime.fromisoformat(now)
     try:
         text = compile_template(source).render({**values, "strftime_now": clock.strftime})
     except Exception as error:  # noqa: BLE001 - a template can raise any of Python's errors
         return {"error": describe_error(error)}
-    num_message_characters = sum(len(message["content"]) for message in values.get("messages", ()))
-    if len(text) > MAX_GROWTH * max_characters + num_message_characters:
+    # Long messages may exceed the context: the error about it is the tokenizer's, which knows the number of tokens.
+    if len(text) > MAX_GROWTH * max(max_characters, len(str(values))):
         return {"error": f"the chat template writes {len(text)} characters"}
     return {"text": text}
 
