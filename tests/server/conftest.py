@@ -1,4 +1,4 @@
-"""A service without kernels: the real application, engine thread and scheduler over a runner that draws by script."""
+"""A service without kernels: the real application, engine thread and scheduler over a scripted runner."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def tokenizer() -> Tokenizer:
 
 @dataclass(kw_only=True)
 class Scene:
-    """An application and what lies under it."""
+    """An application and the parts below it."""
 
     app: FastAPI
     engine: AsyncEngine
@@ -80,7 +80,7 @@ SceneBuilder = Callable[..., Scene]
 
 @pytest.fixture(scope="session")
 def routes() -> Sequence[BaseRoute]:
-    """Those of every application: they take longer to build than a test to run."""
+    """The routes that all applications share: building them takes longer than a test."""
     return build_routes()
 
 
@@ -178,7 +178,7 @@ def open_batch_service(store: Store) -> OpenBatchService:
 
 
 class Client:
-    """A synchronous client, in the process, of an application with its lifespan. Its loop turns only in calls."""
+    """A synchronous in-process client of an application with its lifespan. Its event loop runs only during calls."""
 
     def __init__(self, scene: Scene, *, is_loaded: bool = True) -> None:
         self.scene = scene
@@ -236,7 +236,7 @@ def open_client(build_scene: SceneBuilder) -> Iterator[Callable[..., Client]]:
         return client
 
     yield opened
-    for client in reversed(clients):  # Each gives back the signal handlers that it found.
+    for client in reversed(clients):  # each restores the signal handlers that it found
         client.scene.runner.open_gate()
         client.__exit__()
 
@@ -253,7 +253,7 @@ def build_runner() -> Callable[..., ScriptedRunner]:
 
 @dataclass
 class Call:
-    """One request, spoken in plain ASGI: pieces as they are sent, and a client that can hang up."""
+    """One request in plain ASGI: the sent messages, and a client that can disconnect."""
 
     app: FastAPI
     path: str
@@ -318,7 +318,7 @@ def build_call() -> Callable[..., Call]:
 
 @pytest.fixture
 def hang_up() -> Callable[..., Call]:
-    """Sends a body to a gated runner's application and leaves while the first step runs: all work ends with it."""
+    """Sends a body to a gated runner's application, disconnects during a step, and checks that it aborts."""
 
     def leave(client: Client, path: str, *, method: str = "POST", **body: object) -> Call:
         engine, runner = client.scene.engine, client.scene.runner
@@ -345,8 +345,3 @@ def hang_up() -> Callable[..., Call]:
         return call
 
     return leave
-
-
-@pytest.fixture
-def static_folder() -> Path:
-    return Path(__file__).parents[2] / "src" / "distilgpt2_api" / "server" / "pages" / "static" / "docs"

@@ -21,12 +21,12 @@ MAX_COUNT = 1_000_000_000
 
 
 def read_key_file(path: Path) -> tuple[ApiKey, ...]:
-    """Its keys, in order. Raises SettingsError, in one line that names the file and the entry."""
+    """The file's keys, in order. Raises SettingsError: one line that names the file and the entry."""
     return parse_keys(read_text(path), path)
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Whether every user of the machine may read it or write it."""
+    """Whether every user of the machine may read or write the file."""
     return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
 
 
@@ -58,7 +58,7 @@ def parse_keys(text: str, path: Path) -> tuple[ApiKey, ...]:
 def _keys_of(content: dict[str, Any]) -> tuple[ApiKey, ...]:
     entries = content.get("keys", {})
     if content.keys() - {"keys"} or not isinstance(entries, dict):
-        raise ValueError("every key is a table [keys.NAME], and there is nothing else")
+        raise ValueError("the file must have only tables [keys.NAME], one for each key")
     return check_distinct([_parse_entry(name, entry) for name, entry in entries.items()])
 
 
@@ -66,12 +66,12 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
     if not KEY_NAME.fullmatch(name):
         raise ValueError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
     if not isinstance(entry, dict):
-        raise ValueError(f"{name}: every key is a table [keys.NAME]")  # noqa: TRY004 - told by `parse_keys`
+        raise ValueError(f"{name}: a key must be a table [keys.NAME]")  # noqa: TRY004 - `parse_keys` reports it
     if unknown := entry.keys() - {"sha256", *asdict(NO_LIMITS)}:
-        raise ValueError(f"{name}: unknown: {min(unknown)[:100]!r}")
+        raise ValueError(f"{name}: unknown option {min(unknown)[:100]!r}")
     digest = entry.get("sha256")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        # The value is not shown: somebody may have written the key itself there.
+        # The value is not shown: it may be the key itself, by mistake.
         raise ValueError(f"{name}: sha256 must be 64 hexadecimal digits in lower case")
     return ApiKey(
         name=name,

@@ -27,7 +27,7 @@ from distilgpt2_api.text.limited_process import serve
 MAX_MESSAGE_CHARACTERS = 500
 """Longest error text that a template can raise; the rest is cut off."""
 MAX_GROWTH = 16
-"""How many times longer than the model's context a rendered text may be."""
+"""How many times longer than the model's context, or than the messages, a rendered text may be."""
 IMPORTED_LATE = (html, pprint, textwrap)
 """Some filters import these at their first use, when the limited process can't open files any more."""
 
@@ -101,7 +101,8 @@ def render(*, source: str, values: Mapping[str, object], now: str, max_character
         text = compile_template(source).render({**values, "strftime_now": clock.strftime})
     except Exception as error:  # noqa: BLE001 - a template can raise any of Python's errors
         return {"error": describe_error(error)}
-    if len(text) > MAX_GROWTH * max_characters:
+    # Long messages may exceed the context: the error about it is the tokenizer's, which knows the number of tokens.
+    if len(text) > MAX_GROWTH * max(max_characters, len(str(values))):
         return {"error": f"the chat template writes {len(text)} characters"}
     return {"text": text}
 

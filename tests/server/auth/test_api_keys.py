@@ -1,4 +1,4 @@
-"""Keys come and go while the service runs."""
+"""Keys are added and removed while the service runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def names(ring: KeyRing) -> list[str]:
     return [caller.name for caller in found if caller is not None]
 
 
-def test_added_keys_work_and_removed_ones_do_not_after_a_refresh(file: Path) -> None:
+def test_a_refresh_adds_and_removes_keys(file: Path) -> None:
     ring = KeyRing((), file=file)
     assert names(ring) == ["alice"]
     add_to_key_file(file, describe_key("bob", BOB, CallerLimits()))
@@ -44,10 +44,10 @@ def test_added_keys_work_and_removed_ones_do_not_after_a_refresh(file: Path) -> 
     assert names(ring) == ["bob"]
     remove_from_key_file(file, "bob")
     ring.refresh()
-    assert names(ring) == [], "the last key's end does not open the service"
+    assert names(ring) == [], "removing the last key does not open the service"
 
 
-def test_a_change_in_place_of_the_same_length_is_seen(file: Path) -> None:
+def test_a_change_of_the_same_length_is_noticed(file: Path) -> None:
     ring = KeyRing((), file=file)
     text = file.read_text()
     file.write_text(text.replace("alice", "carol"))
@@ -57,7 +57,7 @@ def test_a_change_in_place_of_the_same_length_is_seen(file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["[keys.alice", '[keys.alice]\nsha256 = "x"', "\x00", None])
-def test_a_broken_file_changes_nothing_and_is_told_once(
+def test_an_invalid_file_changes_nothing_and_is_reported_once(
     file: Path, content: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring = KeyRing((), file=file)
@@ -76,7 +76,7 @@ def test_a_broken_file_changes_nothing_and_is_told_once(
     assert names(ring) == ["bob"]
 
 
-def test_keys_of_setting_and_file_work_side_by_side_and_may_not_collide(file: Path) -> None:
+def test_keys_of_setting_and_file_work_together_and_must_differ(file: Path) -> None:
     bob = ApiKey(name="bob", digest=digest_of(BOB.encode()))
     assert names(KeyRing((bob,), file=file)) == ["alice", "bob"]
     for clash in (
@@ -87,12 +87,12 @@ def test_keys_of_setting_and_file_work_side_by_side_and_may_not_collide(file: Pa
             KeyRing((clash,), file=file)
 
 
-def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+def test_a_missing_file_stops_startup(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"the file of API keys .*keys\.toml is missing"):
         KeyRing((), file=tmp_path / "keys.toml")
 
 
-def test_a_file_that_everybody_reads_is_warned_of(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_world_readable_file_is_warned_about(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     KeyRing((), file=file)
     assert not caplog.messages
     file.chmod(0o644)
@@ -100,25 +100,23 @@ def test_a_file_that_everybody_reads_is_warned_of(file: Path, caplog: pytest.Log
     assert "every user of this machine can access" in caplog.messages[0]
 
 
-def test_a_rate_of_its_own_has_no_part_of_the_default(file: Path) -> None:
-    """A burst that belongs to another rate would be neither's."""
+def test_a_keys_own_rate_ignores_the_default_burst(file: Path) -> None:
     ring = KeyRing((), file=file, default_limits=CallerLimits(max_requests=2, tokens_per_s=1.0, burst_tokens=9))
     caller = ring.find(ALICE.encode())
     assert caller is not None
     assert caller.limits == CallerLimits(max_requests=2, tokens_per_s=5.0)
 
 
-def test_a_key_may_have_a_priority_of_its_own_from_the_file(file: Path) -> None:
+def test_a_key_of_the_file_may_have_a_minimum_priority(file: Path) -> None:
     file.write_text(f"{file.read_text()}min_priority = -3\n")
     caller = KeyRing((), file=file).find(ALICE.encode())
     assert caller is not None
     assert caller.limits.min_priority == -3
 
 
-def test_a_running_service_looks_for_itself(
+def test_a_running_service_watches_the_file(
     open_client: Callable[..., Any], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And stops looking when it ends."""
     ring = KeyRing((), file=file)
     monkeypatch.setattr(KeyRing.watch, "__kwdefaults__", {"interval_s": 0.0})
     client = open_client(access=Access(keys=ring))

@@ -1,4 +1,4 @@
-"""What one caller may have, as its clients read it."""
+"""Limits of one caller, as clients see them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_one_request_too_many_in_flight_is_429(open_client: Callable[..., Any], build_runner: Any) -> None:
-    """In OpenAI's words and in TGI's, with a time to come back; the first one is not harmed."""
+def test_a_request_over_the_in_flight_limit_is_429(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """In OpenAI's shape and in TGI's, with `Retry-After`. The first request is not affected."""
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner, access=Access(address_limits=CallerLimits(max_requests=1)))
 
@@ -40,14 +40,14 @@ def test_one_request_too_many_in_flight_is_429(open_client: Callable[..., Any], 
     assert running.status_code == 200
     assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert "1 requests in flight, and may have 1" in refused.json()["error"]["message"]
+    assert "1 requests in flight and ask for 1 more; your limit is 1" in refused.json()["error"]["message"]
     assert refused.headers["retry-after"] == "1"
     assert refused.headers["x-should-retry"] == "true"
     assert (refused_by_tgi.status_code, refused_by_tgi.json()["error_type"]) == (429, "overloaded")
 
 
-def test_more_prompts_than_may_ever_be_in_flight_are_400(open_client: Callable[..., Any]) -> None:
-    """Else the client would come back for ever."""
+def test_more_prompts_than_the_in_flight_limit_are_400(open_client: Callable[..., Any]) -> None:
+    """With 429 the client would retry forever."""
     client = open_client(access=Access(address_limits=CallerLimits(max_requests=2)))
     assert client.complete(prompt=["a", "b"], max_tokens=1).status_code == 200
     answer = client.complete(prompt=["a", "b", "c"], max_tokens=1)
@@ -57,8 +57,8 @@ def test_more_prompts_than_may_ever_be_in_flight_are_400(open_client: Callable[.
     )
 
 
-def test_a_beam_search_of_more_prompts_than_may_ever_be_in_flight_is_400(open_client: Callable[..., Any]) -> None:
-    """A prompt is one request, however many beams it has."""
+def test_a_beam_search_of_more_prompts_than_the_in_flight_limit_is_400(open_client: Callable[..., Any]) -> None:
+    """A prompt counts as one request, regardless of its beams."""
     client = open_client(access=Access(address_limits=CallerLimits(max_requests=2)))
     search = {"use_beam_search": True, "best_of": 4, "max_tokens": 2}
     assert client.complete(prompt=["a", "b"], **search).status_code == 200
@@ -73,7 +73,7 @@ def test_a_beam_search_of_more_prompts_than_may_ever_be_in_flight_is_400(open_cl
 @pytest.mark.reported("one key starves all others with the priority -2147483648")
 @pytest.mark.parametrize("path", PROMPTS)
 @pytest.mark.parametrize(("min_priority", "lowest"), [(None, 0), (0, 0), (-5, -5)])
-def test_a_caller_can_only_stand_back_unless_its_key_may_go_first(
+def test_a_caller_can_only_lower_its_priority_unless_its_key_allows_more(
     open_client: Callable[..., Any], path: str, min_priority: int | None, lowest: int
 ) -> None:
     key = ApiKey(name="alice", digest=digest_of(KEY.encode()), limits=CallerLimits(min_priority=min_priority))
@@ -86,20 +86,20 @@ def test_a_caller_can_only_stand_back_unless_its_key_may_go_first(
         if status == 400:
             error = answer.json()["error"]
             assert (error["param"], error["type"]) == ("priority", "invalid_request_error")
-            assert f"priority {priority} is below {lowest}, the lowest that you may ask for" in error["message"]
+            assert f"priority {priority} is below your minimum of {lowest}" in error["message"]
 
 
 @pytest.mark.parametrize("options", [{"stream": True}, {"use_beam_search": True, "best_of": 2}, {"prompt": ["a", "b"]}])
-def test_a_priority_below_the_callers_is_400_in_every_form(
+def test_a_priority_below_the_callers_minimum_is_400_in_every_form(
     open_client: Callable[..., Any], options: dict[str, Any]
 ) -> None:
-    """Without keys, too: an address is a caller."""
+    """Also without keys: an address is a caller."""
     answer = open_client().complete(**{"prompt": "a", "priority": -1, **options})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
 
 
-def test_a_rate_of_tokens_is_kept_and_what_is_not_used_comes_back(open_client: Callable[..., Any]) -> None:
-    """The fake model ends its text after 11 tokens: of 200 asked for the rest is free again."""
+def test_the_token_rate_is_limited_and_unused_tokens_are_returned(open_client: Callable[..., Any]) -> None:
+    """The fake model ends its text after 11 tokens, so the rest of the 200 reserved tokens is returned."""
     limits = CallerLimits(tokens_per_s=0.001, burst_tokens=230)
     client = open_client(access=Access(address_limits=limits))
     used = [client.complete(prompt="a", max_tokens=200).json()["usage"]["total_tokens"] for _ in range(2)]

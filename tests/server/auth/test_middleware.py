@@ -1,4 +1,4 @@
-"""No key, no entry: on every route, whatever is sent, and without a word about what there is."""
+"""Every route needs a key, and a refusal reveals nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METRICS_KEY = "dg2-metrics-89abcdef"
 BEARER = {"authorization": f"Bearer {KEY}"}
 PROBES = {"/livez", "/readyz", "/healthz", "/health", "/ping"}
 PLAYGROUND = {"/ui": 200, "/ui/assets/name": 404}
-"""Without a key, since a browser can't send one when it opens a page; there is no such asset as `name`."""
+"""Open, since a browser can't send a key when it opens a page. No asset is called `name`."""
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 REFUSAL = {
     "error": {
@@ -41,12 +41,12 @@ def locked(open_client: Callable[..., Any]) -> Any:
     return open_client(access=Access(keys=ring()))
 
 
-def test_every_route_but_the_probes_and_the_playgrounds_files_needs_a_key(locked: Any) -> None:
-    """Walks the application's own list, with each method, HEAD and OPTIONS, and goes on to paths that nobody has."""
+def test_every_route_except_probes_and_playground_files_needs_a_key(locked: Any) -> None:
+    """Tries every route with every method, then unknown paths."""
     routes = [route for route in locked.scene.app.routes if isinstance(route, APIRoute)]
     paths = {route.path_format.replace("{", "").replace("}", "") for route in routes}
     assert paths > PROBES | PLAYGROUND.keys()
-    asked = 0
+    num_requests = 0
     for path in [*paths, "/v1/nothing", "/nothing/at/all", "/livez/", "/metrics/", "//livez", "/LIVEZ", "/favicon.ico"]:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
             answer = locked.request(method, path)
@@ -57,16 +57,16 @@ def test_every_route_but_the_probes_and_the_playgrounds_files_needs_a_key(locked
                 expected = PLAYGROUND[path] if method in {"GET", "HEAD"} else 405
                 assert answer.status_code == expected, (method, path)
                 continue
-            asked += 1
+            num_requests += 1
             assert answer.status_code == 401, (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.headers["x-should-retry"] == "false"
-    assert asked > 150
+    assert num_requests > 150
     assert not locked.scene.runner.plans
 
 
-def test_the_root_is_open_to_browsers_that_open_it_and_tells_them_nothing(locked: Any) -> None:
-    """The same page as ever; what a program gets there, and whatever can be sent there, needs a key."""
+def test_a_browser_gets_the_playground_at_the_root_without_a_key(locked: Any) -> None:
+    """The page is static. What a program gets or sends there needs a key."""
     for method in ("GET", "HEAD"):
         assert locked.request(method, "/", headers=BROWSER).status_code == 200
         assert locked.request(method, "/v1/models", headers=BROWSER).status_code == 401
@@ -83,8 +83,8 @@ def test_the_root_is_open_to_browsers_that_open_it_and_tells_them_nothing(locked
     assert not locked.scene.runner.plans
 
 
-def test_a_refusal_says_the_same_whatever_is_wrong(locked: Any) -> None:
-    """A stranger learns neither what exists nor how near a guess was."""
+def test_all_refusals_are_the_same(locked: Any) -> None:
+    """They reveal neither which paths exist nor how close a guess was."""
     for path in ("/v1/models", "/v1/nothing", "/once"):
         for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": KEY[:-1]}, {"authorization": KEY}):
             answer = locked.get(path, headers=headers)
@@ -92,7 +92,7 @@ def test_a_refusal_says_the_same_whatever_is_wrong(locked: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/generate", "/generate_stream", "/info"])
-def test_tgis_routes_refuse_in_tgis_words(locked: Any, path: str) -> None:
+def test_tgis_routes_refuse_in_tgis_shape(locked: Any, path: str) -> None:
     answer = locked.request("POST" if path == "/" else "GET", path)
     assert (answer.status_code, answer.json()) == (
         401,
@@ -134,7 +134,7 @@ def test_a_key_opens_every_route(locked: Any, headers: dict[str, str]) -> None:
         [(b"cookie", b"authorization=Bearer " + KEY.encode())],
     ],
 )
-def test_strange_headers_are_no_key_and_no_error(
+def test_invalid_headers_are_refused_without_an_error(
     locked: Any, build_call: Callable[..., Any], headers: list[tuple[bytes, bytes]]
 ) -> None:
     call = build_call(locked.scene.app, "/v1/models", headers=headers)
@@ -142,13 +142,13 @@ def test_strange_headers_are_no_key_and_no_error(
     assert call.status == 401
 
 
-def test_a_key_in_a_query_is_no_key(locked: Any) -> None:
+def test_a_key_in_a_query_is_not_accepted(locked: Any) -> None:
     for query in (f"api_key={KEY}", f"key={KEY}", f"authorization=Bearer {KEY}", f"access_token={KEY}"):
         assert locked.get(f"/v1/models?{query}").status_code == 401
 
 
 def test_no_body_is_read_without_a_key(locked: Any, build_call: Callable[..., Any]) -> None:
-    """And a connection with a long one is closed, instead of reading what nobody wants."""
+    """The connection closes if the body is long."""
     cases: list[tuple[list[tuple[bytes, bytes]], bool]] = [
         ([], False),
         ([(b"content-length", b"65536")], False),
@@ -165,7 +165,7 @@ def test_no_body_is_read_without_a_key(locked: Any, build_call: Callable[..., An
         assert ((b"connection", b"close") in call.sent[0]["headers"]) is is_closed
 
 
-def test_below_a_proxys_prefix_the_same_routes_are_open(open_client: Callable[..., Any]) -> None:
+def test_the_same_routes_are_open_behind_a_proxys_prefix(open_client: Callable[..., Any]) -> None:
     client = open_client(access=Access(keys=ring()), root_path="/base")
     for path, status in (("/livez", 200), ("/base/livez", 200), ("/base", 401), ("/base/v1/models", 401)):
         assert client.get(path).status_code == status, path
@@ -173,7 +173,7 @@ def test_below_a_proxys_prefix_the_same_routes_are_open(open_client: Callable[..
         assert client.get(path).status_code == 401, path
 
 
-def test_a_failure_is_counted_and_logged_once_without_what_was_sent(locked: Any) -> None:
+def test_a_refusal_is_counted_and_logged_once_without_the_sent_key(locked: Any) -> None:
     locked.get("/once upon a time", headers={"authorization": "Bearer guess"})
     locked.get("/v1/models", headers=BEARER)
     refused, admitted = locked.scene.log.calls
@@ -184,8 +184,8 @@ def test_a_failure_is_counted_and_logged_once_without_what_was_sent(locked: Any)
     assert "distilgpt2_auth_failures_total 1.0" in locked.get("/metrics", headers=BEARER).text
 
 
-def test_metrics_may_have_a_key_of_their_own(open_client: Callable[..., Any]) -> None:
-    """It opens nothing else, and other keys do not open them: they tell of everybody's use."""
+def test_metrics_may_have_their_own_key(open_client: Callable[..., Any]) -> None:
+    """It opens nothing else, and other keys do not open the metrics, which show all callers' use."""
     metrics_key = KeyTable([ApiKey(name="metrics", digest=digest_of(METRICS_KEY.encode()))])
     bearer = {"authorization": f"Bearer {METRICS_KEY}"}
     client = open_client(access=Access(keys=ring(), metrics_key=metrics_key))
@@ -205,8 +205,8 @@ def test_metrics_and_pages_may_be_open(open_client: Callable[..., Any]) -> None:
         assert client.get(path).status_code == 401, path
 
 
-def test_the_document_says_which_operations_need_a_key(open_client: Callable[..., Any]) -> None:
-    """And nothing of keys where there are none."""
+def test_the_document_marks_operations_that_need_a_key(open_client: Callable[..., Any]) -> None:
+    """Without keys it marks none."""
     document = open_client(access=Access(keys=ring(), has_public_docs=True)).get("/openapi.json").json()
     assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
     for path, item in document["paths"].items():
@@ -219,7 +219,7 @@ def test_the_document_says_which_operations_need_a_key(open_client: Callable[...
     assert '"401"' not in open_document
 
 
-def test_a_callers_limits_are_its_keys(locked: Any, build_call: Callable[..., Any]) -> None:
+def test_a_caller_has_the_limits_of_its_key(locked: Any, build_call: Callable[..., Any]) -> None:
     keys = KeyRing(
         (ApiKey(name="alice", digest=digest_of(KEY.encode()), limits=CallerLimits(max_requests=3)),),
         default_limits=CallerLimits(max_requests=1, tokens_per_s=10.0),
@@ -244,7 +244,7 @@ def test_a_callers_limits_are_its_keys(locked: Any, build_call: Callable[..., An
         (None, "unknown"),
     ],
 )
-def test_without_keys_a_caller_is_an_address_that_no_log_shows(
+def test_without_keys_a_caller_is_an_address_which_is_not_logged(
     open_client: Callable[..., Any], build_call: Callable[..., Any], client: tuple[str, int] | None, name: str
 ) -> None:
     limits = CallerLimits(max_requests=2)
@@ -263,10 +263,10 @@ def test_without_keys_a_caller_is_an_address_that_no_log_shows(
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics%0A"])
-def test_an_ordinary_key_does_not_open_the_metrics_by_another_spelling(
+def test_an_ordinary_key_does_not_open_the_metrics_under_another_spelling(
     open_client: Callable[..., Any], path: str
 ) -> None:
-    """The router takes a path with a line end behind it for the path."""
+    """The router's patterns accept a line end after the path."""
     metrics_key = KeyTable([ApiKey(name="prometheus", digest=digest_of(METRICS_KEY.encode()))])
     client = open_client(access=Access(keys=ring(), metrics_key=metrics_key))
     assert client.get(path, headers=BEARER).status_code == 401

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request gets a typed 4xx that names the parameter, and nothing else breaks."""
+"""An invalid request gets a typed 4xx that names the parameter, and nothing else breaks."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def error_of(answer: Any, status: int = 400) -> Json:
         ({"user": 5}, "user"),
     ],
 )
-def test_a_wrong_value_is_named(client: Any, body: Json, param: str) -> None:
+def test_an_invalid_value_is_named(client: Any, body: Json, param: str) -> None:
     error = error_of(client.complete(**{"prompt": "a", **body}))
     assert error["type"] == "invalid_request_error"
     assert (error["param"] or "").partition(".")[0] == param
@@ -154,14 +154,14 @@ def test_a_wrong_value_is_named(client: Any, body: Json, param: str) -> None:
         {"structured_outputs": {"structural_tag": "a"}},
     ],
 )
-def test_what_is_not_supported_is_refused_by_name_and_never_ignored(client: Any, body: Json) -> None:
+def test_an_unsupported_parameter_is_refused_by_name(client: Any, body: Json) -> None:
     error = error_of(client.complete(prompt="a", **body))
     assert error["code"] == "unsupported_parameter"
     assert error["param"].partition(".")[0] == next(iter(body))
 
 
-def test_of_several_that_are_not_supported_the_first_is_named(client: Any) -> None:
-    """The same request gets the same answer from every process."""
+def test_of_several_unsupported_parameters_the_first_is_named(client: Any) -> None:
+    """So the same request gets the same error from every process."""
     names = ["suffix", "cache_salt", "session_id", "prompt_embeds", "kv_transfer_params", "watermarking"]
     for order in (names, names[::-1]):
         assert error_of(client.complete(prompt="a", **dict.fromkeys(order, "x")))["param"] == order[0]
@@ -202,10 +202,10 @@ SENTENCE = (
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_more_than_the_context_says_so_in_the_sentence_that_clients_know(
+def test_a_prompt_over_the_context_length_gets_openais_sentence(
     open_client: Callable[..., Any], path: str, body: Json, param: str, num_tokens: int
 ) -> None:
-    """Of a text that is too long to be tokenized at all: what it comes to at least, at 13 bytes a token."""
+    """A text that is too long to tokenize gets a lower bound of its tokens, at 13 bytes per token."""
     template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", origin="test")
     error = error_of(open_client(chat_template=template).post(path, json=body))
     assert (error["code"], error["param"]) == ("context_length_exceeded", param)
@@ -215,7 +215,7 @@ def test_more_than_the_context_says_so_in_the_sentence_that_clients_know(
 
 
 @pytest.mark.reported("litellm, whose context-window fallback looks for OpenAI's sentence or for TGI's")
-def test_tgi_says_it_in_tgis_sentences(client: Any) -> None:
+def test_a_prompt_over_the_context_length_gets_tgis_sentence_in_tgis_protocol(client: Any) -> None:
     too_much = client.post("/generate", json={"inputs": "ab", "parameters": {"max_new_tokens": 255}})
     assert too_much.status_code == 422
     sentence = "`inputs` tokens + `max_new_tokens` must be <= 256. Given: 2 `inputs` tokens and 255 `max_new_tokens`"
@@ -246,13 +246,13 @@ def test_tgi_says_it_in_tgis_sentences(client: Any) -> None:
         b'{"seed": ' + b"9" * 5000 + b"}",
     ],
 )
-def test_strange_json_is_refused(client: Any, body: bytes) -> None:
+def test_invalid_json_is_refused(client: Any, body: bytes) -> None:
     error_of(client.post("/v1/completions", content=body, headers=JSON))
     assert client.complete(prompt="a").status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
-def test_other_bodies_than_json_are_refused(client: Any, content_type: str) -> None:
+def test_bodies_of_other_media_types_are_refused(client: Any, content_type: str) -> None:
     answer = client.post("/v1/completions", content=b'{"prompt": "a"}', headers={"content-type": content_type})
     error_of(answer, 415)
 
@@ -294,14 +294,14 @@ def test_an_error_never_repeats_the_prompt(client: Any) -> None:
         ("OPTIONS", "/v1/models", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_405_and_says_what_is_allowed(client: Any, method: str, path: str, allowed: str) -> None:
+def test_a_wrong_method_is_405_and_names_the_allowed_ones(client: Any, method: str, path: str, allowed: str) -> None:
     answer = client.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
 
 
-def test_a_body_that_never_comes_is_no_error_of_ours(open_client: Callable[..., Any], build_call: Any) -> None:
-    """The client hangs up in the middle of its request: no answer, no exception, a line in the log."""
+def test_a_disconnect_before_the_body_is_no_error(open_client: Callable[..., Any], build_call: Any) -> None:
+    """No response and no exception, but one line in the log."""
     client = open_client()
     call = build_call(client.scene.app, "/v1/completions", "POST", headers=[(b"content-type", b"application/json")])
     call.has_read_body = True
@@ -322,12 +322,12 @@ def test_a_body_that_never_comes_is_no_error_of_ours(open_client: Callable[..., 
         ("/detokenize", {"tokens": ["1"]}, "tokens.0"),
     ],
 )
-def test_token_routes_name_what_is_wrong(client: Any, path: str, body: Json, param: str) -> None:
+def test_token_routes_name_the_invalid_parameter(client: Any, path: str, body: Json, param: str) -> None:
     assert error_of(client.post(path, content=json.dumps(body), headers=JSON))["param"] == param
 
 
-def test_an_integer_may_be_written_with_a_fraction_of_zero(client: Any) -> None:
-    """JSON has one type of numbers: some clients write every one as a float."""
+def test_an_integer_may_be_written_as_a_float(client: Any) -> None:
+    """JSON has one number type, and some clients write every number as a float."""
     content = '{"prompt": [111.0, 110.0], "max_tokens": 2.0, "temperature": 1.0}'
     answer = client.post("/v1/completions", content=content, headers=JSON)
     assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""Which protocol's shape an error has: one table of every route, against every way to fail."""
+"""The error shape of every route, for every kind of failure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TABLE: dict[str, tuple[str, dict[str, Any] | None]] = {
     "GET /": (OPENAI, None),
     "GET /{prompt}": (OPENAI, None),
 }
-"""Of every route the shape of its errors and, if it takes the engine's time, a body."""
+"""The error shape of every route, and a body for routes that use the engine."""
 ROUTES = [(*name.replace("{", "").replace("}", "").split(" "), shape) for name, (shape, _) in TABLE.items()]
 GENERATING = [(name.partition(" ")[2], shape, body) for name, (shape, body) in TABLE.items() if body is not None]
 OPEN = {"/livez", "/readyz", "/healthz", "/health", "/ping", "/ui", "/ui/assets/name"}
@@ -70,7 +70,7 @@ STATIC = {"/robots.txt", "/docs", "/redoc", "/docs/assets/name", "/openapi.json"
 
 
 def check(answer: Any, shape: str, *statuses: int) -> None:
-    """The status is one of these, and the body has this shape and no other."""
+    """Check that the status is one of these, and that the body has exactly this shape."""
     assert answer.status_code in statuses, answer.text
     check_body(answer.json(), shape)
 
@@ -100,7 +100,7 @@ def test_the_table_has_every_route(every_route: set[str]) -> None:
     assert TABLE.keys() == every_route
 
 
-def test_the_documentation_has_the_same_table(every_route: set[str]) -> None:
+def test_the_documentation_has_the_same_shapes(every_route: set[str]) -> None:
     cells = [line.split(" | ") for line in api_page(build_routes()).splitlines() if line.startswith("| `")]
     shapes = {row[0][3:-1]: row[2] for row in cells if row[0][3:-1] in every_route}
     assert shapes == {name: shape for name, (shape, _) in TABLE.items()}
@@ -119,7 +119,7 @@ def test_a_missing_key(open_client: Callable[..., Any], method: str, path: str, 
 @pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "TRACE"])
 def test_a_wrong_method(client: Any, method: str) -> None:
     for _, path, shape in ROUTES:
-        # At / POST is TGI's and GET is not; other methods are neither's.
+        # At /, POST is TGI's and GET is the workshop's; other methods get the default shape.
         if (method, path) != ("PATCH", "/prompt"):
             check(client.request(method, path), OPENAI if path == "/" else shape, 405)
 
@@ -146,19 +146,19 @@ def test_a_wrong_body(client: Any, path: str, shape: str, body: dict[str, Any]) 
 
 @pytest.fixture
 def loading(open_client: Callable[..., Any]) -> Iterator[Any]:
-    """A client of a service whose model is not loaded yet."""
+    """A client of a service that is loading its model."""
     is_loaded = threading.Event()
     yield open_client(on_load=lambda: is_loaded.wait(20) or None, is_loaded=False, chat_template=TEMPLATE)
     is_loaded.set()
 
 
 @pytest.mark.parametrize(("path", "shape", "body"), [*GENERATING, ("/a", OPENAI, None), ("/info", TGI, None)])
-def test_not_now(loading: Any, path: str, shape: str, body: dict[str, Any] | None) -> None:
+def test_the_model_is_loading(loading: Any, path: str, shape: str, body: dict[str, Any] | None) -> None:
     check(loading.request("GET" if body is None else "POST", path, json=body), shape, 503)
 
 
 @pytest.mark.parametrize(("path", "shape", "body"), [*GENERATING, ("/a", OPENAI, None)])
-def test_too_much_and_too_late(
+def test_a_rate_limit_and_a_deadline(
     open_client: Callable[..., Any], path: str, shape: str, body: dict[str, Any] | None
 ) -> None:
     method = "GET" if body is None else "POST"
@@ -172,7 +172,7 @@ def test_too_much_and_too_late(
 
 
 @pytest.mark.parametrize(("method", "path", "shape"), [route for route in ROUTES if route[1] not in STATIC])
-def test_a_mistake_of_ours(open_client: Callable[..., Any], method: str, path: str, shape: str) -> None:
+def test_an_internal_error(open_client: Callable[..., Any], method: str, path: str, shape: str) -> None:
     client = open_client()
     client.scene.app.state.service = None
     check(client.request(method, path), shape, 500)

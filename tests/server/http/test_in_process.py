@@ -1,4 +1,4 @@
-"""Routes asked from within the process mean what they mean over a socket."""
+"""Calls from within the process get the same responses as over a socket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(client: Any, path: str, **body: object) -> Any:
         ("/v1/nowhere", {}),
     ],
 )
-def test_an_answer_is_the_one_that_http_gives(client: Any, path: str, body: dict[str, object]) -> None:
+def test_a_response_equals_that_over_http(client: Any, path: str, body: dict[str, object]) -> None:
     over_http = client.post(path, json=body)
     answer = ask(client, path, **body)
     expected = over_http.json()
@@ -48,8 +48,7 @@ def test_headers_reach_the_application(client: Any) -> None:
     assert answer.headers["x-request-id"] == "mine"
 
 
-def test_to_cancel_is_to_hang_up(open_client: Callable[..., Any], build_runner: Any) -> None:
-    """Nothing is left in the engine."""
+def test_cancelling_the_task_aborts_the_request(open_client: Callable[..., Any], build_runner: Any) -> None:
     client = open_client(runner=build_runner(is_gated=True))
     engine, runner = client.scene.engine, client.scene.runner
 

@@ -1,4 +1,4 @@
-"""Framing on real sockets: what ends where, read in one way only, under each server that starts the application."""
+"""Request framing on real sockets, under each server that can run the application."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def chunked(body: bytes) -> bytes:
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 KEPT, ENDED = True, False
 TOO_LARGE = 431
-"""Only our worker says so: docs/operations.md."""
+"""Only our worker answers so: docs/operations.md."""
 
 
 class Talk:
-    """One connection: its answers, and whether it takes another request."""
+    """One connection: its responses, and whether it accepts another request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -64,11 +64,11 @@ class Talk:
     async def send(self, segments: Sequence[bytes]) -> None:
         for segment in segments:
             self._writer.write(segment)
-            for _ in range(5):  # so that the server may see it alone
+            for _ in range(5):  # so that the server can receive it alone
                 await asyncio.sleep(0)
 
     async def read_answer(self) -> bool:
-        """False: there is none, for the connection has ended."""
+        """False if the connection has ended."""
         try:
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head)
@@ -83,7 +83,7 @@ class Talk:
         return True
 
     async def is_kept(self) -> bool:
-        """Whether what is sent now is answered; that answer does not stay in the list."""
+        """Whether another request is answered. Its response is removed from the lists."""
         with suppress(ConnectionError):
             self._writer.write(PROBE)
         while await self.read_answer():
@@ -132,9 +132,7 @@ def talk(client: Any, server: str, segments: Sequence[bytes]) -> tuple[Talk, boo
     ],
 )
 @pytest.mark.parametrize("server", ["ours", "h11"])
-def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
-    client: Any, server: str, segments: list[bytes]
-) -> None:
+def test_a_request_with_upgrade_is_answered_in_http_1_1(client: Any, server: str, segments: list[bytes]) -> None:
     conversation, is_kept = talk(client, server, segments)
     assert conversation.statuses == [200]
     assert json.loads(conversation.bodies[0])["usage"]["completion_tokens"] == 3
@@ -143,7 +141,7 @@ def test_a_request_that_asks_for_another_protocol_is_answered_in_this_one(
 
 
 @pytest.mark.reported("Java's HttpClient under Uvicorn's own httptools implementation")
-def test_where_a_server_leaves_out_the_body_the_refusal_says_so_and_the_connection_ends(client: Any) -> None:
+def test_a_server_that_drops_the_body_refuses_and_closes_the_connection(client: Any) -> None:
     conversation, is_kept = talk(client, "httptools", [sized(UPGRADE, BODY), BODY])
     assert conversation.statuses == [400]
     assert "uvicorn --http h11" in json.loads(conversation.bodies[0])["error"]["message"]
@@ -154,8 +152,8 @@ def test_where_a_server_leaves_out_the_body_the_refusal_says_so_and_the_connecti
 @pytest.mark.reported("an attack with a request as the body of another one that asks for h2c")
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("framed", [lambda body: [sized(UPGRADE, body), body], lambda body: [UPGRADE + CHUNKED, body]])
-def test_a_body_shaped_as_a_request_is_no_request(client: Any, server: str, framed: Any) -> None:
-    """However it is framed. What comes behind it is answered once, or not at all."""
+def test_a_request_inside_a_body_is_not_served(client: Any, server: str, framed: Any) -> None:
+    """With either framing. A request after the body is answered once, or not at all."""
     hidden = b"GET /livez HTTP/1.1\r\nhost: x\r\nx-request-id: hidden\r\n\r\n"
     conversation, is_kept = talk(client, server, framed(hidden))
     assert conversation.statuses == [400]
@@ -202,9 +200,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.reported("an attack with requests that RFC 9112 has refused, each with another behind it")
+@pytest.mark.reported("an attack with requests that RFC 9112 forbids, each with a second request behind it")
 @pytest.mark.parametrize(("request_bytes", "status"), REFUSED)
-def test_what_is_no_request_is_refused_and_nothing_behind_it_is_served(
+def test_an_invalid_request_is_refused_and_nothing_after_it_is_served(
     client: Any, request_bytes: bytes, status: int
 ) -> None:
     conversation, is_kept = talk(client, "ours", [request_bytes + PROBE])
@@ -218,12 +216,10 @@ def test_what_is_no_request_is_refused_and_nothing_behind_it_is_served(
 @pytest.mark.reported("the same attack under Uvicorn's own protocols")
 @pytest.mark.parametrize("server", ["httptools", "h11"])
 @pytest.mark.parametrize("request_bytes", [row for row, status in REFUSED if status != TOO_LARGE])
-def test_other_servers_of_the_application_serve_nothing_of_it_either(
-    client: Any, server: str, request_bytes: bytes
-) -> None:
-    """But httptools takes RTSP for HTTP, of which the application learns nothing, and h11 any method: a 405.
+def test_other_servers_do_not_serve_invalid_requests_either(client: Any, server: str, request_bytes: bytes) -> None:
+    """Except that httptools accepts RTSP, which the application can't see, and h11 accepts any method, which gets 405.
 
-    Of several equal lengths h11 makes one, as RFC 9112 lets it; what is left of the body then is a second refusal.
+    h11 merges equal lengths, as RFC 9112 allows; the rest of the body is then refused as a second request.
     """
     conversation, is_kept = talk(client, server, [request_bytes])
     if b"RTSP" in request_bytes and server == "httptools":
@@ -252,14 +248,14 @@ def test_other_servers_of_the_application_serve_nothing_of_it_either(
         POST + b"connection: upgrade\r\n" + CHUNKED + chunked(BODY)[:-2] + b"upgrade: h2c\r\n\r\n",
     ],
 )
-def test_what_is_allowed_is_answered_on_a_connection_that_goes_on(client: Any, request_bytes: bytes) -> None:
+def test_a_valid_request_is_answered_and_keeps_the_connection(client: Any, request_bytes: bytes) -> None:
     conversation, is_kept = talk(client, "ours", [request_bytes])
     assert conversation.statuses == [200]
     assert is_kept
 
 
-def test_an_answer_says_that_what_came_behind_its_request_is_not_served(client: Any) -> None:
-    """RFC 9112, section 9.6: `Connection: close` comes with the last answer."""
+def test_the_last_response_announces_that_a_pipelined_request_is_not_served(client: Any) -> None:
+    """RFC 9112, section 9.6: the last response has `Connection: close`."""
     conversation, is_kept = talk(client, "ours", [sized(POST, BODY) + BODY + PROBE])
     assert (conversation.statuses, is_kept) == ([200], ENDED)
     assert conversation.heads[0].count(b"connection: close") == 1
@@ -268,29 +264,29 @@ def test_an_answer_says_that_what_came_behind_its_request_is_not_served(client: 
 @pytest.mark.parametrize(
     ("head", "status"), [(POST, 413), (POST.replace(b"host: x\r\n", b""), 400), (POST.replace(b"1.1", b"2.0"), 505)]
 )
-def test_a_client_that_sends_on_after_its_refusal_still_gets_it(client: Any, head: bytes, status: int) -> None:
-    """Closed at once, the connection would break under what is still to come, and the answer with it."""
+def test_a_client_that_keeps_sending_after_a_refusal_still_gets_it(client: Any, head: bytes, status: int) -> None:
+    """If the connection closed at once, the arriving data would reset it and destroy the response."""
     conversation, is_kept = talk(client, "ours", [sized(head, b"x" * 5_000_000), *[b"x" * 100_000] * 50])
     assert (conversation.statuses, is_kept) == ([status], ENDED)
     assert conversation.heads[0].count(b"connection: close") == 1
     assert not conversation.is_broken
 
 
-def test_a_request_is_the_same_byte_by_byte(client: Any) -> None:
+def test_a_request_may_arrive_byte_by_byte(client: Any) -> None:
     whole = sized(UPGRADE, BODY) + BODY
     conversation, is_kept = talk(client, "ours", [whole[index : index + 1] for index in range(len(whole))])
     assert conversation.statuses == [200]
     assert is_kept
 
 
-@pytest.mark.reported("an attack with an extension that never ends, and with one on every chunk")
+@pytest.mark.reported("an attack with an endless chunk extension, and with one on every chunk")
 @pytest.mark.parametrize("chunks", [b"1;" + b"x" * 20_000, (b"1;" + b"x" * 60 + b"\r\na\r\n") * 1000])
-def test_extensions_of_chunks_are_bounded(client: Any, chunks: bytes) -> None:
+def test_chunk_extensions_are_limited(client: Any, chunks: bytes) -> None:
     conversation, is_kept = talk(client, "ours", [POST + CHUNKED, chunks])
     assert (conversation.statuses, is_kept) == ([], ENDED)
 
 
-def test_a_body_may_come_in_chunks_of_a_byte(client: Any) -> None:
+def test_a_body_may_arrive_in_chunks_of_one_byte(client: Any) -> None:
     body = b'{"prompt":"' + b"a" * 2000 + b'","nope":1}'
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     assert len(chunks) > LIMITS.max_header_bytes
@@ -299,7 +295,7 @@ def test_a_body_may_come_in_chunks_of_a_byte(client: Any) -> None:
 
 
 def test_a_trailer_is_no_header(client: Any) -> None:
-    """It could pass for what a proxy in front says of the client."""
+    """It could impersonate a proxy's header about the client."""
     trailer = chunked(BODY)[:-2] + b"x-request-id: trailer\r\n\r\n"
     conversation, is_kept = talk(client, "ours", [POST + CHUNKED + trailer])
     assert conversation.statuses == [200]
@@ -307,7 +303,7 @@ def test_a_trailer_is_no_header(client: Any) -> None:
     assert is_kept
 
 
-def test_chunks_that_are_none_are_refused_and_end_the_work(client: Any) -> None:
+def test_invalid_chunks_are_refused_and_abort_the_request(client: Any) -> None:
     conversation, is_kept = talk(client, "ours", [POST + CHUNKED, b"zz\r\n" + PROBE])
     assert (conversation.statuses, is_kept) == ([400], ENDED)
     assert client.scene.log.calls[-1].kwargs["status"] == 499
@@ -326,8 +322,8 @@ def test_a_stream_to_http_1_0_ends_with_the_connection(client: Any, server: str)
     assert not is_kept
 
 
-def test_a_whole_answer_to_http_1_0_has_its_length(client: Any) -> None:
+def test_a_json_response_to_http_1_0_has_a_length(client: Any) -> None:
     conversation, is_kept = talk(client, "ours", [sized(POST_10 + b"expect: 100-continue\r\n", BODY) + BODY])
-    assert conversation.statuses == [200], "and no 100, which HTTP/1.0 does not know"
+    assert conversation.statuses == [200], "and no 100, which HTTP/1.0 lacks"
     assert json.loads(conversation.bodies[0])["usage"]["completion_tokens"] == 3
     assert not is_kept

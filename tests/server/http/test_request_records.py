@@ -1,4 +1,4 @@
-"""What is told of each request, in the log and in the metrics: how it was answered and, if it ended early, why."""
+"""The record of each request in the log and the metrics: its response, and why it was aborted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sample(client: Any, name: str, **labels: str) -> float:
 
 
 def last_entry(client: Any) -> dict[str, Any]:
-    """Of the last request that is no scrape."""
+    """The log entry of the last request other than `/metrics`."""
     entries = [call.kwargs for call in client.scene.log.calls if call.kwargs["route"] != "/metrics"]
     entry = entries[-1]
     assert isinstance(entry, dict)
@@ -33,7 +33,7 @@ def last_entry(client: Any) -> dict[str, Any]:
 def interrupted(
     open_client: Callable[..., Any], build_runner: Any, build_call: Any
 ) -> Callable[[Callable[[Any, Any], Any], dict[str, Any]], Any]:
-    """`interrupted(end, body)`: a completion in the middle of which `end(client, call)` happens; the client."""
+    """`interrupted(end, body)` calls `end(client, call)` during a completion, and returns the client."""
 
     def run(end: Callable[[Any, Any], Any], body: dict[str, Any]) -> Any:
         runner = build_runner(is_gated=True)
@@ -82,7 +82,7 @@ async def break_down(client: Any, _call: Any) -> None:
     ("end", "reason", "error_code"),
     [(hang_up, "disconnect", None), (drain, "drain", "draining"), (break_down, "error", "engine_failed")],
 )
-def test_work_that_ends_early_says_why_and_is_counted_once(
+def test_an_aborted_request_has_its_reason_and_is_counted_once(
     interrupted: Any, end: Any, reason: str, error_code: str | None, is_streamed: bool
 ) -> None:
     client = interrupted(end, {"stream": is_streamed})
@@ -95,25 +95,24 @@ def test_work_that_ends_early_says_why_and_is_counted_once(
     assert sample(client, "refusals_total", code="draining") == 0
 
 
-def test_a_deadline_is_a_reason(open_client: Callable[..., Any]) -> None:
+def test_a_deadline_is_an_abort_reason(open_client: Callable[..., Any]) -> None:
     client = open_client()
     assert client.complete(prompt="a", timeout_s=1e-9).status_code == 504
     assert last_entry(client)["abort_reason"] == "deadline"
     assert sample(client, "aborts_total", reason="deadline") == 1
 
 
-def test_a_stream_that_was_cut_tells_what_had_been_drawn(interrupted: Any) -> None:
-    """Its tokens cost as much as anybody's."""
+def test_an_aborted_stream_logs_its_tokens(interrupted: Any) -> None:
     entry = last_entry(interrupted(hang_up, {"stream": True}))
     assert entry["completion_tokens"] >= 1
     assert entry["finish_reason"] is None
 
 
-def test_refusals_are_counted_by_code_and_are_no_aborts(open_client: Callable[..., Any]) -> None:
+def test_refusals_are_counted_by_code_and_not_as_aborts(open_client: Callable[..., Any]) -> None:
     client = open_client()
     client.runner.run(client.scene.engine.drain(0.0))
     assert client.complete(prompt="a").status_code == 503
-    assert client.get("/readyz").status_code == 503  # asked, not refused
+    assert client.get("/readyz").status_code == 503  # a probe is not refused
     entry = next(call.kwargs for call in client.scene.log.calls if call.kwargs["route"] == "/v1/completions")
     assert entry["error_code"] == "draining"
     assert "abort_reason" not in entry
@@ -121,12 +120,12 @@ def test_refusals_are_counted_by_code_and_are_no_aborts(open_client: Callable[..
     assert sample(client, "aborts_total", reason="drain") == 0
 
 
-def test_known_refusals_stand_there_from_the_start(client: Any) -> None:
+def test_refusal_counters_start_at_zero(client: Any) -> None:
     for code in ("overloaded", "draining", "not_ready", "engine_failed"):
         assert sample(client, "refusals_total", code=code) == 0
 
 
-def test_an_error_has_its_code_in_the_log(client: Any) -> None:
+def test_the_log_has_the_code_of_an_error(client: Any) -> None:
     client.complete(prompt="a", max_tokens=100_000)
     assert last_entry(client)["error_code"] == "context_length_exceeded"
     client.complete(prompt="a", temperature=-1)
@@ -135,8 +134,8 @@ def test_an_error_has_its_code_in_the_log(client: Any) -> None:
     assert last_entry(client)["error_code"] == "invalid_request_error"
 
 
-def test_cached_tokens_are_told_once_a_prompt(client: Any) -> None:
-    """Of several sequences the first counts: the others find what it has left."""
+def test_cached_tokens_are_counted_once_per_prompt(client: Any) -> None:
+    """Only the first of several sequences counts: the others share its blocks."""
     prompt = "x" * 40
     client.complete(prompt=prompt, n=2)
     assert last_entry(client)["cached_tokens"] == 0
@@ -146,12 +145,12 @@ def test_cached_tokens_are_told_once_a_prompt(client: Any) -> None:
     assert sample(client, "prefix_cache_hit_tokens_total") == 5 * 32
 
 
-def test_each_token_but_the_first_has_its_gap_in_the_metrics(client: Any) -> None:
+def test_each_token_but_the_first_has_an_inter_token_latency(client: Any) -> None:
     client.complete(prompt="a", n=2, max_tokens=5)
     assert sample(client, "inter_token_latency_seconds_count") == 2 * 4
 
 
-def test_the_state_is_one_of_those_that_there_are(client: Any) -> None:
+def test_exactly_the_current_engine_state_is_1(client: Any) -> None:
     assert sample(client, "engine_state", state="ready") == 1
     client.runner.run(client.scene.engine.drain(0.0))
     assert sample(client, "engine_state", state="ready") == 0

@@ -1,4 +1,4 @@
-"""Headers that keep browsers from making more of an answer than it is; and which pages may ask."""
+"""Security headers and CORS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREFLIGHT = {
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/v1/models", "/v1/nothing", "/once", "/once?top_k=x", "/metrics"])
-def test_every_answer_is_data_for_its_reader_alone(client: Any, path: str) -> None:
+def test_every_response_is_private_data(client: Any, path: str) -> None:
     headers = client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
@@ -31,7 +31,7 @@ def test_every_answer_is_data_for_its_reader_alone(client: Any, path: str) -> No
     assert headers["cache-control"] == "no-store"
 
 
-def test_streams_pages_and_assets_keep_their_own(client: Any) -> None:
+def test_streams_pages_and_assets_keep_their_own_headers(client: Any) -> None:
     stream = client.complete(prompt="a", stream=True)
     assert stream.headers.get_list("cache-control") == ["no-cache, no-transform"]
     assert stream.headers["x-content-type-options"] == "nosniff"
@@ -41,7 +41,7 @@ def test_streams_pages_and_assets_keep_their_own(client: Any) -> None:
     assert client.get("/docs/assets/redoc.css").headers.get_list("cache-control") == ["public, max-age=3600"]
 
 
-def test_a_mistake_of_ours_has_them_too(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_has_security_headers(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError
 
@@ -50,7 +50,7 @@ def test_a_mistake_of_ours_has_them_too(client: Any, monkeypatch: pytest.MonkeyP
     assert (answer.status_code, answer.headers["cache-control"]) == (500, "no-store")
 
 
-def test_no_other_site_may_ask_by_default(client: Any) -> None:
+def test_cors_is_off_by_default(client: Any) -> None:
     answer = client.get("/v1/models", headers={"origin": ORIGIN})
     assert not [name for name in answer.headers if name.startswith("access-control")]
     refused = client.request("OPTIONS", "/v1/models", headers=PREFLIGHT)
@@ -61,8 +61,8 @@ def test_no_other_site_may_ask_by_default(client: Any) -> None:
 
 
 @pytest.mark.parametrize("origins", [(ORIGIN,), ("*",)])
-def test_a_named_site_may_ask_before_it_has_a_key(open_client: Callable[..., Any], origins: tuple[str, ...]) -> None:
-    """The preflight needs none, the request itself does, and its refusal can be read."""
+def test_a_preflight_needs_no_key(open_client: Callable[..., Any], origins: tuple[str, ...]) -> None:
+    """The request itself needs a key, and the page can read its refusal."""
     keys = KeyRing((ApiKey(name="alice", digest=digest_of(KEY.encode())),))
     client = open_client(access=Access(keys=keys, cors_origins=origins))
     allowed = "*" if "*" in origins else ORIGIN
@@ -75,7 +75,7 @@ def test_a_named_site_may_ask_before_it_has_a_key(open_client: Callable[..., Any
     for headers, status in (({}, 401), ({"authorization": f"Bearer {KEY}"}, 200)):
         answer = client.get("/v1/models", headers={"origin": ORIGIN, **headers})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, allowed)
-        assert answer.headers["access-control-expose-headers"] == "*", "whatever headers an answer has"
+        assert answer.headers["access-control-expose-headers"] == "*", "all response headers"
         assert "Origin" in answer.headers["vary"]
 
 
@@ -92,7 +92,7 @@ def test_a_named_site_may_ask_before_it_has_a_key(open_client: Callable[..., Any
     ],
 )
 @pytest.mark.parametrize("origins", [(ORIGIN,), ("*",)])
-def test_a_named_site_may_send_any_header(
+def test_a_trusted_origin_may_send_any_header(
     open_client: Callable[..., Any], origins: tuple[str, ...], names: str | None
 ) -> None:
     client = open_client(access=Access(cors_origins=origins))
@@ -106,8 +106,8 @@ def test_a_named_site_may_send_any_header(
     assert "access-control-allow-private-network" not in answer.headers
 
 
-@pytest.mark.reported("Chrome's private network access, in Ollama's and gptme's issues on pages that ask localhost")
-def test_a_named_site_may_ask_a_private_network(open_client: Callable[..., Any]) -> None:
+@pytest.mark.reported("Chrome's private network access, in Ollama's and gptme's issues on pages that call localhost")
+def test_a_trusted_origin_may_call_a_private_network(open_client: Callable[..., Any]) -> None:
     client = open_client(access=Access(cors_origins=(ORIGIN,)))
     headers = {**PREFLIGHT, "access-control-request-private-network": "true"}
     answer = client.request("OPTIONS", "/v1/completions", headers=headers)
@@ -115,7 +115,7 @@ def test_a_named_site_may_ask_a_private_network(open_client: Callable[..., Any])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
-def test_a_named_site_may_use_any_method_and_reads_the_405_itself(open_client: Callable[..., Any], method: str) -> None:
+def test_a_trusted_origin_may_use_any_method_and_can_read_a_405(open_client: Callable[..., Any], method: str) -> None:
     client = open_client(access=Access(cors_origins=(ORIGIN,)))
     preflight = client.request("OPTIONS", "/v1/x", headers={**PREFLIGHT, "access-control-request-method": method})
     assert preflight.status_code == 200
@@ -135,7 +135,7 @@ def test_a_named_site_may_use_any_method_and_reads_the_405_itself(open_client: C
         ({"access-control-request-headers": "x" * 4097}, 400, "access-control-request-headers"),
     ],
 )
-def test_a_refused_preflight_says_why(
+def test_a_refused_preflight_has_its_reason(
     open_client: Callable[..., Any], changed: dict[str, str], status: int, param: str
 ) -> None:
     client = open_client(access=Access(cors_origins=(ORIGIN,)))
@@ -146,20 +146,20 @@ def test_a_refused_preflight_says_why(
     if param == "origin":
         assert changed["origin"] in error["message"]
         assert "the setting cors_origins does not list this origin" in error["message"]
-        assert ORIGIN not in error["message"], "a stranger learns nothing of the setting"
+        assert ORIGIN not in error["message"], "the error does not reveal the setting"
         assert "access-control-allow-origin" not in answer.headers
     tgi = client.request("OPTIONS", "/generate", headers={**PREFLIGHT, **changed}).json()
     assert tgi["error_type"] == "validation"
 
 
-def test_an_unnamed_site_can_read_no_answer(open_client: Callable[..., Any]) -> None:
+def test_another_origin_can_not_read_responses(open_client: Callable[..., Any]) -> None:
     client = open_client(access=Access(cors_origins=("https://other.example.com",)))
     answer = client.get("/version", headers={"origin": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
     assert "Origin" in answer.headers["vary"]
 
 
-def test_a_named_site_can_read_a_mistake_of_ours(
+def test_a_trusted_origin_can_read_an_internal_error(
     open_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Streams and hang-ups, message by message."""
+"""Streams and disconnects, ASGI message by message."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bodies(sent: list[dict[str, Any]]) -> list[bytes]:
     return [message["body"] for message in sent[1:] if message["body"]]
 
 
-def test_the_first_token_comes_before_the_200_and_each_step_is_one_write(
+def test_the_status_waits_for_the_first_token_and_each_step_is_one_write(
     open_client: Callable[..., Any], build_runner: Any, build_call: Any
 ) -> None:
     runner = build_runner(is_gated=True)
@@ -52,15 +52,15 @@ def test_the_first_token_comes_before_the_200_and_each_step_is_one_write(
     assert headers[b"cache-control"] == b"no-cache, no-transform"
     assert headers[b"x-accel-buffering"] == b"no"
     assert [piece.count(b"data: ") for piece in bodies(call.sent)[:2]] == [2, 2], "one write for both sequences"
-    assert all(piece.endswith(b"\n\n") for piece in bodies(call.sent)), "a write has whole events only"
+    assert all(piece.endswith(b"\n\n") for piece in bodies(call.sent)), "a write has complete events only"
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
 @pytest.mark.parametrize("prompt", ["once", ["once", "upon"]])
-def test_a_hang_up_frees_every_block(
+def test_a_disconnect_frees_every_block(
     open_client: Callable[..., Any], build_runner: Any, hang_up: Any, is_stream: bool, prompt: Any
 ) -> None:
-    """Streamed or not, with one prompt or several; the log and the metrics tell."""
+    """Streamed or not, with one prompt or several. The log and the metrics record it."""
     client = open_client(runner=build_runner(is_gated=True))
     hang_up(client, "/v1/completions", stream=is_stream, prompt=prompt, n=2)
     assert client.complete(prompt="after", max_tokens=1).status_code == 200
@@ -73,7 +73,7 @@ def test_a_hang_up_frees_every_block(
 CHAT = {"messages": [{"role": "user", "content": "a"}]}
 
 
-@pytest.mark.reported("a client that hung up during TGI's POST /generate")
+@pytest.mark.reported("a client that disconnected during TGI's POST /generate")
 @pytest.mark.parametrize(
     ("route", "body"),
     [
@@ -88,10 +88,10 @@ CHAT = {"messages": [{"role": "user", "content": "a"}]}
         ("GET /once", {}),
     ],
 )
-def test_nothing_is_written_for_a_client_that_left(
+def test_nothing_is_written_to_a_disconnected_client(
     open_client: Callable[..., Any], build_runner: Any, hang_up: Any, route: str, body: dict[str, Any]
 ) -> None:
-    """Whatever it asked for: a hang-up is no mistake of ours."""
+    """In every route: a disconnect is not an internal error."""
     template = ChatTemplate("{{ messages[0].content }}", origin="test")
     method, path = route.split(" ")
     client = open_client(runner=build_runner(is_gated=True), chat_template=template)
@@ -113,7 +113,7 @@ def test_nothing_is_written_for_a_client_that_left(
         ("/v1/chat/completions", {**CHAT, "stream": True, "stream_options": {"include_usage": True}}),
     ],
 )
-def test_a_stream_whose_client_left_has_no_end(
+def test_a_stream_whose_client_disconnected_has_no_end(
     open_client: Callable[..., Any], build_runner: Any, hang_up: Any, path: str, body: dict[str, Any]
 ) -> None:
     template = ChatTemplate("{{ messages[0].content }}", origin="test")
@@ -128,7 +128,7 @@ def test_a_stream_whose_client_left_has_no_end(
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_an_engine_that_fails_after_a_hang_up_is_nothing_to_tell_the_client(build_call: Any, is_stream: bool) -> None:
+def test_an_engine_failure_after_a_disconnect_is_not_sent(build_call: Any, is_stream: bool) -> None:
     async def play() -> None:
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -158,7 +158,7 @@ def test_an_engine_that_fails_after_a_hang_up_is_nothing_to_tell_the_client(buil
     asyncio.run(play())
 
 
-def test_an_engine_that_fails_midway_ends_the_stream_with_an_error_event(
+def test_an_engine_failure_midway_ends_the_stream_with_an_error_event(
     open_client: Callable[..., Any], build_runner: Any
 ) -> None:
     def fail(plan: Any) -> None:
@@ -181,10 +181,10 @@ def test_an_engine_that_fails_midway_ends_the_stream_with_an_error_event(
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_a_deadline_is_an_error_that_says_so(
+def test_an_exceeded_deadline_is_504_before_the_first_token(
     open_client: Callable[..., Any], build_runner: Any, is_stream: bool
 ) -> None:
-    """Before the first token a 504; nobody is asked to try the same again."""
+    """The client is told not to retry."""
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner)
 
@@ -204,7 +204,7 @@ def test_a_deadline_is_an_error_that_says_so(
 
 
 class StreamScene:
-    """An EventStream alone, on events that a test writes."""
+    """An EventStream over events that a test writes."""
 
     def __init__(self, build_call: Any, events: Any, *, ping_interval_s: float = 15.0) -> None:
         self.is_aborted = False
@@ -221,7 +221,7 @@ class StreamScene:
         self.is_aborted = True
 
 
-def test_an_idle_stream_is_kept_alive_by_comments(build_call: Any) -> None:
+def test_pings_keep_an_idle_stream_alive(build_call: Any) -> None:
     async def play() -> str:
         done = asyncio.Event()
 
@@ -243,7 +243,7 @@ def test_an_idle_stream_is_kept_alive_by_comments(build_call: Any) -> None:
 
 
 @pytest.mark.reported("a proxy that gave up on a queued stream after 60 s without a byte")
-def test_a_stream_that_waits_has_its_status_and_comments_and_then_its_events(build_call: Any) -> None:
+def test_a_queued_stream_gets_its_status_and_pings_before_its_events(build_call: Any) -> None:
     async def play() -> Any:
         may_run = asyncio.Event()
 
@@ -266,8 +266,8 @@ def test_a_stream_that_waits_has_its_status_and_comments_and_then_its_events(bui
 
 
 @pytest.mark.reported("a proxy that gave up on a queued stream after 60 s without a byte")
-def test_an_error_after_the_first_comment_is_an_event(build_call: Any) -> None:
-    """The status is out: a client learns of it where it learns of all that fails midway."""
+def test_an_error_after_the_first_ping_is_an_event(build_call: Any) -> None:
+    """The status has been sent, so the error is the last event, as for any failure midway."""
 
     async def play() -> Any:
         is_over = asyncio.Event()
@@ -291,7 +291,7 @@ def test_an_error_after_the_first_comment_is_an_event(build_call: Any) -> None:
     assert call.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-def test_an_error_before_the_first_event_is_raised_for_the_status(build_call: Any) -> None:
+def test_an_error_before_the_first_event_becomes_the_status(build_call: Any) -> None:
     async def events() -> Any:
         raise GenerationError("no")
         yield b""
@@ -302,7 +302,7 @@ def test_an_error_before_the_first_event_is_raised_for_the_status(build_call: An
     assert scene.call.sent == []
 
 
-def test_a_mistake_of_ours_midway_tells_nothing_of_itself(build_call: Any, caplog: Any) -> None:
+def test_an_internal_error_midway_hides_its_details(build_call: Any, caplog: Any) -> None:
     async def events() -> Any:
         yield b"data: 1\n\n"
         raise ZeroDivisionError("secret")
@@ -314,7 +314,7 @@ def test_a_mistake_of_ours_midway_tells_nothing_of_itself(build_call: Any, caplo
     assert "a stream failed" in caplog.text
 
 
-def test_whatever_ends_a_stream_closes_its_events(build_call: Any) -> None:
+def test_a_cancelled_stream_closes_its_generator(build_call: Any) -> None:
     closed: list[bool] = []
 
     async def events() -> Any:
@@ -335,10 +335,10 @@ def test_whatever_ends_a_stream_closes_its_events(build_call: Any) -> None:
     assert closed == [True]
 
 
-def test_what_a_client_left_unread_is_not_written_down_when_it_has_gone(
+def test_pending_updates_are_not_serialized_after_a_disconnect(
     open_client: Callable[..., Any], build_runner: Any, build_call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thousands of tokens as one event would keep the loop, and so everybody else, busy for nobody."""
+    """Serializing thousands of tokens would block the event loop for all other clients."""
     runner = build_runner(script=b"x" * 200, is_gated=True)
     client = open_client(runner=runner)
     call = post(build_call, client, stream=True, max_tokens=150)

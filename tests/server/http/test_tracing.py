@@ -1,4 +1,4 @@
-"""Requests become spans; probes do not, and prompts are nowhere in them."""
+"""Requests become spans without text. Probes are not traced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client(open_client: Callable[..., Any], exporter: InMemorySpanExporter) -> A
     return open_client(traces=Traces(provider, version="1", model="tiny", shut_down=provider.shutdown))
 
 
-def test_a_completion_is_a_trace_that_its_log_line_names(client: Any, exporter: InMemorySpanExporter) -> None:
+def test_a_completion_is_a_trace_whose_id_is_in_the_log(client: Any, exporter: InMemorySpanExporter) -> None:
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
     client.post("/v1/completions", json={"prompt": "once", "max_tokens": 3}, headers=headers)
@@ -51,14 +51,12 @@ def test_neither_path_nor_prompt_is_in_a_span(client: Any, exporter: InMemorySpa
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_what_machines_ask_every_few_seconds_is_not_traced(
-    client: Any, exporter: InMemorySpanExporter, path: str
-) -> None:
+def test_probes_and_scrapes_are_not_traced(client: Any, exporter: InMemorySpanExporter, path: str) -> None:
     client.get(path)
     assert exporter.get_finished_spans() == ()
 
 
-def test_without_traces_the_log_names_none(open_client: Callable[..., Any]) -> None:
+def test_without_tracing_the_log_has_no_trace_id(open_client: Callable[..., Any]) -> None:
     client = open_client()
     client.complete(prompt="once", max_tokens=1)
     assert "trace_id" not in client.scene.log.calls[-1].kwargs

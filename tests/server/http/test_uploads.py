@@ -1,4 +1,4 @@
-"""Bodies that are on their way together, and bodies of many small parts."""
+"""Limits on all bodies together, and on the number of values in one body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError
 from distilgpt2_api.server.http.body import INLINE_BYTES, MAX_STRUCTURE, Uploads, parse_json_object
 
 
-def test_all_uploads_together_are_bounded_and_room_comes_back() -> None:
+def test_all_uploads_together_are_limited_and_release_their_bytes() -> None:
     uploads = Uploads(100)
     uploads.add(60)
     uploads.add(40)
@@ -32,12 +32,12 @@ def test_all_uploads_together_are_bounded_and_room_comes_back() -> None:
         b"{" + b",".join(b'"%d": 0' % number for number in range(MAX_STRUCTURE + 1)) + b"}",
     ],
 )
-def test_a_body_of_very_many_parts_is_refused_before_they_are_made(body: bytes) -> None:
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(body: bytes) -> None:
     with pytest.raises(InvalidRequestError, match=f"lists, objects and members together; at most {MAX_STRUCTURE}"):
         parse_json_object(body)
 
 
-def test_what_looks_like_parts_inside_of_a_text_is_text() -> None:
+def test_structural_characters_in_a_string_do_not_count() -> None:
     text = r"[{\":" * (MAX_STRUCTURE // 2)
     assert parse_json_object(b'{"prompt": "' + text.encode() + b'"}').keys() == {"prompt"}
     ids = parse_json_object(b'{"prompt": [' + b"1," * 200_000 + b"2]}")["prompt"]
@@ -45,8 +45,8 @@ def test_what_looks_like_parts_inside_of_a_text_is_text() -> None:
     assert len(ids) == 200_001
 
 
-@pytest.mark.reported("a trial of twenty long bodies at once: streams stood still for a second")
-def test_long_bodies_are_parsed_one_at_a_time_and_short_ones_wait_for_none(open_client: Callable[..., Any]) -> None:
+@pytest.mark.reported("a trial of twenty long bodies at once: streams paused for a second")
+def test_long_bodies_are_parsed_one_at_a_time_and_short_ones_do_not_wait(open_client: Callable[..., Any]) -> None:
     client = open_client(max_body_bytes=4 * INLINE_BYTES, max_uploads_bytes=4 * INLINE_BYTES)
     uploads = client.scene.app.state.service.uploads
     short = {"prompt": "ab", "max_tokens": 1}

@@ -1,4 +1,4 @@
-"""From the bound port to the end: loading, overload, drain, failure."""
+"""Startup, overload, graceful shutdown and failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
 
 
-def test_while_the_model_loads_probes_say_so_and_work_waits(open_client: Callable[..., Any]) -> None:
+def test_probes_and_requests_get_503_while_the_model_loads(open_client: Callable[..., Any]) -> None:
     is_loaded = threading.Event()
     client = open_client(on_load=lambda: is_loaded.wait(20) or None, is_loaded=False)
     try:
@@ -46,8 +46,8 @@ def test_while_the_model_loads_probes_say_so_and_work_waits(open_client: Callabl
     assert client.complete(prompt="a").status_code == 200
 
 
-def test_a_full_queue_is_429_with_an_honest_wait(open_client: Callable[..., Any], build_runner: Any) -> None:
-    """A request of two prompts is admitted whole or not at all."""
+def test_a_full_queue_is_429_with_retry_after(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """A request of two prompts is admitted completely or not at all."""
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner, max_waiting_requests=2)
 
@@ -70,8 +70,8 @@ def test_a_full_queue_is_429_with_an_honest_wait(open_client: Callable[..., Any]
     assert answer.headers["x-should-retry"] == "true"
 
 
-def test_more_prompts_than_the_queue_ever_holds_are_400(open_client: Callable[..., Any]) -> None:
-    """Else the client would come back for ever."""
+def test_more_prompts_than_the_queue_length_are_400(open_client: Callable[..., Any]) -> None:
+    """With 429 the client would retry forever."""
     client = open_client(max_waiting_requests=2)
     answer = client.complete(prompt=["a", "b", "c"])
     assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
@@ -79,7 +79,7 @@ def test_more_prompts_than_the_queue_ever_holds_are_400(open_client: Callable[..
     assert client.complete(prompt=["a", "b"]).status_code == 200
 
 
-def test_a_drain_lets_running_work_end_and_refuses_new_work(open_client: Callable[..., Any], build_runner: Any) -> None:
+def test_a_drain_completes_requests_and_refuses_new_ones(open_client: Callable[..., Any], build_runner: Any) -> None:
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner)
 
@@ -101,14 +101,14 @@ def test_a_drain_lets_running_work_end_and_refuses_new_work(open_client: Callabl
     client.runner.run(play())
 
 
-def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callable[..., Any], build_runner: Any) -> None:
+def test_a_request_that_outlasts_the_drain_gets_an_error(open_client: Callable[..., Any], build_runner: Any) -> None:
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner)
 
     async def play() -> tuple[Any, Any]:
-        asked = {"prompt": "a", "max_tokens": 12}
-        streamed = asyncio.create_task(client._http.post("/v1/completions", json={**asked, "stream": True}))
-        whole = asyncio.create_task(client._http.post("/v1/completions", json=asked))
+        body = {"prompt": "a", "max_tokens": 12}
+        streamed = asyncio.create_task(client._http.post("/v1/completions", json={**body, "stream": True}))
+        whole = asyncio.create_task(client._http.post("/v1/completions", json=body))
         while client.scene.engine.num_requests < 2:  # noqa: ASYNC110 - the engine has no event for it
             await asyncio.sleep(0)
         runner.gate.release(4)
@@ -125,7 +125,7 @@ def test_work_over_the_drains_time_gets_a_final_error_event(open_client: Callabl
 
 
 class Control:
-    """A ServerControl that is told what to say."""
+    """A scripted ServerControl."""
 
     def __init__(self, *, is_superseded: bool = False) -> None:
         self.is_replacement = False
@@ -141,12 +141,12 @@ class Control:
         self.is_accepting = False
 
     def note_alive(self) -> None:
-        raise AssertionError("it listens, and has its heartbeat")
+        raise AssertionError("it already listens, and has a heartbeat")
 
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
-    """Signals that reach the server."""
+    """The signals that reach the server."""
     numbers: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, frame: numbers.append(number))
@@ -157,7 +157,7 @@ def heard() -> Iterator[list[int]]:
         signal.signal(number, handler)
 
 
-async def look_until(is_so: Callable[[], bool]) -> None:
+async def wait_until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not is_so():  # noqa: ASYNC110 - nothing has an event for it
             await asyncio.sleep(0)
@@ -165,7 +165,7 @@ async def look_until(is_so: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def working(scene: Any, **options: Any) -> AsyncIterator[ShutdownState]:
-    """An engine with one request at work, and the signals watched."""
+    """An engine with one running request, and DrainOnSignal installed."""
     shutdown = ShutdownState()
     await scene.engine.start()
     await scene.engine.wait_loaded()
@@ -175,10 +175,8 @@ async def working(scene: Any, **options: Any) -> AsyncIterator[ShutdownState]:
     await scene.engine.stop()
 
 
-def test_a_signal_reaches_the_server_once_the_work_has_ended(
-    build_scene: Any, build_runner: Any, heard: list[int]
-) -> None:
-    """So that it goes on to listen, and answers probes; repeated, SIGTERM changes nothing."""
+def test_a_signal_reaches_the_server_after_the_drain(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
+    """Until then the server listens and answers probes. A repeated SIGTERM changes nothing."""
     scene = build_scene(runner=build_runner(is_gated=True))
     control = Control()
 
@@ -186,24 +184,24 @@ def test_a_signal_reaches_the_server_once_the_work_has_ended(
         async with working(scene, drain_s=20.0, control=control) as shutdown:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-            await look_until(lambda: scene.engine.state is not EngineState.READY)
+            await wait_until(lambda: scene.engine.state is not EngineState.READY)
             assert (shutdown.is_imminent, control.is_service_ending, control.is_accepting) == (True, True, True)
             assert heard == []
             scene.runner.open_gate()
-            await look_until(lambda: heard == [signal.SIGTERM])
+            await wait_until(lambda: heard == [signal.SIGTERM])
         os.kill(os.getpid(), signal.SIGTERM)
-        assert len(heard) == 2, "the server's handler is back"
+        assert len(heard) == 2, "the server's handler is restored"
 
     asyncio.run(play())
 
 
-def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
+def test_a_second_interrupt_ends_the_drain(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
     scene = build_scene(runner=build_runner(is_gated=True))
 
     async def play() -> None:
         async with working(scene, drain_s=20.0):
             os.kill(os.getpid(), signal.SIGINT)
-            await look_until(lambda: scene.engine.state is not EngineState.READY)
+            await wait_until(lambda: scene.engine.state is not EngineState.READY)
             assert heard == []
             os.kill(os.getpid(), signal.SIGINT)
             assert heard == [signal.SIGINT]
@@ -213,11 +211,11 @@ def test_a_second_interrupt_does_not_wait(build_scene: Any, build_runner: Any, h
 
 
 @pytest.mark.parametrize(("drain_s", "num_connections"), [(0.0, 1), (60.0, 0)])
-def test_a_process_with_a_successor_ends_its_work_in_peace(
+def test_a_superseded_process_completes_its_requests(
     build_scene: Any, build_runner: Any, heard: list[int], drain_s: float, num_connections: int
 ) -> None:
-    """It accepts no connection, takes whatever comes over those that it has, and keeps none of them; Gunicorn repeats
-    its signal all the while. Connections that bring nothing more are kept for a drain's time.
+    """It accepts no new connections, and serves requests on open ones, which then close. Gunicorn repeats its signal
+    meanwhile. Idle connections stay open for `drain_s`.
     """
     scene = build_scene(runner=build_runner(is_gated=True))
     control = Control(is_superseded=True)
@@ -226,31 +224,31 @@ def test_a_process_with_a_successor_ends_its_work_in_peace(
         control.num_connections = num_connections
         async with working(scene, drain_s=drain_s, control=control) as shutdown:
             os.kill(os.getpid(), signal.SIGTERM)
-            await look_until(lambda: not control.is_accepting)
+            await wait_until(lambda: not control.is_accepting)
             os.kill(os.getpid(), signal.SIGTERM)
             assert shutdown.is_imminent
             assert scene.engine.state is EngineState.READY
             assert not control.is_service_ending
             scene.runner.open_gate()
-            await look_until(lambda: heard == [signal.SIGTERM])
+            await wait_until(lambda: heard == [signal.SIGTERM])
             assert scene.engine.num_requests == 0
 
     asyncio.run(play())
 
 
-def test_a_process_with_a_successor_drains_when_the_whole_service_ends(
+def test_a_superseded_process_drains_when_the_whole_service_ends(
     build_scene: Any, build_runner: Any, heard: list[int]
 ) -> None:
-    """Else the master would kill it with its work."""
+    """Otherwise the master would kill it with its requests."""
     scene = build_scene(runner=build_runner(is_gated=True))
     control = Control(is_superseded=True)
 
     async def play() -> None:
         async with working(scene, drain_s=0.05, control=control):
             os.kill(os.getpid(), signal.SIGTERM)
-            await look_until(lambda: not control.is_accepting)
+            await wait_until(lambda: not control.is_accepting)
             control.is_service_ending = True
-            await look_until(lambda: heard == [signal.SIGTERM])
+            await wait_until(lambda: heard == [signal.SIGTERM])
             scene.runner.open_gate()
 
     asyncio.run(play())

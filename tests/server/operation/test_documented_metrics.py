@@ -1,4 +1,4 @@
-"""docs/metrics.md says what /metrics shows, row for row."""
+"""docs/metrics.md has the same metrics as /metrics."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def _row(family: Metric) -> str:
     return re.sub(" +", " ", f"| {' | '.join(cells)} |")
 
 
-def test_every_metric_has_its_row_and_every_row_its_metric(
+def test_the_page_lists_exactly_the_metrics(
     open_client: Callable[..., Any], open_batch_service: OpenBatchService
 ) -> None:
-    """To mend it: copy the rows that differ."""
+    """To fix a failure, copy the rows that differ."""
     client = open_client(open_batch_service=open_batch_service)
     written = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if ROW.match(line)]
     assert sorted(written) == shown_rows(client)
 
 
-def test_every_field_of_the_log_line_has_its_row(client: Any) -> None:
+def test_the_page_lists_every_field_of_the_log_line(client: Any) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    client.post("/v1/completions", json={"prompt": "once", "user": "somebody"})
+    client.post("/v1/completions", json={"prompt": "once", "user": "alice"})
     client.complete(prompt="once", timeout_s=1e-9)
     fields = {field for call in client.scene.log.calls for field in call.kwargs}
     assert fields >= {"queue_ms", "user_hash", "error_code", "abort_reason"}

@@ -1,4 +1,4 @@
-"""`/tokenize`, `/detokenize` and `/tokenizer_info`, beyond plain texts: chats, and models of other kinds."""
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`: texts, chats, and other tokenizers."""
 
 from __future__ import annotations
 
@@ -186,3 +186,27 @@ def test_detokenized_text_is_bounded(open_client: Callable[..., Any]) -> None:
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "tokens"
     assert "at most 4194304" in answer.json()["error"]["message"]
+
+
+def test_detokenize_inverts_tokenize(client: Any) -> None:
+    text = "né <|endoftext|>"
+    answer = client.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert answer["tokens"] == [110, 195, 169, 32, 256]
+    assert answer["token_strs"] == ["n", "bytes:\\xc3", "bytes:\\xa9", " ", "<|endoftext|>"]
+    assert (answer["count"], answer["max_model_len"]) == (5, 256)
+    assert client.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
+    assert client.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
+
+
+def test_tokenizer_info_has_the_special_tokens(client: Any) -> None:
+    """As in vLLM; lm-evaluation-harness tokenizes them to find their ids."""
+    info = client.get("/tokenizer_info").json()
+    assert info["bos_token"] == info["eos_token"] == "<|endoftext|>"
+    assert (info["pad_token"], info["chat_template"], info["model_max_length"]) == (None, None, 256)
+    request = {"prompt": info["eos_token"], "add_special_tokens": False}
+    assert client.post("/tokenize", json=request).json()["tokens"] == [256]
+
+
+def test_a_long_text_is_tokenized_like_a_short_one(client: Any) -> None:
+    answer = client.post("/tokenize", json={"prompt": "a" * 20_000}).json()
+    assert answer["count"] == 20_000
