@@ -1,12 +1,12 @@
-"""Tokens per second of `distilgpt2-api batch`, against its own engine with nothing around it.
+"""Tokens per second of `distilgpt2-api batch`, compared with its engine alone.
 
     python -m benchmarks.batch                          DistilGPT-2's shape, int8, 256 lines of 32 and 128 tokens
     python -m benchmarks.batch --lines 1000 --new-tokens 16
 
-Both answer the same requests, in turns, in one process and with as many threads. The engine alone is given all of
-them at once, and its texts go nowhere. The batch reads lines of JSON, validates them as the service does, and writes
-answers in order, on an event loop beside its engine's thread. Models are loaded before. On a machine that others use
-too, read the share.
+Both answer the same requests, alternating, in one process and with the same number of threads. The engine alone gets
+all of them at once, and its texts are discarded. The batch reads lines of JSON, validates them as the service does, and
+writes answers in order, on an event loop beside its engine's thread. Models are loaded before. On a shared machine,
+compare the share.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ from distilgpt2_api.settings import Settings
 TOP_K = 50
 MAX_LINE_BYTES = 1 << 20
 BOUND_PERCENT = 95.0
-"""What the batch has to reach of its engine's rate, in the median."""
+"""The lowest median share of the engine's rate that the batch must reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Both sides on one load, one right after the other."""
+class Round:
+    """Both sides on one load, directly one after the other."""
 
     engine_rate: float
-    """Completion tokens per second, as the next."""
+    """Completion tokens per second, like the next field."""
     batch_rate: float
     loop_ms_per_line: float
-    """Processor time of the thread that has lines, routes and files: what the batch adds to its engine."""
+    """Processor time of the thread for lines, routes and files: the batch's overhead."""
 
     @property
     def share_percent(self) -> float:
@@ -67,7 +67,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The same requests for both sides: prompts that no run before has had."""
+    """The same requests for both sides, with prompts that no earlier run had."""
 
     prompts: list[list[int]]
     num_new_tokens: int
@@ -98,38 +98,38 @@ class Load:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--lines", type=int, default=256)
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--threads", type=int, help="default: as in `serve`")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
     machine = describe_machine()
     print_header("batch", machine)
     options = {"model": str(prepare_model_folder(args.model)), "precision": args.precision, "cache_home": COMPILED}
     settings = Settings(**options, **({"num_threads": args.threads} if args.threads else {}))
-    turns = asyncio.run(measure_in_turns(settings, args))
+    rounds = asyncio.run(measure_alternately(settings, args))
     what = f"{args.lines} lines of {args.prompt_tokens} tokens, {args.new_tokens} new tokens, top-k {TOP_K}"
     print(f"\n{args.precision}, {what}; tokens/s, median (range) of {args.repeats}\n")
-    share = Spread.of([turn.share_percent for turn in turns])
+    share = Spread.of([one.share_percent for one in rounds])
     row = [
         str(args.precision),
-        f"{Spread.of([turn.batch_rate for turn in turns]):.0f}",
-        f"{Spread.of([turn.engine_rate for turn in turns]):.0f}",
+        f"{Spread.of([one.batch_rate for one in rounds]):.0f}",
+        f"{Spread.of([one.engine_rate for one in rounds]):.0f}",
         f"{share:.1f} %",
-        f"{Spread.of([turn.loop_ms_per_line for turn in turns]):.2f}",
+        f"{Spread.of([one.loop_ms_per_line for one in rounds]):.2f}",
     ]
-    print_table(["", "batch", "engine alone", "share", "event loop, ms a line"], [row])
-    write_json("batch", machine, {"arguments": vars(args), "turns": turns})
+    print_table(["", "batch", "engine alone", "share", "event loop, ms per line"], [row])
+    write_json("batch", machine, {"arguments": vars(args), "rounds": rounds})
     if share.median < BOUND_PERCENT:
-        sys.exit(f"the batch has less than {BOUND_PERCENT:g} % of its engine's rate")
+        sys.exit(f"the batch reaches less than {BOUND_PERCENT:g} % of its engine's rate")
 
 
-async def measure_in_turns(settings: Settings, args: argparse.Namespace) -> list[Turn]:
-    """Who begins changes every time."""
-    turns: list[Turn] = []
+async def measure_alternately(settings: Settings, args: argparse.Namespace) -> list[Round]:
+    """Measure both sides in each round; the side that begins alternates."""
+    rounds: list[Round] = []
     with open_engine(settings) as engine:
         token_ids = range(engine.config.vocab_size - 1)
         async with open_service(settings) as handle_line:
@@ -142,14 +142,14 @@ async def measure_in_turns(settings: Settings, args: argparse.Namespace) -> list
                 else:
                     batch_s, loop_s = await run_batch(settings, handle_line, load)
                     engine_s = run_engine(engine, load)
-                turn = Turn(
+                turn = Round(
                     engine_rate=load.num_tokens / engine_s,
                     batch_rate=load.num_tokens / batch_s,
                     loop_ms_per_line=1000 * loop_s / args.lines,
                 )
                 if index >= 0:
-                    turns.append(turn)
-    return turns
+                    rounds.append(turn)
+    return rounds
 
 
 def run_engine(engine: Engine, load: Load) -> float:
@@ -163,7 +163,7 @@ def run_engine(engine: Engine, load: Load) -> float:
 
 
 async def run_batch(settings: Settings, handle_line: LineHandler, load: Load) -> tuple[float, float]:
-    """Seconds from the input's first byte to the output's last, and processor seconds of this thread meanwhile."""
+    """Seconds from the input's first byte to the output's last, and processor seconds of this thread in between."""
     line_outputs: list[LineOutput] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,11 +1,11 @@
-"""What `batch --ray` has of `batch`'s rate, where the whole cluster is this machine: the price of the way through Ray.
+"""The rate of `batch --ray` as a share of `batch`'s rate, with a cluster of this machine only: the overhead of Ray.
 
     python -m benchmarks.batch_cluster                     DistilGPT-2's shape, int8
     python -m benchmarks.batch_cluster --new-tokens 16
 
-Both commands answer the same files, in turns, as whole processes on all cores: one worker there, one engine here. A
-short and a long file each: the rate is that of the lines which the long one has more, and `start` what is left of the
-short one's time, so that starting Ray's workers and loading the model are not taken for work.
+Both commands answer the same files, alternating, as whole processes on all cores: one worker with Ray, one engine
+without. Each answers a short and a long file. The rate is that of the long file's additional lines, and `start` is the
+rest of the short file's time, so that the start of Ray's workers and the loading of the model do not count as work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.batch import TOP_K, Load
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, print_header, print_table, write_json
 
-# Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
+# Set before Ray is imported. The first variable keeps Ray on loopback, despite its name.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 import ray
@@ -36,8 +36,8 @@ VOCAB_SIZE = 50256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """Of one of the two commands."""
+class Round:
+    """One round of one command."""
 
     rate: float
     """Completion tokens per second."""
@@ -46,7 +46,7 @@ class Turn:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--lines", type=int, nargs=2, default=[128, 640], metavar=("SHORT", "LONG"))
     parser.add_argument("--prompt-tokens", type=int, default=32)
@@ -64,26 +64,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     context = ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
     kinds = {"alone": [], "Ray": ["--ray", f"--ray-address={context.address_info['gcs_address']}", "--replicas=1"]}
-    turns: dict[str, list[Turn]] = {kind: [] for kind in kinds}
+    rounds: dict[str, list[Round]] = {kind: [] for kind in kinds}
     try:
         for _ in range(args.repeats):
             for kind, options in kinds.items():
-                turns[kind].append(measure(options, args))
+                rounds[kind].append(measure(options, args))
     finally:
         ray.shutdown()
-    print_results(args, turns)
-    write_json("batch-ray", machine, {"arguments": vars(args), "turns": turns})
+    print_results(args, rounds)
+    write_json("batch-ray", machine, {"arguments": vars(args), "rounds": rounds})
 
 
-def measure(options: Sequence[str], args: argparse.Namespace) -> Turn:
-    """Prompts that no run before has had, for the short file and for the long one."""
+def measure(options: Sequence[str], args: argparse.Namespace) -> Round:
+    """Run the short and the long file, with prompts that no earlier run had."""
     short_s, long_s = (answer(num_lines, options, args) for num_lines in args.lines)
     seconds_per_line = (long_s - short_s) / (args.lines[1] - args.lines[0])
-    return Turn(rate=args.new_tokens / seconds_per_line, start_s=short_s - args.lines[0] * seconds_per_line)
+    return Round(rate=args.new_tokens / seconds_per_line, start_s=short_s - args.lines[0] * seconds_per_line)
 
 
 def answer(num_lines: int, options: Sequence[str], args: argparse.Namespace) -> float:
-    """Seconds of the whole command."""
+    """Run the command; return its duration in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
         prompts = [random.choices(range(VOCAB_SIZE), k=args.prompt_tokens) for _ in range(num_lines)]
@@ -98,17 +98,17 @@ def answer(num_lines: int, options: Sequence[str], args: argparse.Namespace) -> 
     return elapsed_s
 
 
-def print_results(args: argparse.Namespace, turns: dict[str, list[Turn]]) -> None:
-    pairs = zip(turns["alone"], turns["Ray"], strict=True)
+def print_results(args: argparse.Namespace, rounds: dict[str, list[Round]]) -> None:
+    pairs = zip(rounds["alone"], rounds["Ray"], strict=True)
     shares = [100 * through_ray.rate / alone.rate for alone, through_ray in pairs]
     rows = [
         [
             kind,
-            f"{Spread.of([turn.rate for turn in runs]):.0f}",
+            f"{Spread.of([one.rate for one in runs]):.0f}",
             f"{Spread.of(shares):.0f} %" if kind == "Ray" else "",
-            f"{Spread.of([turn.start_s for turn in runs]):.1f}",
+            f"{Spread.of([one.start_s for one in runs]):.1f}",
         ]
-        for kind, runs in turns.items()
+        for kind, runs in rounds.items()
     ]
     lines = " and ".join(map(str, args.lines))
     what = f"{lines} lines of {args.prompt_tokens} tokens, {args.new_tokens} new tokens, top-k {TOP_K}"

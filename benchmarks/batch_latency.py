@@ -1,12 +1,11 @@
-"""What interactive clients feel of a batch: TTFT and ITL of streams, with one and without, in turns.
+"""TTFT and ITL of interactive streams, alternating with and without a batch beside them.
 
     python -m benchmarks.batch_latency                    DistilGPT-2's shape, int8, two clients
     python -m benchmarks.batch_latency --clients 8 --step-tokens 0 2 8
 
-A server for each number of `batch_step_tokens`. In every turn the same streams are measured alone, and then while a
-batch of `/v1/batches` is worked on that would fill the engine by itself. Ratios are of what stood beside each other in
-time; on a machine that others use too, read them and not the milliseconds. What the batch did meanwhile is shown as its
-share of what it does alone.
+There is a server for each value of `batch_step_tokens`. Every round measures the same streams alone, and then beside a
+batch of `/v1/batches` that would fill the engine by itself. Ratios compare neighbouring measurements; on a shared
+machine, read the ratios, not the milliseconds. The batch's rate is shown as a share of its rate alone.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from benchmarks.server_process import ServerProcess
 from prometheus_client.parser import text_string_to_metric_families
 
 NUM_LINES = 5000
-"""More than are ever done before the batch is cancelled."""
+"""More lines than the batch can answer before it is cancelled."""
 LINE_TOKENS = 100
 RATE_S = 4.0
-"""For so long the batch is alone, to see what it can do."""
+"""Time for which the batch runs alone, to measure its rate."""
 DEADLINE_S = 60.0
 PATIENCE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Round:
     """Seconds; tokens of the batch per second."""
 
     ttft_p50_s: float
@@ -53,10 +52,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model's folder")
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--clients", type=int, default=2)
-    parser.add_argument("--requests", type=int, default=8, help="of each client, in every turn")
+    parser.add_argument("--requests", type=int, default=8, help="requests of each client in a round")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=4, help="turns")
+    parser.add_argument("--repeats", type=int, default=4, help="rounds")
     parser.add_argument("--step-tokens", type=int, nargs="+", default=[2], help="batch_step_tokens, one server each")
     args = parser.parse_args()
     machine = describe_machine()
@@ -81,26 +80,26 @@ def main() -> None:
     write_json("batch-latency", machine, results)
 
 
-def describe(step_tokens: int, alone: Sequence[Turn], beside: Sequence[Turn], full_rate: float) -> list[object]:
+def describe(step_tokens: int, alone: Sequence[Round], beside: Sequence[Round], full_rate: float) -> list[object]:
     def pair(name: str) -> list[str]:
-        value: Callable[[Turn], float] = lambda turn: float(getattr(turn, name))  # noqa: E731 - its type stands beside it
+        value: Callable[[Round], float] = lambda one: float(getattr(one, name))  # noqa: E731 - this form has a type annotation
         ratio = Spread.of([value(two) / value(one) for one, two in zip(alone, beside, strict=True)])
-        both = [f"{1000 * Spread.of([value(turn) for turn in turns]).median:.1f}" for turns in (alone, beside)]
+        both = [f"{1000 * Spread.of([value(one) for one in rounds]).median:.1f}" for rounds in (alone, beside)]
         return [*both, f"{ratio:.2f}"]
 
-    share = Spread.of([100 * turn.batch_rate / full_rate for turn in beside])
+    share = Spread.of([100 * one.batch_rate / full_rate for one in beside])
     ttft, itl = pair("ttft_p50_s"), pair("itl_p50_s")
     return [step_tokens, *ttft, pair("ttft_p95_s")[2], *itl, pair("itl_p95_s")[2], f"{share:.0f}"]
 
 
-def measure_server(args: argparse.Namespace, step_tokens: int) -> tuple[list[Turn], list[Turn], float]:
-    """Turns alone, turns beside a batch, and the batch's tokens per second while nobody else asks."""
+def measure_server(args: argparse.Namespace, step_tokens: int) -> tuple[list[Round], list[Round], float]:
+    """Rounds alone, rounds beside a batch, and the batch's tokens per second without other requests."""
     with tempfile.TemporaryDirectory() as store:
         settings = {"BATCH_STORE": store, "BATCH_STEP_TOKENS": str(step_tokens)}
         folder = prepare_model_folder(args.model)
         with ServerProcess(folder, precision=args.precision, cache_home=COMPILED, settings=settings) as server:
             server.wait_ready()
-            measure(server, args)  # kernels are made for each number of rows
+            measure(server, args)  # the kernels prepare for each number of rows
             alone, beside, full_rates = [], [], []
             for _ in range(args.repeats):
                 alone.append(measure(server, args))
@@ -111,17 +110,17 @@ def measure_server(args: argparse.Namespace, step_tokens: int) -> tuple[list[Tur
             return alone, beside, Spread.of(full_rates).median
 
 
-def measure(server: ServerProcess, args: argparse.Namespace) -> Turn:
+def measure(server: ServerProcess, args: argparse.Namespace) -> Round:
     lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
     load = [f"--clients={args.clients}", f"--requests={args.requests}", *lengths]
     command = [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
     begin = read_metrics(server), time.perf_counter()
     seen = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     end = read_metrics(server), time.perf_counter()
-    # Counted as it is computed; the streams' own tokens are known.
+    # The counter includes the streams' tokens, whose number is known.
     own = args.clients * args.requests * (args.prompt_tokens + args.new_tokens - 1)
     name = "distilgpt2_computed_tokens_total"
-    return Turn(
+    return Round(
         ttft_p50_s=percentile(seen["ttfts_s"], 50),
         ttft_p95_s=percentile(seen["ttfts_s"], 95),
         itl_p50_s=percentile(seen["itls_s"], 50),
@@ -131,7 +130,7 @@ def measure(server: ServerProcess, args: argparse.Namespace) -> Turn:
 
 
 def batch_rate(server: ServerProcess) -> float:
-    """Tokens per second of what runs alone."""
+    """Tokens per second of the batch alone."""
     name = "distilgpt2_computed_tokens_total"
     begin, begin_s = read_metrics(server)[name], time.perf_counter()
     time.sleep(RATE_S)
@@ -139,7 +138,7 @@ def batch_rate(server: ServerProcess) -> float:
 
 
 def start_batch(server: ServerProcess) -> str:
-    """Its id, once the engine is full of it."""
+    """Start a batch; return its id once it fills the engine."""
     lines = b"".join(
         json.dumps(
             {

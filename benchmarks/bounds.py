@@ -1,4 +1,4 @@
-"""Figures against committed bounds: `bounds.json` has for each figure the least that it may be."""
+"""Checks figures against committed bounds: `bounds.json` has the lowest allowed value of each figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_bounds(path: Path = BOUNDS) -> dict[str, float]:
 
 
 def check_bounds(figures: Mapping[str, float], bounds: Mapping[str, float]) -> list[Verdict]:
-    """Raises ValueError if one of the two has a name that the other lacks: what nobody measures, nobody guards."""
+    """Raises ValueError if a name is only in one of the two."""
     if unmatched := figures.keys() ^ bounds.keys():
         raise ValueError(f"only among the figures or only among the bounds: {', '.join(sorted(unmatched))}")
     return [Verdict(name=name, value=value, bound=bounds[name]) for name, value in figures.items()]

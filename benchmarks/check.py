@@ -1,12 +1,12 @@
-"""Whether a change has cost speed: a minute of ratios to a reference kernel in the same run, against committed bounds.
+"""Checks in a minute whether a change cost speed: ratios to a reference kernel in the same run, with committed bounds.
 
     python -m benchmarks.check
 
-Nothing is said in seconds. The engine's rates are divided by those of the bare matrix products of the same sizes
-(`reference_kernel.py`), drafts by the same engine where none come, drawing by NumPy's argpartition, the service by the
-engine, the start by a bare import of the libraries that it can't do without. All turns are taken one after the other,
-the best of them counts, and the bounds in `bounds.json` lie a third below what runs on a busy machine gave: below them
-something is lost, or the machine is not one's own at all. Exit status 1 then.
+All figures are ratios: the engine's rates to those of the bare matrix products of the same sizes
+(`reference_kernel.py`), drafts to the same engine without drafts, sampling to NumPy's argpartition, the service to the
+engine, the start to a bare import of the required libraries. Rounds run one after the other, and the best of them
+counts. The bounds in `bounds.json` are a third below the results on a busy machine: a figure below its bound means that
+speed was lost, or that other programs use most of the machine. The exit status is then 1.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ NUM_SERVED = 8
 
 
 class Measurer:
-    """Owns what is measured: an engine, the reference beside it, and a sampler."""
+    """Owns an engine, the reference kernel and a sampler."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class Measurer:
         return self._engine_rate(num_sequences) / self._reference.rows_per_s(num_sequences)
 
     def draft(self) -> float:
-        """How many times as fast one sequence is where it goes round in circles."""
+        """Speed-up of one sequence that repeats itself."""
         load = Load(num_sequences=1, num_prompt_tokens=32, num_new_tokens=256, top_k=1)
         return self._engine.run(load).engine_rate / self._engine_rate(1)
 
@@ -79,7 +79,7 @@ class Measurer:
         return rate / self._reference.rows_per_s(MAX_STEP_TOKENS, has_head=False)
 
     def draw(self) -> float:
-        """How many times as fast as the partition that a plain top-k begins with."""
+        """Speed of sampling, relative to the partition at the start of a plain top-k."""
         ours_ms = measure_median_ms(partial(self._sampler.sample, self._logits, self._rows), 20)
         return measure_median_ms(partial(np.argpartition, self._logits, -50, axis=1), 10) / ours_ms
 
@@ -88,7 +88,7 @@ class Measurer:
         return peer.measure(workload).rate / self._engine_rate(NUM_SERVED)
 
     def start(self, cache_home: Path) -> float:
-        """What a process that only imports takes, over what ours takes to its first token."""
+        """Time of a process that only imports, divided by our time to the first token."""
         server = ServerProcess(self.folder, precision=Precision.INT8, cache_home=cache_home)
         peer = HttpPeer(server, server.port, {})
         peer.stop()
@@ -103,7 +103,7 @@ class Measurer:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--repeats", type=int, default=4, help="the best counts")
     args = parser.parse_args(arguments)
     exit_on_sigterm()
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as cache_home:
         runs = measure(Measurer(folder), Path(cache_home), args.repeats)
     verdicts = check_bounds({name: max(values) for name, values in runs.items()}, bounds)
-    print(f"\nThe best of {args.repeats} turns counts\n")
+    print(f"\nThe best of {args.repeats} rounds counts\n")
     print_table(
         ["ratio", "best", "median (range)", "bound", ""],
         [
@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(measurer: Measurer, cache_home: Path, num_repeats: int) -> dict[str, list[float]]:
-    """By the names of the bounds."""
+    """All results of each figure, keyed by the bounds' names."""
     server = ServerProcess(measurer.folder, precision=Precision.INT8, cache_home=cache_home, log=RESULTS / "server.log")
     peer = HttpPeer(server, server.port, {})
     measurements: dict[str, Callable[[], float]] = {
@@ -146,7 +146,7 @@ def measure(measurer: Measurer, cache_home: Path, num_repeats: int) -> dict[str,
         "bare imports / start to first token": partial(measurer.start, cache_home),
     }
     try:
-        repeat_interleaved(measurements, 1)  # kernels are made for each number of rows, and caches filled
+        repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows, and caches fill
         return repeat_interleaved(measurements, num_repeats)
     finally:
         peer.stop()

@@ -1,14 +1,14 @@
-"""Ours and every peer that is installed (`make peers`), on one model folder, in turns, under the same loads.
+"""Compares our service with every installed peer (`make peers`): one model folder, the same loads, alternating.
 
     python -m benchmarks.compare                                    all loads, three times: an hour on two cores
     python -m benchmarks.compare --peers int8 genai --clients 1 32 --rates --repeats 1
     python -m benchmarks.compare --report benchmarks/results/compare-….json     the tables and plots of a past run
 
-Closed loop: so many clients, each of which sends its next request when the last has ended; prompts of 32 tokens, 128
-new ones, and once more at one number of clients with prompts of 16 to 512 tokens. Open loop: requests of those mixed
-lengths, 64 new tokens each, arrive by chance at a rate that is the same for all. Tokens are drawn with top-k 50, and no
-text ends before its length. Servers are asked over HTTP by one lean client process, whose share is told; the others,
-which have no server, are called in their own process, and pay for none.
+Closed loop: N clients, each of which sends its next request when the last has ended; prompts of 32 tokens, 128 new
+tokens, and again for one number of clients with prompts of 16 to 512 tokens. Open loop: requests of those mixed
+lengths, 64 new tokens each, arrive at random with the same rate for all. Sampling is top-k 50, and no text ends before
+its length. One lean client process sends requests to servers over HTTP; its share of CPU time is reported. Peers
+without a server are called in their own process, and have no such cost.
 
 Prints tables in markdown, and writes JSON and one plot for each kind of loop.
 """
@@ -46,17 +46,17 @@ OPEN_NEW_TOKENS = 64
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument(
         "--tools", type=Path, default=TOOLS, help="folder with the environments service, peers, torch and vllm"
     )
     parser.add_argument("--peers", nargs="+", choices=peer_kinds(TOOLS), default=DEFAULT_PEERS, metavar="PEER")
-    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 64], help="of the closed loops")
-    parser.add_argument("--mixed-clients", type=int, nargs="*", default=[32], help="of those with mixed lengths")
-    parser.add_argument("--rates", type=float, nargs="*", default=[4.0, 12.0], help="requests a second, open loops")
-    parser.add_argument("--requests", type=int, default=2, help="of each client; a single one sends twice as many")
+    parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 64], help="clients in the closed loops")
+    parser.add_argument("--mixed-clients", type=int, nargs="*", default=[32], help="in closed loops of mixed lengths")
+    parser.add_argument("--rates", type=float, nargs="*", default=[4.0, 12.0], help="requests/s in open loops")
+    parser.add_argument("--requests", type=int, default=2, help="per client; a single one sends twice as many")
     parser.add_argument("--open-seconds", type=float, default=10.0, help="how long requests arrive")
-    parser.add_argument("--starts", type=int, default=2, help="of each peer; it goes on running after the last")
+    parser.add_argument("--starts", type=int, default=2, help="per peer; it stays running after the last one")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plots", type=Path, default=RESULTS, help="folder for the plots")
     parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing: print a past run")
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def build_workloads(args: argparse.Namespace) -> dict[str, Workload]:
-    """By name, each with a seed of its own."""
+    """Workloads by name, each with its own seed."""
     loads: dict[str, Workload] = {}
     for num_clients in args.clients:
         num_each = args.requests * (2 if num_clients == 1 else 1)
@@ -123,11 +123,11 @@ def build_workloads(args: argparse.Namespace) -> dict[str, Workload]:
 def start_all(
     kinds: Mapping[str, PeerKind], peers: dict[str, RunningPeer], folder: Path, num_starts: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Starts them in turns, fills `peers`, and returns the seconds of each start, and why others are not there."""
+    """Start all peers, alternating, and fill `peers`; return the seconds of each start, and why others are missing."""
     starts_s: dict[str, list[float]] = {}
     missing: dict[str, str] = {}
     formats = RESULTS / "models" / f"{folder.resolve().name}-for-peers"
-    for turn in range(1 + num_starts):  # the first one finds cold caches, and writes the peers' formats
+    for index in range(1 + num_starts):  # the first start has cold caches, and writes the peers' formats
         for name, kind in kinds.items():
             if name in missing:
                 continue
@@ -137,9 +137,9 @@ def start_all(
                 missing[name] = f"{error} (see {LOGS})" if isinstance(error, RuntimeError) else str(error)
                 continue
             print(f"{kind.title}: first token after {peer.start_s:.2f} s", flush=True)
-            if turn:
+            if index:
                 starts_s.setdefault(name, []).append(peer.start_s)
-            if turn == num_starts:
+            if index == num_starts:
                 peers[name] = peer
             else:
                 peer.stop()
@@ -147,7 +147,7 @@ def start_all(
 
 
 def warm_up(peers: Mapping[str, RunningPeer], loads: Mapping[str, Workload]) -> None:
-    """Kernels are made for each number of rows: a few tokens at each number of clients."""
+    """Generate a few tokens at each number of clients: the kernels prepare for each number of rows."""
     for workload in loads.values():
         if workload.rate is None:
             short = Workload(**{**asdict(workload), "num_new_tokens": 8, "seed": 0})
@@ -156,7 +156,7 @@ def warm_up(peers: Mapping[str, RunningPeer], loads: Mapping[str, Workload]) -> 
 
 
 def measure(peer: RunningPeer, name: str, load: str, workload: Workload) -> PeerRun | None:
-    """None where the peer fails: the others' hour is not lost by it."""
+    """Measure one peer; return None if it fails, so that the other peers' results are not lost."""
     try:
         run = peer.measure(workload)
     except (RuntimeError, subprocess.CalledProcessError, BrokenPipeError) as error:
@@ -169,7 +169,7 @@ def measure(peer: RunningPeer, name: str, load: str, workload: Workload) -> Peer
 def keep_whole(
     results: Mapping[str, Sequence[PeerRun | None]], missing: dict[str, str]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """By load and peer, what succeeded every time; `missing` gets the rest."""
+    """Runs by load and peer that succeeded every time; `missing` gets the others."""
     runs = {}
     for key, each in results.items():
         load, name = json.loads(key)

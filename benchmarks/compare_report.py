@@ -1,4 +1,4 @@
-"""What `compare.py` saw, as tables and plots, all of it from the JSON that is kept: a past run can be shown again."""
+"""Tables and plots of `compare.py`'s results, made from the JSON file only, so that a past run can be shown again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def describe_results(
     missing: Mapping[str, str],
     versions: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """Plain lists and maps, as JSON has them. `runs` go by load and peer."""
+    """The results as JSON values. `runs` are keyed by load and peer."""
     return {
         "kinds": kinds,
         "loads": loads,
@@ -34,9 +34,7 @@ def describe_results(
 
 def print_results(seen: Mapping[str, Any]) -> None:
     num_repeats = max((len(entry["runs"]) for entry in seen["runs"]), default=0)
-    print(
-        f"\nMedian (range) of {num_repeats}; CPU in seconds for 1000 tokens; client: its share of the two's CPU time\n"
-    )
+    print(f"\nMedian (range) of {num_repeats}; CPU in seconds per 1000 tokens; client: its share of all CPU time\n")
     for load in seen["loads"]:
         print(f"{load}: {describe_load(seen['loads'][load])}\n")
         print_table(
@@ -63,13 +61,13 @@ def peers_of(seen: Mapping[str, Any], load: str) -> list[str]:
 
 
 def runs_of(seen: Mapping[str, Any], load: str, peer: str) -> list[Mapping[str, Any]]:
-    """Empty for a peer that is not there."""
+    """A peer's runs; empty if the peer is missing."""
     return next((e["runs"] for e in seen["runs"] if (e["load"], e["peer"]) == (load, peer)), [])
 
 
 def rate_row(seen: Mapping[str, Any], load: str, peer: str) -> list[str]:
     runs = runs_of(seen, load, peer)
-    # Turn by turn: what the machine's mood did, it did to both.
+    # Ratios within each round: other load on the machine affects both sides.
     ratios = [ours["rate"] / run["rate"] for ours, run in zip(runs_of(seen, load, OURS), runs, strict=False)]
     shares = [100 * run["client_share"] for run in runs if run["client_share"] is not None]
     return [
@@ -86,7 +84,7 @@ def rate_row(seen: Mapping[str, Any], load: str, peer: str) -> list[str]:
 
 
 def cost_row(seen: Mapping[str, Any], peer: str) -> list[str]:
-    """Memory: the most after any load."""
+    """Starts, and the highest memory after any load."""
     runs = [run for entry in seen["runs"] if entry["peer"] == peer for run in entry["runs"]]
     versions = ", ".join(f"{name} {number}" for name, number in seen["versions"][peer].items())
     return [
@@ -103,7 +101,7 @@ def spread(runs: Sequence[Mapping[str, Any]], name: str, factor: float = 1.0) ->
 
 
 def draw_closed_loop(seen: Mapping[str, Any]) -> str | None:
-    """Tokens/s over clients; None if there was no closed loop."""
+    """A plot of tokens/s over clients; None without a closed loop."""
     loads = {
         name: load["num_clients"]
         for name, load in seen["loads"].items()
@@ -113,7 +111,7 @@ def draw_closed_loop(seen: Mapping[str, Any]) -> str | None:
 
 
 def draw_open_loop(seen: Mapping[str, Any]) -> str | None:
-    """TTFT over the rate of arrivals; None if there was no open loop."""
+    """A plot of TTFT over the arrival rate; None without an open loop."""
     loads = {name: load["rate"] for name, load in seen["loads"].items() if load["rate"] is not None}
     titles = ("Time to first token as requests arrive, p50", "requests per second", "ms")
     return _draw(seen, loads, titles, figure="ttft_p50_s", factor=1000.0, is_y_logarithmic=True)
@@ -128,7 +126,7 @@ def _draw(
     factor: float = 1.0,
     is_y_logarithmic: bool = False,
 ) -> str | None:
-    """`titles`: the plot's, its x's and its y's."""
+    """`titles`: of the plot, the x axis and the y axis."""
     lines = []
     for peer in seen["starts_s"]:
         spreads = {x: spread(runs, figure, factor) for load, x in loads.items() if (runs := runs_of(seen, load, peer))}

@@ -1,11 +1,11 @@
-"""What drafts gain where text repeats itself, and what they cost where it does not.
+"""The gain of drafts on text that repeats itself, and their cost on text that does not.
 
     python -m benchmarks.drafts ../shared/corpus/stories-heldout.txt [--repeats 5]
 
-The engine with drafts in turns with the engine without, for one and few sequences: on the demo model, whose completions
-are text, and on DistilGPT-2's shape with random weights, which goes round in circles when decoded greedily (the best
-case) and never says anything twice when it draws out of 50 (the worst). Then, what a step of one sequence takes by the
-number of its drafts.
+The engine with drafts, alternating with the engine without, for one and few sequences: on the demo model, whose
+completions are text, and on DistilGPT-2's shape with random weights, which repeats itself with greedy decoding (the
+best case) and never repeats anything with top-k 50 (the worst). Then the duration of a step of one sequence for
+several numbers of draft tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
 NUMS_DRAFTS = (0, 1, 3, 7, 15)
 NUM_STEPS = 60
-"""Timed for each number of drafts in each turn."""
+"""Steps timed for each number of drafts in each round."""
 SAMPLING: dict[str, SamplingParams] = {
     "greedy": SamplingParams(temperature=0.0),
     "temperature 0.7, top-p 0.9": SamplingParams(temperature=0.7, top_p=0.9),
@@ -80,7 +80,7 @@ class CountedEngine:
         self._engine: Engine = load_engine(folder, config, cache_folder=COMPILED, observer=self._observer, report=print)
 
     def run(self, prompts: Sequence[Sequence[int]], params: SamplingParams, num_new_tokens: int) -> Run:
-        """All prompts at once, to their full length; prefill included in the time."""
+        """Run all prompts at once, to their full length; the time includes prefill."""
         engine, observer = self._engine, self._observer
         observer.num_steps = observer.num_drafted = observer.num_accepted = 0
         for index, prompt in enumerate(prompts):
@@ -108,12 +108,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "text", type=Path, help=f"documents, `{END_OF_TEXT}` between them: their beginnings are prompts"
     )
     parser.add_argument("--trained", type=Path, default=BUNDLED_FOLDER, help="model folder that completes them")
-    parser.add_argument("--model", type=Path, help="model folder of random weights (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder of random weights (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--threads", type=int, help="default: as in `serve`")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
     machine = describe_machine()
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for num_sequences in args.sequences
         for has_drafts in (False, True)
     }
-    repeat_interleaved(measurements, 1)  # kernels are made for each number of rows
+    repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
     runs = repeat_interleaved(measurements, args.repeats)
     for engine in engines.values():
         engine.close()
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_beginnings(text: Path, folder: Path, num_tokens: int, num_prompts: int) -> list[list[int]]:
-    """Of the first documents that are that long."""
+    """Beginnings of the first documents that are long enough."""
     tokenizer = Tokenizer.from_folder(folder)
     documents = split_documents(text.read_text(encoding="utf-8"), END_OF_TEXT)
     beginnings = (tokenizer.encode(document)[:num_tokens] for document in documents)
@@ -165,7 +165,7 @@ def make_up_prompts(folder: Path, num_tokens: int, num_prompts: int) -> list[lis
 
 
 def measure_steps(folder: Path, args: argparse.Namespace) -> dict[int, list[float]]:
-    """Median milliseconds of a decode step of one sequence, by its number of drafts, all wrong; one for each turn."""
+    """Median milliseconds of a decode step of one sequence with N wrong drafts, for each N, one value per round."""
     num_context = 4 * BLOCK_SIZE
     block_ids = list(range(num_context // BLOCK_SIZE + 1))
     runner = Runner.load(
@@ -244,8 +244,8 @@ def print_steps(steps_ms: Mapping[int, Sequence[float]]) -> None:
     for num_drafts, times_ms in steps_ms.items():
         ratios = [time_ms / other_ms for time_ms, other_ms in zip(times_ms, alone, strict=True)]
         rows.append([num_drafts, f"{Spread.of(times_ms):.2f}", f"{Spread.of(ratios):.2f}"])
-    print("A step of one sequence, its drafts all wrong\n")
-    print_table(["drafts", "ms", "times none"], rows)
+    print("A step of one sequence with wrong drafts\n")
+    print_table(["drafts", "ms", "relative to none"], rows)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Tokens per second of the engine alone, against its own forward pass, and where each millisecond of a step goes.
+"""Tokens per second of the engine alone, compared with its forward pass, and the parts of a step's time.
 
     python -m benchmarks.engine                                     DistilGPT-2's shape, int8, 1 to 64 sequences
-    python -m benchmarks.engine --with-transformers .venv/bin/python     and transformers in float32, in turns with it
+    python -m benchmarks.engine --with-transformers .venv/bin/python     and transformers in float32, alternating
 
-Engine: scheduling, forward pass, sampling and text of sequences that all start at once, prefill included in the time.
-Forward pass: the same steps' compiled models alone, right after. All is repeated in turns; medians and ranges are
-printed. On a machine that others use too, read the ratios.
+Engine: scheduling, forward pass, sampling and text of sequences that all start at once; the time includes prefill.
+Forward pass: only the compiled models of the same steps, directly afterwards. Measurements alternate; the output has
+medians and ranges. On a shared machine, compare the ratios.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from benchmarks.timed_engine import PARTS, EngineRun, Load, TimedEngine
 from distilgpt2_api.core.config import Precision
 
 TRANSFORMERS_MAX_SEQUENCES = 32
-"""More take a minute a run, and tell nothing new."""
+"""More sequences take a minute per run, and show nothing new."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--top-k", type=int, default=50, help="0: the whole distribution")
-    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--threads", type=int, help="default: as in `serve`")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--with-transformers", metavar="PYTHON", help="a Python that has torch and transformers")
     args = parser.parse_args(arguments)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measurements: dict[str, Callable[[], Any]] = {}
     baseline = TransformersProcess(args, folder) if args.with_transformers else None
     for num_sequences, load in loads.items():
-        engine.run(load)  # kernels are made for each number of rows
+        engine.run(load)  # the kernels prepare for each number of rows
         measurements[f"ours {num_sequences}"] = partial(engine.run, load)
         if baseline is not None and num_sequences <= TRANSFORMERS_MAX_SEQUENCES:
             measurements[f"transformers {num_sequences}"] = partial(baseline.measure, num_sequences)
@@ -93,7 +93,7 @@ def print_rates(args: argparse.Namespace, results: dict[str, list[Any]]) -> None
 
 
 def print_parts(args: argparse.Namespace, results: dict[str, list[Any]]) -> None:
-    """Of the run with the median rate: its parts add up to its step."""
+    """Print the parts of the run with the median rate, which add up to its step."""
     print("Milliseconds of an average step; body and LM head are the forward pass\n")
     rows = []
     for num_sequences in args.sequences:
@@ -105,7 +105,7 @@ def print_parts(args: argparse.Namespace, results: dict[str, list[Any]]) -> None
 
 
 class TransformersProcess:
-    """Owns a process of `transformers_baseline.py` that measures when asked."""
+    """Owns a process of `transformers_baseline.py` that measures on request."""
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         program = Path(__file__).with_name("transformers_baseline.py")
@@ -115,7 +115,7 @@ class TransformersProcess:
         self._read()
 
     def measure(self, batch: int) -> float:
-        """Tokens per second."""
+        """Measure one batch size; return tokens per second."""
         assert self._process.stdin is not None
         print(batch, file=self._process.stdin, flush=True)
         return float(self._read()["tokens_per_s"])

@@ -1,11 +1,11 @@
-"""Prints the raw forward pass in tokens/s: decode steps of 1, 8, 32 and 64 sequences, no sampling.
+"""Prints the rate of the bare forward pass in tokens/s: decode steps of 1, 8, 32 and 64 sequences, no sampling.
 
     python benchmarks/make_model.py /tmp/random
     python benchmarks/forward.py /tmp/random --precision int8
 
-The upper bound of what the engine can do on this machine. The median of the repeats, and the best of them: on a
-shared machine the two drift apart. Every block of the KV cache is computed before anything is timed: memory that was
-never written is one page of zeros of the kernel's, which stays in the processor's cache however much of it is read.
+This is the upper bound of the engine's rate on this machine. It prints the median and the best of the repeats, which
+differ on a shared machine. Every block of the KV cache is computed before the timing: the kernel maps memory that was
+never written to one page of zeros, which stays in the processor's cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 FILL_ROWS = 16
-"""Blocks that one step computes: 512 tokens, as a prefill has."""
+"""Blocks that one step computes: 512 tokens, as in a prefill."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--context", type=int, default=96, help="tokens in the cache of each sequence")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each number of sequences")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration for each number of sequences")
     parser.add_argument("--cache", type=Path, help="folder for compiled weights")
     args = parser.parse_args()
     blocks_each = -(-args.context // BLOCK_SIZE)
@@ -58,7 +58,7 @@ def main() -> None:
 def load_filled(
     folder: Path, *, precision: Precision, num_threads: int, num_blocks: int, cache_folder: Path | None
 ) -> ForwardPass:
-    """The forward pass with a KV cache of computed keys and values."""
+    """Load the forward pass, with a KV cache of computed keys and values."""
     config = read_model_config(folder)
     weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=print)
     forward_pass = ForwardPass(
@@ -76,7 +76,7 @@ def load_filled(
 
 
 def fill_row(block_id: int, vocab_size: int) -> PlanRow:
-    """A prompt that is one block long: the values of a sequence's later blocks are of the same kind and size."""
+    """A prompt of one block: the values of a sequence's later blocks have the same distribution."""
     return PlanRow(
         sequence_id=block_id,
         token_ids=[(7 * block_id + 3 * position) % vocab_size for position in range(BLOCK_SIZE)],
@@ -91,7 +91,7 @@ def fill_row(block_id: int, vocab_size: int) -> PlanRow:
 
 
 def decode_row(index: int, context: int, blocks_each: int) -> PlanRow:
-    """A sequence about to compute its last token, every earlier one cached."""
+    """A sequence that computes its last token, with all earlier tokens cached."""
     return PlanRow(
         sequence_id=index,
         token_ids=[(7 * index + position) % 256 for position in range(context)],
@@ -106,7 +106,7 @@ def decode_row(index: int, context: int, blocks_each: int) -> PlanRow:
 
 
 def time_steps(forward_pass: ForwardPass, rows: list[PlanRow], seconds: float) -> list[float]:
-    """Seconds of each step, the first ones left out: they make the kernels for this number of rows."""
+    """Seconds of each step, without the first ones, in which the kernels prepare for this number of rows."""
     for _ in range(3):
         forward_pass.logits(forward_pass.hidden_states(lay_out(rows)))
     times: list[float] = []

@@ -1,13 +1,12 @@
-"""How the cost of a decode step grows: with sequences, with their context, with the model.
+"""The cost of a decode step by number of sequences, context length and model size.
 
     python -m benchmarks.growth
     python -m benchmarks.growth --models distilgpt2 gpt2 --sequences 1 32 --contexts 128 1000
 
-The bare forward pass of random models of 82, 124 and 355 million weights, with a KV cache of computed values; beside
-each step the matrix products of the same sizes alone (`reference_kernel.py`), so that what is left is attention, the
-rest of the graph and the handing over.
-All in turns, medians. Where twice the sequences give less than a tenth more tokens, it has stopped scaling: by then the
-products are bound by arithmetic, or the cache that attention reads has outgrown the weights.
+The bare forward pass of random models of 82, 124 and 355 million weights, with a KV cache of computed values. Beside
+each step it times only the matrix products of the same sizes (`reference_kernel.py`): the difference is attention, the
+rest of the graph and the call. Measurements alternate; the output has medians. If twice the sequences give less than a
+tenth more tokens, scaling has ended: the products are bound by arithmetic, or the KV cache is larger than the weights.
 
 Prints tables in markdown, and writes JSON and plots.
 """
@@ -71,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--context", type=int, default=96, help="beside --sequences")
+    parser.add_argument("--context", type=int, default=96, help="context length for --sequences")
     parser.add_argument("--contexts", type=int, nargs="+", default=[32, 128, 256, 512, 1000])
-    parser.add_argument("--at", type=int, default=32, help="sequences beside --contexts")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement, warm-up apart")
+    parser.add_argument("--at", type=int, default=32, help="number of sequences for --contexts")
+    parser.add_argument("--seconds", type=float, default=0.5, help="duration of each measurement, without warm-up")
     parser.add_argument("--threads", type=int, default=count_usable_cores())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--plots", type=Path, default=RESULTS, help="folder for the plots")
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = describe_machine()
     print_header("growth", machine)
-    # A sequence's blocks are its own: whole ones.
+    # Sequences share no blocks, so each has whole ones.
     longest = (max(args.contexts) + BLOCK_SIZE) * args.at
     widest = (args.context + BLOCK_SIZE) * max(args.sequences)
     models = {
@@ -133,7 +132,7 @@ def print_growth(args: argparse.Namespace, titles: Mapping[str, str], results: M
 
 
 def describe_end(sequences: Sequence[int], rates: Sequence[float]) -> str:
-    """Where more sequences stop giving more tokens."""
+    """A sentence with the number of sequences where scaling ends."""
     for index in range(1, len(rates)):
         if rates[index] < MIN_GAIN * rates[index - 1]:
             return (

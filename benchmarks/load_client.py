@@ -1,14 +1,14 @@
-"""A lean client for load: streamed completions over raw sockets. A process of its own, so that its share of the
-processor is known and the server's is its own.
+"""A lean load client: streamed completions over raw sockets. It is a separate process, so that its processor time is
+known and separate from the server's.
 
     python -m benchmarks.load_client PORT --clients 32 --requests 4
     python -m benchmarks.load_client PORT --clients 64 --requests 100 --rate 8 --max-prompt-tokens 512
 
 Each client keeps one connection. Closed loop: it sends its next request when the last one has ended. Open loop, with
-`--rate`: requests arrive by chance, so many a second, and wait for a free connection if all are taken; TTFT counts from
-the arrival. With `--reconnect` each request has a connection of its own, for servers that close them. HTTP/1.1 is read
-strictly enough to fail on anything but a chunked event stream; events are counted and timed, their JSON is not parsed,
-but for the last one's usage. Prints one line of JSON; times in seconds.
+`--rate`: requests arrive at random at this rate, and wait for a free connection if all are in use; TTFT counts from the
+arrival. With `--reconnect` each request has its own connection, for servers that close them. The client fails on any
+answer but a chunked event stream. It counts and times events without parsing their JSON, except the usage in the last
+one. Prints one line of JSON; times in seconds.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ from benchmarks.workload import Measurements, StreamTimes, Workload, deal
 HOST = "127.0.0.1"
 HEADER_END = b"\r\n\r\n"
 PIECE = b'"choices":[{'
-"""In every event with text, and not in the last two: usage and `[DONE]`."""
+"""Part of every event with text, but not of the last two: usage and `[DONE]`."""
 NO_TEXT = b'"text":""'
-"""Some servers tell why a stream has ended in a piece of its own."""
+"""Some servers send the finish reason in a separate event without text."""
 MAX_IDLE_S = 2.0
-"""Servers close idle connections after five seconds or so: a request that meets that would be lost."""
+"""Idle connections older than this are not used again: servers close them after about five seconds, and a request could
+be lost."""
 USAGE = b'"usage":{'
 COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 
 class ServerAnsweredError(Exception):
-    """Anything but 200 and a chunked stream."""
+    """The server's answer was not 200 with a chunked stream."""
 
 
 class Client(asyncio.Protocol):
@@ -53,25 +54,25 @@ class Client(asyncio.Protocol):
         ended: asyncio.Future[None],
         on_idle: Callable[[Client], None] | None = None,
     ) -> None:
-        """After the last request the connection is closed; with `on_idle` it is kept for more."""
+        """After the last request the connection is closed; with `on_idle` it stays open for more."""
         self._requests = iter(requests)
         self._measurements = measurements
         self._ended = ended
         self._on_idle = on_idle
         self._times: StreamTimes | None = None
-        """Of the request in flight."""
+        """Times of the request in flight."""
         self.has_answered = False
-        """A request, whole."""
+        """The next request's bytes."""
         self._buffer = b""
         self._is_in_body = False
         self._usage = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class has the same methods
         self._send_next()
 
     def send(self, request: bytes, since_s: float) -> None:
-        """TTFT counts from `since_s`."""
+        """Send a request; its TTFT counts from `since_s`."""
         self._is_in_body = False
         self._times = StreamTimes(self._measurements, since_s)
         self._transport.write(request)
@@ -129,7 +130,7 @@ class Client(asyncio.Protocol):
             self._mark_pieces(now_s)
 
     def _read_head(self, data: bytes) -> int:
-        """Where the body begins; 0 while the head is not whole."""
+        """Offset of the body; 0 while the header is incomplete."""
         end = data.find(HEADER_END)
         if end < 0:
             return 0
@@ -155,7 +156,7 @@ class Client(asyncio.Protocol):
 
 
 class OpenLoop:
-    """Owns the connections of an open loop: `dispatch` hands a request to one that is free, or opens another."""
+    """Owns the connections of an open loop: `dispatch` sends a request on a free connection, or opens another."""
 
     def __init__(self, workload: Workload, measurements: Measurements, port: int, *, is_kept: bool) -> None:
         """A connection that is not `is_kept` serves one request."""
@@ -166,7 +167,7 @@ class OpenLoop:
         self._is_kept = is_kept
         self._clients: list[Client] = []
         self._idle: list[tuple[Client, float]] = []
-        """And since when; the one that has just become so is the last."""
+        """Free connections and the time since which they are free, the most recent last."""
         self._waiting: deque[tuple[bytes, float]] = deque()
         self._opening: set[asyncio.Task[object]] = set()
         self._num_open = 0
@@ -220,7 +221,7 @@ class OpenLoop:
 
 
 def build_request(prompt: str | list[int], workload: Workload) -> bytes:
-    """Without a seed: drawing has the generator that its server likes best, and vLLM on a processor dies of a seed."""
+    """Without a seed: each server samples with its fastest generator, and vLLM on a CPU crashes with a seed."""
     body = json.dumps(
         {
             "prompt": prompt,
@@ -239,10 +240,10 @@ def build_request(prompt: str | list[int], workload: Workload) -> bytes:
     return head.encode() + body
 
 
-async def run_turns(port: int, turns: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
-    """A connection for each turn, one after the other."""
+async def run_connections(port: int, rounds: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
+    """One connection for each list of requests, one after the other."""
     loop = asyncio.get_running_loop()
-    for requests in turns:
+    for requests in rounds:
         ended = loop.create_future()
         await loop.create_connection(partial(Client, requests, measurements, ended), HOST, port)
         await ended
@@ -254,8 +255,8 @@ async def run_load(port: int, workload: Workload, *, is_kept: bool = True) -> Me
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
     if workload.rate is None:
         hands = [[requests[place] for place in places] for places in deal(workload.num_requests, workload.num_clients)]
-        turns = [[hand] if is_kept else [[request] for request in hand] for hand in hands]
-        await asyncio.gather(*(run_turns(port, each, measurements) for each in turns))
+        rounds = [[hand] if is_kept else [[request] for request in hand] for hand in hands]
+        await asyncio.gather(*(run_connections(port, each, measurements) for each in rounds))
     else:
         await OpenLoop(workload, measurements, port, is_kept=is_kept).run(requests, begin_s)
     measurements.elapsed_s = time.perf_counter() - begin_s
@@ -281,20 +282,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
     parser.add_argument("--clients", type=int, default=1, help="connections")
-    parser.add_argument("--requests", type=int, default=4, help="of each client; in an open loop all of them")
-    parser.add_argument("--rate", type=float, help="open loop: requests a second")
+    parser.add_argument("--requests", type=int, default=4, help="per client; in an open loop of all clients")
+    parser.add_argument("--rate", type=float, help="open loop: requests per second")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--max-prompt-tokens", type=int, help="lengths are drawn from --prompt-tokens to this")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--top-k", type=int, default=50)
-    parser.add_argument("--vocab", type=int, default=50256, help="prompts are drawn from so many token ids")
+    parser.add_argument("--vocab", type=int, default=50256, help="number of token ids from which prompts are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--reconnect", action="store_true")
-    parser.add_argument("--workload", type=Workload.from_json, help="all of this as one JSON object")
+    parser.add_argument("--workload", type=Workload.from_json, help="all of these options as one JSON object")
     args = parser.parse_args()
     workload = args.workload or parse_workload(args)
     result = uvloop.run(run_load(args.port, workload, is_kept=not args.reconnect)).to_json()
-    # Buffered whatever PYTHONUNBUFFERED says: without a buffer what the pipe can't take at once is lost.
+    # Buffered even with PYTHONUNBUFFERED: without a buffer, bytes that don't fit into the pipe are lost.
     with open(sys.stdout.fileno(), "w", closefd=False) as output:
         print(result, file=output)
 

@@ -1,4 +1,4 @@
-"""Makes a folder with a GPT-2 of random weights: shape and speed of a real model, words of none.
+"""Makes a folder with a GPT-2 of random weights: the shape and speed of a real model, without meaningful text.
 
 python benchmarks/make_model.py FOLDER                 DistilGPT-2's shape, float16
 python benchmarks/make_model.py FOLDER --layers 12     GPT-2's
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=1024)
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokenizer", type=Path, help="folder to copy a tokenizer from; without it, one is made up")
+    parser.add_argument("--tokenizer", type=Path, help="folder to copy a tokenizer from (default: a generated one)")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def random_tensors(rng: np.random.Generator, args: argparse.Namespace) -> dict[str, NDArray[np.floating]]:
-    """GPT-2's initialisation: normal, 0.02; residual projections less, by the square root of their number."""
+    """GPT-2's initialisation: normal, 0.02; residual projections are divided by the square root of their number."""
     width, inner = args.width, 4 * args.width
 
     def normal(*shape: int, std: float = 0.02) -> NDArray[np.floating]:
@@ -83,10 +83,10 @@ def random_tensors(rng: np.random.Generator, args: argparse.Namespace) -> dict[s
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """A byte-level BPE of the right size: the 256 bytes, then pairs of them, longer ones after, `END_OF_TEXT` last."""
+    """Write a byte-level BPE of the right size: the 256 bytes, pairs of them, longer tokens, and `END_OF_TEXT` last."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    # GPT-2's alphabet: printable bytes stand for themselves, the others for code points from 256 on.
+    # GPT-2's alphabet: a printable byte is its own character, the others are code points from 256 on.
     alphabet = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
     if vocab_size <= len(alphabet):
         raise SystemExit(f"--vocab must be above {len(alphabet)} for a byte-level tokenizer")

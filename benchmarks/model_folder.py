@@ -1,4 +1,4 @@
-"""The models that are measured when none is named: random weights, made once."""
+"""The benchmarks' default models: random weights, generated once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.report import RESULTS
 
 FOLDER = RESULTS / "models" / "distilgpt2-shape"
 COMPILED = RESULTS / "compiled"
-"""Where the measured engines keep compiled weights: not among the user's own."""
+"""Cache folder of the measured engines for compiled weights, separate from the user's cache."""
 SHAPES: dict[str, dict[str, int]] = {
     "distilgpt2": {},
     "gpt2": {"layers": 12},
@@ -22,17 +22,17 @@ TINY_SHAPE = {"layers": 2, "heads": 2, "width": 32, "vocab": 384, "positions": 1
 
 
 def prepare_model_folder(folder: Path | None) -> Path:
-    """`folder` itself, or that of a model of DistilGPT-2's shape."""
+    """Return `folder`, or by default that of a model of DistilGPT-2's shape."""
     return folder or _make(FOLDER, {})
 
 
 def prepare_shape_folder(name: str) -> Path:
-    """One of `SHAPES`."""
+    """Folder of a model of one of `SHAPES`."""
     return _make(FOLDER, {}) if name == "distilgpt2" else _make(RESULTS / "models" / f"{name}-shape", SHAPES[name])
 
 
 def prepare_tiny_model_folder(folder: Path | None) -> Path:
-    """`folder` itself, or that of a model whose tokens cost next to nothing and whose streams can last for minutes."""
+    """Return `folder`, or by default that of a tiny model: cheap tokens, and streams that can last for minutes."""
     return folder or _make(RESULTS / "models" / "tiny", TINY_SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""A process that a benchmark starts: asked what it and its children cost, and ended."""
+"""A process that a benchmark starts, measures with its children, and ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CLOCK_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def exit_on_sigterm() -> None:
-    """So that a timeout ends what was started as well: without this, no `finally` would run."""
+    """Exit on SIGTERM with `finally` blocks, so that a timeout also ends the started processes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class OwnedProcess:
-    """Owns a process with all that it starts; a context manager that ends them."""
+    """Owns a process and its children; a context manager that ends them."""
 
     def __init__(
         self,
@@ -32,9 +32,7 @@ class OwnedProcess:
         log: Path | None = None,
         is_asked: bool = False,
     ) -> None:
-        """Starts, and returns at once. `log` gets what the process prints; of one that `is_asked` (through `ask`) only
-        what it prints as errors.
-        """
+        """Start the process without waiting. `log` gets its output, or only its standard error if it `is_asked`."""
         self._name = " ".join(command[:3])
         self.started_s = time.perf_counter()
         output = None if log is None else log.open("ab")
@@ -67,7 +65,7 @@ class OwnedProcess:
         self._process.send_signal(number)
 
     def wait_exit(self, timeout_s: float) -> int:
-        """The exit status. Raises subprocess.TimeoutExpired."""
+        """Wait for the exit status. Raises subprocess.TimeoutExpired."""
         return self._process.wait(timeout_s)
 
     def check_running(self) -> None:
@@ -90,15 +88,15 @@ class OwnedProcess:
         return line
 
     def cpu_s(self) -> float:
-        """Seconds of processor time so far, of all of its processes."""
+        """Processor time so far of all its processes, in seconds."""
         return cpu_s_below(self.pid)
 
     def rss_bytes(self) -> int:
-        """Resident memory, pages shared between its processes counted in each."""
+        """Resident memory; shared pages count in each process."""
         return sum(_read_kib(Path(f"/proc/{pid}/status"), "VmRSS:") for pid in self._pids()) * 1024
 
     def pss_bytes(self) -> int:
-        """The same with a shared page counted by its share: what the process adds to the machine."""
+        """Proportional memory: each process counts its share of a shared page."""
         return sum(_read_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") for pid in self._pids()) * 1024
 
     def stop(self) -> None:
@@ -118,12 +116,12 @@ class OwnedProcess:
 
 
 def cpu_s_below(pid: int) -> float:
-    """Seconds of processor time so far, of a process and all that it started and that runs."""
+    """Processor time so far of a process and its running descendants, in seconds."""
     return sum(_cpu_ticks(each) for each in _pids_below(pid)) * CLOCK_TICK_S
 
 
 def children_of(pid: int) -> list[int]:
-    """Empty for a process that has ended."""
+    """Process ids of the children; empty for a process that has ended."""
     try:
         tasks = [*Path(f"/proc/{pid}/task").iterdir()]
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
@@ -132,7 +130,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def _pids_below(pid: int) -> Iterator[int]:
-    """The process and all that it started."""
+    """The process and its descendants."""
     pending = [pid]
     while pending:
         pid = pending.pop()

@@ -1,10 +1,10 @@
-"""Speed and quality of each precision side by side: perplexity of the trained demo model, tokens a second.
+"""Speed and quality of each precision: perplexity of the trained demo model, and tokens per second.
 
     python -m benchmarks.precision ../shared/corpus/stories-heldout.txt
 
-Perplexity as `distilgpt2-api evaluate` measures it, on a text that the model has not seen; random weights have none
-worth the name, so that the rates alone are measured on DistilGPT-2's shape as well. Rates are the engine's, taken in
-turns; each precision's ratio to f32 is of the same turn.
+Perplexity is measured as by `distilgpt2-api evaluate`, on a text that the model has not seen. For DistilGPT-2's shape
+only rates are measured, because random weights have no meaningful perplexity. Rates are the engine's; measurements
+alternate, and each precision's ratio to f32 is from the same round.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 STEP_TOKENS = 512
 MAX_LOSS = 1.01
-"""Of perplexity over f32's: the default precision is the fastest within it."""
+"""Highest ratio of perplexity to f32's; the default precision is the fastest one below it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path, help="documents, `<|endoftext|>` between them")
     parser.add_argument("--trained", type=Path, default=BUNDLED_FOLDER, help="model folder for perplexity and rates")
-    parser.add_argument("--model", type=Path, help="model folder for rates (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder for rates (default: random weights)")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=count_usable_cores())
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for num_sequences in args.sequences
         for precision, engine in ((precision, engines[model, precision]) for precision in Precision)
     }
-    repeat_interleaved(measurements, 1)  # kernels are made for each number of rows
+    repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
     results = repeat_interleaved(measurements, args.repeats)
     for engine in engines.values():
         engine.close()

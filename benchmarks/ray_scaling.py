@@ -1,10 +1,10 @@
-"""Ray Serve on this machine: from one replica to as many as there are cores, and what the way to them costs.
+"""Ray Serve on this machine: from one replica to one per core, and the overhead of Ray.
 
     python -m benchmarks.ray_scaling                       one core for each replica, 32 clients
     python -m benchmarks.ray_scaling --clients 8 --repeats 1
 
-`alone`: `distilgpt2-api serve` with one compute thread, as a replica has one. The others: the same load through Ray's
-proxy, the gateway and so many replicas. Processor time is that of all of the server's processes, for 1000 tokens.
+`alone` is `distilgpt2-api serve` with one compute thread, like a replica. The other rows have the same load through
+Ray's proxy, the gateway and N replicas. Processor time is that of all server processes, per 1000 tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.owned_process import cpu_s_below
 from benchmarks.report import RESULTS, Spread, describe_machine, percentile, print_header, print_table, write_json
 from benchmarks.server_process import ServerProcess, free_port
 
-# Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
+# Set before Ray is imported. The first variable keeps Ray on loopback, despite its name.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 import ray
@@ -35,21 +35,21 @@ from distilgpt2_api.scale_out.ray_serve import app
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRun:
-    """One round. The rate in completion tokens per second."""
+    """Results of one round. The rate is in completion tokens per second."""
 
     rate: float
     ttft_p50_s: float
     itl_p50_s: float
     server_cpu_s: float
-    """For 1000 tokens."""
+    """Processor time in seconds per 1000 tokens."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--requests", type=int, default=4, help="of each client in a round, one after the other")
+    parser.add_argument("--requests", type=int, default=4, help="requests of each client in a round")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
@@ -77,7 +77,7 @@ def measure_alone(folder: Path, args: argparse.Namespace) -> list[LoadRun]:
 
 
 def measure_replicas(num_replicas: int, folder: Path, args: argparse.Namespace) -> list[LoadRun]:
-    """On a Ray of its own, which is ended."""
+    """Measure on a separate Ray, and stop it."""
     os.environ |= {
         "DISTILGPT2_MODEL": str(folder.absolute()),
         "DISTILGPT2_PRECISION": args.precision,
@@ -96,12 +96,12 @@ def measure_replicas(num_replicas: int, folder: Path, args: argparse.Namespace) 
 
 
 def measure(port: int, pid: int, args: argparse.Namespace) -> list[LoadRun]:
-    """A round that does not count, since kernels are made for each number of rows; then those that do."""
+    """Run a warm-up round, in which the kernels prepare for each number of rows, then the measured rounds."""
     return [run_load(port, pid, args) for _ in range(args.repeats + 1)][1:]
 
 
 def run_load(port: int, pid: int, args: argparse.Namespace) -> LoadRun:
-    """`pid`: the process whose children serve, and which has waited for nothing else."""
+    """`pid`: the process whose children serve; it has waited for no other children."""
     lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
     load = [f"--clients={args.clients}", f"--requests={args.requests}", *lengths]
     begin_cpu_s = cpu_s_below(pid)
@@ -130,8 +130,8 @@ def print_results(args: argparse.Namespace, results: dict[str, list[LoadRun]]) -
         for name, runs in results.items()
     ]
     what = f"{args.clients} clients, {args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, streamed"
-    print(f"\n{args.precision}, one thread for each replica, {what}; median (range) of {args.repeats}\n")
-    print_table(["replicas", "tokens/s", "of alone", "TTFT p50, ms", "ITL p50, ms", "server CPU"], rows)
+    print(f"\n{args.precision}, one thread per replica, {what}; median (range) of {args.repeats}\n")
+    print_table(["replicas", "tokens/s", "relative to alone", "TTFT p50, ms", "ITL p50, ms", "server CPU"], rows)
 
 
 if __name__ == "__main__":

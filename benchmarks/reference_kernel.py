@@ -1,7 +1,7 @@
-"""What is fixed while everything else may change: the matrix products of one step of a model, and nothing around them.
+"""A fixed reference for ratios: only the matrix products of one step of a model.
 
-OpenVINO's kernels, int8 weights with a scale for each column as ours have, options of its own: ratios to it say what
-our graph, options and Python add, on a fast machine as on a slow one.
+It runs OpenVINO's kernels with int8 weights and one scale per column, as the engine does, and with its own fixed
+options. Ratios to it show the cost of our graph, options and Python, on fast and on slow machines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUM_WARM_UP = 3
 
 
 class ReferenceKernel:
-    """Owns the compiled products of a model's shape: its layers', one after the other, and its LM head's."""
+    """Owns the compiled products of a model's shape: of its layers, one after the other, and of its LM head."""
 
     def __init__(self, config: ModelConfig, num_threads: int) -> None:
         random = np.random.default_rng(0)
@@ -43,7 +43,7 @@ class ReferenceKernel:
         self._head = core.compile_model(ov.Model([logits], [head_rows], "head"), "CPU", options).create_infer_request()
 
     def rows_per_s(self, num_rows: int, *, has_head: bool = True) -> float:
-        """At the fastest step of some."""
+        """Rows per second in the fastest of several steps."""
         rows = np.random.default_rng(1).standard_normal((num_rows, self._width), np.float32)
         times_s: list[float] = []
         while len(times_s) < NUM_WARM_UP + 1 or sum(times_s) < MIN_SECONDS:

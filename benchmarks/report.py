@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: where it ran, a table, and the same as JSON."""
+"""The output of every benchmark: the machine, a table, and the same data as JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-"""Ignored by git, like everything that differs from machine to machine."""
+"""Ignored by git, because results differ by machine."""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
-"""Instruction sets that the kernels choose by."""
+"""Instruction sets by which the kernels are chosen."""
 LIBRARIES = ("openvino", "numpy", "tokenizers", "uvicorn", "gunicorn", "fastapi")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Several measurements of one thing."""
+    """Median and range of several measurements."""
 
     median: float
     smallest: float
@@ -53,7 +53,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def print_header(title: str, machine: Mapping[str, Any]) -> None:
-    """Two lines. A load average well above zero says that others used the machine: then read ratios, not rates."""
+    """Print two lines. A load average well above zero means that the machine was shared: compare ratios, not rates."""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     load = " ".join(map(str, machine["load_average"]))
     print(f"{title} · {machine['cpu']}, {machine['cores']} cores, {' '.join(machine['instructions'])} · load {load}")
@@ -61,7 +61,7 @@ def print_header(title: str, machine: Mapping[str, Any]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Markdown, aligned: the first column to the left, figures to the right."""
+    """Print an aligned markdown table: the first column to the left, figures to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -90,7 +90,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def repeat_interleaved(measurements: Mapping[str, Callable[[], Any]], num_repeats: int) -> dict[str, list[Any]]:
-    """Results of each, taken in turns, so that a change of the machine's mood reaches all of them alike."""
+    """Results of each measurement; the measurements alternate, so that other load affects all of them alike."""
     results: dict[str, list[Any]] = {name: [] for name in measurements}
     for _ in range(num_repeats):
         for name, measure in measurements.items():

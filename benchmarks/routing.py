@@ -3,9 +3,10 @@
     python -m benchmarks.routing                          10 and 100 nodes, half and nine tenths of prompts shared
     python -m benchmarks.routing --measured curve.json    on your own node's curve: distilgpt2-api plan --measure --save
 
-A discrete-event simulation: requests come by chance, each node's steps take what its curve says for the sequences that
-run and the prompts' tokens that are computed, and the prefix cache holds what the KV cache leaves. The same seed gives
-the same figures on every machine. Left out: the router's own time, the network, and that routers know loads late.
+A discrete-event simulation. Requests arrive at random. A node's step takes the time that its curve gives for the
+running sequences and the computed prompt tokens, and the prefix cache uses the free part of the KV cache. The same
+seed gives the same figures on every machine. The simulation has no router time and no network, and routers know loads
+instantly.
 """
 
 from __future__ import annotations
@@ -28,40 +29,40 @@ from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.capacity.queueing_model import RequestShape, ServiceRate
 
 WARM_UP = 0.25
-"""Of the requests, the first ones: caches are cold and nobody waits yet."""
+"""Share of the requests, from the start, that are not measured: caches are cold and queues empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What comes to the fleet. Beginnings are shared as words are: the k-th one is 1 / k times as frequent (Zipf)."""
+    """The fleet's requests. Shared prompt beginnings follow Zipf's law: the k-th one is 1 / k times as frequent."""
 
     num_requests: int
     requests_per_s: float
     sharing: float
-    """Of requests, that begin with one of the shared beginnings: 0 to 1."""
+    """Share of requests with one of the shared beginnings: 0 to 1."""
     num_prefixes: int
     num_prefix_tokens: int
     num_own_tokens: int
-    """Of a prompt, behind its beginning."""
+    """Tokens of a prompt after its shared beginning."""
     num_completion_tokens: int
-    """On average: lengths are geometric, as if every token could be the last."""
+    """Average; lengths are geometric, as if every token could be the last."""
 
     @property
     def num_prompt_tokens(self) -> int:
         return self.num_prefix_tokens + self.num_own_tokens
 
     def requests(self, seed: int, max_completion_tokens: int) -> Iterator[SimulatedRequest]:
-        chance = Random(seed)
+        rng = Random(seed)
         weights = list(accumulate(1 / rank for rank in range(1, self.num_prefixes + 1)))
         now_s = 0.0
         for _ in range(self.num_requests):
-            now_s += chance.expovariate(self.requests_per_s)
-            (prefix,) = chance.choices(range(self.num_prefixes), cum_weights=weights)
-            is_shared = chance.random() < self.sharing
+            now_s += rng.expovariate(self.requests_per_s)
+            (prefix,) = rng.choices(range(self.num_prefixes), cum_weights=weights)
+            is_shared = rng.random() < self.sharing
             yield SimulatedRequest(
                 arrival_s=now_s,
                 num_prompt_tokens=self.num_prompt_tokens,
-                num_completion_tokens=min(_geometric(chance, self.num_completion_tokens), max_completion_tokens),
+                num_completion_tokens=min(_geometric(rng, self.num_completion_tokens), max_completion_tokens),
                 prefix=prefix if is_shared else None,
                 num_prefix_tokens=self.num_prefix_tokens if is_shared else 0,
             )
@@ -69,22 +70,22 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Of a simulation, its warm-up left out."""
+    """Results of a simulation, without its warm-up."""
 
     ttft_p50_s: float
     ttft_p99_s: float
     hit_rate: float
-    """Of prompt tokens, that a prefix cache had."""
+    """Share of prompt tokens found in a prefix cache."""
     tokens_per_s: float
-    """Completion tokens of a node, from the end of the warm-up to the last arrival."""
+    """Completion tokens per second of a node, from the end of the warm-up to the last arrival."""
     mean_requests: float
-    """In flight on a node, on average (Little's law)."""
+    """Average number of requests in flight on a node (Little's law)."""
 
 
 def simulate(curve: NodeCurve, traffic: Traffic, policy: Policy, *, num_nodes: int, seed: int) -> Outcome:
     nodes = [SimulatedNode(curve) for _ in range(num_nodes)]
     loads = [0] * num_nodes
-    steps: list[tuple[float, int]] = []  # when a node's step ends, and which node's
+    steps: list[tuple[float, int]] = []  # the end of a node's step, and the node
     requests = list(traffic.requests(seed, curve.num_positions - traffic.num_prompt_tokens))
 
     def begin_step(index: int, now_s: float) -> None:
@@ -125,33 +126,33 @@ def _outcome(requests: Sequence[SimulatedRequest], num_nodes: int) -> Outcome:
     )
 
 
-def _geometric(chance: Random, mean: int) -> int:
-    """At least 1, so many on average."""
-    return 1 if mean == 1 else 1 + int(math.log(1 - chance.random()) / math.log(1 - 1 / mean))
+def _geometric(rng: Random, mean: int) -> int:
+    """A geometric random number: at least 1, `mean` on average."""
+    return 1 if mean == 1 else 1 + int(math.log(1 - rng.random()) / math.log(1 - 1 / mean))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measured", type=Path, default=EXAMPLE_CURVE, help="node curve (default: the example's)")
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100])
-    parser.add_argument("--sharing", type=float, nargs="+", default=[0.5, 0.9], help="requests that share a beginning")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.8, 1.2], help="1: all that nodes could, uncached")
+    parser.add_argument("--sharing", type=float, nargs="+", default=[0.5, 0.9], help="share of such requests")
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.8, 1.2], help="1: capacity without cache")
     parser.add_argument("--prefixes-per-node", type=int, default=20, help="shared beginnings")
     parser.add_argument("--prefix-tokens", type=int, default=256)
     parser.add_argument("--own-tokens", type=int, default=64)
-    parser.add_argument("--new-tokens", type=int, default=64, help="of a completion, on average")
+    parser.add_argument("--new-tokens", type=int, default=64, help="average length of a completion")
     parser.add_argument("--requests-per-node", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     curve = read_node_curve(args.measured)
     shape = RequestShape(num_prompt_tokens=args.prefix_tokens + args.own_tokens, num_completion_tokens=args.new_tokens)
     most = ServiceRate.of(curve, shape).max_requests_per_s
-    print(f"{curve.model}, {curve.precision}, measured on {curve.measured_on}: {most:.2f} requests/s a node, uncached")
+    print(f"{curve.model}, {curve.precision}, measured on {curve.measured_on}: {most:.2f} requests/s per node uncached")
     for load in args.loads:
         for sharing in args.sharing:
             print(f"\nload {load:g}, {100 * sharing:.0f} % of requests share a beginning\n")
             print_table(
-                ["policy", "nodes", "TTFT p50, ms", "p99", "hit rate", "tokens/s a node"],
+                ["policy", "nodes", "TTFT p50, ms", "p99", "hit rate", "tokens/s per node"],
                 [
                     _row(name, num_nodes, simulate(curve, traffic, policy, num_nodes=num_nodes, seed=args.seed))
                     for num_nodes in args.nodes

@@ -1,8 +1,8 @@
-"""Milliseconds that drawing a step's tokens takes, by kind of row and number of rows, beside numpy.argpartition.
+"""Milliseconds to sample a step's tokens, by kind of row and number of rows, compared with numpy.argpartition.
 
     python -m benchmarks.sampling [--rows 1 8 32 64] [--repeats 100]
 
-Logits follow Zipf's law over GPT-2's vocabulary, in an order of their own in each row. Prints medians.
+Logits follow Zipf's law over GPT-2's vocabulary, in a different order in each row. Prints medians.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def make_rows(params: SamplingParams, num_rows: int) -> list[PlanRow]:
 
 
 def measure(action: Callable[[], object], repeats: int) -> float:
-    """Median, in milliseconds."""
+    """Median duration in milliseconds."""
     times = []
     for _ in range(max(repeats, 5)):
         begin = time.perf_counter()

@@ -1,12 +1,12 @@
-"""What running streams and new requests feel of each other: gaps beside prefills, a prefix that is known, fair turns.
+"""How running streams and new requests affect each other: gaps beside prefills, cached prefixes, fairness.
 
     python -m benchmarks.scheduling
     python -m benchmarks.scheduling --streams 1 --setting MAX_STEP_TOKENS=64
 
-Streams: so many run, quiet first, then while prompts of 500 tokens arrive by chance at a rate that makes 2000 prompt
-tokens a second, or as many as the machine's roof allows: what it prefills beside nothing is measured first, and at most
-so much of it is asked for that the streams have a machine left. Prefix: the same 900 tokens twice, each time with
-another end: TTFT of the second over that of the first. Fairness: `benchmarks.reliability.fairness`, a smaller crowd.
+Streams: N streams run, first alone, then while prompts of 500 tokens arrive at random, 2000 prompt tokens per second.
+The rate is lower on a slow machine: at most 0.6 of the prefill rate without streams, which is measured first. Prefix:
+the same 900 tokens twice with different ends; the ratio is TTFT of the first to the second. Fairness:
+`benchmarks.reliability.fairness` with fewer requests.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ VOCAB_SIZE = 50256
 MAX_ITL_RATIO = 3.0
 MIN_PREFIX_GAIN = 10.0
 ROOF_SHARE = 0.6
-"""Of the roof at most: with more the streams would measure an overload."""
+"""Highest share of the prefill rate alone: with more, the streams would measure an overload."""
 NUM_PREFILL_CLIENTS = 32
 ROOF_REQUESTS = 24
 CHUNK_S = 1.0
-"""Arrivals are drawn for so long at a time, until the streams have ended."""
+"""Arrivals are generated for this time, again and again until the streams have ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsRun:
-    """The streams' gaps, and the prompt tokens a second that arrived beside them."""
+    """The streams' gaps, and the prompt tokens per second that arrived beside them."""
 
     prefill_rate: float
     itl_p50_s: float
@@ -50,12 +50,12 @@ class StreamsRun:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--stream-tokens", type=int, default=400, help="of each; 128 and more tell a p99")
-    parser.add_argument("--prefill-tokens", type=int, default=500, help="of each prompt that arrives")
-    parser.add_argument("--prefill-rate", type=float, default=2000.0, help="prompt tokens a second, if the roof allows")
+    parser.add_argument("--stream-tokens", type=int, default=400, help="tokens of each stream; at least 128 for a p99")
+    parser.add_argument("--prefill-tokens", type=int, default=500, help="tokens of each arriving prompt")
+    parser.add_argument("--prefill-rate", type=float, default=2000.0, help="prompt tokens/s, if the machine can do it")
     parser.add_argument("--prefix-tokens", type=int, default=900)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--queued", type=int, default=300, help="requests of the crowd, for fairness")
+    parser.add_argument("--queued", type=int, default=300, help="requests of the busy client, for fairness")
     args = parser.parse_args(arguments)
     args.vocab = VOCAB_SIZE if args.model is None else 256
     with start_server(args, prepare_model_folder(args.model), {}) as server:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def measure(port: int, args: argparse.Namespace) -> list[Figure]:
-    await measure_roof(port, args, 1)  # kernels are made for each number of rows
+    await measure_roof(port, args, 1)  # the kernels prepare for each number of rows
     roof = await measure_roof(port, args, 2)
     rate = min(args.prefill_rate, ROOF_SHARE * roof)
     quiet, beside = [], []
@@ -86,14 +86,14 @@ async def measure(port: int, args: argparse.Namespace) -> list[Figure]:
 
 
 async def measure_roof(port: int, args: argparse.Namespace, seed: int) -> float:
-    """Prompt tokens a second with nothing else to do: one new token each."""
+    """Prompt tokens per second without other load: one new token per request."""
     seen = await run_load(port, replace(build_prefills(args, seed), num_clients=4, num_requests=ROOF_REQUESTS))
     num_tokens: int = ROOF_REQUESTS * args.prefill_tokens
     return num_tokens / seen.elapsed_s
 
 
 async def run_streams(port: int, args: argparse.Namespace, seed: int, rate: float) -> StreamsRun:
-    """`rate`: prompt tokens a second beside them."""
+    """`rate`: prompt tokens per second beside the streams."""
     workload = Workload(
         num_clients=args.streams,
         num_requests=args.streams,
@@ -106,7 +106,7 @@ async def run_streams(port: int, args: argparse.Namespace, seed: int, rate: floa
     chunks: list[asyncio.Task[Measurements]] = []
     requests_per_s, begin_s = rate / args.prefill_tokens, time.perf_counter()
     while rate and not streams.done():
-        seed += 1000  # never the same prompts: they would come from the prefix cache
+        seed += 1000  # new prompts every time: the prefix cache would have old ones
         num_requests = max(1, round(requests_per_s * CHUNK_S))
         chunk = replace(prefills, rate=requests_per_s, num_requests=num_requests, seed=seed)
         chunks.append(asyncio.create_task(run_load(port, chunk)))
@@ -135,11 +135,11 @@ def build_prefills(args: argparse.Namespace, seed: int) -> Workload:
 
 async def measure_prefix(port: int, args: argparse.Namespace, seed: int) -> tuple[float, float]:
     """TTFT in seconds, cold and cached."""
-    chance = random.Random(args.seed + seed)
-    prefix = [chance.randrange(args.vocab) for _ in range(args.prefix_tokens)]
+    rng = random.Random(args.seed + seed)
+    prefix = [rng.randrange(args.vocab) for _ in range(args.prefix_tokens)]
     ttfts_s = []
     for _ in range(2):
-        tail = [chance.randrange(args.vocab) for _ in range(8)]
+        tail = [rng.randrange(args.vocab) for _ in range(8)]
         answer = await ask_once(port, build_completion(prefix + tail, max_tokens=2, stream=True))
         if not answer.chunks_s:
             raise RuntimeError(f"no first token: {answer.ending}")
@@ -154,10 +154,10 @@ def describe_streams(
     ratios = Spread.of([run.itl_p99_s / run.itl_p50_s for run in beside])
     return [
         Figure("prefill alone, prompt tokens/s", f"{roof:.0f}"),
-        Figure("asked for beside the streams", f"{rate:.0f}"),
+        Figure("requested beside the streams", f"{rate:.0f}"),
         Figure("reached", f"{Spread.of([run.prefill_rate for run in beside]):.0f}"),
-        Figure("quiet: ITL p50, ms", f"{Spread.of([1000 * run.itl_p50_s for run in quiet]):.1f}"),
-        Figure("quiet: ITL p99, ms", f"{Spread.of([1000 * run.itl_p99_s for run in quiet]):.1f}"),
+        Figure("streams alone: ITL p50, ms", f"{Spread.of([1000 * run.itl_p50_s for run in quiet]):.1f}"),
+        Figure("streams alone: ITL p99, ms", f"{Spread.of([1000 * run.itl_p99_s for run in quiet]):.1f}"),
         Figure("beside prefills: ITL p50, ms", f"{Spread.of([1000 * run.itl_p50_s for run in beside]):.1f}"),
         Figure("beside prefills: ITL p99, ms", f"{Spread.of([1000 * run.itl_p99_s for run in beside]):.1f}"),
         Figure("p99 / p50", f"{ratios:.1f}", f"< {MAX_ITL_RATIO:g}", ratios.median < MAX_ITL_RATIO),

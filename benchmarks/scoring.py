@@ -1,12 +1,12 @@
-"""Scored tokens per second of the engine, against its own forward pass, and the roof that the LM head sets.
+"""Scored tokens per second of the engine, compared with its forward pass, and the limit that body and LM head set.
 
     python -m benchmarks.scoring                    DistilGPT-2's shape, int8, 16 texts of 256 tokens
     python -m benchmarks.scoring --tokens 1023 --max-step-tokens 512
 
-Three loads, in turns: texts of which every token is scored, as `/v1/score` scores them; pairs whose second half is
-scored after the first; and prompts of which none is scored: prefill alone. The body of the model computes every token,
-the LM head (50 257 columns) every token that is scored, so nothing can score faster than the two of them together: that
-is the roof, from the same run's own times. On a machine that others use too, read the shares.
+Three loads alternate: texts with every token scored, as in `/v1/score`; pairs whose second half is scored after the
+first; and prompts without scores: prefill alone. The body of the model computes every token, the LM head (50 257
+columns) every scored token, so nothing can score faster than both together: this is the limit, from the times of the
+same run. On a shared machine, compare the shares.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from distilgpt2_api.engine.scoring import score_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringLoad:
-    """So many texts at once."""
+    """A number of texts that are scored at the same time."""
 
     num_texts: int
     num_tokens: int
-    """Of each, the one that the first is scored after included."""
+    """Tokens of each text, including the one before the first scored token."""
     first_scored: int | None
-    """Place of the first token that is scored; None: none is."""
+    """Index of the first scored token; None: no token is scored."""
 
     @property
     def num_scored(self) -> int:
@@ -45,16 +45,16 @@ class ScoringLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringRun:
-    """One run of a load. Rates in tokens per second: all of them, scored or not, but for the head's."""
+    """Results of a load. Rates are in tokens per second. Except for the head's, they include tokens without a score."""
 
     engine_rate: float
     roof: float
-    """With nothing but body and LM head."""
+    """The limit: body and LM head only."""
     body_rate: float
     head_rate: float | None
-    """Of scored tokens."""
+    """The LM head's rate, of scored tokens."""
     score_share: float
-    """Of the engine's time: from logits to log-probabilities."""
+    """Share of the engine's time from logits to log-probabilities."""
 
     @property
     def share_of_roof(self) -> float:
@@ -62,7 +62,7 @@ class ScoringRun:
 
 
 class ScoringEngine(TimedEngine):
-    """Owns an engine that scores. One thread's."""
+    """Owns an engine that scores. For use by one thread."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class ScoringEngine(TimedEngine):
             cache_folder=cache_folder,
             max_step_tokens=max_step_tokens,
         )
-        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - what is timed is no door
+        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - the benchmark times private parts
 
     def score(self, load: ScoringLoad) -> ScoringRun:
-        """Runs the load through the engine, up to its perplexities."""
+        """Run the load through the engine, including perplexities."""
         self._seconds.clear()
         for request in self._requests(load):
             self._engine.add(request, submitted_s=time.monotonic())
@@ -111,7 +111,7 @@ class ScoringEngine(TimedEngine):
         params = SamplingParams(
             max_tokens=0, num_prompt_logprobs=1 if is_scored else None, first_scored_token=load.first_scored or 1
         )
-        # Other tokens in every run: nothing comes from the prefix cache.
+        # Other tokens in every run, so that the prefix cache has none of them.
         prompts = self._random.integers(0, self._engine.config.vocab_size - 1, (load.num_texts, load.num_tokens))
         return [
             GenerationRequest(request_id=str(index), prompt_token_ids=tuple(prompt), params=params, is_streamed=False)
@@ -121,12 +121,12 @@ class ScoringEngine(TimedEngine):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--texts", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=256, help="of each text")
+    parser.add_argument("--tokens", type=int, default=256, help="tokens of each text")
     parser.add_argument("--max-step-tokens", type=int, default=256, help="the setting's default")
-    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--threads", type=int, help="default: as in `serve`")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
     machine = describe_machine()
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "prefill alone": ScoringLoad(num_texts=args.texts, num_tokens=args.tokens, first_scored=None),
     }
     for load in loads.values():
-        engine.score(load)  # kernels are made for each number of rows
+        engine.score(load)  # the kernels prepare for each number of rows
     results = repeat_interleaved({name: partial(engine.score, load) for name, load in loads.items()}, args.repeats)
     engine.close()
     what = f"{args.texts} texts of {args.tokens} tokens, steps of {args.max_step_tokens}"

@@ -1,4 +1,4 @@
-"""A server of ours as a process: started on loopback, asked what it costs, ended."""
+"""Our server as a process: starts it on loopback, measures its cost, ends it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ START_TIMEOUT_S = 60.0
 
 
 class ServerProcess(OwnedProcess):
-    """Owns `distilgpt2-api serve` with Gunicorn's master, its `pid`, and worker; a context manager that ends them."""
+    """Owns `distilgpt2-api serve`: Gunicorn's master (`pid`) and its worker; a context manager that ends them."""
 
     def __init__(
         self,
@@ -28,9 +28,9 @@ class ServerProcess(OwnedProcess):
         log: Path | None = None,
         python: Path | None = None,
     ) -> None:
-        """Starts, and returns at once. `settings`: others, by name in upper case. `log` gets what the server prints.
+        """Start the server without waiting. `settings`: by name in upper case. `log` gets the server's output.
 
-        `python` is of the environment that serves, this process's if None.
+        `python` is the server's environment; by default it is this process's.
         """
         self.port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILGPT2_")}
@@ -44,7 +44,7 @@ class ServerProcess(OwnedProcess):
         )
 
     def wait_ready(self) -> None:
-        """Returns when /readyz says so. Raises RuntimeError if that never comes."""
+        """Wait until /readyz answers 200. Raises RuntimeError after a minute."""
         request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         while time.perf_counter() - self.started_s < START_TIMEOUT_S:
             self.check_running()
@@ -59,23 +59,23 @@ class ServerProcess(OwnedProcess):
         raise RuntimeError("the server is not ready after a minute")
 
     def worker_pids(self) -> list[int]:
-        """Gunicorn's workers, oldest first: one, but for a moment of a reload two, and none while one is replaced."""
+        """Gunicorn's workers, oldest first: usually one, two during a reload, none while a worker is replaced."""
         return sorted(children_of(self.pid))
 
     def worker_pid(self) -> int:
-        """The worker that came last. Raises RuntimeError while there is none."""
+        """The newest worker. Raises RuntimeError if there is none."""
         if pids := self.worker_pids():
             return pids[-1]
         raise RuntimeError("the server has no worker")
 
 
 def add_server_python(parser: argparse.ArgumentParser) -> None:
-    """The option for `python` of `ServerProcess`."""
+    """Add the option for `ServerProcess`'s `python`."""
     parser.add_argument(
         "--server-python",
         type=Path,
         metavar="PYTHON",
-        help="of the environment that serves (default: this one): with more installed, a server imports more",
+        help="Python of the server's environment (default: this one); more installed packages mean more imports",
     )
 
 

@@ -1,11 +1,11 @@
-"""What clients see over HTTP: streamed completions from a separate client process on the same machine, closed loop.
+"""Streamed completions over HTTP, as clients see them: a separate client process on the same machine, closed loop.
 
     python -m benchmarks.serving                       DistilGPT-2's shape, int8, at 1, 8 and 32 clients
     python -m benchmarks.serving --clients 32 --repeats 1 --requests 16
 
-TTFT: from a request's sending to its first event; ITL: from event to event. Processor time of server and client is
-given for 1000 tokens, since on few cores the client takes its part of the machine. Memory: resident after the load,
-and proportional (shared pages by share). Rounds are taken in turns; medians and ranges are printed.
+TTFT: from sending a request to its first event; ITL: from event to event. Processor time of server and client is per
+1000 tokens, because on few cores the client uses a part of the machine. Memory: resident after the load, and
+proportional (shared pages by share). Rounds alternate; the output has medians and ranges.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingRun:
-    """One round of load. Rates in completion tokens per second."""
+    """Results of one round. Rates are in completion tokens per second."""
 
     rate: float
     ttft_p50_s: float
@@ -47,7 +47,7 @@ class ServingRun:
     itl_p50_s: float
     itl_p99_s: float
     server_cpu_s: float
-    """Processor seconds for 1000 tokens, as the next."""
+    """Processor seconds per 1000 tokens, like the next field."""
     client_cpu_s: float
     rss_bytes: int
     pss_bytes: int
@@ -55,15 +55,15 @@ class ServingRun:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--requests", type=int, default=4, help="of each client in a round, one after the other")
+    parser.add_argument("--requests", type=int, default=4, help="requests of each client in a round")
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--setting", metavar="NAME=VALUE", action="append", default=[], help="as in MAX_STEP_TOKENS=256"
+        "--setting", metavar="NAME=VALUE", action="append", default=[], help="a setting, as in MAX_STEP_TOKENS=256"
     )
     add_server_python(parser)
     args = parser.parse_args(arguments)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ) as server:
         server.wait_ready()
         measurements = {f"{num_clients}": partial(measure, server, args, num_clients) for num_clients in args.clients}
-        repeat_interleaved(measurements, 1)  # kernels are made for each number of rows
+        repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
         results = repeat_interleaved(measurements, args.repeats)
     print_results(args, results)
     write_json("serving", machine, {"arguments": vars(args), "results": results})
@@ -97,7 +97,7 @@ def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -
     seen = json.loads(output)
     expected = num_clients * args.requests * args.new_tokens
     if seen["num_tokens"] != expected:
-        raise SystemExit(f"{seen['num_tokens']} tokens came, {expected} were asked for")
+        raise SystemExit(f"got {seen['num_tokens']} tokens instead of {expected}")
     return ServingRun(
         rate=seen["num_tokens"] / seen["elapsed_s"],
         ttft_p50_s=percentile(seen["ttfts_s"], 50),
@@ -128,7 +128,7 @@ def print_results(args: argparse.Namespace, results: dict[str, list[ServingRun]]
         for num_clients, runs in results.items()
     ]
     what = f"{args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, top-k 50, streamed"
-    print(f"\n{args.precision}, {what}; median (range) of {args.repeats}; CPU in seconds for 1000 tokens\n")
+    print(f"\n{args.precision}, {what}; median (range) of {args.repeats}; CPU in seconds per 1000 tokens\n")
     header = ["clients", "tokens/s", "TTFT p50, ms", "p99", "ITL p50, ms", "p99", "server CPU", "client CPU"]
     print_table([*header, "RSS, MiB", "PSS, MiB"], rows)
 

@@ -1,4 +1,4 @@
-"""A node without an engine: steps take what a node curve says; places, chunks, prefix cache are as the scheduler's."""
+"""A node without an engine: a node curve gives the steps' times; slots, chunks and cache follow the scheduler."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from distilgpt2_api.core.step_budget import prompt_budget
 
 @dataclass(slots=True, kw_only=True)
 class SimulatedRequest:
-    """Mutable: the node that serves it writes down what became of it."""
+    """A request. Mutable: the node that serves it sets its times and counts."""
 
     arrival_s: float
     num_prompt_tokens: int
     num_completion_tokens: int
     prefix: int | None = None
-    """Which beginning it shares with others; None: all of it is its own."""
+    """The index of its shared beginning; None: it shares none."""
     num_prefix_tokens: int = 0
     num_cached_tokens: int = 0
     first_token_s: float = 0.0
@@ -40,28 +40,28 @@ class _Prefill:
 
 @dataclass(slots=True)
 class SimulatedNode:
-    """Owns its requests. `begin_step` and `end_step` take turns; the caller keeps the time between them."""
+    """Owns its requests. The caller calls `begin_step` and `end_step` alternately, and keeps the time."""
 
     curve: NodeCurve
     num_requests: int = 0
-    """Waiting and running."""
+    """Number of waiting and running requests."""
     _waiting: deque[SimulatedRequest] = field(default_factory=deque)
     _prefills: deque[_Prefill] = field(default_factory=deque)
     _ready: list[SimulatedRequest] = field(default_factory=list)
-    """Those whose prompts the present step completes."""
+    """Requests whose prompts the current step completes."""
     _ends: defaultdict[int, list[SimulatedRequest]] = field(default_factory=lambda: defaultdict(list))
-    """By the step that draws their last tokens."""
+    """Running requests by the step that samples their last tokens."""
     _prefixes: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    """Cached beginnings and their tokens, those used longest ago first."""
+    """Cached beginnings and their tokens, the least recently used first."""
     _num_decoding: int = 0
     _num_steps: int = 0
     _num_held_tokens: int = 0
     _num_kept_tokens: int = 0
     is_busy: bool = False
-    """A step is under way."""
+    """Whether a step is running."""
 
     def submit(self, request: SimulatedRequest) -> None:
-        assert request.num_tokens <= self.curve.kv_cache_tokens, "it would wait for ever"
+        assert request.num_tokens <= self.curve.kv_cache_tokens, "it would wait forever"
         self._waiting.append(request)
         self.num_requests += 1
 
@@ -87,7 +87,7 @@ class SimulatedNode:
         return self.curve.step_s(num_rows) + num_prefilled / self.curve.prefill_tokens_per_s
 
     def end_step(self, now_s: float) -> list[SimulatedRequest]:
-        """The requests that ended with it."""
+        """End the step; return the requests that ended with it."""
         self.is_busy = False
         self._num_steps += 1
         ended = self._ends.pop(self._num_steps, [])
@@ -118,7 +118,7 @@ class SimulatedNode:
             self._num_held_tokens += request.num_tokens
             if request.prefix is not None and request.prefix in self._prefixes:
                 self._prefixes.move_to_end(request.prefix)
-                # The last token of a prompt is always computed: its logits are wanted.
+                # The last token of a prompt is always computed, because its logits are needed.
                 request.num_cached_tokens = min(self._prefixes[request.prefix], request.num_prompt_tokens - 1)
             self._prefills.append(_Prefill(request, request.num_prompt_tokens - request.num_cached_tokens))
             self._make_room()

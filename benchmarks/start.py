@@ -2,9 +2,9 @@
 
     python -m benchmarks.start
 
-A client connects as soon as the port is bound and asks again, every few milliseconds, as long as the model loads. The
-first start of a series finds an empty cache folder ("cold": it prepares and keeps the weights), the others find what
-it left ("warm"). The files themselves are in the system's page cache in either case.
+A client connects as soon as the port is bound and retries every few milliseconds while the model loads. The first
+start of a series has an empty cache folder ("cold": it prepares and stores the weights), the others use its cache
+("warm"). The files themselves are in the system's page cache in both cases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--repeats", type=int, default=5, help="warm starts; cold ones are 2")
     add_server_python(parser)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(folder: Path, precision: str, cache_home: Path, python: Path | None = None) -> tuple[float, float, int]:
-    """Seconds to the first connection and to the first token; resident bytes after it."""
+    """Seconds to the first connection and to the first token, and resident bytes afterwards."""
     log = RESULTS / "server.log"
     with ServerProcess(folder, precision=precision, cache_home=cache_home, log=log, python=python) as server:
         bound_s = None
@@ -77,7 +77,7 @@ def measure(folder: Path, precision: str, cache_home: Path, python: Path | None 
 
 
 def has_first_token(connection: socket.socket) -> bool:
-    """Asks for a stream; False if the answer is an error, as it is while the model loads."""
+    """Request a stream; False if the answer is an error, as it is while the model loads."""
     body = json.dumps({"prompt": "Once upon a time", "max_tokens": 4, "ignore_eos": True, "stream": True}).encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

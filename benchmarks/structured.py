@@ -1,11 +1,11 @@
-"""What grammars cost the sequences beside them: 31 without one, alone and with one or eight that have.
+"""The cost of grammars for other sequences: 31 without a grammar, alone and beside one or eight with one.
 
     python -m benchmarks.structured [--model FOLDER] [--repeats 5]
 
-The engine alone, all sequences at once, in turns. Beside the 31 run as many others in every case, free or guided, so
-that the batch is the same: the ratio is that of the 31's own rates. The guided ones follow a JSON schema, and draw what
-it allows at every step. On a machine that others use too, rates and their ratio are noise; read the stopwatches, which
-say how much of a step was not kernels but guides: begin the masks, wait for them, follow what was drawn.
+The engine runs all sequences at once; measurements alternate. One or eight other sequences run beside the 31, free or
+guided, so that the batch size is the same, and the ratio compares the rates of the 31. The guided ones follow a JSON
+schema at every step. On a shared machine rates and ratios are noise; read the grammars' own times: starting the masks,
+waiting for them, and following the sampled tokens.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ SCHEMA = {
     "required": ["people"],
     "additionalProperties": False,
 }
-"""Never complete within the run."""
+"""A schema whose text does not end within the run."""
 GRAMMAR = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(SCHEMA))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     rate: float
-    """Tokens per second of those without grammars."""
+    """Tokens per second of the sequences without grammars."""
     step_ms: float
     guides_ms: float
-    """Of each step, on average."""
+    """Average time of the grammars per step."""
 
 
 class Stopwatch:
-    """Adds up the seconds of the guides' methods, put into an engine: to look inside is what it is for."""
+    """Sums the seconds of an engine's grammar methods."""
 
     def __init__(self, engine: Engine) -> None:
         self.seconds = 0.0
-        guides = engine._grammar_state  # noqa: SLF001 - what is timed is no door
+        guides = engine._grammar_state  # noqa: SLF001 - the benchmark times private parts
         for owner, method in ((guides, "begin_masks"), (guides, "accept"), (StepMask, "wait")):
             self._time(owner, method)
 
@@ -94,11 +94,11 @@ class Stopwatch:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="model folder (default: one is made up)")
+    parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, help="default: as `serve` would choose")
+    parser.add_argument("--threads", type=int, help="default: as in `serve`")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
     machine = describe_machine()
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     print(f"\n{args.precision}, {args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, greedy;")
     print(f"tokens/s of the {NUM_OTHERS} without grammars, median (range) of {args.repeats}\n")
-    print_table(["beside them", "free", "guided", "ratio", "step, ms", "of it guides, ms"], rows)
+    print_table(["beside them", "free", "guided", "ratio", "step, ms", "of this grammars, ms"], rows)
     write_json("structured", machine, {"arguments": vars(args), "results": runs})
 
 
@@ -159,7 +159,7 @@ def measure(
     num_prompt_tokens: int,
     num_new_tokens: int,
 ) -> Run:
-    """The others, while `num_beside` run beside them for as long."""
+    """Measure the 31 sequences while `num_beside` others run beside them for the same time."""
     draw = np.random.default_rng(0)
     if grammar is not None:
         engine.grammars.check(grammar, param="grammar")

@@ -1,4 +1,4 @@
-"""The service's own engine with stopwatches put into it, and its forward passes on their own."""
+"""The service's engine with timers in its parts, and its forward passes alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_
 
 MAX_NUM_SEQUENCES = 64
 MAX_STEP_TOKENS = 256
-"""The settings' own defaults."""
+"""The settings' defaults."""
 PARTS = ("schedule", "lay out", "body", "LM head", "sampling", "update", "collect")
-"""What a step consists of, in order; `body` and `LM head` are the forward pass."""
+"""The parts of a step, in order; `body` and `LM head` are the forward pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """So many sequences at once, drawn with top-k sampling; each ends by length."""
+    """A number of sequences that start together, with top-k sampling; each ends by length."""
 
     num_sequences: int
     num_prompt_tokens: int
@@ -43,13 +43,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRun:
-    """One run of a load. Rates in completion tokens per second, prefill included in the time."""
+    """Results of a load. Rates are in completion tokens per second; the time includes prefill."""
 
     engine_rate: float
     forward_rate: float
-    """The same steps' forward passes alone, one after the other."""
+    """Rate of the same steps' forward passes alone, one after the other."""
     step_parts_ms: dict[str, float]
-    """Of a step, on average; body and LM head are the forward pass, and their sum with the others is the step."""
+    """Average milliseconds of each part of a step. They add up to the step; body and LM head are the forward pass."""
 
     @property
     def share_of_forward(self) -> float:
@@ -59,7 +59,7 @@ class EngineRun:
 def engine_config(
     precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS
 ) -> EngineConfig:
-    """As `serve` would choose, but that all of the KV cache remembers prompts and batch work has whole steps."""
+    """The config of `serve`, except that the prefix cache may use the whole KV cache, and batch work whole steps."""
     memory_limit_bytes = read_memory_limit_bytes()
     kv_cache_bytes = choose_kv_cache_bytes(memory_limit_bytes)
     return EngineConfig(
@@ -77,7 +77,7 @@ def engine_config(
 
 
 class TimedEngine:
-    """Owns an engine, built as `serve` builds it. One thread's."""
+    """Owns an engine, built as by `serve`. For use by one thread."""
 
     def __init__(
         self,
@@ -93,17 +93,16 @@ class TimedEngine:
         self._random = np.random.default_rng(0)
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._forward_calls: list[tuple[str, Any]] = []
-        # To look inside is what this class is for.
-        runner: Any = self._engine._runner  # noqa: SLF001 - what is timed is no door
-        scheduler = self._engine._scheduler  # noqa: SLF001 - what is timed is no door
-        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001 - what is timed is no door
+        runner: Any = self._engine._runner  # noqa: SLF001 - the benchmark times private parts
+        scheduler = self._engine._scheduler  # noqa: SLF001 - the benchmark times private parts
+        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001 - the benchmark times private parts
         self._hidden_states, self._logits = self._forward_pass.hidden_states, self._forward_pass.logits
         self._record("hidden_states", _copy_inputs)
         self._record("logits", len)
         for owner, method in (
             (self._forward_pass, "hidden_states"),
             (self._forward_pass, "logits"),
-            (runner._reader, "sample"),  # noqa: SLF001 - what is timed is no door
+            (runner._reader, "sample"),  # noqa: SLF001 - the benchmark times private parts
             (runner, "run"),
             (scheduler, "schedule"),
             (scheduler, "update"),
@@ -112,7 +111,7 @@ class TimedEngine:
             self._time(owner, method)
 
     def run(self, load: Load) -> EngineRun:
-        """Runs the load through the engine, then its forward passes alone."""
+        """Run the load through the engine, then its forward passes alone."""
         self._seconds.clear()
         self._forward_calls.clear()
         for index in range(load.num_sequences):
@@ -140,7 +139,7 @@ class TimedEngine:
         self._engine.close()
 
     def _replay(self) -> None:
-        """The recorded forward passes: the same tokens, positions and blocks."""
+        """Run the recorded forward passes again, with the same tokens, positions and blocks."""
         hidden = np.empty((0, 0), np.float32)
         for name, argument in self._forward_calls:
             if name == "hidden_states":
@@ -163,7 +162,7 @@ class TimedEngine:
         return dict(zip(PARTS, times, strict=True))
 
     def _time(self, owner: object, method: str) -> None:
-        """Adds up the seconds of every call, from whoever calls; costs a third of a microsecond each time."""
+        """Sum the seconds of all calls of a method; costs a third of a microsecond per call."""
         call: Callable[..., Any] = getattr(owner, method)
         seconds, clock = self._seconds, time.perf_counter
 
@@ -189,5 +188,5 @@ class TimedEngine:
 
 
 def _copy_inputs(inputs: StepInputs) -> StepInputs:
-    """Its arrays are the forward pass's, once it has got them."""
+    """A copy, because the forward pass owns its arrays."""
     return replace(inputs, **{name: array.copy() for name, array in inputs.named().items()})

@@ -1,9 +1,9 @@
-"""The usual way, for comparison: `generate()` of transformers on PyTorch, float32, with a static batch.
+"""The usual baseline: `generate()` of transformers on PyTorch, float32, with a static batch.
 
     PYTHON benchmarks/transformers_baseline.py FOLDER --batch 1,8,32
 
-needs a Python with torch and transformers; nothing of this project is imported. `--serve` takes batch sizes from
-stdin, one a line, and answers each with a line of JSON: so another benchmark can measure in turns with it.
+needs a Python with torch and transformers, and imports nothing of this project. `--serve` reads batch sizes from stdin,
+one per line, and answers each with a line of JSON, so that another benchmark can alternate with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=32)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's default")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--serve", action="store_true")
     args = parser.parse_args()
@@ -51,7 +51,7 @@ def load(args: argparse.Namespace) -> Any:
 
 
 def measure(model: Any, batch: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Tokens per second of one batch: no end of text before its time, top-k 50 as the others draw."""
+    """Tokens per second of one batch, with top-k 50 as in the other benchmarks, and no early end of text."""
     import torch
     import transformers
 

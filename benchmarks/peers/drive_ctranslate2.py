@@ -2,7 +2,7 @@
 
     PYTHON -m benchmarks.peers.drive_ctranslate2 MODEL
 
-MODEL is what `export_ctranslate2.py` writes. See `turns.py`.
+MODEL is the output of `export_ctranslate2.py`. See `in_process.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ctranslate2
-from benchmarks.peers.turns import Prompts, StaticBatch, answer_workloads
+from benchmarks.peers.in_process import Prompts, StaticBatch, answer_workloads
 from benchmarks.workload import Workload
 
 
@@ -31,7 +31,7 @@ def main() -> None:
         num_left = len(prompts)
 
         def count(_: Any) -> bool:
-            """Called for each token of each; True would end that one."""
+            """Called for each token of each sequence; True would end the sequence."""
             nonlocal num_left
             num_left -= 1
             if num_left == 0:

@@ -2,7 +2,7 @@
 
     PYTHON -m benchmarks.peers.drive_openvino_genai MODEL
 
-MODEL is what `export_openvino.py` writes. No tokenizer: token ids in, token ids out. See `turns.py`.
+MODEL is the output of `export_openvino.py`. No tokenizer: token ids in, token ids out. See `in_process.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import openvino_genai as genai
-from benchmarks.peers.turns import ContinuousBatch, answer_workloads
+from benchmarks.peers.in_process import ContinuousBatch, answer_workloads
 from benchmarks.workload import Workload
 
 CACHE_GB = 2
-"""64 sequences of 1024 tokens take 1.2 in bf16."""
+"""64 sequences of 1024 tokens take 1.2 GB in bf16."""
 
 
 class Pipeline:
-    """Owns the pipeline and the handles of what runs in it."""
+    """Owns the pipeline and the handles of its running requests."""
 
     def __init__(self, model: Path, *, max_num_sequences: int, max_step_tokens: int) -> None:
         options = genai.SchedulerConfig()
@@ -44,7 +44,7 @@ class Pipeline:
         options.top_k = workload.top_k
         options.temperature = 1.0
         token_ids = ov.Tensor(np.array([prompt], np.int64))
-        self._num_requests += 1  # an id for ever
+        self._num_requests += 1  # ids are never used again
         self._handles[index] = self._pipeline.add_request(self._num_requests, token_ids, options)
 
     def step(self) -> Mapping[int, tuple[int, bool]]:

@@ -1,8 +1,8 @@
-"""transformers on PyTorch: `generate()` of a static batch, as most who serve a model this way call it.
+"""transformers on PyTorch: `generate()` of a static batch, as it is usually called.
 
     PYTHON -m benchmarks.peers.drive_transformers FOLDER --dtype bfloat16
 
-Prompts of different lengths are padded to the left. See `turns.py`.
+Prompts of different lengths are padded to the left. See `in_process.py`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 import transformers
-from benchmarks.peers.turns import Prompts, StaticBatch, answer_workloads
+from benchmarks.peers.in_process import Prompts, StaticBatch, answer_workloads
 from benchmarks.workload import Workload
 
 
 class Marks(transformers.StoppingCriteria):  # type: ignore[misc]  # untyped, or not installed
-    """Called after each token: stops nothing."""
+    """Calls `mark` after each token; never stops the generation."""
 
     def __init__(self, mark: Callable[[], None]) -> None:
         self._mark = mark

@@ -2,8 +2,8 @@
 
     PYTHON -m benchmarks.peers.export_gguf FOLDER FILE --type Q8_0
 
-All matrices get the one type, the LM head too (llama.cpp's own mixtures give that one more bits than Q4_0 has: a little
-slower, and better): speed is what the file is for.
+All matrices get the same type, including the LM head, because the file is for measuring speed. (llama.cpp's own
+mixtures give the head more bits than Q4_0: a little slower, and better.)
 """
 
 from __future__ import annotations

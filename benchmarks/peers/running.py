@@ -1,4 +1,4 @@
-"""A peer as a running process, whatever it is: started up to its first token, put under load, asked what that cost."""
+"""A peer as a running process: waits for its first token, puts it under load, and measures its cost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from benchmarks.start import has_first_token
 from benchmarks.workload import Measurements, Workload
 
 START_TIMEOUT_S = 300.0
-"""Of other servers: some compile on their way."""
+"""For other servers: some compile during the start."""
 RETRY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRun:
-    """What one load got of one peer. Rates in completion tokens per second."""
+    """Results of one load on one peer. Rates are in completion tokens per second."""
 
     rate: float
     ttft_p50_s: float
@@ -33,21 +33,21 @@ class PeerRun:
     itl_p50_s: float
     itl_p99_s: float
     cpu_s: float
-    """Processor seconds for 1000 tokens, of all the peer's processes."""
+    """Processor seconds per 1000 tokens, of all the peer's processes."""
     client_cpu_s: float | None
-    """The same of the load client; None for a peer that is called in its own process."""
+    """Processor seconds of the load client; None for a peer that is called in its own process."""
     client_share: float | None
-    """Of all that the machine's cores did for the two."""
+    """The load client's share of all processor time."""
     rss_bytes: int
     pss_bytes: int
 
 
 class RunningPeer(Protocol):
-    """One that has given its first token."""
+    """A peer that has generated its first token."""
 
     @property
     def start_s(self) -> float:
-        """From its process's start to that token."""
+        """Seconds from the process's start to the first token."""
 
     @property
     def versions(self) -> Mapping[str, str]: ...
@@ -58,12 +58,12 @@ class RunningPeer(Protocol):
 
 
 class HttpPeer:
-    """Owns a server that speaks OpenAI's completions; loads come from `load_client.py`, a process of its own."""
+    """Owns a server with OpenAI's completions; `load_client.py`, a separate process, sends the load."""
 
     def __init__(
         self, server: OwnedProcess, port: int, versions: Mapping[str, str], *, options: Sequence[str] = ()
     ) -> None:
-        """Waits for the first token. `options`: the load client's. Raises RuntimeError if it never comes."""
+        """Wait for the first token. `options`: for the load client. Raises RuntimeError after a timeout."""
         self._server = server
         self._options = options
         self._port = port
@@ -98,10 +98,10 @@ class HttpPeer:
 
 
 class InProcessPeer:
-    """Owns a program of this folder in the peer's own Python: see `turns.py`."""
+    """Owns a program of this folder in the peer's Python: see `in_process.py`."""
 
     def __init__(self, python: Path, program: str, arguments: Sequence[str], log: Path) -> None:
-        """Waits for the first token. Raises RuntimeError if it never comes."""
+        """Wait for the first token. Raises RuntimeError after a timeout."""
         root = Path(__file__).parents[2]
         command = [str(python), "-m", f"benchmarks.peers.{program}", *arguments]
         environment = os.environ | {"PYTHONPATH": str(root)}
@@ -124,10 +124,10 @@ class InProcessPeer:
 
 
 def summarise(workload: Workload, seen: Measurements, process: OwnedProcess, cpu_s: float) -> PeerRun:
-    """Raises RuntimeError if not all that was asked for has come: a peer that ended early would be fast."""
+    """Raises RuntimeError if tokens are missing: a peer that ends early would look fast."""
     num_expected = workload.num_requests * workload.num_new_tokens
     if seen.num_tokens != num_expected:
-        raise RuntimeError(f"{seen.num_tokens} tokens came, {num_expected} were asked for")
+        raise RuntimeError(f"got {seen.num_tokens} tokens instead of {num_expected}")
     per_thousand = 1000 / seen.num_tokens
     return PeerRun(
         rate=seen.num_tokens / seen.elapsed_s,

@@ -1,4 +1,4 @@
-"""Clients of every kind that go on, whatever happens to the server, and count how their requests end."""
+"""Background clients of several kinds that keep sending, whatever happens to the server, and count the endings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PROPER = {"200", FINISH}
 class BackgroundLoad:
     """Owns its clients; an async context manager that lets each finish its last request.
 
-    `new connections` and `kept-alive connections` ask for a few tokens each time, `streams` for many, `probes` for
-    readiness. Not their failure: a server that ends a kept-alive connection between two requests.
+    `new connections` and `kept-alive connections` request a few tokens each time, `streams` many, `probes` readiness.
+    A server that closes a kept-alive connection between two requests does not count as a failure.
     """
 
     def __init__(self, port: int, *, num_clients: int, stream_tokens: int) -> None:
@@ -31,7 +31,7 @@ class BackgroundLoad:
         self._tasks: list[asyncio.Task[None]] = []
         self.endings: dict[str, Counter[str]] = {}
         self.failures: list[tuple[float, str, str]] = []
-        """When (`time.perf_counter`), whose, how."""
+        """Time (`time.perf_counter`), kind and ending of each failure."""
 
     async def __aenter__(self) -> Self:
         for number in range(self._num_clients):
@@ -90,7 +90,7 @@ class BackgroundLoad:
 
 
 async def wait_ready(port: int, *, timeout_s: float, poll_s: float = 0.005) -> None:
-    """Returns when readiness says yes. Raises TimeoutError."""
+    """Wait until /readyz answers 200. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while True:
             with suppress(TimeoutError):

@@ -1,13 +1,12 @@
-"""A thousand clients that hang up at random moments, under load: is anything left behind?
+"""A thousand clients that disconnect at random times, under load: does anything stay behind?
 
     python -m benchmarks.reliability.disconnects
     python -m benchmarks.reliability.disconnects --disconnects 100 --windows 3 --window-requests 2
 
-They hang up while they send the body, while they wait, in the prefill, in the middle of a stream or of an answer that
-is not streamed, with a farewell or a reset, while other clients are served. Throughput is taken before and after, each
-window in turns with one of a second server that nobody disturbs, so that the machine's mood cancels out: compared is
-the ratio of the two servers. In the end a SIGTERM: a request that were stuck would hold the process for the whole
-drain.
+They disconnect while they send the body, while they wait, during the prefill, during a stream or another answer, with a
+normal close or a reset, while other clients are served. Throughput is measured before and after, alternating with a
+second, undisturbed server; the ratio of the two servers cancels out other load on the machine. At the end the server
+gets a SIGTERM: a stuck request would delay its exit by the whole drain.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ MAX_SETTLE_S = 2.0
 MAX_LOSS = 0.05
 DRAIN_S = 20
 MAX_EXIT_S = 5.0
-"""Far below the drain: nothing was in flight."""
+"""Far below the drain, because no request is in flight."""
 VOCAB = 3000
 MOMENTS = ("in the body", "after the body", "in the answer")
 
@@ -51,10 +50,10 @@ MOMENTS = ("in the body", "after the body", "in the answer")
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--disconnects", type=int, default=1000)
-    parser.add_argument("--at-once", type=int, default=32, help="clients that will hang up, at a time")
-    parser.add_argument("--load", type=int, default=8, help="clients that go on meanwhile")
-    parser.add_argument("--windows", type=int, default=40, help="of throughput, before and after, of either server")
-    parser.add_argument("--window-requests", type=int, default=2, help="of each of 16 clients in a window")
+    parser.add_argument("--at-once", type=int, default=32, help="disconnecting clients at a time")
+    parser.add_argument("--load", type=int, default=8, help="other clients at the same time")
+    parser.add_argument("--windows", type=int, default=40, help="throughput windows per server, before and after")
+    parser.add_argument("--window-requests", type=int, default=2, help="requests of each of 16 clients in a window")
     args = parser.parse_args(arguments)
     folder = args.model or STORYTELLER
     settings = {"MAX_NUM_SEQUENCES": 24, "DRAIN_S": DRAIN_S}  # some wait
@@ -78,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def measure(disturbed: ServerProcess, undisturbed: ServerProcess, args: argparse.Namespace) -> list[Figure]:
-    chance = random.Random(args.seed)
-    await compare_rates(disturbed, undisturbed, args, num_windows=1)  # kernels are made for each number of rows
+    rng = random.Random(args.seed)
+    await compare_rates(disturbed, undisturbed, args, num_windows=1)  # the kernels prepare for each number of rows
     before = await compare_rates(disturbed, undisturbed, args, num_windows=args.windows)
     num_before = (await read_metrics(disturbed.port))["distilgpt2_client_disconnects_total"]
-    moments = await disturb(disturbed.port, args, chance)
+    moments = await disturb(disturbed.port, args, rng)
     ended_s = time.perf_counter()
     values = await wait_metrics(disturbed.port, is_idle, 20.0)
     settle_s = time.perf_counter() - ended_s
@@ -92,7 +91,7 @@ async def measure(disturbed: ServerProcess, undisturbed: ServerProcess, args: ar
     change = midmean(after) / midmean(before)
     return [
         Figure("disconnects", describe_counts(moments)),
-        Figure("noticed by the server", f"{num_noticed:.0f}"),
+        Figure("detected by the server", f"{num_noticed:.0f}"),
         Figure("running, waiting, blocks held", str([*held(values).values()]), "[0, 0, 0]", is_idle(values)),
         Figure("time until then", f"{settle_s:.2f} s", f"< {MAX_SETTLE_S:g} s", settle_s < MAX_SETTLE_S),
         Figure("throughput before, ratio of servers", f"{midmean(before):.3f} ({before[0]:.2f}-{before[-1]:.2f})"),
@@ -104,7 +103,7 @@ async def measure(disturbed: ServerProcess, undisturbed: ServerProcess, args: ar
 async def compare_rates(
     disturbed: ServerProcess, undisturbed: ServerProcess, args: argparse.Namespace, *, num_windows: int
 ) -> list[float]:
-    """Tokens/s of the one over the other's, in each pair of windows, the smallest first. They take turns to begin."""
+    """Ratios of the servers' tokens/s in each pair of windows, sorted. The server that begins alternates."""
     ratios = []
     for index in range(num_windows):
         pair = [disturbed, undisturbed] if index % 2 else [undisturbed, disturbed]
@@ -114,7 +113,7 @@ async def compare_rates(
 
 
 def midmean(ordered: Sequence[float]) -> float:
-    """The mean of the middle half: as deaf to outliers as a median, and less noisy."""
+    """The mean of the middle half: as robust as a median, and less noisy."""
     quarter = len(ordered) // 4
     return statistics.fmean(ordered[quarter : len(ordered) - quarter])
 
@@ -129,14 +128,14 @@ def build_workload(*, num_clients: int, num_requests: int, seed: int) -> Workloa
     return Workload(num_clients=num_clients, num_requests=num_requests, num_new_tokens=96, vocab_size=VOCAB, seed=seed)
 
 
-async def disturb(port: int, args: argparse.Namespace, chance: random.Random) -> Counter[str]:
-    """All the disconnects, while others are served; returns how many there were of each kind."""
+async def disturb(port: int, args: argparse.Namespace, rng: random.Random) -> Counter[str]:
+    """Run all disconnects while others are served; return their number by kind."""
     moments: Counter[str] = Counter()
     remaining = iter(range(args.disconnects))
 
     async def hang_up_again() -> None:
         for _ in remaining:
-            moments[await hang_up(port, chance)] += 1
+            moments[await hang_up(port, rng)] += 1
 
     async def load() -> None:
         seed = 0
@@ -151,16 +150,16 @@ async def disturb(port: int, args: argparse.Namespace, chance: random.Random) ->
     return moments
 
 
-async def hang_up(port: int, chance: random.Random, *, vocab: int = VOCAB) -> str:
-    """One client that asks for something and goes at a moment that chance decides; returns which."""
-    prompt = [chance.randrange(vocab) for _ in range(chance.choice([1, 32, 300]))]
-    num_completions, is_stream = chance.choice([1, 1, 1, 3]), chance.random() < 0.6
-    max_tokens = chance.choice([20, 200])
+async def hang_up(port: int, rng: random.Random, *, vocab: int = VOCAB) -> str:
+    """Send a request and disconnect at a random moment; return the kind of moment."""
+    prompt = [rng.randrange(vocab) for _ in range(rng.choice([1, 32, 300]))]
+    num_completions, is_stream = rng.choice([1, 1, 1, 3]), rng.random() < 0.6
+    max_tokens = rng.choice([20, 200])
     request = build_completion(prompt, max_tokens=max_tokens, n=num_completions, stream=is_stream)
-    moment, wait_s = chance.choice(MOMENTS), 10 ** chance.uniform(-3.5, -0.3)
+    moment, wait_s = rng.choice(MOMENTS), 10 ** rng.uniform(-3.5, -0.3)
     connection = await Connection.open(port)
     if moment == "in the body":
-        connection.send(request[: chance.randrange(1, len(request))])
+        connection.send(request[: rng.randrange(1, len(request))])
         await asyncio.sleep(wait_s / 10)
     elif moment == "after the body":
         connection.send(request)
@@ -172,7 +171,7 @@ async def hang_up(port: int, chance: random.Random, *, vocab: int = VOCAB) -> st
         await asyncio.sleep(wait_s)
         answer.cancel()
         await asyncio.gather(answer, return_exceptions=True)
-    if chance.random() < 0.5:
+    if rng.random() < 0.5:
         connection.reset()
     else:
         connection.close()

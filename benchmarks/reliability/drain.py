@@ -1,11 +1,11 @@
-"""SIGTERM with many streams running, many times: does every stream end properly, and the process in time?
+"""SIGTERM while many streams run, many times: does every stream end properly, and the process in time?
 
     python -m benchmarks.reliability.drain
     python -m benchmarks.reliability.drain --times 3 --streams 8 --setting DRAIN_S=1
 
-A tiny model; half of the streams are short enough to be finished within the drain, the others end with the error event.
-Meanwhile others try: readiness and a completion, each on a connection of its own and on one that was open before. An
-answer to those is 503, or there is no one to connect to; a request that gets a connection and no answer is lost.
+With a tiny model, half of the streams are short enough to finish within the drain; the others end with the error event.
+Meanwhile other clients request readiness and a completion, each on a new connection and on one that was open before.
+They must get 503 or a refused connection; a request that gets a connection but no answer is lost.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from distilgpt2_api.settings import Settings
 MARGIN_S = 1.0
 STREAM_TIMEOUT_S = 120.0
 MAX_TURN_S = 0.5
-"""For the signal's way from Gunicorn's master to a worker's event loop that is busy with streams."""
+"""Limit for the signal's delay from Gunicorn's master to a worker's event loop that is busy with streams."""
 PROBE_EVERY_S = 0.1
-IN_TIME = "200 before readiness turned"
+IN_TIME = "200 before readiness changed"
 SHORT_TOKENS, LONG_TOKENS = 300, 30_000
 READINESS = build_get("/readyz")
 COMPLETION = build_completion(max_tokens=1)
@@ -52,14 +52,14 @@ COMPLETION = build_completion(max_tokens=1)
 
 @dataclass(slots=True)
 class Seen:
-    """Mutable, owned by the program: what came of all the rounds."""
+    """Results of all rounds. Mutable, owned by the program."""
 
     streams: Counter[str] = field(default_factory=Counter)
     others: dict[str, Counter[str]] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     exits_s: list[float] = field(default_factory=list)
     turned_s: list[float] = field(default_factory=list)
-    """From the signal to the last readiness of 200."""
+    """Seconds from the signal to the last readiness of 200."""
 
     def count_other(self, what: str, ending: str, *, has_turned: bool) -> None:
         ending = IN_TIME if ending == "200" and not has_turned else ending
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             turned_s < MAX_TURN_S,
         ),
         *(Figure(what, describe_counts(counts)) for what, counts in sorted(seen.others.items())),
-        Figure("others in all", describe_counts(answers), "503 or refused", are_told),
+        Figure("other requests", describe_counts(answers), "503 or refused", are_told),
     ]
     conclude("drain", args, figures)
 
@@ -142,7 +142,7 @@ async def run_stream(port: int, index: int, on_head: Callable[[], object]) -> st
 async def watch(
     port: int, exit_status: asyncio.Task[int], seen: Seen, signalled_s: float, kept: dict[str, Connection]
 ) -> float:
-    """Asks until the process has ended; returns how long readiness went on to say yes."""
+    """Send requests until the process has ended; return the time until the last readiness of 200."""
     turned_s, has_turned = 0.0, False
     while not exit_status.done():
         ending = await try_once(port, READINESS, timeout_s=5.0)

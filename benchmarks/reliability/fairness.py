@@ -1,11 +1,11 @@
-"""One client with a thousand requests in the queue: how long does another's first token take?
+"""One client has a thousand requests in the queue: how long does another client's first token take?
 
     python -m benchmarks.reliability.fairness
     python -m benchmarks.reliability.fairness --queued 200 --requests 5
 
-The crowd comes from one loopback address, or with `--keys` with one API key; the other client, from another or with
-another key, sends one request at a time and measures TTFT: alone, then behind the crowd. First come, first served would
-make it wait for the whole queue, as long as the crowd's own last request does: its share of that is what is bound.
+The busy client (`crowd`) has one loopback address, or with `--keys` one API key. The other client, with another address
+or key, sends one request at a time and measures TTFT: alone, then behind the crowd. With first come, first served it
+would wait for the whole queue, like the crowd's last request; the bound is on its share of that time.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ TIMEOUT_S = 300.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("--queued", type=int, default=1000, help="requests of the crowd")
+    parser.add_argument("--queued", type=int, default=1000, help="requests of the busy client")
     parser.add_argument("--requests", type=int, default=10, help="of the other client, alone and behind the crowd")
-    parser.add_argument("--keys", action="store_true", help="the clients have API keys, and come from one address")
+    parser.add_argument("--keys", action="store_true", help="the clients have API keys and the same address")
     args = parser.parse_args(arguments)
     conclude("fairness", args, run(args))
 
 
 def run(args: argparse.Namespace) -> list[Figure]:
-    """With a server of its own."""
+    """Start a server and measure it."""
     limit_fds(args.queued + 500)
     settings: dict[str, object] = {
         "MAX_NUM_SEQUENCES": MAX_NUM_SEQUENCES,
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> list[Figure]:
 
 
 async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figure]:
-    await measure_ttfts(server, args, 3)  # kernels are made for each number of rows
+    await measure_ttfts(server, args, 3)  # the kernels prepare for each number of rows
     alone_s = await measure_ttfts(server, args, args.requests)
     begin_s = time.perf_counter()
     ends_s: list[float] = []
@@ -83,7 +83,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
     return [
         Figure("the crowd's requests", describe_counts(endings)),
         Figure("its last one, as first come, first served", f"{fifo_s:.2f} s"),
-        Figure("the other's TTFT alone, median", f"{1000 * statistics.median(alone_s):.0f} ms"),
+        Figure("the other client's TTFT alone, median", f"{1000 * statistics.median(alone_s):.0f} ms"),
         Figure("behind the crowd, first", f"{1000 * behind_s[0]:.0f} ms"),
         Figure("behind the crowd, median", f"{1000 * statistics.median(behind_s):.0f} ms"),
         Figure("the crowd still in flight after these", f"{num_left}"),

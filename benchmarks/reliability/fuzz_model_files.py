@@ -1,18 +1,18 @@
-"""Spoils model files by chance, and opens them as a start would: nothing may crash, hang, or take memory for a lie.
+"""Corrupts model files at random and opens them as at a start: no crash, no hang, no memory for wrong sizes.
 
     python -m benchmarks.reliability.fuzz_model_files --files 10000
 
-Each seed spoils one file of a small model: header, offsets and lengths of safetensors (a checkpoint, an index of
+Each seed corrupts one file of a small model: header, offsets and lengths of safetensors (a checkpoint, an index of
 shards, a compiled model), `config.json`, `generation_config.json`, tokenizer files, special tokens, a chat template; by
-structure and by bytes; or puts a pipe, a device, a folder or a link in its place. What comes is loaded (a change that
-nothing minds), or refused by a ModelError of one line that names the file. All else is a failure and exits with 1:
+structure and by bytes; or replaces it with a pipe, a device, a folder or a link. The file must either load (a harmless
+change) or be refused with a one-line ModelError that names the file. Everything else is a failure and exits with 1:
 
-- another exception, or a message of several lines, without the file, or longer than a line should be;
-- a crash: the doors are opened in processes of their own, and the seed that one died at is known;
+- another exception, or a message of several lines, without the file's name, or too long;
+- a crash: the files are opened in separate processes, and the seed of a crash is known;
 - more than a second for a file;
-- memory over twice the file and 16 MiB. Measured as the process's peak of resident memory, which Linux resets on
-  request (`/proc/self/clear_refs`), less what it was before: NumPy's and the Rust library's count as Python's do.
-  Memory that is only reserved is bounded by RLIMIT_AS, 1 GiB over what the process has at its start.
+- memory above twice the file and 16 MiB. This is the process's peak of resident memory, which Linux resets on request
+  (`/proc/self/clear_refs`), minus the memory before; so it includes memory of NumPy and of the Rust library. RLIMIT_AS
+  bounds reserved memory, at 1 GiB above the process's memory at its start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.reliability.model_mutations import COMPILED_FILE, Spoilt, spoil, write_model
+from benchmarks.reliability.model_mutations import COMPILED_FILE, Corruption, corrupt, write_model
 from benchmarks.report import print_table
 
 from distilgpt2_api.core.config import Precision
@@ -47,7 +47,7 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_S = 1.0
 HANG_S = 20.0
-"""Then the process is ended."""
+"""After this time the process is ended."""
 MIB = 1 << 20
 SLACK_BYTES = 16 * MIB
 RESERVED_BYTES = 1 << 30
@@ -59,9 +59,9 @@ FOLDER = "FOLDER"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     seed: int
-    spoilt: Spoilt
+    corruption: Corruption
     verdict: str
-    """`loaded`, a ModelError's name, or what is wrong, beginning with `FAILED`."""
+    """`loaded`, a ModelError's name, or a failure that begins with `FAILED`."""
     message: str = ""
     elapsed_s: float = 0.0
     memory_bytes: int = 0
@@ -73,25 +73,25 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """Collects outcomes."""
+    """Collects and prints outcomes."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
     def print(self) -> None:
-        counts = Counter((outcome.spoilt.target, outcome.verdict.split(":")[0]) for outcome in self.outcomes)
+        counts = Counter((outcome.corruption.target, outcome.verdict.split(":")[0]) for outcome in self.outcomes)
         verdicts = sorted({verdict for _, verdict in counts})
         targets = sorted({target for target, _ in counts})
         rows = [[target, *(counts[target, verdict] for verdict in verdicts)] for target in targets]
         print_table(["file", *verdicts], rows)
         slowest = max(self.outcomes, key=lambda outcome: outcome.elapsed_s)
-        largest = max(self.outcomes, key=lambda outcome: outcome.memory_bytes - 2 * outcome.spoilt.num_bytes)
-        print(f"slowest: {slowest.elapsed_s * 1000:.0f} ms, seed {slowest.seed} ({slowest.spoilt.how})")
+        largest = max(self.outcomes, key=lambda outcome: outcome.memory_bytes - 2 * outcome.corruption.num_bytes)
+        print(f"slowest: {slowest.elapsed_s * 1000:.0f} ms, seed {slowest.seed} ({slowest.corruption.how})")
         print(
-            f"most memory: {largest.memory_bytes / MIB:.1f} MiB for {largest.spoilt.num_bytes / MIB:.2f} MiB of "
-            f"{largest.spoilt.target}, seed {largest.seed} ({largest.spoilt.how})"
+            f"most memory: {largest.memory_bytes / MIB:.1f} MiB for {largest.corruption.num_bytes / MIB:.2f} MiB of "
+            f"{largest.corruption.target}, seed {largest.seed} ({largest.corruption.how})"
         )
         for outcome in self.failures:
-            print(f"{outcome.verdict}\n  seed {outcome.seed}, {outcome.spoilt}\n  {outcome.message[:500]}")
+            print(f"{outcome.verdict}\n  seed {outcome.seed}, {outcome.corruption}\n  {outcome.message[:500]}")
         print(f"{len(self.outcomes)} files, {len(self.failures)} failures")
 
     @property
@@ -102,7 +102,7 @@ class Tally:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first file; the others follow")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first file; the others follow")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args(arguments)
     tally = fuzz(range(args.seed, args.seed + args.files), num_workers=args.workers)
@@ -120,7 +120,7 @@ def fuzz(seeds: range, *, num_workers: int) -> Tally:
 
 
 def _in_processes(seeds: range) -> Iterator[Outcome]:
-    """In one process, and in another one from where the last died."""
+    """Open the files in one process; if it dies, continue with the next file in another process."""
     while seeds:
         receiver, sender = multiprocessing.Pipe(duplex=False)
         process = multiprocessing.get_context("spawn").Process(target=_work, args=(seeds, sender))
@@ -141,13 +141,13 @@ def _in_processes(seeds: range) -> Iterator[Outcome]:
         process.join()
         receiver.close()
         if verdict:
-            yield Outcome(seed=seeds[0], spoilt=_spoil_again(seeds[0]), verdict=verdict)
+            yield Outcome(seed=seeds[0], corruption=_corrupt_again(seeds[0]), verdict=verdict)
             seeds = seeds[1:]
 
 
-def _spoil_again(seed: int) -> Spoilt:
+def _corrupt_again(seed: int) -> Corruption:
     with tempfile.TemporaryDirectory() as folder:
-        return spoil(write_model(Path(folder)), Path(tempfile.mkdtemp(dir=folder)), seed)
+        return corrupt(write_model(Path(folder)), Path(tempfile.mkdtemp(dir=folder)), seed)
 
 
 def _work(seeds: range, sender: Connection) -> None:
@@ -156,48 +156,53 @@ def _work(seeds: range, sender: Connection) -> None:
         limit_bytes = _read_status("VmSize") + RESERVED_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
         for seed in seeds:
-            folder = Path(home, "spoilt", FOLDER)
+            folder = Path(home, "corrupted", FOLDER)
             folder.mkdir(parents=True)
-            sender.send(_open(folder, seed, spoil(files, folder, seed)))
+            sender.send(_open(folder, seed, corrupt(files, folder, seed)))
             shutil.rmtree(folder.parent)
 
 
-def _open(folder: Path, seed: int, spoilt: Spoilt) -> Outcome:
-    """One file through its door, watched."""
+def _open(folder: Path, seed: int, corruption: Corruption) -> Outcome:
+    """Open one file, and measure time and memory."""
     Path("/proc/self/clear_refs").write_text("5")
     before_bytes = _read_status("VmRSS")
     started_s = time.perf_counter()
     message = ""
     try:
-        open_door(folder, spoilt.target)
+        open_file(folder, corruption.target)
         verdict = "loaded"
     except ModelError as error:
         message = str(error)
         is_fit = len(message.splitlines()) == 1 and FOLDER in message and len(message) < MAX_MESSAGE_CHARACTERS
         verdict = type(error).__name__ if is_fit and message.isprintable() else "FAILED: a message that is not one line"
-    except BaseException as error:  # noqa: BLE001 - the library's panics are no Exception, and all is told
+    except BaseException as error:  # noqa: BLE001 - the library's panics are not Exceptions
         verdict, message = f"FAILED: {type(error).__name__}", str(error)
     elapsed_s = time.perf_counter() - started_s
     memory_bytes = max(0, _read_status("VmHWM") - before_bytes)
     if elapsed_s > MAX_S:
         verdict = f"FAILED: {elapsed_s:.1f} s"
-    if memory_bytes > 2 * spoilt.num_bytes + SLACK_BYTES:
+    if memory_bytes > 2 * corruption.num_bytes + SLACK_BYTES:
         verdict = f"FAILED: {memory_bytes} bytes of memory"
     return Outcome(
-        seed=seed, spoilt=spoilt, verdict=verdict, message=message, elapsed_s=elapsed_s, memory_bytes=memory_bytes
+        seed=seed,
+        corruption=corruption,
+        verdict=verdict,
+        message=message,
+        elapsed_s=elapsed_s,
+        memory_bytes=memory_bytes,
     )
 
 
-def open_door(folder: Path, target: str) -> None:
-    """What a start does with that file. Raises ModelError, or there is something to mend."""
+def open_file(folder: Path, target: str) -> None:
+    """Read the file as at a start. Raises ModelError; any other exception is a bug."""
     config = read_model_config(folder)
     if target in ("config.json", SINGLE_FILE, INDEX_FILE):
         prepare_weights(config, open_checkpoint(folder, config), Precision.INT8)
     elif target == COMPILED_FILE:
         read_compiled_model(folder, config, Precision.INT8)
-    elif target != GENERATION_CONFIG_FILE:  # which comes with the config
+    elif target != GENERATION_CONFIG_FILE:  # read with the config
         tokenizer = Tokenizer.from_folder(folder)
-        with suppress(InvalidRequestError):  # a byte that has no token any more
+        with suppress(InvalidRequestError):  # a byte without a token
             tokenizer.decode(tokenizer.with_special_tokens(tokenizer.encode(TEXT)))
         load_chat_template(folder, None)
 

@@ -1,4 +1,4 @@
-"""The bodies of `heavy_requests`: each field of each route at the bound that it has, times what multiplies it."""
+"""The bodies of `heavy_requests`: each field of each route at its limit, with the most prompts or completions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 Body = dict[str, Any]
 
 VOCAB_SIZE = 3072
-"""The bundled model's."""
+"""Vocabulary size of the bundled model."""
 CONTEXT = 512
 MAX_N = 16
 MAX_LOGPROBS = 20
@@ -27,19 +27,19 @@ NUM_AT_ONCE = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Requests that are sent at once."""
+    """Requests that are sent at the same time."""
 
     name: str
     requests: Sequence[tuple[str, Body | bytes | None]]
-    """Path and body: of JSON, a whole request as bytes, or None to get the path."""
+    """Path and body: a JSON body, a whole request as bytes, or None for a GET request."""
     endings: Sequence[str] = OK
-    """That they may have."""
+    """Allowed endings."""
     hang_up_s: float | None = None
-    """The clients close their connections after so many seconds, without reading."""
+    """Seconds after which the clients close their connections, without reading."""
 
 
 def build_rows(num_prompts: int) -> list[Row]:
-    """`num_prompts`: of one request."""
+    """`num_prompts`: prompts of one request."""
     return [
         *_completion_rows(num_prompts),
         *_chat_rows(),
@@ -201,7 +201,7 @@ def _upload(content: bytes) -> bytes:
 
 
 def _crowd_rows(num_prompts: int) -> list[Row]:
-    """Many at once, and clients that hang up."""
+    """Many requests at once, and clients that disconnect."""
     stop: Body = {"prompt": ["a"] * num_prompts, "stop": STOP, "max_tokens": 50}
     busy = ("200", "429")
     return [

@@ -1,13 +1,12 @@
-"""The heaviest request of each kind beside running streams: how long do they stand still, how much memory does it take?
+"""The heaviest request of each kind beside running streams: how long do the streams stop, how much memory does it take?
 
     python -m benchmarks.reliability.heavy_requests
     python -m benchmarks.reliability.heavy_requests --rows stop tokenize
 
-Each field of each route that a client can make long is at its bound, times as many prompts or completions as go with
-it; some rows are past a bound, and refused. Streams of another client run all the time, so that one of them is always
-in the middle of its text. A row's gap is the longest between two of their events; its memory is the highest that the
-worker had, over what it had before. A row that misses a bound is repeated: on a busy machine a gap may have another
-cause.
+Each field of variable length is at its limit, with as many prompts or completions as allowed; some rows exceed a limit
+and are refused. Streams of another client run all the time, so that one of them is always in the middle of its text. A
+row's gap is the longest time between two of their events; its memory is the worker's peak minus its memory before. A
+row that misses a bound is repeated, because a gap can have other causes on a busy machine.
 """
 
 from __future__ import annotations
@@ -54,16 +53,16 @@ NUM_STREAMS = 3
 STREAM_TOKENS = 400
 STREAM_SOURCE, HEAVY_SOURCE = "127.0.0.3", "127.0.0.2"
 ALONE_S = 10.0
-"""For the gaps that this machine makes by itself."""
+"""Time of streams alone, to measure the gaps without heavy requests."""
 SETTLE_S = 0.3
-"""Of streams alone, before a row and after it."""
+"""Time of streams alone before and after each row."""
 TIMEOUT_S = 120.0
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one row cost, and how its requests ended."""
+    """The cost of one row, and the endings of its requests."""
 
     gap_s: float
     peak_bytes: int
@@ -76,7 +75,7 @@ class Result:
 
 
 class Streams:
-    """Owns streams of one client that never cease, and the longest gap in them."""
+    """Owns permanent streams of one client, and measures their longest gap."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -131,15 +130,15 @@ class Streams:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("--rows", nargs="+", metavar="WORD", help="only rows whose names have one of these words")
-    parser.add_argument("--prompts", type=int, default=1000, help="of one request, where a row has many")
-    parser.add_argument("--repeats", type=int, default=3, help="of a row that misses a bound, at most")
+    parser.add_argument("--rows", nargs="+", metavar="WORD", help="only rows with one of these words in their names")
+    parser.add_argument("--prompts", type=int, default=1000, help="prompts of one request, in rows with many")
+    parser.add_argument("--repeats", type=int, default=3, help="maximum repeats of a row that misses a bound")
     args = parser.parse_args(arguments)
     conclude("heavy_requests", args, run(args))
 
 
 def run(args: argparse.Namespace) -> list[Figure]:
-    """With a server of its own."""
+    """Start a server and measure it."""
     with tempfile.TemporaryDirectory() as folder:
         template = Path(folder) / "template.jinja"
         template.write_text(TEMPLATE)
@@ -172,7 +171,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 
 
 async def warm_up(server: ServerProcess, num_prompts: int) -> None:
-    """Long prompts and many at once: the KV cache is written, and kernels are made for each number of rows."""
+    """Send long prompts and many at once: it fills the KV cache, and the kernels prepare for each number of rows."""
     prompts = [[index % 100 + 1] * 480 for index in range(num_prompts)]
     for body in ({"prompt": prompts, "max_tokens": 2}, {"prompt": "x", "max_tokens": 2, "guided_regex": "[a-z]+"}):
         await ask_once(server.port, build_post("/v1/completions", body), source=HEAVY_SOURCE, timeout_s=TIMEOUT_S)
@@ -195,7 +194,7 @@ async def measure_row(server: ServerProcess, streams: Streams, row: Row, *, num_
 
 async def measure_once(server: ServerProcess, streams: Streams, row: Row) -> Result:
     pid = server.worker_pid()
-    requests = [build_request(path, body) for path, body in row.requests]  # before, for it takes this loop's time
+    requests = [build_request(path, body) for path, body in row.requests]  # in advance: it blocks this loop
     await wait_for_streams_alone(server.port)
     await asyncio.sleep(SETTLE_S)
     rest_bytes = read_rss_bytes(pid)
@@ -232,7 +231,7 @@ async def wait_for_streams_alone(port: int) -> None:
 
 
 def forget_peak(pid: int) -> None:
-    """The highest so far is the present."""
+    """Reset the process's peak of resident memory."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

@@ -1,6 +1,6 @@
-"""HTTP/1.1 over one raw connection: requests as bytes, answers with the times of their parts, endings by name.
+"""HTTP/1.1 over one raw connection: requests as bytes, answers with the times of their parts, names of endings.
 
-Reads strictly: an answer is whole when its declared length or its last chunk has come, and in no other case.
+An answer is complete only if its declared length or its last chunk has arrived.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ ERROR_EVENT = b'data: {"error":'
 FINISH = "finish reason"
 ERROR = "error event"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER of 0 seconds: closing sends a reset, and forgets what was not sent."""
+"""SO_LINGER of 0 seconds: closing sends a reset, and discards unsent data."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """Mutable while it comes in, owned by its connection. Times as `time.perf_counter` has them."""
+    """An answer. Mutable while it arrives, owned by its connection. Times are of `time.perf_counter`."""
 
     sent_s: float
     status: int = 0
-    """0: no answer came."""
+    """0: no answer arrived."""
     headers: dict[str, str] = field(default_factory=dict)
     head_s: float = 0.0
     body: bytearray = field(default_factory=bytearray)
     chunks_s: list[float] = field(default_factory=list)
-    """When each piece of a chunked body came."""
+    """Arrival time of each piece of a chunked body."""
     is_whole: bool = False
 
     @property
@@ -94,7 +94,7 @@ class Connection:
     ) -> Answer:
         """Send a request and read its whole answer. Raises OSError; a broken-off answer is returned as it is.
 
-        `on_chunk` hears when each piece of a chunked body came.
+        `on_chunk` gets the arrival time of each piece of a chunked body.
         """
         answer = Answer(time.perf_counter())
         self.send(request)
@@ -154,14 +154,14 @@ def build_completion(prompt: str | list[int] = "once", *, key: str | None = None
 
 
 async def ask_once(port: int, request: bytes, *, source: str = HOST, timeout_s: float = 60.0) -> Answer:
-    """One request on a connection of its own. Raises OSError, TimeoutError among them."""
+    """Send one request on a new connection. Raises OSError, including TimeoutError."""
     async with asyncio.timeout(timeout_s):
         with await Connection.open(port, source=source) as connection:
             return await connection.ask(request)
 
 
 async def try_once(port: int, request: bytes, *, source: str = HOST, timeout_s: float = 60.0) -> str:
-    """The ending of one request on a connection of its own; of one without an answer: why."""
+    """Send one request on a new connection; return its ending, or the reason for a missing answer."""
     try:
         return (await ask_once(port, request, source=source, timeout_s=timeout_s)).ending
     except OSError as error:

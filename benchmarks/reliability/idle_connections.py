@@ -1,12 +1,12 @@
-"""Ten thousand idle connections and a full queue: do probes answer, and is the next request told at once?
+"""Ten thousand idle connections and a full queue: do probes answer, and is the next request refused at once?
 
     python -m benchmarks.reliability.idle_connections
     python -m benchmarks.reliability.idle_connections --connections 1000 --queued 100 --probes 100
 
-A tiny model's one place is taken by a stream of minutes, and requests from several addresses fill the queue. Idle
-connections are kept-alive ones that have had an answer. Then, one after the other, each on a new connection: probes of
-/livez, timed from connecting to the last byte; and requests beyond the queue's bound, from one of those who fill
-it, timed from sending to the 429's head.
+A stream of several minutes takes the only slot of a tiny model, and requests from several addresses fill the queue.
+Idle connections are kept alive after an answer. Then, one after the other, each on a new connection: probes of /livez,
+timed from connecting to the last byte; and requests beyond the queue's limit, from one of the addresses that fill it,
+timed from sending to the 429's header.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NUM_SPARE_FDS = 500
 OPEN_AT_ONCE = 64
 ANSWER_TIMEOUT_S = 2.0
 SOURCES = [f"127.0.0.{number}" for number in range(2, 42)]
-"""So that neither ephemeral ports nor a bound on one client's share are what is measured."""
+"""Several source addresses, so that neither ephemeral ports nor limits per client affect the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Timed:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("--connections", type=int, default=10_000, help="idle ones")
-    parser.add_argument("--queued", type=int, default=1000, help="waiting requests, and the bound on them")
+    parser.add_argument("--connections", type=int, default=10_000, help="idle connections")
+    parser.add_argument("--queued", type=int, default=1000, help="waiting requests, and their limit")
     parser.add_argument("--probes", type=int, default=500)
-    parser.add_argument("--refusals", type=int, default=20, help="requests beyond the bound")
-    parser.add_argument("--server-fds", type=int, default=1024, help="soft limit of open files that the server finds")
+    parser.add_argument("--refusals", type=int, default=20, help="requests beyond the limit")
+    parser.add_argument("--server-fds", type=int, default=1024, help="the server's soft limit of open files")
     args = parser.parse_args(arguments)
     num_fds = args.connections + args.queued + NUM_SPARE_FDS
     folder = prepare_tiny_model_folder(args.model)
@@ -99,8 +99,8 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
         num_waiting = int(values["distilgpt2_waiting_sequences"])
     return [
         Figure("idle connections open at the end", f"{num_open}", f"{args.connections}", num_open == args.connections),
-        Figure("refused or lost when they were opened", describe_counts(failures)),
-        Figure("memory of an idle one, in the server", f"{idle_bytes / max(1, len(opened)) / 1024:.1f} KiB"),
+        Figure("refused or lost while opening", describe_counts(failures)),
+        Figure("memory per idle connection, in the server", f"{idle_bytes / max(1, len(opened)) / 1024:.1f} KiB"),
         Figure("requests waiting", f"{num_waiting}", f"{args.queued}", num_waiting == args.queued),
         *describe_probes(probes),
         *describe_refusals(refusals),
@@ -110,7 +110,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 def describe_probes(probes: Sequence[Timed]) -> list[Figure]:
     durations_s, endings = [probe.duration_s for probe in probes], Counter(probe.ending for probe in probes)
     p99_s = percentile(durations_s, 99)
-    are_answers = endings.keys() == {"200"}  # a connection that is cut at once is no quick answer
+    are_answers = endings.keys() == {"200"}  # a connection that is cut immediately is not a fast answer
     return [
         Figure("/livez p50", f"{1000 * percentile(durations_s, 50):.1f} ms"),
         Figure(
@@ -136,7 +136,7 @@ def describe_refusals(refusals: Sequence[Timed]) -> list[Figure]:
 
 
 async def fill_queue(port: int, num_requests: int) -> list[asyncio.Task[Answer]]:
-    """Takes the one place, then lets `num_requests` wait behind it."""
+    """Occupy the only slot, then let `num_requests` wait behind it."""
     stream = build_completion(max_tokens=130_000, stream=True)
     first = asyncio.create_task(ask_once(port, stream, timeout_s=600.0))
     await wait_metrics(port, lambda values: values["distilgpt2_running_sequences"] == 1, 30.0)
@@ -149,7 +149,7 @@ async def fill_queue(port: int, num_requests: int) -> list[asyncio.Task[Answer]]
 
 
 async def open_idle(port: int, num_connections: int) -> tuple[list[Connection], Counter[str]]:
-    """Connections that have had an answer, and why others have not."""
+    """Open connections that have got an answer; count the reasons of failures."""
     request = build_get("/livez")
     opened: list[Connection] = []
     failures: Counter[str] = Counter()
@@ -172,7 +172,7 @@ async def open_idle(port: int, num_connections: int) -> tuple[list[Connection], 
 
 
 async def time_probe(port: int) -> Timed:
-    """From connecting to the last byte."""
+    """Time a probe from connecting to the last byte."""
     begin_s = time.perf_counter()
     try:
         ending = (await ask_once(port, build_get("/livez"), timeout_s=ANSWER_TIMEOUT_S)).ending
@@ -182,7 +182,7 @@ async def time_probe(port: int) -> Timed:
 
 
 async def time_refusal(port: int) -> Timed:
-    """From sending to the answer's head; one of the queue's own callers sends it, for others there is still room."""
+    """Time a refusal from sending to the answer's header. Only callers with requests in the queue are refused."""
     begin_s = time.perf_counter()
     request = build_completion(max_tokens=1)
     try:

@@ -1,4 +1,4 @@
-"""A small model folder, and one of its files spoilt by chance: the same seed spoils the same file in the same way."""
+"""Corrupts a random file of a small model folder: the same seed corrupts the same file in the same way."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SPECIAL_FILES: dict[str, Any] = {
     ADDED_TOKENS_FILE: {"<|user|>": 320, "<|end|>": 321},
 }
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-DEEP = "\N{SNOWMAN}"  # stands for arrays in arrays, which json.dumps itself could not write
+DEEP = "\N{SNOWMAN}"  # placeholder for deeply nested arrays, which json.dumps can't write
 NUMBERS = (0, -1, 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64, 10**30, 10**5000, 1.5, 1e308)
 TEXTS = (
     "",
@@ -93,8 +93,8 @@ OTHERS: tuple[Any, ...] = (None, True, [], {}, [[]], {"type": "Sequence"}, float
 
 
 @dataclass(frozen=True, slots=True)
-class Spoilt:
-    """What `spoil` did, in words, and the file's bytes afterwards, those of a hole among them."""
+class Corruption:
+    """A description of the change, and the file's size afterwards in bytes, including holes."""
 
     target: str
     how: str
@@ -102,7 +102,7 @@ class Spoilt:
 
 
 def write_model(folder: Path) -> dict[str, bytes]:
-    """Every file that a spoilt model is made of, by name; `folder` is for the making."""
+    """All files of the model by name, before corruption; `folder` is for generating them."""
     (folder / "config.json").write_text(json.dumps(CONFIG))
     write_tokenizer(folder, CONFIG["vocab_size"])
     draw = np.random.default_rng(0)
@@ -124,10 +124,10 @@ def write_model(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def spoil(files: dict[str, bytes], folder: Path, seed: int) -> Spoilt:
-    """Writes to `folder` what the door of one file needs, that file spoilt."""
-    chance = random.Random(seed)
-    target = chance.choice(TARGETS)
+def corrupt(files: dict[str, bytes], folder: Path, seed: int) -> Corruption:
+    """Write to `folder` all files that are needed to open one file, with this file corrupted."""
+    rng = random.Random(seed)
+    target = rng.choice(TARGETS)
     companions = {"merges.txt": ["vocab.json"], "vocab.json": ["merges.txt"], INDEX_FILE: [*SHARDS]}
     companions |= {name: [TOKENIZER_FILE] for name in (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)}
     companions[ADDED_TOKENS_FILE].append(SPECIAL_TOKENS_FILE)
@@ -137,38 +137,38 @@ def spoil(files: dict[str, bytes], folder: Path, seed: int) -> Spoilt:
         (folder / name).write_bytes(files[name])
     path = folder / target
     path.unlink(missing_ok=True)
-    if chance.random() < 0.03:
-        return Spoilt(target, _misplace(chance, path, files[target]), 0)
+    if rng.random() < 0.03:
+        return Corruption(target, _misplace(rng, path, files[target]), 0)
     content, how = files[target], "as it was"
-    for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        content, how = _spoil_content(chance, target, content)
-    if target == COMPILED_FILE and chance.random() < 0.7:
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        content, how = _corrupt_content(rng, target, content)
+    if target == COMPILED_FILE and rng.random() < 0.7:
         content = _renew_checksum(content)
     path.write_bytes(content)
-    if chance.random() < 0.02:
-        os.truncate(path, len(content) + (1 << chance.randrange(10, 36)))
+    if rng.random() < 0.02:
+        os.truncate(path, len(content) + (1 << rng.randrange(10, 36)))
         how += ", then a hole at the end"
-    return Spoilt(target, how, path.stat().st_size)
+    return Corruption(target, how, path.stat().st_size)
 
 
-def _spoil_content(chance: random.Random, target: str, content: bytes) -> tuple[bytes, str]:
-    if chance.random() < 0.4:
-        return _spoil_bytes(chance, content)
+def _corrupt_content(rng: random.Random, target: str, content: bytes) -> tuple[bytes, str]:
+    if rng.random() < 0.4:
+        return _corrupt_bytes(rng, content)
     if target.endswith(".safetensors"):
-        return _spoil_safetensors(chance, content)
+        return _corrupt_safetensors(rng, content)
     if target in ("merges.txt", CHAT_TEMPLATE_FILE):
-        return _spoil_lines(chance, content)
-    return _spoil_json(chance, content)
+        return _corrupt_lines(rng, content)
+    return _corrupt_json(rng, content)
 
 
-def _spoil_bytes(chance: random.Random, content: bytes) -> tuple[bytes, str]:
-    at, to = sorted(chance.randrange(len(content) + 1) for _ in range(2))
-    near = chance.randrange(min(len(content), 400) + 1)
+def _corrupt_bytes(rng: random.Random, content: bytes) -> tuple[bytes, str]:
+    at, to = sorted(rng.randrange(len(content) + 1) for _ in range(2))
+    near = rng.randrange(min(len(content), 400) + 1)
     changed = bytearray(content)
-    match chance.randrange(5):
+    match rng.randrange(5):
         case 0:
-            for _ in range(chance.choice((1, 8, 64)) if content else 0):
-                changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+            for _ in range(rng.choice((1, 8, 64)) if content else 0):
+                changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
             return bytes(changed), "bits flipped"
         case 1:
             return content[:at], "cut off"
@@ -177,102 +177,102 @@ def _spoil_bytes(chance: random.Random, content: bytes) -> tuple[bytes, str]:
         case 3:
             return content[:to] + content[at:], "a piece twice"
         case _:
-            return content[:near] + chance.randbytes(chance.choice((1, 4, 8))) + content[near + 1 :], "a splice"
+            return content[:near] + rng.randbytes(rng.choice((1, 4, 8))) + content[near + 1 :], "a splice"
 
 
-def _spoil_safetensors(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+def _corrupt_safetensors(rng: random.Random, content: bytes) -> tuple[bytes, str]:
     length = int.from_bytes(content[:8], "little")
     header, data = content[8 : 8 + length], content[8 + length :]
-    match chance.randrange(5):
+    match rng.randrange(5):
         case 0:
-            lie = chance.choice((0, 1, length - 1, length + 1, len(content), 2**31, 2**63, 2**64 - 1))
+            lie = rng.choice((0, 1, length - 1, length + 1, len(content), 2**31, 2**63, 2**64 - 1))
             return struct.pack("<Q", min(max(lie, 0), 2**64 - 1)) + header + data, "the header's length lies"
         case 1:
-            number = chance.choice((float("nan"), float("inf"), -float("inf"), 3e38))
-            at = 4 * chance.randrange(max(len(data) // 4, 1))
+            number = rng.choice((float("nan"), float("inf"), -float("inf"), 3e38))
+            at = 4 * rng.randrange(max(len(data) // 4, 1))
             return content[: 8 + length] + data[:at] + struct.pack("<f", number) + data[at + 4 :], "no number"
         case 2:
-            return _pack(_move_offsets(chance, header), data), "offsets moved"
+            return _pack(_move_offsets(rng, header), data), "offsets moved"
         case _:
-            spoilt, how = _spoil_json(chance, header)
-            return _pack(spoilt, data), f"header: {how}"
+            corruption, how = _corrupt_json(rng, header)
+            return _pack(corruption, data), f"header: {how}"
 
 
 def _renew_checksum(content: bytes) -> bytes:
-    """As an enemy would."""
+    """Make the checksum match again, as an attacker would."""
     length = int.from_bytes(content[:8], "little")
     try:
         header = json.loads(content[8 : 8 + length])
         header["__metadata__"]["crc32"] = str(zlib.crc32(content[8 + length :]))
         return _pack(json.dumps(header).encode(), content[8 + length :])
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no header any more
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no valid header left
         return content
 
 
-def _move_offsets(chance: random.Random, header: bytes) -> bytes:
+def _move_offsets(rng: random.Random, header: bytes) -> bytes:
     try:
         entries = json.loads(header)
-        entry = entries[chance.choice([name for name in entries if name != "__metadata__"])]
-        index = chance.randrange(2)
-        entry["data_offsets"][index] += chance.choice((-(2**40), -64, -1, 1, 4, 64, 2**40, 2**62))
-        if chance.random() < 0.5:
-            entry["shape"][0] = chance.choice((0, 1, entry["shape"][0] + 1, 2**61, 2**63 - 1))
+        entry = entries[rng.choice([name for name in entries if name != "__metadata__"])]
+        index = rng.randrange(2)
+        entry["data_offsets"][index] += rng.choice((-(2**40), -64, -1, 1, 4, 64, 2**40, 2**62))
+        if rng.random() < 0.5:
+            entry["shape"][0] = rng.choice((0, 1, entry["shape"][0] + 1, 2**61, 2**63 - 1))
         return json.dumps(entries).encode()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # spoilt before
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # already corrupted
         return header
 
 
-def _spoil_lines(chance: random.Random, content: bytes) -> tuple[bytes, str]:
+def _corrupt_lines(rng: random.Random, content: bytes) -> tuple[bytes, str]:
     lines = content.split(b"\n")
-    at = chance.randrange(len(lines))
-    match chance.randrange(4):
+    at = rng.randrange(len(lines))
+    match rng.randrange(4):
         case 0:
-            lines[at] = chance.choice((b"", b"no such", b"a", b"a b c", b"\xff \xfe", b"\0 \0", b"x" * 99_999 + b" y"))
+            lines[at] = rng.choice((b"", b"no such", b"a", b"a b c", b"\xff \xfe", b"\0 \0", b"x" * 99_999 + b" y"))
         case 1:
-            lines *= chance.choice((2, 50))
+            lines *= rng.choice((2, 50))
         case 2:
-            chance.shuffle(lines)
+            rng.shuffle(lines)
         case _:
             del lines[at]
     return b"\n".join(lines), "lines changed"
 
 
-def _spoil_json(chance: random.Random, content: bytes) -> tuple[bytes, str]:
-    """One value anywhere in the tree is left out or replaced, or its holder grows."""
+def _corrupt_json(rng: random.Random, content: bytes) -> tuple[bytes, str]:
+    """Remove or replace one value anywhere in the tree, or extend its parent."""
     try:
         root: dict[str, Any] = {"root": json.loads(content)}
-    except (ValueError, RecursionError):  # spoilt before
-        return _spoil_bytes(chance, content)
+    except (ValueError, RecursionError):  # already corrupted
+        return _corrupt_bytes(rng, content)
     holder: Any = root
     key: Any = "root"
-    for _ in range(chance.choice((0, 1, 1, 1, 2, 2, 3, 4, 6))):
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 4, 6))):
         if not isinstance(holder[key], dict | list) or not holder[key]:
             break
         holder = holder[key]
-        key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-    match chance.randrange(8):
+        key = rng.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+    match rng.randrange(8):
         case 0 if holder is not root:
             del holder[key]
         case 1 if isinstance(holder, dict) and holder is not root:
-            holder.update({f"more{number}": chance.choice(NUMBERS) for number in range(2000)})
+            holder.update({f"more{number}": rng.choice(NUMBERS) for number in range(2000)})
         case 2 if isinstance(holder, list):
             holder.extend([holder[key]] * 5000)
         case 3 if isinstance(holder, dict) and holder is not root:
-            holder[chance.choice(TEXTS)] = holder.pop(key)
+            holder[rng.choice(TEXTS)] = holder.pop(key)
         case _:
-            holder[key] = chance.choice(chance.choice((NUMBERS, TEXTS, OTHERS)))
-    deep = "[" * chance.choice((100, 990, 100_000))
-    sys.set_int_max_str_digits(0)  # to write numbers that no reader takes
+            holder[key] = rng.choice(rng.choice((NUMBERS, TEXTS, OTHERS)))
+    deep = "[" * rng.choice((100, 990, 100_000))
+    sys.set_int_max_str_digits(0)  # to write numbers that every reader refuses
     try:
         dumped = json.dumps(root["root"]).replace(json.dumps(DEEP), deep + "]" * len(deep)).encode()
     finally:
         sys.set_int_max_str_digits(sys.int_info.default_max_str_digits)
-    return dumped, f"value at {str(key)[:40]!r} spoilt"
+    return dumped, f"value at {str(key)[:40]!r} corrupted"
 
 
-def _misplace(chance: random.Random, path: Path, content: bytes) -> str:
-    """Something else in the file's place."""
-    match chance.randrange(6):
+def _misplace(rng: random.Random, path: Path, content: bytes) -> str:
+    """Put something else in the file's place."""
+    match rng.randrange(6):
         case 0:
             os.mkfifo(path)
             return "a pipe"

@@ -1,11 +1,11 @@
-"""Gunicorn's HUP under load, again and again: is a request lost?
+"""Gunicorn's HUP under load, many times: is a request lost?
 
     python -m benchmarks.reliability.reload
     python -m benchmarks.reliability.reload --times 2 --clients 2
 
-HUP starts a new worker and ends the old one. Clients with new connections, with kept-alive ones and with streams never
-cease; lost is what gets no whole answer, or 503. The next HUP comes when the old worker has ended and the new one is
-ready.
+HUP starts a new worker and ends the old one. Clients with new connections, kept-alive connections and streams keep
+sending. A request without a complete answer, or with 503, is lost. The next HUP follows when the old worker has ended
+and the new one is ready.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RELOAD_TIMEOUT_S = 30.0
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--clients", type=int, default=4, help="of each of three kinds")
+    parser.add_argument("--clients", type=int, default=4, help="clients of each of three kinds")
     parser.add_argument("--stream-tokens", type=int, default=150)
     args = parser.parse_args(arguments)
     with start_server(args, args.model or STORYTELLER, {"DRAIN_S": 20}) as server:
@@ -52,12 +52,12 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 
 
 async def reload(server: ServerProcess) -> float:
-    """Returns after how many seconds another worker served alone."""
+    """Reload; return the seconds until only the new worker runs."""
     old = server.worker_pids()
     begin_s = time.perf_counter()
     server.send_signal(signal.SIGHUP)
     async with asyncio.timeout(RELOAD_TIMEOUT_S):
-        while len(pids := server.worker_pids()) != 1 or pids == old:  # noqa: ASYNC110 - processes have no event for us
+        while len(pids := server.worker_pids()) != 1 or pids == old:  # noqa: ASYNC110 - processes offer no event
             await asyncio.sleep(0.02)
     await wait_ready(server.port, timeout_s=RELOAD_TIMEOUT_S)
     return time.perf_counter() - begin_s

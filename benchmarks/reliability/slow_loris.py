@@ -1,10 +1,11 @@
-"""Thousands of connections that send a byte a second: do the others wait longer for their first token?
+"""Thousands of connections that send a byte per second: do other clients wait longer for their first token?
 
     python -m benchmarks.reliability.slow_loris
     python -m benchmarks.reliability.slow_loris --connections 200 --phase-s 3 --rounds 1
 
-Three of four trickle a head, the fourth a body; `slow_senders` is their program. Phases without and with them take
-turns. Normal clients, each request on a new connection, measure TTFT from connecting to the first event.
+Three of four connections send a header slowly, the fourth a body; `slow_senders` is their program. Phases without and
+with them alternate. Normal clients send each request on a new connection, and measure TTFT from connecting to the first
+event.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ NUM_SPARE_FDS = 500
 
 @dataclass(slots=True)
 class Phase:
-    """Mutable, owned by the program: what normal clients saw, with or without the others."""
+    """Results of normal clients, with or without slow ones. Mutable, owned by the program."""
 
     ttfts_s: list[float] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
@@ -48,16 +49,16 @@ class Phase:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("--connections", type=int, default=2000, help="slow ones")
-    parser.add_argument("--clients", type=int, default=4, help="normal ones")
+    parser.add_argument("--connections", type=int, default=2000, help="slow connections")
+    parser.add_argument("--clients", type=int, default=4, help="normal clients")
     parser.add_argument("--phase-s", type=float, default=12.0)
-    parser.add_argument("--rounds", type=int, default=3, help="of one phase without, one with")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of one phase without, one with")
     args = parser.parse_args(arguments)
     limit_fds(args.connections + NUM_SPARE_FDS)
     without, with_them, reports = Phase(), Phase(), []
     with start_server(args, args.model or STORYTELLER, {}) as server:
         server.wait_ready()
-        uvloop.run(load(server.port, args.clients, 2.0, Phase()))  # kernels are made for each number of rows
+        uvloop.run(load(server.port, args.clients, 2.0, Phase()))  # the kernels prepare for each number of rows
         for _ in range(args.rounds):
             uvloop.run(load(server.port, args.clients, args.phase_s, without))
             with slow_senders(server, args.connections) as report:
@@ -84,15 +85,15 @@ def describe(without: Phase, with_them: Phase, reports: Sequence[dict[str, Any]]
         )
     cuts: Counter[str] = sum((Counter(report["cuts"]) for report in reports), Counter())
     lifetimes = ", ".join(f"{report['lifetime_s']}" for report in reports)
-    figures.append(Figure("slow ones connected at the end", ", ".join(str(one["num_connected"]) for one in reports)))
-    figures.append(Figure("slow ones cut off", describe_counts(cuts)))
+    figures.append(Figure("slow connections open at the end", ", ".join(str(one["num_connected"]) for one in reports)))
+    figures.append(Figure("slow connections cut off", describe_counts(cuts)))
     figures.append(Figure("after, median, s", lifetimes))
     return figures
 
 
 @contextmanager
 def slow_senders(server: ServerProcess, num_connections: int) -> Iterator[dict[str, Any]]:
-    """All are connected inside; what is yielded holds their report afterwards."""
+    """Slow clients, all connected inside the context; afterwards the yielded dict has their report."""
     command = [sys.executable, "-m", "benchmarks.reliability.slow_senders", str(server.port)]
     process = subprocess.Popen(
         [*command, f"--connections={num_connections}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -1,12 +1,12 @@
-"""Clients that open long streams and never read them: are they cut off, and do the others notice?
+"""Clients that open long streams and never read them: are they cut off, and are other clients affected?
 
     python -m benchmarks.reliability.slow_readers
     python -m benchmarks.reliability.slow_readers --readers 4 --rounds 1 --setting WRITE_TIMEOUT_S=1
 
-They have small receive buffers, and ask for much text with each token, so that the kernel's buffers fill in seconds.
-Then the server has the write timeout to cut them off, and its memory must stay bounded until then. Meanwhile normal
-clients stream for a few seconds and measure ITL; phases in which the others read take turns with those in which they
-do not, so that only the reading makes the difference.
+They have small receive buffers, and request much text with each token, so that the kernel's buffers fill in seconds.
+Then the server must cut them off within the write timeout, with bounded memory until then. Meanwhile normal clients
+stream for a few seconds and measure ITL. Phases in which the slow clients read alternate with phases in which they do
+not, so that only the reading differs.
 """
 
 from __future__ import annotations
@@ -47,29 +47,29 @@ POLL_S = 0.05
 MAX_PHASE_S = 60.0
 LOAD_S = 6.0
 MAX_GROWTH_BYTES = 4 * MIB
-"""For each reader."""
+"""Limit of memory growth per reader."""
 MAX_RATIOS = {50: 1.25, 99: 1.5}
 RUNNING = "distilgpt2_running_sequences"
 
 
 @dataclass(slots=True)
 class Phase:
-    """Mutable, owned by the program: what was seen while the others read, or did not."""
+    """Results of phases in which the slow clients read, or did not. Mutable, owned by the program."""
 
     itls_s: list[float] = field(default_factory=list)
     cuts_s: list[float] = field(default_factory=list)
-    """From the last byte that the kernel took until no stream of theirs ran any more; one of each phase."""
+    """Seconds from the last byte into the kernel's buffers until all their streams ended; one per phase."""
     fills_s: list[float] = field(default_factory=list)
     growths_bytes: list[int] = field(default_factory=list)
     queued_bytes: list[int] = field(default_factory=list)
-    """What the kernel took."""
+    """Bytes in the kernel's buffers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--readers", type=int, default=16, help="clients that do not read")
-    parser.add_argument("--clients", type=int, default=4, help="normal ones")
-    parser.add_argument("--rounds", type=int, default=3, help="of one phase with reading, one without")
+    parser.add_argument("--clients", type=int, default=4, help="normal clients")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of one phase with reading, one without")
     args = parser.parse_args(arguments)
     settings = {"WRITE_TIMEOUT_S": WRITE_TIMEOUT_S, "MAX_WAITING_TOKENS": 100_000_000}
     with start_server(args, prepare_tiny_model_folder(args.model), settings) as server:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figure]:
     read, unread = Phase(), Phase()
-    await run_phase(server, args, Phase(), is_read=True)  # kernels are made for each number of rows
+    await run_phase(server, args, Phase(), is_read=True)  # the kernels prepare for each number of rows
     for _ in range(args.rounds):
         await run_phase(server, args, read, is_read=True)
         await run_phase(server, args, unread, is_read=False)
@@ -89,7 +89,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
     max_cut_s = float(given.get("WRITE_TIMEOUT_S", WRITE_TIMEOUT_S)) + MARGIN_S
     growth = max(unread.growths_bytes) / args.readers
     figures = [
-        Figure("kernel's buffers for each", f"{max(unread.queued_bytes) / args.readers / MIB:.2f} MiB"),
+        Figure("kernel's buffers per reader", f"{max(unread.queued_bytes) / args.readers / MIB:.2f} MiB"),
         Figure("full after", " ".join(f"{fill_s:.1f}" for fill_s in unread.fills_s) + " s"),
         Figure(
             "cut off after that",
@@ -98,7 +98,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
             max(unread.cuts_s) < max_cut_s,
         ),
         Figure(
-            "memory for each until then",
+            "memory per reader until then",
             f"{growth / MIB:.2f} MiB",
             f"< {MAX_GROWTH_BYTES / MIB:g} MiB",
             growth < MAX_GROWTH_BYTES,
@@ -116,7 +116,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
 
 
 async def run_phase(server: ServerProcess, args: argparse.Namespace, phase: Phase, *, is_read: bool) -> None:
-    """All streams open, then normal load; the unread ones until they are cut off."""
+    """Open all streams, then run normal load; unread streams run until they are cut off."""
     await wait_metrics(server.port, is_idle, 10.0)
     begin_bytes, begin_s = read_rss_bytes(server.worker_pid()), time.perf_counter()
     readers = [await open_stream(server.port, index) for index in range(args.readers)]
@@ -182,7 +182,7 @@ async def load(port: int, num_clients: int, phase: Phase) -> None:
 
 
 def count_queued_bytes(port: int) -> int:
-    """What the kernel holds for the server's clients, sent and not taken: /proc/net/tcp, columns local and tx_queue."""
+    """Bytes that the server has sent and its clients have not received: /proc/net/tcp, columns local and tx_queue."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     rows = [line.split() for line in lines]
     return sum(int(row[4].partition(":")[0], 16) for row in rows if row[1].endswith(f":{port:04X}"))

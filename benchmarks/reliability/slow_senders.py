@@ -1,10 +1,10 @@
-"""Clients that send a byte a second: heads that never end, and bodies. A process of its own, so that its work does not
-delay the clients that are measured.
+"""Clients that send a byte per second: endless headers and bodies. It is a separate process, so that its work does not
+delay the measured clients.
 
     python -m benchmarks.reliability.slow_senders PORT --connections 2000
 
-One that the server cuts off comes back at once. Prints `ready` when all have connected, and when its standard input
-ends one line of JSON: how often which kind was cut off, with what answer, and after how many seconds.
+A client reconnects at once if the server cuts it off. Prints `ready` when all have connected. When its standard input
+ends, it prints a line of JSON: the number of cut connections by kind and answer, and their lifetime in seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import uvloop
 
 INTERVAL_S = 1.0
 TURNS = 20
-"""The connections send in so many groups, spread over the interval."""
+"""Number of groups in which the connections send, spread over the interval."""
 OPEN_AT_ONCE = 64
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 BODY_HEAD = HEAD + b"content-length: 100000\r\n\r\n"
 
 
 class Crowd:
-    """Owns the connections and what became of them."""
+    """Owns the connections and counts their endings."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -63,7 +63,7 @@ class Crowd:
 
 
 class SlowSender(asyncio.Protocol):
-    """One connection: every fourth sends a body, the others a head."""
+    """One connection: every fourth sends a body, the others a header."""
 
     def __init__(self, crowd: Crowd, index: int) -> None:
         self._crowd = crowd

@@ -3,9 +3,10 @@
     python -m benchmarks.reliability.soak
     python -m benchmarks.reliability.soak --requests 2000 --batch 100
 
-Streams, whole answers, several completions, scores, the workshop's route, token counts, probes, mistakes of many kinds
-and clients that hang up; prompts are all different. After each batch, with nothing in flight, the worker's resident
-memory and open files are read. The slope is that of the least-squares line through the samples after the warm-up.
+Streams, whole answers, several completions, scores, the workshop's route, token counts, probes, invalid requests of
+many kinds and clients that disconnect; all prompts are different. After each batch, with no request in flight, it
+reads the worker's resident memory and open files. The slope is that of the least-squares line through the samples
+after the warm-up.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=500, help="requests between two samples")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--warm-up", type=float, default=0.3, help="share of the requests that is not looked at")
+    parser.add_argument("--warm-up", type=float, default=0.3, help="share of requests without samples")
     args = parser.parse_args(arguments)
     with start_server(args, args.model or STORYTELLER, {"PREFIX_CACHE_BYTES": "16MiB"}) as server:
         server.wait_ready()
@@ -75,13 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def measure(server: ServerProcess, args: argparse.Namespace) -> tuple[list[Figure], list[Sample]]:
-    chance = random.Random(args.seed)
+    rng = random.Random(args.seed)
     pid, begin_s = server.worker_pid(), time.perf_counter()
     endings: Counter[str] = Counter()
     samples: list[Sample] = []
     values: dict[str, float] = {}
     for number in range(args.batch, args.requests + 1, args.batch):
-        await run_batch(server.port, args.batch, args.clients, chance, endings)
+        await run_batch(server.port, args.batch, args.clients, rng, endings)
         values = await wait_metrics(server.port, is_idle, SETTLE_S)
         samples.append((number, read_rss_bytes(pid), count_fds(pid)))
     kept = samples[int(args.warm_up * len(samples)) :]
@@ -97,7 +98,7 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> tuple[list
             "slope after warm-up", f"{slope:.0f} B/request", f"< {MAX_SLOPE_BYTES} B/request", slope < MAX_SLOPE_BYTES
         ),
         Figure("open files after warm-up", f"{min(num_fds)} to {max(num_fds)}", "flat", growth <= 1),
-        Figure("nothing held at the end", str(is_idle(values)), "True", is_idle(values)),
+        Figure("idle at the end", str(is_idle(values)), "True", is_idle(values)),
     ], samples
 
 
@@ -105,20 +106,18 @@ def is_expected(ending: str) -> bool:
     return not ending.startswith(("5", "closed", "cut", "no answer", "ended", "refused", "error"))
 
 
-async def run_batch(
-    port: int, num_requests: int, num_clients: int, chance: random.Random, endings: Counter[str]
-) -> None:
-    """Each client takes the next request when its last has ended; connections last for a few requests."""
+async def run_batch(port: int, num_requests: int, num_clients: int, rng: random.Random, endings: Counter[str]) -> None:
+    """Each client sends the next request when its last has ended; a connection serves a few requests."""
     remaining = iter(range(num_requests))
 
     async def run_client() -> None:
         connection: Connection | None = None
         for _ in remaining:
-            if connection is None or connection.is_ended or chance.random() < 0.2:
+            if connection is None or connection.is_ended or rng.random() < 0.2:
                 if connection is not None:
                     connection.close()
                 connection = await Connection.open(port)
-            ending = await run_request(connection, chance)
+            ending = await run_request(connection, rng)
             endings[ending] += 1
             if ending == HANG_UP or not is_expected(ending):
                 connection.close()
@@ -131,8 +130,8 @@ async def run_batch(
             tasks.create_task(run_client())
 
 
-async def run_request(connection: Connection, chance: random.Random) -> str:
-    request, patience_s = draw_request(chance)
+async def run_request(connection: Connection, rng: random.Random) -> str:
+    request, patience_s = draw_request(rng)
     try:
         async with asyncio.timeout(patience_s or REQUEST_TIMEOUT_S):
             return (await connection.ask(request)).ending
@@ -142,10 +141,10 @@ async def run_request(connection: Connection, chance: random.Random) -> str:
         return name_failure(error)
 
 
-def draw_request(chance: random.Random) -> tuple[bytes, float | None]:
-    """One request, and after how many seconds its client loses patience, if it does."""
-    prompt = " ".join(chance.choices(WORDS, k=chance.choice([3, 20, 120]))) + f" {chance.randrange(10**9)}"
-    seed, few = chance.randrange(1 << 31), chance.choice([1, 4, 16])
+def draw_request(rng: random.Random) -> tuple[bytes, float | None]:
+    """A random request, and the seconds after which its client disconnects, or None."""
+    prompt = " ".join(rng.choices(WORDS, k=rng.choice([3, 20, 120]))) + f" {rng.randrange(10**9)}"
+    seed, few = rng.randrange(1 << 31), rng.choice([1, 4, 16])
     kinds = [
         build_completion(prompt, max_tokens=few, seed=seed, stream=True),
         build_completion(prompt, max_tokens=few, seed=seed),
@@ -154,15 +153,15 @@ def draw_request(chance: random.Random) -> tuple[bytes, float | None]:
         build_get(f"/{seed}?max_new_tokens=4&num_return_sequences=2"),
         build_post("/generate", {"inputs": prompt, "parameters": {"max_new_tokens": few, "details": True}}),
         build_post("/tokenize", {"prompt": prompt}),
-        build_get(chance.choice(["/livez", "/readyz", "/metrics", "/v1/models", f"/nowhere/{seed}/v1?x"])),
+        build_get(rng.choice(["/livez", "/readyz", "/metrics", "/v1/models", f"/nowhere/{seed}/v1?x"])),
         build_completion("", max_tokens=few),
         build_completion(prompt, max_tokens=100_000),
         build_post("/v1/completions", {"prompt": prompt, f"unknown_{seed}": 1}),
         build_post("/v1/completions", {"prompt": {"a": seed}}),
     ]
-    if chance.random() < 0.1:
-        return build_completion(prompt, max_tokens=200, stream=seed % 2 == 0), 10 ** chance.uniform(-3, -1)
-    return chance.choice(kinds), None
+    if rng.random() < 0.1:
+        return build_completion(prompt, max_tokens=200, stream=seed % 2 == 0), 10 ** rng.uniform(-3, -1)
+    return rng.choice(kinds), None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the reliability programs share: their options, a server to try, what it says of itself, and the verdict."""
+"""Shared parts of the reliability programs: options, the server, its metrics, and the verdict."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
 
 STORYTELLER = BUNDLED_FOLDER
-"""A trained model, small enough that speed isn't the matter."""
+"""A trained model that is small enough to be fast."""
 MIB = 1 << 20
 POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One thing measured. `is_kept` None: told for the picture, nothing is promised."""
+    """A measured value. `is_kept` None: for information, without a bound."""
 
     name: str
     value: str
@@ -42,16 +42,16 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="model folder")
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument(
-        "--setting", metavar="NAME=VALUE", action="append", default=[], help="of the server, as in DRAIN_S=2"
+        "--setting", metavar="NAME=VALUE", action="append", default=[], help="a setting of the server, as in DRAIN_S=2"
     )
     return parser
 
 
 def start_server(args: argparse.Namespace, folder: Path, settings: Mapping[str, object]) -> ServerProcess:
-    """As a user starts it; returns at once. A setting that this checkout does not know is named and left out, so that
-    older versions can be measured by the same program.
+    """Start the server as a user would, without waiting. An unknown setting is printed and ignored, so that the same
+    program can measure older versions.
     """
     chosen = {name: str(value) for name, value in settings.items()}
     chosen |= dict(setting.split("=", 1) for setting in args.setting)
@@ -65,7 +65,7 @@ def start_server(args: argparse.Namespace, folder: Path, settings: Mapping[str, 
 
 
 def limit_fds(num_allowed: int) -> None:
-    """Open files of this process and the servers that it starts from now on. Raises SystemExit above the hard limit."""
+    """Limit open files of this process and of servers that it starts later. Raises SystemExit above the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < num_allowed:
         raise SystemExit(f"needs {num_allowed} open files; the hard limit is {hard}")
@@ -73,7 +73,7 @@ def limit_fds(num_allowed: int) -> None:
 
 
 async def read_metrics(port: int, *, key: str | None = None) -> dict[str, float]:
-    """Samples of /metrics by name, summed over their labels. Raises RuntimeError where they are refused."""
+    """Samples of /metrics by name, summed over their labels. Raises RuntimeError if the server refuses."""
     answer = await ask_once(port, build_get("/metrics", key=key))
     if answer.ending != "200":
         raise RuntimeError(f"/metrics answers {answer.ending}")
@@ -88,16 +88,16 @@ async def read_metrics(port: int, *, key: str | None = None) -> dict[str, float]
 async def wait_metrics(
     port: int, is_so: Callable[[dict[str, float]], bool], timeout_s: float, *, key: str | None = None
 ) -> dict[str, float]:
-    """The first metrics that are as wanted, or the last ones before the time was over."""
+    """The first metrics that fulfil the condition, or the last ones before the timeout."""
     end_s = time.perf_counter() + timeout_s
     while not is_so(values := await read_metrics(port, key=key)) and time.perf_counter() < end_s:  # noqa: ASYNC110 - the
-        # server has no event to wait for
+        # server offers no event
         await asyncio.sleep(POLL_S)
     return values
 
 
 def is_idle(values: Mapping[str, float]) -> bool:
-    """Nothing runs, nothing waits, no block is held."""
+    """Whether nothing runs or waits and no block is in use."""
     return held(values) == {"running_sequences": 0, "waiting_sequences": 0, "kv_cache_usage_ratio": 0}
 
 
@@ -122,7 +122,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
 def conclude(
     name: str, args: argparse.Namespace, figures: Sequence[Figure], *, kind: str = "reliability-", **details: Any
 ) -> NoReturn:
-    """Print the table, keep it as JSON (the file's name begins with `kind`), and exit with 1 if a bound was missed."""
+    """Print the table, write it as JSON (the file's name begins with `kind`), and exit with 1 if a bound was missed."""
     machine = describe_machine()
     print_header(name, machine)
     print()

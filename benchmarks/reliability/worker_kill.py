@@ -1,11 +1,11 @@
-"""`kill -9` of the worker under load, again and again: when is the service back, and what did its clients see?
+"""`kill -9` of the worker under load, many times: when is the service back, and how do requests end?
 
     python -m benchmarks.reliability.worker_kill
     python -m benchmarks.reliability.worker_kill --times 2 --clients 2
 
-The time runs from the signal until /readyz says 200 to a new connection. What was in flight is lost, of course: its
-clients have to see a broken connection at once, and never a stream or an answer that looks whole; what comes while no
-worker serves waits at the port, or gets 503.
+The time is from the signal until /readyz answers 200 on a new connection. Requests in flight are lost: their clients
+must see a broken connection at once, and never a stream or an answer that looks complete. Requests that arrive while
+no worker serves wait at the port, or get 503.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXPECTED = {"503", "closed without an answer", "cut in mid-answer"}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--clients", type=int, default=4, help="of each of three kinds")
+    parser.add_argument("--clients", type=int, default=4, help="clients of each of three kinds")
     parser.add_argument("--stream-tokens", type=int, default=150)
     args = parser.parse_args(arguments)
     with start_server(args, args.model or STORYTELLER, {}) as server:

@@ -75,8 +75,6 @@ ALLOWED: dict[str, set[str]] = {
 """Patterns of AVOIDED that a file may have, because it quotes them."""
 
 PENDING: tuple[str, ...] = (
-    "benchmarks/",
-    "docs/api.md",
     "docs/batch-api.md",
     "docs/batch.md",
     "docs/cli.md",
@@ -89,10 +87,8 @@ PENDING: tuple[str, ...] = (
     "src/distilgpt2_api/model/",
     "src/distilgpt2_api/observability/",
     "src/distilgpt2_api/scale_out/",
-    "src/distilgpt2_api/scheduling/",
     "src/distilgpt2_api/server/",
     "src/distilgpt2_api/text/",
-    "tests/benchmarks/",
     "tests/capacity/",
     "tests/container/",
     "tests/contract/",

@@ -1,4 +1,4 @@
-"""What guards against lost speed: committed bounds, and figures that have one each."""
+"""Committed bounds against lost speed: every figure has exactly one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def test_a_figure_must_not_be_below_its_bound() -> None:
 
 
 @pytest.mark.parametrize(("figures", "bounds"), [({"a": 1.0}, {}), ({}, {"a": 1.0})])
-def test_what_has_no_bound_and_what_nobody_measures_is_refused(
+def test_a_figure_without_a_bound_and_a_bound_without_a_figure_are_refused(
     figures: dict[str, float], bounds: dict[str, float]
 ) -> None:
-    """A figure that was renamed would be guarded no longer, and nobody would see it."""
+    """Otherwise a renamed figure would silently lose its bound."""
     with pytest.raises(ValueError, match="only among the figures or only among the bounds: a"):
         check_bounds(figures, bounds)
 

@@ -1,4 +1,4 @@
-"""The comparison itself: which loads, and what becomes of a peer that fails."""
+"""The comparison: its loads, and failing peers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = PeerRun(
 
 
 class FakePeer:
-    """Fails as it is told."""
+    """A peer that fails with the given error."""
 
     start_s = 1.0
 
@@ -46,7 +46,7 @@ class FakePeer:
 @pytest.mark.parametrize(
     "error", [RuntimeError("2 tokens came"), subprocess.CalledProcessError(1, "load_client"), BrokenPipeError()]
 )
-def test_a_peer_that_fails_ends_nothing_and_is_named(error: Exception) -> None:
+def test_a_failing_peer_is_reported_and_the_others_continue(error: Exception) -> None:
     workload = Workload(num_clients=1, num_requests=1)
     results = {
         json.dumps(["1 clients", name]): [measure(FakePeer(None), name, "1 clients", workload), last]
@@ -59,7 +59,7 @@ def test_a_peer_that_fails_ends_nothing_and_is_named(error: Exception) -> None:
     assert "1 clients" in missing["bad"]
 
 
-def test_all_loads_are_asked_for_and_open_ones_have_the_same_arrivals_for_everybody() -> None:
+def test_the_options_give_all_loads_and_open_ones_have_the_same_arrivals_for_all_peers() -> None:
     args = argparse.Namespace(clients=[1, 8], mixed_clients=[8], rates=[4.0, 12.0], requests=2, open_seconds=10.0)
     loads = build_workloads(args)
 

@@ -1,4 +1,4 @@
-"""The comparison's tables and plots, made from what is kept as JSON."""
+"""The comparison's tables and plots, made from its JSON file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(rate: float, client_share: float | None) -> dict[str, Any]:
 
 @pytest.fixture
 def seen() -> dict[str, Any]:
-    """Through JSON, as a past run comes back."""
+    """Results of a run, converted to JSON and back like those of a past run."""
     runs = {
         (load, peer): [run(rate, share), run(2 * rate, share)]
         for load in ("8 clients", "4 requests/s")
@@ -59,7 +59,7 @@ def test_each_load_has_a_table_of_all_peers_and_their_ratio_to_ours(
     assert (ours[-1], slow[-1]) == ("1.0 %", "-")
 
 
-def test_costs_name_the_version_and_how_it_ran_and_the_missing_say_why(
+def test_costs_have_version_and_kind_and_missing_peers_a_reason(
     seen: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_results(seen)

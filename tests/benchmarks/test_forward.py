@@ -1,4 +1,4 @@
-"""What the bare forward pass is timed on."""
+"""The KV cache in the benchmark of the bare forward pass."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def cache_arrays(forward_pass: Any) -> list[np.ndarray[Any, Any]]:
 @pytest.mark.reported("reading the code: at long contexts attention was timed on one hot page of zeros")
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.F32])
 def test_every_block_of_the_cache_is_computed_before_anything_is_timed(precision: Precision, tmp_path: Path) -> None:
-    """Each has values of its own, in pages of its own."""
-    num_blocks = 37  # more than a step fills, and not whole steps
+    """Each block has its own values, in its own pages."""
+    num_blocks = 37  # more than one step fills, and not a multiple
     forward_pass = load_filled(
         write_model(tmp_path, num_positions=80),
         precision=precision,

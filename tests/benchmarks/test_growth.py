@@ -1,4 +1,4 @@
-"""Where more stops giving more."""
+"""The benchmark of growth: its end of scaling, and its reference kernel."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from distilgpt2_api.core.config import ModelConfig
         ([100, 90, 200], "at 1 sequences: 2 give less than a tenth more"),
     ],
 )
-def test_it_stops_scaling_where_twice_as_many_give_less_than_a_tenth_more(rates: list[float], expected: str) -> None:
+def test_scaling_ends_where_twice_as_many_give_less_than_a_tenth_more(rates: list[float], expected: str) -> None:
     assert expected in describe_end([1, 2, 4], rates)
 
 
 def test_the_reference_computes_rows_of_any_number_and_less_without_the_head() -> None:
-    """A vocabulary that is most of the work: without it, rows are cheaper."""
+    """With a large vocabulary most of the work is the head; without it, rows are cheaper."""
     config = ModelConfig(vocab_size=20_000, num_positions=32, num_layers=1, num_heads=2, width=64, inner_width=256)
     reference = ReferenceKernel(config, 1)
 

@@ -1,4 +1,4 @@
-"""The client of the reliability programs: it must never take a broken answer for a whole one."""
+"""The client of the reliability programs: it must never count a broken answer as complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def chunked(*events: bytes, is_ended: bool = True) -> bytes:
 
 
 async def ending_of(answer: bytes) -> str:
-    """Of a request to a server that says `answer` and closes."""
+    """The ending of a request to a server that sends `answer` and closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -46,7 +46,7 @@ async def ending_of(answer: bytes) -> str:
         (chunked(PIECE, DONE), "ended without a reason"),
     ],
 )
-def test_an_ending_is_called_what_it_is(answer: bytes, ending: str) -> None:
+def test_every_ending_has_its_name(answer: bytes, ending: str) -> None:
     assert asyncio.run(ending_of(answer)) == ending
 
 
@@ -59,7 +59,7 @@ def test_a_port_without_a_server_refuses() -> None:
     assert asyncio.run(find_refusal()) == "refused"
 
 
-def test_a_connection_that_the_server_closed_is_known_as_ended() -> None:
+def test_a_connection_that_the_server_closed_has_ended() -> None:
     async def is_ended_after_answer() -> bool:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")

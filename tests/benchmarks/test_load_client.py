@@ -1,4 +1,4 @@
-"""The client that measures: what it counts must not depend on how the bytes arrive."""
+"""The measuring client: its counts must not depend on how the bytes arrive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWER = HEAD + b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in EVEN
 
 
 class FakeTransport:
-    """Keeps what is written."""
+    """Records the written bytes."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -38,14 +38,14 @@ async def answer(pieces: list[bytes], *, num_requests: int = 1) -> tuple[Measure
     measurements, transport = Measurements(), FakeTransport()
     ended = asyncio.get_running_loop().create_future()
     client = Client([b"request"] * num_requests, measurements, ended)
-    client.connection_made(transport)  # type: ignore[arg-type]  # as much of one as it uses
+    client.connection_made(transport)  # type: ignore[arg-type]  # has only the methods that the client uses
     for piece in pieces:
         client.data_received(piece)
     return measurements, transport, ended
 
 
 def test_tokens_are_counted_wherever_the_bytes_are_cut() -> None:
-    """Two reads with every possible border, and one byte at a time."""
+    """Two reads, split at every possible byte, and one byte at a time."""
 
     async def all_cuts() -> None:
         for pieces in ([ANSWER[:cut], ANSWER[cut:]] for cut in range(1, len(ANSWER))):
@@ -62,7 +62,7 @@ def test_tokens_are_counted_wherever_the_bytes_are_cut() -> None:
 
 
 def test_next_request_follows_on_the_same_connection() -> None:
-    """It is sent when the last answer has ended, not before; the connection is closed after the last."""
+    """The client sends it when the last answer has ended, and closes the connection after the last request."""
 
     async def two_requests() -> None:
         measurements, transport, ended = await answer([ANSWER], num_requests=2)
@@ -75,7 +75,7 @@ def test_next_request_follows_on_the_same_connection() -> None:
 
 
 def test_a_piece_without_text_is_no_token() -> None:
-    """Some servers tell why a stream has ended in one of its own."""
+    """Some servers send the finish reason in a separate event."""
 
     async def with_an_empty_piece() -> None:
         empty = b'data: {"choices":[{"text":"","finish_reason":"length"}]}\n\n'
@@ -90,7 +90,7 @@ def test_a_piece_without_text_is_no_token() -> None:
 
 @pytest.mark.parametrize("rate", [None, 400.0], ids=["closed", "open"])
 def test_each_request_may_have_a_connection_of_its_own(rate: float | None) -> None:
-    """For servers that close them after a stream, and say otherwise."""
+    """For servers that close connections after a stream, although their headers say otherwise."""
     workload = Workload(num_clients=3, num_requests=8, rate=rate, num_new_tokens=3, vocab_size=9)
     num_connections = 0
 
@@ -116,7 +116,7 @@ def test_each_request_may_have_a_connection_of_its_own(rate: float | None) -> No
 def test_an_open_loop_sends_all_that_arrives_over_the_connections_that_it_may_have(
     num_connections: int, max_idle_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that have been idle for long, which the server may be about to close, are not trusted with another."""
+    """It does not use connections that were idle for long, because the server may be about to close them."""
     monkeypatch.setattr("benchmarks.load_client.MAX_IDLE_S", max_idle_s)
     workload = Workload(num_clients=num_connections, num_requests=20, rate=400.0, num_new_tokens=3, vocab_size=9)
     num_served: list[int] = []
@@ -127,7 +127,7 @@ def test_an_open_loop_sends_all_that_arrives_over_the_connections_that_it_may_ha
         while True:
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.IncompleteReadError:  # the client has hung up
+            except asyncio.IncompleteReadError:  # the client has disconnected
                 break
             await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
             writer.write(ANSWER)
@@ -163,7 +163,7 @@ def test_an_open_loop_sends_all_that_arrives_over_the_connections_that_it_may_ha
     ids=["a status", "no stream", "no usage"],
 )
 def test_anything_but_a_whole_stream_fails_the_measurement(refusal: bytes) -> None:
-    """A benchmark that counted errors as tokens would be fast."""
+    """A benchmark that counts errors as tokens would look fast."""
 
     async def refused() -> None:
         _, transport, ended = await answer([refusal])

@@ -1,4 +1,4 @@
-"""What a benchmark starts, it ends: also when it is ended itself."""
+"""A benchmark ends the processes that it starts, also when it is terminated itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ finally:
 """
 
 
-def test_a_benchmark_that_is_terminated_takes_along_what_it_started() -> None:
+def test_a_terminated_benchmark_ends_the_processes_that_it_started() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as benchmark:
@@ -38,8 +38,8 @@ def test_a_benchmark_that_is_terminated_takes_along_what_it_started() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_process_is_asked_and_costs_are_its_childrens_too() -> None:
-    """One that burns a little in a child, answers, and waits."""
+def test_a_process_answers_and_its_costs_include_its_children() -> None:
+    """The process uses some CPU time in a child, answers, and waits."""
     burn = "sum(range(3_000_000)); print('burnt', flush=True); input()"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
     process = OwnedProcess([sys.executable, "-c", program], is_asked=True)

@@ -1,4 +1,4 @@
-"""Figures as they are printed."""
+"""The benchmarks' printed figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from benchmarks.report import Spread, percentile, print_table, repeat_interleave
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(1, 1), (50, 50), (99, 99), (99.5, 100), (100, 100)])
-def test_percentile_is_the_smallest_value_that_so_many_do_not_exceed(percent: float, expected: int) -> None:
+def test_percentile_is_the_smallest_value_that_n_percent_do_not_exceed(percent: float, expected: int) -> None:
     assert percentile(range(100, 0, -1), percent) == expected
 
 
@@ -20,8 +20,8 @@ def test_spread_shows_the_median_and_the_range() -> None:
     assert f"{Spread.of([3.0, 1.0, 2.26]):.1f}" == "2.3 (1.0-3.0)"
 
 
-def test_repeats_are_taken_in_turns() -> None:
-    """So that a change of the machine's mood reaches all sides alike."""
+def test_repeats_alternate() -> None:
+    """So that other load on the machine affects all sides alike."""
     calls: list[str] = []
     results = repeat_interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b", "a", "b"]

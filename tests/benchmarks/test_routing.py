@@ -1,4 +1,4 @@
-"""Simulated nodes do as a schedule on paper says, policies route as they are named, and the planner's queue agrees."""
+"""Simulated nodes follow a hand-computed schedule, policies route as named, and the planner's queueing model agrees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distilgpt2_api.capacity.queueing_model import BusyNode, RequestShape, Servi
 
 
 def curve(**fields: Any) -> NodeCurve:
-    """A step takes 10 ms, and 1 ms for each sequence more; a token of a prompt 0.1 ms."""
+    """A step takes 10 ms, plus 1 ms for each further sequence and 0.1 ms for each prompt token."""
     steps = DecodeStep(num_sequences=1, step_s=0.010), DecodeStep(num_sequences=31, step_s=0.040)
     return NodeCurve(
         **{
@@ -46,7 +46,7 @@ def ask(num_prompt_tokens: int = 50, num_completion_tokens: int = 2, prefix: int
 
 
 def run_dry(node: SimulatedNode) -> list[float]:
-    """What each step took, until nothing is left."""
+    """The duration of each step, until nothing is left."""
     steps_s: list[float] = []
     while (step_s := node.begin_step()) is not None:
         steps_s.append(step_s)
@@ -66,11 +66,11 @@ def test_a_long_prompt_comes_in_chunks_beside_decodes() -> None:
     node = SimulatedNode(curve())
     node.submit(ask(num_prompt_tokens=10, num_completion_tokens=4))
     node.submit(ask(num_prompt_tokens=250, num_completion_tokens=1))
-    # 10 + 90, then 16 + 3 + 8 beside the decode as long as it lasts, then what is left.
+    # 10 + 90, then 16 + 3 + 8 beside the decode while it lasts, then the rest.
     assert run_dry(node) == pytest.approx([0.020, 0.0127, 0.0127, 0.0127, 0.0179])
 
 
-def test_who_finds_no_room_in_the_kv_cache_waits_for_it() -> None:
+def test_a_request_waits_for_room_in_the_kv_cache() -> None:
     node = SimulatedNode(curve(kv_cache_tokens=100))
     first, second = ask(num_prompt_tokens=50, num_completion_tokens=1), ask(num_prompt_tokens=60)
     node.submit(first)
@@ -80,7 +80,7 @@ def test_who_finds_no_room_in_the_kv_cache_waits_for_it() -> None:
     assert second.first_token_s == pytest.approx(0.015 + 0.016)
 
 
-def test_who_finds_no_place_waits_for_one() -> None:
+def test_a_request_waits_for_a_slot() -> None:
     steps = (DecodeStep(num_sequences=1, step_s=0.01),)
     node, second = SimulatedNode(curve(decode_steps=steps)), ask(num_prompt_tokens=10)
     node.submit(ask(num_prompt_tokens=10, num_completion_tokens=5))
@@ -89,7 +89,7 @@ def test_who_finds_no_place_waits_for_one() -> None:
     assert second.first_token_s == pytest.approx(5 * 0.010 + 0.001 + 0.011)
 
 
-def test_a_beginning_is_computed_once_until_its_place_is_needed() -> None:
+def test_a_beginning_is_computed_once_until_its_blocks_are_needed() -> None:
     node = SimulatedNode(curve(kv_cache_tokens=100))
     cached = []
     for request in (ask(prefix=7), ask(prefix=7), ask(num_prompt_tokens=98), ask(prefix=7)):
@@ -99,19 +99,19 @@ def test_a_beginning_is_computed_once_until_its_place_is_needed() -> None:
     assert cached == [0, 32, 0, 0]
 
 
-def test_random_and_two_choices_and_least_look_at_so_much() -> None:
+def test_random_two_choices_and_least_compare_one_two_and_all_nodes() -> None:
     loads = [5, 0, 9, 9]
     draw: Callable[[Any], Counter[int]] = lambda policy: Counter(policy(loads, None) for _ in range(4000))  # noqa: E731 - short
     assert all(count == pytest.approx(1000, abs=150) for count in draw(RandomPolicy(Random(0))).values())
     two = draw(TwoChoices(Random(0)))
-    # The best one of four is among two with 7/16, the next best the better with 5/16.
+    # The best of four nodes is among two random ones with 7/16; the second best is the better of two with 5/16.
     assert two[1] == pytest.approx(1750, abs=150)
     assert two[0] == pytest.approx(1250, abs=150)
     assert least(loads, None) == 1
 
 
-def test_a_beginning_keeps_its_node_when_others_come() -> None:
-    """Consistent hashing: a tenth node takes about a tenth of the beginnings, and moves no other."""
+def test_a_beginning_keeps_its_node_when_nodes_are_added() -> None:
+    """Consistent hashing: a tenth node takes about a tenth of the beginnings, and moves no others."""
     nine, ten = (PrefixAffinity(count, Random(0), bound=1.25) for count in (9, 10))
     before, after = (
         [policy([0] * count, prefix) for prefix in range(2000)] for policy, count in ((nine, 9), (ten, 10))
@@ -121,7 +121,7 @@ def test_a_beginning_keeps_its_node_when_others_come() -> None:
     assert sum(new == 9 for new in after) == pytest.approx(200, abs=80)
 
 
-def test_affinity_goes_by_no_node_that_is_over_its_bound() -> None:
+def test_affinity_skips_nodes_over_their_bound() -> None:
     policy = PrefixAffinity(4, Random(0), bound=1.25)
     home = policy([0, 0, 0, 0], 3)
     loads = [4, 4, 4, 4]
@@ -147,20 +147,20 @@ def traffic(**fields: Any) -> Traffic:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
-    """Of each policy on the same traffic."""
+    """The results of each policy on the same traffic."""
     example = read_node_curve(EXAMPLE_CURVE)
     return {
         name: simulate(example, traffic(), policy, num_nodes=8, seed=1) for name, policy in make_policies(8, 1).items()
     }
 
 
-def test_the_more_a_policy_knows_the_sooner_come_first_tokens(outcomes: dict[str, Outcome]) -> None:
+def test_policies_with_more_knowledge_have_earlier_first_tokens(outcomes: dict[str, Outcome]) -> None:
     p99_s = {name: outcome.ttft_p99_s for name, outcome in outcomes.items()}
     assert p99_s["least"] < p99_s["two choices"] < p99_s["random"]
 
 
-def test_a_beginning_that_everybody_has_needs_a_bound() -> None:
-    """A third of all requests begin alike: one node can't bear them, and a bound hands them on."""
+def test_a_common_beginning_needs_a_bound() -> None:
+    """If a third of all requests begin alike, one node can't serve them, and a bound spreads them."""
     policies = make_policies(8, 1)
     bounded, unbounded = (
         simulate(read_node_curve(EXAMPLE_CURVE), traffic(num_prefixes=8), policies[name], num_nodes=8, seed=1)
@@ -182,7 +182,7 @@ def test_the_same_seed_gives_the_same_figures(outcomes: dict[str, Outcome]) -> N
 def plan_and_simulate(
     num_prompt_tokens: int, num_completion_tokens: int, utilisation: float
 ) -> tuple[BusyNode, Outcome]:
-    """One node, by the planner's formulas and step by step."""
+    """One node, by the planner's formulas and by simulation."""
     example = read_node_curve(EXAMPLE_CURVE)
     shape = RequestShape(num_prompt_tokens=num_prompt_tokens, num_completion_tokens=num_completion_tokens)
     pace = ServiceRate.of(example, shape)
@@ -200,7 +200,7 @@ def plan_and_simulate(
 
 @pytest.mark.parametrize("load", [(32, 128, 0.3), (32, 128, 0.7), (320, 64, 0.7)])
 def test_the_planners_queue_is_what_is_simulated(load: tuple[int, int, float]) -> None:
-    """Sequences within a tenth, first tokens within a third, the error that docs/scale.md owns to."""
+    """Sequences within a tenth, first tokens within a third: the errors that docs/scale.md states."""
     node, outcome = plan_and_simulate(*load)
     assert node.num_running + node.num_waiting == pytest.approx(outcome.mean_requests, rel=0.1)
     assert node.ttft_s(50) == pytest.approx(outcome.ttft_p50_s, rel=0.33)
@@ -208,8 +208,8 @@ def test_the_planners_queue_is_what_is_simulated(load: tuple[int, int, float]) -
 
 
 @pytest.mark.parametrize("load", [(900, 100, 0.7), (500, 10, 0.7)])
-def test_prompts_stand_in_the_planners_line_for_as_long_as_simulated(load: tuple[int, int, float]) -> None:
-    """Where nearly all of the work is prompts: first tokens within a third, sequences within three tenths."""
+def test_prompts_wait_in_the_planners_queue_for_as_long_as_simulated(load: tuple[int, int, float]) -> None:
+    """If nearly all of the work is prompts: first tokens within a third, sequences within three tenths."""
     node, outcome = plan_and_simulate(*load)
     assert node.num_running + node.num_waiting == pytest.approx(outcome.mean_requests, rel=0.3)
     assert node.ttft_s(50) == pytest.approx(outcome.ttft_p50_s, rel=0.33)

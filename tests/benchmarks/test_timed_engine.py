@@ -1,4 +1,4 @@
-"""The engine with stopwatches runs as it does without them."""
+"""The engine with timers runs as without them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distilgpt2_api.core.config import Precision
 
 
 def test_every_part_of_a_step_is_timed(tmp_path: Path) -> None:
-    """More sequences than the sampler draws at once."""
+    """With more sequences than the sampler handles at once."""
     folder = write_model(tmp_path, num_positions=64)
     engine = TimedEngine(folder, precision=Precision.F32, num_threads=1, cache_folder=tmp_path / "cache")
     try:

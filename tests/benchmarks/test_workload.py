@@ -1,4 +1,4 @@
-"""The same load for every peer: what is asked, when, and what is made of what came."""
+"""The same load for every peer: its prompts, its arrivals, and its measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIXED = Workload(num_clients=8, num_requests=4000, min_prompt_tokens=16, max_pro
 
 
 def test_arrivals_are_a_poisson_process_of_the_rate() -> None:
-    """Gaps of an exponential distribution: mean and standard deviation are one over the rate."""
+    """Gaps are exponential: mean and standard deviation are one over the rate."""
     arrivals_s = Workload(num_clients=1, num_requests=20_000, rate=8.0).arrivals_s()
     gaps_s = [end - begin for begin, end in zip([0.0, *arrivals_s], arrivals_s, strict=False)]
 
@@ -22,7 +22,7 @@ def test_arrivals_are_a_poisson_process_of_the_rate() -> None:
 
 
 def test_prompts_have_all_lengths_and_more_short_ones_than_long() -> None:
-    """Evenly by their logarithm: the median is the geometric mean of the ends."""
+    """The logarithm of the length is uniform, so the median is the geometric mean of the ends."""
     lengths = [len(prompt) for prompt in MIXED.prompts()]
 
     assert min(lengths) >= 16
@@ -35,8 +35,8 @@ def test_prompts_of_one_length_have_it() -> None:
     assert lengths == {32}
 
 
-def test_the_same_numbers_ask_the_same_of_everybody() -> None:
-    """A peer gets the workload as JSON, in a process of its own."""
+def test_the_same_workload_gives_all_peers_the_same_requests() -> None:
+    """A peer gets the workload as JSON, in a separate process."""
     again = Workload.from_json(MIXED.to_json())
 
     assert again == MIXED
@@ -44,7 +44,7 @@ def test_the_same_numbers_ask_the_same_of_everybody() -> None:
     assert all(0 <= token_id < 100 for prompt in again.prompts() for token_id in prompt)
 
 
-def test_what_was_seen_comes_through_its_line() -> None:
+def test_measurements_survive_their_json_line() -> None:
     seen = Measurements(num_tokens=3, num_requests=1, ttfts_s=[0.5], itls_s=[0.1, 0.2], elapsed_s=0.8, cpu_s=0.01)
     assert Measurements.from_json(seen.to_json()) == seen
 

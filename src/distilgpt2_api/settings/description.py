@@ -67,7 +67,8 @@ def _format_value(value: object, field: FieldInfo) -> str:
 def _format_bytes(num_bytes: int) -> str:
     """The exact size in the largest unit that divides it, as a setting would accept it."""
     return next(
-        (f"{num_bytes // size}{unit}" for size, unit in BYTE_UNITS.items() if num_bytes % size == 0), f"{num_bytes}"
+        (f"{num_bytes // size}{unit}" for size, unit in BYTE_UNITS.items() if num_bytes and num_bytes % size == 0),
+        f"{num_bytes}",
     )
 
 

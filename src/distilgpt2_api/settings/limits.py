@@ -12,20 +12,20 @@ class LimitSettings(BaseModel):
     """Part of `Settings`."""
 
     max_waiting_requests: int = Field(
-        default=1024, ge=1, le=1_000_000, description="Most waiting requests; further ones are refused with 429."
+        default=1024, ge=1, le=1_000_000, description="Maximum number of waiting requests; further ones get 429."
     )
     max_waiting_tokens: int = Field(
         default=1_048_576,
         ge=1,
         le=1_000_000_000,
-        description="Most prompt and completion tokens of all waiting requests; further ones are refused with 429.",
+        description="Maximum number of prompt and completion tokens of all waiting requests; further ones get 429.",
     )
     key_max_requests: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Most requests that one API key may have in flight, waiting or running; each prompt counts as "
-        "one. Further ones are refused with 429. A key's own entry in the key file overrides this. Without keys the "
+        description="Maximum number of requests in flight, waiting or running, for each API key; each prompt counts as "
+        "one. Further ones get 429. A key's own entry in the key file overrides this. Without keys the "
         "limit applies to each client address. Unset: no limit.",
     )
     key_tokens_per_s: float | None = Field(
@@ -46,30 +46,34 @@ class LimitSettings(BaseModel):
         default=ByteSize(2 << 20),
         ge=1024,
         le=1 << 30,
-        description="Largest request body; larger ones get 413.",
+        description="Maximum size of a request body; larger ones get 413.",
     )
     max_uploads_bytes: ByteSize = Field(
         default=ByteSize(64 << 20),
         ge=1024,
         le=1 << 40,
-        description="Most bytes of all request bodies being received at once; further ones are refused with 429.",
+        description="Maximum size of all request bodies being received at once; further ones get 429.",
     )
     max_n: int = Field(
-        default=16, ge=1, le=128, description="Most completions per prompt (`n`, `num_return_sequences`)."
+        default=16, ge=1, le=128, description="Maximum number of completions per prompt (`n`, `num_return_sequences`)."
     )
-    max_logprobs: int = Field(default=20, ge=0, le=100, description="Most top tokens listed beside each sampled token.")
-    max_stop_sequences: int = Field(default=16, ge=1, le=1024, description="Most stop sequences of one request.")
+    max_logprobs: int = Field(
+        default=20, ge=0, le=100, description="Maximum number of top tokens listed beside each sampled token."
+    )
+    max_stop_sequences: int = Field(
+        default=16, ge=1, le=1024, description="Maximum number of stop sequences per request."
+    )
     timeout_s: float = Field(
         default=600.0,
         gt=0,
         le=86400,
-        description="Longest time of a request, queue time included; then it is aborted.",
+        description="Maximum time of a request, including queue time; then it is aborted.",
     )
     step_timeout_s: float = Field(
         default=60.0,
         gt=0,
         le=3600,
-        description="Longest time that one engine step, or adding one request, may take. After it the engine counts as "
+        description="Maximum time of one engine step, or of adding one request. After it the engine counts as "
         "hung: `/livez` returns 503, requests in flight fail, and the process exits so that it is restarted.",
     )
     header_timeout_s: float = Field(
@@ -89,20 +93,20 @@ class LimitSettings(BaseModel):
         default=30.0,
         gt=0,
         le=3600,
-        description="Longest time that a response waits for its client to read; then the connection is closed and the "
+        description="Maximum time that a response waits for its client to read; then the connection is closed and the "
         "work for it is aborted. Until then up to 64 KiB of unread response are buffered.",
     )
     max_header_bytes: ByteSize = Field(
         default=ByteSize(32 << 10),
         ge=1024,
         le=1 << 20,
-        description="Largest request head; larger ones get 431.",
+        description="Maximum size of a request head; larger ones get 431.",
     )
     max_connections: AutoInt = Field(
         default=None,
         ge=16,
         le=1_000_000,
-        description="Most open connections; beyond it the connection that has been idle longest is closed to accept a "
+        description="Maximum number of open connections; beyond it the one that has been idle longest is closed for a "
         "new one. `auto`: 16384, or less if the limits on memory or open files require it.",
     )
     drain_s: float = Field(

@@ -82,21 +82,21 @@ class ServingSettings(BaseModel):
         "of the cgroup's memory limit if that is less, divided by the number of workers. The cache always has room "
         "for one sequence of full length, even if this is too small for it.",
     )
-    max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Most running sequences; others wait.")
+    max_num_sequences: int = Field(default=64, ge=1, le=1024, description="Maximum number of running sequences.")
     max_step_tokens: int = Field(
         default=256,
         ge=32,
         le=65536,
-        description="Most tokens that one step computes. A smaller value makes the time between tokens more even; a "
+        description="Maximum number of tokens per step. A smaller value makes the time between tokens more even; a "
         "larger one makes prefill faster. While sequences decode, prompts get only part of it.",
     )
     max_draft_tokens: int = Field(
         default=MAX_DRAFT_TOKENS,
         ge=0,
         le=MAX_DRAFT_TOKENS,
-        description="Most draft tokens per sequence and step for speculative decoding (n-gram lookup in the sequence's "
-        "own text), which is used while few sequences run. Output is unchanged (in int8 and bf16, up to the usual "
-        "batch-dependent rounding). 0 disables it.",
+        description="Maximum number of draft tokens per sequence and step for speculative decoding (n-gram lookup in "
+        "the sequence's own text), which is used while few sequences run. Output is unchanged (in int8 and bf16, up to "
+        "the usual batch-dependent rounding). 0 disables it.",
     )
     prefix_caching: bool = Field(
         default=True, description="Keep KV blocks of finished prompts, so that a shared prefix is computed once."

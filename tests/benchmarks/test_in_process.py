@@ -1,11 +1,11 @@
-"""How peers without a server are driven: nobody waits less than a real client of theirs would."""
+"""Peers without a server: no request waits for less time than a real client's would."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from benchmarks.peers.turns import ContinuousBatch, Prompts, StaticBatch
+from benchmarks.peers.in_process import ContinuousBatch, Prompts, StaticBatch
 from benchmarks.workload import Workload
 
 CLOSED = Workload(num_clients=3, num_requests=6, num_new_tokens=5, max_prompt_tokens=64)
@@ -13,7 +13,7 @@ OPEN = Workload(num_clients=2, num_requests=7, num_new_tokens=5, rate=2000.0)
 
 
 class FakeGenerator:
-    """Draws at once, and keeps the sizes of its batches."""
+    """A static batch that takes no time, and records the sizes of its batches."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -25,7 +25,7 @@ class FakeGenerator:
 
 
 class FakeEngine:
-    """A token a step for each that runs, and never more of them than it is told."""
+    """An engine with one token per step for each running request, up to a maximum of requests."""
 
     def __init__(self) -> None:
         self._left: dict[int, int] = {}
@@ -47,7 +47,7 @@ class FakeEngine:
 
 
 @pytest.mark.parametrize("workload", [CLOSED, OPEN], ids=["closed", "open"])
-def test_static_batches_serve_everybody_and_never_more_at_once_than_allowed(workload: Workload) -> None:
+def test_static_batches_serve_all_requests_and_never_exceed_the_limit(workload: Workload) -> None:
     generator = FakeGenerator()
     seen = StaticBatch(generator).run(workload)
 
@@ -59,7 +59,7 @@ def test_static_batches_serve_everybody_and_never_more_at_once_than_allowed(work
     assert min(seen.ttfts_s) >= 0
 
 
-def test_a_closed_loop_of_static_batches_is_all_clients_in_turn() -> None:
+def test_a_closed_loop_of_static_batches_has_one_request_of_each_client() -> None:
     generator = FakeGenerator()
     StaticBatch(generator).run(CLOSED)
 
@@ -78,8 +78,8 @@ def test_a_continuous_batch_takes_the_next_when_one_has_ended(workload: Workload
     assert min(seen.ttfts_s) >= 0
 
 
-def test_in_an_open_loop_nobody_starts_before_it_arrives() -> None:
-    """Slow arrivals, an engine that takes no time: it waits for them, and so the load lasts as long as they do."""
+def test_in_an_open_loop_no_request_starts_before_it_arrives() -> None:
+    """With slow arrivals and an engine that takes no time, the load lasts as long as the arrivals."""
     slow = Workload(num_clients=2, num_requests=5, num_new_tokens=1, rate=200.0)
     for batch in (ContinuousBatch(FakeEngine()), StaticBatch(FakeGenerator())):
         assert batch.run(slow).elapsed_s >= slow.arrivals_s()[-1]

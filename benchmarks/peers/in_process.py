@@ -1,8 +1,8 @@
-"""How a peer without a server of its own is driven: in its process, and asked through its standard input.
+"""Drives a peer without a server: in the peer's process, with workloads on its standard input.
 
-The standard library alone: the programs beside this one run in the peers' environments, and import nothing else of
-this project. `answer_workloads` says what was started, once its first token is there, and answers each workload, one
-line of JSON, with what was seen under it.
+It uses only the standard library, because the programs in this folder run in the peers' environments and import nothing
+else of this project. After the first token, `answer_workloads` prints the versions; then it answers each workload, a
+line of JSON, with its measurements.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from benchmarks.workload import Measurements, StreamTimes, Workload, wait_for
 
 Prompts = Sequence[Sequence[int]]
 FIRST = Workload(num_clients=1, num_requests=1, num_new_tokens=4, vocab_size=256)
-"""What a peer proves itself with."""
+"""The workload for a peer's first token."""
 
 
 def answer_workloads(run: Callable[[Workload], Measurements], versions: Mapping[str, str]) -> None:
-    """Until the standard input ends. What libraries print goes to the standard error output."""
+    """Answer workloads until the standard input ends. The libraries' output goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     run(FIRST)
@@ -32,10 +32,10 @@ def answer_workloads(run: Callable[[Workload], Measurements], versions: Mapping[
 
 
 class StaticBatch:
-    """Runs a workload by a call that takes a batch and ends when all of it has: who comes meanwhile waits."""
+    """Runs a workload with a call that ends when its whole batch has ended; requests that arrive meanwhile wait."""
 
     def __init__(self, generate: Callable[[Prompts, Workload, Callable[[], None]], None]) -> None:
-        """`generate(prompts, workload, mark)` draws `num_new_tokens` for each, and calls `mark` after each of all."""
+        """`generate(prompts, workload, mark)` samples `num_new_tokens` per prompt, and calls `mark` after each step."""
         self._generate = generate
 
     def run(self, workload: Workload) -> Measurements:
@@ -75,16 +75,16 @@ class StaticBatch:
 
 
 class StepEngine(Protocol):
-    """What continuous batching looks like from outside."""
+    """The interface of an engine with continuous batching."""
 
     def add(self, index: int, prompt: Sequence[int], workload: Workload) -> None: ...
 
     def step(self) -> Mapping[int, tuple[int, bool]]:
-        """By request: how many tokens came, and whether they were the last."""
+        """Run a step; return for each request the number of new tokens, and whether they are the last."""
 
 
 class ContinuousBatch:
-    """Runs a workload by an engine that takes new requests between its steps."""
+    """Runs a workload with an engine that accepts new requests between its steps."""
 
     def __init__(self, engine: StepEngine) -> None:
         self._engine = engine
