@@ -1,4 +1,4 @@
-"""Lines of batches, asked as requests of their callers that nobody waits for."""
+"""Answers the lines of batches: each line is an in-process request of the batch's caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
-    """What a line means is what the route means. Its refusals become UnavailableError: they are no answers."""
+    """A handler that sends a line to its route. A refusal is not an answer, so it becomes UnavailableError."""
 
     async def ask(caller: str, line: InputLine) -> Answer:
         await engine.wait_loaded()
