@@ -41,7 +41,7 @@ def follows(compiler: GrammarCompiler, tokenizer: Tokenizer) -> Follows:
         try:
             for token_id in tokenizer.encode(value if isinstance(value, Text) else json.dumps(value)):
                 guide.accept(token_id)
-            return guide.is_finished or bool(guide.fill_mask()[0] & 1 << END_OF_TEXT)
+            return guide.is_finished or bool(guide.compute_mask()[0] & 1 << END_OF_TEXT)
         except GenerationError:
             return False
 

@@ -56,7 +56,7 @@ class Guide:
         """The grammar is complete, and nothing may follow."""
         return self._matcher is not None and self._matcher.is_stopped()
 
-    def fill_mask(self) -> bytes:
+    def compute_mask(self) -> bytes:
         """Which tokens may come next; see `TokenMask.wait`. Raises GenerationError where that is too much work.
 
         The end of text is among them where the text may end. Releases the GIL while it computes.
