@@ -85,7 +85,6 @@ PENDING: tuple[str, ...] = (
     "src/distilgpt2_api/observability/",
     "src/distilgpt2_api/scale_out/",
     "src/distilgpt2_api/server/",
-    "src/distilgpt2_api/text/",
     "tests/container/",
     "tests/contract/",
     "tests/deploy/",

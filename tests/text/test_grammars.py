@@ -174,7 +174,7 @@ def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler
 @pytest.mark.parametrize(
     ("grammar", "reason"),
     [
-        (schema('{"type":'), "no JSON"),
+        (schema('{"type":'), "not valid JSON"),
         (schema("true"), "object"),
         (schema({"type": "strin"}), "Invalid type"),
         (schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
