@@ -7,8 +7,8 @@ checkpoint fits the package's limit of 8 MB. The result is an ordinary GPT-2 che
     make train CORPUS=../shared/corpus          # or: python training/train_storyteller.py --help
 
 The corpus (public-domain stories; the model card lists the books) is not part of the repository: `stories.txt` for
-training and `stories-heldout.txt` to measure bits per byte, with one paragraph per line and a line `<|endoftext|>` after
-each story.
+training and `stories-heldout.txt` to measure bits per byte, with one paragraph per line and a line `<|endoftext|>`
+after each story.
 
 Optimiser: Muon for the matrices of the blocks (Jordan et al. 2024, "Muon: an optimizer for hidden layers"), AdamW for
 embeddings, norms and biases; linear warm-up, constant, then linear decay to zero (Hägele et al. 2024).

@@ -22,7 +22,7 @@ def test_a_token_shows_its_alternatives_and_one_of_them_starts_a_branch(page: An
     ActionChains(page.driver).move_to_element(page.all(".token")[8]).perform()
     page.see(lambda: page.one("#alternatives").is_displayed(), "alternatives on hover")
     page.all(".token")[10].click()
-    page.see(lambda: "go on from here" in page.active.get_attribute("aria-label"), "focus inside")
+    page.see(lambda: "continue from here" in page.active.get_attribute("aria-label"), "focus inside")
     rows = page.all(".alternative")
     assert len(rows) >= 5
     chosen = next(row for row in rows if row.is_enabled())

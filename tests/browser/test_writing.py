@@ -49,7 +49,7 @@ def test_a_key_and_a_button_stop_a_stream(page: Any, storyteller: Any, is_by_key
     else:
         page.click("#stop")
     page.see(page.is_done, "the stream has ended")
-    assert "you stopped it" in page.text(".facts")
+    assert "stopped by you" in page.text(".facts")
     assert len(page.tokens()) < 8 * 480
     assert page.one("#generate").is_displayed()
     page.see(lambda: storyteller.metric("distilgpt2_running_sequences") == 0, "nothing runs")

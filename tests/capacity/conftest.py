@@ -1,4 +1,4 @@
-"""A node of round figures: a step takes 10 ms, and 1 ms for each sequence more; a token of a prompt 0.1 ms."""
+"""A node with round figures: a step takes 10 ms, plus 1 ms for each further sequence; a prompt token takes 0.1 ms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilgpt2_api.capacity.node_curve import DecodeStep, NodeCurve
 
 @pytest.fixture
 def build_curve() -> Callable[..., NodeCurve]:
-    """`build_curve(num_positions=…)`: any field but as it should be."""
+    """`build_curve(num_positions=…)` builds the curve with some fields replaced."""
 
     def build(**fields: Any) -> NodeCurve:
         steps = (1, 0.010), (11, 0.020), (31, 0.040)

@@ -1,4 +1,4 @@
-"""The smallest fleet that will do."""
+"""The smallest fleet that meets the targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def targets(max_utilisation: float = 0.7, **bounds: float) -> Targets:
 
 
 @pytest.mark.parametrize("requests_per_s", [0.001, 1.0, 100.0, 12_345.0])
-def test_one_node_less_would_be_too_few(requests_per_s: float, rate: ServiceRate) -> None:
+def test_the_fleet_is_the_smallest(requests_per_s: float, rate: ServiceRate) -> None:
     fleet = size_fleet(rate, requests_per_s, targets())
     assert fleet.node.utilisation <= 0.7
     too_few = fleet.num_nodes - 1
@@ -29,7 +29,7 @@ def test_one_node_less_would_be_too_few(requests_per_s: float, rate: ServiceRate
 
 
 @pytest.mark.parametrize("bound", [{"max_ttft_s": 0.05}, {"max_tpot_s": 0.02}])
-def test_a_time_is_kept_by_more_nodes(bound: dict[str, float], rate: ServiceRate) -> None:
+def test_a_latency_target_needs_more_nodes(bound: dict[str, float], rate: ServiceRate) -> None:
     without = size_fleet(rate, 1000.0, targets())
     fleet = size_fleet(rate, 1000.0, targets(**bound))
     one_less = BusyNode.under(rate, 1000.0 / (fleet.num_nodes - 1))
@@ -41,22 +41,22 @@ def test_a_time_is_kept_by_more_nodes(bound: dict[str, float], rate: ServiceRate
 @pytest.mark.parametrize(
     ("bound", "message"),
     [
-        ({"max_ttft_s": 0.019}, r"max_ttft_ms 19 can't be kept: an idle node takes 20\.0 ms"),
-        ({"max_tpot_s": 0.001}, r"max_tpot_ms 1 can't be kept: an idle node takes 10\.2 ms"),
+        ({"max_ttft_s": 0.019}, r"max_ttft_ms of 19 can't be met: an idle node takes 20\.0 ms"),
+        ({"max_tpot_s": 0.001}, r"max_tpot_ms of 1 can't be met: an idle node takes 10\.2 ms"),
     ],
 )
-def test_what_no_number_of_nodes_can_keep_is_refused(bound: dict[str, float], message: str, rate: ServiceRate) -> None:
+def test_a_target_that_no_fleet_meets_is_refused(bound: dict[str, float], message: str, rate: ServiceRate) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         size_fleet(rate, 1.0, targets(**bound))
 
 
 def test_a_load_beyond_a_million_nodes_is_refused(rate: ServiceRate) -> None:
-    with pytest.raises(InvalidRequestError, match="over 1000000 nodes"):
+    with pytest.raises(InvalidRequestError, match="more than 1000000 nodes"):
         size_fleet(rate, 1e9, targets())
 
 
-def test_cost_is_what_all_nodes_cost_over_what_they_write(rate: ServiceRate) -> None:
-    """Half of what a node can do, at 3.60 an hour for each of two nodes and a spare one."""
+def test_the_cost_per_token_includes_spare_nodes(rate: ServiceRate) -> None:
+    """Two nodes and a spare one for 3.60 an hour each, at half of their capacity."""
     requests_per_s = rate.max_requests_per_s
     fleet = size_fleet(rate, requests_per_s, targets(max_utilisation=0.5), num_spare_nodes=1)
     assert fleet.num_nodes == 2

@@ -196,8 +196,8 @@ def test_two_batches_do_not_write_one_output(batch: Command) -> None:
     [
         (("in.jsonl",), 2, "Missing option '-o'"),
         (("none.jsonl", "-o", "out.jsonl"), 2, "'none.jsonl' does not exist"),
-        (("in.jsonl", "-o", "in.jsonl"), 1, "must be three files"),
-        (("in.jsonl", "-o", "out.jsonl", "--errors", "./out.jsonl"), 1, "must be three files"),
+        (("in.jsonl", "-o", "in.jsonl"), 1, "must be three different files"),
+        (("in.jsonl", "-o", "out.jsonl", "--errors", "./out.jsonl"), 1, "must be three different files"),
         (("in.jsonl", "-o", "out.csv"), 1, "must both be tables"),
         (("in.csv", "-o", "out.jsonl"), 1, "must both be tables"),
         (("in.csv", "-o", "out.csv"), 1, "has no column 'prompt'"),
@@ -255,8 +255,8 @@ def test_an_engine_failure_ends_the_batch_and_the_output_stays(batch: Command, m
     num_lines = len(lines_of("out.jsonl"))
     assert (result.exit_code, 0 < num_lines < 10) == (1, True), result.stderr
     assert result.stderr.endswith(
-        f"error: the engine stopped after an internal error; {num_lines} lines are done and stay so: the same command"
-        " goes on from there\n"
+        f"error: the engine stopped after an internal error; {num_lines} lines are complete: run the same command"
+        " again to continue\n"
     )
     assert not Path("out.errors.jsonl").exists()
     assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 0

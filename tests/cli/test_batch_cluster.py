@@ -124,7 +124,7 @@ def test_lines_missing_at_the_end_are_sent_again(cluster: Cluster) -> None:
 
 def test_the_batch_fails_if_the_cluster_answers_nothing(cluster: Cluster) -> None:
     """After three passes in a row without a line; earlier passes don't count."""
-    with pytest.raises(ClusterError, match="loses its workers before they answer a line: a node is gone"):
+    with pytest.raises(ClusterError, match="lost its workers 3 times before they answered a line: a node is gone"):
         cluster.finish("first < 2 and answer(first)\nsay('LOST', 'a node is gone')")
     assert (cluster.answered, cluster.num_passes) == (["0", "1"], 5)
 
@@ -136,7 +136,7 @@ def test_the_batch_fails_if_the_cluster_answers_nothing(cluster: Cluster) -> Non
         ("answer(0); os._exit(1)", "^the Ray cluster is gone$"),
         ("answer(0); os.kill(os.getpid(), 6)", "^the Ray cluster is gone$"),
         ("answer(0); target.write(b'half'); target.flush(); os._exit(1)", "^the Ray cluster is gone$"),
-        ("answer(0); 1 / 0", "^the process that speaks with Ray has failed: ZeroDivisionError: division by zero$"),
+        ("answer(0); 1 / 0", "^the process that drives Ray has failed: ZeroDivisionError: division by zero$"),
     ],
 )
 def test_a_failed_driver_is_reported_and_the_output_stays(cluster: Cluster, play: str, message: str) -> None:

@@ -53,8 +53,8 @@ def test_a_rate_that_is_not_a_number_creates_no_key(invoke: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["list"], "error: no file of keys: give --file, or set api_keys_file"),
-        (["remove", "alice"], "error: no file of keys"),
+        (["list"], "error: no key file: give --file, or set api_keys_file"),
+        (["remove", "alice"], "error: no key file"),
         (["list", "--file", "nowhere"], "error: the file of API keys nowhere is missing, or not a file"),
         (["remove", "carol", "--file", "FILE"], "error: FILE has no key 'carol'"),
         (["add", "alice", "--file", "FILE"], "error: the file of API keys FILE is not TOML: "),

@@ -20,7 +20,7 @@ def test_the_plan_names_its_curve_and_the_number_of_nodes(invoke: Any) -> None:
     assert names == [
         *("nodes", "utilisation", "tokens", "running", "waiting", "queue time", "TTFT", "TPOT", "end to end", "cost")
     ]
-    assert rows[0].endswith(", and 2 to spare")
+    assert rows[0].endswith(", and 2 spare")
     assert "12800 completion tokens/s" in rows[2]
 
 
@@ -87,9 +87,9 @@ def test_nothing_is_measured_by_default(tmp_path: Path, invoke: Any) -> None:
         (["--spare-nodes", "-1"], "'--spare-nodes': -1 is not in the range"),
         (["--price", "inf"], "'--price': inf is not in the range"),
         (["--measured", "nowhere.json"], "'nowhere.json' does not exist"),
-        (["--save", "x.json"], "--save, --model, --precision and --num-threads go with --measure"),
-        (["--model", "x"], "--save, --model, --precision and --num-threads go with --measure"),
-        (["--measure", "--measured", __file__], "--measured and --measure are one too many"),
+        (["--save", "x.json"], "--save, --model, --precision and --num-threads need --measure"),
+        (["--model", "x"], "--save, --model, --precision and --num-threads need --measure"),
+        (["--measure", "--measured", __file__], "--measured and --measure exclude each other"),
     ],
 )
 def test_an_invalid_option_is_named_with_its_limit(options: list[str], message: str, invoke: Any) -> None:
@@ -103,8 +103,8 @@ def test_an_invalid_option_is_named_with_its_limit(options: list[str], message: 
     [
         (["--measured", __file__], "is not valid JSON"),
         (["--tokens", "2000"], "prompt and completion of 2032 tokens: "),
-        (["--max-ttft-ms", "1"], "max_ttft_ms 1 can't be kept: an idle node takes "),
-        (["--qps", "1e9"], "over 1000000 nodes would be needed"),
+        (["--max-ttft-ms", "1"], "max_ttft_ms of 1 can't be met: an idle node takes "),
+        (["--qps", "1e9"], "needs more than 1000000 nodes"),
     ],
 )
 def test_an_impossible_plan_is_one_line(options: list[str], message: str, invoke: Any) -> None:

@@ -1,7 +1,7 @@
 """Container engines behind one interface: start an image with options, run commands in it, stop it, clean up.
 
-Docker is the running engine (`make test-container` starts a private one if none runs). Podman and Apptainer get the image
-as an archive of `docker save`.
+Docker is the running engine (`make test-container` starts a private one if none runs). Podman and Apptainer get the
+image as an archive of `docker save`.
 """
 
 from __future__ import annotations

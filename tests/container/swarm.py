@@ -1,7 +1,7 @@
 """Several Docker engines on this machine as the nodes of one Swarm, joined by a virtual switch.
 
-Each has its own network, mounts, processes, images and host name. A node dies like a machine that loses power: instantly,
-with all its processes, without closing connections. Needs root, `ip` and `dockerd`.
+Each has its own network, mounts, processes, images and host name. A node dies like a machine that loses power:
+instantly, with all its processes, without closing connections. Needs root, `ip` and `dockerd`.
 """
 
 from __future__ import annotations

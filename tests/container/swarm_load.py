@@ -1,7 +1,8 @@
 """Clients that follow docs/clients.md, and count the endings of their requests.
 
-They retry a request if no byte of its answer has arrived: the connection failed, or the answer is 503 (from a proxy also
-502 or 504), after its `Retry-After`. They never retry a stream that has begun, because a part of it has been used.
+They retry a request if no byte of its answer has arrived: the connection failed, or the answer is 503 (from a proxy
+also 502 or 504), after its `Retry-After`. They never retry a stream that has begun, because a part of it has been
+used.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def test_a_signal_ends_it_in_one_line_and_it_goes_on(
     num_lines = sum(
         path.read_bytes().count(b"\n") for path in (process.output, process.output.with_suffix(".errors.jsonl"))
     )
-    assert said == f"error: stopped; {num_lines} lines are done and stay so: the same command goes on from there\n"
+    assert said == f"error: stopped; {num_lines} lines are complete: run the same command again to continue\n"
     assert 0 < num_lines < NUM_LINES
     assert start().wait()[0] == 5
     check_whole(process.output)
@@ -141,7 +141,7 @@ def test_a_second_process_gets_a_clear_no(
     wait_until(first.output.exists, "the output is there")
     status, said = start().wait()
     assert (status, said.count("\n")) == (1, 1), said
-    assert "another process's: a batch is writing it already" in said
+    assert "is locked: another batch is writing to it" in said
     assert first.wait()[0] == 5
     check_whole(first.output)
 

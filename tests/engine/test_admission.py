@@ -47,7 +47,7 @@ def test_a_queue_full_of_tokens_refuses_one_more_until_one_starts(build_request:
     first = build_request("1234", max_tokens=60)
     admission.admit([first])
 
-    with pytest.raises(OverloadedError, match="1 requests for 64 tokens wait"):
+    with pytest.raises(OverloadedError, match="1 requests for 64 tokens are waiting"):
         admission.admit([build_request("1234", max_tokens=60)])
 
     admission.mark_started(first.request_id)
@@ -169,7 +169,7 @@ def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilde
     admission.admit([second], Caller(name="a", limits=limits))
     admission.mark_started(first.request_id)
 
-    with pytest.raises(RateLimitError, match="2 requests in flight, and may have 2"):
+    with pytest.raises(RateLimitError, match="2 requests in flight and ask for 1 more; your limit is 2"):
         admission.admit([build_request()], Caller(name="a", limits=limits))
     admission.admit([build_request()], Caller(name="b", limits=limits))
     admission.release(first.request_id)
@@ -322,13 +322,13 @@ def test_together_they_count_as_many_against_their_callers_limits(
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     few = Caller(name="few", limits=CallerLimits(max_requests=3))
     admission.admit([build_request()], few)
-    with pytest.raises(RateLimitError, match=r"1 requests in flight, and may have 3; .* for 3 more"):
+    with pytest.raises(RateLimitError, match=r"1 requests in flight and ask for 3 more; your limit is 3"):
         admission.admit([build_request() for _ in range(3)], few)
     admission.admit([build_request() for _ in range(2)], few)
 
     slow = Caller(name="slow", limits=CallerLimits(tokens_per_s=10, burst_tokens=250))
     admission.admit([build_request("1234", max_tokens=96)], slow)
-    with pytest.raises(RateLimitError, match="this request is for 200 prompt") as refused:
+    with pytest.raises(RateLimitError, match="this request needs 200 prompt") as refused:
         admission.admit([build_request("1234", max_tokens=96) for _ in range(2)], slow)
     assert refused.value.retry_after_s == pytest.approx(5.0)
 

@@ -70,7 +70,7 @@ def test_an_added_token_that_the_model_has_no_row_for_is_left_out(tmp_path: Path
     engine = load_engine(folder, config, cache_folder=None, observer=SilentObserver(), report=reports.append)
     assert engine.tokenizer.encode("[PAD]") == [*b"[PAD]"]
     assert engine.tokenizer.vocab_size == 257
-    assert reports == ["the model has 257 tokens, so these of its tokenizer are left out: '[PAD]'"]
+    assert reports == ["the model has 257 tokens, so these tokens of its tokenizer are ignored: '[PAD]'"]
     engine.close()
 
 

@@ -127,5 +127,5 @@ def test_a_model_without_room_for_the_timed_steps_is_refused(build_engine: Any, 
 
     runner = build_runner()
     runner.config = dataclasses.replace(runner.config, num_positions=25)
-    with pytest.raises(InvalidRequestError, match="a model of 25 positions can't be measured: 26 at least"):
+    with pytest.raises(InvalidRequestError, match="a model with 25 positions can't be measured: it needs at least 26"):
         NodeMeasurement(engine=build_engine(runner), config=CONFIG, num_prompt_tokens=1, num_completion_tokens=1)

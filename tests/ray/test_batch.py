@@ -179,7 +179,7 @@ def test_a_batch_that_is_stopped_goes_on(
 
     assert num_done < NUM_LINES
     if number == signal.SIGTERM:
-        told = f"error: stopped; {num_done} lines are done and stay so: the same command goes on from there\n"
+        told = f"error: stopped; {num_done} lines are complete: run the same command again to continue\n"
         assert (status, said) == (1, told)
     assert batch("in.jsonl", "-o", "out.jsonl", cluster=two if number == signal.SIGKILL else None)[0] == 0
     assert batch("in.jsonl", "-o", "whole.jsonl")[0] == 0
@@ -282,7 +282,7 @@ def test_a_head_that_is_gone_ends_the_batch_which_goes_on_elsewhere(start: Any, 
     num_done = num_lines(output)
 
     assert (status, num_done < NUM_LINES) == (1, True)
-    end = f"; {num_done} lines are done and stay so: the same command goes on from there\n"
+    end = f"; {num_done} lines are complete: run the same command again to continue\n"
     assert said.count("\n") == 1
     assert said.startswith("error: the Ray cluster is gone")
     assert said.endswith(end)

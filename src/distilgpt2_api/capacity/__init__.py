@@ -1,1 +1,1 @@
-"""How many nodes a load takes: what one node can do, how it queues, and what a fleet of them costs. Pure arithmetic."""
+"""The planner: one node's speed, its queueing model, and the size and cost of a fleet. Pure arithmetic."""

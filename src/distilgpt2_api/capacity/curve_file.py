@@ -1,4 +1,4 @@
-"""Node curves on disk: a JSON object of the fields of `NodeCurve`, every one within its limits or refused by name."""
+"""Node curves on disk: a JSON object with the fields of `NodeCurve`, each checked against its limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.model_files import safe_repr
 
 EXAMPLE_CURVE = Path(__file__).with_name("example_curve.json")
-"""DistilGPT-2's shape on the machine that the file names: a figure to begin with, not the reader's own."""
+"""DistilGPT-2's shape on the machine that the file names: a first estimate, not the reader's machine."""
 
 FORMAT = 1
 MAX_FILE_BYTES = 1 << 20
@@ -27,22 +27,22 @@ FIELDS = frozenset({"format", *NodeCurve.__dataclass_fields__})
 
 
 def write_node_curve(curve: NodeCurve, path: Path) -> None:
-    """Raises InvalidRequestError where the file can't be written."""
+    """Raises InvalidRequestError if the file can't be written."""
     try:
         path.write_text(json.dumps({"format": FORMAT, **asdict(curve)}, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise InvalidRequestError(f"{path} can't be written: {error.strerror}") from None
+        raise InvalidRequestError(f"can't write {path}: {error.strerror}") from None
 
 
 def read_node_curve(path: Path) -> NodeCurve:
-    """Raises InvalidRequestError, one line that names the file, the field and its limit."""
+    """Raises InvalidRequestError: one line with the file, the field and its limit."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidRequestError(f"{path} can't be read: {error.strerror}") from None
+        raise InvalidRequestError(f"can't read {path}: {error.strerror}") from None
     if len(content) > MAX_FILE_BYTES:
-        raise InvalidRequestError(f"{path} is no node curve: over {MAX_FILE_BYTES} bytes")
+        raise InvalidRequestError(f"{path} is not a node curve: more than {MAX_FILE_BYTES} bytes")
     try:
         fields = json.loads(content)
     except (ValueError, RecursionError):
@@ -55,12 +55,12 @@ def read_node_curve(path: Path) -> NodeCurve:
 
 def _parse(fields: Any) -> NodeCurve:
     if not isinstance(fields, dict):
-        raise InvalidRequestError("a node curve is an object")
+        raise InvalidRequestError("a node curve must be a JSON object")
     if fields.get("format") != FORMAT:
         raise InvalidRequestError(f"format must be {FORMAT}, not {safe_repr(fields.get('format'))}")
     if fields.keys() != FIELDS:
         wrong = min(fields.keys() ^ FIELDS)
-        raise InvalidRequestError(f"{safe_repr(wrong)} is {'missing' if wrong in FIELDS else 'not known'}")
+        raise InvalidRequestError(f"{safe_repr(wrong)} is {'missing' if wrong in FIELDS else 'unknown'}")
     curve = NodeCurve(
         measured_on=_text(fields, "measured_on"),
         model=_text(fields, "model"),
@@ -72,7 +72,9 @@ def _parse(fields: Any) -> NodeCurve:
         decode_steps=_decode_steps(fields["decode_steps"]),
     )
     if curve.max_step_tokens < curve.max_num_sequences:
-        raise InvalidRequestError(f"max_step_tokens must be at least the {curve.max_num_sequences} of the last step")
+        raise InvalidRequestError(
+            f"max_step_tokens must be at least {curve.max_num_sequences}, the num_sequences of the last step"
+        )
     return curve
 
 
@@ -90,7 +92,9 @@ def _decode_steps(values: Any) -> tuple[DecodeStep, ...]:
     )
     counts = [step.num_sequences for step in steps]
     if counts[:1] != [1] or counts != sorted(set(counts)):
-        raise InvalidRequestError(f"num_sequences of decode_steps must begin at 1 and ascend, not {safe_repr(counts)}")
+        raise InvalidRequestError(
+            f"num_sequences of decode_steps must start at 1 and increase, not {safe_repr(counts)}"
+        )
     return steps
 
 
@@ -98,7 +102,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
     if isinstance(value, str) and len(value) <= MAX_CHARACTERS and value.isprintable():
         return value
-    raise InvalidRequestError(f"{name} must be a line of at most {MAX_CHARACTERS} characters")
+    raise InvalidRequestError(f"{name} must be one line of at most {MAX_CHARACTERS} characters")
 
 
 def _count(fields: Mapping[str, Any], name: str, *, least: int = 1, most: int = MAX_COUNT) -> int:
@@ -112,4 +116,4 @@ def _amount(fields: Mapping[str, Any], name: str, *, most: float) -> float:
     value = fields[name]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most and math.isfinite(value):
         return float(value)
-    raise InvalidRequestError(f"{name} must be a number over 0 and at most {most:g}, not {safe_repr(value)}")
+    raise InvalidRequestError(f"{name} must be a number above 0 and at most {most:g}, not {safe_repr(value)}")

@@ -1,4 +1,4 @@
-"""The smallest fleet of equal nodes that bears a load within its targets, and what it costs."""
+"""The smallest fleet of equal nodes that serves a load within its targets, and its cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MAX_NODES = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What the fleet must keep to; None is no bound."""
+    """The fleet's targets; None: no limit."""
 
     max_utilisation: float
-    """Over 0, below 1."""
+    """Above 0, below 1."""
     percent: float
-    """Of which requests the times hold: 99 is the 99th percentile."""
+    """The percentile for both times, for example 99."""
     max_ttft_s: float | None = None
     max_tpot_s: float | None = None
 
@@ -31,33 +31,33 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """Nodes that share a load evenly, each with arrivals by chance; a router that looks at lines does better."""
+    """Nodes that share a load evenly, each with Poisson arrivals. A router that knows queue lengths does better."""
 
     num_nodes: int
-    """That bear the load within the targets."""
+    """The nodes that the load needs."""
     num_spare_nodes: int
-    """Beside them, for a node that fails or is being replaced."""
+    """Additional nodes, for one that fails or is being replaced."""
     node: BusyNode
-    """Each of `num_nodes`, the spare ones away."""
+    """Each of the `num_nodes`, without the spare ones."""
 
     @property
     def completion_tokens_per_s(self) -> float:
         return self.num_nodes * self.node.requests_per_s * self.node.rate.shape.num_completion_tokens
 
     def cost_per_million_tokens(self, price_per_node_hour: float) -> float:
-        """In the price's currency, for a million completion tokens: spare nodes are paid for, too."""
+        """Cost of a million completion tokens, in the price's currency, including spare nodes."""
         cost_per_s = price_per_node_hour * (self.num_nodes + self.num_spare_nodes) / 3600
         return cost_per_s / self.completion_tokens_per_s * 1e6
 
 
 def size_fleet(rate: ServiceRate, requests_per_s: float, targets: Targets, *, num_spare_nodes: int = 0) -> Fleet:
-    """Raises InvalidRequestError where no number of nodes meets the targets, or more than `MAX_NODES` would."""
+    """Raises InvalidRequestError if no fleet of up to `MAX_NODES` nodes meets the targets."""
     _check_idle_node(rate, requests_per_s, targets)
-    # Doubling finds a fleet that will do, halving the smallest one: a node with less to do is never slower.
+    # Doubling finds a fleet that suffices, bisection the smallest one: a node with less load is never slower.
     enough = 1
     while not _is_enough(rate, requests_per_s, targets, enough):
         if enough >= MAX_NODES:
-            raise InvalidRequestError(f"over {MAX_NODES} nodes would be needed")
+            raise InvalidRequestError(f"the load needs more than {MAX_NODES} nodes")
         enough = min(2 * enough, MAX_NODES)
     too_few = enough // 2
     while enough - too_few > 1:
@@ -72,7 +72,7 @@ def _is_enough(rate: ServiceRate, requests_per_s: float, targets: Targets, num_n
 
 
 def _check_idle_node(rate: ServiceRate, requests_per_s: float, targets: Targets) -> None:
-    """What a node can't do that has hardly anything to do, no number of nodes can."""
+    """Raises InvalidRequestError if even an almost idle node misses a target."""
     idle = BusyNode.under(rate, min(requests_per_s, rate.max_requests_per_s / 2) / MAX_NODES)
     for name, bound_s, best_s in (
         ("max_ttft_ms", targets.max_ttft_s, idle.ttft_s(targets.percent)),
@@ -80,5 +80,5 @@ def _check_idle_node(rate: ServiceRate, requests_per_s: float, targets: Targets)
     ):
         if bound_s is not None and bound_s < best_s:
             raise InvalidRequestError(
-                f"{name} {1000 * bound_s:g} can't be kept: an idle node takes {1000 * best_s:.1f} ms", param=name
+                f"{name} of {1000 * bound_s:g} can't be met: an idle node takes {1000 * best_s:.1f} ms", param=name
             )

@@ -1,12 +1,12 @@
-"""A node under load, in steady state: how many sequences run and wait on it, and what its clients see.
+"""A node under load in steady state: how many sequences run and wait, and the latencies that clients see.
 
-Requests come by chance (Poisson); `num_slots` sequences share the node, the others stand in line: a birth-death
-process whose rate of ends depends on how many run, which is what a node curve tells. If n sequences ended n times as
-fast as one it would be Erlang C's queue; they don't, for a step of n takes longer than a step of one.
+Arrivals are Poisson. Up to `num_slots` sequences share the node, the others queue. This is a birth-death process whose
+service rate depends on the number of running sequences, as the node curve says. If n sequences finished n times as fast
+as one, it would be Erlang's C model; they don't, because a step of n takes longer than a step of one.
 
-Sources: Cohen, "The multiple phase service network with generalized processor sharing", Acta Informatica 12 (1979): for
-sequences that all run the shares do not depend on how lengths are distributed; Kleinrock, "Queueing Systems 1" (1975),
-chapter 3, for the line, which takes lengths to vary exponentially. Where all are of one length lines are shorter.
+Sources: Cohen, "The multiple phase service network with generalized processor sharing", Acta Informatica 12 (1979):
+without a queue, the result does not depend on the distribution of lengths. Kleinrock, "Queueing Systems 1" (1975),
+chapter 3, for the queue, which assumes exponential lengths; with equal lengths, queues are shorter.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from distilgpt2_api.core.step_budget import prompt_budget
 
 PRECISION_S = 1e-6
 MAX_BUSY_SHARE = 0.99
-"""Of the line of prompts: an estimate, which may come out at 1 and over where the node itself is not full yet."""
+"""Limit on the estimated load of the prompt queue, which may exceed 1 although the node itself is not full."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestShape:
-    """The requests of a load, on average."""
+    """The average request of a load."""
 
     num_prompt_tokens: int
     num_completion_tokens: int
     cached_share: float = 0.0
-    """Of the prompt's tokens, that the prefix cache has: 0 to 1."""
+    """Share of the prompt's tokens that are in the prefix cache: 0 to 1."""
 
     @property
     def num_prefill_tokens(self) -> float:
-        """Never less than the prompt's last token, whose logits are wanted."""
+        """At least 1: the logits of the prompt's last token are always computed."""
         return max(1.0, self.num_prompt_tokens * (1 - self.cached_share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRate:
-    """How fast a node works through requests of one shape, by how many run."""
+    """A node's speed for requests of one shape, by the number of running sequences."""
 
     curve: NodeCurve
     shape: RequestShape
@@ -49,7 +49,7 @@ class ServiceRate:
 
     @classmethod
     def of(cls, curve: NodeCurve, shape: RequestShape) -> ServiceRate:
-        """Raises ContextLengthError for a request that the model's context, or the KV cache, can't hold."""
+        """Raises ContextLengthError if a request doesn't fit the model's context or the KV cache."""
         num_tokens = shape.num_prompt_tokens + shape.num_completion_tokens
         if num_tokens > curve.num_positions:
             raise ContextLengthError(
@@ -64,59 +64,61 @@ class ServiceRate:
 
     @property
     def prefill_s(self) -> float:
-        """What a prompt adds to the steps that compute it."""
+        """The time that a prompt adds to the steps that compute it."""
         return self.shape.num_prefill_tokens / self.curve.prefill_tokens_per_s
 
     @property
     def max_requests_per_s(self) -> float:
-        """Of a node whose places are all taken, at all times."""
+        """The rate of a node whose slots are always full."""
         return self.requests_per_s(self.num_slots)
 
     def requests_per_s(self, num_running: int) -> float:
-        """`num_running` requests take a step for each token together, the first one included, a prefill each, and the
-        steps that a prompt needs beside streams before its first token's.
+        """Requests per second with `num_running` sequences.
+
+        Together they need a step for each token, one prefill each, and the additional steps of prompts that exceed the
+        step budget.
         """
         num_steps = max(1.0, self.shape.num_prefill_tokens / self._prompt_budget(num_running - 1, 1))
         waiting_s = (num_steps - 1) * self.curve.step_s(num_running)
         return num_running / (self.shape.num_completion_tokens * self.tpot_s(num_running) + waiting_s)
 
     def tpot_s(self, num_running: int) -> float:
-        """Between two tokens of one sequence: a decode step, and its share of all prefills."""
+        """Time between two tokens of a sequence: a decode step and its share of all prefills."""
         return self.curve.step_s(num_running) + num_running * self.prefill_s / self.shape.num_completion_tokens
 
     def first_token_s(self, num_running: int) -> float:
-        """From the step that takes a request up to its first token, the request being one of `num_running`."""
+        """Time from a request's first step to its first token; `num_running` includes the request."""
         num_chunks = math.ceil(self.shape.num_prefill_tokens / self._prompt_budget(num_running - 1, 1))
         return num_chunks * self.curve.step_s(num_running) + self.prefill_s
 
     def prompt_s(self, num_decoding: int, num_waiting: int) -> float:
-        """What one of `num_waiting` prompts occupies their line for: its part of steps, in which others decode, too."""
+        """Service time of one of `num_waiting` prompts in their queue; its steps also decode other sequences."""
         num_chunks = self.shape.num_prefill_tokens / self._prompt_budget(num_decoding, num_waiting)
         return self.prefill_s + num_chunks * self.curve.step_s(num_decoding)
 
     def _prompt_budget(self, num_decoding: int, num_waiting: int) -> int:
-        """Tokens of prompts that a step takes, as the scheduler has it."""
+        """Prompt tokens per step, by the scheduler's own rule."""
         return prompt_budget(max(1, self.curve.max_step_tokens - num_decoding), num_decoding, num_waiting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptQueue:
-    """Prompts that stand behind each other, for steps compute no more of them than their budget.
+    """The queue of prompts: each step computes only as many prompt tokens as its budget allows.
 
-    The longer the line the more of a step it gets: a birth-death process again, whose waits are halved as those of
-    prompts of one length are (M/D/1 beside M/M/1).
+    The budget grows with the queue, so this is a birth-death process, too. Waits are half of an exponential server's,
+    because prompts have equal lengths (M/D/1 instead of M/M/1).
     """
 
     load: float
-    """Of time that it is not empty, as if it were always short."""
+    """Share of time in which it is not empty, estimated for a short queue."""
     shares: Sequence[float]
-    """Of the time when it is not empty, that 1, 2, … stand in it."""
+    """Given that it is not empty, the probabilities of 1, 2, … prompts in it."""
     waits_s: Sequence[float]
-    """Behind 1, 2, … of them, at most."""
+    """The longest wait behind 1, 2, … prompts."""
 
     @classmethod
     def beside(cls, num_decoding: int, rate: ServiceRate, prompts_per_s: float) -> PromptQueue:
-        """As long as the node has places, at most: others stand in line for these."""
+        """At most `num_slots` prompts: the others wait for a slot."""
         weights, waits_s = [1.0], [0.0]
         for num_waiting in range(1, rate.num_slots + 1):
             service_s = rate.prompt_s(num_decoding, num_waiting)
@@ -130,7 +132,7 @@ class PromptQueue:
         )
 
     def share_exceeding(self, spare_s: float) -> float:
-        """Of prompts that come while others stand there, that wait longer than `spare_s`."""
+        """Share of the prompts that find the queue not empty and wait longer than `spare_s`."""
         late = 0.0
         shortest_s = 0.0
         for share, longest_s in zip(self.shares, self.waits_s, strict=True):
@@ -147,16 +149,16 @@ class BusyNode:
     rate: ServiceRate
     requests_per_s: float
     shares: Sequence[float]
-    """Of time that 0, 1, … `num_slots` sequences run and none waits: with `waiting_share` 1 together."""
+    """Shares of time in which 0, 1, … `num_slots` sequences run and none waits. The sum with `waiting_share` is 1."""
     waiting_share: float
-    """Of time that some wait, behind full places."""
-    lines: Sequence[PromptQueue]
-    """Of prompts, while 1, 2, … sequences run."""
+    """Share of time in which all slots are full and sequences wait."""
+    prompt_queues: Sequence[PromptQueue]
+    """While 1, 2, … sequences run."""
 
     @classmethod
     def under(cls, rate: ServiceRate, requests_per_s: float) -> BusyNode:
         assert requests_per_s < rate.max_requests_per_s, "there is no steady state"
-        # Each state's weight is the last one's times arrivals over ends; as logarithms, which do not overflow.
+        # Each state's weight is the previous one's times arrival rate over service rate; logarithms can't overflow.
         logarithms = [0.0]
         for num_running in range(1, rate.num_slots + 1):
             logarithms.append(logarithms[-1] + math.log(requests_per_s / rate.requests_per_s(num_running)))
@@ -171,7 +173,7 @@ class BusyNode:
             requests_per_s=requests_per_s,
             shares=tuple(weight / total for weight in weights),
             waiting_share=waiting / total,
-            lines=[
+            prompt_queues=[
                 PromptQueue.beside(max(1, round(num_others * (1 - prefilling_share))), rate, requests_per_s)
                 for num_others in range(1, rate.num_slots)
             ],
@@ -179,41 +181,41 @@ class BusyNode:
 
     @property
     def utilisation(self) -> float:
-        """Of what the node could do with all places taken: 0 to 1."""
+        """Share of the node's highest rate: 0 to 1."""
         return self.requests_per_s / self.rate.max_requests_per_s
 
     @property
     def num_running(self) -> float:
-        """On average."""
+        """Average number of running sequences."""
         below = math.fsum(count * share for count, share in enumerate(self.shares))
         return below + self.rate.num_slots * self.waiting_share
 
     @property
     def num_waiting(self) -> float:
-        """On average: the line is geometric."""
+        """Average number of waiting sequences; the queue's length is geometrically distributed."""
         return self.waiting_share / (1 - self.utilisation)
 
     @property
-    def line_share(self) -> float:
-        """Of requests that find all places taken (Poisson arrivals see time averages)."""
+    def queued_share(self) -> float:
+        """Share of requests that find all slots full (Poisson arrivals see time averages)."""
         return self.shares[-1] + self.waiting_share
 
     @property
     def queue_time_s(self) -> float:
-        """On average (Little's law)."""
+        """Average time in the queue (Little's law)."""
         return self.num_waiting / self.requests_per_s
 
     @property
     def latency_s(self) -> float:
-        """End to end, on average: in line, and then among those that run (Little's law)."""
+        """Average end-to-end latency: in the queue and running (Little's law)."""
         return (self.num_waiting + self.num_running) / self.requests_per_s
 
     def ttft_s(self, percent: float) -> float:
-        """That so many in a hundred requests do not exceed."""
+        """The percentile `percent` of the time to first token, over requests."""
         return _percentile(self._ttft_tail, percent)
 
     def tpot_s(self, percent: float) -> float:
-        """The time per output token beside so many others as there are, for so many in a hundred tokens, not more."""
+        """The percentile `percent` of the time per output token, over tokens."""
         weights = [count * share for count, share in enumerate(self.shares)]
         weights[-1] += self.rate.num_slots * self.waiting_share
         wanted = math.fsum(weights) * percent / 100
@@ -225,28 +227,28 @@ class BusyNode:
         return self.rate.tpot_s(self.rate.num_slots)
 
     def _ttft_tail(self, ttft_s: float) -> float:
-        """The part of requests whose first token takes longer."""
+        """Share of the requests whose first token takes longer than `ttft_s`."""
         tail = 0.0
         for num_others, share in enumerate(self.shares[:-1]):
             spare_s = ttft_s - self.rate.first_token_s(num_others + 1)
             tail += share * (1.0 if spare_s < 0 else self._share_exceeding(num_others, spare_s))
         spare_s = max(0.0, ttft_s - self.rate.first_token_s(self.rate.num_slots))
-        # Of those in line so many still wait: exponential, as in Erlang C's queue.
-        return tail + self.line_share * math.exp(-(self.rate.max_requests_per_s - self.requests_per_s) * spare_s)
+        # Waits in the queue are exponentially distributed, as in Erlang's C model.
+        return tail + self.queued_share * math.exp(-(self.rate.max_requests_per_s - self.requests_per_s) * spare_s)
 
     def _share_exceeding(self, num_others: int, spare_s: float) -> float:
-        """Of requests that come while `num_others` run and wait longer than `spare_s` for the first step of theirs."""
+        """Share of the requests that arrive while `num_others` run and wait longer than `spare_s` for a first step."""
         if not num_others:
             return 0.0
-        line = self.lines[num_others - 1]
-        busy_share = min(MAX_BUSY_SHARE, line.load / (1 - self.shares[0]))
-        # The rest of the time who comes amid a step waits for the rest of it.
+        queue = self.prompt_queues[num_others - 1]
+        busy_share = min(MAX_BUSY_SHARE, queue.load / (1 - self.shares[0]))
+        # If the queue is empty, a request waits for the end of the current step.
         behind_step = max(0.0, 1 - spare_s / self.rate.curve.step_s(num_others))
-        return busy_share * line.share_exceeding(spare_s) + (1 - busy_share) * behind_step
+        return busy_share * queue.share_exceeding(spare_s) + (1 - busy_share) * behind_step
 
 
 def _percentile(tail: Callable[[float], float], percent: float) -> float:
-    """Where a falling `tail` reaches what `percent` leaves, to a microsecond."""
+    """The time at which the decreasing `tail` reaches 1 - `percent` / 100, to a microsecond."""
     wanted = 1 - percent / 100
     above_s = 1.0
     while tail(above_s) > wanted:

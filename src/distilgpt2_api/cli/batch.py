@@ -1,4 +1,4 @@
-"""`distilgpt2-api batch`: a file of requests worked through, on this machine or on many, each line exactly once."""
+"""`distilgpt2-api batch`: answers a file of requests, on this machine or a cluster, each line exactly once."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import child_environment
 
 EXIT_LINES_FAILED = 5
-"""All lines are done, but not all with success."""
+"""All lines are complete, but some have failed."""
 BATCHES_IN_FLIGHT = 2
-"""One that runs, and one that waits to step in."""
+"""Lines in flight, in engine batches: one that runs, and one that waits."""
 
 MAX_PASS_LINES = 200_000
-"""That a cluster is given at once: Ray Data remembers some 5 KB of each group of lines, until all are done."""
+"""Lines given to a cluster at once: Ray Data keeps about 5 KB for each group of lines until the end."""
 ANY_CLUSTER = "auto"
-"""Ray's word for the one that runs on this machine."""
+"""Ray's name for the cluster that runs on this machine."""
 RAY_CLIENT = "ray://"
 
 CSV = ".csv"
@@ -51,23 +51,23 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command("batch")
 @click.argument("source", metavar="INPUT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=FILE, required=True, help="Where answers go. What is there is gone on with.")
-@click.option("--errors", type=FILE, help="Where lines that failed go. Default: beside the output, .errors.jsonl.")
-@click.option("--unordered", "is_unordered", is_flag=True, help="Write each answer as soon as it is there.")
-@click.option("--overwrite", "is_overwriting", is_flag=True, help="Begin anew, whatever is in the output.")
-@click.option("--ray", "is_on_ray", is_flag=True, help="Let a Ray cluster answer, and this machine read and write.")
+@click.option("-o", "--output", type=FILE, required=True, help="File for answers. An incomplete one is continued.")
+@click.option("--errors", type=FILE, help="File for failed lines. Default: beside the output, .errors.jsonl.")
+@click.option("--unordered", "is_unordered", is_flag=True, help="Write each answer as soon as it is ready.")
+@click.option("--overwrite", "is_overwriting", is_flag=True, help="Start over and replace the output.")
+@click.option("--ray", "is_on_ray", is_flag=True, help="Compute the answers on a Ray cluster.")
 @click.option(
     "--ray-address",
     metavar="HOST:PORT",
     envvar="RAY_ADDRESS",
-    help="The cluster's, of which this machine is a node. Default: RAY_ADDRESS, else the one that runs here.",
+    help="The cluster's address; this machine must be one of its nodes. Default: RAY_ADDRESS, else the local cluster.",
 )
 @click.option(
     "--replicas",
     "num_replicas",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Workers of the cluster, each with --num-threads cores, or one. Default: as many as there are cores for.",
+    help="Workers on the cluster, each with --num-threads cores (default: 1). Default: as many as fit.",
 )
 @model_option
 @precision_option
@@ -84,16 +84,15 @@ def command(
     num_replicas: int | None,
     **options: str | None,
 ) -> None:
-    """Answer every request in the file INPUT, without a server: each exactly once, in INPUT's order.
+    """Answer each request in the file INPUT exactly once, in INPUT's order. Needs no server.
 
     Each line of INPUT is a request in the format of OpenAI's Batch API ({"custom_id": "1", "method": "POST", "url":
-    "/v1/completions", "body": {…}}), and each line of the output its answer. Routes: /v1/completions,
-    /v1/chat/completions and /v1/score. Or both are tables, INPUT.csv: each row has a prompt in the column `prompt`;
-    other columns named like a parameter of /v1/completions are parameters; the output has all columns and the
-    completion.
+    "/v1/completions", "body": {…}}), and each line of the output is an answer. Routes: /v1/completions,
+    /v1/chat/completions and /v1/score. Input and output may also be CSV tables: the column `prompt` has the prompts,
+    other columns named like a parameter of /v1/completions are parameters, and the output adds the completion.
 
-    Stop it any way you like: the same command goes on where it stopped. Exit status: 0 if all lines have been answered,
-    5 if some have failed, 1 if it could not go on.
+    You can stop the command in any way; the same command then continues. Exit status: 0 if all lines were answered, 5
+    if some failed, 1 if it could not continue.
     """
     _check_cluster_options(is_on_ray=is_on_ray, ray_address=ray_address, num_replicas=num_replicas)
     chosen = overrides_from(**options)
@@ -143,7 +142,7 @@ def command(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is to be done, open."""
+    """The open files of one batch."""
 
     requests: InputFile
     answers: OutputFile
@@ -153,7 +152,7 @@ class Work:
     progress: BatchProgress
 
     def writer(self) -> OrderedWriter:
-        """Of the lines that are still to do, the first of which is at position 0."""
+        """A new writer for the pending lines."""
         return OrderedWriter(
             output=self.answers, errors=self.failures, is_ordered=self.is_ordered, on_written=self.progress.note
         )
@@ -176,7 +175,7 @@ def _finish(finish: Callable[[], None], progress: BatchProgress) -> None:
 
 
 def _finish_here(work: Work, settings: Settings) -> None:
-    # The kernels, which with --ray are others' affair.
+    # Imports the kernels, which this process doesn't need with --ray.
     from distilgpt2_api.local_service import open_service  # noqa: PLC0415 - the reason stands above
 
     async def finish() -> None:
@@ -191,7 +190,7 @@ def _finish_here(work: Work, settings: Settings) -> None:
                 )
                 await run.finish(max_in_flight=BATCHES_IN_FLIGHT * settings.max_num_sequences)
 
-    # The service would hand it on to who had it before. Here that is nobody: it ends the lines, and they the command.
+    # After SIGTERM the service drains and calls the previous handler, if there is one. Draining ends the command.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     asyncio.run(finish())
 
@@ -200,9 +199,9 @@ def _finish_on_cluster(
     work: Work, cluster: Cluster, settings: Settings, chosen: dict[str, object], *, num_pending_lines: int
 ) -> None:
     num_cores = settings.num_threads or 1
-    told = {**chosen, "num_threads": num_cores}
+    overrides = {**chosen, "num_threads": num_cores}
     if settings.model is not None and is_folder(folder := Path(settings.model).expanduser()):
-        told["model"] = folder.resolve()  # workers have a working directory of their own
+        overrides["model"] = folder.resolve()  # workers have another working directory
 
     def begin() -> tuple[Assignment, OrderedWriter]:
         assignment = Assignment(
@@ -221,12 +220,12 @@ def _finish_on_cluster(
         )
         return assignment, work.writer()
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # one way to be stopped
-    finish_on_cluster(begin, num_pending_lines=num_pending_lines, environment=child_environment(told))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops it as Ctrl-C does
+    finish_on_cluster(begin, num_pending_lines=num_pending_lines, environment=child_environment(overrides))
 
 
 def _kept(progress: BatchProgress) -> str:
-    return f"{progress.num_done_lines} lines are done and stay so: the same command goes on from there"
+    return f"{progress.num_done_lines} lines are complete: run the same command again to continue"
 
 
 def _check_cluster_options(*, is_on_ray: bool, ray_address: str | None, num_replicas: int | None) -> None:
@@ -239,7 +238,7 @@ def _check_cluster_options(*, is_on_ray: bool, ray_address: str | None, num_repl
     check_ray()
     if ray_address is not None and ray_address.startswith(RAY_CLIENT):
         raise ClusterError(
-            f"{ray_address} is an address for Ray's client; name the cluster's own, HOST:PORT, on one of its nodes"
+            f"{ray_address} is an address for Ray Client; run this on a node of the cluster and give its HOST:PORT"
         )
 
 
@@ -248,4 +247,4 @@ def _check_paths(source: Path, output: Path, errors: Path) -> None:
     if (source.suffix.lower() == CSV) != (output.suffix.lower() == CSV):
         raise BatchFileError(f"{source} and {output} must both be tables (.csv), or both JSON lines")
     if len({path.resolve() for path in (source, output, errors)}) < 3:
-        raise BatchFileError("input, output and errors must be three files")
+        raise BatchFileError("input, output and errors must be three different files")

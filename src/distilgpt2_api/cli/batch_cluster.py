@@ -1,4 +1,4 @@
-"""A batch's lines answered by a Ray cluster. What speaks with that is a process of its own, whose frames come here."""
+"""Answers a batch on a Ray cluster: a driver process talks to Ray and returns frames over a pipe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from distilgpt2_api.core.errors import SettingsError
 
 DRIVER = "distilgpt2_api.scale_out.ray_batch"
 MAX_FRUITLESS_PASSES = 3
-"""In a row: so often a cluster may lose workers without one line that is answered."""
+"""Consecutive passes in which the cluster may lose workers without answering a line."""
 END_TIMEOUT_S = 10.0
 
 
 def check_ray() -> None:
-    """Raises SettingsError where the packages are not installed."""
+    """Raises SettingsError if the packages are not installed."""
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise SettingsError("--ray needs more packages: pip install 'distilgpt2-api[ray]'")
 
@@ -36,10 +36,10 @@ def finish_on_cluster(
     environment: Mapping[str, str],
     driver: str = DRIVER,
 ) -> None:
-    """Answer all lines: pass after pass, for a worker that is lost takes those with it that it had in hand.
+    """Answers all lines. If workers are lost, another pass repeats their lines.
 
-    `begin` is asked for what is left, before each pass; `driver` is a module to run. Raises ClusterError, or
-    BatchFileError; what is written by then stays, and another run goes on from there.
+    `begin` returns what remains, before each pass; `driver` is a module to run. Raises ClusterError or BatchFileError.
+    Whatever was written before an error stays, and another run continues from there.
     """
     num_fruitless = 0
     while num_pending_lines > 0:
@@ -48,11 +48,11 @@ def finish_on_cluster(
         num_pending_lines -= writer.num_written
         num_fruitless = 0 if writer.num_written else num_fruitless + 1
         if num_fruitless == MAX_FRUITLESS_PASSES:
-            raise ClusterError(f"the cluster loses its workers before they answer a line: {why}")
+            raise ClusterError(f"the cluster lost its workers {num_fruitless} times before they answered a line: {why}")
 
 
 def _pass(assignment: Assignment, writer: OrderedWriter, environment: Mapping[str, str], driver: str) -> str:
-    """Until the driver has ended. What has been lost, where something has. Raises ClusterError, BatchFileError."""
+    """Runs one driver to its end. Returns what was lost, if anything. Raises ClusterError, BatchFileError."""
     with ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         process, frames = _start([sys.executable, "-P", "-m", driver], assignment, log, environment, stack)
@@ -62,16 +62,16 @@ def _pass(assignment: Assignment, writer: OrderedWriter, environment: Mapping[st
             elif frame.kind is FrameKind.REFUSED:
                 raise ClusterError(frame.content.decode())
             else:
-                return frame.content.decode() or "some of them are gone"
-        _end(process)  # before what it says of its end is read
+                return frame.content.decode() or "some workers were lost"
+        _end(process)  # so that its log is complete
         log.seek(0)
-        raise ClusterError(_last_words(log.read().decode(errors="replace")))
+        raise ClusterError(_describe_end(log.read().decode(errors="replace")))
 
 
 def _start(
     command: list[str], assignment: Assignment, log: BinaryIO, environment: Mapping[str, str], stack: ExitStack
 ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """A driver that has begun, and ends with `stack`, and its frames."""
+    """Starts a driver, which ends with `stack`. Returns its process and its frames."""
     reading, writing = os.pipe()
     frames = stack.enter_context(os.fdopen(reading, "rb"))
     with os.fdopen(writing, "wb"):
@@ -82,7 +82,7 @@ def _start(
             stderr=log,
             pass_fds=[writing],
             env=environment,
-            start_new_session=True,  # Ctrl-C is for us, and what becomes of the driver too
+            start_new_session=True,  # only this process gets Ctrl-C; it then ends the driver
         )
     assert process.stdin is not None
     stack.callback(_end, process)
@@ -93,7 +93,7 @@ def _start(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """It ends by itself, once its standard input is closed."""
+    """Waits for the process, which ends when its standard input is closed."""
     try:
         process.wait(END_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -105,8 +105,8 @@ def _line_output(frame: Frame) -> LineOutput:
     return LineOutput(num_bytes=frame.num_bytes, content=frame.content, is_failed=frame.kind is FrameKind.FAILED)
 
 
-def _last_words(log: str) -> str:
-    """Of a driver that has said nothing in its frames."""
+def _describe_end(log: str) -> str:
+    """Why a driver ended without a final frame."""
     if "Traceback" in log:
-        return f"the process that speaks with Ray has failed: {log.strip().splitlines()[-1][:300]}"
+        return f"the process that drives Ray has failed: {log.strip().splitlines()[-1][:300]}"
     return "the Ray cluster is gone"

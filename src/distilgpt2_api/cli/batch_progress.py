@@ -1,4 +1,4 @@
-"""How far a batch is: a bar with the time left on a terminal, elsewhere a line now and then."""
+"""Shows a batch's progress: a bar with the time left on a terminal, else a line at intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ERASE_REST = "\x1b[K"
 
 
 class BatchProgress:
-    """Mutable: counts lines as they are written, and says so on `stream`. A context manager."""
+    """Counts lines as they are written, and shows progress on `stream`. Mutable; a context manager."""
 
     def __init__(self, state: ResumeState, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -28,12 +28,12 @@ class BatchProgress:
         self._num_bytes = state.num_bytes
         self._num_done_bytes = 0
         self.num_done_lines = state.num_answered_lines + state.num_failed_lines
-        """With an answer or an error, of earlier runs too; read only, for others."""
+        """Lines with an answer or an error, including those of earlier runs. Read-only for others."""
         self.num_failed_lines = state.num_failed_lines
-        """Read only, for others."""
+        """Read-only for others."""
 
     def note(self, line_output: LineOutput) -> None:
-        """A line is in its file."""
+        """Counts a line that was written."""
         self.num_done_lines += 1
         self.num_failed_lines += line_output.is_failed
         self._num_done_bytes += line_output.num_bytes

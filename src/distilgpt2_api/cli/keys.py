@@ -1,4 +1,4 @@
-"""`distilgpt2-api keys`: make, list and revoke API keys."""
+"""`distilgpt2-api keys`: creates, lists and revokes API keys."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from distilgpt2_api.settings.key_file import MAX_COUNT, read_key_file
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 file_option: Callable[[Any], Any] = click.option(
-    "--file", type=click.Path(path_type=Path), help="The file of keys. Default: the setting api_keys_file."
+    "--file", type=click.Path(path_type=Path), help="The key file. Default: the setting api_keys_file."
 )
 
 
 @click.group("keys")
 def command() -> None:
-    """Make, list and revoke API keys.
+    """Create, list and revoke API keys.
 
-    The file holds their SHA-256, names and limits, never a key. A running service reads it anew within seconds.
+    The file contains names, SHA-256 hashes and limits, but no keys. A running service reloads it within seconds.
     """
 
 
 @command.command("add")
 @click.argument("name")
 @file_option
-@click.option("--max-requests", type=click.IntRange(1, MAX_COUNT), help="Requests in flight at once.")
-@click.option("--tokens-per-s", type=FiniteRange(0, MAX_COUNT, min_open=True), help="Tokens a second.")
-@click.option("--burst-tokens", type=click.IntRange(1, MAX_COUNT), help="Tokens that may be saved up.")
+@click.option("--max-requests", type=click.IntRange(1, MAX_COUNT), help="Limit on concurrent requests.")
+@click.option("--tokens-per-s", type=FiniteRange(0, MAX_COUNT, min_open=True), help="Limit on tokens per second.")
+@click.option(
+    "--burst-tokens", type=click.IntRange(1, MAX_COUNT), help="Tokens that may be used at once after a pause."
+)
 @click.option(
     "--min-priority",
     type=click.IntRange(LOWEST_PRIORITY, 0),
-    help="The lowest `priority` that its requests may have; below 0 they go before all others. Default: 0.",
+    help="The lowest `priority` that its requests may set; below 0 they go before all others. Default: 0.",
 )
 def add(*, name: str, file: Path | None, **limits: Any) -> None:
-    """Make a key for NAME and print it, this once.
+    """Create a key for NAME and print it. It can't be shown again.
 
-    The entry goes to the file, or where there is none to stderr. Limits that are not given are the service's.
+    The entry is added to the file or, without a file, printed to stderr. The service's limits apply unless given here.
     """
     key = make_key()
     entry = describe_key(name, key, CallerLimits(**limits))
     file = file or Settings().api_keys_file
     if file is None:
-        click.echo(f"{entry}\n(no file of keys is set: the entry above is for one; the key is)", err=True)
+        click.echo(f"{entry}\n(no key file is set: add the entry above to one; the key is)", err=True)
     else:
         add_to_key_file(file, entry)
-        click.echo(f"{name} is in {file}; the key, which nobody can show you again, is", err=True)
+        click.echo(f"{name} was added to {file}; save the key, it can't be shown again", err=True)
     click.echo(key)
 
 
@@ -67,14 +69,14 @@ def list_names(*, file: Path | None) -> None:
 @click.argument("name")
 @file_option
 def remove(*, name: str, file: Path | None) -> None:
-    """Revoke the key of NAME: take it out of the file."""
+    """Revoke the key of NAME: remove it from the file."""
     file = _chosen(file)
     remove_from_key_file(file, name)
-    click.echo(f"{name} is no longer in {file}", err=True)
+    click.echo(f"{name} was removed from {file}", err=True)
 
 
 def _chosen(file: Path | None) -> Path:
     file = file or Settings().api_keys_file
     if file is None:
-        raise SettingsError("no file of keys: give --file, or set api_keys_file")
+        raise SettingsError("no key file: give --file, or set api_keys_file")
     return file

@@ -1,4 +1,4 @@
-"""`distilgpt2-api plan`: how many nodes a load takes, and what they cost."""
+"""`distilgpt2-api plan`: how many nodes a load needs, and what they cost."""
 
 from __future__ import annotations
 
@@ -26,55 +26,61 @@ MAX_QPS = 1_000_000_000
 MAX_PRICE = 1_000_000
 OPEN = {"min_open": True}
 MEASURED_AS = {"prefix_caching": True, "prefix_cache_bytes": "1TiB", "max_draft_tokens": 0}
-"""What a measurement needs, whatever is set for the service: all that it computes fits the KV cache, and a step takes a
-token of each sequence."""
+"""Settings that a measurement overrides: the KV cache must hold everything, and a step must compute one token for each
+sequence."""
 
 
 @click.command("plan")
-@click.option("--qps", type=FiniteRange(0, MAX_QPS, **OPEN), required=True, help="Requests a second, of all.")
-@click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), required=True, help="Completion tokens of a request.")
+@click.option("--qps", type=FiniteRange(0, MAX_QPS, **OPEN), required=True, help="Requests per second, in total.")
+@click.option("--tokens", type=click.IntRange(1, MAX_TOKENS), required=True, help="Completion tokens per request.")
 @click.option(
-    "--prompt-tokens", type=click.IntRange(1, MAX_TOKENS), default=32, show_default=True, help="Of a request."
+    "--prompt-tokens",
+    type=click.IntRange(1, MAX_TOKENS),
+    default=32,
+    show_default=True,
+    help="Prompt tokens per request.",
 )
 @click.option(
     "--cached-share",
     type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Of the prompts' tokens, that the prefix cache has.",
+    help="Share of prompt tokens that are in the prefix cache.",
 )
 @click.option(
     "--max-utilisation",
     type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.7,
     show_default=True,
-    help="Of what a node could do at most.",
+    help="Highest share of a node's capacity to use.",
 )
-@click.option("--max-ttft-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Time to first token, at most.")
-@click.option("--max-tpot-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Time per output token, at most.")
+@click.option("--max-ttft-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Limit on the time to first token.")
+@click.option("--max-tpot-ms", type=FiniteRange(0, MAX_MS, **OPEN), help="Limit on the time per output token.")
 @click.option(
     "--percentile",
     "percent",
     type=FiniteRange(50, 99.99),
     default=99.0,
     show_default=True,
-    help="Of requests, for both times.",
+    help="The percentile of requests for which both limits hold.",
 )
 @click.option(
     "--spare-nodes",
     type=click.IntRange(0, 1000),
     default=0,
     show_default=True,
-    help="Nodes more than the load needs, for one that fails.",
+    help="Additional nodes, for example to replace a failed one.",
 )
-@click.option("--price", type=FiniteRange(0, MAX_PRICE, **OPEN), help="Of a node for an hour, in any currency.")
+@click.option("--price", type=FiniteRange(0, MAX_PRICE, **OPEN), help="Price of a node per hour, in any currency.")
 @click.option(
     "--measured",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A node curve, kept by --save. Default: an example's.",
+    help="A node curve saved by --save. Default: an example.",
 )
-@click.option("--measure", "is_measuring", is_flag=True, help="Measure this machine first, with the model it serves.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Keep what --measure measured.")
+@click.option("--measure", "is_measuring", is_flag=True, help="Measure this machine first, with its model.")
+@click.option(
+    "--save", type=click.Path(dir_okay=False, path_type=Path), help="File in which --measure saves its curve."
+)
 @model_option
 @precision_option
 @num_threads_option
@@ -90,11 +96,12 @@ def command(
     cached_share: float,
     **options: Any,
 ) -> None:
-    """Say how many nodes a load takes, how busy each is, what clients see, and what a million tokens cost.
+    """Calculate how many nodes a load needs, their utilisation, latencies and the cost of a million tokens.
 
-    A node is one machine, or one pod, with one engine. What it can do is its curve: an example's, which names its
-    machine and is not yours; one in a file; or this machine's, measured now (seconds, with nothing else running), for
-    which --model, --precision and --num-threads say what is measured. docs/scale.md has the arithmetic.
+    A node is one machine or pod with one engine. A node curve describes its speed: by default an example from another
+    machine, which the output names; with --measured a curve from a file; with --measure this machine's, which takes
+    seconds and needs an idle machine. --model, --precision and --num-threads choose what is measured. docs/scale.md
+    explains the arithmetic.
     """
     shape = RequestShape(num_prompt_tokens=prompt_tokens, num_completion_tokens=tokens, cached_share=cached_share)
     curve = _curve(shape, **options)
@@ -117,10 +124,10 @@ def _curve(
 ) -> NodeCurve:
     engine_options = overrides_from(**{name: options[name] for name in ("model", "precision", "num_threads")})
     if is_measuring and measured is not None:
-        raise click.UsageError("--measured and --measure are one too many.")
+        raise click.UsageError("--measured and --measure exclude each other.")
     if not is_measuring:
         if save is not None or engine_options:
-            raise click.UsageError("--save, --model, --precision and --num-threads go with --measure.")
+            raise click.UsageError("--save, --model, --precision and --num-threads need --measure.")
         return read_node_curve(measured or EXAMPLE_CURVE)
     curve = _measure(shape, Settings(**engine_options, **MEASURED_AS))
     if save is not None:
@@ -145,7 +152,7 @@ def _measure(shape: RequestShape, settings: Settings) -> NodeCurve:
 
 
 def _processor() -> str:
-    """Its name where the system tells, else its kind."""
+    """Its name if the system knows it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -175,7 +182,7 @@ def _figures(fleet: Fleet, percent: float, price: float | None) -> dict[str, Any
             "utilisation": node.utilisation,
             "running_sequences": node.num_running,
             "waiting_sequences": node.num_waiting,
-            "line_share": node.line_share,
+            "line_share": node.queued_share,
             "queue_time_ms": 1000 * node.queue_time_s,
             "ttft_p50_ms": 1000 * node.ttft_s(50),
             "ttft_percentile_ms": 1000 * node.ttft_s(percent),
@@ -193,7 +200,7 @@ def _figures(fleet: Fleet, percent: float, price: float | None) -> dict[str, Any
 def _page(curve: NodeCurve, figures: dict[str, Any]) -> str:
     node = figures["node"]
     percent = f"p{figures['percentile']:g}"
-    spare = f", and {figures['num_spare_nodes']} to spare" if figures["num_spare_nodes"] else ""
+    spare = f", and {figures['num_spare_nodes']} spare" if figures["num_spare_nodes"] else ""
     rows = [
         ("nodes", f"{figures['num_nodes']}{spare}"),
         ("utilisation", f"{100 * node['utilisation']:.0f} % of {node['max_requests_per_s']:.2f} requests/s a node"),
@@ -201,7 +208,7 @@ def _page(curve: NodeCurve, figures: dict[str, Any]) -> str:
         ("running", f"{node['running_sequences']:.1f} sequences a node, {node['max_running_sequences']} at most"),
         (
             "waiting",
-            f"{node['waiting_sequences']:.2f} a node; {100 * node['line_share']:.2f} % of requests wait in line",
+            f"{node['waiting_sequences']:.2f} a node; {100 * node['line_share']:.2f} % of requests wait in the queue",
         ),
         ("queue time", f"{node['queue_time_ms']:.0f} ms on average"),
         ("TTFT", f"{node['ttft_p50_ms']:.0f} ms p50, {node['ttft_percentile_ms']:.0f} ms {percent}"),

@@ -42,7 +42,8 @@ def command(*, name: str, revision: str | None, if_missing: bool, precision: str
     )
     _say(f"prepared for {settings.precision} in {settings.cache_home}")
     _say(f"{location.name} is in {location.folder}")
-    click.echo(f"serve it: distilgpt2-api serve --model {location.name}")
+    if not if_missing:
+        click.echo(f"serve it: distilgpt2-api serve --model {location.name}")
 
 
 def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:

@@ -1,1 +1,1 @@
-"""The engine: one thread that schedules, computes and hands text back."""
+"""The engine: one thread that schedules steps, computes them and returns text."""

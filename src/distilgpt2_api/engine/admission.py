@@ -1,4 +1,4 @@
-"""How much may wait, and how much each caller may have."""
+"""Admission control: bounds the queue, and what each caller has in flight."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from distilgpt2_api.engine.token_bucket import TokenBucket
 
 MAX_RETRY_AFTER_S = 120.0
 IN_FLIGHT_RETRY_S = 1.0
-"""When a caller with all of its requests in flight may try again: one of them may have ended by then."""
+"""`Retry-After` of a caller at its limit of requests in flight: one of them may have ended by then."""
 
 GC_THRESHOLD = 64
-"""So many accounts are kept without asking who of them is still needed."""
+"""Number of caller states above which unneeded ones are removed."""
 MAX_DEBTORS = 16_384
-"""Callers without a request in flight whose buckets are not full yet; beyond that the smallest debts are forgotten."""
+"""Maximum callers remembered only because their buckets are not full. Beyond it, the fullest buckets are forgotten."""
 
 
 @dataclass(slots=True)
 class CallerState:
-    """Mutable: what one caller has, and how fast it may go on."""
+    """Mutable: one caller's requests in flight and its token bucket."""
 
     caller: Caller
-    """With the limits that it had when it last came."""
+    """With the limits of its latest request."""
     bucket: TokenBucket | None
     waiting: dict[str, int] = field(default_factory=dict)
-    """Request id to its tokens, in the order of arrival."""
+    """Maps the ids of waiting requests to their tokens, in order of arrival."""
     num_waiting_tokens: int = 0
     num_requests: int = 0
-    """In flight: waiting and running."""
+    """Requests in flight, waiting and running."""
 
     def debt_s(self, now_s: float) -> float:
-        """How long it takes until nothing need be remembered of it, if it asks for nothing."""
+        """Time until its bucket is full, after which its state need not be remembered."""
         return 0.0 if self.bucket is None else self.bucket.seconds_until_full(now_s)
 
 
@@ -50,8 +50,8 @@ class Admitted:
     num_tokens: int
 
 
-class Line:
-    """What one caller has waiting, while it is asked who gives way: nothing is taken from the caller itself."""
+class CallerQueue:
+    """A copy of a caller's queue, from which requests to shed are chosen; the caller's state is not changed."""
 
     def __init__(self, state: CallerState) -> None:
         self._newest_first = reversed(state.waiting.items())
@@ -59,7 +59,7 @@ class Line:
         self.num_tokens = state.num_waiting_tokens
 
     def pop(self) -> tuple[str, int]:
-        """The newest: its id and its tokens."""
+        """Remove the newest request. Returns its id and its tokens."""
         request_id, num_tokens = next(self._newest_first)
         self.num_requests -= 1
         self.num_tokens -= num_tokens
@@ -67,10 +67,10 @@ class Line:
 
 
 class Admission:
-    """Bounds what waits and what each caller has in flight. A request waits until its first token; event loop only.
+    """Bounds the queue and each caller's requests in flight. A request waits until its first token. Event loop only.
 
-    A full queue refuses whoever has most in it. Somebody with less than that gets in, and the newest of the others'
-    gives way: else one caller with a thousand requests would shut out all others.
+    A full queue refuses the caller that has most in it. A caller with less is admitted, and the newest requests of the
+    caller with most are shed. Otherwise one caller with a thousand requests would lock out all others.
     """
 
     def __init__(
@@ -80,36 +80,34 @@ class Admission:
         self._max_waiting_tokens = max_waiting_tokens
         self._clock = clock
         self._states: dict[str, CallerState] = {}
-        self._lines: dict[str, CallerState] = {}
-        """Those that have requests waiting."""
+        self._waiting: dict[str, CallerState] = {}
+        """Callers with waiting requests."""
         self._admitted: dict[str, Admitted] = {}
         self._gc_threshold = GC_THRESHOLD
         self._throughput = QueueThroughput(clock)
         self.num_waiting_requests = 0
-        """Read only, for others."""
+        """Read only outside this class, like `num_waiting_tokens`."""
         self.num_waiting_tokens = 0
-        """Read only, for others."""
 
     def admit(self, requests: Sequence[GenerationRequest], caller: Caller = ANONYMOUS) -> list[str]:
-        """Count requests in: all of them, or none. Returns the ids of waiting requests that lose their places to them:
-        to be ended, and released, at once.
+        """Admit all of the requests or none. Returns the ids of requests to shed for them: end and release those at
+        once.
 
-        Raises RateLimitError where `caller` has all that it may have, OverloadedError where a bound of the queue would
-        be passed, InvalidRequestError for more requests at once than the queue ever holds. An empty queue takes any
-        single request.
+        Raises RateLimitError if `caller` is at one of its limits, OverloadedError if the queue would exceed a bound,
+        and InvalidRequestError for more requests than an empty queue holds. An empty queue admits any single request.
         """
         nums_tokens = [_num_tokens(request) for request in requests]
         state = self._state_of(caller)
         try:
             self._check_limits(state, len(requests), sum(nums_tokens))
-            shed = self._make_room(state, len(requests), sum(nums_tokens))
+            shed = self._choose_shed(state, len(requests), sum(nums_tokens))
         except Distilgpt2ApiError:
             self._forget_if_idle(state)
             raise
         for request, num_tokens in zip(requests, nums_tokens, strict=True):
             self._admitted[request.request_id] = Admitted(state, num_tokens)
             state.waiting[request.request_id] = num_tokens
-        self._lines[state.caller.name] = state
+        self._waiting[state.caller.name] = state
         state.num_requests += len(requests)
         state.num_waiting_tokens += sum(nums_tokens)
         self.num_waiting_requests += len(requests)
@@ -121,7 +119,7 @@ class Admission:
 
     @contextmanager
     def count_in_flight(self, caller: Caller, num_requests: int) -> Iterator[None]:
-        """So many more of its requests are in flight, for work that goes on after its first part has ended."""
+        """Count `num_requests` more requests of the caller as in flight, for work that consists of several requests."""
         if caller.is_batch:
             yield
             return
@@ -134,7 +132,7 @@ class Admission:
             self._forget_if_idle(state)
 
     def charge(self, request: GenerationRequest, caller: Caller) -> None:
-        """More of what was admitted before: neither a limit nor the queue refuses it, but the rate has it to bear."""
+        """Charge a continuation of admitted work to the caller's token bucket, without checking limits."""
         if caller.is_batch:
             return
         state = self._state_of(caller)
@@ -142,14 +140,14 @@ class Admission:
             state.bucket.take(request.num_sequences * request.params.max_tokens, self._clock())
 
     def mark_started(self, request_id: str) -> None:
-        """The request waits no longer. Idempotent."""
-        if num_tokens := self._leave_line(request_id):
+        """The request has its first token and leaves the queue. Idempotent."""
+        if num_tokens := self._dequeue(request_id):
             self._throughput.on_start(num_tokens, self.num_waiting_requests)
 
     def release(self, request_id: str, *, num_unused_tokens: int = 0) -> None:
-        """The request has ended, started or not. What it did not use is its caller's again. Idempotent."""
-        if num_tokens := self._leave_line(request_id):
-            num_unused_tokens = num_tokens  # it used nothing
+        """The request has ended. Its unused tokens are returned to its caller's bucket. Idempotent."""
+        if num_tokens := self._dequeue(request_id):
+            num_unused_tokens = num_tokens  # it has used none
             self._throughput.on_leave(self.num_waiting_requests)
         admitted = self._admitted.pop(request_id, None)
         if admitted is None:
@@ -170,7 +168,7 @@ class Admission:
             if state is None:
                 self._collect_garbage()
                 state = self._states[caller.name] = CallerState(caller, bucket)
-            else:  # its limits were changed meanwhile
+            else:  # its limits have changed
                 state.caller, state.bucket = caller, bucket
         return state
 
@@ -178,19 +176,19 @@ class Admission:
         max_requests = state.caller.limits.max_requests
         if max_requests is not None and state.num_requests + num_requests > max_requests:
             raise RateLimitError(
-                f"you have {state.num_requests} requests in flight, and may have {max_requests}; each prompt is"
-                f" one request, and this is for {num_requests} more",
+                f"you have {state.num_requests} requests in flight and ask for {num_requests} more; your limit is"
+                f" {max_requests}, and each prompt counts as a request",
                 retry_after_s=IN_FLIGHT_RETRY_S,
             )
         if state.bucket is not None and (wait_s := state.bucket.wait_for(num_tokens, self._clock())) > 0:
             raise RateLimitError(
-                f"you have used your {state.caller.limits.tokens_per_s:g} tokens per second; this request is for"
-                f" {num_tokens} prompt and completion tokens",
+                f"you have reached your limit of {state.caller.limits.tokens_per_s:g} tokens per second; this request"
+                f" needs {num_tokens} prompt and completion tokens",
                 retry_after_s=wait_s,
             )
 
-    def _make_room(self, state: CallerState, num_requests: int, num_tokens: int) -> list[str]:
-        """The waiting requests that must leave to make room. Raises OverloadedError if they had to be their equals."""
+    def _choose_shed(self, state: CallerState, num_requests: int, num_tokens: int) -> list[str]:
+        """The waiting requests to shed. Raises OverloadedError if no other caller has more in the queue."""
         if num_requests > 1:
             self._check_size(num_requests, num_tokens)
         elif not self.num_waiting_requests:
@@ -200,13 +198,13 @@ class Admission:
         if num_surplus <= 0 and num_surplus_tokens <= 0:
             return []
         shed: list[str] = []
-        lines = [Line(other) for other in self._lines.values()]
+        queues = [CallerQueue(other) for other in self._waiting.values()]
         while num_surplus > 0 or num_surplus_tokens > 0:
             if num_surplus > 0:
-                longest = max(lines, key=attrgetter("num_requests"), default=None)
+                longest = max(queues, key=attrgetter("num_requests"), default=None)
                 has_less = longest is not None and len(state.waiting) + num_requests < longest.num_requests
             else:
-                longest = max(lines, key=attrgetter("num_tokens"), default=None)
+                longest = max(queues, key=attrgetter("num_tokens"), default=None)
                 has_less = longest is not None and state.num_waiting_tokens + num_tokens < longest.num_tokens
             if longest is None or not has_less:
                 raise self.overloaded("the queue is full")
@@ -217,28 +215,28 @@ class Admission:
         return shed
 
     def _check_size(self, num_requests: int, num_tokens: int) -> None:
-        """Raise InvalidRequestError for what does not fit an empty queue: no use in coming back later."""
+        """Raise InvalidRequestError if the requests do not fit an empty queue: retrying would not help."""
         if num_requests > self._max_waiting_requests or num_tokens > self._max_waiting_tokens:
             raise InvalidRequestError(
-                f"{num_requests} prompts for {num_tokens} prompt and completion tokens in one request; the queue holds"
+                f"the request has {num_requests} prompts for {num_tokens} prompt and completion tokens; the queue holds"
                 f" {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send fewer at a time"
             )
 
-    def _leave_line(self, request_id: str) -> int:
-        """The request waits no longer; its tokens, or 0 if it did not."""
+    def _dequeue(self, request_id: str) -> int:
+        """Remove the request from the queue. Returns its tokens, or 0 if it was not waiting."""
         admitted = self._admitted.get(request_id)
         if admitted is None or admitted.state.waiting.pop(request_id, None) is None:
             return 0
         state = admitted.state
         state.num_waiting_tokens -= admitted.num_tokens
         if not state.waiting:
-            del self._lines[state.caller.name]
+            del self._waiting[state.caller.name]
         self.num_waiting_requests -= 1
         self.num_waiting_tokens -= admitted.num_tokens
         return admitted.num_tokens
 
     def _collect_garbage(self) -> None:
-        """Forget those who have paid off their debts since their last request; rarely, so that it costs little."""
+        """Remove idle callers whose buckets are full by now. Amortised: runs after the number of states has doubled."""
         if len(self._states) < self._gc_threshold:
             return
         now_s = self._clock()
@@ -253,16 +251,16 @@ class Admission:
         self._gc_threshold = max(GC_THRESHOLD, 2 * len(self._states))
 
     def _forget_if_idle(self, state: CallerState) -> None:
-        """Memory is bounded by those in flight, and by `MAX_DEBTORS`."""
+        """Remove an idle caller with a full bucket. Memory is bounded by callers in flight and `MAX_DEBTORS`."""
         if not state.num_requests and not state.debt_s(self._clock()):
             self._states.pop(state.caller.name, None)
 
     def overloaded(self, why: str) -> OverloadedError:
-        """What to tell whoever gets no place: come back when the present queue has been served."""
+        """The error of a refused or shed request. It asks to retry when the present queue has been served."""
         wait_s = self._throughput.seconds_for(self.num_waiting_tokens)
         return OverloadedError(
             f"the service is overloaded: {self.num_waiting_requests} requests for {self.num_waiting_tokens} tokens"
-            f" wait already, {why}; try again later",
+            f" are waiting and {why}; try again later",
             retry_after_s=min(MAX_RETRY_AFTER_S, max(1.0, wait_s)),
         )
 

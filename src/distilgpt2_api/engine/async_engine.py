@@ -1,4 +1,4 @@
-"""The engine thread and its two crossings: an inbox in, one callback per step out."""
+"""The engine for asyncio code: admission, streams, draining, and the engine thread's callbacks."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class EngineState(StrEnum):
 
 
 class AsyncEngine:
-    """The door to the engine from an event loop. Every method but the thread's own runs on that loop.
+    """Access to the engine from an event loop. Every method runs on that loop.
 
-    `load` builds the engine, or waits for one, on the engine thread, so that a port can be bound while a model loads.
-    `on_failure` is told, on the loop, of the error that ended loading or running; requests in flight have then got
-    theirs. A step that takes longer than `step_timeout_s` is such an error.
+    `load` builds the engine, or waits for it, on the engine thread, so that the port can be bound while a model loads.
+    If loading or running fails, requests in flight get their errors, then `on_failure` is called on the loop. A step
+    that takes longer than `step_timeout_s` is a failure.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class AsyncEngine:
         self._is_closed = False
         self._thread = EngineThread(load, listener=self, clock=clock)
 
-    # ---- for the doors
+    # ---- for entry points
 
     @property
     def state(self) -> EngineState:
@@ -81,7 +81,7 @@ class AsyncEngine:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the engine can serve, now or once it has loaded."""
+        """Whether the engine can serve, now or after loading."""
         return self._state is not EngineState.FAILED
 
     @property
@@ -98,7 +98,7 @@ class AsyncEngine:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is in flight, and nothing that comes in parts is between two of them."""
+        """Whether nothing is in flight and `hold_drain` is not active."""
         return not self._streams and not self._num_drain_holds
 
     @property
@@ -113,7 +113,7 @@ class AsyncEngine:
         self._watch = loop.create_task(self._watch_steps())
 
     async def wait_loaded(self) -> None:
-        """Return once the model is loaded. Raises EngineFailedError where it can't be."""
+        """Return once the model is loaded. Raises EngineFailedError if loading fails."""
         await self._loaded.wait()
         self._loaded_engine()
 
@@ -127,12 +127,11 @@ class AsyncEngine:
     def submit_all(
         self, requests: Sequence[GenerationRequest], *, caller: Caller = ANONYMOUS, is_continuation: bool = False
     ) -> list[RequestStream]:
-        """Admit requests, all of them, or refuse them all; requests that wait may have to give way to them, and end
-        with OverloadedError: none does if these are refused.
+        """Admit all of the requests or none. Waiting requests that are shed for them end with OverloadedError.
 
         Raises InvalidRequestError, OverloadedError, DrainingError, NotReadyError or EngineFailedError. A continuation
-        is more of what was admitted before, within `hold_drain`: neither a full queue nor a drain refuses it. No queue
-        refuses batch work either: it stands outside.
+        belongs to admitted work within `hold_drain`, so neither a full queue nor a drain refuses it. The bounds of the
+        queue don't apply to batch work.
         """
         config = self._loaded_engine().config
         if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
@@ -141,11 +140,11 @@ class AsyncEngine:
             validate_request(request, config)
             check_priority(request.priority, caller)
             if request.request_id in self._streams:
-                raise InvalidRequestError(f"request id {request.request_id!r} is in flight already", param="request_id")
+                raise InvalidRequestError(f"request id {request.request_id!r} is already in flight", param="request_id")
         if is_continuation:
             for request in requests:
                 self._admission.charge(request, caller)
-        elif not caller.is_batch:  # its sender bounds it, and it takes no place in the queue
+        elif not caller.is_batch:  # its sender bounds it, and it is not in the queue
             for request in requests:
                 self._params_budget.check(request.params)
             for request_id in self._admission.admit(requests, caller):
@@ -154,13 +153,13 @@ class AsyncEngine:
 
     @contextmanager
     def count_in_flight(self, caller: Caller, num_requests: int) -> Iterator[None]:
-        """So many of the caller's requests are in flight for work in parts, also between one part and the next."""
+        """Count `num_requests` requests of the caller as in flight, for work that consists of successive requests."""
         with self._admission.count_in_flight(caller, num_requests):
             yield
 
     @contextmanager
     def hold_drain(self) -> Iterator[None]:
-        """For work that comes as one request after another: a drain waits for it as for a request in flight."""
+        """Make a drain wait for work that consists of several successive requests."""
         self._num_drain_holds += 1
         self._idle.clear()
         try:
@@ -170,7 +169,7 @@ class AsyncEngine:
             self._note_idle()
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new requests; let those in flight end, for `timeout_s` seconds at most, then fail them."""
+        """Refuse new requests. Let those in flight finish for up to `timeout_s` seconds, then fail them."""
         if self._state in (EngineState.LOADING, EngineState.READY):
             self._state = EngineState.DRAINING
         try:
@@ -178,11 +177,11 @@ class AsyncEngine:
         except TimeoutError:
             self._is_closed = True
             for stream in list(self._streams.values()):
-                self._end(stream, DrainingError("the service shut down before the request was done"))
+                self._end(stream, DrainingError("the service shut down before the request was finished"))
                 self._thread.put(Abort(stream.request_id))
 
     async def stop(self) -> None:
-        """Fail what is in flight and end the thread; returns when it has ended."""
+        """Fail requests in flight and end the thread. Returns when it has ended."""
         if self._watch is not None:
             self._watch.cancel()
         await self.drain(0.0)
@@ -209,7 +208,7 @@ class AsyncEngine:
         self._thread.put(Abort(stream.request_id))
 
     def _shed(self, stream: RequestStream) -> None:
-        self._end(stream, self._admission.overloaded("others wait with less"))
+        self._end(stream, self._admission.overloaded("other callers have fewer in the queue"))
         self._thread.put(Abort(stream.request_id))
 
     def _end(self, stream: RequestStream, error: Distilgpt2ApiError | None) -> None:
@@ -236,7 +235,7 @@ class AsyncEngine:
         try:
             self._deliver(outputs)
         except Exception as error:
-            # Else the loop would only log it, and those who wait for these outputs would wait for ever.
+            # Otherwise the loop would only log it, and requests that wait for these outputs would never end.
             logger.exception("outputs of a step could not be delivered")
             self.fail(error)
 
@@ -246,7 +245,7 @@ class AsyncEngine:
         for request_id, deltas in outputs.deltas.items():
             stream = self._streams.get(request_id)
             if stream is None:
-                continue  # Aborted while the step ran.
+                continue  # aborted while the step ran
             if stream.push(deltas):
                 self._end(stream, None)
 
@@ -261,10 +260,10 @@ class AsyncEngine:
             self._on_failure(error)
 
     async def _watch_steps(self) -> None:
-        """Notice a step that hangs, or another work of the engine thread: the thread itself can't tell."""
+        """Detect a step, or other work of the engine thread, that hangs. The thread itself can't."""
         interval_s = min(1.0, self._step_timeout_s / 4)
         seen_started_s: float | None = None
-        num_looks = 0  # and not the time: while a process is paused its steps do not hang
+        num_looks = 0  # not the time: a step does not hang while the process is paused
         while self._state is not EngineState.FAILED:
             await asyncio.sleep(interval_s)
             started_s = self._thread.work_started_s

@@ -1,4 +1,4 @@
-"""Beam search over one prompt: which continuations live on, which have ended, and when nothing better can come.
+"""Beam search over one prompt: which beams continue, which have ended, and when the search is done.
 
 The rules are those of `transformers` 5: `generate(num_beams=…, do_sample=False)` finds the same sequences.
 """
@@ -18,21 +18,21 @@ Candidates = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamOptions:
-    """How wide to search, and what counts as good."""
+    """Width and scoring of the search."""
 
     num_beams: int
-    """Continuations that are followed at once."""
+    """Beams that are followed at once."""
     length_penalty: float = 1.0
-    """The exponent of the length by which a sum of log-probabilities is divided: above 0 favours long sequences, below
-    0 short ones."""
+    """A score is the sum of log-probabilities over the length to this power. Above 0 favours long sequences, below 0
+    short ones."""
     early_stopping: bool | Literal["never"] = False
-    """When to stop, once `num_beams` sequences have ended. True: at once. False: when the best live beam scores no
-    better than the worst of them at its present length. "never": when it could not at any length up to the last."""
+    """When to stop after `num_beams` sequences have ended. True: at once. False: when the best live beam, at its
+    present length, scores no better than the worst of them. "never": when it can't at any length up to the maximum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beam:
-    """One continuation of the prompt, as far as it has come."""
+    """One continuation of the prompt that has not ended."""
 
     logprobs: tuple[TokenLogprobs, ...] = ()
     """One for each token."""
@@ -54,7 +54,7 @@ class Hypothesis:
     score: float
     """`sum_logprob / length ** length_penalty`; the length counts the token that ended it."""
     ending_token_id: int | None
-    """The last token, if it is one of those that end a sequence; None where it ended by length."""
+    """The token that ended it; None if it ended by length."""
 
 
 class BeamSearch:
@@ -69,9 +69,9 @@ class BeamSearch:
         ending_token_ids: frozenset[int] = frozenset(),
         num_top: int = 0,
     ) -> None:
-        """`max_tokens` is at least 1. `ending_token_ids` are not drawn before `min_tokens` tokens.
+        """`max_tokens` is at least 1. `ending_token_ids` are banned before `min_tokens` tokens.
 
-        Of each token's rivals the `num_top` likeliest are kept, for those who asked for log-probabilities.
+        Each token keeps the `num_top` likeliest candidates of its position, for log-probabilities.
         """
         self._options = options
         self._max_tokens = max_tokens
@@ -85,12 +85,12 @@ class BeamSearch:
 
     @property
     def beams(self) -> Sequence[Beam]:
-        """Those that are followed, best first: at the beginning a single empty one."""
+        """The live beams, best first. At the beginning, a single empty one."""
         return self._beams
 
     @property
     def hypotheses(self) -> Sequence[Hypothesis]:
-        """The best that have ended, best first; when the search is done there are `num_beams` of them."""
+        """The best ended beams, best first; `num_beams` of them when the search is done."""
         return self._hypotheses
 
     @property
@@ -99,14 +99,14 @@ class BeamSearch:
 
     @property
     def num_candidates(self) -> int:
-        """How many likeliest tokens `advance` needs of each beam; fewer only where the vocabulary has no more.
+        """Number of likeliest tokens that `advance` needs for each beam; fewer only if the vocabulary is smaller.
 
-        Should every token that ends a sequence be among them, `num_beams` others are left.
+        If they include every ending token, `num_beams` others are left.
         """
         return self._options.num_beams + len(self._ending_token_ids)
 
     def advance(self, candidates: Sequence[Candidates]) -> None:
-        """Take the likeliest next tokens of each of `beams`, in their order."""
+        """Extend the beams. `candidates`: the likeliest next tokens of each of `beams`, in their order."""
         assert not self._is_done
         num_beams = self._options.num_beams
         ranked = self._rank(candidates)
@@ -115,7 +115,7 @@ class BeamSearch:
         survivors: list[Beam] = []
         for rank, (beam_index, token_id, logprob) in enumerate(ranked):
             is_ending = token_id in self._ending_token_ids
-            # Below the first num_beams ranks a continuation is only a spare for the next step: it can't end there.
+            # After the first num_beams ranks, a continuation only fills up the next step: it can't end.
             if rank >= num_beams and (is_last or is_ending or len(survivors) == num_beams):
                 continue
             top = tuple(candidates[beam_index][: self._num_top])
@@ -127,13 +127,13 @@ class BeamSearch:
                 )
             else:
                 survivors.append(beam)
-        self._hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: among equals the earlier one is first
+        self._hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: among equals the earlier comes first
         del self._hypotheses[num_beams:]
         self._beams = survivors
         self._is_done = is_last or not survivors or self._is_settled()
 
     def _rank(self, candidates: Sequence[Candidates]) -> list[tuple[int, int, float]]:
-        """The continuations of all beams, best first: beam, token, the token's log-probability."""
+        """The continuations of all beams, best first, as (beam, token, log-probability of the token)."""
         is_barred = self._length < self._min_tokens
         scored = [
             (-(beam.sum_logprob + logprob), index, token_id, logprob)
@@ -145,7 +145,7 @@ class BeamSearch:
         return [(index, token_id, logprob) for _, index, token_id, logprob in scored]
 
     def _is_settled(self) -> bool:
-        """Whether the hypotheses that are there are the ones to keep."""
+        """Whether no live beam can replace a hypothesis."""
         options = self._options
         if len(self._hypotheses) < options.num_beams:
             return False

@@ -1,4 +1,4 @@
-"""The loop's body: schedule, run, update, collect."""
+"""The engine: each step schedules, runs, applies the results and collects output."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 DEADLINES_GC_THRESHOLD = 64
-"""As many deadlines of ended requests are kept without looking for them."""
+"""Number of deadlines of ended requests that are kept without a search for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutputs:
-    """What one step hands over."""
+    """The output of one step."""
 
     deltas: dict[str, list[SequenceDelta]]
-    """Request id to what its sequences gained."""
+    """Maps request ids to the deltas of their sequences."""
     started: list[str]
-    """Requests of which the step computed the first token (more than once, for several sequences)."""
+    """Requests of which the step computed the first token. A request with several sequences can occur repeatedly."""
 
     def __bool__(self) -> bool:
         return bool(self.deltas or self.started)
 
 
 class StepRunner(Protocol):
-    """Computes one step; the runner of `model/` or a fake."""
+    """Computes a step: the runner of `model/`, or a fake."""
 
     @property
     def config(self) -> ModelConfig: ...
@@ -52,7 +52,7 @@ class StepRunner(Protocol):
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Of one step; see `StepStats`."""
+    """Mutable: token counts of one step; see `StepStats`."""
 
     num_sampled: int = 0
     num_accepted: int = 0
@@ -62,14 +62,14 @@ class TokenCounts:
 
 @dataclass(slots=True)
 class LiveRequest:
-    """Mutable state, owned by `Engine`: the sequences of one request that have not ended."""
+    """Mutable: the sequences of one request that have not ended."""
 
     sequence_ids: set[int]
     deadline_s: float | None
 
 
 class Engine:
-    """Owns scheduler, runner, guides and output processor. Every method runs on one thread; only `step` blocks."""
+    """Owns scheduler, runner, grammar state and output processor. One thread only. Only `step` blocks."""
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class Engine:
         self._clock = clock
         self._requests: dict[str, LiveRequest] = {}
         self._deadlines: list[tuple[float, str]] = []
-        """A heap of the requests' deadlines, with their ids. Those of requests that have ended are dropped when they
-        come up, or when they are most of it."""
+        """A heap of deadlines and request ids. Those of ended requests are removed when they expire, or when they are
+        the majority."""
         self._next_sequence_id = 0
         self._last_step_s: float | None = None
         """When the last step ended."""
@@ -120,7 +120,7 @@ class Engine:
         is_continuation: bool = False,
         is_batch: bool = False,
     ) -> None:
-        """Queue every sequence of a request that `validate_request` lets pass."""
+        """Queue every sequence of a request that has passed `validate_request`."""
         sequence_ids: set[int] = set()
         leader_id: int | None = None
         for index in range(request.num_sequences):
@@ -149,7 +149,7 @@ class Engine:
             self._note_deadline(deadline_s, request.request_id)
 
     def abort(self, request_id: str) -> list[SequenceDelta]:
-        """End what still runs of a request; its blocks are free at once. Idempotent. Returns the last deltas."""
+        """End the remaining sequences of a request and free their blocks. Idempotent. Returns their last deltas."""
         live = self._requests.get(request_id)
         if live is None:
             return []
@@ -160,7 +160,7 @@ class Engine:
         return deltas
 
     def step(self) -> StepOutputs:
-        """Compute one step for all that is scheduled; returns what there is to hand over."""
+        """Compute one step."""
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         plan = scheduler.schedule()
@@ -174,7 +174,7 @@ class Engine:
         complete = self._grammar_state.accept(plan.rows, result.rows)
         updates: Iterable[SequenceUpdate] = scheduler.update(plan, result)
         if plan.num_draft_tokens:
-            updates = self._with_gains(updates)
+            updates = self._with_accepted_drafts(updates)
         now_s = self._clock()
         counts = self._collect(updates, complete, now_s, into=deltas)
         self._observer.on_step(
@@ -203,7 +203,7 @@ class Engine:
         *,
         into: dict[str, list[SequenceDelta]],
     ) -> TokenCounts:
-        """`complete`: sequences whose grammars allow nothing more."""
+        """`complete`: sequences whose grammars allow no further token."""
         counts = TokenCounts()
         for update in updates:
             sequence = update.sequence
@@ -225,8 +225,8 @@ class Engine:
                 into.setdefault(output.request_id, []).append(delta)
         return counts
 
-    def _with_gains(self, updates: Iterable[SequenceUpdate]) -> Iterator[SequenceUpdate]:
-        """Each followed by what drafts gained its sequence, a token at a time: what ends the sequence ends that."""
+    def _with_accepted_drafts(self, updates: Iterable[SequenceUpdate]) -> Iterator[SequenceUpdate]:
+        """Each update, followed by those of its accepted drafts until the sequence ends."""
         for update in updates:
             yield update
             yield from self._scheduler.apply_accepted_drafts(update)
@@ -272,6 +272,6 @@ class Engine:
         heappush(self._deadlines, (deadline_s, request_id))
 
     def _is_live(self, deadline_s: float, request_id: str) -> bool:
-        """Whether a deadline is that of a request that has not ended; an id may be used again."""
+        """Whether the request has not ended. The deadline is compared because ids can be used again."""
         live = self._requests.get(request_id)
         return live is not None and live.deadline_s == deadline_s

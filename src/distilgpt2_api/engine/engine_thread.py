@@ -1,4 +1,4 @@
-"""The engine's own thread: empties its inbox, computes a step, hands over what came of it."""
+"""The engine thread: reads its inbox, computes a step and delivers the output."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from distilgpt2_api.engine.engine import Engine, StepOutputs
 logger = logging.getLogger(__name__)
 
 STOP_S = 10.0
-"""What a step may take at the end: far longer than any takes."""
+"""Time for the last step to finish: far more than any step takes."""
 POLL_S = 0.001
 INBOX_S = 0.01
-"""A request of a thousand prompts is a thousand messages: taken all at once they would be a gap in every stream."""
+"""A request of a thousand prompts is a thousand messages. Handling them all at once would delay every stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Inbox: a request, and when it came on the engine's clock, in seconds."""
+    """Message: run a request, which arrived at `submitted_s` on the engine's clock."""
 
     request: GenerationRequest
     submitted_s: float
@@ -37,32 +37,32 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Inbox: end a request."""
+    """Message: end a request."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Inbox: end the thread."""
+    """Message: end the thread."""
 
 
 Message = Submission | Abort | Stop
 
 
 class EngineListener(Protocol):
-    """Whom the thread tells, on the event loop."""
+    """Receives the thread's callbacks, on the event loop."""
 
     def note_loaded(self, engine: Engine) -> None: ...
 
     def deliver(self, outputs: StepOutputs) -> None: ...
 
     def fail(self, error: Exception) -> None:
-        """Loading or running ended with an error: nothing comes any more."""
+        """Loading or running has failed, and no output follows."""
 
 
 class EngineThread:
-    """Two crossings: `put` from any thread, and the listener's callbacks on the loop, one a step."""
+    """Communicates in two ways: `put` from any thread, and the listener's callbacks on the loop, one per step."""
 
     def __init__(self, load: Callable[[], Engine], *, listener: EngineListener, clock: Callable[[], float]) -> None:
         self._load = load
@@ -72,8 +72,7 @@ class EngineThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.work_started_s: float | None = None
-        """When the step that runs now began, or the message that is handled now; None while there is neither. Read from
-        any thread."""
+        """Start of the current step or message; None between them. May be read from any thread."""
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -83,7 +82,7 @@ class EngineThread:
         self._inbox.put(message)
 
     async def stop(self) -> None:
-        """End the thread; returns when it has ended, or hangs: it is a daemon, and the process can end without it."""
+        """End the thread. Returns when it has ended or hangs: a daemon thread does not prevent the process's exit."""
         self._inbox.put(Stop())
         for _ in range(round(STOP_S / POLL_S)):
             if not self._thread.is_alive():
@@ -112,8 +111,9 @@ class EngineThread:
                 engine.close()
 
     def _take_messages(self, engine: Engine) -> bool:
-        """Take messages for `INBOX_S` at most: the rest waits until after a step, for running streams wait for that
-        step. Wait at the inbox while there is nothing to compute. False: stop.
+        """Handle messages for up to `INBOX_S`, and leave the rest for after the next step, for which streams wait.
+
+        Blocks while there is nothing to compute. Returns False to stop.
         """
         end_s = math.inf
         while not engine.has_work or (not self._inbox.empty() and self._clock() < end_s):
@@ -141,5 +141,5 @@ class EngineThread:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
-            # The loop is closed: nobody is left to hear it.
+            # The loop is closed, so nothing receives the call.
             logger.warning("the event loop ended before the engine")

@@ -1,5 +1,6 @@
-"""How well a model predicts a text: every token scored once, in sliding windows, with at least half a context before it
-(past the first window).
+"""Measures how well a model predicts a text: perplexity over sliding windows.
+
+Every token is scored once, after the first window with at least half a context before it.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.text.tokenizer import Tokenizer
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
 
-NO_DRAWS = SamplingParams(max_tokens=0)
+NO_SAMPLING = SamplingParams(max_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Documents as one stream of tokens: mark, document, mark, document, …, mark."""
+    """Documents as one stream of tokens, with the end of text before, between and after them."""
 
     token_ids: Sequence[int]
     num_bytes: int
-    """UTF-8 bytes of the documents, marks left out."""
+    """UTF-8 bytes of the documents, without the ends of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """`token_ids[first : end]` of a stream, of which those from `first_scored` on are scored."""
+    """The tokens `token_ids[first:end]` of a stream. Those from `first_scored` on are scored."""
 
     first: int
     first_scored: int
@@ -42,19 +43,19 @@ class Window:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     perplexity: float
-    """Per token: e to the mean of the negative log-likelihoods."""
+    """Per token: exp of the mean negative log-likelihood."""
     bits_per_byte: float
-    """Bits of all scored tokens over the documents' bytes: comparable between tokenizers."""
+    """Bits of all scored tokens per byte of the documents. Comparable between tokenizers."""
     num_tokens: int
-    """Scored."""
+    """Scored tokens."""
     tokens_per_s: float
-    """Scored tokens a second: each costs about two, for half of a window is context."""
+    """Scored tokens per second. Each takes about two computed ones, because half of a window is context."""
 
 
 def read_stream(text: str, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
-    """A file's documents, with the model's own end of text before, between and after them.
+    """Tokenizes the documents of a text, with the model's end of text before, between and after them.
 
-    In the file they are separated by that token's text, or by GPT-2's `<|endoftext|>`, as files for other models are.
+    In the text, that token's text or GPT-2's `<|endoftext|>` separates documents.
     """
     end_of_text_id = tokenizer.end_of_text_id(config)
     marks = [END_OF_TEXT]
@@ -64,7 +65,7 @@ def read_stream(text: str, tokenizer: Tokenizer, config: ModelConfig) -> Stream:
 
 
 def split_documents(text: str, marks: Sequence[str]) -> list[str]:
-    """The documents between marks, without white space around them; text without marks is one document."""
+    """The documents between marks, stripped of white space. A text without marks is one document."""
     documents = re.split("|".join(map(re.escape, marks)), text)
     return [document.strip() for document in documents if document.strip()]
 
@@ -72,7 +73,7 @@ def split_documents(text: str, marks: Sequence[str]) -> list[str]:
 def join_documents(
     documents: Sequence[str], encode: Callable[[Sequence[str]], Sequence[Sequence[int]]], end_of_text_id: int | None
 ) -> Stream:
-    """`end_of_text_id` stands before, between and after the documents; a model without one gets them joined bare."""
+    """Encodes the documents, with `end_of_text_id` before, between and after them if the model has one."""
     mark = [] if end_of_text_id is None else [end_of_text_id]
     token_ids = list(mark)
     for document_ids in encode(documents):
@@ -81,9 +82,9 @@ def join_documents(
 
 
 def sliding_windows(num_tokens: int, num_positions: int) -> Iterator[Window]:
-    """Windows that score each of tokens 1 … num_tokens - 1 once, half a context apart.
+    """Windows half a context apart that score each of tokens 1 … num_tokens - 1 once.
 
-    A window has a token more than the model has positions: its last token is scored, and never computed.
+    A window has one token more than the model has positions: its last token is scored but not computed.
     """
     first_scored = 1
     for first in range(0, num_tokens, max(1, num_positions // 2)):
@@ -103,9 +104,9 @@ def evaluate(
     on_scored: Callable[[int], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Evaluation:
-    """Score the stream with a runner's `run`, whose KV cache holds `num_positions` tokens at least.
+    """Scores the stream with a runner's `run`. Its KV cache holds at least `num_positions` tokens.
 
-    `on_scored` gets the number of tokens of each window, for a progress bar.
+    `on_scored` is called with the number of tokens of each window, for a progress bar.
     """
     started_s = clock()
     logprob = 0.0
@@ -127,12 +128,12 @@ def evaluate(
 def _score_window(
     run: Callable[[StepPlan], StepResult], stream_ids: Sequence[int], window: Window, max_step_tokens: int
 ) -> Iterator[float]:
-    """Log-likelihoods of the window's scored tokens, in order; steps of at most `max_step_tokens` tokens."""
+    """Log-likelihoods of the window's scored tokens, in order, in steps of at most `max_step_tokens` tokens."""
     token_ids = stream_ids[window.first : window.end]
     block_ids = range(num_blocks_for(len(token_ids)))
-    first_telling = window.first_scored - window.first - 1  # this position's logits score the first token
-    # Context costs no logits: it is computed apart from what is scored.
-    for begin, end, is_telling in ((0, first_telling, False), (first_telling, len(token_ids) - 1, True)):
+    first_scoring = window.first_scored - window.first - 1  # logits of this position score the first token
+    # The context is computed in steps of its own, without logits.
+    for begin, end, is_scoring in ((0, first_scoring, False), (first_scoring, len(token_ids) - 1, True)):
         for start in range(begin, end, max_step_tokens):
             row = PlanRow(
                 sequence_id=0,
@@ -141,10 +142,10 @@ def _score_window(
                 num_computed_tokens=start,
                 num_new_tokens=min(max_step_tokens, end - start),
                 block_ids=block_ids,
-                params=NO_DRAWS,
+                params=NO_SAMPLING,
                 seed=0,
                 is_sampling=False,
-                num_prompt_logprobs=0 if is_telling else None,
+                num_prompt_logprobs=0 if is_scoring else None,
             )
             result = run(StepPlan(rows=[row])).rows[0]
             yield from (scored.logprob for scored in result.prompt_logprobs)

@@ -1,4 +1,4 @@
-"""Builds an engine from a model folder: the one place that knows every part."""
+"""Builds an engine from a model folder. Only this module constructs all of its parts."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def load_engine(
     report: Callable[[str], None],
     processor: Processor | None = None,
 ) -> Engine:
-    """Load the model in `folder`. Raises ModelError; `report` gets one line for what is worth knowing on the way.
+    """Loads the model in `folder`. Raises ModelError. `report` is called with each line for the log.
 
-    `cache_folder` keeps the compiled form from one start to the next; None, or one that can't be written, costs time.
+    `cache_folder` keeps the compiled model for the next start. Without one, or if it isn't writable, loading takes
+    longer.
     """
     processor = processor or read_processor()
     processor.check()
@@ -43,14 +44,14 @@ def load_engine(
     tokenizer = Tokenizer.from_folder(folder, num_rows=model_config.vocab_size)
     if tokenizer.left_out:
         report(
-            f"the model has {model_config.vocab_size} tokens, so these of its tokenizer are left out: "
+            f"the model has {model_config.vocab_size} tokens, so these tokens of its tokenizer are ignored: "
             f"{safe_repr(', '.join(tokenizer.left_out))}"
         )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
-    model_config = _with_tokenizers_end(model_config, tokenizer)
+    model_config = _with_tokenizer_eos(model_config, tokenizer)
     num_blocks = _num_kv_blocks(model_config, config, block_bytes)
     check_memory(
         folder,
@@ -74,8 +75,8 @@ def load_engine(
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
 
 
-def _with_tokenizers_end(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """As vLLM has it: a text ends with the tokenizer's `eos_token`, and with what the model's own files name."""
+def _with_tokenizer_eos(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """Adds the tokenizer's `eos_token` to the tokens that end a text, as vLLM does."""
     token_id = tokenizer.eos_token_id
     if token_id is None or token_id in config.eos_token_ids:
         return config
@@ -83,7 +84,7 @@ def _with_tokenizers_end(config: ModelConfig, tokenizer: Tokenizer) -> ModelConf
 
 
 def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig, block_bytes: int) -> int:
-    """What `kv_cache_bytes` holds or the batch can use; at least one context's, so that any request fits."""
+    """The blocks that fit in `kv_cache_bytes`, at most what the batch can use and at least one context."""
     blocks_per_context = num_blocks_for(model_config.num_positions)
     affordable = config.kv_cache_bytes // block_bytes
     return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))

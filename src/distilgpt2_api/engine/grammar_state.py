@@ -1,4 +1,4 @@
-"""Keeps the sequences that have grammars to them: masks are computed while the kernels run."""
+"""Applies grammars to the running sequences. Masks are computed while the kernels run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.text.grammars import GrammarCompiler, Guide
 
-NOTHING_FINISHED: frozenset[int] = frozenset()
+NONE_FINISHED: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class StepMask:
-    """`TokenMask` of one row: all masks of a step are one piece of work."""
+    """The `TokenMask` of one row. One task computes all masks of a step."""
 
     masks: Future[list[bytes | Distilgpt2ApiError]]
     index: int
@@ -29,20 +29,20 @@ class StepMask:
 
 
 class GrammarState:
-    """Owns the guides of the sequences in flight, and the thread that computes masks. Engine thread only."""
+    """Owns the guides of the sequences in flight and the thread that computes masks. Engine thread only."""
 
     def __init__(self, grammars: GrammarCompiler, *, eos_token_ids: Sequence[int]) -> None:
         self._grammars = grammars
         self._eos_token_ids = eos_token_ids
         self._guides: dict[int, Guide] = {}
         self._ignoring_eos: set[int] = set()
-        """Those that ignore the end of text: they end where their grammars allow nothing more."""
-        self._filling: Future[list[bytes | Distilgpt2ApiError]] | None = None
+        """Sequences with `ignore_eos`: they end when their grammars allow no further token."""
+        self._masks: Future[list[bytes | Distilgpt2ApiError]] | None = None
         self._thread: ThreadPoolExecutor | None = None
-        """Started with the first guide."""
+        """Created with the first guide."""
 
     def open(self, sequence_id: int, params: SamplingParams) -> None:
-        """A guide for a new sequence, if it has a grammar."""
+        """Open a guide for a new sequence, if it has a grammar."""
         if params.grammar is not None:
             self._guides[sequence_id] = self._grammars.open(params.grammar)
             if params.ignore_eos:
@@ -54,7 +54,7 @@ class GrammarState:
         self._ignoring_eos.discard(sequence_id)
 
     def begin_masks(self, rows: Iterable[PlanRow]) -> None:
-        """Give the rows that draw by a grammar their masks, which are computed from now on."""
+        """Start to compute the masks of the rows that sample with a grammar."""
         if not self._guides:
             return
         guided = [row for row in rows if row.is_sampling and row.sequence_id in self._guides]
@@ -63,19 +63,20 @@ class GrammarState:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
         work = [(self._guides[row.sequence_id], row.sequence_id in self._ignoring_eos) for row in guided]
-        self._filling = self._thread.submit(self._fill, work)
+        self._masks = self._thread.submit(self._compute_masks, work)
         for index, row in enumerate(guided):
-            row.mask = StepMask(self._filling, index)
+            row.mask = StepMask(self._masks, index)
 
     def accept(self, rows: Iterable[PlanRow], results: Iterable[RowResult]) -> frozenset[int]:
-        """Let the guides follow what was drawn; the sequences whose grammars are complete now.
+        """Advance the guides by the sampled tokens. Returns the sequences whose grammars are now complete.
 
-        The result of a sequence that can't be guided any further becomes an error.
+        If a guide fails, the result of its sequence becomes an error.
         """
-        if self._filling is None:
-            return NOTHING_FINISHED
-        self._filling.exception()  # What drew may not have waited for it; guides are one thread's at a time.
-        self._filling = None
+        if self._masks is None:
+            return NONE_FINISHED
+        # The sampler may not have waited for the masks, and only one thread at a time may use a guide.
+        self._masks.exception()
+        self._masks = None
         finished = []
         for row, result in zip(rows, results, strict=True):
             if row.mask is None or result.token_id is None:
@@ -92,13 +93,13 @@ class GrammarState:
         return frozenset(finished)
 
     def close(self) -> None:
-        """End thread and process. Idempotent."""
+        """End the thread, and the compiler's process. Idempotent."""
         if self._thread is not None:
             self._thread.shutdown()
         self._grammars.close()
 
-    def _fill(self, work: Sequence[tuple[Guide, bool]]) -> list[bytes | Distilgpt2ApiError]:
-        """On the masks' own thread."""
+    def _compute_masks(self, work: Sequence[tuple[Guide, bool]]) -> list[bytes | Distilgpt2ApiError]:
+        """Runs on the thread for masks."""
         masks: list[bytes | Distilgpt2ApiError] = []
         for guide, is_eos_ignored in work:
             try:
@@ -110,7 +111,7 @@ class GrammarState:
         return masks
 
     def _without_eos(self, mask: bytes) -> bytes:
-        """For a completion that is to go on as long as its grammar can; as it is where nothing else may follow."""
+        """The mask without the end of text, unless it allows nothing else."""
         bits = bytearray(mask)
         for token_id in self._eos_token_ids:
             bits[token_id // 8] &= ~(1 << token_id % 8)

@@ -1,4 +1,4 @@
-"""What this machine can do with a model: its node curve, measured on the engine itself in some seconds."""
+"""Measures the node curve of this machine and a model on the engine, within seconds."""
 
 from __future__ import annotations
 
@@ -17,44 +17,45 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 
 NUM_TIMED_STEPS = 24
-"""At each number of sequences; the median counts."""
+"""Timed steps for each number of sequences. The median counts."""
 MIN_POSITIONS = NUM_TIMED_STEPS + 2
 NUM_ROUNDS = 2
-"""The first one makes the kernels for each number of rows; only the last one counts."""
+"""The first round compiles the kernels for each number of rows. Only the last one counts."""
 MIN_PREFILLS = 8
 NUM_TIMED_PREFILLS = 5
-"""In each round; the median counts, for one alone may meet a neighbour's burst."""
+"""Timed prefills in each round. The median counts, because other processes can disturb a single one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeMeasurement:
-    """Of an engine that has no thread of its own, nothing else to do, and a prefix cache that holds all it computes."""
+    """Measures an engine without a thread or other work, whose prefix cache holds everything that it computes."""
 
     engine: Engine
     config: EngineConfig
     num_prompt_tokens: int
     num_completion_tokens: int
-    """Lengths of the load that is planned for: long contexts make long steps."""
+    """Lengths of the planned load: steps take longer with long contexts."""
     clock: Callable[[], float] = time.perf_counter
 
     def __post_init__(self) -> None:
-        """Raises InvalidRequestError where a model's context leaves no room for the steps that are timed."""
+        """Raises InvalidRequestError if the model's context is too short for the timed steps."""
         if self._num_positions < MIN_POSITIONS:
             raise InvalidRequestError(
-                f"a model of {self._num_positions} positions can't be measured: {MIN_POSITIONS} at least"
+                f"a model with {self._num_positions} positions can't be measured: it needs at least {MIN_POSITIONS}"
             )
 
     @property
     def num_parts(self) -> int:
-        """How many times `run` calls `on_measured`."""
+        """Number of calls of `on_measured` by `run`."""
         return NUM_ROUNDS * (len(self._counts()) + 1)
 
     def run(self, *, model: str, measured_on: str, on_measured: Callable[[int], None]) -> NodeCurve:
-        """Decode steps of 1, 2, 4, … sequences to as many as may run, or as the KV cache holds; then prefills.
+        """Times decode steps of 1, 2, 4, … sequences up to the maximum that runs or that the KV cache holds, then
+        prefills.
 
-        `on_measured` gets 1 after each part, for a progress bar.
+        `on_measured` is called with 1 after each part, for a progress bar.
         """
-        chance = random.Random(0)  # noqa: S311 - tokens that no other prompt begins with, no secret
+        chance = random.Random(0)  # noqa: S311 - no secret: prompts without a common prefix
         kv_cache_tokens = self.engine.num_free_blocks * BLOCK_SIZE
         step_s: dict[int, float] = {}
         prefill_tokens_per_s = 0.0
@@ -83,21 +84,21 @@ class NodeMeasurement:
 
     @property
     def _context_tokens(self) -> int:
-        """As in the middle of a completion. Whole blocks and a token: once they are cached, all start in one step."""
+        """The context in the middle of a completion: whole blocks and a token. Once cached, all start in one step."""
         middle = min(self.num_prompt_tokens + self.num_completion_tokens // 2, self._num_positions - MIN_POSITIONS)
         return middle // BLOCK_SIZE * BLOCK_SIZE + 1
 
     def _counts(self) -> list[int]:
-        """1, 2, 4, … and the most sequences that run at once."""
+        """1, 2, 4, … and the maximum number of sequences that run at once."""
         num_blocks_each = num_blocks_for(self._context_tokens + NUM_TIMED_STEPS + 1)
         most = max(1, min(self.config.max_num_sequences, self.engine.num_free_blocks // num_blocks_each))
         return sorted({*(1 << power for power in range(most.bit_length())), most})
 
     def _decode_step_s(self, num_sequences: int, chance: random.Random) -> float:
-        """The median of steps in which every sequence decodes, none prefills and none ends."""
+        """Median duration of steps in which every sequence decodes and none prefills or ends."""
         prompts = [self._draw_prompt(self._context_tokens, chance) for _ in range(num_sequences)]
         self._add(prompts, max_tokens=1)
-        self._run_dry()
+        self._run_until_idle()
         request_ids = self._add(prompts, max_tokens=NUM_TIMED_STEPS + 1)
         num_started = 0
         while num_started < num_sequences:
@@ -112,15 +113,15 @@ class NodeMeasurement:
         return statistics.median(times_s)
 
     def _prefill_tokens_per_s(self, chance: random.Random) -> float:
-        """Of several prompts one behind the other, which fill whole steps; each draws one token."""
+        """Rate of several prompts in succession, which fill whole steps. Each samples one token."""
         num_tokens_each = min(self.num_prompt_tokens, self._num_positions - 1)
         num_prompts = max(MIN_PREFILLS, 2 * self.config.max_step_tokens // num_tokens_each)
         self._add([self._draw_prompt(num_tokens_each, chance) for _ in range(num_prompts)], max_tokens=1)
         begin_s = self.clock()
-        self._run_dry()
+        self._run_until_idle()
         return num_prompts * num_tokens_each / (self.clock() - begin_s)
 
-    def _run_dry(self) -> None:
+    def _run_until_idle(self) -> None:
         while self.engine.has_work:
             self.engine.step()
 

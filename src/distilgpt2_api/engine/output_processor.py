@@ -1,4 +1,4 @@
-"""From drawn tokens to text: detokenizes, finds stop sequences, keeps usage and timings."""
+"""Turns sampled tokens into text: detokenizes, matches stop sequences, and keeps usage and timings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distilgpt2_api.text.stop_matcher import StopMatcher, compiled_stop
 
 @dataclass(slots=True, kw_only=True)
 class SequenceOutput:
-    """Mutable: what one sequence has drawn and not yet shown."""
+    """Mutable: the pending output of one sequence."""
 
     request_id: str
     index: int
@@ -24,7 +24,7 @@ class SequenceOutput:
     sequence: ScheduledSequence
     detokenizer: IncrementalDetokenizer
     stop_matcher: StopMatcher | None
-    """None where there are no stop sequences."""
+    """None without stop sequences."""
     submitted_s: float
     has_prompt_logprobs: bool
     started_s: float | None = None
@@ -36,7 +36,7 @@ class SequenceOutput:
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     def accept(self, update: SequenceUpdate, now_s: float) -> str | None:
-        """Take in one step's gain. Returns the stop sequence that it completed: the caller finishes the sequence."""
+        """Apply an update. Returns the stop sequence that it completed, for which the caller ends the sequence."""
         result = update.result
         if result.prompt_logprobs:
             self.prompt_logprobs.extend(result.prompt_logprobs)
@@ -49,19 +49,19 @@ class SequenceOutput:
         if result.logprobs is not None:
             self.logprobs.append(result.logprobs)
         if self.sequence.finish_reason is FinishReason.STOP:
-            return None  # End of text and stop tokens are counted, never shown.
-        return self._show(self.detokenizer.push(update.token_id))
+            return None  # the end of text and stop tokens are counted, but are not part of the text
+        return self._add_text(self.detokenizer.push(update.token_id))
 
     def take(self, now_s: float, *, stop: str | None = None) -> SequenceDelta | None:
-        """What the sequence gained since the last take; None while there is nothing to hand over.
+        """The pending output as a delta; None if there is nothing to deliver yet.
 
-        `stop` is the stop sequence that finished it.
+        `stop` is the stop sequence that ended the sequence.
         """
         sequence = self.sequence
         finish_reason = sequence.finish_reason
         if finish_reason is not None:
             if stop is None:
-                self._show_rest()
+                self._flush()
         elif not self.is_streamed or not self.token_ids:
             return None
         num_completion_tokens = sequence.num_completion_tokens
@@ -85,17 +85,17 @@ class SequenceOutput:
         self.logprobs.clear()
         return delta
 
-    def _show(self, text: str) -> str | None:
-        """Show a piece of text, up to the stop sequence that it completes; returns that."""
+    def _add_text(self, text: str) -> str | None:
+        """Add a piece of text, up to a stop sequence that it completes. Returns the stop sequence."""
         stop = None
         if self.stop_matcher is not None and text:
             text, stop = self.stop_matcher.push(text)
         self.text += text
         return stop
 
-    def _show_rest(self) -> None:
-        """Show what was held back, now that nothing can complete it. A stop sequence in it still ends the text."""
-        stop = self._show(self.detokenizer.flush())
+    def _flush(self) -> None:
+        """Add the text that was held back. A stop sequence in it still ends the text."""
+        stop = self._add_text(self.detokenizer.flush())
         if stop is None and self.stop_matcher is not None:
             self.text += self.stop_matcher.flush()
 
@@ -109,10 +109,10 @@ class SequenceOutput:
 
 
 class OutputProcessor:
-    """Owns the outputs of every live sequence. Engine thread only; times are the engine clock's, in seconds."""
+    """Owns the outputs of all sequences in flight. Engine thread only. Times are seconds on the engine's clock."""
 
     def __init__(self, *, token_bytes: Sequence[bytes], plain_token_bytes: Sequence[bytes]) -> None:
-        """By token id, as the tokenizer's: with the text of special tokens, and without."""
+        """The tokenizer's tables by token id: with the text of special tokens, and without."""
         self._token_bytes = token_bytes
         self._plain_token_bytes = plain_token_bytes
         self._outputs: dict[int, SequenceOutput] = {}
@@ -140,12 +140,12 @@ class OutputProcessor:
         return self._outputs[sequence_id]
 
     def forget(self, sequence_id: int) -> SequenceOutput:
-        """The output of a sequence that has ended: its last delta is still to be taken."""
+        """Remove the output of a sequence that has ended. Its last delta is still to be taken."""
         self._not_started.discard(sequence_id)
         return self._outputs.pop(sequence_id)
 
     def mark_started(self, rows: Iterable[PlanRow], now_s: float) -> list[str]:
-        """Ends the rows' queue time where it has not ended before; returns the request ids of those."""
+        """End the queue time of sequences in their first step. Returns their request ids."""
         if not self._not_started:
             return []
         started = []
@@ -159,5 +159,5 @@ class OutputProcessor:
 
 
 def _stop_token_id(sequence: ScheduledSequence) -> int | None:
-    """The token of `stop_token_ids` that ended it, if one did: the model's own end of text is nobody's wish."""
+    """The token of `stop_token_ids` that ended the sequence, if one did. The model's end of text is not reported."""
     return sequence.stop_token_id if sequence.stop_token_id in sequence.ending_tokens.requested else None

@@ -1,4 +1,4 @@
-"""How much the parameters of all requests in flight may be, together."""
+"""Bounds the memory of the parameters of all requests in flight."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from distilgpt2_api.core.errors import OverloadedError
 from distilgpt2_api.core.params import SamplingParams
 
 MAX_ENTRIES = 1 << 20
-"""Each takes about 130 bytes. One request may have 200 000: a bias for each token of GPT-2's, and lists of ids."""
+"""An entry takes about 130 bytes. One request may have 200 000: a bias for each token of GPT-2, and lists of ids."""
 
 
 @dataclass(slots=True)
-class Held:
-    """Mutable: parameters that requests share."""
+class HeldParams:
+    """Mutable: parameters that one or more requests hold."""
 
     params: SamplingParams
     num_entries: int
@@ -21,19 +21,19 @@ class Held:
 
 
 class ParamsBudget:
-    """Bounds the lists that requests in flight came with; a thousand of them may wait. Event loop only.
+    """Bounds the total length of the lists in the parameters of requests in flight. Event loop only.
 
-    Parameters that several requests share, as prompts of one HTTP request do, count once.
+    Parameters that several requests share, such as the prompts of one HTTP request, count once.
     """
 
     def __init__(self, *, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
         self._num_entries = 0
-        self._held: dict[int, Held] = {}
-        """By the object's id, which is its own as long as it is held."""
+        self._held: dict[int, HeldParams] = {}
+        """Maps the id of a parameters object, unique while it is held."""
 
     def check(self, params: SamplingParams) -> None:
-        """Raises OverloadedError where others hold too much to let a request in. Alone, any request gets in."""
+        """Raises OverloadedError if requests in flight hold too much. Without others, any request is admitted."""
         if self._num_entries and id(params) not in self._held:
             num_entries = _count_entries(params)
             if num_entries and self._num_entries + num_entries > self._max_entries:
@@ -43,15 +43,15 @@ class ParamsBudget:
                 )
 
     def hold(self, params: SamplingParams) -> None:
-        """Count a request's parameters in."""
+        """Count the parameters of a new request."""
         held = self._held.get(id(params))
         if held is None:
-            held = self._held[id(params)] = Held(params, _count_entries(params))
+            held = self._held[id(params)] = HeldParams(params, _count_entries(params))
             self._num_entries += held.num_entries
         held.num_requests += 1
 
     def release(self, params: SamplingParams) -> None:
-        """Count one of their requests out."""
+        """Release the parameters of a request that has ended."""
         held = self._held[id(params)]
         held.num_requests -= 1
         if not held.num_requests:

@@ -1,4 +1,4 @@
-"""How fast the queue moves: so that `Retry-After` is a measurement and no guess."""
+"""Measures the throughput of the queue, for `Retry-After`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import math
 from collections.abc import Callable
 
 GUESSED_TOKENS_PER_S = 1000.0
-"""Before anything was measured: a modest two-core machine."""
+"""Used before the first measurement: the rate of a small machine with two cores."""
 MEMORY_S = 30.0
-"""After so long a measurement counts for a third (1/e)."""
+"""After this time, a measurement's weight is 1/e."""
 
 
 class QueueThroughput:
-    """Tokens that leave the queue, over the time in which there was one; both fade with `MEMORY_S`."""
+    """Tokens that left the queue over the time during which it was not empty; both decay exponentially."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._tokens = 0.0
         self._seconds = 0.0
         self._busy_since_s: float | None = None
-        """From when the queue, not empty since, is not accounted for yet; None while it is empty."""
+        """Start of the time not yet counted, during which the queue was not empty; None while it is empty."""
 
     def on_enqueue(self) -> None:
-        """Somebody waits."""
+        """A request joined the queue."""
         if self._busy_since_s is None:
             self._busy_since_s = self._clock()
 
     def on_leave(self, num_waiting: int) -> None:
-        """Somebody went away unserved; `num_waiting` others wait."""
+        """A request left the queue without being served; `num_waiting` others wait."""
         if not num_waiting:
             self._busy_since_s = None
 
     def on_start(self, num_tokens: int, num_waiting: int) -> None:
-        """A request for so many tokens left the queue because it was served; `num_waiting` others wait."""
+        """A request for `num_tokens` left the queue because it was served; `num_waiting` others wait."""
         now_s = self._clock()
         if self._busy_since_s is not None:
             seconds = now_s - self._busy_since_s
@@ -43,7 +43,7 @@ class QueueThroughput:
         self._busy_since_s = now_s if num_waiting else None
 
     def seconds_for(self, num_tokens: int) -> float:
-        """How long a queue of so many tokens takes to be served."""
+        """Expected time until a queue of `num_tokens` is served."""
         if not self._tokens or not self._seconds:
             return num_tokens / GUESSED_TOKENS_PER_S
         return num_tokens * self._seconds / self._tokens

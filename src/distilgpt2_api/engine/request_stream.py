@@ -1,4 +1,4 @@
-"""One request's answer, as it crosses to the event loop."""
+"""The stream of one request's output on the event loop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 
 MAX_UPDATE_DELTAS = 64
-"""Deltas that are handed over at once."""
+"""Maximum deltas returned at once."""
 
 
 class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
-    """Asynchronous iterator of what came since the last look, so that a slow reader gets fewer, larger pieces.
+    """Asynchronous iterator over a request's deltas. Each item has those since the last one, so a slow reader gets
+    larger pieces.
 
-    Event loop only. Ends when every sequence has ended, or was aborted; raises the error that ended the request.
-    What waits here is bounded by the request's own `max_tokens`.
+    Ends when every sequence has ended or was aborted. Raises the error that ended the request. Pending deltas are
+    bounded by the request's `max_tokens`. Event loop only.
     """
 
     def __init__(self, request: GenerationRequest, *, abort: Callable[[RequestStream], None]) -> None:
@@ -47,8 +48,8 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
             deltas = tuple(self._deltas)
             self._deltas.clear()
             return deltas
-        # Whoever has not read for long gets it in parts, and the loop has air between them: writing down thousands of
-        # tokens at once would hold up everybody else's.
+        # A slow reader gets its backlog in parts, and other tasks run in between: serializing thousands of tokens at
+        # once would delay every other stream.
         await asyncio.sleep(0)
         deltas = tuple(self._deltas[:MAX_UPDATE_DELTAS])
         del self._deltas[:MAX_UPDATE_DELTAS]
@@ -56,8 +57,8 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
 
     @property
     def num_unused_tokens(self) -> int:
-        """Completion tokens that were asked for and not drawn, as far as is known: what is not streamed may have been
-        drawn to the last until its end tells.
+        """Requested completion tokens that were not sampled. A request that is not streamed reports its tokens only at
+        its end, and is taken to use all of them until then.
         """
         if self._num_unfinished and not self._request.is_streamed:
             return 0
@@ -68,12 +69,12 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
         return self._request.params
 
     def abort(self) -> None:
-        """End the request; its blocks are free within a step. Idempotent, and harmless after the end."""
+        """End the request. Its blocks are free within a step. Idempotent, and without effect after the end."""
         if not self._has_ended:
             self._abort(self)
 
     def push(self, deltas: Sequence[SequenceDelta]) -> bool:
-        """Engine's side: hand over deltas. True when the last sequence has ended."""
+        """Called by the engine: add deltas. Returns True when the last sequence has ended."""
         self._deltas.extend(deltas)
         for delta in deltas:
             self._num_drawn[delta.index] = delta.num_completion_tokens
@@ -82,7 +83,7 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
         return self._num_unfinished == 0
 
     def end(self, error: Distilgpt2ApiError | None) -> None:
-        """Engine's side: no more deltas; `error` is raised once those already here are read."""
+        """Called by the engine: no deltas follow. `error` is raised after the pending ones are read."""
         self._has_ended = True
         self._error = error
         self._changed.set()

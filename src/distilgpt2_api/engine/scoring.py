@@ -1,4 +1,4 @@
-"""How likely a model finds given texts: prompts of which tokens are scored and none is drawn."""
+"""Scores given texts: prompts whose tokens get log-probabilities, without sampling."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from distilgpt2_api.engine.validation import check_num_characters
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MIN_LOGPROB = -9999.0
-"""JSON has no minus infinity."""
+"""Stands for minus infinity, which JSON does not have."""
 MAX_EXPONENT = 700.0
-"""e to it is still a float."""
+"""exp of this is still a float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A text to be scored, and what stands before it, which is not."""
+    """A text to score, and the context before it, which is not scored."""
 
     name: str
-    """What its sender calls it: errors say it."""
+    """The client's name for it, for error messages."""
     text: str
     context: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringPrompt:
-    """Token ids, those of the context first. There is always one: the end of text, where nothing else was given."""
+    """Token ids, those of the context first. The context has at least one token: the end of text if it is empty."""
 
     token_ids: tuple[int, ...]
     num_context_tokens: int
@@ -40,29 +40,29 @@ class ScoringPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What became of one prompt."""
+    """The score of one prompt."""
 
     logprob: float
-    """Natural logarithm of the scored tokens' joint probability."""
+    """Natural logarithm of the joint probability of the scored tokens."""
     num_tokens: int
-    """Scored."""
+    """Scored tokens."""
     num_bytes: int
-    """That the scored tokens stand for, in UTF-8."""
+    """UTF-8 bytes of the scored tokens."""
     is_greedy: bool
-    """No token was ever likelier than the one that stands there."""
+    """Whether every scored token was the likeliest at its position."""
 
     @property
     def perplexity(self) -> float:
-        """Per token: e to the mean of the negative log-likelihoods."""
+        """Per token: exp of the mean negative log-likelihood."""
         return perplexity_of(self.logprob, self.num_tokens)
 
     @property
     def bits_per_byte(self) -> float | None:
-        """None for tokens without text, as padded models have them."""
+        """None if the tokens have no text, like the padding tokens of some models."""
         return bits_per_byte_of(self.logprob, self.num_bytes) if self.num_bytes else None
 
     def as_fields(self) -> dict[str, object]:
-        """For JSON."""
+        """The score as JSON fields."""
         return {
             "logprob": self.logprob,
             "num_tokens": self.num_tokens,
@@ -74,21 +74,20 @@ class Score:
 
 
 def perplexity_of(logprob: float, num_tokens: int) -> float:
-    """Of so many tokens whose joint probability's natural logarithm is `logprob`."""
+    """Perplexity of `num_tokens` tokens whose joint probability has the natural logarithm `logprob`."""
     return math.exp(min(-logprob / num_tokens, MAX_EXPONENT))
 
 
 def bits_per_byte_of(logprob: float, num_bytes: int) -> float:
-    """Of a text of so many bytes whose tokens' joint probability has that natural logarithm."""
+    """Bits per byte of a text of `num_bytes` bytes whose joint probability has the natural logarithm `logprob`."""
     return -logprob / math.log(2) / num_bytes
 
 
 def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: ModelConfig) -> list[ScoringPrompt]:
-    """Text and context are tokenized as one and cut where the context's own tokens end, as lm-evaluation-harness does:
-    white space at a context's end belongs to the text, for GPT-2's tokens begin with their spaces. Before the context
-    stands what the tokenizer's files put before a text.
+    """Tokenizes context and text as one, and splits where the context's own tokens end, as lm-evaluation-harness does.
 
-    Raises InvalidRequestError, whose `param` is the passage's name.
+    White space at the end of a context belongs to the text, because GPT-2's tokens begin with their spaces. The context
+    is preceded by the tokens that the tokenizer's files put before a text. Raises InvalidRequestError(param=name).
     """
     texts: list[str] = []
     for passage in passages:
@@ -100,7 +99,7 @@ def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: M
     try:
         encoded = tokenizer.encode_batch(texts)
     except InvalidRequestError:
-        _blame(passages, tokenizer)
+        _raise_for_passage(passages, tokenizer)
         raise
     return [
         scoring_prompt(
@@ -117,9 +116,9 @@ def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: M
 def scoring_prompt(
     context_ids: Sequence[int], text_ids: Sequence[int], *, name: str, tokenizer: Tokenizer, config: ModelConfig
 ) -> ScoringPrompt:
-    """Raises InvalidRequestError(param=name); its kind ContextLengthError, where the model has too few positions."""
+    """Raises InvalidRequestError(param=name), or ContextLengthError if the model has too few positions."""
     if not text_ids:
-        raise InvalidRequestError(f"{name} adds no token to its context: the two are one token together", param=name)
+        raise InvalidRequestError(f"{name} adds no token to its context: together they are one token", param=name)
     context = tuple(context_ids) or (_end_of_text_id(tokenizer, config, name=name),)
     token_ids = context + tuple(text_ids)
     if len(token_ids) > config.num_positions:
@@ -135,7 +134,7 @@ def scoring_prompt(
 def scoring_request(
     prompt: ScoringPrompt, *, request_id: str, priority: int = 0, deadline_s: float | None = None
 ) -> GenerationRequest:
-    """Prefill only. The context costs no logits."""
+    """A request that only prefills. The context needs no logits."""
     return GenerationRequest(
         request_id=request_id,
         prompt_token_ids=prompt.token_ids,
@@ -147,9 +146,10 @@ def scoring_request(
 
 
 def score_of(logprobs: Sequence[TokenLogprobs], token_bytes: Sequence[bytes]) -> Score:
-    """`logprobs`: of the scored tokens, each with the likeliest one; `token_bytes` by token id, as the tokenizer's.
+    """`logprobs`: those of the scored tokens, each with the likeliest token. `token_bytes`: the tokenizer's, by token
+    id.
 
-    Raises GenerationError where the model computed no numbers.
+    Raises GenerationError if the logits are NaN.
     """
     logprob = math.fsum(max(token.logprob, MIN_LOGPROB) for token in logprobs)
     if math.isnan(logprob):
@@ -158,13 +158,13 @@ def score_of(logprobs: Sequence[TokenLogprobs], token_bytes: Sequence[bytes]) ->
         logprob=logprob,
         num_tokens=len(logprobs),
         num_bytes=sum(len(token_bytes[token.token_id]) for token in logprobs if token.token_id < len(token_bytes)),
-        # The same logit and the same denominator give the same float.
+        # Equal logits give equal floats: the denominator is the same.
         is_greedy=all(token.logprob >= token.top[0][1] for token in logprobs),
     )
 
 
-def _blame(passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
-    """Raise the tokenizer's error for the first passage that it refuses, with that one's name."""
+def _raise_for_passage(passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
+    """Raise the tokenizer's error for the first passage that it refuses, with the passage's name."""
     for passage in passages:
         try:
             tokenizer.encode(passage.context + passage.text)
@@ -175,5 +175,5 @@ def _blame(passages: Sequence[Passage], tokenizer: Tokenizer) -> None:
 def _end_of_text_id(tokenizer: Tokenizer, config: ModelConfig, *, name: str) -> int:
     token_id = tokenizer.end_of_text_id(config)
     if token_id is None:
-        raise InvalidRequestError(f"{name} needs a context: this model has no end of text to begin with", param=name)
+        raise InvalidRequestError(f"{name} needs a context: this model has no end of text to start with", param=name)
     return token_id

@@ -1,4 +1,4 @@
-"""Generation without an event loop: the caller's own thread turns the engine's crank."""
+"""Generation without an event loop: the caller's thread runs the engine's steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from distilgpt2_api.engine.validation import validate_request
 
 
 def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:
-    """With the tokens around it that the tokenizer's files ask for. An empty prompt without any begins at the end of
-    text, if there is one.
+    """Encodes the prompt, with the special tokens that the tokenizer's files add. If that gives no token, the prompt is
+    the end of text, if the model has one.
     """
     if token_ids := engine.tokenizer.with_special_tokens(engine.tokenizer.encode(prompt)):
         return tuple(token_ids)
@@ -22,7 +22,7 @@ def encode_prompt(engine: Engine, prompt: str) -> tuple[int, ...]:
 
 
 def complete(engine: Engine, request: GenerationRequest, prompt: str) -> list[str]:
-    """`prompt` and what each of the request's sequences adds to it. As `run_request`."""
+    """Returns the prompt with each of the request's completions. See `run_requests`."""
     texts = [prompt] * request.num_sequences
     for delta in run_request(engine, request):
         texts[delta.index] += delta.text
@@ -30,16 +30,15 @@ def complete(engine: Engine, request: GenerationRequest, prompt: str) -> list[st
 
 
 def run_request(engine: Engine, request: GenerationRequest) -> Iterator[SequenceDelta]:
-    """Deltas of one request as they come; as `run_requests`."""
+    """Yields the deltas of one request. See `run_requests`."""
     for _, delta in run_requests(engine, [request]):
         yield delta
 
 
 def run_requests(engine: Engine, requests: Sequence[GenerationRequest]) -> Iterator[tuple[str, SequenceDelta]]:
-    """Deltas of requests that run together, each with its request's id, as they come; closing the iterator early aborts
-    what still runs. Raises InvalidRequestError.
+    """Runs requests together. Yields each delta with its request's id. Closing the iterator aborts what still runs.
 
-    The engine must have no thread of its own, and no other request.
+    The engine must have no thread and no other request. Raises InvalidRequestError.
     """
     for request in requests:
         validate_request(request, engine.config)

@@ -1,13 +1,13 @@
-"""A rate of tokens that allows bursts."""
+"""A token bucket: a rate limit that allows bursts."""
 
 from __future__ import annotations
 
 BURST_S = 60.0
-"""What a bucket holds unless told otherwise: so many seconds of its rate."""
+"""Default capacity, in seconds of the rate."""
 
 
 class TokenBucket:
-    """Fills at `tokens_per_s`, up to `burst_tokens`; times are in seconds, on any clock that only goes forward."""
+    """Fills at `tokens_per_s` up to `burst_tokens`. Times are seconds on any monotonic clock."""
 
     def __init__(self, tokens_per_s: float, burst_tokens: int | None, *, now_s: float) -> None:
         self._rate = tokens_per_s
@@ -16,12 +16,12 @@ class TokenBucket:
         self._filled_s = now_s
 
     def wait_for(self, num_tokens: int, now_s: float) -> float:
-        """Seconds until it has so many; 0 if it has. One of more than it can hold waits until it is full."""
+        """Seconds until the bucket has `num_tokens`, or is full if that is more than its capacity."""
         self._fill(now_s)
         return max(0.0, (min(float(num_tokens), self._burst) - self._level) / self._rate)
 
     def take(self, num_tokens: int, now_s: float) -> None:
-        """Take tokens, also more than there are: the next one waits for longer. Negative: give back."""
+        """Take tokens, or return them if negative. The level may fall below 0; the next request then waits longer."""
         self._fill(now_s)
         self._level = min(self._burst, self._level - num_tokens)
 

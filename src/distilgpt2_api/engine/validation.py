@@ -1,4 +1,4 @@
-"""What a request may ask of this model."""
+"""Checks requests against the model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from distilgpt2_api.text.stop_matcher import compiled_stop
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_STOP_BYTES = 8192
-"""Of all stop sequences of a request together. The automaton that finds them takes up to 24 times as much, and a
-millisecond for each 1200 bytes."""
+"""Maximum total length of a request's stop sequences. Their automaton takes up to 24 times as much memory, and a
+millisecond per 1200 bytes."""
 
 
 def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
-    """Raise InvalidRequestError, with the parameter's name, for what this model can't do at all."""
+    """Raise InvalidRequestError, with the parameter's name, if the model can't serve the request."""
     check_prompt(request.prompt_token_ids, config)
     check_context_length(len(request.prompt_token_ids), request.params.max_tokens, config)
     CompiledParams.of(request.params, config)
 
 
 class CompiledParams:
-    """Stands for parameters that have been checked, and compiled for the engine thread: once, however many prompts and
-    sequences share them. A new entry of `SamplingParams` whose length a client chooses belongs here.
+    """Marks parameters as checked, and as compiled for the engine thread: once for all prompts and sequences that share
+    them. A new field of `SamplingParams` with a length chosen by the client belongs here.
     """
 
     def __init__(self, params: SamplingParams, config: ModelConfig) -> None:
@@ -48,7 +48,7 @@ class CompiledParams:
 
 
 def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
-    """Plain sampling parameters from a program. Raises InvalidRequestError, with the name and the bounds."""
+    """Check plain sampling parameters from a program. Raises InvalidRequestError with the name and the bounds."""
     for name, value in values.items():
         entry = PLAIN_PARAMETERS.get(name)
         if entry is None:
@@ -66,45 +66,48 @@ def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
 
 def _check_params(params: SamplingParams, config: ModelConfig) -> None:
     if params.min_tokens > params.max_tokens:
-        raise InvalidRequestError(f"min_tokens: at most max_tokens ({params.max_tokens})", param="min_tokens")
+        raise InvalidRequestError(
+            f"min_tokens is {params.min_tokens}; it must be at most max_tokens ({params.max_tokens})",
+            param="min_tokens",
+        )
     check_stop(params.stop)
     check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
     check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
     for word in params.bad_words:
         if not word:
-            raise InvalidRequestError("bad_words has a word without tokens", param="bad_words")
+            raise InvalidRequestError("bad_words contains a word without tokens", param="bad_words")
         check_token_ids(word, config, param="bad_words")
     check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
 
 
 def check_priority(priority: int, caller: Caller) -> None:
-    """Raise InvalidRequestError unless the caller may go before others by that much."""
+    """Raise InvalidRequestError if the priority is below the caller's minimum."""
     min_priority = caller.limits.min_priority or 0
     if priority < min_priority:
         raise InvalidRequestError(
-            f"priority {priority} is below {min_priority}, the lowest that you may ask for: leave it out, or ask the"
-            " service's operator for a key with a lower min_priority",
+            f"priority {priority} is below your minimum of {min_priority}: leave it out, or ask the operator for a key"
+            " with a lower min_priority",
             param="priority",
         )
 
 
 def check_stop(stop: Sequence[str], *, param: str = "stop") -> None:
-    """Raise InvalidRequestError unless all are short enough together; `param` is the caller's word for them."""
+    """Raise InvalidRequestError if the stop sequences are too long together. `param` is their name in the request."""
     check_num_bytes(stop, MAX_STOP_BYTES, param=param)
 
 
 def check_num_bytes(texts: Sequence[str], max_bytes: int, *, param: str) -> None:
-    """Raise InvalidRequestError for texts that are longer together."""
+    """Raise InvalidRequestError if the texts together have more than `max_bytes` bytes."""
     num_bytes = sum(len(text.encode(errors="surrogatepass")) for text in texts)
     if num_bytes > max_bytes:
         raise InvalidRequestError(
-            f"{param}: {num_bytes} bytes of UTF-8 together; at most {max_bytes} here, so send fewer or shorter ones",
+            f"{param}: {num_bytes} bytes of UTF-8 together; the maximum is {max_bytes}, so send fewer or shorter ones",
             param=param,
         )
 
 
 def check_prompt(token_ids: Sequence[int], config: ModelConfig) -> None:
-    """Raise InvalidRequestError unless there are token ids, and all are the model's."""
+    """Raise InvalidRequestError if there is no token id, or one is outside the vocabulary."""
     if not token_ids:
         raise InvalidRequestError("prompt is empty: it needs at least one token", param="prompt")
     check_token_ids(token_ids, config, param="prompt")
@@ -118,7 +121,7 @@ def check_context_length(
     param: str = "max_tokens",
     prompt_param: str = "prompt",
 ) -> None:
-    """Raise ContextLengthError unless prompt and completion fit; the names are the caller's own."""
+    """Raise ContextLengthError if prompt and completion don't fit. `param` and `prompt_param`: names in the request."""
     num_tokens = num_prompt_tokens + max_tokens
     if num_tokens > config.num_positions:
         raise ContextLengthError.exceeding(
@@ -130,14 +133,14 @@ def check_context_length(
 
 
 def max_prompt_characters(tokenizer: Tokenizer, config: ModelConfig) -> int:
-    """Of a text that may fit: no token stands for more bytes than the longest."""
+    """Length above which no text fits, because no token has more bytes than the longest one."""
     return config.num_positions * tokenizer.max_token_bytes
 
 
 def check_num_characters(
     num_characters: int, tokenizer: Tokenizer, config: ModelConfig, *, what: str, param: str
 ) -> None:
-    """Raise ContextLengthError for a text that can't fit, however it is tokenized; `what` says which text."""
+    """Raise ContextLengthError for a text that can't fit, however it is tokenized. `what` describes the text."""
     if num_characters > max_prompt_characters(tokenizer, config):
         num_tokens = -(-num_characters // tokenizer.max_token_bytes)
         raise ContextLengthError.exceeding(
@@ -149,7 +152,7 @@ def check_num_characters(
 
 
 def check_token_ids(token_ids: Sequence[int], config: ModelConfig, *, param: str) -> None:
-    """Raise InvalidRequestError unless all are the model's."""
+    """Raise InvalidRequestError if a token id is outside the vocabulary."""
     if not token_ids:
         return
     largest, smallest = max(token_ids), min(token_ids)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from distilgpt2_api.observability.request_record import ALL_ABORT_REASONS, RequestRecord
+
 DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER = "OTHER"
@@ -15,9 +17,7 @@ OTHER = "OTHER"
 class HttpMetrics:
     """Labelled by route template, never by path: a path may be a prompt. Event loop only."""
 
-    def __init__(
-        self, registry: CollectorRegistry, *, abort_reasons: Iterable[str] = (), refusal_codes: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry, *, refusal_codes: Iterable[str] = ()) -> None:
         """The labels that are known stand there from the start: a counter's first event would else hide from `rate`."""
         self._in_flight = Gauge(
             "distilgpt2_http_requests_in_flight", "HTTP requests being answered.", registry=registry
@@ -44,7 +44,7 @@ class HttpMetrics:
         self._refusals = Counter(
             "distilgpt2_refusals", "Requests turned away with 429 or 503, by error code.", ("code",), registry=registry
         )
-        for reason in abort_reasons:
+        for reason in ALL_ABORT_REASONS:
             self._aborts.labels(reason)
         for code in refusal_codes:
             self._refusals.labels(code)
@@ -53,24 +53,16 @@ class HttpMetrics:
         """A request came: `observe` tells its end."""
         self._in_flight.inc()
 
-    def observe(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        duration_s: float,
-        is_disconnect: bool,
-        abort_reason: str | None = None,
-        refusal_code: str | None = None,
-    ) -> None:
+    def observe(self, record: RequestRecord, *, refusal_code: str | None = None) -> None:
+        """Counts a complete request."""
         self._in_flight.dec()
-        self._requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
-        self._durations.labels(route).observe(duration_s)
-        if is_disconnect:
+        method = record.method if record.method in METHODS else OTHER
+        self._requests.labels(method, record.route, str(record.status)).inc()
+        self._durations.labels(record.route).observe(record.duration_s)
+        if record.is_disconnect:
             self._disconnects.inc()
-        if abort_reason is not None:
-            self._aborts.labels(abort_reason).inc()
+        if record.abort_reason is not None:
+            self._aborts.labels(record.abort_reason).inc()
         if refusal_code is not None:
             self._refusals.labels(refusal_code).inc()
 

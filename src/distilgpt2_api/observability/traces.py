@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -28,6 +27,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from distilgpt2_api.observability.http_metrics import METHODS
+from distilgpt2_api.observability.request_record import RequestRecord
 
 SANE_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 """Of W3C's version 00. A later version's is longer, and may be continued as if it were of this one; we begin anew."""
@@ -35,32 +35,6 @@ MAX_TRACESTATE_BYTES = 512
 FLUSH_S = 1.0
 """Time that the last spans have to leave at shutdown. A collector that does not answer must not hold it up."""
 PROVIDER = "distilgpt2-api"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedRequest:
-    """What is told of a request: times in seconds, `headers` as ASGI has them."""
-
-    request_id: str
-    method: str
-    route: str
-    operation: str
-    """`gen_ai.operation.name`."""
-    status: int
-    headers: Iterable[tuple[bytes, bytes]]
-    duration_s: float
-    admitted_after_s: float | None
-    """None: nothing was computed for it."""
-    queue_s: float | None
-    ttft_s: float | None
-    """Both from admission."""
-    num_prompt_tokens: int | None
-    num_cached_tokens: int
-    num_completion_tokens: int
-    finish_reasons: tuple[str, ...]
-    is_streamed: bool
-    error_code: str | None
-    abort_reason: str | None
 
 
 class Traces:
@@ -82,7 +56,7 @@ class Traces:
         self._clock_ns = clock_ns
         self._propagator = TraceContextTextMapPropagator()
 
-    def add(self, request: ServedRequest) -> str:
+    def add(self, request: RequestRecord) -> str:
         """Make the spans of a request that ends now. Returns its trace's id, for the log line."""
         end_ns = self._clock_ns()
         start_ns = end_ns - _ns(request.duration_s)
@@ -95,8 +69,8 @@ class Traces:
         )
         if request.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
-        if request.admitted_after_s is not None and span.is_recording():
-            self._add_phases(span, request, start_ns + _ns(request.admitted_after_s), end_ns)
+        if request.admitted_s is not None and span.is_recording():
+            self._add_phases(span, request, start_ns + _ns(request.admitted_s - request.started_s), end_ns)
         span.end(end_ns)
         return format_trace_id(span.get_span_context().trace_id)
 
@@ -107,7 +81,7 @@ class Traces:
         thread.start()
         await asyncio.to_thread(thread.join, timeout_s)
 
-    def _add_phases(self, parent: Span, request: ServedRequest, admitted_ns: int, end_ns: int) -> None:
+    def _add_phases(self, parent: Span, request: RequestRecord, admitted_ns: int, end_ns: int) -> None:
         """What the engine did: the wait, and the generation with its first token."""
         context = set_span_in_context(parent)
         started_ns = end_ns if request.queue_s is None else min(end_ns, admitted_ns + _ns(request.queue_s))
@@ -132,7 +106,7 @@ class Traces:
                 return self._propagator.extract(carrier, Context())
         return Context()
 
-    def _attributes(self, request: ServedRequest) -> dict[str, AttributeValue]:
+    def _attributes(self, request: RequestRecord) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
             "http.request.method": request.method if request.method in METHODS else "_OTHER",
             "http.route": request.route,
@@ -151,7 +125,7 @@ class Traces:
             "gen_ai.request.model": self._model,
             "gen_ai.request.stream": request.is_streamed,
             "gen_ai.response.model": self._model,
-            "gen_ai.response.finish_reasons": request.finish_reasons,
+            "gen_ai.response.finish_reasons": tuple(request.finish_reasons),
             "gen_ai.usage.input_tokens": request.num_prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": request.num_cached_tokens,
             "gen_ai.usage.output_tokens": request.num_completion_tokens,

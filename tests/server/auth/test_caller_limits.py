@@ -40,7 +40,7 @@ def test_a_request_over_the_in_flight_limit_is_429(open_client: Callable[..., An
     assert running.status_code == 200
     assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
-    assert "1 requests in flight, and may have 1" in refused.json()["error"]["message"]
+    assert "1 requests in flight and ask for 1 more; your limit is 1" in refused.json()["error"]["message"]
     assert refused.headers["retry-after"] == "1"
     assert refused.headers["x-should-retry"] == "true"
     assert (refused_by_tgi.status_code, refused_by_tgi.json()["error_type"]) == (429, "overloaded")
@@ -86,7 +86,7 @@ def test_a_caller_can_only_lower_its_priority_unless_its_key_allows_more(
         if status == 400:
             error = answer.json()["error"]
             assert (error["param"], error["type"]) == ("priority", "invalid_request_error")
-            assert f"priority {priority} is below {lowest}, the lowest that you may ask for" in error["message"]
+            assert f"priority {priority} is below your minimum of {lowest}" in error["message"]
 
 
 @pytest.mark.parametrize("options", [{"stream": True}, {"use_beam_search": True, "best_of": 2}, {"prompt": ["a", "b"]}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from distilgpt2_api.core.config import ModelConfig
@@ -30,7 +31,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise UnsupportedModelError(
             f"{options.path}: model_type {safe_repr(model_type)}: only {supported} is supported"
         )
-    return ARCHITECTURES[model_type].read_config(options)
+    return replace(ARCHITECTURES[model_type].read_config(options), model_type=model_type)
 
 
 def architecture_of(config: ModelConfig) -> Architecture:

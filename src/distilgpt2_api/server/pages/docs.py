@@ -1,4 +1,4 @@
-"""`/docs`, `/redoc` and `/openapi.json`, from our own files: no CDN."""
+"""`/docs`, `/redoc` and `/openapi.json`, from the package's own files: no CDN."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ASSETS = {
     "redoc.css": "text/css",
 }
 COMPRESSED = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "redoc.standalone.js"})
-"""Lie compressed in the package, and are sent so."""
+"""Stored compressed in the package, and sent compressed."""
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "  # made by the pages as they go
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "  # inline styles of the pages
     "worker-src blob:; "  # Redoc's search
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""No script but our own files, and nothing from or to anywhere else."""
+"""Only the package's own scripts, and no requests to other origins."""
 FOLDER = files("distilgpt2_api.server.pages") / "static" / "docs"
 
 

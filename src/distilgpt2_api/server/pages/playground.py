@@ -1,4 +1,4 @@
-"""`/ui`, and `/` for browsers: a page to try the service with, from our own files, which no build makes."""
+"""`/ui`, and `/` for browsers: a page for trying the service, from the package's own files, without a build step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT_SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""Our own files only, and no text that becomes markup: what a model writes may be anything."""
+"""Only the package's own files, and no text that becomes markup, because a model may write anything."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 FOLDER = files("distilgpt2_api.server.pages") / "static" / "playground"
 PAGE = (FOLDER / "index.html").read_bytes()
@@ -35,7 +35,7 @@ REGISTER = {
     }
     for name, entry in PLAIN_PARAMETERS.items()
 }
-"""The plain sampling parameters, for `parameters.js`: it offers each of them, also those that it does not place."""
+"""The plain sampling parameters, for `parameters.js`, which offers all of them."""
 ASSETS = {file.name: file.read_bytes() for file in FOLDER.iterdir() if PurePath(file.name).suffix in MEDIA_TYPES} | {
     "register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"
 }
@@ -58,9 +58,9 @@ async def read_asset(http: Request, name: str) -> Response:
 
 
 def _answer(http: Request, content: bytes, media_type: str, headers: dict[str, str]) -> Response:
-    """Kept by browsers and asked about each time, so that no page meets the scripts of another version.
+    """An answer that browsers cache but revalidate each time, so that page and scripts have the same version.
 
-    A 304 has the headers of a 200: with others the browser would overwrite those that it keeps.
+    A 304 has the headers of a 200, because the browser overwrites its cached headers with them.
     """
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = headers | {"cache-control": "no-cache", "etag": etag}

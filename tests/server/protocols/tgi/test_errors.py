@@ -191,4 +191,4 @@ def test_the_document_has_the_statuses_and_the_shape(client: Any) -> None:
 def test_stop_sequences_are_bounded_together(client: Any) -> None:
     body = {"inputs": "ab", "parameters": {"stop": ["a" * 4096, "b" * 4097]}}
     message = check(client.post("/generate", json=body), 422, "validation")
-    assert message.startswith("parameters.stop: 8193 bytes of UTF-8 together; at most 8192 here")
+    assert message.startswith("parameters.stop: 8193 bytes of UTF-8 together; the maximum is 8192")

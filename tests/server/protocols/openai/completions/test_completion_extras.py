@@ -305,9 +305,9 @@ TOO_LONG_STOP = ["é" * 2000, "b" * 5000]
 @pytest.mark.parametrize(
     ("field", "value", "limit"),
     [
-        ("stop", TOO_LONG_STOP, "9000 bytes of UTF-8 together; at most 8192 here"),
-        ("stop", "a" * 8193, "8193 bytes of UTF-8 together; at most 8192 here"),
-        ("bad_words", ["c" * 256] * 33, "8448 bytes of UTF-8 together; at most 8192 here"),
+        ("stop", TOO_LONG_STOP, "9000 bytes of UTF-8 together; the maximum is 8192"),
+        ("stop", "a" * 8193, "8193 bytes of UTF-8 together; the maximum is 8192"),
+        ("bad_words", ["c" * 256] * 33, "8448 bytes of UTF-8 together; the maximum is 8192"),
         ("allowed_token_ids", [1] * 65537, "at most 65536 items"),
         ("stop_token_ids", [1] * 65537, "at most 65536 items"),
     ],

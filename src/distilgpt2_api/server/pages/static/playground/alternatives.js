@@ -1,12 +1,12 @@
-// What else could have stood there: one little window, beside whichever token is looked at.
+// The alternatives to a token, in one small window beside it.
 
 import { find, formatProbability, make } from "./dom.js";
 import { spell } from "./tokens.js";
 
 const LEAVE_DELAY_MS = 250;
 
-/** A listing has the likeliest tokens, and the one drawn after them where it is none of those. */
-function placeOf({ text, top, numAsked }) {
+/** A listing has the likeliest tokens, followed by the sampled one if it is not among them. */
+function rankOf({ text, top, numAsked }) {
   const index = top.findIndex((one) => one.text === text);
   if (index < 0) return null;
   if (index >= numAsked) return numAsked ? `not among the ${numAsked} likeliest` : null;
@@ -19,9 +19,9 @@ class Alternatives {
   #token = null;
   #isPinned = false;
   #leaving = 0;
-  /** The focus goes back to a token: nobody looks at it anew. */
+  /** The focus is returning to a token, which must not open the window again. */
   #isReturning = false;
-  /** Narrow: at the foot of the screen, where it could lie on the token that is merely pointed at. */
+  /** On narrow screens the window is at the bottom, where it could cover a token under the pointer. */
   #isSheet = matchMedia("(max-width: 40rem)");
 
   constructor() {
@@ -33,12 +33,12 @@ class Alternatives {
     });
     let width = innerWidth;
     addEventListener("resize", () => {
-      if (innerWidth !== width) this.close(); // A phone's address bar comes and goes; that moves nothing.
+      if (innerWidth !== width) this.close(); // A phone's address bar changes the height only, which moves nothing.
       width = innerWidth;
     });
   }
 
-  /** `onBranch(alternative)`: somebody chose another token for this place; without it there is nothing to choose. */
+  /** `onBranch(token, alternative)`: the user chose another token for this position. Without it the list is read-only. */
   look(token, isMeant, { onBranch, note }) {
     if (this.#isReturning || (!isMeant && (this.#isPinned || this.#isSheet.matches))) return;
     clearTimeout(this.#leaving);
@@ -46,7 +46,7 @@ class Alternatives {
     this.#isPinned = isMeant;
     this.#node.replaceChildren(...this.#content(token, onBranch, note));
     this.#node.hidden = false;
-    this.#place(token.node);
+    this.#moveTo(token.node);
     if (isMeant) this.#node.querySelector("button:not([disabled])")?.focus({ preventScroll: true });
   }
 
@@ -55,7 +55,7 @@ class Alternatives {
     if (!this.#isPinned) this.#leaving = setTimeout(() => this.close(), LEAVE_DELAY_MS);
   }
 
-  /** Whether there was one to close. */
+  /** Returns whether the window was open. */
   close() {
     if (this.#node.hidden) return false;
     const hadFocus = this.#node.contains(document.activeElement);
@@ -77,15 +77,15 @@ class Alternatives {
 
   #content(token, onBranch, note) {
     const facts = [
-      token.logprob === null ? "nothing comes before it" : formatProbability(token.logprob),
-      placeOf(token),
+      token.logprob === null ? "first token, no prediction" : formatProbability(token.logprob),
+      rankOf(token),
       token.id !== undefined && `id ${token.id}`,
     ].filter(Boolean);
     const head = make("div", { class: "alternatives-head" },
       make("code", { text: spell(token.text) }), make("span", { text: facts.join(" · ") }));
     const rows = token.top.map((one) => this.#row(one, one.text === token.text, token, onBranch));
     const list = make("div", {}, ...rows);
-    const hint = rows.length ? note : "The request asked for no alternatives.";
+    const hint = rows.length ? note : "The request did not ask for alternatives.";
     return [head, list, make("p", { class: "help", text: hint })];
   }
 
@@ -95,7 +95,7 @@ class Alternatives {
     const probability = formatProbability(alternative.logprob);
     return make("button", {
       type: "button", class: isOwn ? "alternative own" : "alternative", disabled: isOwn || !onBranch,
-      "aria-label": `${spell(alternative.text)}, ${probability}${isOwn ? ", the one drawn" : ", go on from here"}`,
+      "aria-label": `${spell(alternative.text)}, ${probability}${isOwn ? ", the sampled one" : ", continue from here"}`,
       onclick: () => {
         this.close();
         onBranch(token, alternative);
@@ -103,8 +103,8 @@ class Alternatives {
     }, bar, make("code", { text: spell(alternative.text) }), make("span", { class: "probability", text: probability }));
   }
 
-  /** Below the token, inside the window; a narrow screen has it at its foot. Positions are the style sheet's there. */
-  #place(anchor) {
+  /** Below the token, or above it if there is no room. On narrow screens the style sheet ignores the position. */
+  #moveTo(anchor) {
     const box = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.#node;
     const left = Math.max(8, Math.min(box.left - 12, document.documentElement.clientWidth - width - 8));

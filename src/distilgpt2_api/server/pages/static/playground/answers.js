@@ -1,14 +1,14 @@
-// One answer: its tokens as they come, how fast they came, and what can be done with it.
+// One answer: its tokens as they arrive, its speed, and its actions.
 
 import { alternatives } from "./alternatives.js";
 import { copyText } from "./code.js";
 import { formatCount, formatDuration, make } from "./dom.js";
 import { TokenStrip, likeliestFirst } from "./tokens.js";
 
-const NOTE = "Choose one to go on from here. Probabilities are the model's own, before temperature and filters.";
+const NOTE = "Choose one to continue from here. Probabilities are the model's, before temperature and filters.";
 const MAX_SHOWN_PROMPT = 400;
 
-/** Rates of many tokens at once are the stream's, not the model's. */
+/** Tokens per second. If all tokens arrived at once, the time since the request counts, not the time between them. */
 export function rateOf(numTokens, startMs, firstMs, lastMs) {
   const isSpread = numTokens > 1 && lastMs - firstMs > 20;
   const seconds = (isSpread ? lastMs - firstMs : lastMs - startMs) / 1000;
@@ -16,8 +16,8 @@ export function rateOf(numTokens, startMs, firstMs, lastMs) {
 }
 
 /**
- * Mutable: a card. `origin` is what came before the answer: { promptText, promptIds, kept, chosen }, where `kept` are an
- * earlier answer's tokens before the chosen one. `onBranch(card, index, alternative)`, `onCode(request)`.
+ * Mutable: a card. `origin` is the text before the answer: { promptText, promptIds, kept, chosen }, where `kept` has the
+ * parent answer's tokens before the chosen one. `onBranch(card, index, alternative)`, `onCode(request)`.
  */
 export class AnswerCard {
   text = "";
@@ -51,12 +51,12 @@ export class AnswerCard {
     return this.strip.tokens.length - this.#keptCount;
   }
 
-  /** Ids of the prompt and of the tokens before `index`: what a branch there begins with. */
+  /** Ids of the prompt and of the tokens before `index`: the prompt of a branch there. */
   idsBefore(index) {
     return [...this.promptIds, ...this.strip.tokens.slice(0, index).map(({ id }) => id)];
   }
 
-  /** A choice of an event. */
+  /** Adds one choice of an event. */
   accept(choice) {
     this.promptIds ??= choice.prompt_token_ids ?? null;
     this.text += choice.text;
@@ -77,7 +77,7 @@ export class AnswerCard {
     this.#showFacts();
   }
 
-  /** The run has ended; `reason` says why, unless the model did. */
+  /** Ends the run. `reason` is shown if the service sent no finish reason. */
   end(reason) {
     this.node.classList.remove("running");
     this.node.removeAttribute("aria-busy");
@@ -87,7 +87,7 @@ export class AnswerCard {
     this.#showFacts();
   }
 
-  /** An answer of the history: text alone. */
+  /** An answer from the history: text only. */
   showPlain(text) {
     this.text = text;
     this.node.querySelector(".tokens").replaceWith(make("p", { class: "tokens plain", text }));
@@ -101,7 +101,7 @@ export class AnswerCard {
     const prompt = make("span", { class: "prompt", text: isLong ? `… ${promptText.slice(-MAX_SHOWN_PROMPT)}` : promptText });
     const button = (text, onclick, label) => make("button", { type: "button", class: "quiet", text, onclick, "aria-label": label });
     const copy = button("Copy text", () => copyText(promptText + (this.strip.tokens.length ? this.strip.text : this.text), copy));
-    this.#continue = button("Write on", () => onBranch(this, this.#lastShown(), null));
+    this.#continue = button("Continue", () => onBranch(this, this.#lastShown(), null));
     this.#code = button("Code", () => onCode(this.request));
     this.#actions.append(this.#continue, copy, this.#code);
     const remove = button("×", () => this.node.remove(), `Remove ${this.title}`);
@@ -112,7 +112,7 @@ export class AnswerCard {
       make("footer", {}, this.#facts, this.#actions));
   }
 
-  /** Where the text ends: before an end of text token. */
+  /** The index at which the text ends: before an end-of-text token. */
   #lastShown() {
     const { tokens } = this.strip;
     return tokens.at(-1)?.node.classList.contains("special") ? tokens.length - 1 : tokens.length;
@@ -141,7 +141,7 @@ export class AnswerCard {
     const facts = [formatCount(this.numTokens, "token")];
     if (this.#firstMs !== null) {
       const rate = rateOf(this.numTokens, this.#startMs, this.#firstMs, this.#lastMs);
-      facts.push(`${rate.toFixed(0)} tokens/s`, `first after ${formatDuration(this.#firstMs - this.#startMs)}`);
+      facts.push(`${rate.toFixed(0)} tokens/s`, `first token after ${formatDuration(this.#firstMs - this.#startMs)}`);
     }
     if (this.#finishReason) facts.push(this.#ending());
     this.#facts.textContent = (this.numTokens ? facts : facts.slice(1)).join(" · ");
@@ -149,7 +149,7 @@ export class AnswerCard {
 
   #ending() {
     if (this.#stopReason !== null) return `ended at ${JSON.stringify(this.#stopReason)}`;
-    return { length: "full length", stop: "the model ended it", stopped: "you stopped it" }[this.#finishReason]
+    return { length: "length limit", stop: "ended by the model", stopped: "stopped by you" }[this.#finishReason]
       ?? this.#finishReason;
   }
 }

@@ -1,10 +1,10 @@
-// The service, below whatever prefix a proxy gives it. Its errors become objects; a key goes with every request.
+// Requests to the service, below a proxy's path prefix. Errors become objects; every request carries the key.
 
 import { eventsOf } from "./sse.js";
 
 export const ROOT = new URL("../../", import.meta.url);
 
-/** The service's own words for what is wrong. */
+/** An error answer of the service. */
 export class ApiError extends Error {
   constructor(status, { message, type = null, param = null, code = null }, retryAfterS = null) {
     super(message);
@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Nobody answers, or not to the end. */
+/** The service does not answer, or the connection broke. */
 export class OfflineError extends Error {}
 
 let readKey = () => null;
@@ -33,7 +33,7 @@ export async function postJson(path, body) {
   return (await send(path, { body })).json();
 }
 
-/** The events of a stream as objects. Leaving the loop, or the signal, hangs up, which ends the work over there. */
+/** The events of a stream as objects. Leaving the loop, or the signal, hangs up, which cancels the request. */
 export async function* postStream(path, body, signal) {
   const answer = await send(path, { body, signal, accept: "text/event-stream" });
   try {
@@ -50,7 +50,7 @@ export async function* postStream(path, body, signal) {
 }
 
 function brokenOff() {
-  return new OfflineError("The service hung up in the middle of the answer.");
+  return new OfflineError("The connection was lost in the middle of the answer.");
 }
 
 async function send(path, { body, signal, accept = "application/json" } = {}) {
@@ -80,7 +80,7 @@ async function errorOf(answer) {
     const body = await answer.json();
     error = typeof body.error === "string" ? { message: body.error } : (body.error ?? error);
   } catch {
-    // Not ours: a proxy's page.
+    // Not the service's: a proxy's page.
   }
   return new ApiError(answer.status, error, retryAfterS);
 }

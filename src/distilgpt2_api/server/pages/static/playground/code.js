@@ -1,15 +1,15 @@
-// The request at hand, for a terminal or a program. A key is named, never shown.
+// The current request as code, for a terminal or a program. The key is a variable, never shown.
 
 import { ROOT } from "./api.js";
 import { announce, find, make } from "./dom.js";
 
-/** What OpenAI's client has arguments for; the rest is its `extra_body`. */
+/** The arguments of OpenAI's client. Other fields go into its `extra_body`. */
 const OPENAI = new Set(["model", "prompt", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n",
   "presence_penalty", "seed", "stop", "stream", "stream_options", "temperature", "top_p", "user"]);
 
 const quoteShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** JSON is Python but for three words. */
+/** A JSON value in Python: only `null`, `true` and `false` differ. */
 function python(value, indent = "") {
   const inner = `${indent}    `;
   if (value === null) return "None";
@@ -66,7 +66,7 @@ const LANGUAGES = [
   { name: "OpenAI client", write: openai },
 ];
 
-/** To the clipboard; where pages may not write to it (plain HTTP from another machine), the old way. */
+/** To the clipboard; if the page may not write to it (plain HTTP from another machine), by `execCommand`. */
 export async function copyText(text, button) {
   try {
     await navigator.clipboard.writeText(text);
@@ -87,7 +87,7 @@ export async function copyText(text, button) {
   }, 1500);
 }
 
-/** A dialog with the request in three languages. */
+/** Shows a dialog with the request in three languages. */
 export function showCode(body, hasKey) {
   const dialog = find("code");
   const shown = find("code-text");

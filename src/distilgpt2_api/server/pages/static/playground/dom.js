@@ -1,8 +1,8 @@
-// Elements from words. Text is only ever set as text: what a model writes may be anything, HTML included.
+// Building elements. Text is only ever set as text: a model may write anything, including HTML.
 
 export const find = (id) => document.getElementById(id);
 
-/** An element: `text` is its text, `onclick` and the like listen, all else are attributes; what is unset is left out. */
+/** An element. `text` is its text, `onclick` and the like are listeners, all others are attributes; unset ones are skipped. */
 export function make(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
@@ -15,7 +15,7 @@ export function make(tag, options = {}, ...children) {
   return node;
 }
 
-/** Tells people who listen instead of looking, once they have heard what went before. */
+/** Announces the text to screen readers, after what they are reading. */
 export function announce(text) {
   find("announcer").textContent = text;
 }
@@ -35,7 +35,7 @@ export function formatProbability(logprob) {
   return `${percent >= 10 ? percent.toFixed(0) : percent >= 1 ? percent.toFixed(1) : percent.toFixed(2)} %`;
 }
 
-/** Three digits that count, and no exponent. */
+/** Three significant digits, without an exponent. */
 export function formatFigure(value) {
   return value < 1000 ? value.toPrecision(3) : Math.round(value).toLocaleString("en");
 }

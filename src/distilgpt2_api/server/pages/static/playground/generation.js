@@ -1,4 +1,4 @@
-// Requests for answers: what is running, what it is stopped by, and what a branch asks for.
+// Requests for answers: starting, stopping and branching.
 
 import { AnswerCard, rateOf } from "./answers.js";
 import { postJson, postStream } from "./api.js";
@@ -26,7 +26,7 @@ export class Generation {
     return isRunning;
   }
 
-  /** A prompt's answers, in place of those that are there. */
+  /** Generates a prompt's answers, which replace the ones on the page. */
   async start(request) {
     const count = request.n ?? 1;
     const cards = Array.from({ length: count }, (_, index) =>
@@ -35,7 +35,7 @@ export class Generation {
     await this.#run(request, cards, () => this.start(request));
   }
 
-  /** Goes on from a place in an answer, with another token there or, without one, with whatever comes next. */
+  /** Continues an answer from a position: with `alternative` there or, without one, with newly sampled tokens. */
   async branch(card, index, alternative) {
     const retry = () => this.branch(card, index, alternative);
     const before = card.idsBefore(index);
@@ -61,7 +61,7 @@ export class Generation {
     await this.#run(request, [next], retry);
   }
 
-  /** Answers of the history, in place of those that are there. */
+  /** Shows answers from the history, which replace the ones on the page. */
   showPlain(promptText, texts) {
     const cards = texts.map((text, index) => {
       const card = this.#card(texts.length > 1 ? `Answer ${index + 1}` : "Answer", null, { promptText });
@@ -78,7 +78,7 @@ export class Generation {
     });
   }
 
-  /** Listings name tokens by their texts. Of a prompt's tokens there are listings by id: the same place, asked again. */
+  /** Log-probabilities list alternatives by text. Requests the same position as a prompt token, which is listed by id. */
   async #withId(token, alternative, before) {
     const { model } = this.readService();
     const request = { ...(model && { model }), prompt: [...before, token.id], max_tokens: 0, echo: true };
@@ -86,7 +86,7 @@ export class Generation {
     const listed = Object.entries(answer.choices[0].prompt_logprobs.at(-1))
       .filter(([, { decoded_token: text }]) => text === alternative.text)
       .sort(([, a], [, b]) => b.logprob - a.logprob);
-    if (!listed.length) throw new Error("The service lists other tokens there now. Generate anew.");
+    if (!listed.length) throw new Error("The service now lists other tokens at this position. Generate again.");
     return { ...alternative, id: Number(listed[0][0]), top: token.top, numAsked: token.numAsked };
   }
 
@@ -97,7 +97,7 @@ export class Generation {
     announce("Generating");
     const startMs = performance.now();
     let firstMs = null;
-    let reason = "broke off";
+    let reason = "interrupted";
     try {
       for await (const event of postStream("v1/completions", request, controller.signal)) {
         for (const choice of event.choices) cards[choice.index].accept(choice);

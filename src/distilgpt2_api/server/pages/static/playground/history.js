@@ -1,4 +1,4 @@
-// What was asked before, in this browser only: bounded, and gone with one click.
+// Earlier prompts and answers, in this browser only: bounded, and cleared with one click.
 
 import { find, make } from "./dom.js";
 import { forget, keep, recall } from "./storage.js";
@@ -7,7 +7,7 @@ const NAME = "history";
 const MAX_ENTRIES = 30;
 const MAX_TEXT = 4000;
 
-/** Mutable. `onPick(entry)`; an entry is { time, promptText, texts, values }, `values` as the settings have them. */
+/** Mutable. `onPick(entry)`: an entry is { time, promptText, texts, values }, with the `values` of the settings. */
 export class History {
   #entries = [];
 

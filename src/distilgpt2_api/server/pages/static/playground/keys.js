@@ -1,4 +1,4 @@
-// The key, where the service wants one: in this tab, or on this device if its owner says so. Never in an address.
+// The API key, if the service requires one: kept in this tab, or on this device if the user chooses. Never in a URL.
 
 import { find } from "./dom.js";
 import { forget, keep, recall } from "./storage.js";
@@ -13,7 +13,7 @@ export function forgetKey() {
 
 let asking = null;
 
-/** Asks for a key, once however many ask; true when there is a new one. */
+/** Asks the user for a key, with one dialog for all callers. True if the user entered one. */
 export function askForKey() {
   asking ??= ask().finally(() => {
     asking = null;
@@ -26,14 +26,14 @@ function ask() {
   const input = find("key");
   const problem = find("key-problem");
   input.value = "";
-  problem.textContent = readKey() ? "The service does not know this key." : "";
+  problem.textContent = readKey() ? "The service does not accept this key." : "";
   dialog.showModal();
   return new Promise((resolve) => {
     const submit = (event) => {
       event.preventDefault();
       const key = input.value.trim();
       if (!/^[\x21-\x7e]+$/.test(key)) {
-        problem.textContent = "A key has letters, digits and signs, and no spaces.";
+        problem.textContent = "A key has letters, digits and punctuation, but no spaces.";
         input.focus();
         return;
       }

@@ -1,4 +1,4 @@
-// The service's own figures, read off /metrics while somebody looks at the page.
+// The service's figures, read from /metrics while the page is visible.
 
 import { OfflineError, getJson, getText } from "./api.js";
 import { find } from "./dom.js";
@@ -7,7 +7,7 @@ const INTERVAL_MS = 2000;
 const BUSY_INTERVAL_MS = 700;
 const NUM_POINTS = 40;
 
-/** Samples by name, summed over labels; an engine state by its label. */
+/** Samples by name, summed over labels. The engine's state is the label with the value 1. */
 function readMetrics(text) {
   const sums = new Map();
   for (const line of text.split("\n")) {
@@ -20,11 +20,11 @@ function readMetrics(text) {
   return sums;
 }
 
-/** Mutable. `onState(state, last)`: `ready`, `loading` and so on, or `offline`, each time it changes; null before. */
+/** Mutable. `onState(state, last)` is called on each change: `ready`, `loading`, …, or `offline`; null at first. */
 export class Live {
   isBusy = false;
   #timer = 0;
-  /** Until `unlock`: without a key, asking for metrics would look like somebody guessing. */
+  /** Until `unlock`: without a key, requests for metrics would count as failed logins. */
   #isLocked = true;
   #state = null;
   #last = null;
@@ -36,13 +36,13 @@ export class Live {
     this.refresh();
   }
 
-  /** Now, and from now on. */
+  /** Updates now and from now on. */
   refresh() {
     clearTimeout(this.#timer);
     if (!document.hidden) this.#look();
   }
 
-  /** The service answers us: metrics may be asked for. */
+  /** The service accepts our requests, so metrics may be read. */
   unlock() {
     if (!this.#isLocked) return;
     this.#isLocked = false;
@@ -55,7 +55,7 @@ export class Live {
       state = this.#isLocked ? await this.#readState() : await this.#readMetrics();
     } catch (error) {
       state = error instanceof OfflineError ? "offline" : await this.#readState();
-      this.#isLocked ||= error.status === 401 || error.status === 403; // Metrics may have a key of their own.
+      this.#isLocked ||= error.status === 401 || error.status === 403; // Metrics may require another key.
       this.#clear();
     }
     if (state !== this.#state) {

@@ -1,4 +1,4 @@
-// The page: who is told what.
+// The page: connects its parts.
 
 import { alternatives } from "./alternatives.js";
 import { ApiError, OfflineError, getJson, setKeyReader } from "./api.js";
@@ -13,7 +13,7 @@ import { Score } from "./score.js";
 import { Settings } from "./settings.js";
 import { keep, recall } from "./storage.js";
 
-const STATES = { ready: "ready", loading: "loading the model", draining: "shutting down", failed: "failed", offline: "gone" };
+const STATES = { ready: "ready", loading: "loading the model", draining: "shutting down", failed: "failed", offline: "offline" };
 const service = { model: null, maxTokens: null };
 
 setKeyReader(readKey);
@@ -35,7 +35,7 @@ const history = new History((entry) => {
   settings.apply({ ...entry.values, isSeedLocked: true });
   selectTab("write");
   generation.showPlain(entry.promptText, entry.texts);
-  announce("An earlier answer, with its settings and its seed");
+  announce("An earlier answer, with its settings and seed");
   prompt.focus();
 });
 const score = new Score(find("score-result"), {
@@ -98,8 +98,8 @@ function generate() {
 }
 
 /**
- * Uses a text's request, as the settings have it: tokens as they come, and their ids, since a branch begins with exactly
- * those. Where a setting can't be sent, that is shown instead.
+ * Passes a text's request with the current settings to `use`: streamed, and with token ids, which a branch's prompt
+ * needs. If a setting can't be sent, shows the error instead.
  */
 function withRequest(text, use) {
   let fields;
@@ -171,7 +171,7 @@ function switchTheme() {
   try {
     localStorage.setItem("distilgpt2-playground:theme", theme);
   } catch {
-    // Blocked: for this page only.
+    // Storage is blocked: the choice applies to this page only.
   }
   announce(`${theme} colours`);
 }
@@ -205,7 +205,7 @@ for (const [id, act] of Object.entries({
   "forget-key": () => {
     forgetKey();
     find("forget-key").hidden = true;
-    announce("The key is forgotten");
+    announce("Key forgotten");
   },
   "show-code": () => {
     withRequest(prompt.value, (request) => showCode(request, readKey() !== null));

@@ -1,11 +1,11 @@
-// What went wrong, in the service's words, and when to try again.
+// Error notices: the service's message, and when to retry.
 
 import { ApiError, OfflineError } from "./api.js";
 import { find, make } from "./dom.js";
 
 const TITLES = {
-  400: "The request can't be done as it is", 401: "A key is needed", 404: "Not here", 408: "Too slow",
-  413: "Too long", 429: "Too much at once", 503: "Not now", 504: "It took too long",
+  400: "Invalid request", 401: "API key required", 404: "Not found", 408: "Request timed out",
+  413: "Request too large", 429: "Too many requests", 503: "Service unavailable", 504: "Deadline exceeded",
 };
 
 let countdown = 0;
@@ -15,19 +15,19 @@ export function clearNotice() {
   find("notice").replaceChildren();
 }
 
-/** `onRetry` is offered where the same request may work later, once the service's own wait is over. */
+/** Offers `onRetry` if the same request may work later, after the time that the service names. */
 export function showError(error, onRetry) {
   clearNotice();
   const isOffline = error instanceof OfflineError;
-  const title = isOffline ? "The service is gone" : (TITLES[error.status] ?? "That went wrong");
-  const detail = isOffline ? `${error.message} Is it still running? This page looks again every few seconds.` : error.message;
+  const title = isOffline ? "The service is offline" : (TITLES[error.status] ?? "Error");
+  const detail = isOffline ? `${error.message} Is it still running? This page checks again every few seconds.` : error.message;
   const facts = error instanceof ApiError
     ? [`HTTP ${error.status}`, error.type, error.code, error.param && `parameter ${error.param}`].filter(Boolean).join(" · ")
     : "";
   const box = make("div", { class: isOffline ? "notice offline" : "notice" },
     make("strong", { text: title }), make("p", { text: detail }), ...(facts ? [make("p", { class: "help", text: facts })] : []));
-  const mayPass = isOffline || error.status >= 429;
-  if (onRetry && mayPass) box.append(retryButton(onRetry, error.retryAfterS ?? 0));
+  const isRetryable = isOffline || error.status >= 429;
+  if (onRetry && isRetryable) box.append(retryButton(onRetry, error.retryAfterS ?? 0));
   box.append(make("button", { type: "button", class: "quiet remove", text: "×", "aria-label": "Dismiss", onclick: clearNotice }));
   find("notice").append(box);
 }

@@ -1,4 +1,4 @@
-// How likely the model finds a text that somebody else wrote.
+// Scores: how likely the model finds a given text.
 
 import { alternatives } from "./alternatives.js";
 import { getJson, postJson } from "./api.js";
@@ -6,9 +6,9 @@ import { announce, formatCount, formatFigure, formatProbability, make } from "./
 import { TokenStrip, likeliestFirst, spell } from "./tokens.js";
 
 const NUM_ALTERNATIVES = 5;
-const NOTE = "What the model expected here. Choose one to let it write on from there.";
+const NOTE = "The tokens that the model expected here. Choose one to continue from there.";
 
-/** Mutable: the one score shown. `onBranch(card, index, alternative)` as an answer's; `readService()` gives { model }. */
+/** Mutable: the score on the page. `onBranch(card, index, alternative)` as in AnswerCard; `readService()` gives { model }. */
 export class Score {
   #endOfText;
 
@@ -16,7 +16,7 @@ export class Score {
     Object.assign(this, { root }, callbacks);
   }
 
-  /** Shows the text's score. Throws what the service answers. */
+  /** Shows the text's score. Throws the service's errors. */
   async show(text) {
     const { model } = this.readService();
     const named = model ? { model } : {};
@@ -32,7 +32,7 @@ export class Score {
   }
 
   #draw(score, tokens, before) {
-    // As much of an answer as a branch needs of one.
+    // The parts of an AnswerCard that a branch needs.
     const source = { promptIds: before, origin: { promptText: "" }, node: this.root };
     const strip = new TokenStrip("Tokens of the text", {
       onLook: (token, isMeant) => alternatives.look(token, isMeant, {
@@ -46,10 +46,10 @@ export class Score {
     source.idsBefore = (index) => [...before, ...tokens.slice(0, index).map(({ id }) => id)];
     const least = tokens.reduce((worst, token) => (token.logprob < worst.logprob ? token : worst));
     const figures = [
-      ["Perplexity", formatFigure(score.perplexity), "As if it chose among so many tokens each time. Lower is better."],
-      ["Bits per byte", score.bits_per_byte?.toFixed(3) ?? "–", "Comparable between models with other tokens."],
-      ["Tokens", String(score.num_tokens), score.is_greedy ? "Each is the likeliest at its place." : `${score.num_bytes} bytes of text.`],
-      ["Greatest surprise", spell(least.text), `It had a chance of ${formatProbability(least.logprob)}.`],
+      ["Perplexity", formatFigure(score.perplexity), "The model is as uncertain as if it chose among this many tokens. Lower is better."],
+      ["Bits per byte", score.bits_per_byte?.toFixed(3) ?? "–", "Comparable between models with different tokenizers."],
+      ["Tokens", String(score.num_tokens), score.is_greedy ? "Each is the likeliest at its position." : `${score.num_bytes} bytes of text.`],
+      ["Most surprising token", spell(least.text), `Its probability was ${formatProbability(least.logprob)}.`],
     ];
     const tiles = figures.map(([name, value, help]) => make("div", { class: "tile" },
       make("dt", { text: name }), make("dd", { class: "figure", text: value }), make("dd", { class: "help", text: help })));
@@ -59,14 +59,14 @@ export class Score {
     );
   }
 
-  /** What the model expected at each of the last `count` places. */
+  /** The likeliest tokens at each of the last `count` positions. */
   async #alternatives(named, ids, count) {
     const request = { ...named, prompt: ids, max_tokens: 0, echo: true, logprobs: NUM_ALTERNATIVES };
     const answer = await postJson("v1/completions", request);
     return answer.choices[0].logprobs.top_logprobs.slice(-count).map(likeliestFirst);
   }
 
-  /** A text's first token is scored after the end of text, as if a new one began. */
+  /** A text's first token is scored after the end-of-text token. */
   async #endOfTextIds(named) {
     if (!this.#endOfText) {
       const { eos_token: text } = await getJson("tokenizer_info");

@@ -1,11 +1,11 @@
-// The form of parameters: built from the table, read as a request's fields.
+// The form of parameters: built from the table, read as the fields of a request.
 
 import { find, formatCount, make } from "./dom.js";
 import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, fieldOf } from "./parameters.js";
 
 const neutralOf = (parameter) => parameter.neutral ?? (parameter.kind === "toggle" ? false : "");
 
-/** Owns the form. Its values are what stands there: numbers as texts, so that a wrong one can be told to be wrong. */
+/** Owns the form. Its values are those of the inputs: numbers are texts, so that a wrong one can be reported. */
 export class Settings {
   #inputs = new Map();
   #sliders = new Map();
@@ -20,7 +20,7 @@ export class Settings {
     this.apply(PRESETS[0].values);
   }
 
-  /** By name, as `apply` takes them. */
+  /** Values by name, as `apply` takes them. */
   get values() {
     const read = ([name, input]) => [name, input.type === "checkbox" ? input.checked : input.value];
     return { ...Object.fromEntries([...this.#inputs].map(read)), isSeedLocked: this.#lock.checked };
@@ -44,8 +44,8 @@ export class Settings {
   }
 
   /**
-   * The request's fields. Unless it is locked, the seed is drawn here: every answer can be drawn again. Throws FieldError
-   * where one can't be sent as it stands there.
+   * The request's fields. Unless the seed is locked, a random one is set here, so that every answer can be repeated.
+   * Throws FieldError for a value that can't be sent.
    */
   readFields() {
     const seed = this.#inputs.get("seed");
@@ -57,7 +57,7 @@ export class Settings {
     return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
   }
 
-  /** Marks the field that can't be as it is, if there is one of that name, and no other; brings it into view. */
+  /** Marks only the field with this name, if there is one, as invalid, and brings it into view. */
   markInvalid(name, message) {
     this.clearInvalid();
     const input = this.#inputs.get(name?.split(".")[0]);
@@ -78,7 +78,7 @@ export class Settings {
     }
   }
 
-  /** The service's own bounds, once they are known. */
+  /** Applies the service's limits. */
   limit(maxima) {
     for (const [name, max] of Object.entries(maxima)) {
       for (const input of [this.#inputs.get(name), this.#sliders.get(name)]) input.max = Math.min(input.max, max);
@@ -113,7 +113,7 @@ export class Settings {
     return field;
   }
 
-  /** For the pointer; keys and screen readers have the number beside it. */
+  /** For pointers only: keyboards and screen readers use the number input beside it. */
   #slider({ name, min, max, step }) {
     const slider = make("input", {
       type: "range", min, max, step, tabindex: "-1", "aria-hidden": "true",

@@ -1,6 +1,6 @@
 // Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): `EventSource` can't POST.
 
-/** The data of each event, as it comes. Comments and other fields are passed over. */
+/** The data of each event, as it arrives. Skips comments and other fields. */
 export async function* eventsOf(bytes) {
   let data = [];
   for await (const line of linesOf(bytes)) {
@@ -20,12 +20,12 @@ async function* linesOf(bytes) {
   try {
     for (;;) {
       const { done, value } = await reader.read();
-      if (done) return; // An event that no blank line ends is none.
+      if (done) return; // An event without a blank line after it is incomplete.
       const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
       rest = lines.pop();
       for (const line of lines) yield line.endsWith("\r") ? line.slice(0, -1) : line;
     }
   } finally {
-    await reader.cancel().catch(() => {}); // It may have failed already.
+    await reader.cancel().catch(() => {}); // The stream may have failed already.
   }
 }

@@ -1,4 +1,4 @@
-// What the browser keeps. Where it may keep nothing, everything works and is forgotten with the page.
+// Values in the browser's storage. If storage is blocked, they last as long as the page.
 
 import { ROOT } from "./api.js";
 
@@ -13,14 +13,14 @@ function storeOf(isLasting) {
   }
 }
 
-/** The value under a name, or null: a lasting one first, then the tab's, then what could not be kept. */
+/** The value under a name, or null: from local storage, the tab's session storage, or memory. */
 export function recall(name) {
   for (const isLasting of [true, false]) {
     try {
       const text = storeOf(isLasting)?.getItem(PREFIX + name);
       if (text) return JSON.parse(text);
     } catch {
-      // Blocked, or not ours.
+      // Blocked, or not our JSON.
     }
   }
   return memory.get(name) ?? null;
@@ -42,7 +42,7 @@ export function forget(name) {
     try {
       storeOf(isLasting)?.removeItem(PREFIX + name);
     } catch {
-      // Blocked: there is nothing to forget.
+      // Blocked: nothing is stored.
     }
   }
 }

@@ -1,16 +1,16 @@
-// A text as the model sees it: tokens, each on the colour of its probability, that arrow keys walk through.
+// A text as tokens, each coloured by its probability. Arrow keys move between them.
 
 import { formatProbability, make } from "./dom.js";
 
 const LINE_END = "↵";
 
-/** The token's bytes, from how listings write it: as text, or `bytes:\xe2\x80` if it has only a part of a character. */
+/** A listed token's bytes. Listings have its text, or `bytes:\xe2\x80` if it is only a part of a character. */
 function bytesOf(text) {
   if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(text)) return new TextEncoder().encode(text);
   return Uint8Array.from(text.slice(8).split("\\x"), (hex) => Number.parseInt(hex, 16));
 }
 
-/** A token for people: spaces, line ends and half characters are seen. */
+/** A token's text with visible spaces, line breaks and partial characters. */
 export function spell(text) {
   if (text === "") return "(no text)";
   if (text.startsWith("bytes:\\x")) return `‹${text.slice(8).replaceAll("\\x", " ")}›`;
@@ -26,15 +26,15 @@ const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
 
 const isSpecial = (text) => /^<\|.*\|>$/.test(text);
 
-/** From 0, a thousandth or less, to 1, certain; in equal steps for equal factors. */
+/** From 0 (a probability of 0.001 or less) to 1 (certain), on a logarithmic scale. */
 const likelihoodOf = (logprob) => Math.min(1, Math.max(0, 1 + logprob / Math.log(1000)));
 
 /**
- * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token that somebody points at or reaches
- * by key, and `isMeant` once it is clicked or opened; `onLeave()` when the pointer goes.
+ * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token under the pointer or the keyboard
+ * focus; `isMeant` if it was clicked or opened. `onLeave()` is called when the pointer leaves.
  *
- * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null where nothing
- * predicts it, and `top` has the `numAsked` likeliest, and the token itself.
+ * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null for a first token
+ * without prediction, and `top` has the `numAsked` likeliest tokens and the token itself.
  */
 export class TokenStrip {
   tokens = [];
@@ -87,7 +87,7 @@ export class TokenStrip {
     return token;
   }
 
-  /** Tokens from there on were drawn, but the text ends before them: a stop sequence cut them off. */
+  /** Greys out the tokens from an index on: a stop sequence cut them off the text. */
   fade(fromIndex) {
     for (const { node } of this.tokens.slice(fromIndex)) node.classList.add("cut");
   }
@@ -127,7 +127,7 @@ export class TokenStrip {
     steps[event.key]();
   }
 
-  /** To the token above or below. */
+  /** Moves to the nearest token in the line above or below. */
   #focusLine(token, direction) {
     const boxOf = (index) => this.tokens[index].node.getClientRects()[0] ?? this.tokens[index].node.getBoundingClientRect();
     const from = boxOf(token.index);

@@ -1,4 +1,4 @@
-"""`/v1/batches`: files of requests, answered when nobody else wants anything."""
+"""`/v1/batches`: files of requests, which run at a lower priority than all other requests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> Batch:
-    """OpenAI's batches: every line of a file is asked, once, within 24 hours, whatever becomes of this process."""
+    """OpenAI's batches: each line of a file is answered exactly once, within 24 hours, across restarts."""
     request = validate_body(BatchRequest, await read_json_object(http, service.limits, service.uploads))
     expiry = request.output_expires_after
     new = NewBatch(
@@ -68,7 +68,7 @@ async def list_batches(
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> BatchList:
-    """The caller's batches, the newest first. `after` is the last one of the piece of the list before."""
+    """The caller's batches, newest first. `after` is the id of the previous page's last batch."""
     page = await batch_service.threads.call(
         batch_service.batches.list, caller=owner_of(http, service), after=after, limit=limit
     )
@@ -82,14 +82,14 @@ async def list_batches(
 
 
 async def read_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
-    """How a batch stands."""
+    """A batch's status."""
     return batch_object(
         await batch_service.threads.call(batch_service.batches.find, batch_id, caller=owner_of(http, service))
     )
 
 
 async def cancel_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
-    """End a batch. Lines that have their answers by then keep them."""
+    """Cancel a batch. Lines that are already answered keep their answers."""
     batch = await batch_service.threads.call(batch_service.batches.cancel, batch_id, caller=owner_of(http, service))
     batch_service.worker.wake()
     return batch_object(batch)

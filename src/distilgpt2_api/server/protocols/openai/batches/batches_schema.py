@@ -1,4 +1,4 @@
-"""OpenAI's `Batch` objects, in and out."""
+"""OpenAI's `Batch` objects: requests and answers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class BatchRequest(Body):
     completion_window: Literal["24h"]
     metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
     output_expires_after: OutputExpiresAfter | None = Field(
-        None, description="How long the files that come of it are kept; else as the service keeps all."
+        None, description="How long the output files are kept. By default as long as the service keeps all files."
     )
 
 
 class BatchError(BaseModel):
     code: str
     message: str
-    line: int | None = Field(description="Of the input, from 1.")
+    line: int | None = Field(description="Line number of the input, from 1.")
     param: str | None
 
 
@@ -59,7 +59,7 @@ class BatchOutputTokensDetails(BaseModel):
 
 
 class BatchUsage(BaseModel):
-    """Of the lines that were answered."""
+    """Token counts of all answered lines."""
 
     input_tokens: int
     input_tokens_details: BatchInputTokensDetails
@@ -75,15 +75,15 @@ class Batch(BaseModel):
     object: Literal["batch"] = "batch"
     endpoint: str
     model: str
-    errors: BatchErrors | None = Field(description="What is wrong with the input of a batch that has failed.")
+    errors: BatchErrors | None = Field(description="Errors in the input of a failed batch.")
     input_file_id: str
     completion_window: Literal["24h"] = "24h"
     status: Literal[
         "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
     ]
-    output_file_id: str | None = Field(description="The answers, by line; null where there are none.")
-    error_file_id: str | None = Field(description="The lines that failed; null where there are none.")
-    created_at: int = Field(description="Unix time, in seconds; the other times too.")
+    output_file_id: str | None = Field(description="The answers, by line. Null if there are none.")
+    error_file_id: str | None = Field(description="The failed lines. Null if there are none.")
+    created_at: int = Field(description="Unix time in seconds, like all times.")
     in_progress_at: int | None
     expires_at: int
     finalizing_at: int | None

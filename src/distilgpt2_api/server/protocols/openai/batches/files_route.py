@@ -1,4 +1,4 @@
-"""`/v1/files`: what batches read and write."""
+"""`/v1/files`: the files that batches read and write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UPLOAD_SCHEMA = {
     "type": "object",
     "required": ["file", PURPOSE],
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "JSON Lines, each as a batch wants it."},
+        "file": {"type": "string", "format": "binary", "description": "JSON Lines, one request of a batch per line."},
         PURPOSE: {"type": "string", "enum": [FilePurpose.BATCH.value]},
         ANCHOR: {"type": "string", "enum": ["created_at"]},
         SECONDS: {"type": "integer", "minimum": MIN_EXPIRY_S, "maximum": MAX_EXPIRY_S},
@@ -47,7 +47,7 @@ UPLOAD_SCHEMA = {
 UPLOAD_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": UPLOAD_SCHEMA}}}}
 CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file, as it is.",
+        "description": "The file's content.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
@@ -90,8 +90,8 @@ def add_routes(router: APIRouter) -> None:
 
 
 async def create_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> FileObject:
-    """OpenAI's upload, of the purpose `batch`. Who has the same API key sees the file, and nobody else."""
-    # With the store come its packages, of which this needs one.
+    """OpenAI's upload, with the purpose `batch`. The file is visible only to requests with the same API key."""
+    # Imported here: the parser's package is installed only with the batch store.
     from distilgpt2_api.server.http.multipart_form import UploadForm  # noqa: PLC0415 - the reason stands above
 
     form = UploadForm(
@@ -130,7 +130,7 @@ async def list_files(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Annotated[Literal["asc", "desc"], Query()] = "desc",
 ) -> FileList:
-    """The caller's files, by their creation. `after` is the last one of the piece of the list before."""
+    """The caller's files, by creation time. `after` is the id of the previous page's last file."""
     page = await batch_service.threads.call(
         batch_service.files.list,
         caller=owner_of(http, service),
@@ -154,7 +154,7 @@ async def read_file(http: Request, service: ServiceDep, batch_service: BatchServ
 
 
 async def delete_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> DeletedFile:
-    """Delete a file, unless a batch is to read it: that is 409."""
+    """Delete a file. If a batch still has to read it, the answer is 409."""
     await batch_service.threads.call(batch_service.files.delete, file_id, caller=owner_of(http, service))
     return DeletedFile(id=file_id)
 
@@ -179,7 +179,7 @@ class FileContent(Response):
             request_record(scope).is_disconnect = not await self._send(send, client)
 
     async def _send(self, send: Send, client: DisconnectWatcher) -> bool:
-        """False: the client hung up before the end."""
+        """Return False if the client hung up before the end."""
         file, threads = self._file, self._batch_service.threads
         headers = [
             (b"content-type", b"application/octet-stream"),
@@ -193,7 +193,7 @@ class FileContent(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         has_more = True
         while has_more:
-            # Looked for before the last one is sent: with its last byte a client takes the answer for whole.
+            # The next chunk is read before this one is sent, because `more_body` must be false with the last byte.
             following = await threads.call(next, chunks, b"")
             if client.is_disconnected:
                 return False
@@ -208,7 +208,7 @@ async def _find(http: Request, service: ServiceDep, batch_service: BatchServiceD
 
 
 async def _merged(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """In pieces of a size worth a transaction."""
+    """The same bytes in larger pieces, so that each is worth a transaction."""
     gathered = bytearray()
     async for piece in pieces:
         gathered += piece
@@ -220,20 +220,20 @@ async def _merged(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def _check_fields(fields: dict[str, str]) -> float | None:
-    """For how long the file is to be kept; None: it does not say. Raises InvalidRequestError."""
+    """Seconds for which the file is kept; None: the form does not set it. Raises InvalidRequestError."""
     for name in fields:
         if name not in (PURPOSE, ANCHOR, SECONDS):
             raise InvalidRequestError(f"unknown parameter: {name[:100]!r}", param=name[:100])
     if PURPOSE not in fields:
         raise InvalidRequestError("purpose is required", param=PURPOSE)
     if fields[PURPOSE] != FilePurpose.BATCH:
-        raise InvalidRequestError(f"purpose: must be {FilePurpose.BATCH.value}", param=PURPOSE)
+        raise InvalidRequestError(f"purpose must be {FilePurpose.BATCH.value}", param=PURPOSE)
     if ANCHOR not in fields and SECONDS not in fields:
         return None
     if fields.get(ANCHOR) != "created_at":
-        raise InvalidRequestError(f"{ANCHOR}: must be created_at", param=ANCHOR)
+        raise InvalidRequestError(f"{ANCHOR} must be created_at", param=ANCHOR)
     text = fields.get(SECONDS, "")
     seconds = int(text) if INTEGER.fullmatch(text) else 0
     if not MIN_EXPIRY_S <= seconds <= MAX_EXPIRY_S:
-        raise InvalidRequestError(f"{SECONDS}: must be an integer of {MIN_EXPIRY_S} to {MAX_EXPIRY_S}", param=SECONDS)
+        raise InvalidRequestError(f"{SECONDS} must be an integer from {MIN_EXPIRY_S} to {MAX_EXPIRY_S}", param=SECONDS)
     return float(seconds)

@@ -1,4 +1,4 @@
-"""OpenAI's `File` objects, in and out."""
+"""OpenAI's `File` objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileObject(BaseModel):
     id: str
     object: Literal["file"] = "file"
     bytes: int
-    created_at: int = Field(description="Unix time, in seconds; the other times too.")
+    created_at: int = Field(description="Unix time in seconds, like all times.")
     expires_at: int | None = None
     filename: str
     purpose: Literal["batch", "batch_output"]

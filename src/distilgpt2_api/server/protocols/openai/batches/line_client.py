@@ -1,4 +1,4 @@
-"""Lines of batches, asked as requests of their callers that nobody waits for."""
+"""Answers the lines of batches: each line is an in-process request of the batch's caller."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from distilgpt2_api.batch.store.ports import AskLine
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.http.errors import INTERNAL
 from distilgpt2_api.server.http.in_process import post
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, find_refusal
 
 logger = logging.getLogger(__name__)
 
 
 def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
-    """What a line means is what the route means. Its refusals become UnavailableError: they are no answers."""
+    """A handler that sends a line to its route. A refusal is not an answer, so it becomes UnavailableError."""
 
     async def ask(caller: str, line: InputLine) -> Answer:
         await engine.wait_loaded()
