@@ -84,7 +84,6 @@ PENDING: tuple[str, ...] = (
     "src/distilgpt2_api/observability/",
     "src/distilgpt2_api/scale_out/",
     "src/distilgpt2_api/server/",
-    "src/distilgpt2_api/text/",
     "tests/contract/",
     "tests/e2e/",
     "tests/engine/",
