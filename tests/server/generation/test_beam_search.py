@@ -36,10 +36,10 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.engine.engine import Engine, StepRunner
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.generation.beam_options import check_beam_search, find_ending_token_ids
 from distilgpt2_api.server.generation.beam_search import BeamGeneration
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
