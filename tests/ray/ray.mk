@@ -1,4 +1,4 @@
-# Ray Serve and Ray Data, in an environment of its own: Ray brings what nothing else here wants. Included by the Makefile.
+# Ray Serve and Ray Data in a separate environment, because Ray has many dependencies. Included by the Makefile.
 RAY_PYTHON := .tools/ray/bin/python
 
 .tools/ray/installed: pyproject.toml poetry.lock tests/ray/ray.mk | $(POETRY)
@@ -11,4 +11,4 @@ RAY_PYTHON := .tools/ray/bin/python
 
 .PHONY: test-ray
 test-ray: .tools/ray/installed ## The service and batches on a Ray cluster of several nodes on this machine (installs Ray, apart from .venv)
-	$(RAY_PYTHON) -m pytest tests/ray -p no:warnings $(ARGS) # Ray's own, hundreds
+	$(RAY_PYTHON) -m pytest tests/ray -p no:warnings $(ARGS) # Ray raises hundreds of warnings

@@ -1,4 +1,4 @@
-"""What travels between the gateway and a replica: a request, and the application's ASGI messages."""
+"""Messages between the gateway and a replica: a request there, ASGI messages back."""
 
 from __future__ import annotations
 

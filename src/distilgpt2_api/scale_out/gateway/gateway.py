@@ -1,4 +1,4 @@
-"""The ASGI application that clients reach: each request goes to one replica, and from one that is lost to another."""
+"""The ASGI application that clients connect to: it sends each request to one replica, or to another if that is lost."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ from distilgpt2_api.server.http.stream_formats import StreamFormat
 logger = logging.getLogger(__name__)
 
 MAX_REPLICAS_TRIED = 3
-"""A request that ends its replica's process must not end them all."""
-LATE = DeadlineExceededError("the request was not done before its deadline")
+"""A request that crashes its replica must not crash them all."""
+LATE = DeadlineExceededError("the request was not complete before its deadline")
 
 
 class Replicas(Protocol):
-    """The way to the replicas of the application."""
+    """The transport to the application's replicas."""
 
     def ask(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
-        """One replica's answer. Raises ReplicaLostError where it ends in the middle, or UnavailableError."""
+        """One replica's response. Raises ReplicaLostError if the replica is lost, or UnavailableError."""
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
-        """What each of them answers. Raises UnavailableError where there is none, or they take too long."""
+        """The response of each replica. Raises UnavailableError if there is none, or they take too long."""
 
 
 class Gateway:
-    """Keeps, between the first and the last byte of an answer, the promises that one process keeps by itself.
+    """Makes many replicas look like one process, even if a replica is lost.
 
-    A replica that is lost before it has sent a byte costs time, later an error event. Keys, limits and parameters are
-    the replicas' affair; what is about all of them, probes and metrics, is answered here.
+    If that happens before the first byte of a response, another replica answers; later, the stream ends with an error
+    event. Replicas check keys, limits and parameters. The gateway answers probes and metrics.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Gateway:
         root_path: str,
         cors_origins: Collection[str] = (),
     ) -> None:
-        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included.
+        """`timeout_s`: from the end of the body to the end of the response, including the wait for a replica.
 
-        `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
+        `cors_origins`: whose pages may read the gateway's own errors; for other responses the replicas decide.
         """
         self._replicas = replicas
         self._protocols = protocols
@@ -119,7 +119,7 @@ class Gateway:
         except Exception as raised:
             error = LATE if isinstance(raised, TimeoutError) else raised
             if not isinstance(error, Distilgpt2ApiError):
-                logger.exception("a request could not be forwarded")
+                logger.exception("a request can't be forwarded")
             described = describe_error(error)
             if not answer.has_begun:
                 refusal = CrossOrigin(
@@ -131,7 +131,7 @@ class Gateway:
             elif answer.is_stream:
                 await answer.end_stream(protocol.errors.last_event(described))
             else:
-                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+                raise  # The server closes the connection: the only way left to show that the response is incomplete.
 
     async def _forward(self, request: ForwardedRequest, answer: _Answer) -> None:
         for num_lost in range(1, MAX_REPLICAS_TRIED + 1):
@@ -145,11 +145,11 @@ class Gateway:
                             await answer.pass_on(message)
                     else:
                         return
-                logger.info("a replica can't take the request: it is sent to another")
+                logger.info("a replica refused a request: it is sent to another")
             except ReplicaLostError:
                 if answer.has_begun or is_last:
                     raise
-                logger.warning("a replica is gone: the request is sent to another")
+                logger.warning("a replica was lost: its request is sent to another")
 
     async def _tell_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
         try:
@@ -162,7 +162,7 @@ class Gateway:
         await answer.write(min(answers, key=lambda one: one.status))
 
     async def _tell_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
-        """The replicas decide who may read them."""
+        """Merges the replicas' metrics; the replicas check the key."""
         headers = Headers(scope=request.scope)
         plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
         asked = ForwardedRequest(scope={**request.scope, "method": "GET", "headers": plain}, body=b"")
@@ -177,7 +177,7 @@ class Gateway:
 
 
 class _Answer:
-    """What has been sent to the client so far. Mutable; one request's."""
+    """The response to one request, as far as it was sent. Mutable."""
 
     def __init__(self, send: Send, stream_format: StreamFormat) -> None:
         self._send = send
@@ -188,7 +188,7 @@ class _Answer:
     async def pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            # The server in front has given the request its id, and puts it on the answer.
+            # The server in front of the gateway sets the request id.
             headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
             self.is_stream = any(
                 name == b"content-type" and _media_type(value) == self._stream_type for name, value in headers
@@ -197,7 +197,7 @@ class _Answer:
         await self._send(message)
 
     async def add_headers(self, message: Message) -> None:
-        """`send`, for answers that no replica has made."""
+        """`send` for the gateway's own responses."""
         if message["type"] == "http.response.start":
             add_security_headers(message)
         await self.pass_on(message)
@@ -217,7 +217,7 @@ class _Answer:
 
 
 def _is_going(first: Message) -> bool:
-    """Whether a replica refuses what another may take: it drains, or its engine has failed."""
+    """Whether the replica refuses a request that another may take: it drains, or its engine has failed."""
     return first["type"] == "http.response.start" and bool(first["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -226,7 +226,7 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """There is nothing to start or to end."""
+    """Answers lifespan events; there is nothing to start or stop."""
     for event in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{event}.complete"})

@@ -1,4 +1,4 @@
-"""All replicas' metrics on one page."""
+"""The metrics of all replicas on one page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ REPLICA_LABEL = "replica"
 
 
 def render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, str]:
-    """One page of these, in the format that an Accept header asks for, and its content type.
+    """Merges the pages into one, in the format that the Accept header selects. Returns it with its content type.
 
-    Each sample names its replica. Were they added up, a replica's end would look to Prometheus like a counter's
-    restart, and all that the others have counted like an increase.
+    Each sample is labelled with its replica. With sums, the end of a replica would look to Prometheus like a counter
+    reset, and the other replicas' counts like an increase.
     """
     families: dict[str, Metric] = {}
     for answer in answers:

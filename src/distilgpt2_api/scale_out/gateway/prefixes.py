@@ -1,4 +1,4 @@
-"""Which prompts begin alike, and which replica has computed such a beginning last."""
+"""Remembers which replica computed which prompt prefix last."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Container, Iterable, Sequence
 import orjson
 
 CHUNK_CHARACTERS = 128
-"""About a KV block's 32 tokens: only whole blocks are kept."""
+"""About the 32 tokens of a KV block: only complete blocks are cached."""
 MAX_CHUNKS = 64
-"""Longer beginnings are told apart no further: 1024 positions are about 4 000 characters."""
+"""Text beyond this is ignored: 1024 positions are about 4 000 characters."""
 DIGEST_BYTES = 8
 
 
 def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
-    """Digests of the prompt's first one, two, three … chunks; none where there is no prompt of a chunk's length.
+    """Digests of the prompt's first one, two, three … chunks; empty if the prompt is shorter than a chunk.
 
-    A hint and no check: a body that makes no sense is the application's to refuse.
+    Only a hint, without validation: the application refuses invalid bodies.
     """
     try:
         fields = orjson.loads(body) if body else None
@@ -36,7 +36,7 @@ def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def _beginning(value: object) -> str:
-    """A text; a list of texts: the first of them; messages, their parts, or token ids: one after the other."""
+    """The text; of a list of texts the first; of messages, their parts or token ids all, concatenated."""
     match value:
         case str():
             return value
@@ -51,7 +51,7 @@ def _beginning(value: object) -> str:
 
 
 class PrefixMemory:
-    """Remembers who was given which beginning last. Bounded: the longest unused is forgotten first. Mutable."""
+    """Maps prefixes to the replica that had them last, least recently used ones evicted first. Mutable."""
 
     def __init__(self, max_prefixes: int = 65536) -> None:
         self._max_prefixes = max_prefixes
@@ -65,7 +65,7 @@ class PrefixMemory:
             self._holders.popitem(last=False)
 
     def find(self, prefixes: Sequence[bytes], among: Container[str]) -> str | None:
-        """Who of those has the longest of these beginnings, if any does."""
+        """The replica in `among` that holds the longest of these prefixes, if any."""
         for prefix in reversed(prefixes):
             holder = self._holders.get(prefix)
             if holder is not None and holder in among:

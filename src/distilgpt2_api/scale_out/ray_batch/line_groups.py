@@ -1,4 +1,4 @@
-"""The input as Ray Data reads it: in groups of lines, one a block, no further ahead than it has use for them."""
+"""The input as a Ray Data source: groups of lines, one per block, read lazily."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from distilgpt2_api.batch.files.pending_lines import PendingLine, PendingLines
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 
 COLUMN = "pickled"
-"""The only one, of blocks of a single row."""
+"""The only column; each block has one row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineGroup:
-    """Lines that one call of a worker answers."""
+    """The lines that a worker answers in one call."""
 
     file_format: Format
     lines: list[PendingLine]
     failure: str | None = None
-    """Why there are no more."""
+    """Why reading stopped, if it failed."""
 
 
 class LineGroups(Datasource):
-    """Read by one task: lines have an order, and a custom id that comes again is told by all before it.
+    """Read by one task, because lines are ordered and duplicate custom ids depend on all earlier lines.
 
-    A task that is done again gives the same groups: the input and what counts of the outputs stay as they are.
+    A repeated task gives the same groups: the input and the relevant part of the outputs don't change.
     """
 
     def __init__(self, assignment: Assignment, *, num_group_lines: int) -> None:
@@ -53,9 +53,9 @@ class LineGroups(Datasource):
 
     def get_read_tasks(
         self,
-        parallelism: int,  # noqa: ARG002 - Ray's, as the next two
+        parallelism: int,  # noqa: ARG002 - Ray's signature
         per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,  # noqa: ARG002 - Ray's
+        data_context: DataContext | None = None,  # noqa: ARG002 - Ray's signature
     ) -> list[ReadTask]:
         read = partial(_read_blocks, self._assignment, self._num_group_lines)
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)
