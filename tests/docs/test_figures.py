@@ -60,6 +60,13 @@ def test_the_readme_quotes_the_summary() -> None:
     assert set(quoted) <= set(SUMMARY)
 
 
+def test_the_page_on_precision_quotes_what_was_measured() -> None:
+    quoted = read_rows((ROOT / "docs" / "precision.md").read_text(encoding="utf-8"), "What it costs")
+    results = re.findall(r"^\| (\w+) +\| +([\d.]+) \| +[+\d.]+ % \| +([\d.]+) \|", MEASURED, re.MULTILINE)
+    assert [(name.strip("`"), *figures) for name, *figures in quoted] == results
+    assert len(results) == 3
+
+
 def test_the_first_page_quotes_what_was_measured() -> None:
     rows = {
         name: (theirs, ours)

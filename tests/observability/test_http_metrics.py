@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
+from distilgpt2_api.observability.request_record import RequestRecord
+
+
+def served(**fields: Any) -> RequestRecord:
+    defaults: dict[str, Any] = {"request_id": "id-1", "method": "GET", "route": "/", "status": 200}
+    return RequestRecord(**(defaults | fields))
 
 
 def test_requests_are_counted_by_method_route_and_status() -> None:
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
     for status, is_disconnect in ((200, False), (200, False), (499, True)):
-        metrics.observe(method="GET", route="/{prompt}", status=status, duration_s=0.5, is_disconnect=is_disconnect)
+        metrics.observe(served(route="/{prompt}", status=status, duration_s=0.5, is_disconnect=is_disconnect))
     labels = {"method": "GET", "route": "/{prompt}"}
     assert registry.get_sample_value("distilgpt2_http_requests_total", labels | {"status": "200"}) == 2
     assert registry.get_sample_value("distilgpt2_http_requests_total", labels | {"status": "499"}) == 1
@@ -29,7 +37,7 @@ def test_a_method_of_a_clients_own_making_makes_no_series(registry: CollectorReg
     """Else a few million requests would fill the memory with labels."""
     metrics = HttpMetrics(registry)
     for method in ("BREW", "brew", "X" * 1000):
-        metrics.observe(method=method, route="unmatched", status=405, duration_s=0, is_disconnect=False)
+        metrics.observe(served(method=method, route="unmatched", status=405))
     labels = {"method": "OTHER", "route": "unmatched", "status": "405"}
     assert registry.get_sample_value("distilgpt2_http_requests_total", labels) == 3
 
@@ -38,16 +46,14 @@ def test_requests_in_flight_go_up_and_down(registry: CollectorRegistry) -> None:
     metrics = HttpMetrics(registry)
     metrics.begin()
     metrics.begin()
-    metrics.observe(method="GET", route="/", status=200, duration_s=0, is_disconnect=False)
+    metrics.observe(served())
     assert registry.get_sample_value("distilgpt2_http_requests_in_flight") == 1
 
 
 def test_known_reasons_are_there_before_they_happen(registry: CollectorRegistry) -> None:
     """A counter that appears only with its first event hides that event from `rate`."""
-    metrics = HttpMetrics(registry, abort_reasons=["drain", "error"], refusal_codes=["overloaded"])
-    metrics.observe(
-        method="POST", route="/", status=200, duration_s=0, is_disconnect=False, abort_reason="drain", refusal_code=None
-    )
+    metrics = HttpMetrics(registry, refusal_codes=["overloaded"])
+    metrics.observe(served(admitted_s=0.0, error_code="draining"))
     assert registry.get_sample_value("distilgpt2_aborts_total", {"reason": "drain"}) == 1
     assert registry.get_sample_value("distilgpt2_aborts_total", {"reason": "error"}) == 0
     assert registry.get_sample_value("distilgpt2_refusals_total", {"code": "overloaded"}) == 0

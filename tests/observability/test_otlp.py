@@ -14,26 +14,20 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from distilgpt2_api.observability.otlp import collector_traces
-from distilgpt2_api.observability.traces import ServedRequest
+from distilgpt2_api.observability.request_record import RequestRecord
 
-REQUEST = ServedRequest(
+REQUEST = RequestRecord(
     request_id="id-1",
     method="GET",
     route="/{prompt}",
-    operation="text_completion",
     status=200,
-    headers=(),
     duration_s=1.0,
-    admitted_after_s=0.0,
+    admitted_s=0.0,
     queue_s=0.1,
     ttft_s=0.2,
     num_prompt_tokens=7,
-    num_cached_tokens=0,
     num_completion_tokens=5,
-    finish_reasons=("stop",),
-    is_streamed=False,
-    error_code=None,
-    abort_reason=None,
+    finish_reasons=["stop"],
 )
 
 

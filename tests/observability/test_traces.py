@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from distilgpt2_api.observability.traces import ServedRequest, Traces
+from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.observability.traces import Traces
 
 NOW_NS = 1_700_000_000_000_000_000
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -33,7 +34,7 @@ def traces(exporter: InMemorySpanExporter) -> Traces:
     return Traces(provider, version="1", model="tiny", clock_ns=lambda: NOW_NS)
 
 
-def served(*headers: tuple[str, str], **options: Any) -> ServedRequest:
+def served(*headers: tuple[str, str], **options: Any) -> RequestRecord:
     defaults: dict[str, Any] = {
         "request_id": "id-1",
         "method": "POST",
@@ -42,18 +43,18 @@ def served(*headers: tuple[str, str], **options: Any) -> ServedRequest:
         "status": 200,
         "headers": [(name.encode(), value.encode()) for name, value in headers],
         "duration_s": 2.0,
-        "admitted_after_s": 0.25,
+        "started_s": 10.0,
+        "admitted_s": 10.25,
+        "num_sequences": 1,
         "queue_s": 0.5,
         "ttft_s": 0.75,
         "num_prompt_tokens": 7,
         "num_cached_tokens": 3,
         "num_completion_tokens": 5,
-        "finish_reasons": ("length",),
+        "finish_reasons": ["length"],
         "is_streamed": True,
-        "error_code": None,
-        "abort_reason": None,
     }
-    return ServedRequest(**(defaults | options))
+    return RequestRecord(**(defaults | options))
 
 
 def after_start_s(time_ns: int | None) -> float:
@@ -171,7 +172,7 @@ def test_only_our_own_errors_are_errors_of_the_span(
 
 
 def test_what_never_left_the_queue_generated_nothing(traces: Traces, exporter: InMemorySpanExporter) -> None:
-    traces.add(served(queue_s=None, ttft_s=None, abort_reason="disconnect", status=499))
+    traces.add(served(queue_s=None, ttft_s=None, is_disconnect=True, finish_reasons=[], status=499))
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert spans.keys() == {"POST /v1/completions", "queue"}
     assert after_start_s(spans["queue"].end_time) == 2.0
@@ -179,7 +180,7 @@ def test_what_never_left_the_queue_generated_nothing(traces: Traces, exporter: I
 
 
 def test_a_request_without_tokens_has_none_in_its_span(traces: Traces, exporter: InMemorySpanExporter) -> None:
-    traces.add(served(route="/v1/models", method="BREW", num_prompt_tokens=None, admitted_after_s=None))
+    traces.add(served(route="/v1/models", method="BREW", num_prompt_tokens=None, admitted_s=None))
     [span] = exporter.get_finished_spans()
     assert span.name == "/v1/models"
     assert (span.attributes or {})["http.request.method"] == "_OTHER"

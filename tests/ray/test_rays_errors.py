@@ -51,7 +51,7 @@ class FailingHandle:
     [
         (BackPressureError(9, 8), OverloadedError, "all replicas are busy, and the queue is full"),
         (DeploymentUnavailableError(None), UnavailableError, "no replica can take the request now"),
-        (ActorDiedError(), ReplicaLostError, "the replica that had the request was lost"),
+        (ActorDiedError(), ReplicaLostError, "the replica that had the request is gone"),
     ],
 )
 def test_rays_errors_become_our_errors(error: Exception, expected: type[Exception], message: str) -> None:

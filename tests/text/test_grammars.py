@@ -57,7 +57,7 @@ def test_each_of_several_end_tokens_may_end_what_is_whole(json_folder: Any, end:
 
 
 def allowed_by(guide: Guide) -> list[int]:
-    mask = int.from_bytes(guide.fill_mask(), "little")
+    mask = int.from_bytes(guide.compute_mask(), "little")
     return [token_id for token_id in range(mask.bit_length()) if mask >> token_id & 1]
 
 
@@ -138,7 +138,7 @@ def test_a_model_without_an_end_of_text_can_follow_grammars(tokenizer: Tokenizer
     compiler = GrammarCompiler(tokenizer, vocab_size=vocab_size, eos_token_ids=())
     try:
         guide = compiler.open(regex("a*"))
-        assert len(guide.fill_mask()) == vocab_size // 8
+        assert len(guide.compute_mask()) == vocab_size // 8
         assert END_OF_TEXT not in allowed_by(guide)
     finally:
         compiler.close()
@@ -163,18 +163,18 @@ def test_a_token_that_the_grammar_forbids_fails_the_guide(compiler: GrammarCompi
     with pytest.raises(GenerationError, match="can't follow its grammar"):
         guide.accept(tokenizer.encode("x")[0])
     with pytest.raises(GenerationError):
-        guide.fill_mask()
+        guide.compute_mask()
 
 
 def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler) -> None:
     with pytest.raises(GenerationError, match="unclosed group"):
-        compiler.open(regex("(never checked")).fill_mask()
+        compiler.open(regex("(never checked")).compute_mask()
 
 
 @pytest.mark.parametrize(
     ("grammar", "reason"),
     [
-        (schema('{"type":'), "no JSON"),
+        (schema('{"type":'), "not valid JSON"),
         (schema("true"), "object"),
         (schema({"type": "strin"}), "Invalid type"),
         (schema({"type": "array", "uniqueItems": True}), "uniqueItems"),

@@ -41,7 +41,7 @@ def follows(compiler: GrammarCompiler, tokenizer: Tokenizer) -> Follows:
         try:
             for token_id in tokenizer.encode(value if isinstance(value, Text) else json.dumps(value)):
                 guide.accept(token_id)
-            return guide.is_finished or bool(guide.fill_mask()[0] & 1 << END_OF_TEXT)
+            return guide.is_finished or bool(guide.compute_mask()[0] & 1 << END_OF_TEXT)
         except GenerationError:
             return False
 
@@ -253,12 +253,12 @@ def test_what_constrains_nothing_is_ignored(annotation: dict[str, Any], follows:
         ({"$dynamicRef": "#a"}, "'\\$dynamicRef'"),
         ({"properties": {"a": {"not": {}}}}, "'not'"),
         ({"oneOf": [{"type": "string"}, {"maxLength": 3, "type": "string"}]}, "its oneOf is not supported"),
-        ({"$ref": "#/$defs/none"}, "'#/\\$defs/none' leads nowhere"),
-        ({"$ref": "#none"}, "'#none' leads nowhere"),
+        ({"$ref": "#/$defs/none"}, "'#/\\$defs/none' does not exist"),
+        ({"$ref": "#none"}, "'#none' does not exist"),
         ({"$ref": "other.json"}, "'other.json' is not within the schema"),
         ({"$ref": 3}, "must be a string"),
         ({"$ref": "#"}, "never ends: it requires itself"),
-        ({"allOf": [{"$ref": "#"}]}, "leads back to itself"),
+        ({"allOf": [{"$ref": "#"}]}, "refers back to itself"),
         ({"anyOf": [{"$ref": "#"}]}, "never ends: it requires itself"),
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "never ends"),
         ({"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"]}, "never ends: it requires itself"),

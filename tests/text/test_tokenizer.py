@@ -112,7 +112,12 @@ def test_an_added_token_is_its_text_and_not_special_unless_said() -> None:
 
 @pytest.mark.parametrize(
     ("vocabulary", "message"),
-    [({}, "no tokens"), ({"a": 4_000_000_000}, "far beyond"), ({"a": 0, "b": 0}, "same id"), ({"東": 0}, "no byte")],
+    [
+        ({}, "no tokens"),
+        ({"a": 4_000_000_000}, "far larger"),
+        ({"a": 0, "b": 0}, "same id"),
+        ({"東": 0}, "not in the byte-level alphabet"),
+    ],
 )
 def test_a_vocabulary_that_cannot_be_is_refused(vocabulary: dict[str, int], message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):

@@ -103,7 +103,7 @@ class GrammarState:
         masks: list[bytes | Distilgpt2ApiError] = []
         for guide, is_eos_ignored in work:
             try:
-                mask = guide.fill_mask()
+                mask = guide.compute_mask()
             except Distilgpt2ApiError as error:
                 masks.append(error)
             else:

@@ -1,8 +1,8 @@
-"""A span for each request, continuing its caller's trace. Needs only OpenTelemetry's API, which FastAPI brings.
+"""A span for each request, which continues the client's trace. Needs only OpenTelemetry's API, a FastAPI dependency.
 
-A request's spans are made when it is over, with the times at which things happened: while it runs they cost nothing.
-Attributes are OpenTelemetry's conventions for HTTP servers and for generative AI; never a path, which may be a prompt,
-and never text.
+A request's spans are created when it ends, from recorded times, so they cost nothing while it runs. Attributes follow
+OpenTelemetry's conventions for HTTP servers and for generative AI. They contain no text, and no path, which can be a
+prompt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -28,43 +27,18 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from distilgpt2_api.observability.http_metrics import METHODS
+from distilgpt2_api.observability.request_record import RequestRecord
 
-SANE_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""Of W3C's version 00. A later version's is longer, and may be continued as if it were of this one; we begin anew."""
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C's version 00. A client's trace of another version, which may be longer, is not continued."""
 MAX_TRACESTATE_BYTES = 512
 FLUSH_S = 1.0
-"""Time that the last spans have to leave at shutdown. A collector that does not answer must not hold it up."""
+"""Time to send the last spans at shutdown, which an unresponsive collector must not delay."""
 PROVIDER = "distilgpt2-api"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedRequest:
-    """What is told of a request: times in seconds, `headers` as ASGI has them."""
-
-    request_id: str
-    method: str
-    route: str
-    operation: str
-    """`gen_ai.operation.name`."""
-    status: int
-    headers: Iterable[tuple[bytes, bytes]]
-    duration_s: float
-    admitted_after_s: float | None
-    """None: nothing was computed for it."""
-    queue_s: float | None
-    ttft_s: float | None
-    """Both from admission."""
-    num_prompt_tokens: int | None
-    num_cached_tokens: int
-    num_completion_tokens: int
-    finish_reasons: tuple[str, ...]
-    is_streamed: bool
-    error_code: str | None
-    abort_reason: str | None
-
-
 class Traces:
-    """Gives finished requests to a provider's spans."""
+    """Creates spans of finished requests with a provider."""
 
     def __init__(
         self,
@@ -75,15 +49,15 @@ class Traces:
         shut_down: Callable[[], object] = lambda: None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`shut_down` sends what has not been sent; it may block. `clock_ns` is Unix time in nanoseconds."""
+        """`shut_down` sends the remaining spans; it may block. `clock_ns` is Unix time in nanoseconds."""
         self._tracer = provider.get_tracer("distilgpt2_api", version)
         self._model = model
         self._shut_down = shut_down
         self._clock_ns = clock_ns
         self._propagator = TraceContextTextMapPropagator()
 
-    def add(self, request: ServedRequest) -> str:
-        """Make the spans of a request that ends now. Returns its trace's id, for the log line."""
+    def add(self, request: RequestRecord) -> str:
+        """Create the spans of a request that ends now. Returns its trace id, for the log line."""
         end_ns = self._clock_ns()
         start_ns = end_ns - _ns(request.duration_s)
         span = self._tracer.start_span(
@@ -95,20 +69,20 @@ class Traces:
         )
         if request.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
-        if request.admitted_after_s is not None and span.is_recording():
-            self._add_phases(span, request, start_ns + _ns(request.admitted_after_s), end_ns)
+        if request.admitted_s is not None and span.is_recording():
+            self._add_phases(span, request, start_ns + _ns(request.admitted_s - request.started_s), end_ns)
         span.end(end_ns)
         return format_trace_id(span.get_span_context().trace_id)
 
     async def close(self, timeout_s: float = FLUSH_S) -> None:
-        """Let the last spans leave, within the time given."""
-        # A daemon: the exit of the process does not wait for it.
+        """Send the last spans, within `timeout_s`."""
+        # A daemon thread does not delay the exit of the process.
         thread = threading.Thread(target=self._shut_down, name="last-spans", daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, timeout_s)
 
-    def _add_phases(self, parent: Span, request: ServedRequest, admitted_ns: int, end_ns: int) -> None:
-        """What the engine did: the wait, and the generation with its first token."""
+    def _add_phases(self, parent: Span, request: RequestRecord, admitted_ns: int, end_ns: int) -> None:
+        """Add spans for the queue and for the generation, with its first token."""
         context = set_span_in_context(parent)
         started_ns = end_ns if request.queue_s is None else min(end_ns, admitted_ns + _ns(request.queue_s))
         self._tracer.start_span("queue", context=context, start_time=admitted_ns).end(started_ns)
@@ -120,19 +94,19 @@ class Traces:
         generation.end(end_ns)
 
     def _parent(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
-        """The caller's span, if it sent a sane one."""
+        """The client's span, if it sent a well-formed one."""
         carrier: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
         for name, value in headers:
             if name in (b"traceparent", b"tracestate"):
                 carrier[name.decode()].append(value.decode("latin-1"))
         match carrier["traceparent"]:
-            case [only] if SANE_TRACEPARENT.fullmatch(only):
+            case [only] if TRACEPARENT.fullmatch(only):
                 if sum(map(len, carrier["tracestate"])) > MAX_TRACESTATE_BYTES:
                     carrier["tracestate"] = []
                 return self._propagator.extract(carrier, Context())
         return Context()
 
-    def _attributes(self, request: ServedRequest) -> dict[str, AttributeValue]:
+    def _attributes(self, request: RequestRecord) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {
             "http.request.method": request.method if request.method in METHODS else "_OTHER",
             "http.route": request.route,
@@ -151,7 +125,7 @@ class Traces:
             "gen_ai.request.model": self._model,
             "gen_ai.request.stream": request.is_streamed,
             "gen_ai.response.model": self._model,
-            "gen_ai.response.finish_reasons": request.finish_reasons,
+            "gen_ai.response.finish_reasons": tuple(request.finish_reasons),
             "gen_ai.usage.input_tokens": request.num_prompt_tokens,
             "gen_ai.usage.cache_read.input_tokens": request.num_cached_tokens,
             "gen_ai.usage.output_tokens": request.num_completion_tokens,

@@ -1,6 +1,6 @@
-"""`app`, for Ray Serve: `serve run distilgpt2_api.scale_out.ray_serve:app`. The only module that imports Ray Serve.
+"""`app` for Ray Serve: `serve run distilgpt2_api.scale_out.ray_serve:app`. The only module that imports Ray Serve.
 
-A gateway on the proxy's node, in front of engine replicas on any node with free cores.
+A gateway on the proxy's node forwards requests to engine replicas on any node that has free cores.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
 
 GATEWAY_MAX_REQUESTS = 16384
-"""Requests in flight per gateway: as many as a server has connections."""
+"""Requests in flight in one gateway: as many as one server has connections."""
 HEADROOM_REQUESTS = 256
-"""Room for requests that the engine refuses, and for probes and metrics, which must not wait."""
+"""Room for requests that an engine refuses, and for probes and metrics, which must not wait behind others."""
 ASK_ALL_TIMEOUT_S = 5.0
 DEADLINE_GRACE_S = 1.0
-"""So the replica's own deadline applies first, unless the request had to wait for a replica."""
+"""Lets the replica's own deadline pass first, unless the request had to wait for a replica."""
 MAX_LEAD = 4
-"""How many more requests than the least busy replica one with the prompt's prefix may have: waiting for a few steps
-costs less than computing the prefix again."""
+"""How many more requests than the least busy replica the one with the prefix may have. Waiting for a few steps costs
+less than computing the prefix again."""
 HEAD_NODE = "node:__internal_head__"
 """Ray's name for the head node, as a resource."""
 
 
 class Scale(BaseModel):
-    """Arguments of `serve run`, or an application's `args`. Ray's own options belong into `deployments`."""
+    """The arguments of `serve run`. Ray's own options are set in its `deployments`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,9 +57,9 @@ class Scale(BaseModel):
     max_replicas: int | None = Field(default=None, ge=1)
     """None: always `min_replicas`."""
     cores: float = Field(default=1.0, gt=0)
-    """Cores, and compute threads, per replica."""
+    """CPU cores, and compute threads, of each replica."""
     gateways: int = Field(default=1, ge=1)
-    """One: on the head node. More: one on each of N nodes, behind a load balancer."""
+    """One runs on the head node. Several run on one node each, behind a load balancer."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -70,7 +70,7 @@ class Scale(BaseModel):
 
 
 def app(args: dict[str, Any]) -> serve.Application:
-    """Ray's application builder. Settings come from the environment in which it is called.
+    """Ray's application builder. Reads the settings from the environment in which it is called.
 
     Raises SettingsError. If the model is missing or can't be loaded, the replicas report it.
     """
@@ -85,24 +85,24 @@ def app(args: dict[str, Any]) -> serve.Application:
     engine = serve.deployment(
         EngineReplica,
         name="engine",
-        # By default Ray gives a replica 5 requests at a time and queues the rest without limit. Here requests queue in
-        # the engines, which know shares, priorities and sizes, and refuse excess requests.
+        # By default Ray gives a replica 5 requests at a time and queues the rest without a limit. Here requests wait in
+        # the engines, which know shares, priorities and sizes, and refuse excess load.
         max_ongoing_requests=settings.max_num_sequences + settings.max_waiting_requests + HEADROOM_REQUESTS,
         max_queued_requests=settings.max_waiting_requests + HEADROOM_REQUESTS,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
             max_replicas=scale.max_replicas or scale.min_replicas,
-            # Scale up when the batches are half full on average: above that, tokens slow down.
+            # Scale up once batches are half full on average: beyond that, each token waits for others.
             target_ongoing_requests=max(1, settings.max_num_sequences // 2),
         ),
         ray_actor_options={"num_cpus": scale.cores, "runtime_env": environment},
         request_router_config=RequestRouterConfig(request_router_class=PrefixRouter),
-        # A replica that is removed gets no new requests, and enough time for those in flight.
+        # A replica that stops gets no new requests, and as much time as its running requests may take.
         graceful_shutdown_timeout_s=settings.timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
-        # Ray would retry a model that can't be loaded 20 times.
+        # Loading a broken model 20 times, Ray's default, would not help.
         max_constructor_retry_count=1,
-        logging_config={"enable_access_log": False},  # the service has its own
+        logging_config={"enable_access_log": False},  # our own log has more
     )
     is_on_head = scale.gateways == 1
     gateway = serve.deployment(
@@ -111,7 +111,7 @@ def app(args: dict[str, Any]) -> serve.Application:
         num_replicas=scale.gateways,
         max_replicas_per_node=None if is_on_head else 1,
         max_ongoing_requests=GATEWAY_MAX_REQUESTS,
-        # Each request is in Ray's queue until it is handed over: a smaller limit would drop bursts.
+        # Every request passes through Ray's queue, so a lower limit would drop bursts.
         max_queued_requests=GATEWAY_MAX_REQUESTS,
         ray_actor_options={
             "num_cpus": 0,
@@ -126,10 +126,10 @@ def app(args: dict[str, Any]) -> serve.Application:
 
 
 class EngineReplica:
-    """The application and its engine, in a process that Ray starts, monitors and stops."""
+    """The application and its engine, in a process that Ray manages."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
-        """Returns when the model is loaded. If that fails, raises the reason, which `serve status` shows."""
+        """Return once the model is loaded. Raises the error of loading, which `serve status` shows."""
         self._running = AsyncExitStack()
         self._is_loaded = False
         self._failures: list[Exception] = []
@@ -145,7 +145,7 @@ class EngineReplica:
         self._is_loaded = True
 
     async def answer(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
-        """Yields the ASGI messages of one request. Cancelling it means that the client has disconnected."""
+        """Yields the ASGI messages of one request. Cancelling it is a disconnect."""
         messages = answer(self._app, request)
         try:
             async for together in messages:
@@ -157,23 +157,23 @@ class EngineReplica:
         return await whole_answer(self._app, request, replica=serve.get_replica_context().replica_id.unique_id)
 
     def check_health(self) -> None:
-        """Called by Ray at intervals. Raises if the engine has failed."""
+        """Ray's periodic check. Raises once the engine has failed."""
         if not self._engine.is_healthy:
             raise RuntimeError("the engine has failed")
 
     async def __del__(self) -> None:
-        """Called and awaited by Ray, after the last request or if `__init__` failed."""
+        """Ray awaits this after the last request, or after `__init__` has failed."""
         await self._running.aclose()
 
     def _note_failure(self, error: Exception) -> None:
-        """Logs one clear line. If the model was loaded, exits: Ray then starts another replica."""
+        """Log one clear line. During loading Ray ends the process; later the process exits, and Ray starts another."""
         self._failures.append(error)
         exit_on_failure(os._exit if self._is_loaded else lambda _status: None)(error)
 
 
 @serve.ingress()
 class GatewayReplica:
-    """The gateway, in a process that Ray starts, monitors and stops."""
+    """The gateway, in a process that Ray manages."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
         self._settings = Settings()
@@ -195,7 +195,7 @@ class GatewayReplica:
 
 
 class EngineReplicas:
-    """The gateway's `Replicas`: Ray's handle, with its errors translated to ours."""
+    """The gateway's `Replicas`: Ray's handle, with Ray's errors mapped to ours."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
         self._engine = engine
@@ -211,9 +211,9 @@ class EngineReplicas:
         except RayTaskError:
             raise  # the replica is alive: this is a bug of ours
         except RayError as error:
-            raise ReplicaLostError("the replica that had the request was lost; try again") from error
+            raise ReplicaLostError("the replica that had the request is gone; try again") from error
         except (GeneratorExit, CancelledError):
-            response.cancel()  # only here: after an error it would raise the same error again
+            response.cancel()  # only here: after another error, `cancel` would raise it again
             raise
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
@@ -225,7 +225,7 @@ class EngineReplicas:
             raise _own_error(error) from error
         whole = [one for one in answers if isinstance(one, WholeAnswer)]
         if not whole:
-            raise UnavailableError("no replica answered")
+            raise UnavailableError("no replica answers")
         return whole
 
 
@@ -236,43 +236,43 @@ def _own_error(error: Exception) -> UnavailableError:
 
 
 class PrefixRouter(RequestRouter):
-    """Chooses the replica that had the same prompt prefix last, unless it is busier; else the less busy of two.
+    """Prefers the replica that last had the same prompt prefix, unless it is too busy; else the less busy of two.
 
-    Ray's own prefix router keeps prefixes in an actor, which it asks twice for each request.
+    Ray's own prefix router keeps its prefixes in an actor, which costs every request two calls.
     """
 
     def initialize_state(self, max_lead: int = MAX_LEAD) -> None:
-        """Called by Ray with `request_router_kwargs`."""
+        """Ray passes `request_router_kwargs` here."""
         self._max_lead = max_lead
         self._memory = PrefixMemory()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Returns ranks, the best first. Ray takes the least busy replica of a rank, or the next rank if it is full."""
+        """Ranks of replicas, the best first. Ray takes a rank's least busy one, or the next rank if all are full."""
         if pending_request is not None:
-            pending_request.routing_context.should_backoff = True  # else Ray retries in a busy loop if all are full
-        some = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
+            pending_request.routing_context.should_backoff = True  # else Ray retries at once if all are full
+        two = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         holder = self._memory.find(_prefixes(pending_request), by_name)
         if holder is None or self._lead(by_name[holder], candidate_replicas) > self._max_lead:
-            return [some]
-        return [[by_name[holder]], some]
+            return [two]
+        return [[by_name[holder]], two]
 
     def on_request_routed(
         self,
         pending_request: PendingRequest,
         replica_id: ReplicaID,
-        result: ReplicaResult,  # noqa: ARG002 - Ray's signature
+        result: ReplicaResult,  # noqa: ARG002 - Ray's
     ) -> None:
         self._memory.note(_prefixes(pending_request), replica_id.unique_id)
 
     def _lead(self, replica: RunningReplica, others: list[RunningReplica]) -> int:
-        """How many more requests it has in flight than the least busy replica."""
+        """How many more requests it has in flight than the least busy one."""
         return self._num_requests(replica) - min(map(self._num_requests, others))
 
     def _num_requests(self, replica: RunningReplica) -> int:
-        """The replica's queue length that this router saw last; 0 if it is unknown or too old."""
+        """As known to this router; 0 without recent information."""
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 

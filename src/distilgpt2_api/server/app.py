@@ -39,7 +39,6 @@ from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.http.paths import strip_trailing_slash
 from distilgpt2_api.server.http.protocol import Protocol, Protocols
-from distilgpt2_api.server.http.request_record import ALL_ABORT_REASONS
 from distilgpt2_api.server.http.routing_errors import answer_http_error
 from distilgpt2_api.server.lifecycle.drain import ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import build_lifespan
@@ -118,7 +117,7 @@ def create_app(
         read_state=lambda: engine.state.value,
         read_num_connections=app.count_connections,
     )
-    http_metrics = HttpMetrics(registry, abort_reasons=ALL_ABORT_REASONS, refusal_codes=REFUSAL_CODES)
+    http_metrics = HttpMetrics(registry, refusal_codes=REFUSAL_CODES)
     batch_service = None
     if open_batch_service is not None:
         batch_service = open_batch_service(

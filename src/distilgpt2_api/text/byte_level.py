@@ -15,13 +15,13 @@ def _byte_of_character() -> Mapping[str, int]:
 
 
 BYTE_OF_CHARACTER = _byte_of_character()
-"""Printable bytes stand for themselves, the others for the characters from U+0100 on: a space is `Ġ`."""
+"""A printable byte maps to itself, any other to a character from U+0100 on: a space is `Ġ`."""
 
 # For str.translate, which is more than twice as fast as a lookup for each character. Latin-1 characters outside the
-# alphabet would pass as bytes: they are led to one that can't.
+# alphabet would pass as bytes, so they map to a character that can't.
 _TRANSLATION = dict.fromkeys(range(256), 256) | {ord(char): byte for char, byte in BYTE_OF_CHARACTER.items()}
 
 
 def to_bytes(token: str) -> bytes:
-    """What a token of the vocabulary stands for; ValueError if it has a character that stands for no byte."""
+    """The bytes of a vocabulary entry. ValueError if it has a character outside the alphabet."""
     return token.translate(_TRANSLATION).encode("latin-1")

@@ -1,4 +1,4 @@
-"""The queue of calls that one thread makes, one after the other; all who wait for the same call share it."""
+"""A queue of calls that one thread makes one after another; all waiters for the same call share it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PendingCall(Generic[Result]):
 
 
 class CompileQueue(Generic[Key, Result]):
-    """Owns the thread, which starts with the first call. One event loop's."""
+    """Owns the thread, which starts with the first call. For one event loop."""
 
     def __init__(self, call: Callable[[Key], Result], *, max_pending: int, too_many: str) -> None:
         """`call` runs on the thread; `too_many` is the message of the OverloadedError."""
@@ -39,9 +39,9 @@ class CompileQueue(Generic[Key, Result]):
     async def get(self, key: Key) -> Result:
         """The call's result; raises what the call raises.
 
-        OverloadedError if this is a new key and as many are pending already as may be: any number may wait for one
-        that is. DrainingError if the queue is closed, before or meanwhile. A waiter that is cancelled leaves the call
-        to the others; the last one that leaves cancels it.
+        OverloadedError if `key` is new and `max_pending` calls are pending; any number may wait for a pending one.
+        DrainingError if the queue is closed, before or during the wait. A cancelled waiter leaves the call to the
+        others; if the last one leaves, the call is cancelled.
         """
         pending = self._pending.get(key)
         if self._is_closed:
@@ -64,6 +64,6 @@ class CompileQueue(Generic[Key, Result]):
                 del self._pending[key]
 
     def close(self) -> None:
-        """End the thread; calls that have not begun are cancelled. Idempotent. Any thread may call it."""
+        """End the thread and cancel calls that have not begun. Idempotent. Any thread may call it."""
         self._is_closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)

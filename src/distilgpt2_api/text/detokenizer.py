@@ -1,4 +1,4 @@
-"""Token ids to text while they are drawn: a character may be spread over several tokens."""
+"""Decodes token ids to text as they are sampled; a character may be spread over several tokens."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ _NOTHING_HELD = _Utf8Decoder().getstate()
 
 
 class IncrementalDetokenizer:
-    """Mutable: the bytes of one sequence's last character, as long as it is not whole.
+    """Mutable: the bytes of one sequence's last character while it is incomplete.
 
-    All that `push` and `flush` return, joined, is the joined bytes decoded with errors="replace".
+    The texts from `push` and `flush`, joined, equal the joined bytes decoded with errors="replace".
     """
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
-        """`token_bytes` by token id, as the tokenizer's."""
+        """`token_bytes`: `Tokenizer.token_bytes`, by token id."""
         self._token_bytes = token_bytes
         self._decoder = _Utf8Decoder("replace")
         self.is_within_character = False
-        """Whether the last token left a character half said: what follows completes it, or shows that it was none."""
+        """Whether the last token left a character incomplete. The next one completes or breaks it."""
 
     def push(self, token_id: int) -> str:
-        """The characters that this token completes. An id past the vocabulary, as a padded model may draw, has none."""
+        """The characters that this token completes; none for an id past the vocabulary, as in a padded model."""
         if token_id >= len(self._token_bytes):
             return ""
         piece = self._token_bytes[token_id]
@@ -34,6 +34,6 @@ class IncrementalDetokenizer:
         return text
 
     def flush(self) -> str:
-        """At the end: U+FFFD if a character was left half said, else nothing."""
+        """At the end of the text: U+FFFD if a character is incomplete, else an empty string."""
         self.is_within_character = False
         return self._decoder.decode(b"", True)

@@ -1,7 +1,7 @@
-"""Finds rules of a Lark grammar that never end, because they need themselves.
+"""Finds rules of a Lark grammar that never end, because they require themselves.
 
-A model that comes to such a rule writes until its token limit. What is read here is no more of Lark than that takes:
-rules of names, texts, groups and repeats. Anything else (`%json`, parameters, …) is the library's to judge.
+A model that reaches such a rule writes until its token limit. Only the syntax that this needs is parsed: rules of
+names, texts, groups and repeats. The library judges everything else (`%json`, parameters, …).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 MAX_DEPTH = 50
-"""Of groups in groups."""
+"""Nested groups."""
 MAX_PASSES = 50
-"""Over the rules."""
+"""Passes over the rules."""
 _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"?i?|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/?[a-z]*|<[^<>\n]*>')
-"""Texts, regular expressions, comments, special tokens. One that isn't closed ends with its line: to look for its end
-again from each of its characters would take the square of their number.
+"""Texts, regular expressions, comments, special tokens. An unclosed one ends with its line: searching for its end from
+each of its characters would take quadratic time.
 """
 _DIRECTIVE = re.compile(r"^[ \t]*%(?:import|ignore)\b[^\n]*", re.MULTILINE)
 _DEFINITION = re.compile(r"^[ \t]*[!?]*([A-Za-z_][\w-]*)(?:\.-?\d+)?[ \t]*:(?!:)", re.MULTILINE)
@@ -25,12 +25,12 @@ _MAY_BE_NONE = re.compile(r"[*?]|~ *0.*|\{ *(?:0|,).*", re.DOTALL)
 
 
 class _UnknownSyntaxError(Exception):
-    """Something that is not read here."""
+    """Syntax that is not parsed here."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Alternatives, each of which needs all of its rules and groups. What may be left out is left out here."""
+    """Alternatives, each of which requires all of its rules and groups. Optional ones are left out."""
 
     alternatives: list[list[str | _Group]] = field(default_factory=lambda: [[]])
 
@@ -45,18 +45,18 @@ class _Group:
 class _Rule:
     body: _Group
     names: tuple[str, ...]
-    """All that the body mentions."""
+    """All rules that the body mentions."""
 
 
 def find_endless_rule(source: str) -> str | None:
-    """The first rule that `start` leads to and that has no text of finite length; None where there is none."""
+    """The first rule reachable from `start` that matches no text of finite length, or None."""
     plain = _LITERAL.sub(lambda found: "" if found[0].startswith(("//", "#")) else " TEXT ", source)
     plain = _DIRECTIVE.sub("", plain)
     definitions = list(_DEFINITION.finditer(plain))
     ends = [*(found.start() for found in definitions[1:]), len(plain)][: len(definitions)]
     bodies = {found[1]: plain[found.end() : end] for found, end in zip(definitions, ends, strict=True)}
     try:
-        # Terminals, in capitals, are the library's to judge.
+        # The library judges terminals, whose names are in capitals.
         rules = {name: _read_rule(body) for name, body in bodies.items() if name != name.upper()}
     except _UnknownSyntaxError:
         return None

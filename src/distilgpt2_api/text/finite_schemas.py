@@ -1,6 +1,6 @@
-"""Whether anything finite is valid for a JSON schema: nothing is where a part of it requires itself.
+"""Checks that a finite value is valid for a JSON schema; none is if a part of the schema requires itself.
 
-A model would write such a text until its token limit.
+A model would write such a value until its token limit.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from typing import Any
 from distilgpt2_api.text.json_schema_keywords import JsonSchema
 
 MAX_PASSES = 50
-"""Over the definitions. A schema that takes more is taken for finite."""
+"""Passes over the definitions. A schema that needs more counts as finite."""
 
 
 def is_all_finite(root: JsonSchema, definitions: JsonSchema) -> bool:
-    """False: nothing of finite length is valid for the schema or for a definition, all of which it refers to."""
+    """Whether a value of finite length is valid for the schema, and for each definition; it refers to all of them."""
     finite: set[str] = set()
     for _ in range(MAX_PASSES):
         num_before = len(finite)
@@ -36,11 +36,11 @@ def _is_finite(node: Any, finite: set[str]) -> bool:
     for keyword in ("anyOf", "oneOf"):
         if node.get(keyword) and not any(_is_finite(branch, finite) for branch in node[keyword]):
             return False
-    return all(_is_finite(part, finite) for part in _demanded(node))
+    return all(_is_finite(part, finite) for part in _required(node))
 
 
-def _demanded(node: JsonSchema) -> list[Any]:
-    """The schemas of properties and items without which nothing is valid."""
+def _required(node: JsonSchema) -> list[Any]:
+    """The schemas of required properties and items."""
     properties, required, min_items = node.get("properties"), node.get("required"), node.get("minItems")
     if node.get("type") == "object" and isinstance(properties, dict) and isinstance(required, list):
         return [properties.get(name) for name in required if isinstance(name, str)]

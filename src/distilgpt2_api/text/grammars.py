@@ -1,4 +1,4 @@
-"""Holds completions to grammars: compiles them with llguidance, and follows one sequence through one."""
+"""Constrains completions to grammars: compiles grammars with llguidance, and tracks a sequence in its grammar."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from distilgpt2_api.text.json_schemas import close
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_SOURCE_BYTES = 64 * 1024
-"""Of a grammar as the caller wrote it."""
-MAX_REMEMBERED = 32
-"""Compiled grammars, the least recently used of which is forgotten first."""
+"""Size of a grammar as the caller wrote it."""
+MAX_CACHED = 32
+"""Compiled grammars in the cache; the least recently used one is evicted first."""
 MAX_WAIT_S = 10.0
-"""For others' grammars to be compiled, one after the other."""
+"""Time to wait while other grammars compile, one after another."""
 MAX_WAITING = 16
-"""Different grammars that wait for that. Any number of requests may wait for one of them."""
+"""Different grammars that may wait. Any number of requests may wait for the same one."""
 TOO_MANY = "the service is overloaded: too many grammars are being compiled; try again later"
-NUM_TRIAL_TOKENS = 2
-"""That a new grammar is followed for: one that outgrows the limits nearly always does so at once."""
+NUM_TRIED_TOKENS = 2
+"""Tokens that a new grammar is tried on; one that exceeds the limits usually does so immediately."""
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As Python's `json.dumps` writes it. Where any white space may stand, a small model writes nothing else."""
+"""The format of Python's `json.dumps`. Where any white space is allowed, a small model writes nothing else."""
 NAMES = {
     GrammarKind.JSON_SCHEMA: "JSON schema",
     GrammarKind.REGEX: "regular expression",
@@ -43,76 +43,75 @@ NOWHERE = r"(?!)"
 
 
 class Guide:
-    """Mutable: where one sequence is in its grammar. One thread's at a time."""
+    """Mutable: the position of one sequence in its grammar. One thread at a time may use it."""
 
     def __init__(self, start: Callable[[], LLMatcher], *, num_mask_bytes: int) -> None:
-        """`start` gives the sequence a matcher of its own; not asked before it is needed: sequences may wait long."""
+        """`start` creates the sequence's matcher. It is called at the first use, since sequences may wait long."""
         self._start = start
         self._num_mask_bytes = num_mask_bytes
         self._matcher: LLMatcher | None = None
 
     @property
     def is_finished(self) -> bool:
-        """The grammar is complete, and nothing may follow."""
+        """Whether the grammar is complete and nothing may follow."""
         return self._matcher is not None and self._matcher.is_stopped()
 
-    def fill_mask(self) -> bytes:
-        """Which tokens may come next; see `TokenMask.wait`. Raises GenerationError where that is too much work.
+    def compute_mask(self) -> bytes:
+        """The tokens that may come next; see `TokenMask.wait`. Raises GenerationError if that is too much work.
 
-        The end of text is among them where the text may end. Releases the GIL while it computes.
+        The end of text is included if the text may end. Releases the GIL while it computes.
         """
-        matcher = self._following()
+        matcher = self._started()
         mask = matcher.compute_bitmask()
         _check(matcher)
         return mask[: self._num_mask_bytes]
 
     def accept(self, token_id: int) -> None:
-        """Go on by a token that was drawn. Raises GenerationError if the grammar does not allow it."""
-        matcher = self._following()
+        """Advance by a sampled token. Raises GenerationError if the grammar does not allow it."""
+        matcher = self._started()
         matcher.consume_token(token_id)
         _check(matcher)
 
-    def _following(self) -> LLMatcher:
+    def _started(self) -> LLMatcher:
         if self._matcher is None:
             self._matcher = self._start()
         return self._matcher
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary and remembers the last of them. Any thread may call it; close it in the end.
+    """Compiles grammars for one vocabulary and caches the last ones. Any thread may call it; close it at the end.
 
-    The library's own form of the vocabulary (15 MB for GPT-2's), and the process that tries grammars (22 MB), come with
-    the first grammar: who uses none pays nothing.
+    The library's own form of the vocabulary (15 MB for GPT-2's) and the grammar sandbox (22 MB) are created with the
+    first grammar: a service without grammars pays nothing.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
-        """Vocabulary and end of text are the model's; the former may be larger than the tokenizer's."""
+        """`vocab_size` and `eos_token_ids` are the model's; its vocabulary may be larger than the tokenizer's."""
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._num_mask_bytes = (vocab_size + 31) // 32 * 4
-        self._remembered: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
-        """Compiled, or why not."""
+        self._cache: OrderedDict[Grammar, LLMatcher | str] = OrderedDict()
+        """The compiled grammar, or the reason why it can't be compiled."""
         self._lock = threading.Lock()
-        """Of what is remembered; never held for long."""
+        """Guards the cache; never held for long."""
         self._queue = CompileQueue(self._compiled, max_pending=MAX_WAITING, too_many=TOO_MANY)
         self._vocabulary: LLTokenizer | None = None
         self._sandbox = GrammarSandbox()
         self._compiling = threading.Lock()
-        """Of the two above. One grammar at a time: the cores are for those who have theirs."""
+        """Guards the two above. One grammar at a time: the cores are for running sequences."""
 
     def check(self, grammar: Grammar, *, param: str) -> Grammar:
-        """The grammar, with what it was compiled to. Raises InvalidRequestError, with `param`, for what is no grammar,
-        or not supported, or too complex.
+        """The grammar with its compiled form. Raises InvalidRequestError, with `param`, if it is invalid, not supported
+        or too complex, and OverloadedError if too many others are being compiled.
 
-        Compiles it, which may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
-        OverloadedError: too many others are being compiled.
+        Compiling may take a tenth of a second, or some seconds at worst; `open` is quick afterwards.
         """
         return _checked(grammar, self._compiled(grammar), param=param)
 
     async def check_soon(self, grammar: Grammar, *, param: str) -> Grammar:
-        """`check` for an event loop. A new grammar is compiled on a thread, once for all requests that wait for it; if
-        too many other grammars wait already, OverloadedError comes at once.
+        """`check` for an event loop. A new grammar is compiled on a thread, once for all requests that wait for it.
+        Raises OverloadedError at once if too many other grammars wait.
         """
         compiled = self._find(grammar)
         if compiled is None:
@@ -120,20 +119,20 @@ class GrammarCompiler:
         return _checked(grammar, compiled, param=param)
 
     def open(self, grammar: Grammar) -> Guide:
-        """A guide for one sequence. Quick, for a grammar that `check` has returned: its first step never waits for the
-        grammars of others to be compiled. With one that is none the guide fails.
+        """A guide for one sequence. For a grammar that `check` has returned its first step never waits for other
+        grammars to compile. The guide of an invalid grammar fails.
         """
         compiled = grammar.compiled if isinstance(grammar.compiled, LLMatcher) else self._find(grammar)
         return Guide(lambda: self._copy(grammar, compiled), num_mask_bytes=self._num_mask_bytes)
 
     def close(self) -> None:
-        """End the thread that checks grammars and the process that tries them. Idempotent."""
+        """End the thread that checks grammars and the grammar sandbox. Idempotent."""
         self._queue.close()
         with self._compiling:
             self._sandbox.close()
 
     def _copy(self, grammar: Grammar, compiled: LLMatcher | str | None) -> LLMatcher:
-        """A matcher of one's own. A grammar that was not checked is compiled now."""
+        """A matcher for one sequence. A grammar that was not checked is compiled now."""
         if compiled is None:
             compiled = self._compiled(grammar)
         if isinstance(compiled, str):
@@ -146,38 +145,38 @@ class GrammarCompiler:
         if not self._compiling.acquire(timeout=MAX_WAIT_S):
             raise OverloadedError(TOO_MANY)
         try:
-            if (found := self._find(grammar)) is not None:  # while this thread waited
+            if (found := self._find(grammar)) is not None:  # compiled while this thread waited
                 return found
             compiled: LLMatcher | str
             try:
                 compiled = self._compile(grammar)
             except ValueError as error:
                 compiled = describe(str(error))
-            self._remember(grammar, compiled)
+            self._store(grammar, compiled)
             return compiled
         finally:
             self._compiling.release()
 
     def _find(self, grammar: Grammar) -> LLMatcher | str | None:
         with self._lock:
-            if grammar in self._remembered:
-                self._remembered.move_to_end(grammar)
-            return self._remembered.get(grammar)
+            if grammar in self._cache:
+                self._cache.move_to_end(grammar)
+            return self._cache.get(grammar)
 
-    def _remember(self, grammar: Grammar, compiled: LLMatcher | str) -> None:
+    def _store(self, grammar: Grammar, compiled: LLMatcher | str) -> None:
         with self._lock:
-            self._remembered[grammar] = compiled
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._cache[grammar] = compiled
+            if len(self._cache) > MAX_CACHED:
+                self._cache.popitem(last=False)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        """Compile, and follow it for a few tokens. ValueError says what is wrong."""
+        """Compile the grammar and try it on a few tokens. ValueError gives the reason against it."""
         serialized = _serialize(grammar)
         try:
             if not self._sandbox.compiles(serialized):
                 raise ValueError("it takes too much time or memory to compile")
         except OSError as error:
-            raise OverloadedError("the service is overloaded: it can't try a grammar now") from error
+            raise OverloadedError("the service is overloaded: it can't compile a grammar now") from error
         if self._vocabulary is None:
             described = VocabularyDescription(
                 self._tokenizer, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids
@@ -188,7 +187,7 @@ class GrammarCompiler:
         if token_id is None:
             raise ValueError("it allows no text, or only the empty one")
         follower = matcher.deep_copy()
-        for _ in range(NUM_TRIAL_TOKENS):
+        for _ in range(NUM_TRIED_TOKENS):
             follower.consume_token(token_id)
             token_id = self._first_allowed(follower)
             if token_id is None:
@@ -196,7 +195,7 @@ class GrammarCompiler:
         return matcher
 
     def _first_allowed(self, matcher: LLMatcher) -> int | None:
-        """A token that may come next, other than the end of text. ValueError where the matcher has failed."""
+        """A token that may come next, other than the end of text. ValueError if the matcher has failed."""
         mask = matcher.compute_bitmask() if not matcher.is_stopped() else b""
         if matcher.is_error():
             raise ValueError(matcher.get_error())
@@ -208,7 +207,7 @@ class GrammarCompiler:
 
 
 class VocabularyDescription:
-    """The tokenizer as llguidance asks for it: its `TokenizerWrapper`, by shape."""
+    """The tokenizer in the form that llguidance reads, a `TokenizerWrapper` by shape."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -216,9 +215,9 @@ class VocabularyDescription:
     def __init__(self, tokenizer: Tokenizer, *, vocab_size: int, eos_token_ids: Sequence[int]) -> None:
         token_bytes = tokenizer.token_bytes
         self.eos_token_id = eos_token_ids[0] if eos_token_ids else None
-        """None: the library adds one of its own, beyond the vocabulary."""
+        """If None, the library adds one beyond the vocabulary."""
         self.tokens = [*token_bytes, *[b""] * (vocab_size - len(token_bytes))]
-        # The end of text is never a text, even where the tokenizer doesn't call it special.
+        # The end of text never counts as text, even if the tokenizer doesn't call it special.
         special = {*tokenizer.special_token_ids, *eos_token_ids}
         self.special_token_ids = sorted(special)
         self._encode = tokenizer.encode
@@ -230,20 +229,20 @@ class VocabularyDescription:
         )
 
     def __call__(self, text: str) -> list[int]:
-        """Tokens of a text that the grammar forces. Its beginning is enough: only the first of them is used.
+        """Tokens of a text that the grammar forces. Only the first one is used, so the text's beginning is enough.
 
-        A special token written in it is a text like any other, which `encode` would not see: so it is cut in two.
+        A special token written in the text counts as plain text. `encode` would make it the token, so it is cut in two.
         """
         pieces = self._insides.split(text[: self._max_characters])
         return [token_id for piece in pieces if piece for token_id in self._encode(piece)]
 
 
 def _serialize(grammar: Grammar) -> str:
-    """The library's own form. ValueError for what is not even that."""
+    """The grammar in the library's own form. ValueError if that fails."""
     try:
         num_bytes = len(grammar.source.encode())
     except UnicodeEncodeError:
-        raise ValueError("it has a lone surrogate, which is no text") from None
+        raise ValueError("it has a lone surrogate, which is not valid Unicode") from None
     if num_bytes > MAX_SOURCE_BYTES:
         raise ValueError(f"it has {num_bytes} bytes; at most {MAX_SOURCE_BYTES} are compiled")
     match grammar.kind:
@@ -258,11 +257,11 @@ def _serialize(grammar: Grammar) -> str:
 
 
 def _closed(source: str) -> str:
-    """The schema as the library is to follow it. ValueError: it can't, or it is no schema."""
+    """The schema, rewritten for the library. ValueError if it is invalid or can't be followed."""
     try:
         schema = json.loads(source)
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"it is not valid JSON: {error}") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return json.dumps(close(schema))

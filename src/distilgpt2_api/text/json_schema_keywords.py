@@ -1,7 +1,7 @@
-"""The keywords of JSON Schema that constrain a value: which of them the grammar library has.
+"""The keywords of JSON Schema that constrain a value, and which of them the grammar library supports.
 
 Every other keyword is an annotation or an extension (`title`, `examples`, `readOnly`, `contentEncoding`, `deprecated`,
-`discriminator`, `x-…`) and is ignored, as the standard has it.
+`discriminator`, `x-…`) and is ignored, as the standard requires.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ JsonSchema = dict[str, Any]
 BRANCHES = ("allOf", "anyOf", "oneOf")
 MAPS_OF_SCHEMAS = ("properties", "patternProperties")
 SCHEMAS = ("additionalProperties", "items", "prefixItems", "additionalItems")
-"""Whose value is a schema, or a list of them."""
+"""Keywords with a schema, or a list of schemas, as their value."""
 _SUPPORTED = (
     *BRANCHES,
     *MAPS_OF_SCHEMAS,
@@ -28,26 +28,26 @@ _UNSUPPORTED = (
     *("extends", "disallow", "divisibleBy"),  # of draft 3
 )
 KEYWORDS = {**dict.fromkeys(_SUPPORTED, True), **dict.fromkeys(_UNSUPPORTED, False)}
-"""Whether the library has it. `then` and `else` belong to `if`, `minContains` and `maxContains` to `contains`."""
+"""Whether the library supports it. `then` and `else` belong to `if`; `minContains` and `maxContains` to `contains`."""
 _FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"),
 )
 
 
 class SchemaError(ValueError):
-    """Says what of a schema can't be followed."""
+    """Says which part of a schema can't be followed."""
 
 
 def is_enforced_format(value: Any) -> bool:
-    """Whether the library enforces it. Any other is an annotation, as the standard has it."""
+    """Whether the library enforces this format. Any other is an annotation, as in the standard."""
     return not isinstance(value, str) or value in _FORMATS
 
 
 def constrains(keyword: str, schema: JsonSchema) -> bool:
-    """Whether an unsupported keyword has an effect: not with a value that allows everything.
+    """Whether an unsupported keyword has an effect; with a value that allows everything it has none.
 
-    `unevaluatedProperties` and `unevaluatedItems` are how objects and lists are closed and opened anyway, if they are
-    true or false.
+    `unevaluatedProperties` and `unevaluatedItems` are supported if they are true or false: they open and close objects
+    and lists.
     """
     value = schema[keyword]
     match keyword:
@@ -65,10 +65,9 @@ def constrains(keyword: str, schema: JsonSchema) -> bool:
 
 
 def implied_type(schema: JsonSchema) -> JsonSchema:
-    """A schema that describes properties, or items, and names no type, means an object, or a list.
+    """The `type` of a schema that names none: an object if it describes properties, a list if it describes items.
 
-    The standard says that it may then be anything else as well, which no author means; other servers' backends read it
-    so, too.
+    The standard allows any other type as well, which no author means. Other servers' backends do the same.
     """
     if not {"type", "const", "enum"} & schema.keys():
         is_object = bool({"properties", "patternProperties", "additionalProperties"} & schema.keys())

@@ -1,4 +1,4 @@
-"""References within a JSON schema: `#`, `#/$defs/NAME` or another pointer, `#ANCHOR`; also after its `$id`."""
+"""Resolves references within a JSON schema: `#`, a pointer such as `#/$defs/NAME`, `#ANCHOR`, also after its `$id`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from distilgpt2_api.text.json_schema_keywords import JsonSchema, SchemaError
 
 
 class References:
-    """Finds what they refer to. Nothing is fetched from elsewhere."""
+    """The references of one schema. Nothing is fetched from elsewhere."""
 
     def __init__(self, root: JsonSchema) -> None:
         self._root = root
         self._anchors: dict[str, JsonSchema] | None = None
 
     def resolve(self, reference: Any) -> Any:
-        """A part of the schema, itself a schema. SchemaError: it is none, or not within the schema."""
+        """The schema that `reference` names. SchemaError if there is none, or it is not within the root schema."""
         if not isinstance(reference, str):
             raise SchemaError("its $ref must be a string")
         base, _, fragment = reference.partition("#")
@@ -29,7 +29,7 @@ class References:
             self._anchors = self._anchors or dict(_find_anchors(self._root))
             target = self._anchors.get(fragment)
         if not isinstance(target, dict | bool):
-            raise SchemaError(f"its $ref {reference!r} leads nowhere: there is no such schema")
+            raise SchemaError(f"its $ref {reference!r} does not exist in the schema")
         return target
 
     def _follow(self, segments: list[str]) -> Any:

@@ -1,10 +1,10 @@
-"""JSON schemas as the grammar library gets them: objects closed, references local, annotations left out.
+"""Rewrites JSON schemas for the grammar library: closes objects, makes references local, leaves out annotations.
 
-The library reads an object as the standard does: any further property is allowed unless `additionalProperties` is
-false. A model that may add properties adds them until its token limit, and the JSON is cut off. So objects are closed
-here, as other servers' grammar backends close them: an object has the properties that its schema names, unless the
-schema says otherwise. Properties named beside a `$ref`, or by other parts of an `allOf`, `anyOf` or `oneOf`, count, as
-for the standard's `unevaluatedProperties`.
+The library reads an object as the standard does: further properties are allowed unless `additionalProperties` is false.
+A model that may add properties adds them until its token limit, and the JSON is cut off. So objects are closed here, as
+in other servers' grammar backends: an object has the properties that its schema names, unless the schema says
+otherwise. Properties named beside a `$ref`, or by other parts of an `allOf`, `anyOf` or `oneOf`, count too, as for the
+standard's `unevaluatedProperties`.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from distilgpt2_api.text.json_schema_keywords import (
 from distilgpt2_api.text.json_schema_references import References
 
 MAX_DEPTH = 100
-"""Of schemas in schemas. The library's own limit, 128 levels of JSON, is met before."""
-MAX_UNFOLDED_BYTES = 512 * 1024
-"""Of what references, and properties named by neighbours, add to a schema of at most 64 KiB."""
+"""Nested schemas. The library's own limit, 128 levels of JSON, applies first."""
+MAX_EXPANDED_BYTES = 512 * 1024
+"""Bytes that references, and properties named by neighbours, may add to a schema of at most 64 KiB."""
 WHITESPACE_PATTERN = r"[ \n\r\t]{1,16}"
-"""Where a schema's `x-guidance` asks for flexible white space: bounded, or a small model writes nothing else."""
+"""For a schema whose `x-guidance` asks for flexible white space. Unbounded, a small model writes nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What schemas for one and the same object say of its properties."""
+    """Properties that schemas for the same object name."""
 
     names: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     is_said: bool = False
-    """They say which properties it has, be it none."""
+    """They name properties, or an empty set of them."""
     is_open: bool = False
-    """They say that it may have others."""
+    """They allow others."""
 
 
 NOTHING = Named()
 
 
 def close(schema: Any) -> JsonSchema:
-    """The schema for the library. SchemaError: a keyword, a reference or a recursion that can't be followed."""
+    """The schema for the library. SchemaError if a keyword, a reference or a recursion can't be followed."""
     if not isinstance(schema, dict):
         raise SchemaError("a JSON schema is an object")
     options = schema.get("x-guidance")
@@ -75,11 +75,11 @@ class _Rewriter:
         self._references = References(root)
         self._is_lenient = is_lenient
         self._names: dict[int, str] = {}
-        """Of definitions, by the identity of the part of the schema that they come from."""
+        """Names of definitions, by the identity of the part of the schema that they come from."""
         self._waiting: list[tuple[str, Any]] = []
-        """Definitions that something refers to, to be rewritten."""
+        """Definitions that are referred to and still to be rewritten."""
         self._named: dict[int, Named] = {}
-        self._num_left_bytes = MAX_UNFOLDED_BYTES
+        self._num_left_bytes = MAX_EXPANDED_BYTES
 
     def rewrite(self) -> JsonSchema:
         closed: JsonSchema = self._schema(self._root)
@@ -94,8 +94,8 @@ class _Rewriter:
     def _schema(
         self, node: Any, around: Named = NOTHING, *, depth: int = 0, via: tuple[int, ...] = (), is_part: bool = False
     ) -> Any:
-        """A schema, closed. `around` is what its neighbours say of the same object; `via` are the references that were
-        unfolded to come here; `is_part`: it is one of several that hold together.
+        """The schema, closed. `around`: the properties that its neighbours name for the same object. `via`: the
+        references that were expanded on the way here. `is_part`: the schema is one of several that must all hold.
         """
         if node is True and around.is_said:
             node = {}
@@ -124,7 +124,7 @@ class _Rewriter:
         return rewritten
 
     def _rewrite_parts(self, kept: JsonSchema, *, depth: int) -> JsonSchema:
-        """All but the schemas for the same value, for which an empty list stands where they are to be."""
+        """All keywords except those with schemas for the same value, which get an empty list."""
         rewritten: JsonSchema = {}
         for keyword, value in kept.items():
             if keyword == "$ref" or (keyword in BRANCHES and isinstance(value, list)):
@@ -142,8 +142,8 @@ class _Rewriter:
     def _branch(
         self, keyword: str, branch: Any, beside: Named, *, depth: int, via: tuple[int, ...], is_part: bool
     ) -> Any:
-        """Of a `$ref`, an `allOf`, an `anyOf` or a `oneOf`. The library tells whether schemas of a `oneOf` exclude each
-        other only if they are written out.
+        """A branch of a `$ref`, `allOf`, `anyOf` or `oneOf`, rewritten. References in a `oneOf` are expanded: otherwise
+        the library can't tell whether its schemas exclude each other.
         """
         reference = branch.get("$ref") if isinstance(branch, dict) else None
         if keyword == "oneOf" and reference is not None and len(self._keep(branch)) == 1:
@@ -151,13 +151,13 @@ class _Rewriter:
             keyword = "$ref"
         if keyword == "$ref":
             if id(branch) in via:
-                raise SchemaError("no JSON is valid for it: its $ref leads back to itself, with nothing between")
+                raise SchemaError("no JSON is valid for it: its $ref refers back to itself directly")
             self._spend(len(json.dumps(branch)))
             via = (*via, id(branch))
         return self._schema(branch, beside, depth=depth, via=via, is_part=is_part)
 
     def _keep(self, node: JsonSchema) -> JsonSchema:
-        """Without what constrains nothing. SchemaError: a keyword that does, and that the library doesn't have."""
+        """The keywords that constrain the value. SchemaError if the library does not support one of them."""
         kept: JsonSchema = {}
         for keyword, value in node.items():
             is_supported = KEYWORDS.get(keyword)
@@ -195,19 +195,19 @@ class _Rewriter:
         return Named(tuple(names), tuple(patterns), is_said, is_open)
 
     def _named_by(self, node: Any, depth: int = 0) -> Named:
-        """What a schema of the document says of its object, and whatever it refers to or is composed of."""
+        """The properties that a schema names, with those of the schemas that it refers to or is composed of."""
         if not isinstance(node, dict):
             return NOTHING
         if depth > MAX_DEPTH:
             raise SchemaError(f"its $ref, allOf, anyOf and oneOf are nested more than {MAX_DEPTH} deep")
         if id(node) not in self._named:
-            self._named[id(node)] = NOTHING  # for itself, if it leads back here
+            self._named[id(node)] = NOTHING  # for a schema that refers back to itself
             parts = [self._named_by(branch, depth + 1) for _, group in self._groups(node) for branch in group]
             self._named[id(node)] = self._together([_own(node), *parts])
         return self._named[id(node)]
 
     def _groups(self, node: JsonSchema) -> Iterator[tuple[str, list[Any]]]:
-        """Of schemas for the same value: all groups hold, and any one schema within each."""
+        """Groups of schemas for the same value. All groups must hold; within a group, any one schema."""
         for keyword, value in node.items():
             if keyword == "$ref":
                 yield keyword, [self._references.resolve(value)]
@@ -226,7 +226,7 @@ class _Rewriter:
     def _spend(self, num_bytes: int) -> None:
         self._num_left_bytes -= num_bytes
         if self._num_left_bytes < 0:
-            raise SchemaError("it is too large: its $ref, allOf, anyOf and oneOf unfold to more than 512 KiB")
+            raise SchemaError("it is too large: its $ref, allOf, anyOf and oneOf expand to more than 512 KiB")
 
 
 def _own(node: JsonSchema) -> Named:
@@ -244,7 +244,7 @@ def _own(node: JsonSchema) -> Named:
 
 
 def _close_list(rewritten: JsonSchema, node: JsonSchema) -> None:
-    """A list ends after the items that its schema names one by one, unless the schema says otherwise."""
+    """A list ends after the items that its schema lists one by one, unless the schema says otherwise."""
     if node.get("unevaluatedItems") is True:
         return
     for keyword, rest in (("prefixItems", "items"), ("items", "additionalItems")):
@@ -256,8 +256,8 @@ def _close_list(rewritten: JsonSchema, node: JsonSchema) -> None:
 
 
 def _separate(rewritten: JsonSchema, node: JsonSchema) -> None:
-    """Say what the library doesn't see of a `oneOf`: a discriminator is required; different constants exclude each
-    other, so that any of them is one of them.
+    """Help the library with a `oneOf`: require its discriminator, and turn schemas with different constants, which
+    exclude each other, into an `anyOf`.
     """
     tag = node["discriminator"].get("propertyName") if isinstance(node.get("discriminator"), dict) else None
     if isinstance(tag, str):

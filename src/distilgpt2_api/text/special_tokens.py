@@ -1,7 +1,7 @@
-"""Reads what the files beside a vocabulary say of special tokens, in the order in which `transformers` believes them.
+"""Reads special tokens from the files beside a vocabulary, with the same precedence as `transformers`.
 
-`tokenizer_config.json` goes first. `special_tokens_map.json` and `added_tokens.json` are older: they count only where
-the former has no `added_tokens_decoder`, and there the map wins over it.
+`tokenizer_config.json` goes first. The older `special_tokens_map.json` and `added_tokens.json` count only if it has no
+`added_tokens_decoder`; then the map wins over it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from distilgpt2_api.text.tokenizer_description import MAX_ADDED_TOKENS, check_ad
 MAX_FILE_BYTES = 8 * 1024 * 1024
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 UNNAMED = ("additional_special_tokens", "extra_special_tokens")
-"""A list, or an object of names and tokens."""
+"""Tokens without a role: a list, or an object of names and tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """What a model folder's files say; whether the vocabulary has these tokens is another question."""
+    """The special tokens that a model folder's files define. The vocabulary need not have them."""
 
     roles: Mapping[str, str]
-    """Of `ROLES`, those that a file names, and the token's text."""
+    """The text of each token in `ROLES` that a file defines."""
     texts: frozenset[str]
-    """Of all special tokens, with a role or without."""
+    """Texts of all special tokens, with a role or without."""
     added: Mapping[int, Mapping[str, Any]]
-    """By id: tokens to add to the vocabulary, or that it has already, as `tokenizer.json` lists them."""
+    """By id: tokens to add to the vocabulary if it lacks them, in the form of `tokenizer.json`."""
     added_path: Path
-    """The file that says so."""
+    """The file that lists `added`."""
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """An empty one where the folder has none. Raises ModelFormatError."""
+    """The folder's `tokenizer_config.json`, empty if it has none. Raises ModelFormatError."""
     path = folder / TOKENIZER_CONFIG_FILE
     return parse_json_object(path, read_model_file(path, MAX_FILE_BYTES)) if has_file(path) else {}
 
@@ -45,16 +45,18 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
 def read_special_tokens(folder: Path, config: Mapping[str, Any]) -> SpecialTokens:
     """`config` is the folder's `tokenizer_config.json`. Raises ModelFormatError, which names the file."""
     path = added_path = folder / TOKENIZER_CONFIG_FILE
-    said = dict(config)
-    decoder = said.get("added_tokens_decoder")
+    declared = dict(config)
+    decoder = declared.get("added_tokens_decoder")
     added: list[dict[str, Any]] = []
     if decoder is not None:
         added = check_added_tokens(path, _listed(path, decoder))
     elif has_file(folder / SPECIAL_TOKENS_FILE):
         path = folder / SPECIAL_TOKENS_FILE
-        said |= parse_json_object(path, read_model_file(path, MAX_FILE_BYTES))
-    roles = {role: _text_of(path, role, said[role]) for role in ROLES if said.get(role) is not None}
-    texts = frozenset((*roles.values(), *(text for name in UNNAMED for text in _texts_of(path, name, said.get(name)))))
+        declared |= parse_json_object(path, read_model_file(path, MAX_FILE_BYTES))
+    roles = {role: _text_of(path, role, declared[role]) for role in ROLES if declared.get(role) is not None}
+    texts = frozenset(
+        (*roles.values(), *(text for name in UNNAMED for text in _texts_of(path, name, declared.get(name))))
+    )
     if decoder is None and has_file(folder / ADDED_TOKENS_FILE):
         added_path = folder / ADDED_TOKENS_FILE
         added = _read_added(added_path, texts)
@@ -62,23 +64,23 @@ def read_special_tokens(folder: Path, config: Mapping[str, Any]) -> SpecialToken
 
 
 def _read_added(path: Path, special: frozenset[str]) -> list[dict[str, Any]]:
-    """Tokens and their ids, without a word of what they are: a map has to call them special."""
+    """Tokens and their ids. A token is special only if `special` names it."""
     ids = check_ids(path, parse_json_object(path, read_model_file(path, MAX_FILE_BYTES)))
     tokens = [{"id": token_id, "content": text, "special": text in special} for text, token_id in ids.items()]
     return check_added_tokens(path, tokens)
 
 
 def _listed(path: Path, decoder: Any) -> list[Any]:
-    """`{"0": {"content": …}}` as `tokenizer.json` writes the same."""
+    """`{"0": {"content": …}}` in the form of `tokenizer.json`."""
     if not isinstance(decoder, dict) or not all(key.isdecimal() and len(key) <= 10 for key in decoder):
-        raise ModelFormatError(f"{path}: added_tokens_decoder is not an object of token ids and tokens")
+        raise ModelFormatError(f"{path}: added_tokens_decoder must be an object of token ids and tokens")
     return [{**token, "id": int(key)} if isinstance(token, dict) else token for key, token in decoder.items()]
 
 
 def _texts_of(path: Path, name: str, tokens: Any) -> list[str]:
     items = [*tokens.values()] if isinstance(tokens, dict) else [] if tokens is None else tokens
     if not isinstance(items, list) or len(items) > MAX_ADDED_TOKENS:
-        raise ModelFormatError(f"{path}: {name} is not a list of at most {MAX_ADDED_TOKENS} tokens")
+        raise ModelFormatError(f"{path}: {name} must be a list of at most {MAX_ADDED_TOKENS} tokens")
     return [_text_of(path, name, item) for item in items]
 
 
@@ -88,4 +90,6 @@ def _text_of(path: Path, name: str, token: Any) -> str:
             text = token if isinstance(token, str) else token["content"]
             check_ids(path, {text: 0})
             return text
-    raise ModelFormatError(f"{path}: {name} is {safe_repr(token)}; it must be a text or an object with its content")
+    raise ModelFormatError(
+        f"{path}: {name} is {safe_repr(token)}; it must be a string, or an object with the string as `content`"
+    )

@@ -1,4 +1,4 @@
-"""Ends a text before its first stop sequence, however the text is cut into pieces."""
+"""Ends a text before its first stop sequence; the result does not depend on how the text is cut into pieces."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from distilgpt2_api.core.params import SamplingParams
 
 
 class StopAutomaton:
-    """The automaton of Aho and Corasick (1975) for some stop sequences. Immutable: all sequences of a request share it.
+    """The Aho-Corasick automaton (1975) of stop sequences. Immutable: all sequences of a request share it.
 
-    A state is a beginning of a stop sequence; state 0 is the empty one. A state's first continuation is the next state,
-    so that a character of a stop sequence costs 13 to 16 bytes: as a dictionary for each state it would be 400.
+    A state is a prefix of a stop sequence; state 0 is the empty prefix. A state's first continuation is the next state,
+    so a character takes 13 to 16 bytes; with a dictionary for each state it would take 400.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
-        """`stop`: none of them empty."""
+        """No stop sequence may be empty."""
         characters = [""]
         self._characters: Sequence[str] = characters
-        """By state: the last character that it has matched."""
+        """By state: the last matched character."""
         self._has_next = bytearray(1)
         """By state: whether the next state continues it."""
         self._forks: dict[tuple[int, str], int] = {}
-        """The state that a character leads to, where that is not the next state."""
+        """The state after a character, if that is not the next state."""
         self._fallbacks = array("i", [0])
-        """By state: that of the longest shorter end of it that is a beginning as well."""
+        """By state: the state of its longest proper suffix that is also a prefix of a stop sequence."""
         self.depths = array("i", [0])
-        """By state: how many characters it has matched."""
+        """By state: the number of matched characters."""
         self.num_matched = array("i", [0])
-        """By state: the length of the longest stop sequence that it completes; 0: it completes none."""
+        """By state: the length of the longest stop sequence that it completes, or 0."""
         for text in stop:
             self._insert(text, characters)
         self._characters = "\0" + "".join(characters)  # a string is smaller than the list of its characters
@@ -37,7 +37,7 @@ class StopAutomaton:
         self.first_characters = frozenset(text[0] for text in stop)
 
     def step(self, state: int, character: str) -> int:
-        """The state that a character leads to."""
+        """The state after `character`."""
         while True:
             following = self._find_next(state, character)
             if following:
@@ -47,7 +47,7 @@ class StopAutomaton:
             state = self._fallbacks[state]
 
     def _find_next(self, state: int, character: str) -> int:
-        """The state that continues `state` by a character; 0: there is none."""
+        """The state that continues `state` with `character`, or 0."""
         if self._has_next[state] and self._characters[state + 1] == character:
             return state + 1
         return self._forks.get((state, character), 0)
@@ -71,7 +71,7 @@ class StopAutomaton:
         self.num_matched[state] = len(text)
 
     def _link(self) -> None:
-        """Set the fallbacks, breadth first: a state's is known before those of the states that follow it."""
+        """Set the fallbacks, breadth first: a state's fallback is known before those of its continuations."""
         following: dict[int, list[int]] = {}
         for (state, _), fork in self._forks.items():
             following.setdefault(state, []).append(fork)
@@ -89,27 +89,27 @@ class StopAutomaton:
 
 
 def compiled_stop(params: SamplingParams) -> StopAutomaton:
-    """The automaton for a request's stop sequences, made once for all of its sequences."""
+    """The automaton of a request's stop sequences, built once for all of its sequences."""
     return params.derive(StopAutomaton, lambda: StopAutomaton(params.stop))
 
 
 class StopMatcher:
-    """Mutable: how much of a stop sequence the end of one text may be.
+    """Mutable: the suffix of one text that may be the beginning of a stop sequence.
 
-    The match is the stop sequence that is complete first; of those complete with the same character, the longest. So it
-    does not depend on where the pieces are cut, and each character is looked at once. What is held back is the longest
-    end of the text that is a stop sequence's beginning.
+    The match is the stop sequence that completes first; if several complete with the same character, the longest. So it
+    does not depend on where the pieces are cut, and each character is read once. The longest suffix that is a prefix of
+    a stop sequence is held back.
     """
 
     def __init__(self, automaton: StopAutomaton, *, is_included: bool) -> None:
-        """`is_included`: the text shown ends after the stop sequence, not before it."""
+        """`is_included`: the text ends after the stop sequence, not before it."""
         self._automaton = automaton
         self._is_included = is_included
         self._state = 0
         self._held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """The text that may be shown now, and the stop sequence that ended it, if one did. Push no more after that."""
+        """The text that is final now, and the stop sequence that ended the text, if any. Push no more after that."""
         automaton = self._automaton
         if not self._state and automaton.first_characters.isdisjoint(text):
             return text, None  # nearly always: no stop sequence begins here
@@ -128,6 +128,6 @@ class StopMatcher:
         return seen[:num_shown], None
 
     def flush(self) -> str:
-        """At the end of the text without a match: what was held back."""
+        """At the end of a text without a match: the held-back text."""
         held, self._held, self._state = self._held, "", 0
         return held

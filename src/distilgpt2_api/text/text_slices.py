@@ -1,8 +1,9 @@
-"""Long texts in slices that can be tokenized one by one: the library takes 180 bytes for each byte of a text at once.
+"""Cuts long texts into slices that are tokenized one by one: the library takes 180 bytes for each byte of a text.
 
-The slices' tokens, joined, are those of the whole text. GPT-2's pre-tokenizer cuts a text by a regular expression of
-which each match ends before white space, or is white space; so a match begins wherever white space follows another
-character, and what is matched from there on does not depend on what stands before. Its tokens are made within a match.
+The slices' tokens, joined, are the tokens of the whole text. GPT-2's pre-tokenizer splits a text by a regular
+expression of which each match ends before white space, or is white space. So a match begins wherever white space
+follows another character, and the matches from there on do not depend on the text before. No token crosses the border
+of a match.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import orjson
 import tokenizers
 
 BREAK = re.compile(r"(?<=\S)[ \n]")
-"""Where a text may be cut: before it. (Python's white space has all of the library's.)"""
+"""A text may be cut before it. (Python's white space includes all of the library's.)"""
 
 
 def is_divisible(tokenizer: tokenizers.Tokenizer) -> bool:
-    """Whether the tokens of `slice_text(text)` are those of the text: for GPT-2's own steps, and no others."""
+    """Whether the tokens of `slice_text(text)` are the tokens of the text: true only for GPT-2's own steps."""
     added = tokenizer.get_added_tokens_decoder().values()
     return (
         tokenizer.normalizer is None
@@ -32,7 +33,7 @@ def is_divisible(tokenizer: tokenizers.Tokenizer) -> bool:
 
 
 def slice_text(text: str, max_characters: int) -> Iterator[str]:
-    """Slices of as many characters at most; longer ones where the text has no place to cut it."""
+    """Slices of at most `max_characters`; longer ones where the text has no position to cut."""
     begin = 0
     while len(text) - begin > max_characters:
         breaks = deque(BREAK.finditer(text, begin + 1, begin + max_characters + 1), maxlen=1)

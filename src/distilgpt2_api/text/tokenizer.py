@@ -1,4 +1,4 @@
-"""Text to token ids, and token ids to bytes."""
+"""Converts text to token ids, and token ids to bytes."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from distilgpt2_api.text.text_slices import is_divisible, slice_text
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
 
 GROUP_CHARACTERS = 1 << 17
-"""Given to the library at once, which takes 180 bytes for each byte of them."""
+"""Characters tokenized at once; the library takes 180 bytes for each of their bytes."""
 SLICE_CHARACTERS = 1 << 15
-"""A group has several slices, which are tokenized in parallel."""
+"""Characters of a slice. A group has several slices, which are tokenized in parallel."""
 
 
 class Tokenizer:
-    """GPT-2's byte-level BPE over one vocabulary. Holds no state: any thread may call it."""
+    """GPT-2's byte-level BPE over one vocabulary. Stateless: any thread may call it."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, files: TokenizerFiles | None = None) -> None:
-        """`files`: what a model's folder says of it. ModelFormatError if the vocabulary is no byte-level BPE's."""
+        """`files`: the settings in the model's folder. ModelFormatError if the vocabulary is not a byte-level BPE's."""
         self._tokenizer = tokenizer
         files = files or TokenizerFiles(library=tokenizer)
         self._roles = files.roles
         self.frame = files.frame
-        """Tokens that `with_special_tokens` puts around a text's own."""
+        """Tokens that `with_special_tokens` puts around a text's own tokens."""
         self.has_prefix_space = files.has_prefix_space
         """A text is tokenized as if a space stood before it."""
         self.left_out = files.left_out
-        """Texts of added tokens that the model has no row for: no tokens here."""
+        """Texts of added tokens that the model has no row for. They are plain text here."""
         self.digest = files.digest
-        """Changes with what the folder's files say of a text's tokens."""
+        """Changes if the folder's files change how a text is tokenized."""
         added = tokenizer.get_added_tokens_decoder()
         texts = tokenizer.get_vocab(with_added_tokens=True)
         if not texts or max(texts.values()) > 2 * len(texts) + 1024:
-            raise ModelFormatError("tokenizer: no tokens, or ids far beyond their number")
+            raise ModelFormatError("tokenizer: it has no tokens, or ids far larger than the number of tokens")
         if len(set(texts.values())) < len(texts):
             raise ModelFormatError("tokenizer: two tokens have the same id")
         table = [b""] * (max(texts.values()) + 1)
@@ -49,12 +49,12 @@ class Tokenizer:
                 table[token_id] = text.encode() if token_id in added else to_bytes(text)
             except ValueError as error:
                 raise ModelFormatError(
-                    f"tokenizer: a character of token {safe_repr(text)} stands for no byte"
+                    f"tokenizer: token {safe_repr(text)} has a character that is not in the byte-level alphabet"
                 ) from error
         self.token_bytes = tuple(table)
-        """By token id: the bytes that it stands for; a special token's text in UTF-8; b"" where there is no token."""
+        """By token id: the token's bytes; for a special token its text in UTF-8; b"" for an unused id."""
         self.max_token_bytes = max(map(len, self.token_bytes))
-        """Length of the longest token: a text of more bytes than n times this has more than n tokens."""
+        """Length of the longest token. A text with more than n times this many bytes has more than n tokens."""
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self.plain_token_bytes = tuple(
             b"" if token_id in self.special_token_ids else token for token_id, token in enumerate(table)
@@ -68,9 +68,9 @@ class Tokenizer:
     def from_folder(cls, folder: Path, *, num_rows: int | None = None) -> Self:
         """Read a model folder's tokenizer.json, or else its vocab.json and merges.txt, and the files of special tokens.
 
-        `num_rows`: the model's vocabulary; added tokens beyond it are `left_out`.
+        `num_rows`: the size of the model's vocabulary; added tokens beyond it are `left_out`.
 
-        ModelFormatError names the file at fault; UnsupportedModelError says why it is not GPT-2's kind of tokenizer.
+        ModelFormatError names the malformed file; UnsupportedModelError says why the tokenizer is not supported.
         """
         files = read_tokenizer(folder, num_rows)
         try:
@@ -80,27 +80,27 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest token id. (The model's may be larger, padded to a round number.)"""
+        """The largest token id plus one. (The model's may be larger, padded to a round number.)"""
         return len(self.token_bytes)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text. Special tokens written in it become their ids; nothing is added.
 
-        InvalidRequestError for what is no text: lone surrogates, and bytes that the vocabulary has no token for.
+        InvalidRequestError for lone surrogates, and for bytes that the vocabulary has no token for.
         """
         return self.encode_batch([text])[0]  # two to three times faster than the library's encode(): no offsets
 
     def encode_batch(self, texts: Sequence[str], *, max_unbroken_bytes: int | None = None) -> list[list[int]]:
-        """The same for many texts, on all cores. Beside the result it takes as much memory as 128 KiB of text need.
+        """`encode` for many texts, on all cores. Beside the result it takes the memory that 128 KiB of text need.
 
-        A text without a place to cut it needs more: one of more than `max_unbroken_bytes` is refused.
+        A text that can't be cut needs more; it is refused if it has more than `max_unbroken_bytes`.
         """
         for text in texts:
             self._check_text(text)
         if sum(map(len, texts)) <= GROUP_CHARACTERS:
             return self._encode_group(texts)
         encoded: list[list[int]] = [[] for _ in texts]
-        ids: dict[int, int] = {}  # one object for each id: the library makes one for each token
+        ids: dict[int, int] = {}  # one int object for each id: the library creates one for each token
         for group in self._group_slices(texts, max_unbroken_bytes):
             for index, token_ids in zip(
                 (index for index, _ in group), self._encode_group([text for _, text in group]), strict=True
@@ -112,7 +112,7 @@ class Tokenizer:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def with_special_tokens(self, token_ids: Sequence[int]) -> list[int]:
-        """A text's tokens with those around them that the tokenizer's files ask for: a BOS token, say."""
+        """`token_ids` with the tokens around them that the tokenizer's files require, such as a BOS token."""
         return [*self.frame.before, *token_ids, *self.frame.after]
 
     def _group_slices(self, texts: Sequence[str], max_unbroken_bytes: int | None) -> Iterator[list[tuple[int, str]]]:
@@ -124,8 +124,8 @@ class Tokenizer:
                 num_bytes = len(part.encode())
                 if max_unbroken_bytes is not None and num_bytes > max_unbroken_bytes:
                     raise InvalidRequestError(
-                        f"prompt has {num_bytes} bytes in which it can't be cut, as it can be before most"
-                        f" spaces and line breaks; at most {max_unbroken_bytes} are tokenized at once",
+                        f"prompt has {num_bytes} bytes without a position to cut, such as most spaces and line breaks; "
+                        f"at most {max_unbroken_bytes} are tokenized at once",
                         param="prompt",
                     )
                 if group and num_characters + len(part) > GROUP_CHARACTERS:
@@ -136,7 +136,7 @@ class Tokenizer:
         yield group
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Text of tokens, special ones included; U+FFFD where their bytes are not UTF-8.
+        """The tokens' text, special tokens included; U+FFFD for bytes that are not UTF-8.
 
         A padded model has tokens beyond the vocabulary: they have no text.
         """
@@ -144,7 +144,7 @@ class Tokenizer:
         return b"".join([table[token_id] for token_id in token_ids if token_id < len(table)]).decode(errors="replace")
 
     def token_text(self, token_id: int) -> str:
-        r"""One token as log-probability listings show it: as `bytes:\xe2\x80` if it has only a part of a character.
+        r"""One token as log-probabilities list it: `bytes:\xe2\x80` if it is only a part of a character.
 
         A padded model has tokens beyond the vocabulary: they have no text.
         """
@@ -157,21 +157,21 @@ class Tokenizer:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
 
     def token_id(self, text: str) -> int | None:
-        """Id of the token that the vocabulary spells so: special tokens as they are, others in the byte alphabet."""
+        """The id of a vocabulary entry: a special token's text, or another token in the byte alphabet."""
         return self._tokenizer.token_to_id(text)
 
     @property
     def eos_token_id(self) -> int | None:
-        """The token that the tokenizer's own files call `eos_token`; None where none does, or it is not there."""
+        """The `eos_token` of the tokenizer's own files; None if they name none, or one that the vocabulary lacks."""
         return self.role_id("eos_token")
 
     def role_id(self, role: str) -> int | None:
-        """The token that the tokenizer's own files call `bos_token`, say; None where none does, or it is not there."""
+        """The id of a role such as `bos_token`; None if no file names it, or the vocabulary lacks it."""
         text = self._roles.get(role)
         return None if text is None else self.token_id(text)
 
     def end_of_text_id(self, config: ModelConfig) -> int | None:
-        """The token that a text without a beginning begins with: the model's own, else the one that is spelled so."""
+        """The token that an empty prompt begins with: the model's own end of text, else `<|endoftext|>`."""
         return self.token_id(END_OF_TEXT) if config.eos_token_id is None else config.eos_token_id
 
     def _check_text(self, text: str) -> None:

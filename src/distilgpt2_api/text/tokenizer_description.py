@@ -1,8 +1,9 @@
-"""What a `tokenizer.json` may say: GPT-2's byte-level BPE, and nothing that the library would trip over.
+"""Checks a `tokenizer.json`: it must be a byte-level BPE, without options that crash the library or exhaust it.
 
-The library takes any composition of its parts. Some parts make it panic, at once or at a request's text (`FixedLength`
-of 0, a `Precompiled` map, a prefix longer than a token); a regular expression can take exponential time, a `Replace`
-any amount of memory. So the file is parsed here, and the library gets a description that has only what was looked at.
+The library accepts any composition of its parts. Some parts make it panic, at once or at a request's text
+(`FixedLength` of 0, a `Precompiled` map, a prefix longer than a token). A regular expression can take exponential time,
+a `Replace` any amount of memory. So the file is parsed here, and the library gets a description of only the checked
+parts.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from distilgpt2_api.core.model_files import BYTE_ORDER_MARK, count_json_values, 
 MAX_TOKENS = 2_000_000
 MAX_ADDED_TOKENS = 100_000
 MAX_TOKEN_CHARACTERS = 4096
-"""GPT-2's longest has 128."""
+"""GPT-2's longest token has 128."""
 MAX_STEPS = 16
 MAX_JSON_VALUES = 4_000_000
-"""Three for each merge, written as a pair, and one for each token."""
+"""Three for each merge that is written as a pair, and one for each token."""
 
 NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip"})
 PRE_TOKENIZERS = frozenset(
     {"ByteLevel", "Digits", "Punctuation", "UnicodeScripts", "Whitespace", "WhitespaceSplit", "BertPreTokenizer"}
 )
-"""Beside `Split` at a fixed text, or at one of `KNOWN_PATTERNS`."""
+"""Allowed beside `Split` at a fixed text or at one of `KNOWN_PATTERNS`."""
 _LETTERS = r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 KNOWN_PATTERNS = frozenset(
     {
@@ -38,8 +39,8 @@ KNOWN_PATTERNS = frozenset(
         r"\p{N}",
     }
 )
-"""Regular expressions that others train byte-level BPEs with (GPT-2's, GPT-4's and Llama 3's, Qwen's), all of them
-linear in the text. Another one is refused: what a text costs with it, nobody can tell.
+"""Regular expressions of published byte-level BPEs (GPT-2's, GPT-4's and Llama 3's, Qwen's). All take linear time. Any
+other one is refused, because its cost is unknown.
 """
 
 ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -48,17 +49,17 @@ FOREIGN_OPTIONS = ("dropout", "byte_fallback", "continuing_subword_prefix", "end
 
 
 def parse_description(path: Path, content: bytes) -> dict[str, Any]:
-    """The object that a `tokenizer.json` is, with a model. Raises ModelFormatError."""
+    """Parses a `tokenizer.json`: an object with a `model`. Raises ModelFormatError."""
     description = parse_json(path, content, "not a tokenizer: ")
     if not isinstance(description, dict) or not isinstance(description.get("model"), dict):
-        raise ModelFormatError(f"{path}: not a tokenizer: no object with a model")
+        raise ModelFormatError(f"{path}: not a tokenizer: it must be an object with a `model`")
     return description
 
 
-def restate(path: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer's description as the library is to have it; `path` is for the messages.
+def sanitize(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer's description with only its checked parts, for the library. `path` is for error messages.
 
-    Raises ModelFormatError for what is no such thing, UnsupportedModelError for what is one that GPT-2 could not have.
+    Raises ModelFormatError if the description is malformed, UnsupportedModelError if it is not a byte-level BPE.
     """
     return {
         "version": "1.0",
@@ -74,7 +75,7 @@ def restate(path: Path, description: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_json(path: Path, content: bytes, what: str = "") -> Any:
-    """By the quick library: vocabularies are large. `what` goes before the complaint. Raises ModelFormatError."""
+    """Parses JSON with orjson, since vocabularies are large. `what` begins the error text. Raises ModelFormatError."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
         return orjson.loads(content.removeprefix(BYTE_ORDER_MARK))
@@ -83,32 +84,36 @@ def parse_json(path: Path, content: bytes, what: str = "") -> Any:
 
 
 def check_ids(path: Path, ids: Any) -> dict[str, int]:
-    """Tokens and their ids: as many as a vocabulary may have, none too long. Raises ModelFormatError."""
+    """Checks a mapping of tokens to ids: its size and the tokens' lengths are bounded. Raises ModelFormatError."""
     if not isinstance(ids, dict) or not all(type(value) is int and 0 <= value < 2**32 for value in ids.values()):
         raise ModelFormatError(f"{path}: not an object of tokens and their ids")
     if len(ids) > MAX_TOKENS:
         raise ModelFormatError(f"{path}: {len(ids)} tokens; at most {MAX_TOKENS} are supported")
     if ids and max(map(len, ids)) > MAX_TOKEN_CHARACTERS:
-        raise ModelFormatError(f"{path}: a token of more than {MAX_TOKEN_CHARACTERS} characters")
+        raise ModelFormatError(f"{path}: a token has more than {MAX_TOKEN_CHARACTERS} characters")
     return ids
 
 
 def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
     kind = model.get("type", "BPE")
     if kind != "BPE":
-        raise UnsupportedModelError(f"{path}: a {safe_name(str(kind))} tokenizer; GPT-2's is a byte-level BPE")
+        raise UnsupportedModelError(
+            f"{path}: a {safe_name(str(kind))} tokenizer is not supported; GPT-2's is a byte-level BPE"
+        )
     for name in FOREIGN_OPTIONS:
         if model.get(name):
-            raise UnsupportedModelError(f"{path}: {name}={safe_repr(model[name])}; GPT-2's byte-level BPE has none")
+            raise UnsupportedModelError(
+                f"{path}: {name}={safe_repr(model[name])} is not supported; GPT-2's byte-level BPE has none"
+            )
     merges = model.get("merges")
     if not isinstance(merges, list) or not all(map(_is_merge, merges)):
-        raise ModelFormatError(f"{path}: not a tokenizer: merges are not a list of pairs of tokens")
+        raise ModelFormatError(f"{path}: not a tokenizer: merges must be a list of pairs of tokens")
     flags = {name: model.get(name) is True for name in BPE_FLAGS}
     return {"type": "BPE", "vocab": check_ids(path, model.get("vocab")), "merges": merges, **flags}
 
 
 def _is_merge(merge: Any) -> bool:
-    """`"a b"`, or `["a", "b"]`; whether the tokens exist the library knows."""
+    """Whether it is `"a b"` or `["a", "b"]`. The library checks that the tokens exist."""
     match merge:
         case str():
             return merge.count(" ") == 1
@@ -118,11 +123,11 @@ def _is_merge(merge: Any) -> bool:
 
 
 def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
-    """Tokens with their ids and flags, nothing else. Raises ModelFormatError."""
+    """Added tokens with only their ids, contents and flags. Raises ModelFormatError."""
     if tokens is None:
         return []
     if not isinstance(tokens, list) or len(tokens) > MAX_ADDED_TOKENS:
-        raise ModelFormatError(f"{path}: added_tokens are not a list of at most {MAX_ADDED_TOKENS}")
+        raise ModelFormatError(f"{path}: added_tokens must be a list of at most {MAX_ADDED_TOKENS}")
     added = []
     for token in tokens:
         match token:
@@ -132,7 +137,9 @@ def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:
                     {"id": token_id, "content": text, **{flag: token.get(flag) is True for flag in ADDED_TOKEN_FLAGS}}
                 )
             case _:
-                raise ModelFormatError(f"{path}: added tokens: {safe_repr(token)} is no token with an id and a content")
+                raise ModelFormatError(
+                    f"{path}: added tokens: {safe_repr(token)} must be an object with an id and a content"
+                )
     return added
 
 
@@ -147,7 +154,9 @@ def _normalizer(path: Path, normalizer: Any) -> Any:
 def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
     steps = read_steps(path, pre_tokenizer, "pre_tokenizer", "pretokenizers")
     if "ByteLevel" not in [step["type"] for step in steps]:
-        raise UnsupportedModelError(f"{path}: a BPE over characters; GPT-2's is over bytes (pre-tokenizer ByteLevel)")
+        raise UnsupportedModelError(
+            f"{path}: a BPE over characters is not supported; GPT-2's is over bytes (pre-tokenizer ByteLevel)"
+        )
     for step in steps:
         match step:
             case {"type": "Split", "pattern": {"String": str()}}:
@@ -156,8 +165,8 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
                 pass
             case {"type": "Split", "pattern": pattern}:
                 raise UnsupportedModelError(
-                    f"{path}: pre_tokenizer: splits by {safe_repr(pattern)}, a regular expression that is not one of "
-                    "those known to be harmless"
+                    f"{path}: pre_tokenizer: the regular expression {safe_repr(pattern)} is not supported, "
+                    "because its cost is unknown"
                 )
             case {"type": str() as kind} if kind not in PRE_TOKENIZERS:
                 raise UnsupportedModelError(f"{path}: pre_tokenizer {safe_name(kind)} is not supported")
@@ -165,7 +174,7 @@ def _pre_tokenizer(path: Path, pre_tokenizer: Any) -> Any:
 
 
 def read_steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any]]:
-    """The steps of a sequence, which may hold sequences; they act as one flat one. The walk is bounded in both ways.
+    """The steps of a possibly nested sequence, as a flat list. The number of steps and of sequences is bounded.
 
     Raises ModelFormatError or UnsupportedModelError.
     """
@@ -182,5 +191,5 @@ def read_steps(path: Path, step: Any, what: str, key: str) -> list[dict[str, Any
             case {"type": str()} as single:
                 flat.append(single)
             case other:
-                raise ModelFormatError(f"{path}: {what}: {safe_repr(other)} is no step")
+                raise ModelFormatError(f"{path}: {what}: {safe_repr(other)} must be an object with a type")
     return flat

@@ -1,4 +1,4 @@
-"""Reads a model folder's tokenizer in any form that GPT-2 checkpoints come in, and refuses what is not GPT-2's kind."""
+"""Reads a model folder's tokenizer in each form of GPT-2 checkpoints. Refuses tokenizers of another kind."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from distilgpt2_api.text.tokenizer_description import (
     check_ids,
     parse_description,
     parse_json,
-    restate,
+    sanitize,
 )
 from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame, read_flags, read_post_processor
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
-"""GPT-2's own is 1.3 MB; one of a quarter of a million tokens has 15 MB."""
+"""GPT-2's own has 1.3 MB; one with a quarter of a million tokens has 15 MB."""
 SPARE_LINES = 1000
-"""Of `merges.txt`, beside two for each token of the vocabulary."""
+"""Lines that `merges.txt` may have beside two for each token of the vocabulary."""
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerFiles:
-    """What a model folder's files say of its tokenizer."""
+    """A model folder's tokenizer and its settings."""
 
     library: tokenizers.Tokenizer
     """The byte-level BPE with its added tokens, without truncation or padding."""
     roles: Mapping[str, str] = field(default_factory=dict)
-    """`bos_token`, `eos_token` and so on, where a file names them: the tokens' texts."""
+    """The texts of `bos_token`, `eos_token` and so on, as far as a file names them."""
     frame: Frame = NO_FRAME
-    """What goes before and after each text."""
+    """Tokens before and after each text."""
     has_prefix_space: bool = False
     """A text is tokenized as if a space stood before it."""
     left_out: tuple[str, ...] = ()
     """Added tokens that the model has no row for."""
     digest: str = ""
-    """Of all that the files say and that changes a text's tokens."""
+    """Digest of all settings that change how a text is tokenized."""
 
 
 def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
-    """Read the folder's byte-level BPE. Tokens that were added to it beyond the model's `num_rows` are left out: a
-    padding token, say, added without resizing the embeddings. Their texts are texts like any other.
+    """Read the folder's byte-level BPE. Added tokens beyond the model's `num_rows` are left out, for example a padding
+    token that was added without resizing the embeddings. Their texts become plain text.
 
     ModelFormatError names the file that is missing, too large or malformed; UnsupportedModelError says why a
-    well-formed tokenizer is not one that GPT-2 could have.
+    well-formed tokenizer is not supported.
     """
     config = read_tokenizer_config(folder)
     special = read_special_tokens(folder, config)
@@ -64,7 +64,7 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
     _add_special_tokens(description, special)
     left_out = [] if num_rows is None else _leave_out(description, num_rows)
     has_prefix_space = _set_prefix_space(description, config.get("add_prefix_space"))
-    with _errors_of_the_library(f"{path}: not a tokenizer"):
+    with _library_errors_in_one_line(f"{path}: not a tokenizer"):
         library = tokenizers.Tokenizer.from_buffer(serialized := orjson.dumps(description))
     library.encode_special_tokens = config.get("split_special_tokens") is True
     for token in description["added_tokens"]:
@@ -76,7 +76,7 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
         config_path = folder / TOKENIZER_CONFIG_FILE
         frame = read_flags(config_path, config, special.roles, library.token_to_id, END_OF_TEXT)
     if any(library.id_to_token(token_id) is None for token_id in frame.before + frame.after):
-        raise ModelFormatError(f"{path}: post_processor: a token that the vocabulary has not")
+        raise ModelFormatError(f"{path}: post_processor: it adds a token that the vocabulary does not have")
     return TokenizerFiles(
         library=library,
         roles=special.roles,
@@ -88,17 +88,17 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
 
 
 def _read_description(folder: Path) -> tuple[Path, dict[str, Any], Any]:
-    """The file that the folder's vocabulary is from, that as `tokenizer.json` would have it, and its post-processor."""
+    """The vocabulary's file, its description in the form of `tokenizer.json`, and its post-processor."""
     path = folder / TOKENIZER_FILE
     if has_file(path):
         described = parse_description(path, read_model_file(path, MAX_FILE_BYTES))
-        return path, restate(path, described), described.get("post_processor")
+        return path, sanitize(path, described), described.get("post_processor")
     for vocabulary, merges in VOCABULARY_FILES:
         if has_file(folder / vocabulary):
             return folder / merges, _describe_vocabulary(folder / vocabulary, folder / merges), None
     forms = ", ".join(f"{vocabulary} with {merges}" for vocabulary, merges in VOCABULARY_FILES)
     raise ModelFormatError(
-        f"{folder}: no {TOKENIZER_FILE}, and no {forms}; copy them from the model that this one was tuned from"
+        f"{folder}: no {TOKENIZER_FILE}, and no {forms}; copy them from the model that this one was fine-tuned from"
     )
 
 
@@ -108,7 +108,7 @@ def _describe_vocabulary(vocabulary_path: Path, merges_path: Path) -> dict[str, 
     )
     merges = _parse_merges(merges_path, max_lines=2 * len(vocabulary) + SPARE_LINES)
     special = {"id": vocabulary.get(END_OF_TEXT), "content": END_OF_TEXT, "special": True}
-    return restate(
+    return sanitize(
         merges_path,
         {
             "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
@@ -119,9 +119,10 @@ def _describe_vocabulary(vocabulary_path: Path, merges_path: Path) -> dict[str, 
 
 
 def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> None:
-    """Tokens that other files add, or give other flags; those that they call special are, if the vocabulary has them.
+    """Add the tokens of other files, with their flags. Tokens that a file calls special are so if the vocabulary has
+    them.
 
-    One without an id anywhere is left out, as the model has no row for it.
+    A token without an id in any file is left out, because the model has no row for it.
     """
     vocabulary = description["model"]["vocab"]
     added = {token["id"]: token for token in description["added_tokens"]} | dict(special.added)
@@ -131,20 +132,22 @@ def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> 
         if token_id is not None:
             plain = {"id": token_id, "content": text, **dict.fromkeys(ADDED_TOKEN_FLAGS, False)}
             added[token_id] = {**added.get(token_id, plain), "special": True}
-    description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])  # the library counts them up
+    description["added_tokens"] = sorted(
+        added.values(), key=lambda token: token["id"]
+    )  # the library numbers them in this order
 
 
 def _leave_out(description: dict[str, Any], num_rows: int) -> list[str]:
-    """Take the added tokens out that the model has no row for; their texts."""
+    """Remove the added tokens that the model has no row for. Returns their texts."""
     added = description["added_tokens"]
     description["added_tokens"] = [token for token in added if token["id"] < num_rows]
     return [token["content"] for token in added if token["id"] >= num_rows]
 
 
 def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
-    """`add_prefix_space` of `tokenizer_config.json` goes before GPT-2's own way to cut texts, as in `transformers`.
+    """Apply `add_prefix_space` of `tokenizer_config.json` to GPT-2's own pre-tokenizer, as `transformers` does.
 
-    Other ways cut a text before they come to ByteLevel, which then would put a space before every piece.
+    Other pre-tokenizers split a text before ByteLevel, which would then put a space before every piece.
     """
     match description["pre_tokenizer"]["pretokenizers"]:
         case [{"type": "ByteLevel"} as step]:
@@ -156,8 +159,8 @@ def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
 
 
 @contextmanager
-def _errors_of_the_library(what: str) -> Iterator[None]:
-    """Whatever it raises, as one line. A panic of its Rust is no Exception to Python."""
+def _library_errors_in_one_line(what: str) -> Iterator[None]:
+    """Turns the library's errors into one line. A Rust panic is not an Exception in Python."""
     try:
         yield
     except BaseException as error:
@@ -167,18 +170,18 @@ def _errors_of_the_library(what: str) -> Iterator[None]:
 
 
 def _check_added(library: tokenizers.Tokenizer, path: Path, text: str, token_id: int) -> None:
-    """The library gives an added token an id of its own where the file's can't be."""
+    """The library gives an added token another id if it can't have the file's."""
     if library.token_to_id(text) != token_id:
         raise ModelFormatError(
-            f"{path}: {safe_repr(text)} has id {token_id}, which does not follow the vocabulary's last"
+            f"{path}: {safe_repr(text)} has id {token_id}, which does not follow the vocabulary's last id"
         )
 
 
 def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
-    """Each merge makes a token of the vocabulary, so there can't be many more."""
+    """Each merge creates a token of the vocabulary, so `max_lines` bounds their number."""
     content = read_model_file(path, MAX_FILE_BYTES)
     if content.count(b"\n") > max_lines:
-        raise ModelFormatError(f"{path}: more than {max_lines} lines, far more than the vocabulary has tokens")
+        raise ModelFormatError(f"{path}: it has more than {max_lines} lines, far more than the vocabulary has tokens")
     merges = []
     for number, line in enumerate(decode_text(path, content).split("\n"), start=1):
         text = line.rstrip("\r")
@@ -186,6 +189,6 @@ def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
             continue
         left, _, right = text.partition(" ")
         if not left or not right or " " in right:
-            raise ModelFormatError(f"{path}: line {number} is not two tokens with a space between")
+            raise ModelFormatError(f"{path}: line {number} must be two tokens with a space between")
         merges.append((left, right))
     return merges

@@ -1,7 +1,7 @@
-"""Reads which tokens a tokenizer puts before and after a text: a BOS token, say.
+"""Reads which tokens a tokenizer puts before and after a text, such as a BOS token.
 
-`tokenizer.json` says it with its post-processor, which alone counts there, as in `transformers`. Beside a `vocab.json`
-the flags `add_bos_token` and `add_eos_token` of `tokenizer_config.json` say it.
+For a `tokenizer.json` its post-processor alone decides, as in `transformers`. For a `vocab.json` the flags
+`add_bos_token` and `add_eos_token` of `tokenizer_config.json` decide.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_FRAME_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What goes before and after a text's own tokens."""
+    """Tokens before and after a text's own tokens."""
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
@@ -36,9 +36,9 @@ NO_FRAME = Frame()
 
 
 def read_post_processor(path: Path, post_processor: Any) -> Frame:
-    """What the library's post-processors do to a single text.
+    """The tokens that the post-processor adds to a single text.
 
-    Raises ModelFormatError for what is none, UnsupportedModelError for one that does more than to frame a text.
+    Raises ModelFormatError if it is malformed, UnsupportedModelError if it does more than to add tokens around a text.
     """
     frame = NO_FRAME
     for step in read_steps(path, post_processor, "post_processor", "processors"):
@@ -53,7 +53,7 @@ def read_post_processor(path: Path, post_processor: Any) -> Frame:
 def read_flags(
     path: Path, config: Mapping[str, Any], roles: Mapping[str, str], token_id: Callable[[str], int | None], default: str
 ) -> Frame:
-    """What `add_bos_token` and `add_eos_token` ask for. `default`: both tokens' text where no role names another."""
+    """The tokens that `add_bos_token` and `add_eos_token` add. `default`: the text of a token without a role."""
 
     def ids_of(flag: str, role: str) -> tuple[int, ...]:
         if config.get(flag) is not True:
@@ -68,7 +68,7 @@ def read_flags(
 
 def _frame_of(path: Path, step: dict[str, Any]) -> Frame:
     match step:
-        case {"type": "ByteLevel"}:  # it trims offsets, which are not used here
+        case {"type": "ByteLevel"}:  # only trims offsets, which are not used here
             return NO_FRAME
         case {"type": "TemplateProcessing", "single": list() as pieces, "special_tokens": dict() as tokens}:
             return _read_template(path, pieces, tokens)
@@ -79,10 +79,10 @@ def _frame_of(path: Path, step: dict[str, Any]) -> Frame:
         } if _is_token_id(first) and _is_token_id(last):
             return Frame((first,), (last,))
         case {"type": "TemplateProcessing" | "RobertaProcessing" | "BertProcessing" as kind}:
-            raise ModelFormatError(f"{path}: post_processor: not what a {kind} has")
+            raise ModelFormatError(f"{path}: post_processor: malformed {kind}")
         case {"type": str() as kind}:
             raise UnsupportedModelError(f"{path}: post_processor {safe_name(kind)} is not supported")
-    raise ModelFormatError(f"{path}: post_processor: {safe_repr(step)} is no step")
+    raise ModelFormatError(f"{path}: post_processor: {safe_repr(step)} must be an object with a type")
 
 
 def _read_template(path: Path, pieces: list[Any], tokens: dict[str, Any]) -> Frame:
@@ -96,7 +96,7 @@ def _read_template(path: Path, pieces: list[Any], tokens: dict[str, Any]) -> Fra
             case {"SpecialToken": {"id": str() as name}}:
                 (after if num_texts else before).extend(_ids_of(path, name, tokens.get(name)))
             case _:
-                raise ModelFormatError(f"{path}: post_processor: {safe_repr(piece)} is no piece of a template")
+                raise ModelFormatError(f"{path}: post_processor: {safe_repr(piece)} must be a piece of a template")
     if num_texts != 1:
         raise UnsupportedModelError(f"{path}: post_processor: its template has the text {num_texts} times, not once")
     return Frame(tuple(before), tuple(after))
@@ -106,7 +106,7 @@ def _ids_of(path: Path, name: str, token: Any) -> list[int]:
     match token:
         case {"ids": list() as ids} if ids and all(map(_is_token_id, ids)):
             return ids
-    raise ModelFormatError(f"{path}: post_processor: special token {safe_name(name)} has no list of ids")
+    raise ModelFormatError(f"{path}: post_processor: special token {safe_name(name)} must have a list of ids")
 
 
 def _is_token_id(value: Any) -> bool:

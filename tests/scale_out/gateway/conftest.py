@@ -1,4 +1,4 @@
-"""Scripted replicas: each request gets the next scripted response."""
+"""Scripted replicas: one script for each request, in order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Part = list[dict[str, Any]] | Exception
 
 @dataclass
 class ScriptedReplicas:
-    """`Replicas`. A list in a script is yielded, an exception is raised."""
+    """`Replicas` that follow scripts. A list in a script is yielded, an exception is raised."""
 
     scripts: list[Sequence[Part]] = field(default_factory=list)
-    answers: Sequence[WholeAnswer] | Exception = ()
+    broadcast: Sequence[WholeAnswer] | Exception = ()
     asked: list[ForwardedRequest] = field(default_factory=list)
     num_closed: int = 0
     is_asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,9 +46,9 @@ class ScriptedReplicas:
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
         self.asked.append(request)
-        if isinstance(self.answers, Exception):
-            raise self.answers
-        return self.answers
+        if isinstance(self.broadcast, Exception):
+            raise self.broadcast
+        return self.broadcast
 
 
 def start(status: int = 200, content_type: bytes = b"application/json", *others: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -61,16 +61,16 @@ def body(content: bytes, *, is_last: bool = True) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Words:
-    """Builders of the messages in scripts."""
+class Messages:
+    """Builds the messages of scripts."""
 
     start: Callable[..., dict[str, Any]] = start
     body: Callable[..., dict[str, Any]] = body
 
 
 @pytest.fixture
-def words() -> Words:
-    return Words()
+def messages() -> Messages:
+    return Messages()
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def gateway(replicas: ScriptedReplicas) -> Gateway:
 
 @pytest.fixture
 def call(gateway: Gateway) -> Callable[..., httpx.Response]:
-    """Sends one request and returns the complete response."""
+    """Sends one request and returns its response."""
 
     def send(method: str, path: str, **options: Any) -> httpx.Response:
         async def play() -> httpx.Response:

@@ -1,4 +1,4 @@
-"""The gateway's guarantees for clients when replicas are lost, drain or refuse."""
+"""The gateway's promises to clients when replicas come and go."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def whole(replica: str, status: int, content: bytes) -> WholeAnswer:
     return WholeAnswer(replica=replica, status=status, headers=PLAIN, body=content)
 
 
-def test_a_response_is_passed_on_unchanged(call: Any, replicas: Any, words: Any) -> None:
+def test_a_response_is_passed_on_unchanged(call: Any, replicas: Any, messages: Any) -> None:
     replicas.scripts = [
-        [[words.start(201, b"text/x", (b"x-own", b"1"))], [words.body(b"ab", is_last=False), words.body(b"c")]]
+        [[messages.start(201, b"text/x", (b"x-own", b"1"))], [messages.body(b"ab", is_last=False), messages.body(b"c")]]
     ]
 
     answer = call("POST", "/v1/completions?x=1", content=b'{"prompt": "p"}')
 
     assert (answer.status_code, answer.content, answer.headers["x-own"]) == (201, b"abc", "1")
-    assert "x-request-id" not in answer.headers, "the server in front adds its own"
+    assert "x-request-id" not in answer.headers, "the server in front of the gateway adds one"
     [request] = replicas.asked
     assert request.body == b'{"prompt": "p"}'
     assert (request.scope["path"], request.scope["query_string"]) == ("/v1/completions", b"x=1")
 
 
-def test_a_request_without_a_first_byte_goes_to_another_replica(call: Any, replicas: Any, words: Any) -> None:
-    replicas.scripts = [[LOST], [[words.start(), words.body(b"{}")]]]
+def test_a_request_without_a_response_is_retried_elsewhere(call: Any, replicas: Any, messages: Any) -> None:
+    replicas.scripts = [[LOST], [[messages.start(), messages.body(b"{}")]]]
 
     answer = call("POST", "/v1/completions", content=b'{"prompt": "p"}')
 
@@ -52,11 +52,11 @@ def test_a_request_without_a_first_byte_goes_to_another_replica(call: Any, repli
         ("/generate_stream", "the replica is gone"),
     ],
 )
-def test_a_stream_after_its_first_byte_ends_with_an_error_event(
-    call: Any, replicas: Any, words: Any, path: str, expected: Any
+def test_a_stream_that_has_begun_ends_with_an_error_event(
+    call: Any, replicas: Any, messages: Any, path: str, expected: Any
 ) -> None:
-    """In the format of the route's protocol."""
-    replicas.scripts = [[[words.start(200, SSE), words.body(b"data: 1\n\n", is_last=False)], LOST]]
+    """In the shape of the route's protocol."""
+    replicas.scripts = [[[messages.start(200, SSE), messages.body(b"data: 1\n\n", is_last=False)], LOST]]
 
     answer = call("POST", path, content=b"{}")
 
@@ -67,24 +67,24 @@ def test_a_stream_after_its_first_byte_ends_with_an_error_event(
     assert len(replicas.asked) == 1
 
 
-def test_a_stream_of_any_protocol_ends_with_its_own_error_event(call: Any, replicas: Any, words: Any) -> None:
-    start = words.start(200, b"application/x-ndjson")
-    replicas.scripts = [[[start, words.body(b'{"piece":"a"}\n', is_last=False)], LOST]]
+def test_a_stream_of_any_protocol_ends_with_its_own_error_event(call: Any, replicas: Any, messages: Any) -> None:
+    start = messages.start(200, b"application/x-ndjson")
+    replicas.scripts = [[[start, messages.body(b'{"piece":"a"}\n', is_last=False)], LOST]]
 
     answer = call("POST", "/toy/write", content=b"{}")
 
     assert [*map(json.loads, answer.text.splitlines())] == [{"piece": "a"}, {"broken": "the replica is gone"}]
 
 
-def test_a_body_after_its_first_byte_is_cut(call: Any, replicas: Any, words: Any) -> None:
-    """Closing the connection is the only way left to show that the response is incomplete."""
-    replicas.scripts = [[[words.start(), words.body(b'{"a"', is_last=False)], LOST]]
+def test_a_json_response_that_has_begun_is_cut_off(call: Any, replicas: Any, messages: Any) -> None:
+    """The server then closes the connection, which shows that the response is incomplete."""
+    replicas.scripts = [[[messages.start(), messages.body(b'{"a"', is_last=False)], LOST]]
 
     with pytest.raises(ReplicaLostError):
         call("POST", "/v1/completions", content=b"{}")
 
 
-def test_a_request_that_crashes_replicas_is_tried_on_a_limited_number(call: Any, replicas: Any) -> None:
+def test_a_request_that_crashes_its_replicas_does_not_crash_all(call: Any, replicas: Any) -> None:
     replicas.scripts = [[LOST]] * 9
 
     answer = call("POST", "/v1/completions", content=b"{}")
@@ -104,10 +104,10 @@ def test_a_page_of_a_trusted_origin_can_read_the_gateways_own_errors(call: Any, 
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (503, allowed)
 
 
-def test_a_replica_that_refuses_is_skipped_while_there_are_others(call: Any, replicas: Any, words: Any) -> None:
-    """A replica that drains or whose engine has failed answers 503; another may accept the request."""
-    refusal = [[words.start(503), words.body(b"draining")]]
-    replicas.scripts = [refusal, [[words.start(), words.body(b"{}")]]]
+def test_a_replica_that_answers_503_is_skipped_while_there_are_others(call: Any, replicas: Any, messages: Any) -> None:
+    """A replica answers 503 if it drains or its engine has failed; another may accept the request."""
+    refusal = [[messages.start(503), messages.body(b"draining")]]
+    replicas.scripts = [refusal, [[messages.start(), messages.body(b"{}")]]]
     assert call("POST", "/v1/completions", content=b"{}").content == b"{}"
 
     replicas.asked.clear()
@@ -117,7 +117,7 @@ def test_a_replica_that_refuses_is_skipped_while_there_are_others(call: Any, rep
     assert (answer.status_code, answer.content) == (503, b"draining")
 
 
-def test_a_full_queue_is_refused_as_by_a_single_process(call: Any, replicas: Any) -> None:
+def test_a_full_queue_is_refused_as_by_one_process(call: Any, replicas: Any) -> None:
     replicas.scripts = [[OverloadedError("full", retry_after_s=2.5)]]
 
     answer = call("POST", "/generate", content=b"{}")
@@ -130,9 +130,9 @@ def test_a_full_queue_is_refused_as_by_a_single_process(call: Any, replicas: Any
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_an_internal_error_reveals_no_details(call: Any, replicas: Any, words: Any, has_begun: bool) -> None:
-    mistake = RuntimeError("a secret")
-    replicas.scripts = [[[words.start(200, SSE)], mistake] if has_begun else [mistake]]
+def test_an_internal_error_hides_its_details(call: Any, replicas: Any, messages: Any, has_begun: bool) -> None:
+    error = RuntimeError("a secret")
+    replicas.scripts = [[[messages.start(200, SSE)], error] if has_begun else [error]]
 
     answer = call("POST", "/v1/completions", content=b"{}")
 
@@ -141,7 +141,7 @@ def test_an_internal_error_reveals_no_details(call: Any, replicas: Any, words: A
     assert "secret" not in answer.text
 
 
-def test_bodies_are_limited_before_they_reach_a_replica(call: Any, replicas: Any) -> None:
+def test_bodies_are_limited_before_they_are_forwarded(call: Any, replicas: Any) -> None:
     async def slowly() -> Any:
         yield b"{"
         await asyncio.Event().wait()
@@ -152,9 +152,9 @@ def test_bodies_are_limited_before_they_reach_a_replica(call: Any, replicas: Any
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_a_response_is_limited_in_time(call: Any, replicas: Any, words: Any, has_begun: bool) -> None:
-    """Clients don't wait indefinitely if there is no replica, or one that stops sending."""
-    replicas.scripts = [[[words.start(200, SSE)]] if has_begun else []]
+def test_a_response_has_a_deadline(call: Any, replicas: Any, messages: Any, has_begun: bool) -> None:
+    """Also without a replica, and with one that sends nothing more."""
+    replicas.scripts = [[[messages.start(200, SSE)]] if has_begun else []]
     replicas.is_hanging = True
 
     answer = call("POST", "/v1/completions", content=b"{}")
@@ -164,8 +164,8 @@ def test_a_response_is_limited_in_time(call: Any, replicas: Any, words: Any, has
     assert replicas.num_closed == 1
 
 
-def test_a_client_that_disconnects_aborts_its_request(gateway: Any, replicas: Any) -> None:
-    """The server cancels the call, and nothing keeps waiting for the response."""
+def test_a_disconnect_is_passed_on_to_the_replica(gateway: Any, replicas: Any) -> None:
+    """Servers cancel the call, which closes the replica's generator."""
     replicas.scripts = [[]]
     replicas.is_hanging = True
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [], "query_string": b""}
@@ -174,7 +174,7 @@ def test_a_client_that_disconnects_aborts_its_request(gateway: Any, replicas: An
         return {"type": "http.request"}
 
     async def send(_message: Any) -> None:
-        raise AssertionError("there is nothing to say")
+        raise AssertionError("nothing is sent")
 
     async def play() -> None:
         task = asyncio.create_task(gateway(scope, receive, send))
@@ -188,7 +188,7 @@ def test_a_client_that_disconnects_aborts_its_request(gateway: Any, replicas: An
 
 
 def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas: Any) -> None:
-    replicas.answers = UnavailableError("none")
+    replicas.broadcast = UnavailableError("none")
 
     assert call("GET", "/livez").json() == {"status": "ok"}
     assert call("GET", "/livez/").json() == {"status": "ok"}
@@ -198,25 +198,23 @@ def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_other_methods_of_the_gateways_routes_are_refused_as_by_a_single_process(
-    call: Any, replicas: Any, words: Any, path: str
-) -> None:
-    replicas.scripts = [[[words.start(405), words.body(b"no")]]]
+def test_other_methods_of_its_own_routes_are_refused(call: Any, replicas: Any, messages: Any, path: str) -> None:
+    replicas.scripts = [[[messages.start(405), messages.body(b"no")]]]
 
     assert call("TRACE", path).status_code == 405
 
 
 def test_one_ready_replica_is_enough(call: Any, replicas: Any) -> None:
-    replicas.answers = [whole("a", 503, b"draining"), whole("b", 200, b"ready")]
+    replicas.broadcast = [whole("a", 503, b"draining"), whole("b", 200, b"ready")]
 
     answer = call("GET", "/health")
 
     assert (answer.status_code, answer.text) == (200, "ready")
 
 
-def test_metrics_are_labelled_by_replica(call: Any, replicas: Any) -> None:
+def test_metrics_have_the_replica_as_a_label(call: Any, replicas: Any) -> None:
     page = '# HELP n Of.\n# TYPE n counter\nn_total{x="1"} %d.0\n'
-    replicas.answers = [whole("a", 200, (page % 2).encode()), whole("b", 200, (page % 3).encode())]
+    replicas.broadcast = [whole("a", 200, (page % 2).encode()), whole("b", 200, (page % 3).encode())]
 
     answer = call("GET", "/metrics")
 
@@ -232,15 +230,15 @@ def test_metrics_are_labelled_by_replica(call: Any, replicas: Any) -> None:
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_metrics_without_permission_are_refused(call: Any, replicas: Any) -> None:
-    replicas.answers = [whole("a", 401, b"no")]
+def test_a_replicas_refusal_of_the_metrics_is_passed_on(call: Any, replicas: Any) -> None:
+    replicas.broadcast = [whole("a", 401, b"no")]
 
     answer = call("GET", "/metrics")
 
     assert (answer.status_code, answer.text) == (401, "no")
 
 
-def test_lifespan_is_answered_and_websockets_are_closed(gateway: Any) -> None:
+def test_it_has_a_lifespan_and_refuses_websockets(gateway: Any) -> None:
     sent: list[str] = []
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from distilgpt2_api.server.http.request_record import ALL_ABORT_REASONS
+from distilgpt2_api.observability.request_record import ALL_ABORT_REASONS
 
 
 def sample(client: Any, name: str, **labels: str) -> float:

@@ -1,4 +1,4 @@
-"""Messages between the gateway and a replica: a request there, ASGI messages back."""
+"""A request and its response between the gateway and a replica, as ASGI messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI application that clients connect to: it sends each request to one replica, or to another if that is lost."""
+"""The ASGI application in front of the replicas: forwards each request to one, and retries it if that one is lost."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ from distilgpt2_api.server.http.stream_formats import StreamFormat
 logger = logging.getLogger(__name__)
 
 MAX_REPLICAS_TRIED = 3
-"""A request that crashes its replica must not crash them all."""
-LATE = DeadlineExceededError("the request was not complete before its deadline")
+"""A request that crashes its replica must not crash all of them."""
+LATE = DeadlineExceededError("the request did not finish before its deadline")
 
 
 class Replicas(Protocol):
-    """The transport to the application's replicas."""
+    """Sends requests to the replicas of the application."""
 
     def ask(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
-        """One replica's response. Raises ReplicaLostError if the replica is lost, or UnavailableError."""
+        """One replica's response. Raises ReplicaLostError if it breaks off, or UnavailableError."""
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
-        """The response of each replica. Raises UnavailableError if there is none, or they take too long."""
+        """The response of every replica. Raises UnavailableError if there is none, or if they take too long."""
 
 
 class Gateway:
-    """Makes many replicas look like one process, even if a replica is lost.
+    """Forwards requests, and behaves towards clients like a single process.
 
-    If that happens before the first byte of a response, another replica answers; later, the stream ends with an error
-    event. Replicas check keys, limits and parameters. The gateway answers probes and metrics.
+    If a replica is lost before it has sent a byte, another one gets the request; later, the stream ends with an error
+    event. The replicas check keys, limits and parameters. Probes and metrics, which concern all replicas, are answered
+    here.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class Gateway:
         root_path: str,
         cors_origins: Collection[str] = (),
     ) -> None:
-        """`timeout_s`: from the end of the body to the end of the response, including the wait for a replica.
+        """`timeout_s`: from the end of the body to the end of the response, with the wait for a replica.
 
-        `cors_origins`: whose pages may read the gateway's own errors; for other responses the replicas decide.
+        `cors_origins`: origins whose pages may read the gateway's own errors. The replicas set their own headers.
         """
         self._replicas = replicas
         self._protocols = protocols
@@ -108,9 +109,9 @@ class Gateway:
             if is_read and path == LIVENESS_PATH:
                 await answer.write_json(HTTPStatus.OK, {"status": "ok"})
             elif is_read and path in READINESS_PATHS:
-                await self._tell_readiness(request, answer)
+                await self._answer_readiness(request, answer)
             elif is_read and path == METRICS_PATH:
-                await self._tell_metrics(request, answer)
+                await self._answer_metrics(request, answer)
             else:
                 async with asyncio.timeout(self._timeout_s):
                     await self._forward(request, answer)
@@ -119,7 +120,7 @@ class Gateway:
         except Exception as raised:
             error = LATE if isinstance(raised, TimeoutError) else raised
             if not isinstance(error, Distilgpt2ApiError):
-                logger.exception("a request can't be forwarded")
+                logger.exception("a request could not be forwarded")
             described = describe_error(error)
             if not answer.has_begun:
                 refusal = CrossOrigin(
@@ -139,19 +140,19 @@ class Gateway:
             try:
                 async with aclosing(self._replicas.ask(request)) as pieces:
                     async for messages in pieces:
-                        if not is_last and not answer.has_begun and _is_going(messages[0]):
+                        if not is_last and not answer.has_begun and _is_unavailable(messages[0]):
                             break
                         for message in messages:
                             await answer.pass_on(message)
                     else:
                         return
-                logger.info("a replica refused a request: it is sent to another")
+                logger.info("a replica refused the request; it goes to another")
             except ReplicaLostError:
                 if answer.has_begun or is_last:
                     raise
-                logger.warning("a replica was lost: its request is sent to another")
+                logger.warning("a replica was lost; its request goes to another")
 
-    async def _tell_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
+    async def _answer_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
         try:
             answers = await self._replicas.ask_all(request)
         except UnavailableError:
@@ -161,8 +162,8 @@ class Gateway:
             return
         await answer.write(min(answers, key=lambda one: one.status))
 
-    async def _tell_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
-        """Merges the replicas' metrics; the replicas check the key."""
+    async def _answer_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
+        """All replicas' metrics. If a replica refuses, its response is passed on."""
         headers = Headers(scope=request.scope)
         plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
         asked = ForwardedRequest(scope={**request.scope, "method": "GET", "headers": plain}, body=b"")
@@ -177,7 +178,7 @@ class Gateway:
 
 
 class _Answer:
-    """The response to one request, as far as it was sent. Mutable."""
+    """One request's response, as far as it has been sent. Mutable."""
 
     def __init__(self, send: Send, stream_format: StreamFormat) -> None:
         self._send = send
@@ -188,7 +189,7 @@ class _Answer:
     async def pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            # The server in front of the gateway sets the request id.
+            # The server in front of the gateway adds its own request id.
             headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
             self.is_stream = any(
                 name == b"content-type" and _media_type(value) == self._stream_type for name, value in headers
@@ -216,8 +217,8 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _is_going(first: Message) -> bool:
-    """Whether the replica refuses a request that another may take: it drains, or its engine has failed."""
+def _is_unavailable(first: Message) -> bool:
+    """Whether a replica refuses a request that another may accept, because it drains or its engine has failed."""
     return first["type"] == "http.response.start" and bool(first["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -226,7 +227,7 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Answers lifespan events; there is nothing to start or stop."""
+    """Nothing to start or stop."""
     for event in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{event}.complete"})

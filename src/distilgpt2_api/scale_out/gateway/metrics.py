@@ -1,4 +1,4 @@
-"""The metrics of all replicas on one page."""
+"""All replicas' metrics on one page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ REPLICA_LABEL = "replica"
 
 
 def render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, str]:
-    """Merges the pages into one, in the format that the Accept header selects. Returns it with its content type.
+    """One page of all metrics, in the format that the Accept header requests, and its content type.
 
-    Each sample is labelled with its replica. With sums, the end of a replica would look to Prometheus like a counter
-    reset, and the other replicas' counts like an increase.
+    Each sample has its replica as a label. In a sum, the end of a replica would look to Prometheus like a restarted
+    counter, and the counts of all others like an increase.
     """
     families: dict[str, Metric] = {}
     for answer in answers:

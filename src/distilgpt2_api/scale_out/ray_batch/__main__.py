@@ -1,6 +1,6 @@
 """`python -m distilgpt2_api.scale_out.ray_batch DESCRIPTOR`: an assignment on standard input, frames to the descriptor.
 
-It ends when its standard input closes, because its parent may be killed.
+It exits when its standard input closes, in case its parent process was killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def main(source: BinaryIO, target: BinaryIO) -> None:
-    """Writes the frames of one assignment; the last one says how it ended."""
+    """Writes the frames of one assignment. The last frame tells how it ended."""
     assignment = Assignment.from_json(source.readline())
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     try:
@@ -45,7 +45,7 @@ def connect(address: str) -> None:
     """Raises ClusterError."""
     host, _, port = address.rpartition(":")
     try:
-        if port.isdecimal():  # Ray would retry for a minute
+        if port.isdecimal():  # Ray itself would retry for a minute
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
         ray.init(
             address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": own_environment()}
@@ -55,10 +55,10 @@ def connect(address: str) -> None:
 
 
 def _last_frame(error: RayError) -> Frame:
-    """An exception in a worker would occur in any worker, so it is final; the traceback's last line describes it."""
+    """REFUSED for an error that a worker raised, which it would raise on any node; LOST if a worker was lost."""
     if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
         why = str(error).strip().rpartition("\n")[2]
-        return Frame(kind=FrameKind.REFUSED, content=f"a worker has failed: {why}".encode())
+        return Frame(kind=FrameKind.REFUSED, content=f"a worker failed: {why}".encode())
     return Frame(kind=FrameKind.LOST, content=_first_line(error).encode())
 
 

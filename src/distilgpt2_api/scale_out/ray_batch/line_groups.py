@@ -1,4 +1,4 @@
-"""The input as a Ray Data source: groups of lines, one per block, read lazily."""
+"""The input file as a Ray data source: one group of lines per block, read as far ahead as Ray needs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from distilgpt2_api.batch.files.pending_lines import PendingLine, PendingLines
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 
 COLUMN = "pickled"
-"""The only column; each block has one row."""
+"""The only column of the one-row blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineGroup:
-    """The lines that a worker answers in one call."""
+    """The lines that one call of a worker answers."""
 
     file_format: Format
     lines: list[PendingLine]
     failure: str | None = None
-    """Why reading stopped, if it failed."""
+    """Why the input can't be read further."""
 
 
 class LineGroups(Datasource):
-    """Read by one task, because lines are ordered and duplicate custom ids depend on all earlier lines.
+    """Read by one task, because lines are ordered and duplicate custom ids are found by comparing all lines.
 
-    A repeated task gives the same groups: the input and the relevant part of the outputs don't change.
+    A repeated task returns the same groups: the input and the counted part of the outputs do not change.
     """
 
     def __init__(self, assignment: Assignment, *, num_group_lines: int) -> None:
@@ -53,9 +53,9 @@ class LineGroups(Datasource):
 
     def get_read_tasks(
         self,
-        parallelism: int,  # noqa: ARG002 - Ray's signature
+        parallelism: int,  # noqa: ARG002 - Ray's, as the next two
         per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,  # noqa: ARG002 - Ray's signature
+        data_context: DataContext | None = None,  # noqa: ARG002 - Ray's
     ) -> list[ReadTask]:
         read = partial(_read_blocks, self._assignment, self._num_group_lines)
         metadata = BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None)

@@ -1,4 +1,4 @@
-"""The Ray Data pipeline: one task reads on the driver's node, actors answer on any node, the driver collects frames."""
+"""One task reads lines on the driver's node, actors answer them on any node, and the driver yields frames."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from distilgpt2_api.scale_out.ray_batch.line_answerer import LineAnswerer
 from distilgpt2_api.scale_out.ray_batch.line_groups import LineGroups, contents_of
 
 GROUPS_AT_ONCE = 16
-"""Groups that a worker answers concurrently. More would be smaller, and each group costs Ray about 20 ms."""
+"""Groups of lines in one worker. More groups would be smaller, and each costs Ray about 20 ms."""
 BATCHES_IN_FLIGHT = 4
-"""Lines in flight per worker, in engine batches: one that runs, one that waits, and two of complete lines in incomplete
-groups."""
+"""Engine batches per worker: one runs, one waits, and two consist of complete lines whose group is incomplete. The
+answers of a group arrive together."""
 MAX_WAITING_BYTES = 128 << 20
-"""Limit on lines that Ray reads ahead and on answers that wait for an earlier one."""
+"""Lines and answers in Ray's object store: how far it reads ahead, and how much may wait for an earlier answer."""
 MAX_WAITING_BYTES_PER_REPLICA = 8 << 20
 
 
 def frames(assignment: Assignment) -> Iterator[bytes]:
-    """Yields a frame for each line, in order if required. Lines of lost workers have none.
+    """Yields each line's frame once, or not at all if its worker is lost. In input order if the assignment is ordered.
 
-    Ray must be connected. Raises ClusterError, and RayError if workers are lost and the order must be kept.
+    Ray must be connected. Raises ClusterError, and RayError if a worker of an ordered assignment is lost.
     """
-    num_replicas = assignment.num_replicas or _count_slots(assignment.num_cores)
+    num_replicas = assignment.num_replicas or _count_workers(assignment.num_cores)
     if not num_replicas:
-        raise ClusterError(f"no node of the cluster has {assignment.num_cores} cores for a worker: lower --num-threads")
+        raise ClusterError(f"no node of the cluster has {assignment.num_cores} cores for a worker")
     _configure(is_ordered=assignment.is_ordered, num_replicas=num_replicas)
     num_lines_at_once = BATCHES_IN_FLIGHT * assignment.max_num_sequences
     groups = ray.data.read_datasource(
         LineGroups(assignment, num_group_lines=max(1, num_lines_at_once // GROUPS_AT_ONCE)),
         override_num_blocks=1,
-        num_cpus=0,  # it is mostly idle
+        num_cpus=0,  # it mostly waits
         ray_remote_args={
             "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         },
@@ -53,7 +53,7 @@ def frames(assignment: Assignment) -> Iterator[bytes]:
             enable_true_multi_threading=True,
         ),
         num_cpus=assignment.num_cores,
-        # An actor of a lost node restarts on another one. Its lines don't wait for that: another pass repeats them.
+        # Actors of a lost node restart on another node. Their lines are not retried here.
         max_restarts=-1,
         max_task_retries=0,
     )
@@ -61,7 +61,7 @@ def frames(assignment: Assignment) -> Iterator[bytes]:
         yield from contents_of(block)
 
 
-def _count_slots(num_cores: int) -> int:
+def _count_workers(num_cores: int) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return sum(int(resources.get("CPU", 0)) // num_cores for resources in nodes)
 
@@ -69,11 +69,11 @@ def _count_slots(num_cores: int) -> int:
 def _configure(*, is_ordered: bool, num_replicas: int) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    # A block is one row: Ray would merge small ones.
+    # One row per block: by default Ray merges small blocks.
     context.target_max_block_size = 1
     context.execution_options.preserve_order = is_ordered
     context.execution_options.resource_limits = ExecutionResources(
         object_store_memory=MAX_WAITING_BYTES + num_replicas * MAX_WAITING_BYTES_PER_REPLICA
     )
-    # Without order the other workers continue. With order, all answers after a gap would have to wait.
+    # Without order the other workers continue. With order, later answers could only wait for the gap.
     context.max_errored_blocks = 0 if is_ordered else -1

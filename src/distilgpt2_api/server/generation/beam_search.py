@@ -20,9 +20,9 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.beam_search import BeamOptions, BeamSearch, Hypothesis
 from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import validate_request
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_options import find_ending_token_ids
 from distilgpt2_api.server.generation.generation import PromptDeltas, check_end, check_num_prompts
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 
 MAX_BEAMS = 1024

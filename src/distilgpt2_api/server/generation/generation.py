@@ -14,7 +14,7 @@ from distilgpt2_api.core.plan import NOTHING_TO_DRAW
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.request_stream import RequestStream
-from distilgpt2_api.server.http.request_record import RequestRecord
+from distilgpt2_api.observability.request_record import RequestRecord
 
 PromptDeltas = tuple[int, tuple[SequenceDelta, ...]]
 """Index of the prompt, and its sequences' new deltas. An update is a list of these."""

@@ -13,10 +13,10 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.beam_search import BeamOptions
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_search import BeamGeneration
 from distilgpt2_api.server.generation.generation import Generation
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
-from distilgpt2_api.server.http.request_record import RequestRecord
 
 MAX_ANSWER_LOGPROBS = 1 << 18
 """In an answer that is not a stream: each takes up to 450 bytes while the answer is built."""
@@ -28,7 +28,7 @@ class GenerationPlan:
 
     requests: Sequence[GenerationRequest]
     prompts: Sequence[EncodedPrompt] = ()
-    """What `requests` were built from, for answers that repeat a prompt."""
+    """The prompts of `requests`, for answers that repeat them."""
     beams: BeamOptions | None = None
     """None: sampling, no beam search."""
 

@@ -47,7 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     limits: ClassVar[ConnectionLimits]
     errors: ClassVar[ErrorShape]
-    """The shape of errors for data that is no valid HTTP request."""
+    """The shape of errors for data that is not a valid HTTP request."""
     idle: ClassVar[OrderedDict[GuardedProtocol, None]]
     """Connections without a request, the longest idle first."""
     uploading: ClassVar[OrderedDict[GuardedProtocol, None]]
@@ -163,7 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._num_unparsed_bytes = 0
         if self.transport.is_closing():
-            self._start_write_timer()  # of the rest of the response
+            self._start_write_timer()  # for the rest of the response
         elif self._is_discarding or (self.cycle.more_body and is_long_body(self.cycle.scope["headers"])):
             self._close_after_response()
         elif self._is_between_requests:
@@ -288,7 +288,7 @@ class GuardedProtocol(HttpToolsProtocol):
 def limited_protocol(limits: ConnectionLimits, errors: ErrorShape) -> Callable[..., asyncio.Protocol]:
     """The protocol class of one server, whose connections share the limits.
 
-    `errors`: the shape of errors for data that is no valid HTTP request.
+    `errors`: the shape of errors for data that is not a valid HTTP request.
     """
     return type(
         "LimitedProtocol",

@@ -69,7 +69,8 @@ class CrossOrigin(CORSMiddleware):
             HEADER_NAME.fullmatch(name.strip(" \t")) for name in names.split(",")
         ):
             raise InvalidRequestError(
-                f"must be header names separated by commas, in at most {MAX_REQUESTED_HEADERS_LENGTH} characters",
+                "access-control-request-headers: must be header names separated by commas, in at most "
+                f"{MAX_REQUESTED_HEADERS_LENGTH} characters",
                 param="access-control-request-headers",
             )
 

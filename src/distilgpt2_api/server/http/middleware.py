@@ -12,12 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilgpt2_api.observability.http_metrics import HttpMetrics
-from distilgpt2_api.observability.traces import ServedRequest, Traces
+from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.http.errors import INTERNAL, REFUSALS
 from distilgpt2_api.server.http.paths import METRICS_PATH, PROBE_PATHS
 from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
-from distilgpt2_api.server.http.request_record import RequestRecord, has_record
+from distilgpt2_api.server.http.request_record import has_record
 from distilgpt2_api.server.http.security_headers import add_security_headers
 from distilgpt2_api.server.lifecycle.drain import ShutdownState
 
@@ -68,7 +69,13 @@ class RequestMiddleware:
         if scope["type"] != "http" or has_record(scope):  # a batch line, called in process, has one
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(request_id=_request_id(scope), clock=self._clock, started_s=self._clock())
+        record = RequestRecord(
+            request_id=_request_id(scope),
+            method=scope["method"],
+            headers=scope["headers"],
+            clock=self._clock,
+            started_s=self._clock(),
+        )
         scope.setdefault("state", {})["request_record"] = record
         header = (b"x-request-id", record.request_id.encode())
         app: ASGIApp = self._app
@@ -103,55 +110,17 @@ class RequestMiddleware:
             self._report(scope, record, status or CLIENT_CLOSED)
 
     def _report(self, scope: Scope, record: RequestRecord, status: int) -> None:
-        route, method = _route(scope), scope["method"]
-        is_quiet = route in QUIET_ROUTES
-        duration_s = self._clock() - record.started_s
+        record.status = status
+        record.duration_s = self._clock() - record.started_s
+        record.route = _route(scope)
+        record.operation = self._protocols.find_operation(record.route)
+        is_quiet = record.route in QUIET_ROUTES
         is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
-        self._metrics.observe(
-            method=method,
-            route=route,
-            status=status,
-            duration_s=duration_s,
-            is_disconnect=record.is_disconnect,
-            abort_reason=record.abort_reason,
-            refusal_code=record.error_code if is_refusal else None,
-        )
+        self._metrics.observe(record, refusal_code=record.error_code if is_refusal else None)
         fields = record.log_fields()
         if self._traces is not None and not is_quiet:
-            fields["trace_id"] = self._traces.add(self._served_request(scope, record, route, status, duration_s))
-        log = self._access_log.debug if is_quiet else self._access_log.info
-        log(
-            "request",
-            request_id=record.request_id,
-            method=method,
-            route=route,
-            status=status,
-            duration_ms=round(duration_s * 1000, 1),
-            **fields,
-        )
-
-    def _served_request(
-        self, scope: Scope, record: RequestRecord, route: str, status: int, duration_s: float
-    ) -> ServedRequest:
-        return ServedRequest(
-            request_id=record.request_id,
-            method=scope["method"],
-            route=route,
-            operation=self._protocols.find_operation(route),
-            status=status,
-            headers=scope["headers"],
-            duration_s=duration_s,
-            admitted_after_s=None if record.admitted_s is None else record.admitted_s - record.started_s,
-            queue_s=record.queue_s,
-            ttft_s=record.ttft_s,
-            num_prompt_tokens=record.num_prompt_tokens,
-            num_cached_tokens=record.num_cached_tokens,
-            num_completion_tokens=record.num_completion_tokens,
-            finish_reasons=tuple(record.finish_reasons),
-            is_streamed=record.is_streamed,
-            error_code=record.error_code,
-            abort_reason=record.abort_reason,
-        )
+            fields["trace_id"] = self._traces.add(record)
+        (self._access_log.debug if is_quiet else self._access_log.info)("request", **fields)
 
 
 def _request_id(scope: Scope) -> str:

@@ -26,7 +26,7 @@ class Protocol:
     errors: ErrorShape
     stream_format: StreamFormat = SSE
     paths: frozenset[str] = frozenset()
-    """Whole paths that belong to it with any method, or `METHOD /path` with that one: they get its errors."""
+    """Complete paths that belong to it with any method, or `METHOD /path` with one: they get its errors."""
     trees: frozenset[str] = frozenset()
     """First segments of paths that belong to it, whatever follows: they get its errors, and are never prompts."""
     bodies: tuple[type[BaseModel], ...] = ()
@@ -71,7 +71,7 @@ class Protocols:
         return _response(answer, scope, self.find(scope["method"], path_below_root(scope)).errors)
 
     def default_error_response(self, answer: ErrorAnswer, scope: Scope) -> Response:
-        """The same for a request that breaks HTTP's own rules, so that its path tells nothing."""
+        """The error of a request that is not valid HTTP, so that its path means nothing."""
         return _response(answer, scope, self.default.errors)
 
     async def answer_failure(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -57,10 +57,10 @@ class DeferredJsonResponse(Response):
 
 
 class EventStream(Response):
-    """A streamed answer: each piece of `events` is one or more whole events, written at once; `last_events` end it.
+    """A streamed response. Each piece of `events` is one or more complete events, written at once.
 
-    The status goes out with the first piece, or with the first ping after a quiet interval. An error before it becomes
-    a status; an error after it becomes the stream's last event, as `errors` has it.
+    `last_events` end the stream. The status goes out with the first piece, or with the first ping after a quiet
+    interval. An error before it becomes a status; an error after it becomes the last event, as `errors` has it.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class DisconnectWatcher:
 
     def __init__(self, receive: Receive, *, on_disconnect: Callable[[], None]) -> None:
         self._receive = receive
-        self._on_gone = on_disconnect
+        self._on_disconnect = on_disconnect
         self._task: asyncio.Task[None] | None = None
         self.is_disconnected = False
 
@@ -163,4 +163,4 @@ class DisconnectWatcher:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.is_disconnected = True
-        self._on_gone()
+        self._on_disconnect()

@@ -83,9 +83,9 @@ class DrainOnSignal:
             self._pass_on(number, frame)
 
     def _begin(self, number: int) -> None:
-        self._task = self._loop.create_task(self._end_work(number))
+        self._task = self._loop.create_task(self._drain_and_pass_on(number))
 
-    async def _end_work(self, number: int) -> None:
+    async def _drain_and_pass_on(self, number: int) -> None:
         self._shutdown.is_imminent = True
         control = self._control
         if control is not None:
@@ -95,13 +95,13 @@ class DrainOnSignal:
         if control is not None and control.is_superseded:
             logger.info("superseded: completing %d requests", self._engine.num_requests)
             control.stop_accepting()
-            await self._drain_superseded(control)
+            await self._complete_requests(control)
         else:
             logger.info("draining: %d requests have %g s to complete", self._engine.num_requests, self._drain_s)
             await self._engine.drain(self._drain_s)
         self._pass_on(number, None)
 
-    async def _drain_superseded(self, control: ServerControl) -> None:
+    async def _complete_requests(self, control: ServerControl) -> None:
         """Serve the open connections, each of which closes after its next response.
 
         A request may take `max_request_s`, as always; an idle connection has `drain_s` to send one.

@@ -10,11 +10,11 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.scoring import Passage, ScoringPrompt, encode_passages, scoring_prompt, scoring_request
 from distilgpt2_api.engine.validation import check_token_ids
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.prompts import are_token_ids
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.errors import UnknownParameterError
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 from distilgpt2_api.server.service import Service
 from distilgpt2_api.text.tokenizer import Tokenizer

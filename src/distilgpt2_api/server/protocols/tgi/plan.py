@@ -7,12 +7,12 @@ from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.validation import check_stop
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
 from distilgpt2_api.server.generation.prompts import Truncation, encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.tgi.schema import TgiParameters, TgiRequest
 from distilgpt2_api.server.schema.grammars import tgi_grammar
 from distilgpt2_api.server.service import Service

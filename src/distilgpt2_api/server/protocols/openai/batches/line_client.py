@@ -12,9 +12,9 @@ from distilgpt2_api.batch.store.ports import AskLine
 from distilgpt2_api.core.caller import Caller
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.http.errors import INTERNAL
 from distilgpt2_api.server.http.in_process import post
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, find_refusal
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_context_length
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.chat_prompt import encode_chat
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
 from distilgpt2_api.server.generation.sampling_params import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.service import Service
 from distilgpt2_api.text.chat_template import ChatTemplate

@@ -5,13 +5,13 @@ from __future__ import annotations
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.beam_search import BeamOptions
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_options import check_beam_search
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
 from distilgpt2_api.server.generation.prompts import Truncation, encode_prompts
 from distilgpt2_api.server.generation.sampling_params import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.request_record import RequestRecord
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 from distilgpt2_api.server.service import Service
 

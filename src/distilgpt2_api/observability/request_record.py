@@ -1,0 +1,118 @@
+"""The record of one HTTP request: filled while it is served, then logged, counted and traced."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from distilgpt2_api.core.caller import ANONYMOUS, Caller
+from distilgpt2_api.core.outputs import SequenceDelta
+
+DISCONNECT = "disconnect"
+ABORT_REASONS: Mapping[str, str] = {"deadline_exceeded": "deadline", "draining": "drain", "overloaded": "shed"}
+"""Why a request was aborted after its admission, by the code of the error that the client got."""
+ABORT_ERROR = "error"
+"""The reason for every other code."""
+ALL_ABORT_REASONS = (DISCONNECT, *ABORT_REASONS.values(), ABORT_ERROR)
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestRecord:
+    """Mutable; one request's task owns it. Never holds text of the prompt or the completion."""
+
+    request_id: str
+    method: str = ""
+    headers: Iterable[tuple[bytes, bytes]] = ()
+    """The request's, as in ASGI."""
+    route: str = ""
+    """The route's template, never the path, which can be a prompt."""
+    operation: str = "text_completion"
+    """`gen_ai.operation.name`."""
+    status: int = 0
+    duration_s: float = 0.0
+    caller: Caller = ANONYMOUS
+    """The caller whose limits and share apply."""
+    clock: Callable[[], float] = time.perf_counter
+    started_s: float = 0.0
+    admitted_s: float | None = None
+    """When the engine admitted the request. None: it did not, or there was nothing to compute. Both are on `clock`."""
+    num_sequences: int = 0
+    """Sequences that the engine admitted."""
+    is_streamed: bool = False
+    is_disconnect: bool = False
+    """The client disconnected before the end."""
+    user_hash: str | None = None
+    num_prompt_tokens: int | None = None
+    num_cached_tokens: int = 0
+    """Prompt tokens from the prefix cache. Of several sequences of one prompt, only the first counts."""
+    num_completion_tokens: int = 0
+    finish_reasons: list[str] = field(default_factory=list)
+    queue_s: float | None = None
+    ttft_s: float | None = None
+    error_code: str | None = None
+    """Code of the error that the client got, as a status or as an event."""
+
+    def note_user(self, user: str | None) -> None:
+        """Record the caller's end user as a hash, which tells users apart without identifying them."""
+        if user:
+            self.user_hash = hashlib.sha256(user.encode()).hexdigest()[:16]
+
+    def admit(self, num_sequences: int) -> None:
+        """Record that the engine admitted the request."""
+        self.admitted_s = self.clock()
+        self.num_sequences = num_sequences
+
+    @property
+    def abort_reason(self) -> str | None:
+        """Why an admitted request did not complete. None: it completed, or was not admitted."""
+        if self.admitted_s is None:
+            return None
+        if self.is_disconnect and len(self.finish_reasons) < self.num_sequences:
+            return DISCONNECT
+        return None if self.error_code is None else ABORT_REASONS.get(self.error_code, ABORT_ERROR)
+
+    def note(self, delta: SequenceDelta) -> None:
+        """Record a sequence's last delta."""
+        timings = delta.timings
+        assert delta.finish_reason is not None
+        assert timings is not None
+        self.finish_reasons.append(delta.finish_reason.value)
+        self.num_completion_tokens += delta.num_completion_tokens
+        if delta.index == 0:
+            self.num_cached_tokens += delta.num_cached_tokens
+        self.queue_s = timings.queue_s if self.queue_s is None else min(self.queue_s, timings.queue_s)
+        if timings.ttft_s is not None:
+            self.ttft_s = timings.ttft_s if self.ttft_s is None else min(self.ttft_s, timings.ttft_s)
+
+    def log_fields(self) -> dict[str, object]:
+        """The known fields for the log line; times in milliseconds."""
+        fields: dict[str, object] = {
+            "request_id": self.request_id,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "duration_ms": round(self.duration_s * 1000, 1),
+        }
+        if self.caller.is_key:
+            fields["key"] = self.caller.name
+        if self.num_prompt_tokens is not None:
+            fields["prompt_tokens"] = self.num_prompt_tokens
+            fields["completion_tokens"] = self.num_completion_tokens
+            fields["cached_tokens"] = self.num_cached_tokens
+            fields["stream"] = self.is_streamed
+            fields["finish_reason"] = ",".join(sorted(set(self.finish_reasons))) or None
+        if self.queue_s is not None:
+            fields["queue_ms"] = round(self.queue_s * 1000, 1)
+        if self.ttft_s is not None:
+            fields["ttft_ms"] = round(self.ttft_s * 1000, 1)
+        if self.user_hash is not None:
+            fields["user_hash"] = self.user_hash
+        if self.error_code is not None:
+            fields["error_code"] = self.error_code
+        if self.abort_reason is not None:
+            fields["abort_reason"] = self.abort_reason
+        if self.is_disconnect:
+            fields["is_disconnect"] = True
+        return fields
