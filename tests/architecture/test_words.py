@@ -88,7 +88,6 @@ PENDING: tuple[str, ...] = (
     "tests/model/",
     "tests/observability/",
     "tests/parity/",
-    "tests/ray/",
     "tests/scheduling/",
     "tests/server/",
     "tests/text/",
