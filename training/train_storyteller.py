@@ -1,14 +1,14 @@
-"""Train "storyteller", the demo model that the package carries.
+"""Train "storyteller", the demo model in the package.
 
-GPT-2's architecture (pre-norm, learned positions, tied embeddings) with a byte-level BPE of its own, small enough that
-its float16 checkpoint fits the 8 MB that the package grants it. The result is an ordinary GPT-2 checkpoint: any program
-that reads `config.json`, `model.safetensors` and `tokenizer.json` can load it.
+It has GPT-2's architecture (pre-norm, learned positions, tied embeddings) and its own byte-level BPE. Its float16
+checkpoint fits the package's limit of 8 MB. The result is an ordinary GPT-2 checkpoint: any program that reads
+`config.json`, `model.safetensors` and `tokenizer.json` can load it.
 
     make train CORPUS=../shared/corpus          # or: python training/train_storyteller.py --help
 
-The corpus (public-domain stories, see the model card for the books) is not part of the repository: `stories.txt` for
-training and `stories-heldout.txt` for the figure of bits per byte, one paragraph a line, a line `<|endoftext|>` after
-each story.
+The corpus (public-domain stories; the model card lists the books) is not part of the repository: `stories.txt` for
+training and `stories-heldout.txt` to measure bits per byte, with one paragraph per line and a line `<|endoftext|>`
+after each story.
 
 Optimiser: Muon for the matrices of the blocks (Jordan et al. 2024, "Muon: an optimizer for hidden layers"), AdamW for
 embeddings, norms and biases; linear warm-up, constant, then linear decay to zero (Hägele et al. 2024).
@@ -36,7 +36,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that the result depends on, besides the corpus and the machine's floating point."""
+    """All parameters of the result, except the corpus and the machine's floating-point arithmetic."""
 
     seed: int = 1729
     vocab_size: int = 3072
@@ -87,7 +87,7 @@ class GPT2(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.ndim == 2:
-                # GPT-2's 0.02, and 1/sqrt(2 L) on what writes into the residual stream.
+                # GPT-2's 0.02, times 1/sqrt(2 L) for matrices that write into the residual stream.
                 residual = name.endswith("c_proj.weight")
                 nn.init.normal_(parameter, std=0.02 / (math.sqrt(2 * recipe.num_layers) if residual else 1))
 
@@ -128,7 +128,7 @@ def encode(tokenizer: Tokenizer, stories: list[str]) -> Tensor:
 
 
 def batches(stream: Tensor, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every epoch cuts the stream at another offset and shuffles the windows."""
+    """Yield batches; every epoch cuts the stream at another offset and shuffles the windows."""
     generator = torch.Generator().manual_seed(recipe.seed)
     length = recipe.num_positions
     while True:
@@ -145,8 +145,8 @@ def batches(stream: Tensor, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
 def bits_per_byte(
     model: nn.Module, stream: Tensor, num_bytes: int, recipe: Recipe, *, stride: int | None = None
 ) -> float:
-    """Every token of `stream` but the first is scored once, with at least `n_positions - stride` tokens of context
-    (past the first window). Bits of all tokens, end marks included, over the bytes of the stories alone."""
+    """Score every token of `stream` except the first once, with at least `n_positions - stride` tokens of context
+    (after the first window). Bits of all tokens, including end marks, divided by the bytes of the stories."""
     length = recipe.num_positions
     total = 0.0
     scored_to = 1
@@ -168,7 +168,7 @@ def learning_rate_factor(step: int, recipe: Recipe) -> float:
 
 
 def export(model: GPT2, tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> None:
-    """As a GPT-2 checkpoint: float16, `Conv1D` layout (`[in, out]`), no `lm_head` because it is tied."""
+    """Write a GPT-2 checkpoint: float16, `Conv1D` layout (`[in, out]`), no `lm_head` because it is tied."""
     tensors = {"wte.weight": model.wte.weight, "wpe.weight": model.wpe.weight}
     tensors |= {"ln_f.weight": model.ln_f.weight, "ln_f.bias": model.ln_f.bias}
     for index, block in enumerate(model.blocks):
@@ -184,7 +184,7 @@ def export(model: GPT2, tokenizer: Tokenizer, recipe: Recipe, folder: Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in tensors.items()}
     save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # the library's own mode hides it from a container's user
+    (folder / "model.safetensors").chmod(0o644)  # with the library's own mode a container's user could not read it
     end = tokenizer.token_to_id(END_OF_TEXT)
     config = {
         "architectures": ["GPT2LMHeadModel"],
@@ -218,7 +218,7 @@ def sample(model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, prompt: str, 
 
 
 class Log:
-    """Every line to the terminal and, as JSON, to the file that the repository keeps."""
+    """Writes every line to the terminal and, as JSON, to the log file in the repository."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ def build_optimizers(model: GPT2, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 
 def train(model: GPT2, stream: Tensor, recipe: Recipe, log: Log, *, is_compiled: bool) -> Iterator[int]:
-    """Yields the number of steps done, every 500 and at the end."""
+    """Train; yield the number of finished steps, every 500 and at the end."""
 
     def loss_of(ids: Tensor, targets: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -279,8 +279,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder with stories.txt and stories-heldout.txt")
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--log", type=Path, required=True, help="file for the log, JSON lines")
-    parser.add_argument("--steps", type=int, default=Recipe().num_steps, help="fewer for a trial")
-    parser.add_argument("--no-compile", action="store_true", help="without torch.compile, which needs a C++ compiler")
+    parser.add_argument("--steps", type=int, default=Recipe().num_steps, help="use fewer for a test run")
+    parser.add_argument("--no-compile", action="store_true", help="don't use torch.compile, which needs a C++ compiler")
     arguments = parser.parse_args()
     recipe = Recipe(num_steps=arguments.steps)
     log = Log(arguments.log)

@@ -1,4 +1,4 @@
-"""Apptainer: as an unprivileged user without home and without the machine's /tmp, on the machine's network."""
+"""Apptainer: an unprivileged user without home and without the machine's /tmp, on the machine's network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ApptainerContainer(Container):
 
 
 class Apptainer(Engine):
-    """`docker/apptainer.sh`: the machine's own, or one out of Debian unstable."""
+    """Runs `docker/apptainer.sh`: the machine's own Apptainer, or Debian unstable's."""
 
     name = "apptainer"
     user = "nobody"
@@ -65,7 +65,7 @@ class Apptainer(Engine):
         archive = self._folder / "image.tar"
         call(["docker", "save", "--output", str(archive), image], timeout_s=300)
         archive.chmod(0o644)
-        # zstd is quicker than the default to make and, above all, to start from.
+        # With zstd the build and especially the start are faster than with the default.
         build = ["build", "--mksquashfs-args", "-comp zstd -Xcompression-level 3"]
         call(self._command("root", *build, self._file(image), f"docker-archive:{archive.name}"), timeout_s=600)
         archive.unlink()
@@ -111,7 +111,7 @@ class Apptainer(Engine):
 
 
 def _gunicorn_below(process_id: int) -> int:
-    """The first Gunicorn below a process: its master."""
+    """The process id of the first Gunicorn below a process: the master."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""Building the image from a copy of the checkout, so that a test may change files."""
+"""Builds the image from a copy of the checkout, so that a test may change files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Build:
     seconds: float
 
     def is_cached(self, step: str) -> bool:
-        """Whether the step of the Dockerfile whose text holds `step` was taken from the cache."""
+        """Whether the Dockerfile's step that contains the text `step` came from the cache."""
         numbers = {
             match[1]
             for match in re.finditer(r"^#(\d+) \[[^\]]+\] (.*)$", self.output, re.MULTILINE)
@@ -31,7 +31,7 @@ class Build:
 
 
 def copy_checkout(target: Path) -> Path:
-    """What git knows or would: a clone with the changes that are not committed yet."""
+    """Copy all files that git tracks or would add: a clone with the uncommitted changes."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -46,7 +46,7 @@ def copy_checkout(target: Path) -> Path:
 
 
 def build(context: Path, tag: str, *flags: str, **arguments: str) -> Build:
-    """`docker build`; keyword arguments are build arguments."""
+    """Run `docker build`; keyword arguments are build arguments."""
     build_arguments = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     start = time.monotonic()
     result = subprocess.run(

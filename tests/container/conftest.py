@@ -1,6 +1,6 @@
-"""The image, built once; the engines that can be had here; a running service on each.
+"""Fixtures: the image, built once; the available engines; a running service on each.
 
-`make test-container` brings what these need. A test whose engine can't be had is skipped, and says why.
+`make test-container` installs the requirements. A test without its engine is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LARGE_IMAGE = "distilgpt2-api-test:distilgpt2-shape"
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
-    """When all is done, no container of ours and no mount that was not there before."""
+    """Check that no test container and no new mount remains."""
     mounts = set(MOUNTS.read_text().splitlines())
     yield
     if Docker().missing() is None:
@@ -33,7 +33,7 @@ def _nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder for gigabytes, gone afterwards; others may read it, for one engine runs as another user."""
+    """A temporary folder for gigabytes; other users may read it, because one engine runs as another user."""
     with tempfile.TemporaryDirectory(prefix="container-tests-") as folder:
         path = Path(folder)
         path.chmod(0o755)
@@ -64,7 +64,7 @@ def image(docker: Docker, context: Path) -> str:
 
 @pytest.fixture(scope="session")
 def large_image(image: str, context: Path) -> str:
-    """The image with random weights in DistilGPT-2's shape, out of a folder of the checkout."""
+    """The image with random weights in DistilGPT-2's shape, from a folder of the checkout."""
     program = str(ROOT / "benchmarks" / "make_model.py")
     subprocess.run([sys.executable, program, str(context / "my-model")], check=True, capture_output=True)
     result = build(context, LARGE_IMAGE, MODEL="./my-model")
@@ -94,7 +94,7 @@ def every_engine(docker: Docker, podman: Podman, apptainer: Apptainer) -> list[E
 
 @pytest.fixture(scope="session", params=["docker", "podman", "apptainer"])
 def engine(request: pytest.FixtureRequest, every_engine: list[Engine], image: str) -> Engine:
-    """Each engine that can be had, with the image loaded."""
+    """Each available engine, with the image loaded."""
     [engine] = [engine for engine in every_engine if engine.name == request.param]
     if why_not := engine.missing():
         pytest.skip(f"{engine.name}: {why_not}")
@@ -104,7 +104,7 @@ def engine(request: pytest.FixtureRequest, every_engine: list[Engine], image: st
 
 @pytest.fixture(scope="session")
 def service(engine: Engine, image: str) -> Iterator[Container]:
-    """The image with the demo model, as `docker run` starts it; for tests that only ask."""
+    """The image with the demo model, started as by `docker run`; for tests that only send requests."""
     with engine.running(image) as container:
         container.wait_until_ready()
         yield container

@@ -1,7 +1,7 @@
-"""Container engines behind one face: start an image with options, ask it, stop it, leave nothing behind.
+"""Container engines behind one interface: start an image with options, run commands in it, stop it, clean up.
 
-Docker is whichever answers (`make test-container` starts a private one where none does). Podman and Apptainer get the
-image as the archive that `docker save` writes.
+Docker is the running engine (`make test-container` starts a private one if none runs). Podman and Apptainer get the
+image as an archive of `docker save`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Result = subprocess.CompletedProcess[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `docker run` calls it; Apptainer, which runs as whoever calls it, has no use for most."""
+    """Options of `docker run`; Apptainer, which runs as its caller, ignores most."""
 
     flags: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
     is_offline: bool = False
-    """`--network none`: reached by `execute` alone."""
+    """`--network none`: only `execute` can reach it."""
     is_on_host_network: bool = False
-    """`--network host`; Apptainer always is."""
+    """`--network host`; always the case on Apptainer."""
 
 
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -47,21 +47,21 @@ def call(command: Sequence[str], *, timeout_s: float = 120, is_checked: bool = T
 
 
 class Container(ABC):
-    """A running service. Whoever started it removes it."""
+    """A running service. The code that starts it must remove it."""
 
     port: int
-    """On 127.0.0.1."""
+    """The service's port on 127.0.0.1."""
 
     @abstractmethod
     def execute(self, *command: str) -> Result:
-        """Runs a command inside."""
+        """Run a command inside the container."""
 
     @abstractmethod
     def log(self) -> str: ...
 
     @abstractmethod
     def stop(self, timeout_s: int) -> int:
-        """Asks it to end, kills it after `timeout_s`, and gives the exit status."""
+        """Stop the container, kill it after `timeout_s`, and return the exit status."""
 
     @abstractmethod
     def has_ended(self) -> bool: ...
@@ -79,11 +79,11 @@ class Engine(ABC):
 
     @abstractmethod
     def missing(self) -> str | None:
-        """Why it can't be had on this machine; None if it can."""
+        """The reason if the engine is not available on this machine, else None."""
 
     @abstractmethod
     def load(self, image: str) -> None:
-        """Makes Docker's image `image` known to this engine. Idempotent."""
+        """Load Docker's image `image` into this engine. Idempotent."""
 
     @abstractmethod
     def start(self, image: str, options: Options) -> Container: ...
@@ -93,7 +93,7 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
-        """Runs a command, or the image's own, to its end."""
+        """Run a command, or the image's own, and wait for its end."""
 
     @contextmanager
     def running(self, image: str, options: Options | None = None) -> Iterator[Container]:
@@ -129,7 +129,7 @@ class DockerLikeContainer(Container):
 
 
 class DockerLike(Engine):
-    """Docker's command line; Podman's is the same."""
+    """An engine with Docker's command line, which Podman shares."""
 
     command: Sequence[str] = ()
     run_flags: Sequence[str] = ()
@@ -190,10 +190,10 @@ class Docker(DockerLike):
 
 
 class Podman(DockerLike):
-    """Its images and containers in a folder of their own."""
+    """Podman, with images and containers in a separate folder."""
 
     name = "podman"
-    # Some kernels mix the two versions of control groups, which crun refuses; limits above the caller's own fail.
+    # Some kernels mix the two versions of control groups, which crun refuses; limits above the caller's fail.
     run_flags = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--read-only-tmpfs=false")
 
     def __init__(self, folder: Path) -> None:
@@ -224,13 +224,13 @@ class Podman(DockerLike):
         return f"localhost/{image}"
 
     def publish(self, port: int) -> list[str]:
-        # The host's network: Podman's own needs plugins that minimal systems lack. It also tries $PORT.
+        # The host's network: Podman's own needs plugins that minimal systems lack. This also tests $PORT.
         return ["--network=host", f"--env=PORT={port}", "--env=DISTILGPT2_HOST=127.0.0.1"]
 
     def close(self) -> None:
         call([*self.command, "rm", "--all", "--force"], is_checked=False)
         call([*self.command, "rmi", "--all", "--force"], is_checked=False, timeout_s=300)
-        # What Podman leaves of control groups; one with a process in it stays.
+        # Podman leaves its control groups behind; a group with a process in it stays.
         for group in [*Path("/sys/fs/cgroup").glob("libpod_parent"), *Path("/sys/fs/cgroup").glob("*/libpod_parent")]:
             call(["sh", "-c", 'rmdir "$1"/*/ "$1"', "-", str(group)], is_checked=False)
 

@@ -1,4 +1,4 @@
-"""A client of the standard library's: what a container says over a real socket."""
+"""An HTTP client on the standard library, for containers on a real socket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def get_text(port: int, path: str) -> str:
 
 
 def complete(port: int, **fields: Any) -> Any:
-    """`POST /v1/completions`: the answer's JSON."""
+    """Send `POST /v1/completions`; return the answer's JSON."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         return complete_on(connection, **fields)
 
@@ -46,7 +46,7 @@ def complete_on(connection: http.client.HTTPConnection, **fields: Any) -> Any:
 
 
 def stream(port: int, **fields: Any) -> Iterator[Any]:
-    """The events of a streamed completion, `[DONE]` as the word `done`; ends where the connection does."""
+    """The events of a streamed completion, with `done` for `[DONE]`, until the connection ends."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         body = json.dumps({"prompt": PROMPT, **fields, "stream": True})
         connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
@@ -66,4 +66,4 @@ response = connection.getresponse()
 sys.stdout.write(response.read().decode())
 sys.exit(response.status != 200)
 """
-"""For `python -c` in a container that no network reaches."""
+"""A program for `python -c` in a container without a network."""

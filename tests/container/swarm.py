@@ -1,7 +1,7 @@
 """Several Docker engines on this machine as the nodes of one Swarm, joined by a virtual switch.
 
-Each has network, mounts, processes, images and a host name of its own. A node dies as a machine does that loses its
-power: from one moment to the next, with all its processes, and nothing says goodbye. Needs root, `ip` and `dockerd`.
+Each has its own network, mounts, processes, images and host name. A node dies like a machine that loses power:
+instantly, with all its processes, without closing connections. Needs root, `ip` and `dockerd`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tests.container.engines import Result, call
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 SUBNET = "198.18.77"
-"""Of the range that is set aside for tests of networks (RFC 2544): nobody else's."""
+"""Part of the range that is reserved for network tests (RFC 2544)."""
 NAMESPACES = "/run/netns"
-"""Where `ip` keeps networks by name; the first one mounts it."""
+"""The folder in which `ip` keeps named networks; the first network mounts it."""
 HOST_ADDRESS = f"{SUBNET}.254/24"
 POLL_S = 0.2
 
-# $1 name, $2 folder, $3 parent of the control groups. The shell is the first process of the node and buries the others.
+# $1 name, $2 folder, $3 parent of the control groups. The shell is the node's first process and reaps the others.
 BOOT = """
 hostname "$1"
 mkdir -p /etc/docker
@@ -40,7 +40,7 @@ wait
 
 
 def missing() -> str | None:
-    """Why nodes can't be started on this machine; None if they can."""
+    """The reason if nodes can't be started on this machine, else None."""
     if os.geteuid() != 0:
         return "only root can start nodes"
     absent = [name for name in ("dockerd", "docker", "ip", "nsenter", "unshare") if not shutil.which(name, path=PATH)]
@@ -48,11 +48,11 @@ def missing() -> str | None:
         return f"there is no {', no '.join(absent)}"
     vxlan = ["ip", "link", "add", "try", "type", "vxlan", "id", "1", "dstport", "4789"]
     result = call(["unshare", "--net", *vxlan], is_checked=False)
-    return None if result.returncode == 0 else f"no network of its own with a VXLAN: {result.stderr.strip()}"
+    return None if result.returncode == 0 else f"can't create a network namespace with a VXLAN: {result.stderr.strip()}"
 
 
 def wait_until(is_met: Callable[[], bool], what: str, timeout_s: float) -> float:
-    """The seconds that it took."""
+    """Wait for a condition; return the seconds that it took."""
     start_s = time.monotonic()
     while not is_met():
         assert time.monotonic() < start_s + timeout_s, f"not within {timeout_s:g} s: {what}"
@@ -61,7 +61,7 @@ def wait_until(is_met: Callable[[], bool], what: str, timeout_s: float) -> float
 
 
 class Node:
-    """One engine. Whoever starts it ends it."""
+    """One engine. The code that starts it must end it."""
 
     def __init__(self, number: int, run: str, folder: Path) -> None:
         self.name = f"node{number}"
@@ -110,15 +110,15 @@ class Node:
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")[-4000:]
 
     def cut_off(self, switch: str) -> None:
-        """Power and wire, at once."""
+        """Cut power and network at the same time."""
         call(["ip", "-n", switch, "link", "set", self._port, "down"])
         self._kill()
 
     def end(self) -> None:
-        """Leaves no process, mount, network, control group or file. Idempotent."""
+        """End the node; leave no process, mount, network, control group or file. Idempotent."""
         self._kill()
         call(["ip", "netns", "delete", self._namespace], is_checked=False)
-        # Version 1 has a tree for each controller, version 2 one for all.
+        # Version 1 has a tree for each controller, version 2 one tree for all.
         for root in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()]:
             top = root / self._control_groups.strip("/")
             for group in sorted((path for path in top.glob("**/") if top.is_dir()), reverse=True):
@@ -126,7 +126,7 @@ class Node:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _kill(self) -> None:
-        """The first process of a process namespace takes all others along, and is gone once they are."""
+        """Kill the first process of the process namespace, which ends all others before itself."""
         if self._process is not None:
             parent = self._process.pid
             for child in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split():
@@ -145,7 +145,7 @@ class Node:
 
 
 class Swarm:
-    """Nodes that know each other; all of them are managers, so any may go."""
+    """Joined nodes. All of them are managers, so that any one may fail."""
 
     def __init__(self, nodes: list[Node], switch: str) -> None:
         self.nodes = nodes
@@ -160,7 +160,7 @@ class Swarm:
         node.cut_off(self._switch)
 
     def running_tasks(self, service: str) -> list[dict[str, Any]]:
-        """Those that run, and are on a node that is there."""
+        """Running tasks on live nodes."""
         lines = self.manager.docker(
             *("service", "ps", service, "--filter", "desired-state=running", "--format", "{{json .}}", "--no-trunc")
         ).stdout.splitlines()
@@ -206,5 +206,5 @@ def _is_mounted(path: str) -> bool:
 
 
 def _client_path() -> str:
-    """The client of the daemon's own package first: with-engine.sh puts it there, and so does Debian."""
+    """PATH with the client of the daemon's package first, as with-engine.sh and Debian install it."""
     return f"/usr/bin:{PATH}"

@@ -1,7 +1,8 @@
-"""Clients that behave as docs/clients.md has it, and what became of each of their requests.
+"""Clients that follow docs/clients.md, and count the endings of their requests.
 
-A request is tried again where no byte of its answer has come: the connection failed, or the answer is 503 (of a proxy
-also 502 or 504), after its `Retry-After`. A stream that has begun is never tried again: a part of it has been used.
+They retry a request if no byte of its answer has arrived: the connection failed, or the answer is 503 (from a proxy
+also 502 or 504), after its `Retry-After`. They never retry a stream that has begun, because a part of it has been
+used.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ MAX_TRIES = 5
 TIMEOUT_S = 60
 RETRIED = {502, 503, 504}
 PAUSE_S = 0.5
-"""Where no `Retry-After` says otherwise."""
+"""Pause before a retry without `Retry-After`."""
 
 
 class TryError(Exception):
-    """One try came to nothing. `has_begun`: a part of the answer had come."""
+    """A failed try. `has_begun`: a part of the answer had arrived."""
 
     def __init__(self, cause: str, *, has_begun: bool, pause_s: float = PAUSE_S) -> None:
         super().__init__(cause)
@@ -35,11 +36,11 @@ class TryError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """Owner: the load's lock. Requests by what they were and what became of them."""
+    """Counts of requests by kind and ending. Protected by the load's lock."""
 
     num_requests: int = 0
     num_failed_at_first: int = 0
-    """What clients would have lost that never try again."""
+    """Requests that clients without retries would have lost."""
     num_failed: int = 0
     longest_s: float = 0.0
     causes: Counter[str] = field(default_factory=Counter)
@@ -54,7 +55,7 @@ HEADER = f"{'requests':>8} {'without retries':>15} {'with retries':>12} {'longes
 
 
 class Load:
-    """Whole answers on some threads, streams on others, each one request after the other until `stopped`."""
+    """Threads with whole answers and threads with streams, each with one request after the other until `stopped`."""
 
     def __init__(self, address: str, port: int, key: str, num_tokens: int) -> None:
         self._address = (address, port)
@@ -98,7 +99,7 @@ class Load:
                 tally.causes.update(causes)
 
     def _ask_until_answered(self, body: dict[str, Any]) -> tuple[list[str], bool]:
-        """Why tries failed, in order, and whether one succeeded after them."""
+        """Try a request; return the reasons of failed tries, in order, and whether a later try succeeded."""
         causes: list[str] = []
         for _ in range(MAX_TRIES):
             try:

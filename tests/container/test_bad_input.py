@@ -1,4 +1,4 @@
-"""What can't work ends at once, in one clear line and with an exit status that isn't 0."""
+"""An invalid configuration ends the container at once, with a one-line error and an exit status other than 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.container.http import complete
 
 
 def the_error(result: Result) -> str:
-    """The one line that begins with `error:`."""
+    """The only line that begins with `error:`."""
     assert result.returncode != 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
@@ -39,7 +39,7 @@ def test_a_precision_that_the_image_was_not_built_for(engine: Engine, image: str
 
 
 def test_a_taken_port(engine: Engine, image: str) -> None:
-    """On the machine's network, where somebody else may have it."""
+    """On the machine's network another program may use the port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -51,13 +51,13 @@ def test_a_taken_port(engine: Engine, image: str) -> None:
 
 def test_a_model_that_does_not_fit_the_memory(engine: Engine, image: str) -> None:
     if engine.name == "apptainer":
-        pytest.skip("apptainer: limits take systemd and control groups version 2")
+        pytest.skip("apptainer: limits need systemd and control groups version 2")
     result = engine.run(image, options=Options(flags=("--memory=64m", "--memory-swap=64m"), is_offline=True))
     assert "memory limit" in the_error(result)
 
 
 def test_no_folder_for_the_heartbeat(engine: Engine, image: str) -> None:
-    """A disk that can't be written and no /dev/shm: nowhere for the file that tells Gunicorn that its worker lives."""
+    """A read-only disk and no /dev/shm: no folder for the heartbeat file of Gunicorn's worker."""
     if engine.name == "apptainer":
         pytest.skip("apptainer: /dev/shm is always there")
     result = engine.run(image, options=Options(flags=(*HARDENED, "--ipc=none"), is_offline=True))
@@ -72,9 +72,9 @@ def test_without_shared_memory_a_temporary_folder_will_do(engine: Engine, image:
         assert complete(service.port, max_tokens=2, ignore_eos=True)["usage"]["completion_tokens"] == 2
 
 
-def test_a_user_that_nobody_knows_serves(engine: Engine, image: str) -> None:
+def test_an_unknown_user_id_serves(engine: Engine, image: str) -> None:
     if engine.name == "apptainer":
-        pytest.skip("apptainer: whoever calls it is known")
+        pytest.skip("apptainer: the process has its caller's user id")
     assert os.getuid() != 4242
     with engine.running(image, Options(flags=("--user=4242:4242",))) as service:
         service.wait_until_ready()

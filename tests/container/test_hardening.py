@@ -1,4 +1,4 @@
-"""The image serves where almost everything is forbidden, and has nothing inside that an intruder would like."""
+"""The image serves with the strictest options, and contains no tools for an intruder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ NEEDLESS_MODULES = "pip ensurepip poetry huggingface_hub hf_xet openvino_telemet
 
 @pytest.mark.parametrize("user", ["123456:0", "123456:123456"])
 def test_serves_without_network_capabilities_writable_disk_or_known_user(engine: Engine, image: str, user: str) -> None:
-    """Acceptance 1: no tmpfs either. No promise covers the second user, not in group 0; it works all the same."""
+    """Acceptance 1: also without tmpfs. The second user is not in group 0, which is not promised but works."""
     if engine.name == "apptainer":
-        pytest.skip("apptainer: it has no such options; test_serves_an_unprivileged_caller is its case")
+        pytest.skip("apptainer: it has no such options; test_serves_an_unprivileged_caller tests it")
     options = Options(flags=(*HARDENED, f"--user={user}"), is_offline=True)
     with engine.running(image, options) as container:
         wait_for_healthcheck(container)
         assert complete_inside(container, max_tokens=4, ignore_eos=True)["usage"]["completion_tokens"] == 4
-        # New grammars are compiled in a process of its own first: that must be able to start, too.
+        # New grammars are first compiled in a separate process, which must be able to start, too.
         formed = complete_inside(container, max_tokens=8, guided_choice=[" yes", " no"])
         assert formed["choices"][0]["text"] in {" yes", " no"}
 
 
 def complete_inside(container: Container, **fields: object) -> Any:
-    """A completion asked for from within: there is no way in."""
+    """Request a completion from inside the container, because it has no network."""
     result = container.execute("python", "-c", INSIDE_PROGRAM, json.dumps({"prompt": PROMPT, **fields}))
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads(result.stdout)
@@ -43,7 +43,7 @@ def wait_for_healthcheck(container: Container) -> None:
 
 
 def test_serves_an_unprivileged_caller(service: Container) -> None:
-    """On Apptainer that is whoever calls it, without home or the machine's /tmp; elsewhere the image's own user."""
+    """On Apptainer this is the caller, without home or the machine's /tmp; elsewhere the image's user."""
     assert service.execute("id", "-u").stdout.strip() not in {"", "0"}
     assert complete(service.port, max_tokens=4, ignore_eos=True)["usage"]["completion_tokens"] == 4
 
@@ -75,12 +75,12 @@ def test_has_no_program_that_a_service_never_needs(service: Container) -> None:
 
 
 def test_has_no_module_that_a_service_never_needs(service: Container) -> None:
-    """In our environment, nor in the base's Python."""
+    """Neither our environment nor the base's Python has them."""
     program = f'from importlib.util import find_spec; print(*filter(find_spec, "{NEEDLESS_MODULES}".split()))'
     found = service.execute("sh", "-c", f"python -c '{program}'; /usr/local/bin/python -c '{program}'")
     assert found.stdout.split() == [], found.stdout + found.stderr
     assert found.returncode == 0, found.stderr
 
 
-def test_has_a_shell_for_those_who_look_for_a_fault(service: Container) -> None:
+def test_has_a_shell_for_debugging(service: Container) -> None:
     assert service.execute("sh", "-c", "echo here").stdout == "here\n"

@@ -1,4 +1,4 @@
-"""What the image says of itself, which platforms go by."""
+"""The image's metadata, which platforms read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(image: str) -> Any:
 
 
 def test_user_is_a_number(config: Any) -> None:
-    """Kubernetes' runAsNonRoot refuses names; group 0 is OpenShift's."""
+    """Kubernetes' runAsNonRoot refuses names; OpenShift uses group 0."""
     assert config["User"] == "10001:0"
 
 
@@ -45,7 +45,7 @@ def test_the_health_check_needs_no_shell(config: Any) -> None:
 
 
 def test_environment(config: Any) -> None:
-    """No quotes and no `$()`: Apptainer evaluates them."""
+    """Values have no quotes and no `$()`, which Apptainer would evaluate."""
     environment = dict(line.split("=", 1) for line in config["Env"])
     promised = {
         "PYTHONUNBUFFERED": "1",
@@ -78,7 +78,7 @@ def test_labels_are_arguments_and_cost_no_layer(image: str, context: Path) -> No
 
 
 def test_bytecode_is_compiled_and_nothing_writes_more(docker: Docker, image: str) -> None:
-    """Every module of ours has its bytecode, which Python takes without a look at the source's date."""
+    """Every module has its bytecode, which Python uses without checking the source's date."""
     program = """
 import importlib.util, pathlib, sys
 import distilgpt2_api

@@ -1,4 +1,4 @@
-"""Inside limits the service takes what it may have, and no more, however long it runs."""
+"""The service stays within its resource limits, however long it runs."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ for process in pathlib.Path("/proc").glob("[0-9]*"):
         usage["thread_ticks"].append(int(fields[11]) + int(fields[12]))
 print(json.dumps(usage))
 """
-"""For `python -c` inside: resident memory of Gunicorn's processes, and the processor time of their threads."""
+"""A program for `python -c` inside: resident memory of Gunicorn's processes, and CPU time of their threads."""
 
 
 @pytest.fixture
 def limited_service(engine: Engine, image: str) -> Iterator[Container]:
     if engine.name == "apptainer":
-        pytest.skip("apptainer: limits take systemd and control groups version 2")
+        pytest.skip("apptainer: limits need systemd and control groups version 2")
     with engine.running(image, Options(flags=LIMITS)) as container:
         container.wait_until_ready()
         yield container
 
 
 def test_a_thousand_requests_in_one_core_and_half_a_gigabyte(limited_service: Container) -> None:
-    """Acceptance 2: one compute thread, memory flat, no process beyond the limit of 64."""
+    """Acceptance 2: one compute thread, constant memory, no process beyond the limit of 64."""
     config = limited_service.execute("distilgpt2-api", "config").stdout
     assert "auto (1)" in next(line for line in config.splitlines() if line.startswith("num_threads"))
 
@@ -55,7 +55,7 @@ def test_a_thousand_requests_in_one_core_and_half_a_gigabyte(limited_service: Co
     assert after["resident_kb"] < 512 * 1024
     assert after["resident_kb"] <= before["resident_kb"] * (1 + MAX_GROWTH)
     assert len(after["thread_ticks"]) <= 64
-    # One thread computes and one speaks HTTP; the rest (Gunicorn's master, idle pools) sleep.
+    # One thread computes and one handles HTTP; the others (Gunicorn's master, idle pools) sleep.
     busy = [ticks for ticks in after["thread_ticks"] if ticks > 0.1 * sum(after["thread_ticks"])]
     assert len(busy) <= 2, after["thread_ticks"]
 

@@ -1,4 +1,4 @@
-"""`--build-arg MODEL`: a name is pulled from the hub at build, a folder of the checkout becomes the image's model."""
+"""`--build-arg MODEL`: a hub name is pulled during the build, a folder of the checkout becomes the image's model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HUB_IMAGE = "distilgpt2-api-test:from-hub"
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    """A hub on loopback that has a small `distilgpt2`."""
+    """A fake hub on loopback with a small `distilgpt2`."""
     size = ["--layers=1", "--heads=2", "--width=32", "--vocab=300", "--positions=64"]
     program = str(ROOT / "benchmarks" / "make_model.py")
     subprocess.run([sys.executable, program, str(tmp_path), *size], check=True, capture_output=True)
@@ -39,7 +39,7 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 
 
 def test_a_name_is_pulled_and_compiled_at_build(docker: Docker, context: Path, hub: FakeHub) -> None:
-    """The container itself needs neither the hub nor the hub's client."""
+    """The container itself needs neither the hub nor its client."""
     result = build(context, HUB_IMAGE, "--network=host", MODEL="distilgpt2", HF_ENDPOINT=hub.url)
     assert result.exit_status == 0, result.output
     with docker.running(HUB_IMAGE) as service:

@@ -1,4 +1,4 @@
-"""A build is fast when little has changed, the same whenever it is done, and says in one line what it can't do."""
+"""A build is fast after small changes, reproducible, and fails with a one-line error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def layers(image: str) -> list[str]:
 
 
 def test_a_change_of_code_rebuilds_nothing_else(image: str, context: Path, tmp_path: Path) -> None:
-    """Acceptance 5: dependencies and model from the cache, all but the topmost layer the same, in under 10 s."""
+    """Acceptance 5: dependencies and model come from the cache, only the top layer changes, in under 10 s."""
     changed = tmp_path / "changed"
     shutil.copytree(context, changed)
     module = changed / "src" / "distilgpt2_api" / "api.py"
@@ -47,7 +47,7 @@ def test_a_change_of_code_rebuilds_nothing_else(image: str, context: Path, tmp_p
 def test_two_builds_give_the_same_layers(
     image: str, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No cache, another day's checkout, another umask: the same digests."""
+    """Without cache, with other file dates and another umask, the digests are the same."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     copy = tmp_path / "copy"
     shutil.copytree(context, copy, copy_function=shutil.copyfile)
@@ -71,7 +71,7 @@ def test_two_builds_give_the_same_layers(
         ({"PRECISION": "int3"}, "error: --build-arg PRECISION=int3: must be one of int8, bf16, f32"),
     ],
 )
-def test_a_wrong_argument_is_told_in_one_line(
+def test_a_wrong_argument_is_a_one_line_error(
     docker: Docker, image: str, context: Path, arguments: dict[str, str], message: str
 ) -> None:
     result = build(context, SECOND_IMAGE, **arguments)
@@ -80,7 +80,7 @@ def test_a_wrong_argument_is_told_in_one_line(
     assert "Traceback" not in result.output
 
 
-def test_a_broken_model_is_told_in_one_line(docker: Docker, image: str, context: Path, tmp_path: Path) -> None:
+def test_a_broken_model_is_a_one_line_error(docker: Docker, image: str, context: Path, tmp_path: Path) -> None:
     broken = tmp_path / "context"
     shutil.copytree(context, broken)
     model = broken / "my-model"

@@ -1,4 +1,4 @@
-"""The rules of hadolint, by hadolint itself; those of dockle, which no package brings, one by one.
+"""The rules of hadolint, checked by hadolint; the rules of dockle, which is in no package, one by one.
 
 https://github.com/goodwithtech/dockle/blob/master/CHECKPOINT.md
 """
@@ -25,7 +25,7 @@ SCRIPTS = sorted((ROOT / "docker").glob("*.sh"))
 def test_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=ROOT / ".tools" / "hadolint" / "bin") or shutil.which("hadolint")
     if hadolint is None:
-        pytest.skip("hadolint: not here; `make test-container` installs it")
+        pytest.skip("hadolint: not installed; `make test-container` installs it")
     result = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -33,7 +33,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_shellcheck_finds_nothing() -> None:
     shellcheck = shutil.which("shellcheck", path=Path(sys.executable).parent) or shutil.which("shellcheck")
     if shellcheck is None:
-        pytest.skip("shellcheck: not here; `make test-container` installs it")
+        pytest.skip("shellcheck: not installed; `make test-container` installs it")
     result = subprocess.run([shellcheck, *SCRIPTS], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -88,7 +88,7 @@ def test_cis_di_0009_copy_and_not_add(history: list[str]) -> None:
 
 
 def test_cis_di_0010_no_secrets(config: Any, root: tarfile.TarFile) -> None:
-    """In names of variables, and as files that usually hold some."""
+    """Neither in names of variables nor as files that usually contain secrets."""
     assert not [line for line in config["Env"] if re.search(r"passw|secret|token|_key|credential", line, re.IGNORECASE)]
     secret_names = {".netrc", ".npmrc", ".env", "id_rsa", "id_ed25519", "credentials", ".git-credentials"}
     assert not [member.name for member in root if Path(member.name).name in secret_names]

@@ -1,4 +1,4 @@
-"""The engine that runs the container makes no difference to what it says."""
+"""The answers are the same on every container engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REQUEST = {"max_tokens": 40, "temperature": 0.9, "top_p": 0.95, "seed": 20_261_1
 
 
 def test_all_engines_give_the_same_answer(every_engine: list[Engine], image: str) -> None:
-    """Acceptance 7: text and log-probabilities of one seed."""
+    """Acceptance 7: the same text and log-probabilities for one seed."""
     answers = {}
     absent = []
     for engine in every_engine:

@@ -1,4 +1,4 @@
-"""The service ends when it is asked to, in the five seconds that Azure gives, and tells those who still listen."""
+"""On a stop the service exits within Azure's five seconds, and ends its streams properly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ STOP_S = 5
 LONG = {"max_tokens": 400, "ignore_eos": True, "temperature": 1.0, "seed": 3}
 
 
-def test_stopped_in_mid_stream_it_ends_well_and_says_so(engine: Engine, image: str) -> None:
+def test_a_stop_during_streams_ends_them_properly(engine: Engine, image: str) -> None:
     """Acceptance 3: exit status 0; the stream's last event is an error object or has a finish reason."""
     with (
-        # Too long for the drain: what is still running then gets the error event.
+        # Too long for the drain: streams that still run then get the error event.
         engine.running(
             image, Options(environment={"DISTILGPT2_DRAIN_S": "1", "DISTILGPT2_NUM_THREADS": "1"})
         ) as service,
@@ -32,7 +32,7 @@ def test_stopped_in_mid_stream_it_ends_well_and_says_so(engine: Engine, image: s
 
 
 def last_event(events: object) -> dict[str, list[dict[str, str]]]:
-    """The last that isn't `[DONE]`."""
+    """The last event except `[DONE]`."""
     assert hasattr(events, "__iter__")
     last: dict[str, list[dict[str, str]]] = {}
     for event in events:
@@ -41,7 +41,7 @@ def last_event(events: object) -> dict[str, list[dict[str, str]]]:
     return last
 
 
-def test_stopped_while_idle_it_ends_at_once(engine: Engine, image: str) -> None:
+def test_a_stop_while_idle_ends_at_once(engine: Engine, image: str) -> None:
     with engine.running(image) as service:
         service.wait_until_ready()
         assert service.stop(STOP_S) == 0, service.log()

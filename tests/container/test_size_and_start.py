@@ -1,4 +1,4 @@
-"""The image with a model of DistilGPT-2's size is small, and answers soon after its start."""
+"""The image with a model of DistilGPT-2's size is small, and answers quickly after its start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRIES = 5
 
 
 def test_size_is_within_the_budget(docker: Docker, large_image: str) -> None:
-    """Acceptance 6: 420 MB unpacked and 190 MB compressed, int8 weights included. Prints what each layer holds."""
+    """Acceptance 6: 420 MB unpacked and 190 MB compressed, including int8 weights. Prints the size of each layer."""
     program = ROOT / "docker" / "image_size.py"
     result = subprocess.run([sys.executable, program, large_image], capture_output=True, text=True, check=False)
     sys.stdout.write(result.stdout)
@@ -32,7 +32,7 @@ def test_size_above_the_budget_fails(docker: Docker, image: str) -> None:
 
 
 def test_first_token_comes_within_two_seconds(engine: Engine, large_image: str) -> None:
-    """Acceptance 6: from the engine's command to a stream's first event; the best of five, for machines are shared."""
+    """Acceptance 6: from the engine's command to a stream's first event; the best of five, on shared machines."""
     engine.load(large_image)
     seconds = [seconds_to_first_token(engine, large_image) for _ in range(TRIES)]
     sys.stdout.write(f"{engine.name}: first token after {', '.join(f'{second:.2f} s' for second in seconds)}\n")

@@ -1,7 +1,7 @@
-"""Docker Swarm drives the image, by the stack file that we ship: a rolling update and the loss of a node, under load.
+"""The image on Docker Swarm with our stack file: a rolling update and the loss of a node, under load.
 
-Three engines of this machine's are the nodes, all of them managers. Clients come in by the first node's proxy, as they
-would by an address that moves to a node that lives.
+Three engines on this machine are the nodes, all of them managers. Clients connect through the first node's proxy, as
+through an address that moves to a live node.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends haproxy
 STOPSIGNAL SIGUSR1
 USER 99:99
 """
-"""Debian's HAProxy, where no registry gives the published one."""
+"""Debian's HAProxy, if no registry has the published one."""
 
 STACK = ROOT / "deploy" / "swarm" / "stack.yaml"
 LOAD = {"num_whole": 4, "num_streamed": 2}
 NUM_TOKENS = 150
 NUM_WARM_REQUESTS = 30
-"""That are answered before something happens, and after it."""
+"""Requests answered before and after each event."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _nodes_can_be_had() -> None:
-    """Before anything is built."""
+    """Skip before anything is built."""
     if why_not := missing():
         pytest.skip(f"swarm: {why_not}")
 
 
 @pytest.fixture(scope="module")
 def proxy_image(docker: Docker, context: Path) -> str:
-    """HAProxy: the published image, or Debian's on the base that is here."""
+    """HAProxy: the published image, or Debian's on the available base image."""
     if call(["timeout", "60", "docker", "pull", "--quiet", PUBLISHED_PROXY], is_checked=False).returncode == 0:
         call(["docker", "tag", PUBLISHED_PROXY, PROXY_IMAGE])
         return PROXY_IMAGE
@@ -66,7 +66,7 @@ def proxy_image(docker: Docker, context: Path) -> str:
 
 @pytest.fixture(scope="module")
 def archive(scratch: Path, image: str, proxy_image: str) -> Path:
-    """The image under two tags, of which the second is "the next version", and the proxy's."""
+    """The image under two tags, of which the second is "the next version", and the proxy's image."""
     call(["docker", "tag", image, f"{image}-next"])
     path = scratch / "swarm-images.tar"
     call(["docker", "save", "--output", str(path), image, f"{image}-next", proxy_image], timeout_s=300)
@@ -122,7 +122,7 @@ def wait_for_more(load: Load) -> None:
 
 
 def show(what: str, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    """Figures are what this is run for: on the terminal, whoever catches the output."""
+    """Print the figures on the terminal even if pytest captures the output: they are the purpose of the run."""
     with capsys.disabled():
         sys.stdout.write(f"\n{what}\n{'':>8} {HEADER}\n{'whole':>8} {load.whole.row()}\n")
         sys.stdout.write(f"{'streams':>8} {load.streamed.row()}\n")
@@ -131,7 +131,7 @@ def show(what: str, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_rolling_update_loses_no_request(
     stack: Swarm, load: Load, image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither whole answers nor streams; not even for clients that never try again."""
+    """Neither whole answers nor streams, even without retries."""
     with load.running(**LOAD):
         wait_for_more(load)
         deploy(stack, f"{image}-next")
@@ -148,10 +148,10 @@ def test_a_rolling_update_loses_no_request(
 
 
 def test_the_loss_of_a_node_loses_no_request(stack: Swarm, load: Load, capsys: pytest.CaptureFixture[str]) -> None:
-    """But for streams that had begun on it: at most as many as there were. Then as many replicas run as before."""
+    """Except streams that had begun on it. Afterwards the number of replicas is the same as before."""
     assert is_whole(stack)
     used = {task["Node"] for task in stack.running_tasks("distilgpt2_api")}
-    lost = next(node for node in reversed(stack.nodes[1:]) if node.name in used)  # clients enter by the first
+    lost = next(node for node in reversed(stack.nodes[1:]) if node.name in used)  # clients connect through the first
     with load.running(**LOAD):
         wait_for_more(load)
         stack.lose(lost)

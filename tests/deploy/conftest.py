@@ -1,4 +1,4 @@
-"""The checkout's deployment files, read once for each test that asks."""
+"""Fixtures: the checkout's deployment files, and commands in the checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class _Yaml12Loader(yaml.SafeLoader):  # type: ignore[misc]  # untyped base, see above
-    """Reads `on` as a word: GitHub and Compose read YAML 1.2, PyYAML 1.1, where it is the value true."""
+    """Reads `on` as a string: GitHub and Compose read YAML 1.2; PyYAML reads YAML 1.1, where `on` is true."""
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {
@@ -46,7 +46,7 @@ def read_yaml() -> ReadYaml:
 
 @pytest.fixture(scope="session")
 def deployment_files() -> list[Path]:
-    """Every text file that says how the service is built, shipped or run, documentation included."""
+    """Every text file about building, shipping or running the service, including documentation."""
 
     def files() -> Iterator[Path]:
         yield ROOT / "compose.yaml"
@@ -59,10 +59,10 @@ def deployment_files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def run_command() -> RunCommand:
-    """Runs a command in the checkout with exactly the environment that is given beside it."""
+    """Runs a command in the checkout with exactly the given environment."""
 
     def run(command: Sequence[str | Path], **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: PLW1510 - the tests look at the exit code themselves
+        return subprocess.run(  # noqa: PLW1510 - the tests check the exit code themselves
             [str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
         )
 

@@ -1,4 +1,4 @@
-"""The recipe: one file, from a registry or from an archive."""
+"""The Apptainer recipe: one file, from a registry or from an archive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_every_placeholder_has_a_default(recipe: str) -> None:
     assert set(re.findall(r"\{\{\s*(\w+)\s*\}\}", recipe)) == defaults == {"bootstrap", "image"}
 
 
-def test_run_does_what_the_image_does(recipe: str) -> None:
-    """Without a %runscript Apptainer makes one of the image's CMD: one place says how the service starts."""
+def test_run_starts_the_image_s_command(recipe: str) -> None:
+    """Without a %runscript Apptainer makes one from the image's CMD, so the start command is defined only once."""
     assert not re.search(r"^%runscript", recipe, re.MULTILINE)
     assert re.search(r"^%startscript\n(?:\s+#.*\n)*\s+exec /\.singularity\.d/runscript", recipe, re.MULTILINE)

@@ -1,6 +1,6 @@
-"""The way to Azure: what would be run, what a mistake is called, and the way back.
+"""Deployment to Azure: the commands, errors, and the rollback.
 
-`az` and `curl` are played by scripts that write down how they were called.
+Scripts that record their calls replace `az` and `curl`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def bicep(root: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """A folder with an `az` that remembers its calls and the web app's image, and a `curl` that asks that image."""
+    """A folder with an `az` that records calls and the web app's image, and a `curl` that answers for that image."""
     (tmp_path / "image").write_text(OLD, encoding="utf-8")
     (tmp_path / "az").write_text(
         f"""#!/bin/bash
@@ -60,7 +60,7 @@ grep -q "$(cat {tmp_path}/healthy)" {tmp_path}/image || exit 22
 
 @pytest.fixture
 def script(stage: Path, root: Path, run_command: Any) -> Script:
-    """`script("deploy.sh", "--name", "app")` on that stage; waiting does not wait."""
+    """`script("deploy.sh", "--name", "app")` with that `az` and `curl`, without waiting times."""
 
     def run(name: str, *arguments: str, **environment: str) -> CompletedProcess[str]:
         result = run_command(
@@ -108,7 +108,7 @@ def test_bicep_has_every_setting_that_the_platform_needs(root: Path) -> None:
 
 
 def test_the_longest_drain_fits_into_azure_s_longest_stop(bicep: dict[str, Any]) -> None:
-    """App Service waits 120 s at most, and the drain gets 10 s on top."""
+    """App Service waits at most 120 s, and the script adds 10 s to the drain."""
     limits = {entry["type"]: entry["argument"] for entry in bicep["parameters"]["drainSeconds"]["decorators"]}
     assert limits["max_value"] + 10 <= 120
 
@@ -135,7 +135,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(script: Script, stage: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--image", TAGGED], "--name is missing"),
         (["--name", "my_app", "--image", TAGGED], "--name must be 2 to 60 letters"),
@@ -152,16 +152,16 @@ def test_a_dry_run_prints_every_command_and_runs_none(script: Script, stage: Pat
         (["--cheap"], "unknown option '--cheap'"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments: list[str], said: str, script: Script, stage: Path) -> None:
+def test_an_invalid_option_is_a_one_line_error(arguments: list[str], message: str, script: Script, stage: Path) -> None:
     result = script("deploy.sh", *arguments)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
-    assert said in result.stderr
+    assert message in result.stderr
     assert _calls(stage) == []
 
 
-def test_a_registry_s_password_stands_in_no_command_line(script: Script, stage: Path) -> None:
-    """And its file is gone afterwards."""
+def test_a_registry_s_password_appears_in_no_command_line(script: Script, stage: Path) -> None:
+    """It reaches Azure in a file, which is deleted afterwards."""
     result = script(
         "deploy.sh", "--name", "app", "--image", TAGGED, "--registry-username", "me",
         REGISTRY_PASSWORD='se"cret', TMPDIR=str(stage),
@@ -172,8 +172,8 @@ def test_a_registry_s_password_stands_in_no_command_line(script: Script, stage: 
     assert not list(stage.glob("tmp.*"))
 
 
-def test_api_keys_stand_in_no_command_line(script: Script, stage: Path) -> None:
-    """They reach Azure in a file, which is gone afterwards, beside the password or alone."""
+def test_api_keys_appear_in_no_command_line(script: Script, stage: Path) -> None:
+    """They reach Azure in a file, which is deleted afterwards, with the password or alone."""
     az = stage / "az"
     az.write_text(
         az.read_text(encoding="utf-8") + f'for one; do [[ $one != @* ]] || cat "${{one#@}}" >>{stage}/secrets; done\n'
@@ -193,7 +193,7 @@ def test_what_if_changes_nothing(script: Script, stage: Path) -> None:
     assert [call for call in _calls(stage) if " create " in call] == []
 
 
-def test_a_roll_out_puts_the_new_image_in(script: Script, stage: Path) -> None:
+def test_a_roll_out_sets_the_new_image(script: Script, stage: Path) -> None:
     result = script(
         "roll-out.sh", "--resource-group", "group", "--name", "app", "--image", NEW, "--version-part", "sha256:aaa"
     )
@@ -201,8 +201,8 @@ def test_a_roll_out_puts_the_new_image_in(script: Script, stage: Path) -> None:
     assert (stage / "image").read_text(encoding="utf-8").strip() == f"DOCKER|{NEW}"
 
 
-def test_a_roll_out_that_does_not_become_ready_goes_back(script: Script, stage: Path) -> None:
-    """Exit code 1, and the image that was there before runs again."""
+def test_a_roll_out_that_does_not_become_ready_is_rolled_back(script: Script, stage: Path) -> None:
+    """The exit code is 1, and the previous image runs again."""
     (stage / "healthy").write_text("sha256:bbb", encoding="utf-8")
     result = script(
         "roll-out.sh", "--resource-group", "group", "--name", "app", "--image", NEW, "--ready-timeout-s", "1"
@@ -213,7 +213,7 @@ def test_a_roll_out_that_does_not_become_ready_goes_back(script: Script, stage: 
 
 
 def test_the_old_container_s_answer_does_not_count(script: Script, stage: Path) -> None:
-    """While the new one starts, the old one is ready: /version tells them apart."""
+    """While the new container starts, the old one is ready: /version distinguishes them."""
     result = script(
         "roll-out.sh", "--resource-group", "group", "--name", "app", "--image", NEW,
         "--version-part", "sha256:ccc", "--ready-timeout-s", "1",
@@ -222,7 +222,7 @@ def test_the_old_container_s_answer_does_not_count(script: Script, stage: Path) 
     assert (stage / "image").read_text(encoding="utf-8").strip() == OLD
 
 
-def test_a_roll_out_takes_a_digest_and_no_tag(script: Script, stage: Path) -> None:
+def test_a_roll_out_accepts_a_digest_and_no_tag(script: Script, stage: Path) -> None:
     result = script("roll-out.sh", "--resource-group", "group", "--name", "app", "--image", TAGGED)
     assert result.returncode == 2
     assert "@sha256:" in result.stderr

@@ -1,4 +1,4 @@
-"""`docker compose up`: the service under the rules that the image was made for."""
+"""`docker compose up`: the service with the image's strict options."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def test_every_service_is_hardened_and_bounded(services: dict[str, dict[str, Any
         assert service["logging"]["options"]["max-size"], name
 
 
-def test_only_this_machine_gets_in_by_default(services: dict[str, dict[str, Any]]) -> None:
+def test_only_this_machine_can_connect_by_default(services: dict[str, dict[str, Any]]) -> None:
     ports = [port for service in services.values() for port in service["ports"]]
     assert all(port.startswith(("127.0.0.1:", "${ADDRESS:-127.0.0.1}:")) for port in ports)
 
 
-def test_monitoring_starts_only_when_asked_for(services: dict[str, dict[str, Any]]) -> None:
+def test_monitoring_starts_only_with_its_profile(services: dict[str, dict[str, Any]]) -> None:
     assert {name for name, service in services.items() if "profiles" not in service} == {"api"}
     assert {profile for service in services.values() for profile in service.get("profiles", [])} == {"monitoring"}
 
 
 def test_the_health_check_is_ours(services: dict[str, dict[str, Any]]) -> None:
-    """Given again beside the image's own: Podman's builds lose that one."""
+    """Compose repeats the image's health check, because Podman's builds lose it."""
     assert services["api"]["healthcheck"]["test"] == ["CMD", "distilgpt2-api", "healthcheck"]
 
 
@@ -55,7 +55,7 @@ def test_every_mounted_file_is_in_the_checkout_and_read_only(services: dict[str,
         assert options == "ro"
 
 
-def test_images_of_others_have_a_version(services: dict[str, dict[str, Any]]) -> None:
+def test_third_party_images_have_a_version(services: dict[str, dict[str, Any]]) -> None:
     for name, service in services.items():
         if name != "api":
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name

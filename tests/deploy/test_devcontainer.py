@@ -1,4 +1,4 @@
-"""A codespace is a working checkout."""
+"""The dev container installs a working checkout."""
 
 from __future__ import annotations
 

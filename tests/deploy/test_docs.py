@@ -1,4 +1,4 @@
-"""The page about containers says what the Dockerfile says."""
+"""The container page matches the Dockerfile."""
 
 from __future__ import annotations
 

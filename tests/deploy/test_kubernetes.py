@@ -1,4 +1,4 @@
-"""The manifests are what the published schemas allow, and what Pod Security's strictest standard accepts."""
+"""The manifests fulfil the published schemas and the strictest Pod Security standard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 FOLDER = "deploy/kubernetes"
-OLDEST_VERSION = "1.30"  # the first with `sleep` in preStop switched on
+OLDEST_VERSION = "1.30"  # the first version with `sleep` in preStop enabled
 BASE = sorted((Path(__file__).parents[2] / FOLDER / "base").glob("*.yaml"))
 LABEL = {"app.kubernetes.io/name": "distilgpt2-api"}
 
@@ -43,14 +43,14 @@ def test_kustomization_names_every_file_beside_it(read_yaml: Any) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST_VERSION, kubernetes_validate.latest_version()])
 def test_every_manifest_is_valid(version: str, manifests: dict[str, dict[str, Any]]) -> None:
-    """Against the schemas that Kubernetes publishes, strictly: a misspelt field is an error, not a comment."""
+    """Strict validation with Kubernetes' published schemas: a misspelt field is an error."""
     assert len(manifests) == 7
     for manifest in manifests.values():
         assert version.startswith(kubernetes_validate.validate(manifest, version, strict=True))
 
 
 def test_pod_security_restricted(pod: dict[str, Any], container: dict[str, Any]) -> None:
-    """Each rule of the standard, by name; and two that it leaves open: read-only root, numeric user."""
+    """Each rule of the standard, and two stricter ones: read-only root, numeric user."""
     assert not {"hostNetwork", "hostPID", "hostIPC", "volumes", "initContainers"} & set(pod)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert isinstance(pod["securityContext"]["runAsUser"], int)
@@ -68,8 +68,8 @@ def test_the_namespace_enforces_it(manifests: dict[str, dict[str, Any]]) -> None
     assert manifests["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_the_pod_has_no_key_to_the_cluster_and_no_foreign_settings(pod: dict[str, Any]) -> None:
-    """Service links would be variables with the prefix of our own settings."""
+def test_the_pod_has_no_token_and_no_foreign_settings(pod: dict[str, Any]) -> None:
+    """Service links would set variables with the prefix of our settings."""
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
 
@@ -85,8 +85,8 @@ def test_every_selector_finds_the_pods(manifests: dict[str, dict[str, Any]]) -> 
     assert spread["labelSelector"]["matchLabels"] == LABEL
 
 
-def test_probes_ask_what_they_mean(container: dict[str, Any]) -> None:
-    """Liveness never touches the model; readiness does; a model gets two minutes to load."""
+def test_probes_have_their_routes(container: dict[str, Any]) -> None:
+    """Liveness never touches the model; readiness does; a model has two minutes to load."""
     paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
     assert paths == {"startup": "/readyz", "liveness": "/livez", "readiness": "/readyz"}
     startup = container["startupProbe"]
@@ -101,13 +101,13 @@ def test_a_stop_has_time_for_the_pause_and_the_drain(pod: dict[str, Any], contai
 
 
 def test_resources_are_bounded(container: dict[str, Any]) -> None:
-    """A CPU limit above all: the service takes its number of threads from it."""
+    """Most of all CPU: the service derives its number of threads from the limit."""
     assert set(container["resources"]["limits"]) == {"cpu", "memory"}
     assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"]
 
 
 def test_the_autoscaler_owns_the_number_of_pods(manifests: dict[str, dict[str, Any]]) -> None:
-    """By requests that wait, not by CPU."""
+    """It scales by the number of waiting requests, not by CPU usage."""
     assert "replicas" not in manifests["Deployment"]["spec"]
     autoscaler = manifests["HorizontalPodAutoscaler"]["spec"]
     assert autoscaler["scaleTargetRef"]["name"] == manifests["Deployment"]["metadata"]["name"]
@@ -116,9 +116,7 @@ def test_the_autoscaler_owns_the_number_of_pods(manifests: dict[str, dict[str, A
     assert autoscaler["minReplicas"] >= 2
 
 
-def test_the_adapter_serves_the_metric_that_the_autoscaler_asks_for(
-    manifests: dict[str, dict[str, Any]], read_yaml: Any
-) -> None:
+def test_the_adapter_serves_the_autoscaler_s_metric(manifests: dict[str, dict[str, Any]], read_yaml: Any) -> None:
     metric = manifests["HorizontalPodAutoscaler"]["spec"]["metrics"][0]["pods"]["metric"]["name"]
     (values,) = read_yaml(f"{FOLDER}/prometheus-adapter-values.yaml")
     (rule,) = values["rules"]["custom"]
@@ -138,13 +136,13 @@ def test_a_drained_node_is_never_blocked(manifests: dict[str, dict[str, Any]]) -
     assert manifests["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
-def test_the_image_has_one_place_to_be_named(container: dict[str, Any], read_yaml: Any) -> None:
+def test_the_image_is_named_only_once(container: dict[str, Any], read_yaml: Any) -> None:
     (kustomization,) = read_yaml(f"{FOLDER}/base/kustomization.yaml")
     (image,) = kustomization["images"]
     assert image["name"] == container["image"]
 
 
-def test_the_openshift_component_removes_what_is_there(pod: dict[str, Any], read_yaml: Any) -> None:
+def test_the_openshift_component_removes_existing_fields(pod: dict[str, Any], read_yaml: Any) -> None:
     """A JSON patch that removes a missing field fails the whole build."""
     (component,) = read_yaml(f"{FOLDER}/components/openshift/kustomization.yaml")
     lines = component["patches"][0]["patch"].splitlines()

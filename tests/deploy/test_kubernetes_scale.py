@@ -1,4 +1,4 @@
-"""The overlay for many pods and its components, as kubectl renders them: against the schemas and against each other."""
+"""The overlay for many pods and its components, as rendered by kubectl: valid by the schemas, and consistent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Render = Callable[..., dict[tuple[str, str], dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def read(read_yaml: Any) -> Callable[[str], dict[str, Any]]:
-    """`read("overlays/scale/autoscaler.yaml")`: a file's one document."""
+    """`read("overlays/scale/autoscaler.yaml")`: the only document of a file."""
 
     def read_one(path: str) -> dict[str, Any]:
         (document,) = read_yaml(f"deploy/kubernetes/{path}")
@@ -38,7 +38,7 @@ def read(read_yaml: Any) -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture
 def render(tmp_path: Path, run_command: Any) -> Render:
-    """`render("keda")`: what kubectl makes of the overlay with components, by kind and name."""
+    """`render("keda")`: the overlay with components, as rendered by kubectl, by kind and name."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl: not installed, and nothing else here renders kustomizations")
@@ -63,7 +63,7 @@ def render(tmp_path: Path, run_command: Any) -> Render:
 def test_what_is_rendered_is_valid_and_in_one_namespace(
     version: str, components: tuple[str, ...], render: Render
 ) -> None:
-    """Kubernetes' own kinds against its schemas, strictly. Each component adds what it is named for."""
+    """Strict validation of Kubernetes' own kinds. Each component adds its objects."""
     rendered = render(*components)
     groups = {document["apiVersion"].partition("/")[0] for document in rendered.values()}
     assert groups & FOREIGN_GROUPS == (FOREIGN_GROUPS if components else set())
@@ -75,7 +75,7 @@ def test_what_is_rendered_is_valid_and_in_one_namespace(
 
 
 def test_a_rendered_stop_has_time_for_the_pause_and_the_drain(render: Render) -> None:
-    """With the patch merged into the base: one value for each setting, the overlay's."""
+    """The patch is merged into the base: each setting has one value, the overlay's."""
     pod = render("inference-gateway")["Deployment", NAME]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     names = [entry["name"] for entry in container["env"]]
@@ -100,19 +100,19 @@ def test_every_file_is_used(read: Any) -> None:
         assert named == {path.name for path in (FOLDER / folder).iterdir()} - {"kustomization.yaml"}
 
 
-def test_no_old_pod_goes_before_a_new_one_is_ready(read: Any) -> None:
+def test_no_old_pod_stops_before_a_new_one_is_ready(read: Any) -> None:
     strategy = read("overlays/scale/deployment.yaml")["spec"]["strategy"]["rollingUpdate"]
     assert strategy["maxUnavailable"] == 0
     assert read("overlays/scale/deployment.yaml")["spec"]["minReadySeconds"] > 0
 
 
 def test_a_drained_node_is_never_blocked(read: Any) -> None:
-    """A share of at least one pod may go: Kubernetes rounds percentages of a budget up."""
+    """At least one pod may be evicted: Kubernetes rounds percentages of a budget up."""
     assert read("overlays/scale/disruption-budget.yaml")["spec"] == {"maxUnavailable": "10%"}
 
 
-def test_keda_scales_as_the_autoscaler_that_it_stands_for(read: Any) -> None:
-    """The same series, the same length of the queue, the same bounds, the same pace; and only one of the two."""
+def test_keda_scales_like_the_autoscaler_that_it_replaces(read: Any) -> None:
+    """The same series, queue length, bounds and pace; and only one of the two exists."""
     base = read("base/autoscaler.yaml")["spec"]
     overlay = read("overlays/scale/autoscaler.yaml")["spec"]
     scaled = read("components/keda/scaled-object.yaml")
@@ -149,7 +149,7 @@ def test_the_pool_finds_the_pods_and_the_picker(read: Any, read_yaml: Any) -> No
 
 
 def test_the_route_leads_to_the_pool_and_not_to_the_metrics(read: Any) -> None:
-    """They are open to whoever reaches them: the picker sends no key."""
+    """The metrics need no key, because the picker sends none."""
     route = read("components/inference-gateway/http-route.yaml")
     assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
     (rule,) = route["spec"]["rules"]
@@ -160,8 +160,8 @@ def test_the_route_leads_to_the_pool_and_not_to_the_metrics(read: Any) -> None:
     assert [match["path"] for match in rule["matches"]] == [{"type": "PathPrefix", "value": "/v1"}]
 
 
-def test_the_picker_reads_gauges_that_we_show(read: Any) -> None:
-    """The extension's contract: what waits, what runs, how full the KV cache is. Gauges, without labels."""
+def test_the_picker_reads_gauges_that_we_have(read: Any) -> None:
+    """The extension's contract: waiting and running requests, and KV cache usage, as gauges without labels."""
     config = read("components/inference-gateway/endpoint-picker-config.yaml")
     plugins = {plugin["type"]: plugin.get("parameters", {}) for plugin in config["plugins"]}
     extractor = plugins["core-metrics-extractor"]
@@ -180,7 +180,7 @@ def test_the_picker_reads_gauges_that_we_show(read: Any) -> None:
 
 
 def test_the_picker_passes_the_namespace_s_own_standard(read_yaml: Any) -> None:
-    """Pod Security "restricted"; and none of the service's own labels, or the Service would send it requests."""
+    """Pod Security "restricted"; and none of the service's labels, or the Service would send it requests."""
     picker = {document["kind"]: document for document in read_yaml(f"{GATEWAY}/endpoint-picker.yaml")}
     pod = picker["Deployment"]["spec"]["template"]
     assert pod["metadata"]["labels"] == {"app.kubernetes.io/name": PICKER}

@@ -1,4 +1,4 @@
-"""The tools that others wrote for these formats find nothing. None of them asks the network."""
+"""Third-party linters for these formats find nothing. None of them uses the network."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def test_shellcheck_finds_nothing_in_the_steps_of_the_workflows(
                     scripts.append(tmp_path / f"{workflow.stem}-{job_name}-{index}.sh")
                     scripts[-1].write_text(f"#!/bin/bash\nset -eo pipefail\n{step['run']}\n", encoding="utf-8")
     assert scripts
-    # SC2154: a step's `env:` assigns what the script can't see.
+    # SC2154: a step's `env:` assigns variables that shellcheck can't see.
     _assert_clean(run_command([BIN / "shellcheck", "--exclude=SC2154", *scripts]))

@@ -1,4 +1,4 @@
-"""What is watched exists, and what is shown can be shown."""
+"""Alerts and dashboards use existing metrics, and Grafana can show the dashboard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_
 
 @pytest.fixture(scope="module")
 def series() -> set[str]:
-    """Every series that the application shows."""
+    """Every series of the application."""
     registry = CollectorRegistry()
     EngineMetrics(registry)
     HttpMetrics(registry)
@@ -46,9 +46,7 @@ def _queries(dashboard: dict[str, Any]) -> Iterator[str]:
             yield target["expr"]
 
 
-def test_every_series_named_in_a_deployment_file_is_one_that_we_show(
-    series: set[str], deployment_files: list[Path]
-) -> None:
+def test_every_series_named_in_a_deployment_file_exists(series: set[str], deployment_files: list[Path]) -> None:
     found = {
         (name, path.name)
         for path in deployment_files
@@ -74,7 +72,7 @@ def test_every_query_is_closed_and_follows_the_chosen_instance(dashboard: dict[s
         assert num_series == query.count('instance=~"$instance"'), query
 
 
-def test_the_dashboard_asks_the_data_source_that_is_provisioned(dashboard: dict[str, Any], read_yaml: Any) -> None:
+def test_the_dashboard_uses_the_provisioned_data_source(dashboard: dict[str, Any], read_yaml: Any) -> None:
     (provisioned,) = read_yaml("deploy/monitoring/grafana/provisioning/datasources/prometheus.yml")
     (source,) = provisioned["datasources"]
     assert {panel["datasource"]["uid"] for panel in _charts(dashboard)} == {source["uid"]}
@@ -113,7 +111,7 @@ def test_every_alert_says_what_happened_and_what_to_do(read_yaml: Any) -> None:
 
 
 def test_every_alert_has_a_case_in_which_it_fires(read_yaml: Any) -> None:
-    """`promtool test rules` runs them; here nobody forgets one."""
+    """`promtool test rules` runs the cases; this test finds a missing one."""
     (alerts,) = read_yaml("deploy/monitoring/alerts.yml")
     (cases,) = read_yaml("deploy/monitoring/alerts-test.yml")
     fired = {case["alertname"] for test in cases["tests"] for case in test["alert_rule_test"] if case["exp_alerts"]}

@@ -1,4 +1,4 @@
-"""The systemd unit: the same rules again, in Podman's words."""
+"""The systemd unit: the same strict options, as Podman spells them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def unit(root: Path) -> dict[str, list[str]]:
-    """`Section.Key` → its values, in order: keys repeat in a unit file."""
+    """The values of each `Section.Key`, in order: keys repeat in a unit file."""
     entries: dict[str, list[str]] = {}
     section = ""
     for line in (root / "deploy/quadlet/distilgpt2-api.container").read_text(encoding="utf-8").splitlines():
@@ -35,19 +35,19 @@ def test_the_container_is_hardened_and_bounded(unit: dict[str, list[str]]) -> No
     assert "--memory=" in arguments
 
 
-def test_only_this_machine_gets_in_by_default(unit: dict[str, list[str]]) -> None:
+def test_only_this_machine_can_connect_by_default(unit: dict[str, list[str]]) -> None:
     assert unit["Container.PublishPort"] == ["127.0.0.1:8000:8000"]
 
 
 def test_an_unhealthy_container_is_replaced(unit: dict[str, list[str]]) -> None:
-    """An OCI image has no health check of its own."""
+    """An OCI image has no health check."""
     assert unit["Container.HealthCmd"] == ["distilgpt2-api healthcheck"]
     assert unit["Container.HealthOnFailure"] == ["kill"]
     assert unit["Service.Restart"] == ["always"]
 
 
 def test_drain_then_podman_then_systemd(unit: dict[str, list[str]]) -> None:
-    """Each waits longer than the one inside it."""
+    """Each timeout is longer than the one inside it."""
     environment = dict(entry.split("=", 1) for entry in unit["Container.Environment"])
     drain_s = float(environment["DISTILGPT2_DRAIN_S"])
     (stop_timeout,) = [value for value in unit["Container.PodmanArgs"] if value.startswith("--stop-timeout=")]

@@ -1,4 +1,4 @@
-"""No file names a setting that the service does not have: it would refuse to start."""
+"""No file names an unknown setting, with which the service would refuse to start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KNOWN = {f"DISTILGPT2_{name.upper()}" for name in Settings.model_fields} | {"DIS
 
 
 MENTIONED = {
-    ("DISTILGPT2_API_SERVICE_HOST", "deployment.yaml"),  # what Kubernetes would set, where that is switched off
+    ("DISTILGPT2_API_SERVICE_HOST", "deployment.yaml"),  # Kubernetes would set it; the file disables that
     ("DISTILGPT2_PRECSION", "container.md"),  # the typing error that the page shows
 }
 
@@ -26,8 +26,8 @@ def test_every_setting_exists(deployment_files: list[Path]) -> None:
     assert {entry for entry in found - MENTIONED if entry[0] not in KNOWN} == set()
 
 
-def test_no_digest_is_invented(deployment_files: list[Path]) -> None:
-    """Images are named by tag here; the release workflow resolves and pins the digests."""
+def test_no_file_contains_a_digest(deployment_files: list[Path]) -> None:
+    """Files name images by tag; the release workflow resolves and pins the digests."""
     assert [
         path for path in deployment_files if re.search(r"sha256:[0-9a-f]{64}", path.read_text(encoding="utf-8"))
     ] == []

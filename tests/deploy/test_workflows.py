@@ -1,4 +1,4 @@
-"""What GitHub runs with our rights: pinned, bounded, and deaf to what strangers write."""
+"""The GitHub workflows: pinned actions, time limits, minimal rights, and no untrusted input in shells."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_there_are_four_workflows() -> None:
 
 
 def test_every_action_is_pinned_to_a_commit_and_says_its_version(workflow_path: Path) -> None:
-    """A tag of somebody else's repository can be moved, a commit can't; Dependabot keeps the comment current."""
+    """A tag of another repository can be moved, a commit can't; Dependabot keeps the comment up to date."""
     uses = [line for line in workflow_path.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- )?uses:", line)]
     unpinned = [line for line in uses if "uses: $/" not in line and not PINNED_USE.match(line)]
     assert uses
@@ -54,24 +54,24 @@ def test_one_action_has_one_version_everywhere() -> None:
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
-def test_the_token_may_do_nothing_but_what_a_job_names(workflow: dict[str, Any]) -> None:
+def test_the_token_has_only_the_rights_that_a_job_names(workflow: dict[str, Any]) -> None:
     assert workflow["permissions"] == {}
     for name, job in workflow["jobs"].items():
         assert isinstance(job.get("permissions"), dict), f"job {name} names no permissions"
 
 
-def test_a_job_that_hangs_ends(workflow: dict[str, Any]) -> None:
+def test_every_job_has_a_time_limit(workflow: dict[str, Any]) -> None:
     for name, job in workflow["jobs"].items():
         if "uses" not in job:
             assert 0 < job["timeout-minutes"] <= 60, name
 
 
-def test_two_runs_of_one_kind_do_not_meet(workflow: dict[str, Any]) -> None:
+def test_two_runs_of_one_workflow_do_not_overlap(workflow: dict[str, Any]) -> None:
     assert workflow["concurrency"]["group"]
 
 
 def test_runners_are_named_by_version(workflow: dict[str, Any]) -> None:
-    """`ubuntu-latest` changes under a release."""
+    """`ubuntu-latest` changes without notice."""
     for job in workflow["jobs"].values():
         assert "latest" not in str(job.get("runs-on"))
 
@@ -91,8 +91,8 @@ def test_a_checkout_leaves_no_token_behind(workflow: dict[str, Any]) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_no_event_hands_our_secrets_to_a_stranger(workflow: dict[str, Any]) -> None:
-    """`pull_request_target` and `workflow_run` run with them on what a fork proposes."""
+def test_no_event_exposes_our_secrets_to_forks(workflow: dict[str, Any]) -> None:
+    """`pull_request_target` and `workflow_run` run with secrets on a fork's changes."""
     assert not {"pull_request_target", "workflow_run"} & set(workflow["on"])
 
 
@@ -117,7 +117,7 @@ def test_every_script_exists_and_is_executable(workflow: dict[str, Any], root: P
             assert (root / script).stat().st_mode & 0o111, script
 
 
-def test_ci_runs_every_python_that_we_promise(read_yaml: Any, root: Path) -> None:
+def test_ci_runs_every_supported_python(read_yaml: Any, root: Path) -> None:
     (ci,) = read_yaml(".github/workflows/ci.yml")
     promised = re.search(
         r'requires-python = ">=3\.(\d+),<3\.(\d+)"', (root / "pyproject.toml").read_text(encoding="utf-8")
@@ -127,8 +127,8 @@ def test_ci_runs_every_python_that_we_promise(read_yaml: Any, root: Path) -> Non
     assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(low, high)]
 
 
-def test_a_release_is_tagged_only_after_every_gate(read_yaml: Any) -> None:
-    """Both architectures are built natively, pushed without a name, and named by a job that needs all the others."""
+def test_a_release_is_tagged_only_after_every_check(read_yaml: Any) -> None:
+    """Both architectures are built natively and pushed without a tag; a job that needs all others tags them."""
     (release,) = read_yaml(".github/workflows/release.yml")
     jobs = release["jobs"]
     assert {entry["runner"] for entry in jobs["build"]["strategy"]["matrix"]["include"]} == {
@@ -148,7 +148,7 @@ def test_a_release_is_tagged_only_after_every_gate(read_yaml: Any) -> None:
     assert "tags" not in push
 
 
-def test_dependabot_watches_whatever_is_pinned_here(read_yaml: Any) -> None:
+def test_dependabot_watches_everything_that_is_pinned(read_yaml: Any) -> None:
     (dependabot,) = read_yaml(".github/dependabot.yml")
     watched = {update["package-ecosystem"] for update in dependabot["updates"]}
     assert watched == {"github-actions", "pip", "npm", "docker", "docker-compose", "devcontainers"}

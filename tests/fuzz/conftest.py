@@ -1,4 +1,4 @@
-"""The live servers of the end-to-end tests."""
+"""Fixtures: the live servers of the end-to-end tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests framed in every odd way on raw sockets: an answer for each request, none for what a body holds."""
+"""Unusual request framing on raw sockets: one answer per request, none for a request inside a body."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from typing_extensions import Buffer
 logger = logging.getLogger(__name__)
 
 NUM_CONNECTIONS = int(os.environ.get("FUZZ_CONNECTIONS", "4000"))
-"""Of each server."""
+"""Connections to each server."""
 WAIT_S = 10.0
 PATIENCE_S = 0.5
-"""That a server has for the rest of a request."""
+"""The servers' time limit for the rest of a request."""
 INNER = b"GET /livez?from=a-body HTTP/1.1\r\nHost: inner\r\n\r\n"
-"""What every body holds: a server that misreads a length takes it for the next request."""
+"""The content of every body: a server that misreads a length would take it for the next request."""
 HARMLESS_HEADERS = (
     b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
     b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
@@ -73,21 +73,21 @@ BROKEN_LINES = (
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """A request as bytes."""
+    """A request in bytes, with its expected reading."""
 
     content: bytes
     is_sound: bool
-    """Whether RFC 9112 allows exactly one reading of it."""
+    """Whether RFC 9112 allows exactly one reading of the request."""
 
 
 LAST = RawRequest(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", is_sound=True)
 
 
-def make_request(chance: random.Random) -> RawRequest:
-    """A request that asks for a probe's answer or brings a body full of another request, soundly framed or not."""
-    kind = chance.randrange(10)
-    head = b"Host: localhost\r\n" + b"".join(chance.sample(HARMLESS_HEADERS, chance.choice((0, 0, 1, 2))))
-    body = INNER * chance.randrange(1, 4)
+def make_request(rng: random.Random) -> RawRequest:
+    """A request to a probe, or one with another request in its body, with valid or invalid framing."""
+    kind = rng.randrange(10)
+    head = b"Host: localhost\r\n" + b"".join(rng.sample(HARMLESS_HEADERS, rng.choice((0, 0, 1, 2))))
+    body = INNER * rng.randrange(1, 4)
     if kind < 3:
         return RawRequest(b"GET /livez HTTP/1.1\r\n" + head + b"\r\n", is_sound=True)
     if kind < 5:
@@ -95,27 +95,27 @@ def make_request(chance: random.Random) -> RawRequest:
         return RawRequest(b"POST /tokenize HTTP/1.1\r\n" + head + length + b"\r\n" + body, is_sound=True)
     if kind < 7:
         coding = b"Transfer-Encoding: chunked\r\n\r\n"
-        return RawRequest(b"POST /tokenize HTTP/1.1\r\n" + head + coding + chunk(chance, body), is_sound=True)
+        return RawRequest(b"POST /tokenize HTTP/1.1\r\n" + head + coding + chunk(rng, body), is_sound=True)
     if kind < 9:
-        framing = chance.choice(BROKEN_FRAMINGS) % len(body)
+        framing = rng.choice(BROKEN_FRAMINGS) % len(body)
         return RawRequest(b"POST /tokenize HTTP/1.1\r\n" + head + framing + b"\r\n" + body, is_sound=False)
     length = b"Content-Length: %d\r\n" % len(body)
-    return RawRequest(chance.choice(BROKEN_LINES) + b"\r\n" + head + length + b"\r\n" + body, is_sound=False)
+    return RawRequest(rng.choice(BROKEN_LINES) + b"\r\n" + head + length + b"\r\n" + body, is_sound=False)
 
 
-def chunk(chance: random.Random, body: bytes) -> bytes:
-    """The body in chunks of random lengths, now and then with an extension and a trailer."""
+def chunk(rng: random.Random, body: bytes) -> bytes:
+    """The body in chunks of random lengths, sometimes with an extension and a trailer."""
     pieces = []
     while body:
-        size = chance.randrange(1, len(body) + 1)
-        extension = chance.choice((b"", b"", b";a=b", b';a="b c"'))
+        size = rng.randrange(1, len(body) + 1)
+        extension = rng.choice((b"", b"", b";a=b", b';a="b c"'))
         pieces.append(b"%x%b\r\n%b\r\n" % (size, extension, body[:size]))
         body = body[size:]
-    return b"".join(pieces) + b"0\r\n" + chance.choice((b"", b"X-Sum: 1\r\n")) + b"\r\n"
+    return b"".join(pieces) + b"0\r\n" + rng.choice((b"", b"X-Sum: 1\r\n")) + b"\r\n"
 
 
 class _Answers:
-    """A socket as `http.client` reads it, but with one buffer for all answers: they may come in one segment."""
+    """A socket for `http.client` with one buffer for all answers, because they may arrive in one segment."""
 
     def __init__(self, buffer: io.BufferedReader) -> None:
         self._buffer = buffer
@@ -124,8 +124,8 @@ class _Answers:
         return _Shared(self._buffer)
 
     def read_status(self) -> int | None:
-        """Of the next answer, read whole; None where the connection has ended."""
-        answer = http.client.HTTPResponse(self)  # type: ignore[arg-type]  # it asks a socket for its file only
+        """Read the next answer; return its status, or None if the connection has ended."""
+        answer = http.client.HTTPResponse(self)  # type: ignore[arg-type]  # it only calls the socket's `makefile`
         try:
             answer.begin()
             answer.read()
@@ -156,12 +156,12 @@ class _Shared(io.BufferedIOBase):
         return self._file.peek(size)
 
 
-def exchange(chance: random.Random, port: int, requests: list[RawRequest]) -> list[int]:
+def exchange(rng: random.Random, port: int, requests: list[RawRequest]) -> list[int]:
     """The status of each answer on one connection, until the server or the last request ends it.
 
-    Each request waits for the answer to the one before, or all are sent at once, in segments cut by chance.
+    Each request waits for the previous answer, or all are sent at once; both in random segments.
     """
-    is_pipelined = chance.random() < 0.3
+    is_pipelined = rng.random() < 0.3
     statuses: list[int] = []
     with (
         closing(socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)) as connection,
@@ -171,7 +171,7 @@ def exchange(chance: random.Random, port: int, requests: list[RawRequest]) -> li
         contents = [request.content for request in requests]
         with contextlib.suppress(ConnectionError):  # closed by a refusal
             for content in [b"".join(contents)] if is_pipelined else contents:
-                for segment in cut(chance, content):
+                for segment in cut(rng, content):
                     connection.sendall(segment)
                 if not is_pipelined and (status := answers.read_status()):
                     statuses.append(status)
@@ -180,9 +180,9 @@ def exchange(chance: random.Random, port: int, requests: list[RawRequest]) -> li
     return statuses
 
 
-def cut(chance: random.Random, content: bytes) -> list[bytes]:
+def cut(rng: random.Random, content: bytes) -> list[bytes]:
     """The bytes in one to five segments."""
-    places = sorted(chance.randrange(len(content) + 1) for _ in range(chance.randrange(5)))
+    places = sorted(rng.randrange(len(content) + 1) for _ in range(rng.randrange(5)))
     return [content[start:end] for start, end in zip([0, *places], [*places, len(content)], strict=True)]
 
 
@@ -195,19 +195,19 @@ def test_a_body_is_never_taken_for_a_request(launch: Launcher, kind: str) -> Non
     counts: Counter[int] = Counter()
 
     for seed in range(NUM_CONNECTIONS):
-        chance = random.Random(seed)
-        requests = [*(make_request(chance) for _ in range(chance.randrange(1, 4))), LAST]
-        statuses = exchange(chance, server.port, requests)
+        rng = random.Random(seed)
+        requests = [*(make_request(rng) for _ in range(rng.randrange(1, 4))), LAST]
+        statuses = exchange(rng, server.port, requests)
         counts.update(statuses)
-        told = f"seed {seed}: {statuses} for {[request.content for request in requests]}"
-        assert len(statuses) <= len(requests), told
-        assert all(status < 500 or status in (501, 505) for status in statuses), told
+        details = f"seed {seed}: {statuses} for {[request.content for request in requests]}"
+        assert len(statuses) <= len(requests), details
+        assert all(status < 500 or status in (501, 505) for status in statuses), details
         if requests[0].is_sound:
-            assert statuses, told
+            assert statuses, details
     logger.info("%s: %d connections, answers by status: %s", kind, NUM_CONNECTIONS, dict(sorted(counts.items())))
 
     assert server.process.poll() is None, server.log
     assert server.get("/livez").status_code == 200
-    # Uvicorn's own protocols answer a body that breaks off twice, and log that the second answer failed.
+    # Uvicorn's own protocols answer an incomplete body twice, and log that the second answer failed.
     assert kind != "serve" or "Traceback" not in server.log
     assert "from=a-body" not in server.log

@@ -1,4 +1,4 @@
-"""A hundred thousand requests made from the OpenAPI document: no failure, no block lost, no memory gained."""
+"""A hundred thousand requests generated from the OpenAPI document: no failure, no lost block, no memory leak."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 
 NUM_REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "100000"))
 MAX_EXAMPLES = 400
-"""Of each operation in a round."""
+"""Examples of each operation per round."""
 MAX_GROWTH_BYTES = 1024
-"""For each request after the first round, at most: caches fill and arenas grow once."""
+"""Highest growth per request after the first round, in which caches fill and arenas grow."""
 
 
 @pytest.mark.timeout(5400)
-def test_the_service_outlives_whatever_is_sent(small_server: Server, tmp_path: Path) -> None:
-    """Each run passes every check of the conformance run (so no 5xx but a deadline's), and leaves nothing behind."""
+def test_the_service_survives_generated_requests(small_server: Server, tmp_path: Path) -> None:
+    """Each run passes every conformance check (so no 5xx except a deadline's), and leaves nothing behind."""
     server = small_server
     seeds = itertools.count()
 
     def send_round() -> int:
-        """Two runs at a time: one alone waits for itself more than for the server."""
+        """Send two runs at the same time, because one alone is limited by the client."""
         with ThreadPoolExecutor(max_workers=2) as pool:
             runs = [
                 pool.submit(run_schemathesis, server, tmp_path, max_examples=MAX_EXAMPLES, seed=next(seeds))
@@ -49,7 +49,7 @@ def test_the_service_outlives_whatever_is_sent(small_server: Server, tmp_path: P
 
 
 def resident_bytes(server: Server) -> int:
-    """Of the server's worker, which is the only child of its master."""
+    """Resident memory of the server's worker, the only child of its master."""
     pid = server.process.pid
     [worker] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     status = Path(f"/proc/{worker}/status").read_text()

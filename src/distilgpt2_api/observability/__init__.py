@@ -1,1 +1,1 @@
-"""What an operator sees: log lines, metrics and traces. Never the text of anybody."""
+"""Log lines, metrics and traces. They contain no text of prompts or completions."""

@@ -1,6 +1,6 @@
 """Metrics that one thread updates without a lock, while scrapes read them.
 
-Prometheus' own take a lock for each value, and one value at a time: too slow for every token of every step.
+The classes of prometheus_client lock for each value: too slow for every token of every step.
 """
 
 from __future__ import annotations

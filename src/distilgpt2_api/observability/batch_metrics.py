@@ -1,4 +1,4 @@
-"""What came of batches, for Prometheus."""
+"""Prometheus metrics of batches."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry, Counter
 
 
 class BatchMetrics:
-    """Told by whoever works on batches, in this process. Event loop only."""
+    """Counts the work on batches in this process. Event loop only."""
 
     def __init__(self, registry: CollectorRegistry, *, statuses: Iterable[str]) -> None:
-        """`statuses`: those that a batch can end with."""
+        """`statuses`: the final statuses of a batch."""
         self._lines = Counter(
-            "distilgpt2_batch_lines", "Lines of batches that have their results.", ("result",), registry=registry
+            "distilgpt2_batch_lines", "Batch lines finished, by result.", ("result",), registry=registry
         )
-        self._batches = Counter("distilgpt2_batches", "Batches that ended, by status.", ("status",), registry=registry)
+        self._batches = Counter("distilgpt2_batches", "Batches finished, by status.", ("status",), registry=registry)
         for result in ("completed", "failed"):
             self._lines.labels(result)
         for status in statuses:

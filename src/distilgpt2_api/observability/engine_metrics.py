@@ -1,4 +1,4 @@
-"""The engine's Prometheus metrics: one table a kind of event. To add a metric, add a row."""
+"""Prometheus metrics of the engine, as a table for each kind of event. To add a metric, add a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distilgpt2_api.observability.accumulators import Accumulator, Counter, Gaug
 
 Event = TypeVar("Event")
 Accumulators = Sequence[tuple[Accumulator, Callable[[Event], Any]]]
-"""Each with the function that says what an event adds to it."""
+"""Each with the function that computes its value from an event."""
 
 STEP_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
 LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)

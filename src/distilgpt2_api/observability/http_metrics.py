@@ -1,4 +1,4 @@
-"""What clients asked and got, for Prometheus."""
+"""Prometheus metrics of HTTP requests."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from distilgpt2_api.observability.request_record import ALL_ABORT_REASONS, Reque
 DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 OTHER = "OTHER"
-"""Label of every other method: clients can invent as many as they like."""
+"""Label of all other methods, of which clients could invent any number."""
 
 
 class HttpMetrics:
-    """Labelled by route template, never by path: a path may be a prompt. Event loop only."""
+    """Labelled by route template, never by path, which can be a prompt. Event loop only."""
 
     def __init__(self, registry: CollectorRegistry, *, refusal_codes: Iterable[str] = ()) -> None:
-        """The labels that are known stand there from the start: a counter's first event would else hide from `rate`."""
-        self._in_flight = Gauge(
-            "distilgpt2_http_requests_in_flight", "HTTP requests being answered.", registry=registry
-        )
+        """Counters with these labels start at 0: otherwise `rate` would miss the first event."""
+        self._in_flight = Gauge("distilgpt2_http_requests_in_flight", "HTTP requests in flight.", registry=registry)
         self._requests = Counter(
             "distilgpt2_http_requests", "HTTP requests.", ("method", "route", "status"), registry=registry
         )
         self._durations = Histogram(
             "distilgpt2_http_request_duration_seconds",
-            "From a request's head to the last byte of its answer.",
+            "Time from a request's head to the last byte of its response in seconds.",
             ("route",),
             buckets=DURATION_BUCKETS_S,
             registry=registry,
         )
         self._disconnects = Counter(
-            "distilgpt2_client_disconnects", "Requests whose client hung up before the end.", registry=registry
+            "distilgpt2_client_disconnects",
+            "Requests whose client disconnected before the end of the response.",
+            registry=registry,
         )
         self._auth_failures = Counter(
-            "distilgpt2_auth_failures", "Requests without a valid API key, where one is needed.", registry=registry
+            "distilgpt2_auth_failures", "Requests without a valid API key that needed one.", registry=registry
         )
         self._aborts = Counter(
-            "distilgpt2_aborts", "Requests that were admitted and did not end as asked.", ("reason",), registry=registry
+            "distilgpt2_aborts", "Admitted requests that did not finish, by reason.", ("reason",), registry=registry
         )
         self._refusals = Counter(
-            "distilgpt2_refusals", "Requests turned away with 429 or 503, by error code.", ("code",), registry=registry
+            "distilgpt2_refusals", "Requests refused with 429 or 503, by error code.", ("code",), registry=registry
         )
         for reason in ALL_ABORT_REASONS:
             self._aborts.labels(reason)
@@ -50,7 +50,7 @@ class HttpMetrics:
             self._refusals.labels(code)
 
     def begin(self) -> None:
-        """A request came: `observe` tells its end."""
+        """Count a new request. `observe` counts its end."""
         self._in_flight.inc()
 
     def observe(self, record: RequestRecord, *, refusal_code: str | None = None) -> None:

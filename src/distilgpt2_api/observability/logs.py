@@ -1,4 +1,4 @@
-"""Log lines on stderr, one shape for all: ours, Uvicorn's, Gunicorn's."""
+"""Log lines on stderr, in one format for ours, Uvicorn's and Gunicorn's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from structlog.typing import ExcInfo, Processor
 from distilgpt2_api.observability.tracebacks import describe_exception
 
 FOREIGN_LOGGERS = ("uvicorn", "uvicorn.error", "gunicorn.error")
-"""Have handlers and formats of their own, set before an application is imported."""
+"""Loggers that have their own handlers and formats, set before the application is imported."""
 
 ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
-"""Silenced: they would log a second line a request, with the prompt in its path."""
+"""Silenced loggers: they would log a second line per request, with a path that can be a prompt."""
 
 
 WEBSOCKET_ADVICE = "No supported WebSocket library detected"
-"""Bare Uvicorn says so of every request with `Upgrade`. There is nothing here that speaks WebSocket."""
+"""Uvicorn logs this for every request with `Upgrade`. The service has no WebSocket routes, so it is left out."""
 
 
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
-    """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or for people. Doors only,
-    and what they share (`engine_preload`).
+    """Send every logger's lines of `level` and above to `stream` (stderr), as JSON or as readable text.
+
+    Only entry points and `engine_preload` call this.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
@@ -38,7 +39,7 @@ def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_wrong_advice)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_websocket_advice)
     for name in ACCESS_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -64,7 +65,7 @@ def _shared() -> list[Processor]:
 
 
 def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Formatter:
-    """Of every line, whoever writes it. No exception's message gets through."""
+    """The formatter of every line. It leaves out messages of exceptions."""
     last: list[Processor]
     if is_json:
         last = [
@@ -79,18 +80,18 @@ def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Forma
     )
 
 
-def _is_no_wrong_advice(record: logging.LogRecord) -> bool:
+def _is_not_websocket_advice(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(WEBSOCKET_ADVICE)
 
 
 def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Uvicorn says everything twice: the second time with terminal colours."""
+    """Drop Uvicorn's second copy of each message, which has terminal colours."""
     event.pop("color_message", None)
     return event
 
 
 def _drop_reprs(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Asyncio's lines without the tasks and arguments that they show: a task's error is in it, with its message."""
+    """Cut asyncio's lines before tasks and arguments: these can contain the message of an error."""
     if event.get("logger") == "asyncio":
         event["event"] = re.split(r"[\n(<]", str(event["event"]), maxsplit=1)[0]
     return event

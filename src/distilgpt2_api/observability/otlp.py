@@ -1,6 +1,6 @@
-"""Traces to a collector, by OTLP over HTTP. Needs the extra `otel`: whoever does not want traces does not import this.
+"""Sends traces to a collector by OTLP over HTTP. Needs the extra `otel`, and is imported only with traces on.
 
-Where to, which part of all requests, with what headers and under which name is told by OpenTelemetry's own variables:
+OpenTelemetry's own variables set the collector, the sampler, headers and the service's name:
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
@@ -15,7 +15,7 @@ from distilgpt2_api.observability.traces import PROVIDER, Traces
 
 
 def collector_traces(*, version: str, model: str) -> Traces:
-    """Spans leave in batches, on a thread of their own; a collector that is away or slow costs spans, nothing else."""
+    """Sends spans in batches on its own thread. An unavailable or slow collector costs only spans."""
     ours = Resource.create({"service.name": PROVIDER, "service.version": version})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -25,9 +25,9 @@ class RequestRecord:
     request_id: str
     method: str = ""
     headers: Iterable[tuple[bytes, bytes]] = ()
-    """Of the request, as ASGI has them."""
+    """The request's, as in ASGI."""
     route: str = ""
-    """The route's template, never the path, which may be a prompt."""
+    """The route's template, never the path, which can be a prompt."""
     operation: str = "text_completion"
     """`gen_ai.operation.name`."""
     status: int = 0

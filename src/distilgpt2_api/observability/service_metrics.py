@@ -1,4 +1,4 @@
-"""What is served and in which state, for Prometheus."""
+"""Prometheus metrics of the service and its process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def add_service_metrics(
     read_state: Callable[[], str],
     read_num_connections: Callable[[], int | None],
 ) -> None:
-    """Metrics that are read where they lie when a scrape comes. `read_state` gives one of `states`."""
-    Info("distilgpt2_service", "What is served.", registry=registry).info(dict(info))
+    """Register metrics that are read at each scrape. `read_state` returns one of `states`."""
+    Info("distilgpt2_service", "The model, precision and version served: always 1.", registry=registry).info(dict(info))
     Counter("distilgpt2_worker_starts", "Starts of the worker that answers: always 1.", registry=registry).inc()
     registry.register(StateCollector(tuple(states), read_state))
     registry.register(ConnectionsCollector(read_num_connections))
@@ -26,14 +26,16 @@ def add_service_metrics(
 
 
 class StateCollector(Collector):
-    """The engine's state, as one gauge for each that there is."""
+    """The engine's state: one gauge for each possible state."""
 
     def __init__(self, states: tuple[str, ...], read_state: Callable[[], str]) -> None:
         self._states = states
         self._read_state = read_state
 
     def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily("distilgpt2_engine_state", "1 for the engine's state, else 0.", labels=["state"])
+        family = GaugeMetricFamily(
+            "distilgpt2_engine_state", "1 for the engine's present state, 0 for others.", labels=["state"]
+        )
         current = self._read_state()
         for state in self._states:
             family.add_metric([state], float(state == current))
@@ -41,12 +43,12 @@ class StateCollector(Collector):
 
 
 class ConnectionsCollector(Collector):
-    """Open connections, where the server tells how many there are."""
+    """Open connections, if the server reports them."""
 
     def __init__(self, read_num_connections: Callable[[], int | None]) -> None:
         self._read_num_connections = read_num_connections
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
-            "distilgpt2_open_connections", "Connections, idle ones included.", value=self._read_num_connections()
+            "distilgpt2_open_connections", "Open connections, including idle ones.", value=self._read_num_connections()
         )

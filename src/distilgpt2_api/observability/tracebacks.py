@@ -12,11 +12,11 @@ from traceback import FrameSummary, extract_tb
 
 MAX_FRAMES = 60
 MAX_LINKS = 8
-"""Of a chain of causes: an exception can be its own context's context."""
+"""Maximum length of a chain of causes, which can be cyclic."""
 
 
 def describe_exception(error: BaseException | None) -> str:
-    """A traceback like Python's, oldest cause first, types in the place of messages."""
+    """A traceback like Python's, with the oldest cause first and without messages."""
     return "\n\n".join(reversed([_describe_one(link) for link in _chain(error)]))
 
 
@@ -39,13 +39,13 @@ def _describe_one(error: BaseException) -> str:
 
 
 def _describe_frame(frame: FrameSummary) -> str:
-    place = f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
-    return f"{place}\n    {frame.line}" if frame.line else place
+    location = f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+    return f"{location}\n    {frame.line}" if frame.line else location
 
 
 def _describe_type(error: BaseException) -> str:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     if isinstance(error, OSError) and (word := errno.errorcode.get(error.errno or 0)):
-        return f"{name}: {word}"  # The system's own, without the file's name.
+        return f"{name}: {word}"  # the system's error code, without the file's name
     return name

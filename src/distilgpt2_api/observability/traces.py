@@ -1,8 +1,8 @@
-"""A span for each request, continuing its caller's trace. Needs only OpenTelemetry's API, which FastAPI brings.
+"""A span for each request, which continues the client's trace. Needs only OpenTelemetry's API, a FastAPI dependency.
 
-A request's spans are made when it is over, with the times at which things happened: while it runs they cost nothing.
-Attributes are OpenTelemetry's conventions for HTTP servers and for generative AI; never a path, which may be a prompt,
-and never text.
+A request's spans are created when it ends, from recorded times, so they cost nothing while it runs. Attributes follow
+OpenTelemetry's conventions for HTTP servers and for generative AI. They contain no text, and no path, which can be a
+prompt.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from opentelemetry.util.types import AttributeValue
 from distilgpt2_api.observability.http_metrics import METHODS
 from distilgpt2_api.observability.request_record import RequestRecord
 
-SANE_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""Of W3C's version 00. A later version's is longer, and may be continued as if it were of this one; we begin anew."""
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C's version 00. A client's trace of another version, which may be longer, is not continued."""
 MAX_TRACESTATE_BYTES = 512
 FLUSH_S = 1.0
-"""Time that the last spans have to leave at shutdown. A collector that does not answer must not hold it up."""
+"""Time to send the last spans at shutdown, which an unresponsive collector must not delay."""
 PROVIDER = "distilgpt2-api"
 
 
 class Traces:
-    """Gives finished requests to a provider's spans."""
+    """Creates spans of finished requests with a provider."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Traces:
         shut_down: Callable[[], object] = lambda: None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`shut_down` sends what has not been sent; it may block. `clock_ns` is Unix time in nanoseconds."""
+        """`shut_down` sends the remaining spans; it may block. `clock_ns` is Unix time in nanoseconds."""
         self._tracer = provider.get_tracer("distilgpt2_api", version)
         self._model = model
         self._shut_down = shut_down
@@ -57,7 +57,7 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
 
     def add(self, request: RequestRecord) -> str:
-        """Make the spans of a request that ends now. Returns its trace's id, for the log line."""
+        """Create the spans of a request that ends now. Returns its trace id, for the log line."""
         end_ns = self._clock_ns()
         start_ns = end_ns - _ns(request.duration_s)
         span = self._tracer.start_span(
@@ -75,14 +75,14 @@ class Traces:
         return format_trace_id(span.get_span_context().trace_id)
 
     async def close(self, timeout_s: float = FLUSH_S) -> None:
-        """Let the last spans leave, within the time given."""
-        # A daemon: the exit of the process does not wait for it.
+        """Send the last spans, within `timeout_s`."""
+        # A daemon thread does not delay the exit of the process.
         thread = threading.Thread(target=self._shut_down, name="last-spans", daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, timeout_s)
 
     def _add_phases(self, parent: Span, request: RequestRecord, admitted_ns: int, end_ns: int) -> None:
-        """What the engine did: the wait, and the generation with its first token."""
+        """Add spans for the queue and for the generation, with its first token."""
         context = set_span_in_context(parent)
         started_ns = end_ns if request.queue_s is None else min(end_ns, admitted_ns + _ns(request.queue_s))
         self._tracer.start_span("queue", context=context, start_time=admitted_ns).end(started_ns)
@@ -94,13 +94,13 @@ class Traces:
         generation.end(end_ns)
 
     def _parent(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
-        """The caller's span, if it sent a sane one."""
+        """The client's span, if it sent a well-formed one."""
         carrier: dict[str, list[str]] = {"traceparent": [], "tracestate": []}
         for name, value in headers:
             if name in (b"traceparent", b"tracestate"):
                 carrier[name.decode()].append(value.decode("latin-1"))
         match carrier["traceparent"]:
-            case [only] if SANE_TRACEPARENT.fullmatch(only):
+            case [only] if TRACEPARENT.fullmatch(only):
                 if sum(map(len, carrier["tracestate"])) > MAX_TRACESTATE_BYTES:
                     carrier["tracestate"] = []
                 return self._propagator.extract(carrier, Context())
