@@ -84,7 +84,6 @@ PENDING: tuple[str, ...] = (
     "tests/hub/",
     "tests/model/",
     "tests/observability/",
-    "tests/parity/",
     "tests/scheduling/",
     "tests/server/",
     "tests/text/",
