@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def small_model(folder: Path) -> Path:
-    """A short context and short texts, so that no request takes long, and a chat template."""
+    """A model with a short context, short texts (so that no request takes long) and a chat template."""
     write_model(folder, num_positions=NUM_POSITIONS, end_logit=5.0)
     template = folder / "chat_template.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
@@ -33,7 +33,7 @@ def small_model(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def launch(request: pytest.FixtureRequest) -> Launcher:
-    """Starts a server, unless there is another service to test."""
+    """Starts a server, unless the options name another service."""
     if any(request.config.getoption(name, None) for name in ("--server-url", "--small-server-url")):
         pytest.skip("needs a server of its own")
     return request.getfixturevalue("local_launch")  # type: ignore[no-any-return]  # a fixture's value is Any
@@ -41,7 +41,7 @@ def launch(request: pytest.FixtureRequest) -> Launcher:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Service:
-    """One server for all tests that leave it as it was."""
+    """One server for all tests that leave its state unchanged."""
     if url := request.config.getoption("--server-url", None):
         return Service(url)
     server = request.getfixturevalue("launch")()

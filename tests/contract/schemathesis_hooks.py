@@ -1,4 +1,4 @@
-"""Checks of our own for schemathesis, loaded by SCHEMATHESIS_HOOKS."""
+"""Our own checks for schemathesis, loaded by SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import schemathesis
 
 CROSS_FIELD = {
-    # The model's: its context, its vocabulary, its tokenizer.
+    # Limits of the model: context, vocabulary, tokenizer.
     "prompt": "more tokens than the context; ids outside the vocabulary",
     "inputs": "more tokens than the context",
     "input": "more tokens than the context; ids outside the vocabulary; pairs of a text and ids",
@@ -23,9 +23,9 @@ CROSS_FIELD = {
     "max_new_tokens": "with the prompt, over the context",
     "truncate": "over the context",
     "truncate_prompt_tokens": "over the context",
-    # The caller's.
+    # Limits of the caller.
     "priority": "below its key's min_priority",
-    # Another field's.
+    # Constraints between fields.
     "stop_sequences": "another value than stop",
     "return_full_text": "another value than echo",
     "do_sample": "true, with temperature 0",
@@ -43,7 +43,7 @@ CROSS_FIELD = {
     "add_generation_prompt": "not with continue_final_message",
     "chat_template_kwargs": "what the model's template does not read",
     "continue_final_message": "not with add_generation_prompt",
-    # A language of its own.
+    # Languages that JSON Schema can't describe.
     "response_format": "a schema that can't be compiled; two grammars at once",
     "guided_json": "a schema that can't be compiled; two grammars at once",
     "guided_regex": "no regular expression; two grammars at once",
@@ -61,7 +61,7 @@ CROSS_FIELD_MESSAGES = ("no token is left to sample", "cannot be used with ", "d
 def only_cross_field_rules_refuse_what_the_document_allows(
     _context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> None:
-    """The document is truthful: what it allows is refused for the named rules only."""
+    """Bodies that the document allows are refused only for the named rules."""
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code not in (400, 422):
         return
     error = response.json()["error"]

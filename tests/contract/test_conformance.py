@@ -1,4 +1,4 @@
-"""The OpenAPI document is truthful: requests made from it, right ones and wrong ones, get what it says."""
+"""The OpenAPI document is true: requests generated from it, valid or invalid, get documented answers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Json = dict[str, Any]
 
 
 @pytest.mark.timeout(300)
-def test_requests_made_from_the_document_get_what_it_says(small_server: Service, tmp_path: Path) -> None:
-    """Statuses, bodies, headers and events as documented; what it allows is accepted, what it doesn't is refused."""
+def test_requests_generated_from_the_document_get_documented_answers(small_server: Service, tmp_path: Path) -> None:
+    """Statuses, bodies, headers and events are documented. Valid requests are accepted, invalid ones refused."""
     assert run_schemathesis(small_server, tmp_path, max_examples=10, seed=1) > 0
 
 
@@ -28,7 +28,7 @@ def document(small_server: Service) -> Json:
 
 
 def test_every_post_has_examples_and_they_work(small_server: Service, document: Json) -> None:
-    """A batch's with a file that is there. Forms have none, nor what has no body."""
+    """A batch's with an existing file. Forms and requests without a body have no examples."""
     posts = {path: item["post"] for path, item in document["paths"].items() if "post" in item}
     line = b'{"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"prompt": "a"}}'
     form = {"files": {"file": ("input", line)}, "data": {"purpose": "batch"}}
@@ -69,7 +69,7 @@ STREAMS: dict[str, list[Json]] = {
 
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in STREAMS.items() for body in bodies])
-def test_every_event_is_of_the_schema_that_the_document_gives(
+def test_every_event_matches_the_documented_schema(
     small_server: Service, document: Json, path: str, body: Json
 ) -> None:
     answer = httpx.post(small_server.url + path, json=body, timeout=DEADLINE_S)

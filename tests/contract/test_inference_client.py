@@ -21,7 +21,7 @@ SAMPLED: dict[str, Any] = {"do_sample": True, "seed": 4, "max_new_tokens": 12}
 
 @pytest.fixture(scope="module", autouse=True)
 def loopback_only() -> Iterator[None]:
-    """The Hub, which the client asks about models that are no URLs, is out of reach."""
+    """Blocks the Hub, which the client asks about models that are not URLs."""
     find = socket.getaddrinfo
 
     def find_loopback(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -36,7 +36,7 @@ def loopback_only() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=["sync", "async"])
 def ask(request: pytest.FixtureRequest, server: Any) -> Iterator[Ask]:
-    """`text_generation`, its streams read to the end."""
+    """Call `text_generation` and read streams to the end."""
     with InferenceClient(server.url) as client, asyncio.Runner() as runner:
         async_client = AsyncInferenceClient(server.url)
 
@@ -60,7 +60,7 @@ def test_a_text_and_its_stream_are_the_same(ask: Ask) -> None:
     assert ask(**SAMPLED, return_full_text=True) == "once" + text
 
 
-def test_details_are_read_into_the_clients_types(ask: Ask) -> None:
+def test_details_parse_into_the_clients_types(ask: Ask) -> None:
     answer = ask(**SAMPLED, details=True, decoder_input_details=True, top_n_tokens=3)
     assert isinstance(answer, TextGenerationOutput)
     details = answer.details
@@ -73,7 +73,7 @@ def test_details_are_read_into_the_clients_types(ask: Ask) -> None:
     assert details.top_tokens is not None
     for token, top in zip(details.tokens, details.top_tokens, strict=True):
         assert len(top) == 3
-        # The client makes objects of no list within a list.
+        # The client does not convert nested lists into objects.
         assert [one["logprob"] for one in top] == sorted((one["logprob"] for one in top), reverse=True)
         assert all(one["logprob"] == token.logprob for one in top if one["id"] == token.id), "the same float"
     assert "".join(token.text for token in details.tokens if not token.special) == answer.generated_text
@@ -118,7 +118,7 @@ def test_every_parameter_is_accepted(ask: Ask, options: dict[str, Any], is_strea
 
 
 def test_best_of_has_the_likeliest_first(ask: Ask) -> None:
-    """Its seed, alone, draws the same again."""
+    """A request with its seed samples it again."""
     answer = ask(best_of=3, temperature=0.9, max_new_tokens=8, details=True)
     others = answer.details.best_of_sequences
     assert len(others) == 2
@@ -136,7 +136,7 @@ def test_a_stop_sequence_ends_the_text_and_is_in_it(ask: Ask) -> None:
     assert answer.generated_text == whole.generated_text[: whole.generated_text.index(stop) + len(stop)]
 
 
-def test_a_grammar_is_kept_to(ask: Ask) -> None:
+def test_a_grammar_is_followed(ask: Ask) -> None:
     regex = {"type": "regex", "value": "[0-9]{3}-[a-f]{2}"}
     assert re.fullmatch(regex["value"], ask(**SAMPLED, grammar=regex))
     pieces = ask(**SAMPLED, grammar=regex, stream=True)
@@ -167,27 +167,27 @@ def test_a_grammar_is_kept_to(ask: Ask) -> None:
     ],
     ids=str,
 )
-def test_what_is_refused_is_a_validation_error(ask: Ask, options: dict[str, Any], name: str, is_stream: bool) -> None:
-    """Which names the parameter; and the client does not take the server for one without TGI."""
+def test_a_refusal_is_a_validation_error(ask: Ask, options: dict[str, Any], name: str, is_stream: bool) -> None:
+    """The error names the parameter, and the client still treats the server as TGI."""
     with pytest.raises(ValidationError, match=name):
         ask(**options, stream=is_stream)
     assert ask(max_new_tokens=1, details=True).details is not None
     assert ask(max_new_tokens=1, stream=True)
 
 
-def test_prompts_that_can_not_be(ask: Ask) -> None:
+def test_invalid_prompts(ask: Ask) -> None:
     for prompt in ("", "a" * 20_000):
         with pytest.raises(ValidationError, match="inputs"):
             ask(prompt)
 
 
 def test_overload_is_an_overloaded_error(launch: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
-    """While one request runs and one waits; the answer says when to come back."""
+    """While one request runs and one waits. The answer has a time to retry."""
     server = launch("serve", max_num_sequences=1, max_waiting_requests=1)
     server.wait_listening()
     server.wait_ready()
     with ThreadPoolExecutor(1) as pool, server.stream(max_tokens=16000) as running:
-        lines = running.iter_lines()  # Kept: a response whose reader is collected is closed.
+        lines = running.iter_lines()  # Kept, because garbage collection would close the response.
         next(lines)
         waiting = pool.submit(server.complete, prompt="once", max_tokens=1)
         wait_until(lambda: server.metric("distilgpt2_waiting_sequences") == 1, "one request waits")

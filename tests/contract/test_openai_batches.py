@@ -1,4 +1,4 @@
-"""OpenAI's own client and its files and batches, against the live server."""
+"""OpenAI's own client with files and batches, against the live server."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def lines_of(client: openai.OpenAI, file_id: str | None) -> list[Json]:
 
 
 def test_a_batch_is_answered_as_the_route_would(client: openai.OpenAI, wait_until: Callable[..., Any]) -> None:
-    """Output and errors in the input's order; every answer is what the route gives to the same body."""
+    """Output and errors are in the input's order. Each answer equals the route's for the same body."""
     prompts = [f"once {number}" for number in range(20)]
     body: Json = {"max_tokens": 5, "seed": 1, "temperature": 0.5}
     file = upload(client, *(line(prompt, prompt=prompt, **body) for prompt in prompts), line("bad", prompt="a", n=-1))
@@ -98,7 +98,7 @@ def test_files_are_uploaded_listed_read_and_deleted(client: openai.OpenAI) -> No
     assert first.expires_at == first.created_at + 3600
     assert client.files.retrieve(first.id) == first
     assert client.files.content(first.id).read() == content
-    listed = [file.id for file in client.files.list(purpose="batch", order="desc", limit=2)]  # in pieces of two
+    listed = [file.id for file in client.files.list(purpose="batch", order="desc", limit=2)]  # in pages of two
     assert [file_id for file_id in listed if file_id in {file.id for file in files}] == [f.id for f in reversed(files)]
     deleted = client.files.delete(first.id)
     assert (deleted.id, deleted.deleted, deleted.object) == (first.id, True, "file")
@@ -106,7 +106,7 @@ def test_files_are_uploaded_listed_read_and_deleted(client: openai.OpenAI) -> No
         client.files.retrieve(first.id)
 
 
-def test_an_input_that_is_none_fails_as_a_whole_and_says_where(
+def test_an_invalid_input_fails_as_a_whole_and_names_the_line(
     client: openai.OpenAI, wait_until: Callable[..., Any]
 ) -> None:
     file = upload(client, line("a", prompt="a"), b"{\n", line("a", prompt="b"), line("c", url="/v1/score", input="c"))
@@ -123,7 +123,7 @@ def test_an_input_that_is_none_fails_as_a_whole_and_says_where(
     assert batch.output_file_id is batch.error_file_id is None
 
 
-def test_a_batch_is_cancelled_and_keeps_what_it_has(client: openai.OpenAI, wait_until: Callable[..., Any]) -> None:
+def test_a_cancelled_batch_keeps_its_answers(client: openai.OpenAI, wait_until: Callable[..., Any]) -> None:
     lines = [line(f"{number}", prompt="a", max_tokens=400, ignore_eos=True) for number in range(300)]
     created = client.batches.create(
         input_file_id=upload(client, *lines).id, endpoint="/v1/completions", completion_window="24h"
@@ -147,7 +147,7 @@ def test_a_batch_is_cancelled_and_keeps_what_it_has(client: openai.OpenAI, wait_
         client.batches.cancel(created.id)
 
 
-def test_batches_are_listed_the_newest_first_in_pieces(client: openai.OpenAI) -> None:
+def test_batches_are_listed_newest_first_in_pages(client: openai.OpenAI) -> None:
     file = upload(client, line("a", prompt="a"))
     created = [
         client.batches.create(input_file_id=file.id, endpoint="/v1/completions", completion_window="24h").id
@@ -167,7 +167,7 @@ def test_batches_are_listed_the_newest_first_in_pieces(client: openai.OpenAI) ->
         ({"metadata": {"k": "v" * 513}}, openai.BadRequestError),
     ],
 )
-def test_what_a_batch_can_not_be_is_refused(client: openai.OpenAI, change: Json, error: type[Exception]) -> None:
+def test_invalid_batches_are_refused(client: openai.OpenAI, change: Json, error: type[Exception]) -> None:
     file = upload(client, line("a", prompt="a"))
     options: Json = {"input_file_id": file.id, "endpoint": "/v1/completions", "completion_window": "24h"}
     with pytest.raises(error):
@@ -175,7 +175,7 @@ def test_what_a_batch_can_not_be_is_refused(client: openai.OpenAI, change: Json,
 
 
 def test_objects_have_the_keys_of_openais_and_no_others(client: openai.OpenAI, batch_server: Any) -> None:
-    """A client that knows them finds them all; but what is deprecated and null."""
+    """All keys that OpenAI's client knows, except those that are deprecated and null."""
     file = upload(client, line("a", prompt="a"))
     body = {"input_file_id": file.id, "endpoint": "/v1/completions", "completion_window": "24h"}
     batch = batch_server.post("/v1/batches", json=body).json()

@@ -1,4 +1,4 @@
-"""OpenAI's client in a chat with the live server, which has a chat template by a setting."""
+"""OpenAI's client in a chat with the live server, whose chat template comes from a setting."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def model(client: openai.OpenAI) -> str:
     return client.models.list().data[0].id
 
 
-def test_an_answer_is_the_completion_of_what_the_template_wrote(client: openai.OpenAI, model: str) -> None:
+def test_an_answer_is_the_completion_of_the_rendered_template(client: openai.OpenAI, model: str) -> None:
     options = {**GREEDY, "model": model}
     completion = client.chat.completions.create(messages=MESSAGES, max_completion_tokens=12, logprobs=True, **options)
     plain = client.completions.create(prompt=PROMPT, max_tokens=12, **options)
@@ -66,7 +66,7 @@ def test_an_answer_is_the_completion_of_what_the_template_wrote(client: openai.O
     assert completion.usage.prompt_tokens == plain.usage.prompt_tokens
 
 
-def test_a_stream_says_the_same(client: openai.OpenAI, model: str) -> None:
+def test_a_stream_has_the_same_text(client: openai.OpenAI, model: str) -> None:
     options: dict[str, Any] = {**GREEDY, "model": model, "messages": MESSAGES, "max_tokens": 12, "n": 2}
     whole = client.chat.completions.create(**options)
     chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
@@ -111,8 +111,8 @@ def test_the_asynchronous_client_gets_the_same(chat_server: Any, client: openai.
     assert asyncio.run(ask()) == [expected] * 4
 
 
-def test_an_answer_is_of_the_schema_that_was_asked_for(client: openai.OpenAI, model: str) -> None:
-    """The helper that parses it, too."""
+def test_an_answer_matches_the_requested_schema(client: openai.OpenAI, model: str) -> None:
+    """Also with the client's parsing helper."""
 
     class Person(pydantic.BaseModel):
         name: Literal["Ann", "Bob"]
@@ -127,8 +127,8 @@ def test_an_answer_is_of_the_schema_that_was_asked_for(client: openai.OpenAI, mo
     assert completion.choices[0].finish_reason == "stop"
 
 
-def test_an_answer_goes_back_as_it_came(client: openai.OpenAI, model: str) -> None:
-    """With all the nulls that the client's own object has."""
+def test_an_answer_can_be_sent_back_unchanged(client: openai.OpenAI, model: str) -> None:
+    """With all the nulls of the client's own object."""
     options: dict[str, Any] = {**GREEDY, "model": model, "max_tokens": 4}
     message = client.chat.completions.create(messages=MESSAGES, **options).choices[0].message
     history: list[Any] = [*MESSAGES, message, {"role": "user", "content": "Go on."}]

@@ -29,7 +29,7 @@ def model(client: openai.OpenAI) -> str:
 
 
 def joined(chunks: Any) -> dict[int, Json]:
-    """What a stream's chunks say of each choice, put together."""
+    """The choices of a stream's chunks, joined."""
     choices: dict[int, Json] = defaultdict(
         lambda: {"text": "", "logprobs": None, "finish_reason": None, "stop_reason": None}
     )
@@ -48,7 +48,7 @@ def joined(chunks: Any) -> dict[int, Json]:
     return dict(choices)
 
 
-def test_a_completion_is_read_into_the_clients_types(client: openai.OpenAI, model: str) -> None:
+def test_a_completion_parses_into_the_clients_types(client: openai.OpenAI, model: str) -> None:
     completion = client.completions.create(
         model=model, prompt="once", max_tokens=5, seed=1, extra_body={"ignore_eos": True}
     )
@@ -148,10 +148,10 @@ def test_streamed_and_whole_are_the_same_field_by_field(
         ),
     ],
 )
-def test_a_completion_has_the_form_that_was_asked_for(
+def test_a_completion_matches_the_requested_grammar(
     client: openai.OpenAI, model: str, asked: Json, is_so: Callable[[str], Any]
 ) -> None:
-    """Whatever the model would rather say; and it ends when it is whole."""
+    """Whatever the model prefers. The completion ends when the grammar is complete."""
     completion = client.completions.create(
         model=model, prompt="once", max_tokens=400, n=4, temperature=1.5, seed=1, extra_body=asked
     )
@@ -161,7 +161,7 @@ def test_a_completion_has_the_form_that_was_asked_for(
 
 
 def test_best_of_answers_the_likeliest_of_those_that_n_answers(client: openai.OpenAI, model: str) -> None:
-    """The same seed draws the same sequences, and the mean log-probability per token ranks them."""
+    """The same seed samples the same sequences, and their mean log-probability per token ranks them."""
     asked: Json = {"model": model, "prompt": "once", "max_tokens": 12, "seed": 5, "logprobs": 0}
     everything = client.completions.create(**asked, n=6)
     best = client.completions.create(**asked, n=2, best_of=6)
@@ -178,7 +178,7 @@ def test_best_of_answers_the_likeliest_of_those_that_n_answers(client: openai.Op
 
 
 def test_a_scored_token_is_greedy_exactly_if_it_is_the_largest_of_the_top(client: openai.OpenAI, model: str) -> None:
-    """lm-eval's comparison, on a completion that was greedy and on one that was not."""
+    """lm-eval's comparison, on a greedy and on a sampled completion."""
     asked: Json = {"model": model, "extra_body": {"ignore_eos": True}, "max_tokens": 16}
     for temperature, is_greedy in ((0, True), (2, False)):
         drawn = client.completions.create(
@@ -222,7 +222,7 @@ def test_the_asynchronous_client_gets_the_same(server: Any, client: openai.OpenA
     assert asyncio.run(ask()) == [client.completions.create(**asked).choices[0].text] * 4
 
 
-def test_a_stream_that_is_closed_early_ends_the_work(
+def test_closing_a_stream_early_ends_the_generation(
     server: Any, client: openai.OpenAI, model: str, wait_until: Callable[..., Any]
 ) -> None:
     stream = client.completions.create(
@@ -275,7 +275,7 @@ def test_a_callers_request_id_comes_back(client: openai.OpenAI, model: str) -> N
 
 
 class Attempts:
-    """Mutable: the statuses that a client got, its retries included; `on_answer` hears each."""
+    """Mutable: the statuses that a client got, including its retries. Calls `on_answer` for each."""
 
     def __init__(self, on_answer: Callable[[Any], None] = lambda answer: None) -> None:
         self.statuses: list[int] = []
@@ -305,9 +305,9 @@ def narrow_server(launch: Callable[..., Any]) -> Any:
 
 @contextmanager
 def full(server: Any, wait_until: Callable[..., Any]) -> Iterator[Callable[[], None]]:
-    """While one request runs and one waits; gives the hang-up of the one that runs."""
+    """While one request runs and one waits. Returns a function that hangs up the running one."""
     with ThreadPoolExecutor(1) as pool, server.stream(max_tokens=16000) as running:
-        lines = running.iter_lines()  # Kept: a response whose reader is collected is closed.
+        lines = running.iter_lines()  # Kept, because garbage collection would close the response.
         next(lines)
         waiting = pool.submit(server.complete, prompt="once", max_tokens=1)
         wait_until(lambda: server.metric("distilgpt2_waiting_sequences") == 1, "one request waits")
@@ -321,7 +321,7 @@ def narrow_model(narrow_server: Any) -> str:
     return str(narrow_server.get("/v1/models").json()["data"][0]["id"])
 
 
-def test_a_refusal_is_a_rate_limit_error_that_says_when_to_come_back(
+def test_a_refusal_is_a_rate_limit_error_with_a_retry_time(
     narrow_server: Any, narrow_model: str, wait_until: Callable[..., Any]
 ) -> None:
     with full(narrow_server, wait_until), Attempts().client(narrow_server, max_retries=0) as client:
@@ -348,8 +348,8 @@ def test_a_refusal_is_retried_and_then_succeeds(
     assert attempts.statuses == [429, 200]
 
 
-def test_what_will_not_pass_is_not_retried(narrow_server: Any, narrow_model: str) -> None:
-    """A deadline that was missed: `x-should-retry: false`, which the client obeys though the status is a 504."""
+def test_a_permanent_error_is_not_retried(narrow_server: Any, narrow_model: str) -> None:
+    """A missed deadline has `x-should-retry: false`, which the client obeys although the status is 504."""
     attempts = Attempts()
     with attempts.client(narrow_server) as client, pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def closed(required: Json, optional: Json | None = None) -> Json:
-    """An object with these keys and no others."""
+    """A schema of an object with these keys and no others."""
     return {
         "type": "object",
         "required": [*required],
@@ -40,7 +40,7 @@ LOGPROB: Json = {"type": "number", "maximum": 0}
 LOGPROBS = closed(
     {
         "text_offset": list_of(COUNT),
-        # Null for the first token of an echoed prompt: so the service does that the schema describes.
+        # Null for the first token of an echoed prompt, as in the service that the schema describes.
         "token_logprobs": list_of(or_null(LOGPROB)),
         "tokens": list_of(TEXT),
         "top_logprobs": list_of(or_null({"type": "object", "additionalProperties": LOGPROB})),
@@ -146,7 +146,7 @@ def test_a_whole_answer(server: Any, request_body: Json) -> None:
 def test_every_chunk_of_a_stream(
     server: Any, read_events: Any, request_body: Json, stream_options: Json | None, schema: Json
 ) -> None:
-    """Each choice has its finish reason once, in its last chunk; the usage comes last, with no choices."""
+    """Each choice has its finish reason once, in its last chunk. The usage chunk comes last, without choices."""
     with server.stream(**{"ignore_eos": False, "stream_options": stream_options, **request_body}) as response:
         *chunks, done = read_events(response)
     assert done == "[DONE]"
@@ -201,7 +201,7 @@ def test_the_schemas_are_schemas(schema: Json) -> None:
 
 
 def test_the_schemas_find_what_is_wrong() -> None:
-    """A check that passes everything would prove nothing."""
+    """A check that accepts everything would prove nothing."""
     body = {
         "id": "cmpl-1",
         "object": "text_completion",

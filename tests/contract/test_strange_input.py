@@ -1,4 +1,4 @@
-"""Strange input on every protocol: a typed 4xx in that protocol's own shape, and the service goes on."""
+"""Strange input on every protocol: a 4xx in the protocol's own shape, and the service keeps working."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """A route that reads a body: what asks for little of it, and where its text is."""
+    """A route that reads a body: a small request, and the field that has its text."""
 
     path: str
     body: Json
@@ -99,7 +99,7 @@ def client(small_server: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture(autouse=True)
 def still_serves(client: httpx.Client, protocol: Protocol, wait_until: Callable[..., Any]) -> Iterator[None]:
-    """After each test the same route answers, and no block is held."""
+    """After each test the route still answers, and no block is in use."""
     yield
     answer = client.post(protocol.path, json=protocol.body)
     assert answer.status_code == 200, answer.text
@@ -113,7 +113,7 @@ def post(
 
 
 def with_raw_text(protocol: Protocol, raw: str) -> str:
-    """The body as JSON, with the text written as it stands."""
+    """The body as JSON, with the text inserted unescaped."""
     return json.dumps(protocol.with_text("@")).replace('"@"', raw)
 
 
@@ -140,13 +140,13 @@ def with_raw_text(protocol: Protocol, raw: str) -> str:
     ],
     ids=repr,
 )
-def test_what_is_no_json_object_is_refused(client: httpx.Client, protocol: Protocol, content: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(client: httpx.Client, protocol: Protocol, content: bytes) -> None:
     protocol.check_error(post(client, protocol, content), *BAD)
 
 
 @pytest.mark.parametrize("raw", [r'"\ud800"', r'"a\udfff"', '"\x01"', '"unfinished', "NaN", "-Infinity"])
-def test_texts_that_json_has_not_are_refused(client: httpx.Client, protocol: Protocol, raw: str) -> None:
-    """Lone surrogates, raw control characters, numbers that are none."""
+def test_text_that_is_not_valid_json_is_refused(client: httpx.Client, protocol: Protocol, raw: str) -> None:
+    """Lone surrogates, raw control characters, NaN and infinity."""
     protocol.check_error(post(client, protocol, with_raw_text(protocol, raw)), *BAD)
 
 
@@ -163,7 +163,7 @@ def test_ids_outside_the_vocabulary_are_refused(client: httpx.Client, protocol: 
     assert protocol.text in protocol.check_error(answer, *BAD)
 
 
-def test_unknown_and_doubled_keys_are_refused_by_name(client: httpx.Client, protocol: Protocol) -> None:
+def test_unknown_and_duplicate_keys_are_refused_by_name(client: httpx.Client, protocol: Protocol) -> None:
     answer = client.post(protocol.path, json={**protocol.body, "promt": "a"})
     assert "promt" in protocol.check_error(answer, *BAD)
     body = json.dumps(protocol.body)
@@ -195,7 +195,7 @@ def test_other_kinds_of_body_are_refused(
 
 
 def test_a_megabyte_of_text_gets_an_answer(client: httpx.Client, protocol: Protocol) -> None:
-    """Over the body's limit, or over the context: refused before it costs anything. Tokenizing has no context."""
+    """Over the body's or the context's limit it is refused early. Tokenizing has no context limit."""
     answer = post(client, protocol, json.dumps(protocol.with_text("a" * 2**20)))
     if protocol.path == "/tokenize":
         assert answer.json()["count"] == 2**20
@@ -212,7 +212,7 @@ def test_any_unicode_is_text(client: httpx.Client, protocol: Protocol, text: str
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
-def test_other_methods_are_told_which_are_allowed(client: httpx.Client, protocol: Protocol, method: str) -> None:
+def test_other_methods_get_the_allowed_ones(client: httpx.Client, protocol: Protocol, method: str) -> None:
     answer = client.request(method, protocol.path)
     assert answer.status_code == 405
     assert "POST" in answer.headers["allow"]
@@ -222,8 +222,8 @@ def test_other_methods_are_told_which_are_allowed(client: httpx.Client, protocol
         protocol.check_error(answer, 405)
 
 
-def test_a_body_shorter_than_its_length_is_no_request(small_server: Service, protocol: Protocol) -> None:
-    """The client hangs up before the rest: nobody is left to answer, and nothing was begun."""
+def test_a_body_shorter_than_its_length_is_not_a_request(small_server: Service, protocol: Protocol) -> None:
+    """The client hangs up before the rest, so there is no answer and nothing was started."""
     body = json.dumps(protocol.body).encode()
     with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:
         connection.sendall(head_of(protocol, len(body) + 10) + body)
@@ -232,7 +232,7 @@ def test_a_body_shorter_than_its_length_is_no_request(small_server: Service, pro
 
 
 def test_a_body_longer_than_its_length_is_cut_or_refused(small_server: Service, protocol: Protocol) -> None:
-    """What comes after the declared end is never read into the body: it is the next request, and no good one."""
+    """Bytes after the declared end are the next request, an invalid one, and never part of the body."""
     body = json.dumps(protocol.body).encode()
     with socket.create_connection(("127.0.0.1", small_server.port), DEADLINE_S) as connection:
         connection.sendall(head_of(protocol, len(body) - 1) + body + b"\r\n\r\n")

@@ -50,7 +50,7 @@ def test_every_reference_exists(stack: dict[str, Any], root: Path) -> None:
 
 
 def test_only_the_proxy_is_reached_from_outside(stack: dict[str, Any], api: dict[str, Any]) -> None:
-    """And no route leads out of the service's network."""
+    """No route leads out of the service's network."""
     assert "ports" not in api
     assert api["networks"] == ["inner"]
     assert stack["networks"]["inner"]["internal"] is True

@@ -1,4 +1,4 @@
-"""Real servers on loopback, on a free port, with a tiny random model: everything but the weights is what users get."""
+"""Real servers on a free loopback port, with a tiny random model: all but the weights is what users get."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ GUNICORN_OPTIONS = ["--workers", "1", "--bind", "127.0.0.1:0", "--no-control-soc
 
 
 def eventually(is_so: Callable[[], Any], what: str, *, deadline_s: float = DEADLINE_S, interval_s: float = 0.01) -> Any:
-    """The first true value of `is_so`, asked until the deadline."""
+    """The first true value of `is_so`, polled until the deadline."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         if value := is_so():
@@ -58,7 +58,7 @@ def eventually(is_so: Callable[[], Any], what: str, *, deadline_s: float = DEADL
 def write_model(folder: Path, *, num_positions: int = NUM_POSITIONS, end_logit: float = 0.0) -> Path:
     """GPT-2 with random weights; token i is byte i, 256 is the end of text.
 
-    With an `end_logit` of 5 most texts end after a few tokens, unless they must not.
+    With an `end_logit` of 5 most texts end after a few tokens, unless a parameter prevents it.
     """
     rng = np.random.default_rng(0)
 
@@ -111,7 +111,7 @@ def write_tokenizer(folder: Path) -> None:
 
 @dataclass
 class Service:
-    """A client of whatever serves at an address."""
+    """A client of the service at a URL."""
 
     url: str
 
@@ -181,7 +181,7 @@ class Server(Service):
 
 
 def events_of(response: httpx.Response) -> Iterator[Any]:
-    """The stream's objects as they come; `[DONE]` as a text."""
+    """The stream's objects as they arrive; `[DONE]` as a text."""
     for line in response.iter_lines():
         if line.startswith("data: "):
             text = line.removeprefix("data: ")
@@ -190,7 +190,7 @@ def events_of(response: httpx.Response) -> Iterator[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing here speaks TLS, and every client of httpx would spend 30 ms on reading the certificates of the world."""
+    """No test uses TLS, and each httpx client would spend 30 ms on loading root certificates."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
@@ -235,7 +235,7 @@ def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="session")
 def server(launch: Launcher) -> Server:
-    """One server for all tests that leave it as it was."""
+    """One server for all tests that leave its state unchanged."""
     server = launch()
     server.wait_listening()
     server.wait_ready()

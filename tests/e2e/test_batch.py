@@ -1,4 +1,4 @@
-"""`batch` in a process of its own, stopped in every way that there is."""
+"""The `batch` command in its own process, stopped in many ways."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Process:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Lines of many lengths; some are bad."""
+    """Lines of many lengths; some are invalid."""
     path = tmp_path / "in.jsonl"
     fields = {"method": "POST", "url": "/v1/completions"}
     with path.open("w") as file:
@@ -57,7 +57,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def command(model_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
-    """`command(output, …)`: the whole of it."""
+    """`command(output, …)`: the whole command line."""
 
     def line(output: Path, *options: str) -> list[str]:
         program = [sys.executable, "-m", "distilgpt2_api", "batch", str(tmp_path / "in.jsonl"), "-o", str(output)]
@@ -70,7 +70,7 @@ def command(model_folder: Path, tmp_path: Path) -> Callable[..., list[str]]:
 def start(
     command: Callable[..., list[str]], environment: dict[str, str], tmp_path: Path
 ) -> Iterator[Callable[..., Process]]:
-    """Starts the command on `in.jsonl`; what still runs after the test is ended."""
+    """Starts the command on `in.jsonl`, and ends processes that still run after the test."""
     processes: list[subprocess.Popen[str]] = []
 
     def begin(*options: str, stderr: int = subprocess.PIPE) -> Process:
@@ -103,7 +103,7 @@ def check_whole(output: Path, *, is_ordered: bool = True) -> None:
 def test_killed_again_and_again_it_answers_each_line_once(
     start: Callable[..., Process], source: Path, wait_until: Callable[..., Any], option: tuple[str, ...]
 ) -> None:
-    """After so many bytes of output, wherever in a line that is; the first dies before its first answer."""
+    """After N bytes of output, even within a line. The first process is killed before its first answer."""
     output = source.with_name("out.jsonl")
     for num_bytes in (0, 1, 2_000, 20_000, 45_000):
         process = start(*option)
@@ -117,7 +117,7 @@ def test_killed_again_and_again_it_answers_each_line_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_one_line_and_it_goes_on(
+def test_a_signal_ends_it_with_one_line_and_it_can_be_resumed(
     start: Callable[..., Process], source: Path, wait_until: Callable[..., Any], number: signal.Signals
 ) -> None:
     process = start()
@@ -134,7 +134,7 @@ def test_a_signal_ends_it_in_one_line_and_it_goes_on(
     check_whole(process.output)
 
 
-def test_a_second_process_gets_a_clear_no(
+def test_a_second_process_is_refused(
     start: Callable[..., Process], source: Path, wait_until: Callable[..., Any]
 ) -> None:
     first = start()
@@ -163,10 +163,10 @@ def has_namespaces() -> bool:
 
 
 @pytest.mark.skipif(not has_namespaces(), reason="this kernel lets nobody mount a disk of his own")
-def test_a_full_disk_is_told_and_what_is_written_stays(
+def test_a_full_disk_is_reported_and_output_is_kept(
     command: Callable[..., list[str]], environment: dict[str, str], source: Path, tmp_path: Path
 ) -> None:
-    """On a real small disk, in a namespace of its own. Once there is room the same command goes on."""
+    """On a real small disk, in its own namespace. Once there is room, the same command continues."""
     (tmp_path / "disk").mkdir()
     subprocess.run(
         [*NAMESPACE, "sh", "-c", SMALL_DISK, "sh", *command(tmp_path / "disk" / "out.jsonl")],
@@ -192,7 +192,7 @@ def test_a_terminal_has_a_bar_and_a_pipe_has_none(start: Callable[..., Process],
     process = start(stderr=theirs)
     os.close(theirs)
     said = b""
-    with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+    with contextlib.suppress(OSError):  # Linux's error if the other side is closed
         while piece := os.read(ours, 4096):
             said += piece
     os.close(ours)

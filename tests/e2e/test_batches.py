@@ -1,4 +1,4 @@
-"""Batches of a real server that is killed, drained, replaced; two of them on one store."""
+"""Batches of real servers that are killed, drained or replaced, and of two servers on one store."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read(server: Any, batch_id: str) -> Any:
 
 
 def check_output(server: Any, batch: Any, num_lines: int = NUM_LINES) -> None:
-    """Every line once, in order, as if nothing had happened."""
+    """Every line once and in order."""
     assert batch["status"] == "completed"
     assert batch["error_file_id"] is None
     content = server.get(f"/v1/files/{batch['output_file_id']}/content").content
@@ -61,10 +61,10 @@ def check_output(server: Any, batch: Any, num_lines: int = NUM_LINES) -> None:
         assert answers[number]["response"]["body"]["choices"] == asked["choices"]
 
 
-def test_a_killed_servers_batch_is_ended_by_the_next_every_line_once(
+def test_a_killed_servers_batch_is_finished_by_the_next_server_each_line_once(
     launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """SIGKILL soon after its beginning, or in its midst, of master and worker: what was answered is kept.
+    """SIGKILL of master and worker, early or halfway: lines that are already answered keep their answers.
 
     Two stores, so that both wait for a dead owner's lease at once.
     """
@@ -94,10 +94,10 @@ def test_a_killed_servers_batch_is_ended_by_the_next_every_line_once(
         assert 0 < server.metric("distilgpt2_batch_lines_total", result="completed") <= NUM_LINES - num_seen
 
 
-def test_a_drained_servers_batch_goes_on_at_once(
+def test_a_drained_servers_batch_resumes_at_once(
     launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """SIGTERM waits for none of its lines; it has given the batch back, with all results."""
+    """SIGTERM does not wait for its lines. The server releases the batch with all results so far."""
     server = started(launch, tmp_path, drain_s=60, **SLOW)
     batch_id = create(server)
     wait_until(lambda: read(server, batch_id)["request_counts"]["completed"] > 0, "answers")
@@ -113,7 +113,7 @@ def test_a_drained_servers_batch_goes_on_at_once(
 def test_two_workers_and_a_second_server_on_one_store(
     launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Processes that know nothing of each other: every line of every batch is asked by one of them."""
+    """Independent processes: each line of each batch is run by one of them."""
     servers = [started(launch, tmp_path, num_workers=1) for _ in range(2)]
     batch_ids = [create(server, 100) for server in servers * 2]
     for batch_id in batch_ids:

@@ -1,4 +1,4 @@
-"""Beam search as clients meet it, on a model of which `transformers` has told the answers."""
+"""Beam search over HTTP, on a model with reference answers from `transformers`."""
 
 from __future__ import annotations
 

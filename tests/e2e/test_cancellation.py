@@ -1,4 +1,4 @@
-"""A client that hangs up takes its work with it, under every server."""
+"""A client's hang-up aborts its requests, under every server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 def test_a_hang_up_frees_the_blocks_running_or_queued(
     launch: Callable[..., Any], wait_until: Callable[..., Any], kind: str
 ) -> None:
-    """Streamed or whole, prefilled or drawing; a counter shows it, and whoever waits behind comes next."""
+    """Streamed or whole, in prefill or decode. A counter shows it, and the next queued request runs."""
     server = launch(kind, max_num_sequences=1)
     server.wait_listening()
     server.wait_ready()

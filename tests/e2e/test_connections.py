@@ -1,4 +1,4 @@
-"""Connections that bring no request, bring too much of one, or don't take their answer: none of them lasts."""
+"""Connections that send no request, send too much, or do not read their answer are closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT_S = 20.0
 
 @pytest.fixture(scope="module")
 def strict_server(launch: Callable[..., Any]) -> Any:
-    """All bounds so low that a test meets them."""
+    """All limits so low that a test reaches them."""
     server = launch(
         "serve",
         header_timeout_s=0.5,
@@ -42,7 +42,7 @@ def num_aborted(server: Any) -> float:
 
 
 def read_to_the_end(connection: socket.socket) -> bytes:
-    """Empty where the connection was cut."""
+    """Empty if the connection was cut."""
     pieces = []
     try:
         while piece := connection.recv(65536):
@@ -53,7 +53,7 @@ def read_to_the_end(connection: socket.socket) -> bytes:
 
 
 def read_an_answer(connection: socket.socket) -> bytes:
-    """One answer, whole, on a connection that goes on."""
+    """One whole answer, on a connection that stays open."""
     answer = b""
     while True:
         head, end, body = answer.partition(b"\r\n\r\n")
@@ -65,14 +65,14 @@ def read_an_answer(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /li", HEAD, b"\r\n"])
-def test_a_head_that_does_not_come_closes_the_connection(strict_server: Any, beginning: bytes) -> None:
+def test_a_missing_head_closes_the_connection(strict_server: Any, beginning: bytes) -> None:
     with connected(strict_server) as connection:
         connection.sendall(beginning)
         assert read_to_the_end(connection) == b""
 
 
-def test_a_head_that_comes_byte_by_byte_closes_the_connection(strict_server: Any) -> None:
-    """Its time counts from its first byte, not from its last."""
+def test_a_slow_head_closes_the_connection(strict_server: Any) -> None:
+    """Its time limit counts from its first byte, not from its last."""
     with connected(strict_server) as connection:
         connection.settimeout(0.05)
         for _ in range(400):
@@ -87,13 +87,13 @@ def test_a_head_that_comes_byte_by_byte_closes_the_connection(strict_server: Any
     pytest.fail("the connection is still open after 20 s")
 
 
-def test_after_an_answer_the_next_head_has_its_time_too(strict_server: Any) -> None:
+def test_after_an_answer_the_next_head_has_a_time_limit_too(strict_server: Any) -> None:
     with connected(strict_server) as connection:
         connection.sendall(HEAD + b"\r\n" + b"GET /li")
         assert read_to_the_end(connection).endswith(b'{"status":"ok"}')
 
 
-def test_a_body_that_does_not_come_is_408(strict_server: Any) -> None:
+def test_a_missing_body_is_408(strict_server: Any) -> None:
     with connected(strict_server) as connection:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         answer = read_to_the_end(connection)
@@ -114,7 +114,7 @@ def test_a_head_that_is_too_large_is_431(strict_server: Any, head: bytes) -> Non
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
 
 
-def test_no_http_at_all_is_400_in_the_shape_of_all_errors(strict_server: Any) -> None:
+def test_bytes_that_are_not_http_are_400_in_the_usual_shape(strict_server: Any) -> None:
     with connected(strict_server) as connection:
         connection.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
         answer = read_to_the_end(connection)
@@ -123,7 +123,7 @@ def test_no_http_at_all_is_400_in_the_shape_of_all_errors(strict_server: Any) ->
 
 
 def test_too_many_idle_connections_make_room_for_the_newest(strict_server: Any) -> None:
-    """A probe gets through whatever else is open, and the oldest go first."""
+    """A probe always gets through; the oldest connections are closed first."""
     with ExitStack() as stack:
         connections = [stack.enter_context(connected(strict_server)) for _ in range(40)]
         with connected(strict_server) as probe:
@@ -135,7 +135,7 @@ def test_too_many_idle_connections_make_room_for_the_newest(strict_server: Any) 
 def test_a_client_that_does_not_read_is_cut_and_its_work_ends(
     strict_server: Any, wait_until: Callable[..., Any]
 ) -> None:
-    """However much the sockets' own buffers take: eight answers of 16 000 tokens each, with log-probabilities."""
+    """Beyond the sockets' own buffers: eight answers of 16 000 tokens each, with log-probabilities."""
     before = num_aborted(strict_server)
     asked = {"prompt": "x", "max_tokens": 16000, "ignore_eos": True, "stream": True, "n": 8, "logprobs": 5}
     body = json.dumps(asked).encode()
@@ -147,18 +147,18 @@ def test_a_client_that_does_not_read_is_cut_and_its_work_ends(
     assert strict_server.metric("distilgpt2_kv_cache_usage_ratio") == 0
 
 
-def test_what_comes_behind_an_unanswered_request_is_not_served(strict_server: Any) -> None:
-    """However much: one answer, and the end of the connection, after which the client may send the rest again."""
+def test_pipelined_requests_are_not_served(strict_server: Any) -> None:
+    """One answer, then the connection closes, and the client may send the rest again."""
     with connected(strict_server) as connection:
-        with suppress(ConnectionError):  # the server may have closed before it has all of it
+        with suppress(ConnectionError):  # the server may close before it has read everything
             connection.sendall((HEAD + b"\r\n") * 5000)
         answers = read_to_the_end(connection)
     assert answers.count(b"HTTP/1.1 ") == 1
     assert answers.startswith(b"HTTP/1.1 200")
 
 
-def test_a_short_body_that_comes_after_its_refusal_leaves_the_connection_open(server: Any) -> None:
-    """The client has sent all of it, and no word of ours told it not to send its next request here."""
+def test_a_short_body_after_its_refusal_leaves_the_connection_open(server: Any) -> None:
+    """The client has sent all of it, and was not told that the connection closes."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\n"
     with connected(server) as connection:
         for _ in range(2):
@@ -169,7 +169,7 @@ def test_a_short_body_that_comes_after_its_refusal_leaves_the_connection_open(se
         assert read_an_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_short_body_that_never_comes_is_not_waited_for_any_longer_than_a_head(strict_server: Any) -> None:
+def test_a_missing_short_body_has_the_time_limit_of_a_head(strict_server: Any) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\n"
     with connected(strict_server) as connection:
         connection.sendall(head)
@@ -192,7 +192,7 @@ def test_a_hang_up_is_noticed_behind_a_second_request(strict_server: Any, wait_u
 
 @pytest.mark.parametrize("trailer", [b"x: y\r\n", b"x: " + b"y" * 60_000])
 def test_a_trailer_without_an_end_ends_the_connection(strict_server: Any, trailer: bytes) -> None:
-    """Many of them, or a single one: memory for a request's head is bounded wherever heads may come."""
+    """Many lines or a single one: memory for headers is bounded in trailers too."""
     with connected(strict_server) as connection:
         with suppress(ConnectionError):
             connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
@@ -202,7 +202,7 @@ def test_a_trailer_without_an_end_ends_the_connection(strict_server: Any, traile
 
 
 def test_an_answer_before_the_whole_body_is_the_only_one(strict_server: Any) -> None:
-    """What is left of the body is no request: no second answer, and the first one gets through."""
+    """The rest of the body is not a request: there is no second answer, and the first one arrives."""
     with connected(strict_server) as connection:
         connection.sendall(b"POST /nope/x HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n")
         first = connection.recv(65536)
@@ -214,7 +214,7 @@ def test_an_answer_before_the_whole_body_is_the_only_one(strict_server: Any) -> 
 
 
 def test_connections_in_their_bodies_leave_room_for_a_probe(strict_server: Any) -> None:
-    """Though none is idle but the probe's own."""
+    """Even if no other connection is idle."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
     with ExitStack() as stack:
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""Keys over real sockets: a stranger is refused, a key is revoked while the service runs."""
+"""Keys over real sockets: clients without a key are refused, and a key is revoked while the service runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 
-def test_only_holders_of_a_key_get_in_until_it_is_revoked(launch: Any, wait_until: Any, tmp_path: Path) -> None:
+def test_only_valid_keys_are_accepted_until_revoked(launch: Any, wait_until: Any, tmp_path: Path) -> None:
     alice, bob = make_key(), make_key()
     file = tmp_path / "keys.toml"
     for name, key in (("alice", alice), ("bob", bob)):
@@ -21,7 +21,7 @@ def test_only_holders_of_a_key_get_in_until_it_is_revoked(launch: Any, wait_unti
     server.wait_listening()
     server.wait_ready()
     with httpx.Client(base_url=server.url) as client:
-        for _ in range(2):  # The connection outlives a refusal, its unread body included.
+        for _ in range(2):  # The connection stays open after a refusal, even with an unread body.
             assert client.post("/v1/completions", json={"prompt": "my secret", "max_tokens": 2}).status_code == 401
             for key in (alice, bob):
                 answer = client.get("/my%20secret?max_new_tokens=2", headers={"authorization": f"Bearer {key}"})

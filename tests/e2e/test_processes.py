@@ -1,4 +1,4 @@
-"""The process: every way to start it, how it ends, what stops the start."""
+"""The process: every way to start it, how it ends, and which errors stop the start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 def test_every_way_to_start_serves_and_drains(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
 ) -> None:
-    """SIGTERM in mid-stream: new connections are refused or told so; the stream ends with an error event, on time."""
+    """SIGTERM during a stream: new connections are refused, and the stream ends with an error event in time."""
     server = launch(kind, drain_s=0.5)
     server.wait_listening()
     server.wait_ready()
@@ -34,13 +34,13 @@ def test_every_way_to_start_serves_and_drains(
     assert last["error"]["code"] == "draining"
     exit_code = server.wait_exit()
     assert time.monotonic() - signalled_s < 4
-    # Bare Uvicorn raises the signal anew when it has shut down, as a shell expects of it.
+    # After its shutdown bare Uvicorn raises the signal again, as shells expect.
     assert exit_code == (-signal.SIGTERM if kind == "uvicorn" else 0)
     assert "Traceback" not in server.log
 
 
-def test_an_interrupt_of_the_master_alone_ends_the_service_in_its_time(launch: Callable[..., Any]) -> None:
-    """Gunicorn passes it on as SIGQUIT, which must not wait to be killed."""
+def test_an_interrupt_of_the_master_alone_ends_the_service_in_time(launch: Callable[..., Any]) -> None:
+    """Gunicorn forwards it as SIGQUIT, on which a worker must exit by itself."""
     server = launch("gunicorn", drain_s=20)
     server.wait_listening()
     server.wait_ready()
@@ -54,8 +54,8 @@ def test_an_interrupt_of_the_master_alone_ends_the_service_in_its_time(launch: C
 def test_during_a_drain_the_service_says_so(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
 ) -> None:
-    """To new connections: readiness is 503, liveness is not, and so is new work, with a time to come back. What is
-    short enough ends as if nothing were.
+    """On new connections readiness and new requests get 503, with a time to retry, and liveness 200. Short streams
+    finish normally.
     """
     server = launch(kind, drain_s=20)
     server.wait_listening()
@@ -80,11 +80,11 @@ def test_during_a_drain_the_service_says_so(
     assert server.wait_exit() == (-signal.SIGTERM if kind == "uvicorn" else 0)
 
 
-def test_the_service_ends_in_its_time_though_a_reload_is_not_over(
+def test_the_service_ends_in_time_during_a_reload(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any]
 ) -> None:
-    """The old worker's stream gets its last event too, instead of being killed with it. (Gunicorn heeds no signal while
-    it waits for old workers, for as long as its graceful timeout.)
+    """The old worker's stream also gets its last event, instead of being killed. (While Gunicorn waits for old workers,
+    up to its graceful timeout, it ignores signals.)
     """
     server = launch("serve", drain_s=0.5)
     server.wait_listening()
@@ -118,7 +118,7 @@ def test_a_bad_setting_stops_the_start_with_one_clear_line(
 
 
 def import_application(before: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
-    """What a server does first, in a process of its own."""
+    """Import the application in its own process, as a server does first."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("DISTILGPT2_")}
     return subprocess.run(
         [sys.executable, "-c", f"{before}\nimport distilgpt2_api.api"],
@@ -137,8 +137,10 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
         ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
     ],
 )
-def test_what_an_option_lacks_stops_the_start_with_one_clear_line(settings: dict[str, str], line: str) -> None:
-    """As if no extra were installed."""
+def test_a_missing_package_of_an_option_stops_the_start_with_one_clear_line(
+    settings: dict[str, str], line: str
+) -> None:
+    """As without optional dependencies."""
     absent = "'opentelemetry.sdk', 'sqlalchemy', 'python_multipart'"
     result = import_application(f"import sys; sys.modules |= dict.fromkeys([{absent}])", **settings)
     assert result.returncode == 4
@@ -147,19 +149,19 @@ def test_what_an_option_lacks_stops_the_start_with_one_clear_line(settings: dict
 
 
 @pytest.mark.reported("operations.md: a model that can't be read ends the service with 3, wherever that is noticed")
-def test_a_model_that_is_not_there_has_the_status_of_models() -> None:
-    """Gunicorn does not try again then."""
+def test_a_missing_model_has_the_exit_status_of_model_errors() -> None:
+    """With this status Gunicorn does not start another worker."""
     result = import_application(model="/nowhere")
     assert (result.returncode, result.stderr) == (3, "error: no folder /nowhere\n")
 
 
-def test_without_a_store_its_packages_are_not_missed() -> None:
+def test_without_a_store_its_packages_are_not_needed() -> None:
     result = import_application("import sys; sys.modules |= dict.fromkeys(['sqlalchemy', 'python_multipart'])")
     assert (result.returncode, "error" in result.stderr) == (0, False)
 
 
-def test_traces_wait_for_no_collector() -> None:
-    """Where their packages are installed the application starts, whoever listens or not."""
+def test_the_start_does_not_wait_for_a_trace_collector() -> None:
+    """If the packages are installed, the application starts with or without a collector."""
     result = import_application(traces="true")
     assert (result.returncode, "error" in result.stderr) == (0, False)
 
@@ -168,7 +170,7 @@ def test_traces_wait_for_no_collector() -> None:
 def test_a_broken_model_stops_the_service_with_one_clear_line(
     launch: Callable[..., Any], model_folder: Path, tmp_path: Path, kind: str
 ) -> None:
-    """It is read only after the port is bound; Gunicorn does not start worker after worker in vain."""
+    """It is read after the port is bound. Gunicorn does not keep restarting workers."""
     folder = tmp_path / "broken"
     shutil.copytree(model_folder, folder)
     weights = folder / "model.safetensors"
@@ -180,8 +182,8 @@ def test_a_broken_model_stops_the_service_with_one_clear_line(
     assert "Traceback" not in server.log
 
 
-def test_an_application_built_before_its_workers_is_for_one_only(model_folder: Path) -> None:
-    """Several would each take what is meant for all of them, and share no metrics."""
+def test_an_application_built_before_the_fork_allows_one_worker(model_folder: Path) -> None:
+    """Several would each take the resources of all, and would not share metrics."""
     command = [sys.executable, "-m", "gunicorn", "distilgpt2_api.api:app", "--preload", "--bind", "127.0.0.1:0"]
     command += ["--worker-class", "distilgpt2_api.worker.Worker", "--workers", "2", "--no-control-socket"]
     environment = {name: text for name, text in os.environ.items() if not name.startswith("DISTILGPT2_")}

@@ -1,4 +1,4 @@
-"""Short forms of `benchmarks/reliability/`: many clients, vanishing clients, ends of the worker and of the process."""
+"""Short forms of `benchmarks/reliability/`: many clients, disconnects, killed workers and processes."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_idle_connections_do_not_delay_a_probe(server: Any) -> None:
     assert uvloop.run(slowest_probe_s()) < 1.0
 
 
-def test_clients_that_vanish_at_random_moments_leave_nothing_behind(
-    server: Any, wait_until: Callable[..., Any]
-) -> None:
+def test_clients_that_disconnect_at_random_leave_nothing_behind(server: Any, wait_until: Callable[..., Any]) -> None:
     num_fds = count_fds(worker_pid(server))
 
     async def vanish() -> None:
@@ -66,7 +64,7 @@ def test_clients_that_vanish_at_random_moments_leave_nothing_behind(
 
 def test_requests_of_every_kind_leave_no_file_open(server: Any, wait_until: Callable[..., Any]) -> None:
     endings: Counter[str] = Counter()
-    uvloop.run(run_batch(server.port, 20, 4, random.Random(0), endings))  # what opens once opens here
+    uvloop.run(run_batch(server.port, 20, 4, random.Random(0), endings))  # files that open only once open here
     num_fds = count_fds(worker_pid(server))
     uvloop.run(run_batch(server.port, 200, 8, random.Random(1), endings))
     assert all(is_expected(ending) for ending in endings), endings
@@ -75,7 +73,7 @@ def test_requests_of_every_kind_leave_no_file_open(server: Any, wait_until: Call
 
 @pytest.mark.reported("attacks with long stop sequences on many prompts, and with twenty long texts at once")
 def test_the_heaviest_requests_are_answered_or_refused(server: Any) -> None:
-    """Each as its own row says. (How long streams stand still beside them, a benchmark measures.)"""
+    """Each as its table row expects. (A benchmark measures how long other streams stall.)"""
     names = {
         "completions: stop",
         "completions: stop, n",
@@ -101,7 +99,7 @@ def test_the_heaviest_requests_are_answered_or_refused(server: Any) -> None:
 
 
 def test_a_sigterm_ends_every_stream_properly_and_the_process_in_time(launch: Callable[..., Any]) -> None:
-    """Streams that have the time finish, the others end with the error event; who comes later is told so or refused."""
+    """Short streams finish, the others end with the error event. New requests are refused."""
     server = launch(drain_s=0.5)
     server.wait_listening()
     server.wait_ready()
@@ -118,13 +116,13 @@ def test_a_sigterm_ends_every_stream_properly_and_the_process_in_time(launch: Ca
         await asyncio.gather(*(event.wait() for event in has_begun))
         server.signal(signal.SIGTERM)
         while (late := await try_once(server.port, build_completion(max_tokens=1))) == "200":
-            pass  # the signal is on its way from Gunicorn's master to its worker
+            pass  # Gunicorn's master is forwarding the signal to its worker
         return await asyncio.gather(*streams), late
 
     begun_s = time.monotonic()
     endings, late = uvloop.run(drain())
     assert set(endings[::2]) == {ERROR}
-    assert set(endings[1::2]) <= {FINISH, ERROR}  # on a slow machine short ones may not have the time
+    assert set(endings[1::2]) <= {FINISH, ERROR}  # on a slow machine even short ones may not finish
     assert late in {"503", "refused"}
     assert server.wait_exit() == 0
     assert time.monotonic() - begun_s < 3

@@ -13,7 +13,7 @@ from benchmarks.reliability.background_load import BackgroundLoad, wait_ready
 
 
 def test_a_reload_loses_no_request(launch: Callable[..., Any]) -> None:
-    """On new connections, on kept-alive ones, in streams that take longer than a drain; nor does anybody get a 503."""
+    """On new and kept-alive connections, and in streams longer than a drain. No request gets a 503."""
     server = launch(drain_s=0.3)
     server.wait_listening()
     server.wait_ready()

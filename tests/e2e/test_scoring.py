@@ -1,4 +1,4 @@
-"""`/v1/score` over a real socket: the numbers of a NumPy GPT-2 that knows nothing of ours."""
+"""`/v1/score` over a real socket, compared with an independent GPT-2 in NumPy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def expected(reference: Any, context: list[int], scored: list[int]) -> tuple[lis
 
 
 def test_every_value_is_the_reference_one(server: Any, reference: Any) -> None:
-    """Texts and pairs of many lengths, in one request and so in the same steps."""
+    """Texts and pairs of many lengths, in one request and thus in the same steps."""
     draw = np.random.default_rng(1)
     texts = [bytes(draw.integers(97, 123, length).tolist()).decode() for length in (1, 2, 31, 32, 33, 300)]
     pairs = [(text, text[::-1]) for text in texts]
@@ -84,7 +84,7 @@ def test_scores_and_an_echo_s_log_probabilities_agree(server: Any) -> None:
 
 
 def test_a_hang_up_ends_the_scoring(server: Any, wait_until: Any) -> None:
-    """All of its texts, those that still wait too."""
+    """All of its texts, including queued ones."""
     num_texts = 30
     before = server.metric("distilgpt2_sequences_total")
     aborted_before = server.metric("distilgpt2_sequences_total", finish_reason="abort")

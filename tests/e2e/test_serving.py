@@ -1,4 +1,4 @@
-"""The service as clients meet it: real server, real sockets."""
+"""The service over real sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GREEDY = {"temperature": 0, "max_tokens": 40, "ignore_eos": True}
 
 
 def exchange(server: Any, request: bytes, *, is_cut: bool = False) -> bytes:
-    """Plain bytes in, plain bytes out, until the server closes."""
+    """Send raw bytes and read raw bytes until the server closes."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         connection.sendall(request)
         if is_cut:
@@ -47,8 +47,8 @@ def test_a_seed_gives_the_same_text_again(server: Any) -> None:
     assert first == second != other
 
 
-def test_tokens_arrive_while_others_are_still_drawn(server: Any, read_events: Any) -> None:
-    """The first event comes while the sequence is running, as another connection can see."""
+def test_tokens_arrive_while_the_sequence_runs(server: Any, read_events: Any) -> None:
+    """The first event arrives while the sequence is running, as another connection shows."""
     with server.stream(max_tokens=2000) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["transfer-encoding"] == "chunked"
@@ -60,8 +60,8 @@ def test_tokens_arrive_while_others_are_still_drawn(server: Any, read_events: An
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_a_hang_up_aborts_the_work(server: Any, wait_until: Callable[..., Any], is_stream: bool) -> None:
-    """Streamed or not: the metrics show it, and nothing runs on."""
+def test_a_hang_up_aborts_the_request(server: Any, wait_until: Callable[..., Any], is_stream: bool) -> None:
+    """Streamed and whole: the metrics show it, and nothing keeps running."""
     before = num_aborted(server)
     body = json.dumps({"prompt": "once", "max_tokens": 16000, "ignore_eos": True, "stream": is_stream, "n": 2}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -75,7 +75,7 @@ def test_a_hang_up_aborts_the_work(server: Any, wait_until: Callable[..., Any], 
     wait_until(lambda: server.metric("distilgpt2_client_disconnects_total") >= 1, "the hang-ups are counted")
 
 
-def test_many_at_once_get_what_each_would_get_alone(server: Any, read_events: Any) -> None:
+def test_concurrent_requests_get_the_same_texts_as_alone(server: Any, read_events: Any) -> None:
     prompts = [f"prompt number {number}" for number in range(24)]
     alone = [server.complete(prompt=prompt, **GREEDY).json()["choices"][0]["text"] for prompt in prompts[:4]]
 
@@ -93,7 +93,7 @@ def test_many_at_once_get_what_each_would_get_alone(server: Any, read_events: An
 def test_a_text_that_repeats_itself_takes_fewer_steps_and_is_the_same(
     server: Any, launch: Callable[..., Any], read_events: Any
 ) -> None:
-    """As a server that is told not to guess has it."""
+    """The same as on a server without drafts."""
     other = launch(max_draft_tokens=0)
     body = {"prompt": "once", "temperature": 0, "max_tokens": 400, "ignore_eos": True}
     steps = "distilgpt2_step_duration_seconds_count"
@@ -124,14 +124,14 @@ def test_a_stop_sequence_split_over_tokens_is_found_in_a_stream(server: Any, rea
 
 
 def test_scores_of_the_prompt_are_those_of_its_generation(server: Any) -> None:
-    """What was drawn greedily has the same log-probability when it is scored as a prompt."""
+    """Greedy tokens have the same log-probabilities when they are scored as a prompt."""
     drawn = server.complete(prompt="once", temperature=0, max_tokens=5, ignore_eos=True, logprobs=1).json()["choices"][
         0
     ]
     ids = list(b"once") + server_ids(server, drawn["text"])
     scored = server.complete(prompt=ids, max_tokens=0, echo=True, logprobs=1).json()["choices"][0]["logprobs"]
     expected = drawn["logprobs"]["token_logprobs"]
-    if len(ids) == 4 + len(expected):  # random bytes may not be text
+    if len(ids) == 4 + len(expected):  # random bytes may not be UTF-8
         assert scored["token_logprobs"][4:] == pytest.approx(expected, abs=1e-3)
     tops = [max(top.values()) for top in scored["top_logprobs"][1:]]
     assert all(top >= own for top, own in zip(tops, scored["token_logprobs"][1:], strict=True))
@@ -176,7 +176,7 @@ def test_a_path_of_raw_bytes_is_a_prompt_or_refused(server: Any) -> None:
     assert server.get("/readyz").status_code == 200
 
 
-def test_a_body_shorter_than_declared_harms_nobody(server: Any) -> None:
+def test_a_body_shorter_than_declared_harms_no_other_request(server: Any) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
     exchange(server, head, is_cut=True)
     assert server.get("/readyz").status_code == 200
@@ -184,7 +184,7 @@ def test_a_body_shorter_than_declared_harms_nobody(server: Any) -> None:
 
 
 def test_the_log_is_json_without_prompts(server: Any, wait_until: Callable[..., Any]) -> None:
-    """A request's line is written after its answer has gone out."""
+    """A request's line is written after its answer is sent."""
 
     def logged_routes() -> list[str]:
         whole_lines = server.log.split("\n")[:-1]

@@ -1,4 +1,4 @@
-"""Clients that send or read too slowly, or are too many: they are cut off, and the others are served."""
+"""Clients that send or read too slowly, or are too many, are cut off, and others are served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUM_SLOW = 50
 
 
 class SlowSender:
-    """Owns a connection that sends a byte each time it is asked."""
+    """Owns a connection that sends one byte per call."""
 
     def __init__(self, port: int, beginning: bytes) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port))
@@ -27,7 +27,7 @@ class SlowSender:
         self._connection.setblocking(False)
 
     def is_cut_off(self) -> bool:
-        """Sends a byte; true once the server has closed."""
+        """Send a byte. True once the server has closed the connection."""
         try:
             self._connection.send(b"x")
             while self._connection.recv(4096):
@@ -44,7 +44,7 @@ class SlowSender:
 
 @pytest.fixture(scope="module")
 def strict_server(launch: Callable[..., Any]) -> Any:
-    """Little patience: a second for a head, a body, and a client that does not read."""
+    """A second's time limit for heads, bodies and clients that do not read."""
     server = launch(header_timeout_s=1, body_timeout_s=1, write_timeout_s=1, max_num_sequences=4)
     server.wait_listening()
     server.wait_ready()
@@ -52,7 +52,7 @@ def strict_server(launch: Callable[..., Any]) -> Any:
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_who_sends_a_byte_at_a_time_is_cut_off_while_others_are_served(
+def test_a_slow_sender_is_cut_off_while_others_are_served(
     strict_server: Any, wait_until: Callable[..., Any], part: str
 ) -> None:
     with ExitStack() as stack:
@@ -64,8 +64,8 @@ def test_who_sends_a_byte_at_a_time_is_cut_off_while_others_are_served(
         wait_until(lambda: sum(sender.is_cut_off() for sender in senders) == NUM_SLOW, "every slow sender is cut off")
 
 
-def test_who_does_not_read_its_stream_is_aborted(strict_server: Any, wait_until: Callable[..., Any]) -> None:
-    """Once the buffers are full and the write timeout is over; all that it held is free."""
+def test_a_client_that_does_not_read_its_stream_is_aborted(strict_server: Any, wait_until: Callable[..., Any]) -> None:
+    """Once the buffers are full and the write timeout is over. All its blocks are freed."""
     request = build_completion(max_tokens=15_000, n=4, logprobs=20, stream=True)
     reader = socket.socket()
     with reader:
@@ -78,8 +78,8 @@ def test_who_does_not_read_its_stream_is_aborted(strict_server: Any, wait_until:
     assert strict_server.metric("distilgpt2_sequences_total", finish_reason="abort") >= 4
 
 
-def test_a_crowd_of_one_client_does_not_delay_the_first_request_of_another(strict_server: Any) -> None:
-    """40 requests of one address in the queue; one of another address goes before all but those that run."""
+def test_one_clients_many_requests_do_not_delay_another_clients_first(strict_server: Any) -> None:
+    """With 40 requests of one address queued, a request of another address runs next."""
 
     async def count_crowd_served_before() -> int:
         request = build_completion(max_tokens=40)
@@ -105,7 +105,7 @@ def soft_fd_limit(number: int) -> Iterator[None]:
 
 
 def test_a_low_soft_limit_of_open_files_is_raised(launch: Callable[..., Any]) -> None:
-    """Shells and service managers set 1024 and leave the hard limit far above."""
+    """Shells and service managers set a soft limit of 1024, with a much higher hard limit."""
     with soft_fd_limit(128):
         server = launch("serve")
     server.wait_listening()

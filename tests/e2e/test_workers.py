@@ -21,7 +21,7 @@ def workers_of(service: Any) -> set[int]:
 
 
 def read_page(service: Any) -> tuple[int, dict[str, float]]:
-    """The pid of the worker that answered, and its values; on a connection of its own, so that any may answer."""
+    """The pid of the worker that answered, and its values. A new connection, so that either worker may answer."""
     samples = [
         sample
         for family in text_string_to_metric_families(service.get("/metrics").text)
@@ -47,12 +47,12 @@ def read_all(service: Any, wait_until: Callable[..., Any]) -> dict[int, dict[str
 
 
 def complete(service: Any) -> None:
-    """On a connection of its own, so that either worker may get it."""
+    """On a new connection, so that either worker may get it."""
     assert service.complete(prompt="once", max_tokens=NUM_TOKENS, ignore_eos=True).status_code == 200
 
 
 def test_each_worker_serves_its_own_metrics(launch: Callable[..., Any], wait_until: Callable[..., Any]) -> None:
-    """Together the pages show what clients sent; `kill -9` of one worker leaves the other's values; one line warns."""
+    """Together the pages count all requests. `kill -9` of one worker keeps the other's values. A log line warns."""
     service = launch("serve", num_workers=NUM_WORKERS, drain_s=1)
     service.wait_listening()
     assert read_all(service, wait_until).keys() == workers_of(service)

@@ -1,4 +1,4 @@
-# Ray Serve and Ray Data, in an environment of its own: Ray brings what nothing else here wants. Included by the Makefile.
+# Ray Serve and Ray Data, in a separate environment, because nothing else needs Ray. Included by the Makefile.
 RAY_PYTHON := .tools/ray/bin/python
 
 .tools/ray/installed: pyproject.toml poetry.lock tests/ray/ray.mk | $(POETRY)
@@ -10,5 +10,5 @@ RAY_PYTHON := .tools/ray/bin/python
 	@touch $@
 
 .PHONY: test-ray
-test-ray: .tools/ray/installed ## The service and batches on a Ray cluster of several nodes on this machine (installs Ray, apart from .venv)
-	$(RAY_PYTHON) -m pytest tests/ray -p no:warnings $(ARGS) # Ray's own, hundreds
+test-ray: .tools/ray/installed ## Test the service and batches on a Ray cluster of several nodes on this machine (installs Ray outside .venv)
+	$(RAY_PYTHON) -m pytest tests/ray -p no:warnings $(ARGS) # Ray emits hundreds

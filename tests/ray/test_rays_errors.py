@@ -1,4 +1,4 @@
-"""What Ray's handle raises comes in our words. Needs no cluster."""
+"""Errors of Ray's handle are translated to ours. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = ForwardedRequest(scope={}, body=b"")
 
 
 class FailingResponse:
-    """As Ray's is: what never came to a replica raises its error in `cancel` once more."""
+    """Like Ray's: if the request never reached a replica, `cancel` raises the error again."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -34,7 +34,7 @@ class FailingResponse:
 
 
 class FailingHandle:
-    """All that is asked of it fails."""
+    """All its requests fail."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -54,9 +54,7 @@ class FailingHandle:
         (ActorDiedError(), ReplicaLostError, "the replica that had the request is gone"),
     ],
 )
-def test_what_can_not_be_handed_over_is_said_in_our_words(
-    error: Exception, expected: type[Exception], message: str
-) -> None:
+def test_rays_errors_become_our_errors(error: Exception, expected: type[Exception], message: str) -> None:
     async def ask() -> None:
         async for _ in EngineReplicas(FailingHandle(error)).ask(NOTHING):
             pass

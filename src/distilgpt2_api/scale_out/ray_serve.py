@@ -1,6 +1,6 @@
-"""`app`, for Ray Serve: `serve run distilgpt2_api.scale_out.ray_serve:app`. The only module that knows Ray Serve.
+"""`app` for Ray Serve: `serve run distilgpt2_api.scale_out.ray_serve:app`. The only module that imports Ray Serve.
 
-A gateway, on the node whose proxy has the request, in front of engine replicas, wherever there are cores for one.
+A gateway on the proxy's node forwards requests to engine replicas on any node that has free cores.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
 
 GATEWAY_MAX_REQUESTS = 16384
-"""That one gateway has in hand: as many as one server has connections."""
+"""Requests in flight in one gateway: as many as one server has connections."""
 HEADROOM_REQUESTS = 256
-"""For those that an engine refuses, and for probes and metrics, which are not to wait for the others."""
+"""Room for requests that an engine refuses, and for probes and metrics, which must not wait behind others."""
 ASK_ALL_TIMEOUT_S = 5.0
 DEADLINE_GRACE_S = 1.0
-"""The replica's own deadline goes first, unless the request had to wait for a replica."""
+"""Lets the replica's own deadline pass first, unless the request had to wait for a replica."""
 MAX_LEAD = 4
-"""Requests by which the replica that has a prompt's beginning may be ahead of the least busy one: waiting for a few
-steps of a batch costs less than computing the beginning once more."""
+"""How many more requests than the least busy replica the one with the prefix may have. Waiting for a few steps costs
+less than computing the prefix again."""
 HEAD_NODE = "node:__internal_head__"
 """Ray's name for the head node, as a resource."""
 
 
 class Scale(BaseModel):
-    """What `serve run` and an application's `args` may say. How Ray does it, `deployments` say in its own words."""
+    """The arguments of `serve run`. Ray's own options are set in its `deployments`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_replicas: int = Field(default=1, ge=1)
     max_replicas: int | None = Field(default=None, ge=1)
-    """None: there are always `min_replicas`."""
+    """None: always `min_replicas`."""
     cores: float = Field(default=1.0, gt=0)
-    """Of each replica; it computes on as many threads."""
+    """CPU cores, and compute threads, of each replica."""
     gateways: int = Field(default=1, ge=1)
-    """One: on the head node. More: on as many nodes, behind whatever balances the load between them."""
+    """One runs on the head node. Several run on one node each, behind a load balancer."""
 
     @model_validator(mode="after")
     def _check_replicas(self) -> Self:
@@ -70,9 +70,9 @@ class Scale(BaseModel):
 
 
 def app(args: dict[str, Any]) -> serve.Application:
-    """Ray's application builder. The settings are those of the environment in which it is called.
+    """Ray's application builder. Reads the settings from the environment in which it is called.
 
-    Raises SettingsError. Where there is no such model, or it can't be loaded, the replicas say so.
+    Raises SettingsError. If the model is missing or can't be loaded, the replicas report it.
     """
     try:
         scale = Scale.model_validate(args)
@@ -85,24 +85,24 @@ def app(args: dict[str, Any]) -> serve.Application:
     engine = serve.deployment(
         EngineReplica,
         name="engine",
-        # Ray would give a replica 5 requests at a time, and keep the rest in a queue without an end. Ours waits in the
-        # engines, which know shares, priorities and sizes, and refuse what is too much.
+        # By default Ray gives a replica 5 requests at a time and queues the rest without a limit. Here requests wait in
+        # the engines, which know shares, priorities and sizes, and refuse excess load.
         max_ongoing_requests=settings.max_num_sequences + settings.max_waiting_requests + HEADROOM_REQUESTS,
         max_queued_requests=settings.max_waiting_requests + HEADROOM_REQUESTS,
         autoscaling_config=AutoscalingConfig(
             min_replicas=scale.min_replicas,
             max_replicas=scale.max_replicas or scale.min_replicas,
-            # More replicas once the batches are half full on average: past that, each token waits for others.
+            # Scale up once batches are half full on average: beyond that, each token waits for others.
             target_ongoing_requests=max(1, settings.max_num_sequences // 2),
         ),
         ray_actor_options={"num_cpus": scale.cores, "runtime_env": environment},
         request_router_config=RequestRouterConfig(request_router_class=PrefixRouter),
-        # A replica that is to go has no new requests, and all the time that those it has may take.
+        # A replica that stops gets no new requests, and as much time as its running requests may take.
         graceful_shutdown_timeout_s=settings.timeout_s,
         graceful_shutdown_wait_loop_s=0.5,
-        # A model that can't be loaded can't be loaded 20 times either.
+        # Loading a broken model 20 times, Ray's default, would not help.
         max_constructor_retry_count=1,
-        logging_config={"enable_access_log": False},  # our own says more
+        logging_config={"enable_access_log": False},  # our own log has more
     )
     is_on_head = scale.gateways == 1
     gateway = serve.deployment(
@@ -111,7 +111,7 @@ def app(args: dict[str, Any]) -> serve.Application:
         num_replicas=scale.gateways,
         max_replicas_per_node=None if is_on_head else 1,
         max_ongoing_requests=GATEWAY_MAX_REQUESTS,
-        # Each request is in Ray's queue for as long as it takes to hand it over: a bound would drop what comes at once.
+        # Every request passes through Ray's queue, so a lower limit would drop bursts.
         max_queued_requests=GATEWAY_MAX_REQUESTS,
         ray_actor_options={
             "num_cpus": 0,
@@ -126,10 +126,10 @@ def app(args: dict[str, Any]) -> serve.Application:
 
 
 class EngineReplica:
-    """The application and its engine, in a process that Ray starts, watches and ends."""
+    """The application and its engine, in a process that Ray manages."""
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
-        """Return once the model is loaded. Raises what it can't be loaded for, which `serve status` shows."""
+        """Return once the model is loaded. Raises the error of loading, which `serve status` shows."""
         self._running = AsyncExitStack()
         self._is_loaded = False
         self._failures: list[Exception] = []
@@ -145,7 +145,7 @@ class EngineReplica:
         self._is_loaded = True
 
     async def answer(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
-        """The ASGI messages of one request, as they come. Cancelled, it is a client that hangs up."""
+        """Yields the ASGI messages of one request. Cancelling it is a disconnect."""
         messages = answer(self._app, request)
         try:
             async for together in messages:
@@ -157,23 +157,23 @@ class EngineReplica:
         return await whole_answer(self._app, request, replica=serve.get_replica_context().replica_id.unique_id)
 
     def check_health(self) -> None:
-        """Ray asks now and then. Raises once the engine has failed."""
+        """Ray's periodic check. Raises once the engine has failed."""
         if not self._engine.is_healthy:
             raise RuntimeError("the engine has failed")
 
     async def __del__(self) -> None:
-        """Ray calls and awaits it, when the last request has ended, or `__init__` has failed."""
+        """Ray awaits this after the last request, or after `__init__` has failed."""
         await self._running.aclose()
 
     def _note_failure(self, error: Exception) -> None:
-        """One clear line. While it loads, Ray ends the process; later it starts another in its place."""
+        """Log one clear line. During loading Ray ends the process; later the process exits, and Ray starts another."""
         self._failures.append(error)
         exit_on_failure(os._exit if self._is_loaded else lambda _status: None)(error)
 
 
 @serve.ingress()
 class GatewayReplica:
-    """The gateway, in the same way."""
+    """The gateway, in a process that Ray manages."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
         self._settings = Settings()
@@ -195,7 +195,7 @@ class GatewayReplica:
 
 
 class EngineReplicas:
-    """The gateway's `Replicas`: Ray's handle, and our words for its errors."""
+    """The gateway's `Replicas`: Ray's handle, with Ray's errors mapped to ours."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
         self._engine = engine
@@ -213,7 +213,7 @@ class EngineReplicas:
         except RayError as error:
             raise ReplicaLostError("the replica that had the request is gone; try again") from error
         except (GeneratorExit, CancelledError):
-            response.cancel()  # only what a replica may have: of anything else it raises the error once more
+            response.cancel()  # only here: after another error, `cancel` would raise it again
             raise
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
@@ -236,28 +236,28 @@ def _own_error(error: Exception) -> UnavailableError:
 
 
 class PrefixRouter(RequestRouter):
-    """To the replica that had the same beginning of a prompt last, while it isn't busier; else the less busy of two.
+    """Prefers the replica that last had the same prompt prefix, unless it is too busy; else the less busy of two.
 
-    Ray's own for prefixes keeps them in an actor, which every request has to ask, twice.
+    Ray's own prefix router keeps its prefixes in an actor, which costs every request two calls.
     """
 
     def initialize_state(self, max_lead: int = MAX_LEAD) -> None:
-        """Ray's way to hand over `request_router_kwargs`."""
+        """Ray passes `request_router_kwargs` here."""
         self._max_lead = max_lead
         self._memory = PrefixMemory()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Ranks, the best first; of one rank's Ray takes the less busy, and of the next if these are full."""
+        """Ranks of replicas, the best first. Ray takes a rank's least busy one, or the next rank if all are full."""
         if pending_request is not None:
-            pending_request.routing_context.should_backoff = True  # else Ray asks again at once, where all are full
-        some = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
+            pending_request.routing_context.should_backoff = True  # else Ray retries at once if all are full
+        two = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
         by_name = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         holder = self._memory.find(_prefixes(pending_request), by_name)
         if holder is None or self._lead(by_name[holder], candidate_replicas) > self._max_lead:
-            return [some]
-        return [[by_name[holder]], some]
+            return [two]
+        return [[by_name[holder]], two]
 
     def on_request_routed(
         self,
@@ -268,11 +268,11 @@ class PrefixRouter(RequestRouter):
         self._memory.note(_prefixes(pending_request), replica_id.unique_id)
 
     def _lead(self, replica: RunningReplica, others: list[RunningReplica]) -> int:
-        """Requests that it has in hand beyond the least busy one's."""
+        """How many more requests it has in flight than the least busy one."""
         return self._num_requests(replica) - min(map(self._num_requests, others))
 
     def _num_requests(self, replica: RunningReplica) -> int:
-        """As far as this router knows; of a replica that it has not heard of lately: none."""
+        """As known to this router; 0 without recent information."""
         return self.replica_queue_len_cache.get(replica.replica_id) or 0
 
 

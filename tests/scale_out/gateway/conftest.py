@@ -1,4 +1,4 @@
-"""Replicas as a play: what each of them answers to the next request, in the order in which they are asked."""
+"""Scripted replicas: one script for each request, in order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Part = list[dict[str, Any]] | Exception
 
 @dataclass
 class ScriptedReplicas:
-    """`Replicas`. A play's list is handed over as it is, an exception is raised."""
+    """`Replicas` that follow scripts. A list in a script is yielded, an exception is raised."""
 
-    plays: list[Sequence[Part]] = field(default_factory=list)
-    everybody: Sequence[WholeAnswer] | Exception = ()
+    scripts: list[Sequence[Part]] = field(default_factory=list)
+    broadcast: Sequence[WholeAnswer] | Exception = ()
     asked: list[ForwardedRequest] = field(default_factory=list)
     num_closed: int = 0
     is_asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -32,9 +32,9 @@ class ScriptedReplicas:
 
     async def ask(self, request: ForwardedRequest) -> AsyncGenerator[Any]:
         self.asked.append(request)
-        play = self.plays[len(self.asked) - 1]
+        script = self.scripts[len(self.asked) - 1]
         try:
-            for part in play:
+            for part in script:
                 if isinstance(part, Exception):
                     raise part
                 yield part
@@ -46,9 +46,9 @@ class ScriptedReplicas:
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
         self.asked.append(request)
-        if isinstance(self.everybody, Exception):
-            raise self.everybody
-        return self.everybody
+        if isinstance(self.broadcast, Exception):
+            raise self.broadcast
+        return self.broadcast
 
 
 def start(status: int = 200, content_type: bytes = b"application/json", *others: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -61,16 +61,16 @@ def body(content: bytes, *, is_last: bool = True) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Words:
-    """What plays are written in."""
+class Messages:
+    """Builds the messages of scripts."""
 
     start: Callable[..., dict[str, Any]] = start
     body: Callable[..., dict[str, Any]] = body
 
 
 @pytest.fixture
-def words() -> Words:
-    return Words()
+def messages() -> Messages:
+    return Messages()
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def gateway(replicas: ScriptedReplicas) -> Gateway:
 
 @pytest.fixture
 def call(gateway: Gateway) -> Callable[..., httpx.Response]:
-    """One request, and its whole answer."""
+    """Sends one request and returns its response."""
 
     def send(method: str, path: str, **options: Any) -> httpx.Response:
         async def play() -> httpx.Response:

@@ -1,4 +1,4 @@
-"""An application's answer, as it travels."""
+"""Requests and responses between the gateway and a replica."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def piece(content: bytes, *, is_last: bool = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": content, "more_body": not is_last}
 
 
-def test_only_what_the_specification_names_is_sent_anywhere() -> None:
+def test_only_the_specifications_keys_are_sent() -> None:
     scope = {"type": "http", "path": "/", "state": object(), "extensions": {}}
 
     assert forwardable_scope(scope) == {"type": "http", "path": "/"}
 
 
-def test_the_application_reads_the_body_and_what_it_sends_comes_in_order() -> None:
+def test_the_application_reads_the_body_and_its_messages_arrive_in_order() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["mine"] = 1
         asked = await receive()
@@ -42,18 +42,20 @@ def test_the_application_reads_the_body_and_what_it_sends_comes_in_order() -> No
         piece(b"asked"),
         piece(b"!", is_last=True),
     ]
-    assert together[-1] == [piece(b"asked"), piece(b"!", is_last=True)], "what came together stays together"
+    assert together[-1] == [piece(b"asked"), piece(b"!", is_last=True)], (
+        "messages that were sent together stay together"
+    )
     assert REQUEST.scope == {"type": "http"}, "it may be sent again"
 
 
-def test_to_close_the_answer_is_to_hang_up() -> None:
+def test_closing_the_generator_disconnects() -> None:
     heard: list[str] = []
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send(START)
         heard.append((await receive())["type"])
-        await send(piece(b"nobody reads this"))
+        await send(piece(b"not read"))
 
     async def play() -> None:
         messages = answer(app, REQUEST)
@@ -64,7 +66,7 @@ def test_to_close_the_answer_is_to_hang_up() -> None:
     assert heard == ["http.disconnect"]
 
 
-def test_what_the_application_raises_is_raised_after_what_it_sent() -> None:
+def test_an_error_of_the_application_is_raised_after_its_messages() -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send(START)
         raise RuntimeError("broken")
@@ -78,7 +80,7 @@ def test_what_the_application_raises_is_raised_after_what_it_sent() -> None:
     asyncio.run(play())
 
 
-def test_a_whole_answer_names_its_replica() -> None:
+def test_a_complete_response_names_its_replica() -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send(START)
         await send(piece(b"ab"))

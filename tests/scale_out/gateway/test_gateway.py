@@ -1,4 +1,4 @@
-"""What a client of many replicas is promised when they come and go."""
+"""The gateway's promises to clients when replicas come and go."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def whole(replica: str, status: int, content: bytes) -> WholeAnswer:
     return WholeAnswer(replica=replica, status=status, headers=PLAIN, body=content)
 
 
-def test_an_answer_passes_as_it_is(call: Any, replicas: Any, words: Any) -> None:
-    replicas.plays = [
-        [[words.start(201, b"text/x", (b"x-own", b"1"))], [words.body(b"ab", is_last=False), words.body(b"c")]]
+def test_a_response_is_passed_on_unchanged(call: Any, replicas: Any, messages: Any) -> None:
+    replicas.scripts = [
+        [[messages.start(201, b"text/x", (b"x-own", b"1"))], [messages.body(b"ab", is_last=False), messages.body(b"c")]]
     ]
 
     answer = call("POST", "/v1/completions?x=1", content=b'{"prompt": "p"}')
 
     assert (answer.status_code, answer.content, answer.headers["x-own"]) == (201, b"abc", "1")
-    assert "x-request-id" not in answer.headers, "the server in front has given one, and would give it twice"
+    assert "x-request-id" not in answer.headers, "the server in front of the gateway adds one"
     [request] = replicas.asked
     assert request.body == b'{"prompt": "p"}'
     assert (request.scope["path"], request.scope["query_string"]) == ("/v1/completions", b"x=1")
 
 
-def test_a_request_that_had_no_byte_goes_to_another_replica(call: Any, replicas: Any, words: Any) -> None:
-    replicas.plays = [[LOST], [[words.start(), words.body(b"{}")]]]
+def test_a_request_without_a_response_is_retried_elsewhere(call: Any, replicas: Any, messages: Any) -> None:
+    replicas.scripts = [[LOST], [[messages.start(), messages.body(b"{}")]]]
 
     answer = call("POST", "/v1/completions", content=b'{"prompt": "p"}')
 
@@ -52,11 +52,11 @@ def test_a_request_that_had_no_byte_goes_to_another_replica(call: Any, replicas:
         ("/generate_stream", "the replica is gone"),
     ],
 )
-def test_a_stream_that_had_bytes_ends_with_an_error_event(
-    call: Any, replicas: Any, words: Any, path: str, expected: Any
+def test_a_stream_that_has_begun_ends_with_an_error_event(
+    call: Any, replicas: Any, messages: Any, path: str, expected: Any
 ) -> None:
-    """In the route's own protocol."""
-    replicas.plays = [[[words.start(200, SSE), words.body(b"data: 1\n\n", is_last=False)], LOST]]
+    """In the shape of the route's protocol."""
+    replicas.scripts = [[[messages.start(200, SSE), messages.body(b"data: 1\n\n", is_last=False)], LOST]]
 
     answer = call("POST", path, content=b"{}")
 
@@ -67,25 +67,25 @@ def test_a_stream_that_had_bytes_ends_with_an_error_event(
     assert len(replicas.asked) == 1
 
 
-def test_a_stream_of_any_protocol_ends_with_its_own_error_event(call: Any, replicas: Any, words: Any) -> None:
-    start = words.start(200, b"application/x-ndjson")
-    replicas.plays = [[[start, words.body(b'{"piece":"a"}\n', is_last=False)], LOST]]
+def test_a_stream_of_any_protocol_ends_with_its_own_error_event(call: Any, replicas: Any, messages: Any) -> None:
+    start = messages.start(200, b"application/x-ndjson")
+    replicas.scripts = [[[start, messages.body(b'{"piece":"a"}\n', is_last=False)], LOST]]
 
     answer = call("POST", "/toy/write", content=b"{}")
 
     assert [*map(json.loads, answer.text.splitlines())] == [{"piece": "a"}, {"broken": "the replica is gone"}]
 
 
-def test_a_body_that_had_bytes_is_cut(call: Any, replicas: Any, words: Any) -> None:
-    """No way is left to say that it is not whole, but for the server to close the connection."""
-    replicas.plays = [[[words.start(), words.body(b'{"a"', is_last=False)], LOST]]
+def test_a_json_response_that_has_begun_is_cut_off(call: Any, replicas: Any, messages: Any) -> None:
+    """The server then closes the connection, which shows that the response is incomplete."""
+    replicas.scripts = [[[messages.start(), messages.body(b'{"a"', is_last=False)], LOST]]
 
     with pytest.raises(ReplicaLostError):
         call("POST", "/v1/completions", content=b"{}")
 
 
-def test_a_request_that_ends_its_replicas_does_not_end_them_all(call: Any, replicas: Any) -> None:
-    replicas.plays = [[LOST]] * 9
+def test_a_request_that_crashes_its_replicas_does_not_crash_all(call: Any, replicas: Any) -> None:
+    replicas.scripts = [[LOST]] * 9
 
     answer = call("POST", "/v1/completions", content=b"{}")
 
@@ -99,26 +99,26 @@ def test_a_request_that_ends_its_replicas_does_not_end_them_all(call: Any, repli
 def test_a_page_of_a_trusted_origin_can_read_the_gateways_own_errors(call: Any, replicas: Any) -> None:
     for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://b.example", None)):
         replicas.asked.clear()
-        replicas.plays = [[LOST]] * 3
+        replicas.scripts = [[LOST]] * 3
         answer = call("POST", "/v1/completions", content=b"{}", headers={"origin": origin})
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (503, allowed)
 
 
-def test_who_can_not_take_it_is_passed_over_while_there_are_others(call: Any, replicas: Any, words: Any) -> None:
-    """A replica that drains, or whose engine has failed, says 503: the next may well take it."""
-    refusal = [[words.start(503), words.body(b"draining")]]
-    replicas.plays = [refusal, [[words.start(), words.body(b"{}")]]]
+def test_a_replica_that_answers_503_is_skipped_while_there_are_others(call: Any, replicas: Any, messages: Any) -> None:
+    """A replica answers 503 if it drains or its engine has failed; another may accept the request."""
+    refusal = [[messages.start(503), messages.body(b"draining")]]
+    replicas.scripts = [refusal, [[messages.start(), messages.body(b"{}")]]]
     assert call("POST", "/v1/completions", content=b"{}").content == b"{}"
 
     replicas.asked.clear()
-    replicas.plays = [refusal] * 3
+    replicas.scripts = [refusal] * 3
     answer = call("POST", "/v1/completions", content=b"{}")
 
     assert (answer.status_code, answer.content) == (503, b"draining")
 
 
-def test_a_full_queue_is_refused_as_everywhere(call: Any, replicas: Any) -> None:
-    replicas.plays = [[OverloadedError("full", retry_after_s=2.5)]]
+def test_a_full_queue_is_refused_as_by_one_process(call: Any, replicas: Any) -> None:
+    replicas.scripts = [[OverloadedError("full", retry_after_s=2.5)]]
 
     answer = call("POST", "/generate", content=b"{}")
 
@@ -130,9 +130,9 @@ def test_a_full_queue_is_refused_as_everywhere(call: Any, replicas: Any) -> None
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_a_mistake_tells_nothing_of_itself(call: Any, replicas: Any, words: Any, has_begun: bool) -> None:
-    mistake = RuntimeError("a secret")
-    replicas.plays = [[[words.start(200, SSE)], mistake] if has_begun else [mistake]]
+def test_an_internal_error_hides_its_details(call: Any, replicas: Any, messages: Any, has_begun: bool) -> None:
+    error = RuntimeError("a secret")
+    replicas.scripts = [[[messages.start(200, SSE)], error] if has_begun else [error]]
 
     answer = call("POST", "/v1/completions", content=b"{}")
 
@@ -141,7 +141,7 @@ def test_a_mistake_tells_nothing_of_itself(call: Any, replicas: Any, words: Any,
     assert "secret" not in answer.text
 
 
-def test_bodies_are_bounded_before_a_replica_hears_of_them(call: Any, replicas: Any) -> None:
+def test_bodies_are_limited_before_they_are_forwarded(call: Any, replicas: Any) -> None:
     async def slowly() -> Any:
         yield b"{"
         await asyncio.Event().wait()
@@ -152,9 +152,9 @@ def test_bodies_are_bounded_before_a_replica_hears_of_them(call: Any, replicas: 
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-def test_no_answer_takes_longer_than_it_may(call: Any, replicas: Any, words: Any, has_begun: bool) -> None:
-    """Nobody waits for ever, as there is no replica, or one that says nothing more."""
-    replicas.plays = [[[words.start(200, SSE)]] if has_begun else []]
+def test_a_response_has_a_deadline(call: Any, replicas: Any, messages: Any, has_begun: bool) -> None:
+    """Also without a replica, and with one that sends nothing more."""
+    replicas.scripts = [[[messages.start(200, SSE)]] if has_begun else []]
     replicas.is_hanging = True
 
     answer = call("POST", "/v1/completions", content=b"{}")
@@ -164,9 +164,9 @@ def test_no_answer_takes_longer_than_it_may(call: Any, replicas: Any, words: Any
     assert replicas.num_closed == 1
 
 
-def test_a_client_that_hangs_up_is_the_replicas_to_know(gateway: Any, replicas: Any) -> None:
-    """Servers cancel the call: nothing is left waiting for the answer."""
-    replicas.plays = [[]]
+def test_a_disconnect_is_passed_on_to_the_replica(gateway: Any, replicas: Any) -> None:
+    """Servers cancel the call, which closes the replica's generator."""
+    replicas.scripts = [[]]
     replicas.is_hanging = True
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [], "query_string": b""}
 
@@ -174,7 +174,7 @@ def test_a_client_that_hangs_up_is_the_replicas_to_know(gateway: Any, replicas: 
         return {"type": "http.request"}
 
     async def send(_message: Any) -> None:
-        raise AssertionError("there is nothing to say")
+        raise AssertionError("nothing is sent")
 
     async def play() -> None:
         task = asyncio.create_task(gateway(scope, receive, send))
@@ -188,7 +188,7 @@ def test_a_client_that_hangs_up_is_the_replicas_to_know(gateway: Any, replicas: 
 
 
 def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas: Any) -> None:
-    replicas.everybody = UnavailableError("none")
+    replicas.broadcast = UnavailableError("none")
 
     assert call("GET", "/livez").json() == {"status": "ok"}
     assert call("GET", "/livez/").json() == {"status": "ok"}
@@ -198,25 +198,23 @@ def test_the_gateway_is_alive_without_replicas_but_not_ready(call: Any, replicas
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_other_methods_of_its_own_routes_are_refused_as_everywhere(
-    call: Any, replicas: Any, words: Any, path: str
-) -> None:
-    replicas.plays = [[[words.start(405), words.body(b"no")]]]
+def test_other_methods_of_its_own_routes_are_refused(call: Any, replicas: Any, messages: Any, path: str) -> None:
+    replicas.scripts = [[[messages.start(405), messages.body(b"no")]]]
 
     assert call("TRACE", path).status_code == 405
 
 
 def test_one_ready_replica_is_enough(call: Any, replicas: Any) -> None:
-    replicas.everybody = [whole("a", 503, b"draining"), whole("b", 200, b"ready")]
+    replicas.broadcast = [whole("a", 503, b"draining"), whole("b", 200, b"ready")]
 
     answer = call("GET", "/health")
 
     assert (answer.status_code, answer.text) == (200, "ready")
 
 
-def test_metrics_are_those_of_every_replica_by_its_name(call: Any, replicas: Any) -> None:
+def test_metrics_have_the_replica_as_a_label(call: Any, replicas: Any) -> None:
     page = '# HELP n Of.\n# TYPE n counter\nn_total{x="1"} %d.0\n'
-    replicas.everybody = [whole("a", 200, (page % 2).encode()), whole("b", 200, (page % 3).encode())]
+    replicas.broadcast = [whole("a", 200, (page % 2).encode()), whole("b", 200, (page % 3).encode())]
 
     answer = call("GET", "/metrics")
 
@@ -232,15 +230,15 @@ def test_metrics_are_those_of_every_replica_by_its_name(call: Any, replicas: Any
     assert open_metrics.text.endswith("# EOF\n")
 
 
-def test_who_may_not_read_the_metrics_does_not(call: Any, replicas: Any) -> None:
-    replicas.everybody = [whole("a", 401, b"no")]
+def test_a_replicas_refusal_of_the_metrics_is_passed_on(call: Any, replicas: Any) -> None:
+    replicas.broadcast = [whole("a", 401, b"no")]
 
     answer = call("GET", "/metrics")
 
     assert (answer.status_code, answer.text) == (401, "no")
 
 
-def test_it_starts_and_ends_with_its_server_and_speaks_no_websockets(gateway: Any) -> None:
+def test_it_has_a_lifespan_and_refuses_websockets(gateway: Any) -> None:
     sent: list[str] = []
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 

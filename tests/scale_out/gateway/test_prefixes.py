@@ -1,4 +1,4 @@
-"""Prompts that begin alike, told by their digests."""
+"""Digests of prompts' prefixes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def prefixes(**fields: Any) -> tuple[bytes, ...]:
     return prefixes_of(json.dumps(fields).encode(), PROMPT_KEYS)
 
 
-def test_as_many_digests_as_whole_chunks() -> None:
+def test_one_digest_per_whole_chunk() -> None:
     assert len(prefixes(prompt=LONG)) == len(LONG) // CHUNK_CHARACTERS
     assert prefixes(prompt="x" * (CHUNK_CHARACTERS - 1)) == ()
     assert len(prefixes(prompt="x" * CHUNK_CHARACTERS * 1000)) == MAX_CHUNKS
 
 
-def test_what_begins_alike_has_the_same_first_digests() -> None:
+def test_prompts_with_a_common_prefix_share_its_digests() -> None:
     one, other = prefixes(prompt=LONG + "1" * 500), prefixes(prompt=LONG + "2" * 500)
 
     assert one[:6] == other[:6]
@@ -39,12 +39,12 @@ def test_what_begins_alike_has_the_same_first_digests() -> None:
         {"messages": [{"role": "user", "content": [{"type": "text", "text": LONG}]}]},
     ],
 )
-def test_every_protocols_prompt(fields: Any) -> None:
+def test_the_prompt_of_every_protocol(fields: Any) -> None:
     assert prefixes(**fields) == prefixes(prompt=LONG)
 
 
 @pytest.mark.parametrize("prompt", [list(range(100)), [list(range(100)), [1]]])
-def test_token_ids_are_a_prompt_too(prompt: Any) -> None:
+def test_token_ids_are_a_prompt(prompt: Any) -> None:
     assert prefixes(prompt=prompt) == prefixes(prompt=[*range(100)])
     assert prefixes(prompt=prompt)
 
@@ -62,11 +62,11 @@ def test_token_ids_are_a_prompt_too(prompt: Any) -> None:
         b'{"prompt":' + b"[" * 2000 + b"]" * 2000 + b"}",
     ],
 )
-def test_a_body_that_makes_no_sense_has_none(body: bytes) -> None:
+def test_an_invalid_body_has_none(body: bytes) -> None:
     assert prefixes_of(body, PROMPT_KEYS) == ()
 
 
-def test_the_longest_beginning_wins_among_those_who_live() -> None:
+def test_the_replica_with_the_longest_prefix_is_found() -> None:
     memory = PrefixMemory()
     memory.note([b"1"], "short")
     memory.note([b"1", b"2"], "long")
@@ -78,7 +78,7 @@ def test_the_longest_beginning_wins_among_those_who_live() -> None:
     assert memory.find([], {"short"}) is None
 
 
-def test_what_has_not_been_used_longest_is_forgotten_first() -> None:
+def test_the_least_recently_used_prefix_is_evicted() -> None:
     memory = PrefixMemory(max_prefixes=2)
     memory.note([b"1"], "a")
     memory.note([b"2"], "b")

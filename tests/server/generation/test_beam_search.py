@@ -59,7 +59,7 @@ FOLLOWERS = {
 
 @dataclass
 class TableRunner(ScriptedRunner):
-    """Scores the next token by FOLLOWERS; others are as good as impossible."""
+    """Scores the next token by FOLLOWERS; all others are practically impossible."""
 
     config: ModelConfig = CONFIG
     error: str | None = None
@@ -151,7 +151,7 @@ def ask(
 
 
 async def collect(generation: BeamGeneration) -> dict[int, tuple[SequenceDelta, ...]]:
-    """By prompt, all that was handed over."""
+    """All deltas, by prompt."""
     return {index: deltas async for update in generation.updates() for index, deltas in update}
 
 
@@ -164,11 +164,11 @@ async def texts(generation: BeamGeneration) -> list[str]:
     return [delta.text for delta in (await collect(generation))[0]]
 
 
-# ---- what is found
+# ---- results
 
 
-def test_the_best_sequences_come_whole_and_best_first(play: Player) -> None:
-    """The likeliest first token is not the best sequences'. The end of text is counted, and not shown."""
+def test_the_best_sequences_are_complete_and_sorted(play: Player) -> None:
+    """The best sequences do not begin with the likeliest token. The end-of-text token is counted but not shown."""
 
     async def scenario(scene: Scene) -> None:
         best, second = (await collect(scene.search(ask())))[0]
@@ -218,8 +218,8 @@ def test_min_tokens_bars_the_end_of_text(play: Player) -> None:
     play(scenario)
 
 
-def test_log_probabilities_are_those_seen_on_the_way(play: Player) -> None:
-    """Of each token of the sequence, with its likeliest rivals; of the prompt too, where asked for."""
+def test_log_probabilities_are_those_of_each_step(play: Player) -> None:
+    """For each token of the sequence, with its likeliest alternatives; for the prompt too, on request."""
 
     async def scenario(scene: Scene) -> None:
         best, _ = (await collect(scene.search(ask(">>", num_logprobs=1, num_prompt_logprobs=0))))[0]
@@ -233,7 +233,9 @@ def test_log_probabilities_are_those_seen_on_the_way(play: Player) -> None:
     play(scenario)
 
 
-def test_half_a_character_at_the_end_is_shown_as_such(play: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_character_at_the_end_becomes_a_replacement_character(
+    play: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(FOLLOWERS, b">", {b"\xc3": -0.1})
 
     async def scenario(scene: Scene) -> None:
@@ -243,7 +245,7 @@ def test_half_a_character_at_the_end_is_shown_as_such(play: Player, monkeypatch:
 
 
 def test_beams_of_all_prompts_are_computed_together(play: Player) -> None:
-    """Two prompts with two beams each: four rows in a step. Each gets what it gets alone."""
+    """Two prompts with two beams each are four rows in a step. Each gets the same result as alone."""
     runner = TableRunner(is_gated=True)
 
     async def scenario(scene: Scene) -> None:
@@ -262,7 +264,7 @@ def test_beams_of_all_prompts_are_computed_together(play: Player) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "odd"])
 def test_sequences_are_those_of_transformers(name: str, play: Player) -> None:
-    """On real kernels, several prompts at a time, with beams that share blocks of the prefix cache."""
+    """On real kernels, with several prompts at a time and beams that share blocks of the prefix cache."""
     runner = Runner.load(
         GOLDEN / name,
         ENGINE_CONFIG,
@@ -299,7 +301,7 @@ def test_sequences_are_those_of_transformers(name: str, play: Player) -> None:
     play(scenario, runner=runner)
 
 
-# ---- what can come between
+# ---- interruptions
 
 
 def test_an_abort_before_the_beginning_submits_nothing(play: Player) -> None:
@@ -314,7 +316,7 @@ def test_an_abort_before_the_beginning_submits_nothing(play: Player) -> None:
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2])
 def test_an_abort_at_any_step_leaves_nothing_behind(play: Player, num_steps: int) -> None:
-    """The iteration ends without sequences, and the beams in flight are ended too."""
+    """The iteration ends without sequences, and the beams in flight are aborted."""
     runner = TableRunner(is_gated=True)
 
     async def scenario(scene: Scene) -> None:
@@ -333,8 +335,8 @@ def test_an_abort_at_any_step_leaves_nothing_behind(play: Player, num_steps: int
     play(scenario, runner=runner)
 
 
-def test_who_stops_reading_ends_the_search(play: Player) -> None:
-    """The first prompt is done before the second: the reader leaves then."""
+def test_a_reader_that_stops_ends_the_search(play: Player) -> None:
+    """The reader stops after the first prompt, before the second is done."""
 
     async def scenario(scene: Scene) -> None:
         search = scene.search(
@@ -349,8 +351,8 @@ def test_who_stops_reading_ends_the_search(play: Player) -> None:
     play(scenario)
 
 
-def test_a_deadline_counts_for_the_whole_search(play: Player) -> None:
-    """Each step gets what is left of it: on a clock that runs a second at each look, five steps are too many."""
+def test_a_deadline_applies_to_the_whole_search(play: Player) -> None:
+    """Each step gets the remaining time. The clock advances a second per reading, so five steps are too many."""
     now_s = iter(range(1000))
 
     async def scenario(scene: Scene) -> None:
@@ -367,7 +369,7 @@ def test_a_deadline_counts_for_the_whole_search(play: Player) -> None:
 
 
 def test_a_full_queue_refuses_a_search_only_at_its_beginning(play: Player) -> None:
-    """One that has begun is served to its end, before those that wait."""
+    """A search that has started runs to its end, before queued requests."""
     runner = TableRunner(is_gated=True)
 
     async def scenario(scene: Scene) -> None:
@@ -444,13 +446,13 @@ def test_an_engine_that_fails_fails_the_search(play: Player) -> None:
     async def scenario(scene: Scene) -> None:
         with pytest.raises(EngineFailedError):
             await collect(scene.search(ask()))
-        scene.core.abort("r-1-0")  # The engine's thread has left it.
+        scene.core.abort("r-1-0")  # the engine's thread has ended
 
     play(scenario, runner=TableRunner(on_run=explode))
 
 
 def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
-    """Though its first step alone would."""
+    """Even if its first step alone would fit."""
 
     async def scenario(scene: Scene) -> None:
         with pytest.raises(ContextLengthError, match=r"requested 65 tokens \(1 in the prompt, 64 in the completion\)"):
@@ -459,7 +461,7 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
     play(scenario)
 
 
-# ---- what may be asked
+# ---- parameters
 
 
 @pytest.mark.parametrize(
@@ -483,7 +485,7 @@ def test_a_search_must_fit_the_context_as_a_whole(play: Player) -> None:
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )
-def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str, Any], param: str) -> None:
+def test_parameters_that_beam_search_lacks_are_refused_by_name(params: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError, match=param) as caught:
         check_beam_search(
             SamplingParams(**params),
@@ -497,7 +499,7 @@ def test_what_does_not_go_with_a_beam_search_is_refused_by_name(params: dict[str
 
 @pytest.mark.reported("a reader of the code: a sampling parameter that is new would have been accepted and ignored")
 @pytest.mark.parametrize("name", [item.name for item in PARAMETERS])
-def test_a_parameter_that_a_search_does_not_know_is_refused(name: str) -> None:
+def test_every_parameter_that_beam_search_lacks_is_refused(name: str) -> None:
     default = getattr(SamplingParams(), name)
     nothing = Grammar(GrammarKind.REGEX, "a") if name == "grammar" else 1
     others: dict[type, Any] = {bool: True, int: 2, float: 0.5, tuple: ((1, 0.5),), type(None): nothing}
@@ -511,7 +513,7 @@ def test_a_parameter_that_a_search_does_not_know_is_refused(name: str) -> None:
             check()
 
 
-def test_a_search_draws_nothing_so_every_seed_gives_the_same_text(client: Any) -> None:
+def test_a_seed_does_not_change_a_beam_search(client: Any) -> None:
     asked = {"prompt": ">", "use_beam_search": True, "n": 2, "max_tokens": 3}
     texts = [
         [choice["text"] for choice in client.complete(**asked, seed=seed).json()["choices"]]
@@ -534,7 +536,7 @@ def test_each_of_several_end_tokens_ends_a_beam() -> None:
 
 
 def test_there_must_be_a_token_for_each_beam() -> None:
-    """Else a search could not return as many sequences as were asked for."""
+    """Otherwise a search could not return as many sequences as requested."""
     tiny = replace(CONFIG, vocab_size=5, eos_token_ids=(4,))
     check_beam_search(
         SamplingParams(), BeamOptions(num_beams=4), tiny, is_streamed=False, grammar_param="response_format"
@@ -553,7 +555,7 @@ def test_there_must_be_a_token_for_each_beam() -> None:
         {"num_prompt_logprobs": 0, "max_tokens": 1, "include_stop_str_in_output": True},
     ],
 )
-def test_what_goes_with_a_beam_search_is_taken(params: dict[str, Any]) -> None:
+def test_parameters_that_beam_search_has_are_accepted(params: dict[str, Any]) -> None:
     check_beam_search(
         SamplingParams(**params), BeamOptions(num_beams=2), CONFIG, is_streamed=False, grammar_param="response_format"
     )
@@ -567,8 +569,8 @@ def client(open_client: Callable[..., Any]) -> Any:
     return open_client(runner=TableRunner(), max_n=4)
 
 
-def test_a_request_for_beams_gets_the_best_sequences(client: Any) -> None:
-    """`best_of` beams, `n` choices; every other part of the answer is as in any completion."""
+def test_a_beam_search_request_gets_the_best_sequences(client: Any) -> None:
+    """`best_of` beams, `n` choices. The rest of the answer is the same as for any completion."""
     body = client.complete(
         prompt=[">", "b"],
         use_beam_search=True,
@@ -629,14 +631,14 @@ def test_the_length_penalty_reaches_the_search(client: Any) -> None:
         ({"early_stopping": True}, "early_stopping"),
     ],
 )
-def test_what_a_search_cannot_do_is_named(client: Any, body: dict[str, Any], param: str) -> None:
+def test_unsupported_requests_for_beam_search_are_named(client: Any, body: dict[str, Any], param: str) -> None:
     answer = client.complete(**{"prompt": ">", **body})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"].partition(".")[0] == param
 
 
-def test_draws_may_be_spelled_out(client: Any) -> None:
-    """What other servers' clients send along and asks for nothing is taken."""
+def test_sampling_defaults_are_accepted_with_beam_search(client: Any) -> None:
+    """Clients of other servers send values without effect, which are accepted."""
     body = client.complete(
         prompt=">", use_beam_search=True, temperature=0, top_p=1, top_k=-1, seed=1, max_tokens=2
     ).json()

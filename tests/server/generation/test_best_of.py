@@ -45,7 +45,7 @@ def test_no_choice_keeps_the_sequences_as_they_come() -> None:
 
 
 def test_cached_tokens_are_the_first_sequences(open_client: Callable[..., Any]) -> None:
-    """The others find in the cache what the first has just computed: that was not there before."""
+    """The others find the blocks in the cache that the first has just computed; they do not count."""
     client = open_client()
     prompt = "a prompt of two whole blocks, and some more"
     usage = [client.complete(prompt=prompt, best_of=3, max_tokens=2).json()["usage"] for _ in range(2)]
@@ -73,8 +73,8 @@ def test_a_client_that_hangs_up_aborts_all_sequences(
     hang_up(client, "/v1/completions", prompt="once", best_of=2)
 
 
-def test_a_request_gets_its_n_best_and_pays_for_all(open_client: Callable[..., Any], build_runner: Any) -> None:
-    """Each sequence draws one byte more often than the last, and the likelier the lower the byte."""
+def test_a_request_gets_its_n_best_and_usage_counts_all(open_client: Callable[..., Any], build_runner: Any) -> None:
+    """Each sequence repeats one byte, and lower bytes are likelier."""
 
     class Uneven(build_runner):  # type: ignore[misc]  # a fixture's value has no type
         def draw(self, row: Any) -> Any:

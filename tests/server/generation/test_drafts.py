@@ -1,4 +1,4 @@
-"""Streams of sequences whose steps gain several tokens: the same bytes as without drafts."""
+"""Streams with speculative decoding, where a step gains several tokens: the same bytes as without drafts."""
 
 from __future__ import annotations
 
@@ -35,14 +35,16 @@ def choice_of(event: str) -> str:
 
 
 @pytest.mark.parametrize(("path", "body"), REQUESTS)
-def test_an_event_for_each_token_as_without(path: str, body: Json, open_client: Callable[..., Any]) -> None:
+def test_streams_have_one_event_per_token_as_without_drafts(
+    path: str, body: Json, open_client: Callable[..., Any]
+) -> None:
     answers, nums_steps = [], []
     for max_draft_tokens in (0, 15):
         runner = ScriptedRunner(script="abcabcabcäbcabcabc".encode() * 2)
         client = open_client(runner=runner, max_draft_tokens=max_draft_tokens)
         answer = client.post(path, json=body)
         assert answer.status_code == 200
-        # The two choices of a request take turns otherwise; each by itself has the same events in the same order.
+        # The two choices interleave differently, but each has the same events in the same order.
         answers.append(sorted(re.sub('"id":"[^"]*"', "", answer.text).split("\n\n"), key=choice_of))
         nums_steps.append(len(runner.plans))
 

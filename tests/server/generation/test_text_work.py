@@ -1,4 +1,4 @@
-"""Work on long texts: how much of it there is at once, and for whom."""
+"""Work on long texts: how much runs at once, and for which clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def is_there() -> bool:
 
 
 class Works:
-    """Pieces of work that wait to be let go, and how many of them ran at once."""
+    """Gated pieces of work, and the number that ran at once."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -53,7 +53,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.reported("an attack with twenty long texts at once, which took two gigabytes")
-def test_one_long_text_at_a_time_and_ordinary_ones_pass_it() -> None:
+def test_one_long_text_runs_at_a_time_and_does_not_delay_ordinary_ones() -> None:
     works = Works()
 
     async def scenario() -> None:
@@ -71,7 +71,7 @@ def test_one_long_text_at_a_time_and_ordinary_ones_pass_it() -> None:
     assert works.most == {"l": 1, "o": 1}
 
 
-def test_short_texts_wait_for_nothing() -> None:
+def test_short_texts_are_not_queued() -> None:
     async def scenario() -> None:
         queue, works = TextQueue(), Works()
         long = asyncio.create_task(queue.run(partial(works.work, "l"), num_characters=LONG, is_gone=is_there))
@@ -85,7 +85,7 @@ def test_short_texts_wait_for_nothing() -> None:
 
 
 @pytest.mark.reported("an attack by clients that hang up while their texts wait")
-def test_work_for_a_client_that_has_left_is_not_begun() -> None:
+def test_work_for_a_disconnected_client_is_not_started() -> None:
     async def is_gone() -> bool:
         return True
 
@@ -96,8 +96,8 @@ def test_work_for_a_client_that_has_left_is_not_begun() -> None:
     run(scenario)
 
 
-def test_texts_that_wait_are_bounded_together() -> None:
-    """But a single one is always read; and what has ended leaves its room, whatever its end."""
+def test_queued_texts_are_bounded_in_total() -> None:
+    """A single text is always accepted. Finished work frees its share, even if it failed."""
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -120,7 +120,7 @@ def test_texts_that_wait_are_bounded_together() -> None:
 
 
 @pytest.mark.reported("a reviewer, who hung up on a long text and found a 200 in the log")
-def test_a_client_that_leaves_during_its_work_gets_no_answer() -> None:
+def test_a_client_that_disconnects_during_its_work_gets_no_answer() -> None:
     async def scenario() -> None:
         asked = 0
 

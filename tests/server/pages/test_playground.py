@@ -1,4 +1,4 @@
-"""The playground: a page for browsers, made of our own files, that speaks of every parameter."""
+"""The playground: a page for browsers, made of our own files, that offers every parameter."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,ima
 MAX_BYTES = 100_000
 """Of page and assets, as they are sent."""
 NOT_OFFERED = {
-    # What the page itself uses, or has no use for.
+    # Used by the page itself, or not useful in it.
     *("prompt", "model", "stream", "stream_options", "echo", "prompt_logprobs", "return_token_ids", "request_id"),
     *("return_tokens_as_token_ids", "truncate_prompt_tokens", "truncation_side", "priority", "timeout_s", "user"),
-    # Other names of parameters that it offers or uses, and what its temperature says.
+    # Aliases of parameters that it offers or uses, and `do_sample`, which its temperature covers.
     *CompletionRequest.aliases,
     "do_sample",
     "add_special_tokens",
-    # Of a stream there is no best.
+    # Not available in a stream.
     *("best_of", "use_beam_search", "length_penalty", "early_stopping"),
-    # Of the ways to say what form a text has, one.
+    # One of the structured output parameters is enough.
     *("response_format", "structured_outputs", "guided_json", "guided_choice", "guided_grammar"),
 }
 
@@ -54,7 +54,7 @@ NOT_OFFERED = {
     ],
 )
 def test_the_root_is_a_page_to_browsers_and_data_to_programs(client: Any, accept: str, is_page: bool) -> None:
-    """And says to caches that it depends."""
+    """The `vary` header tells caches so."""
     answer = client.get("/", headers={"accept": accept})
     assert answer.headers["content-type"] == ("text/html; charset=utf-8" if is_page else "application/json")
     assert answer.headers["vary"] == "accept"
@@ -70,8 +70,8 @@ def test_posting_to_the_root_is_still_tgis(client: Any) -> None:
     assert answer.json()[0]["generated_text"].startswith(" hello")
 
 
-def test_a_page_that_a_browser_has_is_not_sent_again(client: Any) -> None:
-    """A 304 has the policy too: the browser takes over the headers that it brings."""
+def test_a_cached_page_is_not_sent_again(client: Any) -> None:
+    """A 304 has the policy too, because the browser uses its headers."""
     for path in ("/ui", "/ui/assets/main.js", "/ui/assets/playground.css"):
         first = client.get(path)
         assert first.headers["cache-control"] == "no-cache"
@@ -83,7 +83,7 @@ def test_a_page_that_a_browser_has_is_not_sent_again(client: Any) -> None:
         assert client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
-def test_the_policy_lets_in_nothing_but_our_own_files(client: Any) -> None:
+def test_the_policy_allows_only_our_own_files(client: Any) -> None:
     [policy] = client.get("/ui").headers.get_list("content-security-policy")
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules.pop("default-src") == rules["base-uri"] == rules["form-action"] == rules["frame-ancestors"] == "'none'"
@@ -92,7 +92,7 @@ def test_the_policy_lets_in_nothing_but_our_own_files(client: Any) -> None:
     assert "unsafe" not in policy
 
 
-def test_all_that_the_page_names_is_there_and_nothing_comes_from_elsewhere(client: Any) -> None:
+def test_all_referenced_files_exist_and_none_is_external(client: Any) -> None:
     page = client.get("/ui").text
     scripts = [*(file.name for file in FILES if file.suffix == ".js"), "register.js"]
     assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son[a-z]+=", page)
@@ -131,7 +131,7 @@ def test_page_and_assets_are_small_and_modules_short() -> None:
 
 
 def test_the_files_are_in_the_package() -> None:
-    """Poetry packs the whole folder of the package; nothing takes these out again."""
+    """Poetry packs the package's whole folder, and no setting excludes these files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["poetry"]
     assert project["packages"] == [{"include": "distilgpt2_api", "from": "src"}]
     assert "exclude" not in project
@@ -144,7 +144,7 @@ def test_every_parameter_is_offered_or_left_out_on_purpose() -> None:
     assert offered == CompletionRequest.model_fields.keys() - NOT_OFFERED
 
 
-def test_below_a_proxys_prefix_everything_is_named_relatively(open_client: Callable[..., Any]) -> None:
+def test_all_urls_are_relative_for_proxies_with_a_prefix(open_client: Callable[..., Any]) -> None:
     client = open_client(root_path="/base")
     for path in ("/base/", "/base/ui", "/ui"):
         page = client.get(path, headers={"accept": CHROMIUM})

@@ -1,4 +1,4 @@
-"""The page of the API says what the service does: every parameter of its tables is sent."""
+"""The API page is true: the service is sent every parameter in its tables."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ COMPANIONS: dict[str, Json] = {
 
 @pytest.fixture
 def client(open_client: Callable[..., Any], build_runner: Any) -> Any:
-    """It draws a 1, which every form of `VALUES` begins with."""
+    """A client of a service that samples a 1, with which every grammar in `VALUES` begins."""
     template = "{% for m in messages %}{{ m.content }}{{ '!' if shout }}{% endfor %}"
     return open_client(chat_template=ChatTemplate(template, origin="test"), runner=build_runner(script=b"1"))
 
@@ -88,7 +88,7 @@ def post(client: Any, table: ParameterTable, parameters: Json) -> Any:
 
 
 def sound_value(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> object:
-    """The first that comes to mind."""
+    """A simple valid value."""
     branch = schema.get("anyOf", [schema])[0]
     value: object
     match branch:
@@ -132,7 +132,7 @@ def test_every_refused_parameter_is_refused_by_name(client: Any, table: Paramete
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.path)
-def test_what_asks_for_nothing_is_let_through(client: Any, table: ParameterTable) -> None:
+def test_values_without_effect_are_accepted(client: Any, table: ParameterTable) -> None:
     for name, values in NO_OP_VALUES.items():
         for value in (None, *values):
             sent = "any" if value is str else value
@@ -141,8 +141,8 @@ def test_what_asks_for_nothing_is_let_through(client: Any, table: ParameterTable
                 assert answer.status_code == 200, (name, sent, answer.text)
 
 
-def test_a_parameter_that_is_named_as_refused_has_its_no_ops() -> None:
-    """Null, at the least: what a peer has, and we do not, is known by name."""
+def test_every_refused_parameter_has_no_op_values() -> None:
+    """At least null: parameters that only a reference API has are known by name."""
     for table in (*TABLES, LLAMA_CPP_COMPLETION):
         referenced = {name for api in table.reference_apis for name in api.parameters}
         assert {name for name in referenced if not table.model.supports(name)} <= NO_OP_VALUES.keys(), table.path
@@ -183,13 +183,13 @@ def test_an_unknown_parameter_that_is_known_elsewhere_names_its_replacement(
     assert expected in (message["message"] if isinstance(message, dict) else message)
 
 
-def test_what_stands_one_level_too_high_is_shown_its_place(client: Any) -> None:
+def test_a_parameter_at_the_wrong_level_is_told_the_right_one(client: Any) -> None:
     answer = client.post("/generate", json={"inputs": "a", "max_new_tokens": 1})
     assert (answer.status_code, "use `parameters.max_new_tokens`" in answer.text) == (422, True)
 
 
 def test_every_replacement_is_a_parameter_of_a_route() -> None:
-    """And one that no route needs is no replacement: some route lacks the name and has another."""
+    """A replacement is needed: at least one route lacks the name and has the replacement."""
     for name, replacement in REPLACEMENTS.items():
         for ours in replacement.names:
             assert any(replacement_in(model, ours) for model in MODELS), (name, ours)
@@ -207,8 +207,8 @@ def test_defaults_are_those_that_the_engine_gets(client: Any, table: ParameterTa
             assert getattr(params, name) == value, name
 
 
-def test_the_lists_of_peers_are_those_of_their_own_clients() -> None:
-    """A new release of one may have a parameter that the page does not know."""
+def test_the_reference_apis_match_their_clients() -> None:
+    """A new release may have a parameter that the page does not know."""
     for peer, module, base in (
         (OPENAI_COMPLETION, completion_create_params, "CompletionCreateParams"),
         (OPENAI_CHAT, chat_create_params, "CompletionCreateParams"),
@@ -226,7 +226,7 @@ def test_the_lists_of_peers_are_those_of_their_own_clients() -> None:
         ({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}, "integer from 0"),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1.5}, "number above 0 to 1.5"),
         ({"type": "array", "maxItems": 4, "items": {"type": "string"}}, "list of at most 4 strings"),
-        ({"anyOf": [{"const": -1}, {"type": "boolean"}]}, "`-1`, or `true`, or `false`"),
+        ({"anyOf": [{"const": -1}, {"type": "boolean"}]}, "`-1` or boolean"),
         ({"type": "object", "additionalProperties": True}, "object"),
         ({}, "any"),
     ],

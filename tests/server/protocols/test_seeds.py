@@ -15,7 +15,7 @@ from distilgpt2_api.text.chat_template import ChatTemplate
 def test_minus_one_means_no_seed_in_every_protocol(
     open_client: Callable[..., Any], build_runner: Any, seed: int | None
 ) -> None:
-    """The test service then draws seed 7. TGI's protocol refuses other negative seeds."""
+    """The test service then uses seed 7. TGI's protocol refuses other negative seeds."""
     client = open_client(chat_template=ChatTemplate("a", origin="test"), runner=build_runner())
     expected = -2 if seed == -2 else 7
     bodies: dict[str, Any] = {

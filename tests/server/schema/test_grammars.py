@@ -1,4 +1,4 @@
-"""Fields of three protocols, as grammars: what each means, and what is refused by which name."""
+"""Structured output fields of three protocols as grammars, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def named(**fields: object) -> dict[str, object]:
 def test_what_openai_and_vllm_clients_send_becomes_a_grammar(
     fields: dict[str, Any], expected: tuple[Grammar, str] | None
 ) -> None:
-    """Beside the name of the field that gave it. Properties keep their order: it is the order of the answer."""
+    """With the name of its field. Properties keep their order, which is the order in the answer."""
     assert openai_grammar(**fields) == expected
 
 
@@ -88,7 +88,7 @@ def test_other_servers_forms_of_response_format(value: object, expected: tuple[G
 
 
 @pytest.mark.reported("guidance's client of vLLM, which sends the same grammar under its old and its new name")
-def test_two_equal_forms_are_one() -> None:
+def test_two_equal_grammars_count_as_one() -> None:
     grammar = 'start: "a"'
     fields = {"guided_grammar": grammar, "structured_outputs": {"grammar": grammar}}
     assert openai_grammar(**fields) == (Grammar(GrammarKind.LARK, grammar), "guided_grammar")
@@ -147,7 +147,7 @@ def test_two_equal_forms_are_one() -> None:
         ({"response_format": {"type": "json_object"}, "guided_choice": ["a"]}, "guided_choice"),
     ],
 )
-def test_what_is_malformed_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_malformed_values_are_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         openai_grammar(**fields)
 
@@ -157,7 +157,7 @@ def test_what_is_malformed_is_refused_by_name(fields: dict[str, Any], param: str
 
 
 @pytest.mark.parametrize("name", ["structural_tag", "whitespace_pattern"])
-def test_what_vllm_has_beside_that_is_not_supported(name: str) -> None:
+def test_other_vllm_options_are_not_supported(name: str) -> None:
     with pytest.raises(UnsupportedParameterError) as refused:
         openai_grammar(structured_outputs={"regex": "a", name: "x"})
 
@@ -198,7 +198,7 @@ def test_what_tgi_clients_send_becomes_a_grammar(value: object, expected: Gramma
         ({"type": "json", "value": {}, "strict": True}, "parameters.grammar.strict"),
     ],
 )
-def test_what_is_malformed_in_tgi_is_refused_by_name(value: object, param: str) -> None:
+def test_malformed_tgi_grammars_are_refused_by_name(value: object, param: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         tgi_grammar(value)
 

@@ -1,4 +1,4 @@
-"""Query strings: what no route reads is refused by name, except where monitors and browsers bring keys of their own."""
+"""Query strings: unknown keys are refused by name, except where monitors and browsers send keys of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPEN = {
 
 
 def error_of(answer: Any) -> tuple[int, str, str | None]:
-    """Status, message, and the parameter where the protocol has a place for it."""
+    """Status, message, and the parameter if the protocol's errors have a field for it."""
     error = answer.json()["error"]
     if isinstance(error, str):
         return answer.status_code, error, None
@@ -24,7 +24,7 @@ def error_of(answer: Any) -> tuple[int, str, str | None]:
 
 
 @pytest.mark.reported("a client that asked for /v1/models?foo=1 and got an answer that ignored foo")
-def test_an_unknown_key_is_refused_by_every_route_that_no_monitor_asks(
+def test_an_unknown_key_is_refused_by_every_api_route(
     open_client: Callable[..., Any], routes: Sequence[BaseRoute], open_batch_service: Any
 ) -> None:
     client = open_client(open_batch_service=open_batch_service)
@@ -58,7 +58,7 @@ def test_an_unknown_key_is_refused_by_every_route_that_no_monitor_asks(
     ],
 )
 @pytest.mark.reported("a client that sent one key of the query twice and did not learn which was used")
-def test_a_key_that_is_there_twice_is_refused(
+def test_a_duplicate_key_is_refused(
     open_client: Callable[..., Any], open_batch_service: Any, path: str, name: str
 ) -> None:
     client = open_client(open_batch_service=open_batch_service)
@@ -68,7 +68,7 @@ def test_a_key_that_is_there_twice_is_refused(
 
 
 @pytest.mark.parametrize("query", ["", "limit=2", "limit=2&order=asc&purpose=batch"])
-def test_what_a_route_reads_it_takes_once(open_client: Callable[..., Any], open_batch_service: Any, query: str) -> None:
+def test_a_known_key_is_accepted_once(open_client: Callable[..., Any], open_batch_service: Any, query: str) -> None:
     assert open_client(open_batch_service=open_batch_service).get(f"/v1/files?{query}").status_code == 200
 
 

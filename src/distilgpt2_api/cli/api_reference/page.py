@@ -1,24 +1,17 @@
-"""docs/api.md, generated from routes, errors and schemas, so that the page and the code agree."""
+"""docs/api.md: the text of page.md, with tables from routes, errors and schemas."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.resources import files
 
 import orjson
 from fastapi.routing import APIRoute
+from jinja2 import StrictUndefined, Template
 
 from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
-from distilgpt2_api.cli.api_reference.prose import (
-    ADDRESSES,
-    ERRORS,
-    INTRODUCTIONS,
-    KEYS,
-    PARAMETERS,
-    PREFACE,
-    STREAMS,
-)
 from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError, UnavailableError
 from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.http.error_shape import ErrorShape
@@ -26,7 +19,7 @@ from distilgpt2_api.server.http.errors import ERROR_MAPPINGS, INTERNAL, ErrorAns
 from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
-from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP
+from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP, ReferenceApi
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import replacement_in
 
@@ -49,26 +42,26 @@ EXAMPLE_ERROR = describe_error(InvalidRequestError("max_tokens: …", param="max
 
 
 def api_page(routes: Iterable[object]) -> str:
-    """The page in Markdown, the same on every machine. `routes` are the application's."""
-    streams = STREAMS.format(
-        completion_example=completions_route.STREAM_EXAMPLE.strip(), chat_example=chat_route.STREAM_EXAMPLE.strip()
+    """Fills page.md. The result is the same on every machine. `routes` are the application's."""
+    text = files(__package__).joinpath("page.md").read_text(encoding="utf-8")
+    page: str = Template(text, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True).render(
+        routes=_routes_table(routes),
+        names=_names_table(),
+        default_shape=DEFAULT_SHAPE,
+        other_shapes=[(shape, _paths_of(shape)) for shape in OTHER_SHAPES],
+        error_body=lambda shape: shape.body(EXAMPLE_ERROR).decode(),
+        errors=_error_table(),
+        completion_example=completions_route.STREAM_EXAMPLE.strip(),
+        chat_example=chat_route.STREAM_EXAMPLE.strip(),
+        parameters={table.path: _parameters_section(table) for table in TABLES}.__getitem__,
+        llama_cpp=_llama_cpp_table(),
+        llama_cpp_source=_source(LLAMA_CPP),
+        other_names=_other_names_table(),
     )
-    parts = [
-        PREFACE,
-        _routes_section(routes),
-        ADDRESSES.format(names=_names_table()),
-        KEYS,
-        _errors_section(),
-        _error_table(),
-        streams,
-        PARAMETERS,
-    ]
-    parts += [_parameters_section(table) for table in TABLES]
-    parts += [_llama_cpp_section(), _other_names_section()]
-    return "\n".join(parts)
+    return page
 
 
-def _routes_section(routes: Iterable[object]) -> str:
+def _routes_table(routes: Iterable[object]) -> str:
     rows = []
     for route in routes:
         assert isinstance(route, APIRoute)
@@ -78,25 +71,16 @@ def _routes_section(routes: Iterable[object]) -> str:
             protocol = str(route.tags[0]) if route.tags else "Documentation"
             errors = PROTOCOLS.find(methods[0], route.path).errors.name + "'s"
             rows.append((f"`{' '.join(methods)} {route.path_format}`", protocol, errors, purpose))
-    note = "`HEAD` works where `GET` computes nothing."
-    return f"## Routes\n\n{_table(('route', 'protocol', 'errors', 'purpose'), rows)}\n\n{note}\n"
+    return _table(("route", "protocol", "errors", "purpose"), rows)
+
+
+def _paths_of(shape: ErrorShape) -> list[str]:
+    return sorted({path for protocol in PROTOCOLS if protocol.errors is shape for path in protocol.paths})
 
 
 def _names_table() -> str:
     rows = [(asked_by, " ".join(f"`{name}`" for name in names.split())) for asked_by, names in NAMES.items()]
     return _table(("requested by", "names; `*` is any text, `[0-9]` a digit"), rows)
-
-
-def _errors_section() -> str:
-    others = []
-    for shape in OTHER_SHAPES:
-        paths = sorted({path for protocol in PROTOCOLS if protocol.errors is shape for path in protocol.paths})
-        others.append(
-            f"{shape.name}'s shape and statuses are used on `{'`, `'.join(paths)}`:"
-            f"\n\n```json\n{shape.body(EXAMPLE_ERROR).decode()}\n```"
-        )
-    example = DEFAULT_SHAPE.body(EXAMPLE_ERROR).decode()
-    return ERRORS.format(default=DEFAULT_SHAPE.name, example=example, others="\n\n".join(others))
 
 
 def _error_table() -> str:
@@ -110,13 +94,7 @@ def _error_table() -> str:
         )
     others = [name for shape in OTHER_SHAPES for name in (f"{shape.name}'s status", *_kinds(shape, INTERNAL))]
     header = ("status", "`type`", "`code`", *others, "when", "retry?")
-    return (
-        _table(header, sorted(rows))
-        + "\n\nAn unknown URL also gets 404; a method that a URL does not have gets 405 with `Allow`. A "
-        "[malformed request](operations.md#malformed-requests) gets 400, 431, 501 or 505 in "
-        f"{DEFAULT_SHAPE.name}'s shape, and the "
-        "connection is closed.\n"
-    )
+    return _table(header, sorted(rows))
 
 
 def _error_row(answer: ErrorAnswer, when: str, retry: str) -> tuple[str, ...]:
@@ -139,13 +117,17 @@ def _parameters_section(table: ParameterTable) -> str:
     rows = list(rows_of(table))
     supported = [row for row in rows if row.is_supported]
     refused = [row for row in rows if not row.is_supported]
-    parts = [f"### {table.path}", INTRODUCTIONS[table.path], _supported_table(supported)]
+    parts = [_supported_table(supported)]
     if refused:
         listed = [(f"`{row.name}`", ", ".join(row.known_from), row.note) for row in refused]
-        parts += ["Refused:", _table(("parameter", "known from", ""), listed)]
+        parts += ["Refused:", _table(("parameter", "known from", "note"), listed)]
     if table.reference_apis:
-        parts.append("\n".join(f"{api.name}: {api.source}." for api in table.reference_apis))
-    return "\n\n".join(parts) + "\n"
+        parts.append("\n".join(map(_source, table.reference_apis)))
+    return "\n\n".join(parts)
+
+
+def _source(api: ReferenceApi) -> str:
+    return f"{api.name}: {api.source}."
 
 
 def _supported_table(rows: Iterable[ParameterRow]) -> str:
@@ -155,24 +137,18 @@ def _supported_table(rows: Iterable[ParameterRow]) -> str:
     )
 
 
-def _llama_cpp_section() -> str:
+def _llama_cpp_table() -> str:
     rows = [
         (f"`{row.name}`", "yes" if row.is_supported else "refused", row.values if row.is_supported else row.note)
         for row in llama_cpp_rows()
     ]
-    intro = (
-        "This service has no `/completion`: use `/v1/completions`, which llama.cpp's server has too. It takes these of "
-        "llama.cpp's own parameters:"
-    )
-    table = _table(("parameter", "/v1/completions", ""), rows)
-    return f"### llama.cpp's parameters\n\n{intro}\n\n{table}\n\n{LLAMA_CPP.name}: {LLAMA_CPP.source}.\n"
+    return _table(("parameter", "/v1/completions", "values, or note"), rows)
 
 
-def _other_names_section() -> str:
+def _other_names_table() -> str:
     tables = [table for table in TABLES if table.reference_apis]
     rows = [(f"`{name}`", *(_name_in(table, name) for table in tables)) for name in sorted(REPLACEMENTS)]
-    intro = "Names of parameters in other programs, and what to send here. Errors about these names say the same."
-    return f"### Other names\n\n{intro}\n\n{_table(('name', *(table.path for table in tables)), rows)}\n"
+    return _table(("name", *(table.path for table in tables)), rows)
 
 
 def _name_in(table: ParameterTable, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What travels between the gateway and a replica: a request, and the application's ASGI messages."""
+"""A request and its response between the gateway and a replica, as ASGI messages."""
 
 from __future__ import annotations
 

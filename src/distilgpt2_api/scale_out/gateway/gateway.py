@@ -1,4 +1,4 @@
-"""The ASGI application that clients reach: each request goes to one replica, and from one that is lost to another."""
+"""The ASGI application in front of the replicas: forwards each request to one, and retries it if that one is lost."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ from distilgpt2_api.server.http.stream_formats import StreamFormat
 logger = logging.getLogger(__name__)
 
 MAX_REPLICAS_TRIED = 3
-"""A request that ends its replica's process must not end them all."""
-LATE = DeadlineExceededError("the request was not done before its deadline")
+"""A request that crashes its replica must not crash all of them."""
+LATE = DeadlineExceededError("the request did not finish before its deadline")
 
 
 class Replicas(Protocol):
-    """The way to the replicas of the application."""
+    """Sends requests to the replicas of the application."""
 
     def ask(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
-        """One replica's answer. Raises ReplicaLostError where it ends in the middle, or UnavailableError."""
+        """One replica's response. Raises ReplicaLostError if it breaks off, or UnavailableError."""
 
     async def ask_all(self, request: ForwardedRequest) -> Sequence[WholeAnswer]:
-        """What each of them answers. Raises UnavailableError where there is none, or they take too long."""
+        """The response of every replica. Raises UnavailableError if there is none, or if they take too long."""
 
 
 class Gateway:
-    """Keeps, between the first and the last byte of an answer, the promises that one process keeps by itself.
+    """Forwards requests, and behaves towards clients like a single process.
 
-    A replica that is lost before it has sent a byte costs time, later an error event. Keys, limits and parameters are
-    the replicas' affair; what is about all of them, probes and metrics, is answered here.
+    If a replica is lost before it has sent a byte, another one gets the request; later, the stream ends with an error
+    event. The replicas check keys, limits and parameters. Probes and metrics, which concern all replicas, are answered
+    here.
     """
 
     def __init__(
@@ -68,9 +69,9 @@ class Gateway:
         root_path: str,
         cors_origins: Collection[str] = (),
     ) -> None:
-        """`timeout_s`: from the end of the body to the end of the answer, the wait for a replica included.
+        """`timeout_s`: from the end of the body to the end of the response, with the wait for a replica.
 
-        `cors_origins`: whose pages may read the gateway's own errors; the replicas say it of all else.
+        `cors_origins`: origins whose pages may read the gateway's own errors. The replicas set their own headers.
         """
         self._replicas = replicas
         self._protocols = protocols
@@ -108,9 +109,9 @@ class Gateway:
             if is_read and path == LIVENESS_PATH:
                 await answer.write_json(HTTPStatus.OK, {"status": "ok"})
             elif is_read and path in READINESS_PATHS:
-                await self._tell_readiness(request, answer)
+                await self._answer_readiness(request, answer)
             elif is_read and path == METRICS_PATH:
-                await self._tell_metrics(request, answer)
+                await self._answer_metrics(request, answer)
             else:
                 async with asyncio.timeout(self._timeout_s):
                     await self._forward(request, answer)
@@ -131,7 +132,7 @@ class Gateway:
             elif answer.is_stream:
                 await answer.end_stream(protocol.errors.last_event(described))
             else:
-                raise  # The server cuts the connection: the only way left to say that the answer is not whole.
+                raise  # The server closes the connection: the only way left to show that the response is incomplete.
 
     async def _forward(self, request: ForwardedRequest, answer: _Answer) -> None:
         for num_lost in range(1, MAX_REPLICAS_TRIED + 1):
@@ -139,19 +140,19 @@ class Gateway:
             try:
                 async with aclosing(self._replicas.ask(request)) as pieces:
                     async for messages in pieces:
-                        if not is_last and not answer.has_begun and _is_going(messages[0]):
+                        if not is_last and not answer.has_begun and _is_unavailable(messages[0]):
                             break
                         for message in messages:
                             await answer.pass_on(message)
                     else:
                         return
-                logger.info("a replica can't take the request: it is sent to another")
+                logger.info("a replica refused the request; it goes to another")
             except ReplicaLostError:
                 if answer.has_begun or is_last:
                     raise
-                logger.warning("a replica is gone: the request is sent to another")
+                logger.warning("a replica was lost; its request goes to another")
 
-    async def _tell_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
+    async def _answer_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
         try:
             answers = await self._replicas.ask_all(request)
         except UnavailableError:
@@ -161,8 +162,8 @@ class Gateway:
             return
         await answer.write(min(answers, key=lambda one: one.status))
 
-    async def _tell_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
-        """The replicas decide who may read them."""
+    async def _answer_metrics(self, request: ForwardedRequest, answer: _Answer) -> None:
+        """All replicas' metrics. If a replica refuses, its response is passed on."""
         headers = Headers(scope=request.scope)
         plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
         asked = ForwardedRequest(scope={**request.scope, "method": "GET", "headers": plain}, body=b"")
@@ -177,7 +178,7 @@ class Gateway:
 
 
 class _Answer:
-    """What has been sent to the client so far. Mutable; one request's."""
+    """One request's response, as far as it has been sent. Mutable."""
 
     def __init__(self, send: Send, stream_format: StreamFormat) -> None:
         self._send = send
@@ -188,7 +189,7 @@ class _Answer:
     async def pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            # The server in front has given the request its id, and puts it on the answer.
+            # The server in front of the gateway adds its own request id.
             headers = [(name, value) for name, value in message["headers"] if name != b"x-request-id"]
             self.is_stream = any(
                 name == b"content-type" and _media_type(value) == self._stream_type for name, value in headers
@@ -197,7 +198,7 @@ class _Answer:
         await self._send(message)
 
     async def add_headers(self, message: Message) -> None:
-        """`send`, for answers that no replica has made."""
+        """`send` for the gateway's own responses."""
         if message["type"] == "http.response.start":
             add_security_headers(message)
         await self.pass_on(message)
@@ -216,8 +217,8 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _is_going(first: Message) -> bool:
-    """Whether a replica refuses what another may take: it drains, or its engine has failed."""
+def _is_unavailable(first: Message) -> bool:
+    """Whether a replica refuses a request that another may accept, because it drains or its engine has failed."""
     return first["type"] == "http.response.start" and bool(first["status"] == HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -226,7 +227,7 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """There is nothing to start or to end."""
+    """Nothing to start or stop."""
     for event in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{event}.complete"})

@@ -14,10 +14,10 @@ REPLICA_LABEL = "replica"
 
 
 def render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, str]:
-    """One page of these, in the format that an Accept header asks for, and its content type.
+    """One page of all metrics, in the format that the Accept header requests, and its content type.
 
-    Each sample names its replica. Were they added up, a replica's end would look to Prometheus like a counter's
-    restart, and all that the others have counted like an increase.
+    Each sample has its replica as a label. In a sum, the end of a replica would look to Prometheus like a restarted
+    counter, and the counts of all others like an increase.
     """
     families: dict[str, Metric] = {}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""Which prompts begin alike, and which replica has computed such a beginning last."""
+"""Prefixes of prompts, and the replica that computed each prefix last."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Container, Iterable, Sequence
 import orjson
 
 CHUNK_CHARACTERS = 128
-"""About a KV block's 32 tokens: only whole blocks are kept."""
+"""About one KV block of 32 tokens; only whole blocks are cached."""
 MAX_CHUNKS = 64
-"""Longer beginnings are told apart no further: 1024 positions are about 4 000 characters."""
+"""Longer prefixes are not distinguished: 1024 positions are about 4 000 characters."""
 DIGEST_BYTES = 8
 
 
 def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
-    """Digests of the prompt's first one, two, three … chunks; none where there is no prompt of a chunk's length.
+    """Digests of the prompt's first one, two, three … chunks. Empty without a prompt of at least one chunk.
 
-    A hint and no check: a body that makes no sense is the application's to refuse.
+    Only a hint for routing: the application refuses an invalid body.
     """
     try:
         fields = orjson.loads(body) if body else None
@@ -26,7 +26,7 @@ def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
         return ()
     if not isinstance(fields, dict):
         return ()
-    text = _beginning(next((value for key in prompt_keys if (value := fields.get(key))), None))
+    text = _prompt_text(next((value for key in prompt_keys if (value := fields.get(key))), None))
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digests = []
     for end in range(CHUNK_CHARACTERS, min(len(text), MAX_CHUNKS * CHUNK_CHARACTERS) + 1, CHUNK_CHARACTERS):
@@ -35,23 +35,23 @@ def prefixes_of(body: bytes, prompt_keys: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(digests)
 
 
-def _beginning(value: object) -> str:
-    """A text; a list of texts: the first of them; messages, their parts, or token ids: one after the other."""
+def _prompt_text(value: object) -> str:
+    """The text, the first of several texts, or the joined messages, parts or token ids."""
     match value:
         case str():
             return value
         case [str() | list() as first, *_]:
-            return _beginning(first)
+            return _prompt_text(first)
         case [int(), *_]:
             return " ".join(map(str, value[: MAX_CHUNKS * CHUNK_CHARACTERS]))
         case [dict(), *_]:
             parts = [part.get("content", part.get("text")) for part in value if isinstance(part, dict)]
-            return "\n".join(map(_beginning, parts))
+            return "\n".join(map(_prompt_text, parts))
     return ""
 
 
 class PrefixMemory:
-    """Remembers who was given which beginning last. Bounded: the longest unused is forgotten first. Mutable."""
+    """Remembers the last replica of each prefix. Bounded: evicts the least recently used. Mutable."""
 
     def __init__(self, max_prefixes: int = 65536) -> None:
         self._max_prefixes = max_prefixes
@@ -65,7 +65,7 @@ class PrefixMemory:
             self._holders.popitem(last=False)
 
     def find(self, prefixes: Sequence[bytes], among: Container[str]) -> str | None:
-        """Who of those has the longest of these beginnings, if any does."""
+        """The replica in `among` that holds the longest of these prefixes, if any does."""
         for prefix in reversed(prefixes):
             holder = self._holders.get(prefix)
             if holder is not None and holder in among:

@@ -1,6 +1,6 @@
 """`python -m distilgpt2_api.scale_out.ray_batch DESCRIPTOR`: an assignment on standard input, frames to the descriptor.
 
-It lives as long as its standard input: whoever has started it may be gone without a word.
+It exits when its standard input closes, in case its parent process was killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def main(source: BinaryIO, target: BinaryIO) -> None:
-    """Frames of one assignment, the last of which says how it has ended."""
+    """Writes the frames of one assignment. The last frame tells how it ended."""
     assignment = Assignment.from_json(source.readline())
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     try:
@@ -36,7 +36,7 @@ def main(source: BinaryIO, target: BinaryIO) -> None:
         last = Frame(kind=FrameKind.REFUSED, content=str(error).encode())
     except RayError as error:
         last = _last_frame(error)
-    ray.shutdown()  # before the last word, after which it may be ended
+    ray.shutdown()  # before the last frame, after which the parent may end this process
     target.write(last.to_bytes())
     target.flush()
 
@@ -45,7 +45,7 @@ def connect(address: str) -> None:
     """Raises ClusterError."""
     host, _, port = address.rpartition(":")
     try:
-        if port.isdecimal():  # Ray itself would try for a minute
+        if port.isdecimal():  # Ray itself would retry for a minute
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
         ray.init(
             address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": own_environment()}
@@ -55,10 +55,10 @@ def connect(address: str) -> None:
 
 
 def _last_frame(error: RayError) -> Frame:
-    """What a worker has raised, it would raise elsewhere too; its traceback's last line says what."""
+    """REFUSED for an error that a worker raised, which it would raise on any node; LOST if a worker was lost."""
     if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
         why = str(error).strip().rpartition("\n")[2]
-        return Frame(kind=FrameKind.REFUSED, content=f"a worker has failed: {why}".encode())
+        return Frame(kind=FrameKind.REFUSED, content=f"a worker failed: {why}".encode())
     return Frame(kind=FrameKind.LOST, content=_first_line(error).encode())
 
 

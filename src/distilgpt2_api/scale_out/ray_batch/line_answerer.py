@@ -1,4 +1,4 @@
-"""A worker of the cluster: the whole service for one process, and groups of lines answered by it."""
+"""A worker of the cluster: the whole service in one process, which answers groups of lines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from distilgpt2_api.settings import Settings
 
 
 class LineAnswerer:
-    """Owns a thread with the event loop of the service. Called by many threads at once, each with one group.
+    """Owns a thread with the service's event loop. Called by many threads at once, each with one group.
 
-    What it can't be made for it says in place of answers: of a constructor that raises, Ray would tell a traceback.
+    If the service can't start, the error is returned instead of answers: from here Ray would show a traceback.
     """
 
     def __init__(self) -> None:
@@ -38,9 +38,9 @@ class LineAnswerer:
             self._failure = str(error)
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Blocks of one row: a pickled LineGroup there, frames back."""
+        """Takes and returns blocks of one row: a pickled LineGroup in, frames out."""
         (content,) = contents_of(block)
-        group: LineGroup = pickle.loads(content)  # noqa: S301 - from our own reader, by way of Ray, which pickles too
+        group: LineGroup = pickle.loads(content)  # noqa: S301 - from our own reader; Ray pickles too
         return block_of(asyncio.run_coroutine_threadsafe(self._answer(group), self._loop).result())
 
     async def _open(self) -> LineHandler:

@@ -1,4 +1,4 @@
-"""The input as Ray Data reads it: in groups of lines, one a block, no further ahead than it has use for them."""
+"""The input file as a Ray data source: one group of lines per block, read as far ahead as Ray needs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from distilgpt2_api.batch.files.pending_lines import PendingLine, PendingLines
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 
 COLUMN = "pickled"
-"""The only one, of blocks of a single row."""
+"""The only column of the one-row blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineGroup:
-    """Lines that one call of a worker answers."""
+    """The lines that one call of a worker answers."""
 
     file_format: Format
     lines: list[PendingLine]
     failure: str | None = None
-    """Why there are no more."""
+    """Why the input can't be read further."""
 
 
 class LineGroups(Datasource):
-    """Read by one task: lines have an order, and a custom id that comes again is told by all before it.
+    """Read by one task, because lines are ordered and duplicate custom ids are found by comparing all lines.
 
-    A task that is done again gives the same groups: the input and what counts of the outputs stay as they are.
+    A repeated task returns the same groups: the input and the counted part of the outputs do not change.
     """
 
     def __init__(self, assignment: Assignment, *, num_group_lines: int) -> None:

@@ -28,7 +28,7 @@ class GenerationPlan:
 
     requests: Sequence[GenerationRequest]
     prompts: Sequence[EncodedPrompt] = ()
-    """What `requests` were built from, for answers that repeat a prompt."""
+    """The prompts of `requests`, for answers that repeat them."""
     beams: BeamOptions | None = None
     """None: sampling, no beam search."""
 

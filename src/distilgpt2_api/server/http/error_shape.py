@@ -21,7 +21,7 @@ class ErrorShape:
     model: type[BaseModel]
     """The body's schema."""
     descriptions: Mapping[int, str]
-    """What each status means, for the OpenAPI document."""
+    """Descriptions by status, for the OpenAPI document."""
     body: Callable[[ErrorAnswer], bytes]
     last_event: Callable[[ErrorAnswer], bytes]
     status: Callable[[ErrorAnswer], int] = attrgetter("status")

@@ -12,7 +12,7 @@ SERVER_CONTROL = "server_control"
 
 
 class ServerControl(Protocol):
-    """What a server of several processes offers its application; our Gunicorn worker implements it."""
+    """The interface that a server of several processes offers its application. Our Gunicorn worker implements it."""
 
     @property
     def is_replacement(self) -> bool:

@@ -1,4 +1,4 @@
-"""`POST /v1/score`: what is scored, what comes back, and what is refused."""
+"""`POST /v1/score`: scores, answers and refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scored_ids(client: Any, value: object) -> list[list[int]]:
 
 
 def test_an_answer_has_every_field(client: Any) -> None:
-    """The first token is scored after the end of text, which is no part of the text's bytes or tokens."""
+    """The first token is scored after the end-of-text token, which is not counted in bytes or tokens."""
     logprob = -(97 + 98) / 100
     assert score(client, "ab") == {
         "object": "list",
@@ -46,7 +46,7 @@ def test_an_answer_has_every_field(client: Any) -> None:
     }
 
 
-def test_values_of_each_token_are_there_if_wanted(client: Any) -> None:
+def test_values_of_each_token_on_request(client: Any) -> None:
     [item] = score(client, "né", token_logprobs=True)["data"]
     assert item["tokens"] == ["n", "bytes:\\xc3", "bytes:\\xa9"]
     assert item["token_ids"] == [110, 195, 169]
@@ -75,7 +75,7 @@ def test_every_form_of_input(client: Any, value: object, expected: list[Any]) ->
 
 
 def test_white_space_at_the_end_of_a_context_is_scored(client: Any) -> None:
-    """As lm-evaluation-harness splits pairs, so that the numbers are the same."""
+    """As lm-evaluation-harness splits pairs, so that the scores are the same."""
     pairs = [{"context": "ab \n", "continuation": "c"}, {"context": "  ", "continuation": "c"}]
     assert scored_ids(client, pairs) == [list(b" \nc"), list(b"  c")]
 
@@ -112,7 +112,7 @@ def test_log_and_metrics_have_the_request(client: Any) -> None:
 
 
 def test_a_text_may_fill_the_context_but_not_more(client: Any) -> None:
-    """The end of text before it counts; the error names the item."""
+    """The end-of-text token before it counts. The error names the item."""
     [item] = score(client, "a" * 255)["data"]
     assert item["num_tokens"] == 255
     for value, param in (
@@ -157,7 +157,7 @@ def test_a_text_may_fill_the_context_but_not_more(client: Any) -> None:
         (["a"] * 9, "input"),
     ],
 )
-def test_what_is_wrong_is_named(client: Any, value: object, param: str) -> None:
+def test_invalid_input_is_refused_by_name(client: Any, value: object, param: str) -> None:
     answer = client.post("/v1/score", json={"input": value})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
@@ -179,11 +179,11 @@ def test_other_parameters_are_checked(client: Any, body: Json, status: int, para
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
 
 
-def test_every_option_is_honoured(client: Any) -> None:
+def test_every_option_has_its_effect(client: Any) -> None:
     score(client, "a", model="tiny", token_logprobs=None, timeout_s=5, priority=1, user="me")
 
 
-def test_too_much_at_once_is_refused_as_a_whole(open_client: Callable[..., Any]) -> None:
+def test_too_many_items_are_refused_as_a_whole(open_client: Callable[..., Any]) -> None:
     client = open_client(max_waiting_requests=2)
     answer = client.post("/v1/score", json={"input": ["a", "b", "c"]})
     assert (answer.status_code, answer.headers.get("retry-after")) == (400, None)
@@ -191,7 +191,7 @@ def test_too_much_at_once_is_refused_as_a_whole(open_client: Callable[..., Any])
     score(client, ["a", "b"])
 
 
-def test_what_is_late_fails(open_client: Callable[..., Any], build_runner: Callable[..., Any]) -> None:
+def test_a_missed_deadline_fails(open_client: Callable[..., Any], build_runner: Callable[..., Any]) -> None:
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner)
 
@@ -227,10 +227,8 @@ def test_a_hang_up_frees_everything(
     assert call.sent == []
 
 
-def test_logits_that_are_no_numbers_are_an_error(
-    open_client: Callable[..., Any], build_runner: Callable[..., Any]
-) -> None:
-    """JSON has no NaN, and null is no score."""
+def test_nan_logits_are_an_error(open_client: Callable[..., Any], build_runner: Callable[..., Any]) -> None:
+    """JSON has no NaN, and null is not a score."""
     runner = build_runner()
     run = runner.run
 

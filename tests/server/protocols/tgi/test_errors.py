@@ -1,4 +1,4 @@
-"""Errors on TGI's routes have TGI's shape, statuses and words; everywhere else they have OpenAI's."""
+"""Errors on TGI's routes have TGI's shape, statuses and types; all others have OpenAI's."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def check(answer: Any, status: int, error_type: str) -> str:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_body_that_is_no_request(
-    client: Any, path: str, content: bytes, headers: dict[str, str], status: int
-) -> None:
+def test_an_invalid_body(client: Any, path: str, content: bytes, headers: dict[str, str], status: int) -> None:
     answer = client.post(path, content=content, headers={"content-type": "application/json", **headers})
     check(answer, status, "validation")
 
@@ -77,7 +75,7 @@ def test_the_other_routes_keep_openais_shape(open_client: Callable[..., Any], pr
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_full_queue(open_client: Callable[..., Any], build_runner: Any, path: str) -> None:
-    """429, with when to come back."""
+    """429, with a time to retry."""
     runner = build_runner(is_gated=True)
     client = open_client(runner=runner, max_waiting_requests=1)
 
@@ -166,8 +164,8 @@ def test_a_failure_in_a_stream_is_its_last_event(open_client: Callable[..., Any]
     check(client.post(path, json=BODY), 503, "healthcheck")
 
 
-def test_an_error_that_does_not_say_the_parameters_name_gets_it() -> None:
-    """TGI's errors have no place for it but the message."""
+def test_an_error_without_the_parameters_name_gets_it() -> None:
+    """TGI's errors have no other field for it than the message."""
     for message, expected in (("too long", "inputs: too long"), ("inputs: too long", "inputs: too long")):
         body = TGI_ERRORS.body(describe_error(InvalidRequestError(message, param="inputs")))
         assert json.loads(body) == {"error": expected, "error_type": "validation"}

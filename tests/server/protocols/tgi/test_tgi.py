@@ -49,7 +49,7 @@ def params_of(client: Any) -> Any:
     return client.scene.runner.plans[-1].rows[0].params
 
 
-# ---- a whole
+# ---- whole answers
 
 
 def test_the_answer_is_one_object_or_at_the_root_a_list_of_it(client: Any) -> None:
@@ -68,7 +68,7 @@ def test_null_is_the_default_for_every_parameter(client: Any, path: str) -> None
 
 
 def test_the_full_text_begins_with_the_prompt(client: Any) -> None:
-    """All of it, however little of it was used; in a stream in the last event's text."""
+    """The whole prompt, even if it was truncated. In a stream it is in the last event's text."""
     assert generate(client, "abc", return_full_text=True)["generated_text"] == "abc" + TEXT
     assert generate(client, "abc", return_full_text=True, truncate=1)["generated_text"] == "abc" + TEXT
     events = stream(client, "abc", return_full_text=True)
@@ -89,7 +89,7 @@ def test_details_have_every_token(client: Any) -> None:
 
 
 def test_the_prompts_tokens_come_with_their_log_probabilities(client: Any) -> None:
-    """Nothing predicts the first. Asking for them asks for details; of a truncated prompt they are what was used."""
+    """The first has none. They imply details. Of a truncated prompt only the used tokens are listed."""
     prefill = [{"id": 98, "text": "b", "logprob": None}, {"id": 99, "text": "c", "logprob": -0.99}]
     for parameters in ({}, {"details": True}):
         answer = generate(client, "abc", decoder_input_details=True, truncate=2, **parameters)
@@ -105,7 +105,7 @@ def test_the_likeliest_tokens_are_listed_for_each_token(client: Any) -> None:
 
 
 class SeededRunner(ScriptedRunner):
-    """The sequence that has `LIKELY_SEED` draws likelier bytes than any other."""
+    """The sequence with `LIKELY_SEED` samples likelier bytes than any other."""
 
     def draw(self, row: PlanRow) -> RowResult:
         self.script = b"b" if row.seed == LIKELY_SEED else b"c"
@@ -116,7 +116,7 @@ LIKELY_SEED = sequence_seed(7, 1)
 
 
 def test_best_of_answers_the_likeliest_and_lists_the_others(open_client: Callable[..., Any]) -> None:
-    """Each with the seed that draws it alone."""
+    """Each with the seed that samples it alone."""
     runner = SeededRunner()
     client = open_client(runner=runner)
     answer = generate(client, best_of=3, do_sample=True, details=True, decoder_input_details=True)
@@ -151,7 +151,7 @@ def test_the_finish_reason_and_the_text_up_to_it(client: Any, parameters: Json, 
     assert (last["generated_text"], last["details"]["finish_reason"]) == (text, finish_reason)
 
 
-# ---- a stream
+# ---- streams
 
 
 def test_a_stream_has_an_event_for_each_token_and_the_whole_in_the_last(client: Any) -> None:
@@ -185,7 +185,7 @@ def test_a_stream_says_what_the_whole_says(client: Any) -> None:
     assert events[-1]["generated_text"] == whole["generated_text"]
 
 
-def test_the_root_streams_where_it_is_asked_to(client: Any) -> None:
+def test_the_root_streams_on_request(client: Any) -> None:
     body = {"inputs": "ab", "parameters": {"max_new_tokens": 3}}
     answer = client.post("/", json={**body, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -211,7 +211,7 @@ def test_the_root_streams_where_it_is_asked_to(client: Any) -> None:
 def test_a_character_of_several_tokens_is_the_last_ones_text(
     open_client: Callable[..., Any], build_runner: Any, script: bytes, parameters: Json, texts: list[str]
 ) -> None:
-    """And half a one U+FFFD. Streamed or not, the tokens' texts make the text."""
+    """A partial character becomes U+FFFD. Streamed or whole, the tokens' texts joined are the text."""
     client = open_client(runner=build_runner(script=script))
     events = stream(client, **parameters)
     assert [event["token"]["text"] for event in events] == texts
@@ -236,7 +236,7 @@ def test_the_log_counts_tokens_and_has_no_text(client: Any) -> None:
     assert "secret" not in entry.values()
 
 
-# ---- how it is drawn
+# ---- sampling
 
 
 @pytest.mark.parametrize(
@@ -244,20 +244,20 @@ def test_the_log_counts_tokens_and_has_no_text(client: Any) -> None:
     [{"do_sample": True}, {"temperature": 1.0}, {"top_k": 5}, {"top_p": 0.9}, {"typical_p": 0.9}, None],
     ids=str,
 )
-def test_what_makes_it_sample(client: Any, parameters: Json | None) -> None:
-    """`do_sample`, or any parameter of the draw; and, as in TGI, no parameters at all."""
+def test_parameters_that_enable_sampling(client: Any, parameters: Json | None) -> None:
+    """`do_sample`, any sampling parameter or, as in TGI, no `parameters` at all."""
     answer = client.post("/generate", json={"inputs": "a", "parameters": parameters})
     assert answer.status_code == 200
     assert not params_of(client).is_greedy
 
 
 @pytest.mark.parametrize("parameters", [{}, {"do_sample": False}, {"repetition_penalty": 2, "seed": 5}], ids=str)
-def test_else_it_is_greedy(client: Any, parameters: Json) -> None:
+def test_without_them_it_is_greedy(client: Any, parameters: Json) -> None:
     assert generate(client, details=True, **parameters)["details"]["seed"] is None
     assert params_of(client).is_greedy
 
 
-def test_every_parameter_of_the_draw_reaches_the_engine(client: Any) -> None:
+def test_every_sampling_parameter_reaches_the_engine(client: Any) -> None:
     generate(
         client,
         temperature=0.5,
@@ -311,19 +311,19 @@ def test_a_grammar_reaches_the_engine(
     ],
     ids=str,
 )
-def test_what_is_no_grammar_is_refused_by_name(client: Any, grammar: Any, name: str) -> None:
+def test_an_invalid_grammar_is_refused_by_name(client: Any, grammar: Any, name: str) -> None:
     assert name in refusal(client, parameters={"grammar": grammar})
     assert client.scene.runner.plans == []
 
 
 @pytest.mark.parametrize(("inputs", "max_tokens"), [("ab", 254), ("a" * 200, 56)])
-def test_without_a_bound_it_may_take_what_the_context_leaves(client: Any, inputs: str, max_tokens: int) -> None:
+def test_without_max_new_tokens_the_rest_of_the_context_is_the_limit(client: Any, inputs: str, max_tokens: int) -> None:
     generate(client, inputs)
     assert params_of(client).max_tokens == max_tokens
 
 
-def test_only_the_prompts_end_is_used_where_it_is_truncated(client: Any) -> None:
-    """However long it is: what is cut off need not fit."""
+def test_truncation_keeps_the_prompts_end(client: Any) -> None:
+    """For any length: the part that is cut off need not fit the context."""
     generate(client, "a" * 5000 + "xyz", truncate=3)
     assert client.scene.runner.plans[0].rows[0].token_ids[:3] == [*b"xyz"]
 
@@ -337,7 +337,7 @@ def test_options_of_the_hosted_service_change_nothing(client: Any) -> None:
         assert answer.status_code == 200, options
 
 
-# ---- what is refused
+# ---- refusals
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_wrong_parameter_is_refused_by_name(client: Any, parameters: Json, nam
 
 
 @pytest.mark.parametrize("name", ["best_of", "decoder_input_details"])
-def test_what_can_not_be_streamed_is_refused(client: Any, name: str) -> None:
+def test_parameters_that_cannot_be_streamed_are_refused(client: Any, name: str) -> None:
     parameters = {"do_sample": True, name: 2 if name == "best_of" else True}
     assert name in refusal(client, "/generate_stream", parameters=parameters)
     assert name in refusal(client, "/", parameters=parameters, stream=True)
@@ -406,14 +406,14 @@ def test_what_can_not_be_streamed_is_refused(client: Any, name: str) -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_a_wrong_body_is_refused_by_name(client: Any, body: Json, name: str) -> None:
-    """Never in the words that make `InferenceClient` take a server for something else."""
+    """Never with the words by which `InferenceClient` detects other kinds of servers."""
     message = refusal(client, **body)
     assert name in message
     assert "model_kwargs" not in message
     assert "aaaa" not in message
 
 
-def test_the_limits_are_told(client: Any) -> None:
+def test_info_has_the_limits(client: Any) -> None:
     assert client.get("/info").json() == {
         "model_id": "organisation/tiny",
         "model_sha": None,
@@ -433,7 +433,7 @@ def test_the_limits_are_told(client: Any) -> None:
 
 
 @pytest.mark.reported("a reviewer with InferenceClient on an address that ends in /generate, which streams elsewhere")
-def test_a_stream_from_the_route_of_whole_answers_is_shown_the_other(client: Any) -> None:
+def test_a_stream_on_generate_is_told_the_streaming_route(client: Any) -> None:
     answer = client.post("/generate", json={"inputs": "a", "stream": True})
     assert answer.status_code == 422
     assert "/generate_stream" in answer.json()["error"]
@@ -444,7 +444,7 @@ def test_a_stream_from_the_route_of_whole_answers_is_shown_the_other(client: Any
     ("path", "body"),
     [("/generate", {"inputs": "a"}), ("/v1/score", {"input": "ab"}), ("/tokenize", {"prompt": "a"})],
 )
-def test_what_asks_for_nothing_in_another_protocol_does_so_here(client: Any, path: str, body: dict[str, Any]) -> None:
+def test_values_without_effect_in_other_protocols_have_none_here(client: Any, path: str, body: dict[str, Any]) -> None:
     nothing: dict[str, Any] = {
         **dict.fromkeys(("n", "max_tokens", "stream_options", "temperature", "stop_sequences")),
         "logprobs": False,

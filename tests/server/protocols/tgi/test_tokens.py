@@ -1,4 +1,4 @@
-"""Tokens with the texts that they add, for tokenizers with more special tokens than the end of text."""
+"""Tokens with their parts of the text, for tokenizers with several special tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FewTokens:
 
 
 def play(*deltas: SequenceDelta) -> tuple[list[list[tuple[str, bool]]], str]:
-    """What each delta made ready, and the text."""
+    """The complete tokens after each delta, and the text."""
     tokens = TgiTokens(cast("Tokenizer", FewTokens()), eos_token_ids=(END, OTHER_END))
     ready = [[(token.text, token.is_special) for token in tokens.accept(delta)] for delta in deltas]
     return ready, tokens.generated_text()
@@ -35,7 +35,7 @@ def delta(*token_ids: int, text: str, stop: str | None = None, is_last: bool = T
     return SequenceDelta(index=0, token_ids=token_ids, text=text, stop=stop, finish_reason=finish_reason)
 
 
-def test_only_half_a_character_waits_for_the_next_token() -> None:
+def test_only_a_partial_character_waits_for_the_next_token() -> None:
     ready, text = play(
         delta(0, 1, text="a", is_last=False), delta(1, text="\ufffd", is_last=False), delta(2, text="é", is_last=True)
     )
@@ -43,8 +43,8 @@ def test_only_half_a_character_waits_for_the_next_token() -> None:
     assert text == "a\ufffdé"
 
 
-def test_a_special_token_within_the_text_is_no_part_of_it() -> None:
-    """The engine shows it; half a character before it is ended."""
+def test_a_special_token_is_not_part_of_the_text() -> None:
+    """The engine's text has it. A partial character before it ends."""
     ready, text = play(delta(0, 1, MARK, 0, text="a\ufffd<mark>a"))
     assert ready == [[("a", False), ("\ufffd", False), ("<mark>", True), ("a", False)]]
     assert text == "a\ufffda"
@@ -63,7 +63,7 @@ def test_each_end_of_text_is_special_though_its_tokenizer_does_not_say_so(end: i
     assert play(last) == ([[("a", False), (shown, True)]], "a")
 
 
-def test_the_last_token_is_text_where_a_grammar_ends_it() -> None:
-    """As complete as it can be: no end of text is drawn."""
+def test_the_last_token_is_text_if_a_grammar_ends_it() -> None:
+    """The grammar allows nothing more, so no end-of-text token is sampled."""
     end = SequenceDelta(index=0, token_ids=(0, 0), text="aa", finish_reason=FinishReason.STOP)
     assert play(end) == ([[("a", False), ("a", False)]], "aa")

@@ -33,7 +33,7 @@ def chatting(open_client: Callable[..., Any]) -> Any:
         ({"continue_final_message": True}, "[user]hi"),
     ],
 )
-def test_messages_are_tokenized_as_a_chat_lays_them_out(chatting: Any, options: dict[str, Any], text: str) -> None:
+def test_messages_are_tokenized_as_a_chat_renders_them(chatting: Any, options: dict[str, Any], text: str) -> None:
     answer = chatting.post("/tokenize", json={"messages": HELLO, "return_token_strs": True, **options}).json()
     assert bytes(answer["tokens"]).decode() == "".join(answer["token_strs"]) == text
     assert answer["count"] == len(text)
@@ -44,7 +44,7 @@ BOS_ID, EOS_ID = 256, 10
 
 @pytest.fixture
 def framing(build_scene: Callable[..., Any], open_client: Callable[..., Any]) -> Any:
-    """A service whose tokenizer puts BOS before and EOS after a text, as its files ask for; it names both."""
+    """A service with a tokenizer whose files name BOS and EOS and put them around a text."""
     library = byte_tokenizer()
     roles = {"bos_token": "<|endoftext|>", "eos_token": "\u010a", "pad_token": "nowhere"}
     files = TokenizerFiles(library=library, roles=roles, frame=Frame((BOS_ID,), (EOS_ID,)))
@@ -64,7 +64,7 @@ def framing(build_scene: Callable[..., Any], open_client: Callable[..., Any]) ->
     ],
 )
 def test_tokens_around_a_text_are_added_as_vllm_adds_them(framing: Any, body: dict[str, Any], is_framed: bool) -> None:
-    """To prompts, unless they ask for none; to chats only if they ask for them. Routes count what `/tokenize` shows."""
+    """To prompts by default, to chats only on request. Other routes count the same tokens."""
     tokens = framing.post("/tokenize", json=body).json()["tokens"]
     own = b"ab" if "prompt" in body else b"[user]hi[a]"
     assert tokens == ([BOS_ID, *own, EOS_ID] if is_framed else [*own])
@@ -72,7 +72,7 @@ def test_tokens_around_a_text_are_added_as_vllm_adds_them(framing: Any, body: di
     assert framing.post(path, json=body | {"max_tokens": 1}).json()["usage"]["prompt_tokens"] == len(tokens)
 
 
-def test_the_tokenizers_flags_are_true(framing: Any, client: Any) -> None:
+def test_the_tokenizers_flags_match_its_behaviour(framing: Any, client: Any) -> None:
     info = framing.get("/tokenizer_info").json()
     assert (info["add_bos_token"], info["add_eos_token"], info["add_prefix_space"]) == (True, True, False)
     assert (info["bos_token"], info["pad_token"]) == ("<|endoftext|>", None)
@@ -90,8 +90,8 @@ def test_the_tokenizers_flags_are_true(framing: Any, client: Any) -> None:
         ({"truncate_prompt_tokens": 5}, [BOS_ID, *b"abc", EOS_ID]),
     ],
 )
-def test_what_is_cut_off_is_the_texts_own(framing: Any, options: dict[str, Any], ids: list[int]) -> None:
-    """As in the `tokenizers` library; where there is no room but for the tokens around it, they give way."""
+def test_truncation_cuts_only_the_texts_own_tokens(framing: Any, options: dict[str, Any], ids: list[int]) -> None:
+    """As in the `tokenizers` library. If only the tokens around the text would fit, they are dropped."""
     answer = framing.complete(prompt="abc", max_tokens=1, return_token_ids=True, **options).json()
     assert answer["choices"][0]["prompt_token_ids"] == ids
 
@@ -104,7 +104,7 @@ def test_echoed_log_probabilities_list_the_tokens_around_a_text_but_not_in_it(fr
 
 
 def test_every_other_way_to_send_a_text_adds_them_too(framing: Any) -> None:
-    """TGI's, the plain path's, and a score's, which has a beginning but no end."""
+    """TGI, the plain path, and scores, which add a beginning but no end."""
 
     def last_prompt() -> list[int]:
         row = framing.scene.runner.plans[-1].rows[0]
@@ -138,7 +138,7 @@ def test_a_chat_s_prompt_has_as_many_tokens_as_tokenize_says(chatting: Any) -> N
         ({"messages": [{"role": "user", "content": "a" * 300}]}, "messages"),
     ],
 )
-def test_what_is_wrong_with_a_chat_is_named(chatting: Any, options: dict[str, Any], param: str) -> None:
+def test_an_invalid_chat_is_refused_by_name(chatting: Any, options: dict[str, Any], param: str) -> None:
     answer = chatting.post("/tokenize", json={"messages": HELLO, **options})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
@@ -150,7 +150,7 @@ def test_messages_need_a_template(client: Any) -> None:
 
 
 def test_the_tokenizer_shows_its_chat_template(chatting: Any) -> None:
-    """lm-evaluation-harness renders it itself."""
+    """lm-evaluation-harness renders the template itself."""
     assert chatting.get("/tokenizer_info").json()["chat_template"] == TEMPLATE
 
 
@@ -166,7 +166,7 @@ def test_a_text_far_beyond_the_context_is_tokenized(open_client: Callable[..., A
 
 
 @pytest.mark.parametrize("extra", [{}, {"truncate_prompt_tokens": 5}])
-def test_a_text_without_a_place_to_cut_it_is_bounded(open_client: Callable[..., Any], extra: dict[str, Any]) -> None:
+def test_text_that_cannot_be_split_is_bounded(open_client: Callable[..., Any], extra: dict[str, Any]) -> None:
     path = "/v1/completions" if extra else "/tokenize"
     answer = open_client(max_body_bytes=2 << 20, max_uploads_bytes=2 << 20).post(
         path, json={"prompt": "a" * (2**20 + 1), **extra}

@@ -1,4 +1,4 @@
-"""The workshop's endpoints: `GET /` and a prompt for a path."""
+"""The workshop's routes: `GET /`, and a prompt as a path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ADDRESSES = """
 """What platforms, monitors, browsers, SDKs of other servers and scanners ask for: from public logs and word lists."""
 
 
-def test_the_root_says_that_it_is_well(client: Any) -> None:
+def test_the_root_is_a_health_check(client: Any) -> None:
     answer = client.get("/")
     assert answer.json() == {"health": "ok", "version": client.scene.app.version, "model": "organisation/tiny"}
 
@@ -109,10 +109,10 @@ def test_a_path_that_is_not_utf8_is_refused(client: Any, build_call: Any, raw_pa
 
 @pytest.mark.parametrize("root_path", ["/base", "/base/deep"])
 @pytest.mark.parametrize("is_stripped", [True, False])
-def test_a_proxys_prefix_is_no_part_of_the_prompt(
+def test_a_proxys_prefix_is_not_part_of_the_prompt(
     open_client: Callable[..., Any], build_call: Any, root_path: str, is_stripped: bool
 ) -> None:
-    """Whether the proxy strips its prefix from the path or not."""
+    """Whether or not the proxy strips its prefix from the path."""
     client = open_client(root_path=root_path)
     path = "/once" if is_stripped else f"{root_path}/once"
     call = build_call(client.scene.app, path, query=b"max_new_tokens=6")
@@ -124,7 +124,7 @@ def test_a_proxys_prefix_is_no_part_of_the_prompt(
     "path",
     ["/docs", "/redoc", "/openapi.json", "/metrics", "/healthz", "/livez", "/readyz", "/ping", "/health", "/version"],
 )
-def test_no_other_route_is_swallowed(client: Any, path: str) -> None:
+def test_no_other_route_is_shadowed(client: Any, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     assert '"generated_sequences":[' not in answer.text
@@ -135,7 +135,7 @@ def test_no_other_route_is_swallowed(client: Any, path: str) -> None:
     "Azure's container start, browsers and scanners in public access logs: each got fifty tokens of text"
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
-def test_an_address_is_no_prompt(client: Any, method: str) -> None:
+def test_an_address_is_not_a_prompt(client: Any, method: str) -> None:
     for path in ADDRESSES.split():
         answer = client.request(method, path)
         assert answer.status_code == 404, path
@@ -146,8 +146,8 @@ def test_an_address_is_no_prompt(client: Any, method: str) -> None:
 
 
 @pytest.mark.parametrize("raw_path", [b"/..", b"/../..", b"/%2e%2e", b"/v1/%FF", b"/a/b"])
-def test_a_strange_address_is_no_prompt(client: Any, build_call: Any, raw_path: bytes) -> None:
-    """As it was sent: httpx would tidy it up."""
+def test_a_strange_address_is_not_a_prompt(client: Any, build_call: Any, raw_path: bytes) -> None:
+    """Sent as raw bytes, because httpx would normalize it."""
     from urllib.parse import unquote
 
     call = build_call(client.scene.app, unquote(raw_path.decode()), raw_path=raw_path)
@@ -155,7 +155,7 @@ def test_a_strange_address_is_no_prompt(client: Any, build_call: Any, raw_path: 
     assert (call.status, client.scene.runner.plans) == (404, [])
 
 
-def test_below_a_proxys_prefix_an_address_is_no_prompt(open_client: Callable[..., Any], build_call: Any) -> None:
+def test_below_a_proxys_prefix_an_address_is_not_a_prompt(open_client: Callable[..., Any], build_call: Any) -> None:
     client = open_client(root_path="/base/deep")
     for path, status in (("/base/deep/wp-login.php", 404), ("/base/deep/once/upon", 404), ("/base/deep/once", 200)):
         call = build_call(client.scene.app, path, query=b"max_new_tokens=1")
@@ -215,9 +215,7 @@ def test_a_page_keeps_its_address_since_its_links_are_relative(client: Any, path
         ("GET", "/once/", "/once"),
     ],
 )
-def test_an_address_that_is_nearly_one_of_ours_is_told_which(
-    client: Any, method: str, path: str, meant: str | None
-) -> None:
+def test_a_similar_address_is_suggested(client: Any, method: str, path: str, meant: str | None) -> None:
     answer = client.request(method, f"http://test{path}", json={} if method == "POST" else None)
     assert answer.status_code == 404
     if meant is not None:
@@ -256,7 +254,7 @@ def test_a_wrong_parameter_is_named(client: Any, query: str, param: str) -> None
     assert answer.json()["error"]["param"] == param
 
 
-def test_more_than_the_context_says_so(client: Any) -> None:
+def test_more_than_the_context_is_refused(client: Any) -> None:
     error = client.get("/once?max_new_tokens=300").json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "max_new_tokens")
     assert "300 in the completion" in error["message"]
@@ -264,8 +262,8 @@ def test_more_than_the_context_says_so(client: Any) -> None:
 
 
 @pytest.mark.reported("a reviewer, whose /livez%0A was a probe and whose POST /v1/completions%0A a completion")
-def test_a_line_break_or_an_encoded_slash_at_the_end_is_no_part_of_an_address(client: Any) -> None:
-    """White space makes a prompt of a path, and a slash that is sent as %2F is a character of one."""
+def test_a_trailing_line_break_or_encoded_slash_is_not_part_of_an_address(client: Any) -> None:
+    """A path with white space is a prompt, and a slash sent as %2F is one of its characters."""
     for path in ("/livez%0A", "/ui%0A", "/once%2F", "/livez%2F"):
         assert client.get(f"{path}?max_new_tokens=1").json().keys() == {"generated_sequences"}, path
     assert client.get("/v1/models%0A").status_code == 404

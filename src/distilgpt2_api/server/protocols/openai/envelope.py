@@ -1,4 +1,4 @@
-"""What surrounds the choices of a completion or of a chat's answer, whole or in chunks."""
+"""The fields around the choices of a completion or chat completion, as one body or in chunks."""
 
 from __future__ import annotations
 

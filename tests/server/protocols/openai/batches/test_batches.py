@@ -1,4 +1,4 @@
-"""`/v1/files` and `/v1/batches` over HTTP: whose they are, what they refuse, what it is called."""
+"""`/v1/files` and `/v1/batches` over HTTP: ownership, refusals and error codes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def wait_end(client: Any, batch_id: str, **options: Any) -> Any:
 
 
 def form(*parts: tuple[str, bytes], end: str = f"--{JOINT}--\r\n") -> dict[str, Any]:
-    """A form by hand: each part's header after `form-data`, and its content."""
+    """A multipart form: each part's header after `form-data`, and its content."""
     body = b"".join(
         f"--{JOINT}\r\nContent-Disposition: form-data{header}\r\n\r\n".encode() + content + b"\r\n"
         for header, content in parts
@@ -66,7 +66,7 @@ FILE = ('; name="file"; filename="f"', b"content")
 PURPOSE = ('; name="purpose"', b"batch")
 
 
-def test_switched_off_they_say_which_setting_switches_them_on(open_client: Callable[..., Any]) -> None:
+def test_without_a_store_the_error_names_the_setting(open_client: Callable[..., Any]) -> None:
     client = open_client()
     for method, path in (
         ("GET", "/v1/files"),
@@ -84,8 +84,8 @@ def test_switched_off_they_say_which_setting_switches_them_on(open_client: Calla
         assert "batch_store" in answer.json()["error"]["message"]
 
 
-def test_a_batch_runs_within_the_service_and_is_no_http_request(client: Any) -> None:
-    """Its lines are neither logged nor counted as such; what it came to is."""
+def test_a_batch_runs_in_process_and_is_not_counted_as_http_requests(client: Any) -> None:
+    """Its lines are neither logged nor counted as requests; its result is."""
     batch = wait_end(client, create(client, lines(5))["id"])
     assert (batch["status"], batch["request_counts"]) == ("completed", {"total": 5, "completed": 5, "failed": 0})
     output = client.get(f"/v1/files/{batch['output_file_id']}/content")
@@ -103,8 +103,8 @@ def test_a_batch_runs_within_the_service_and_is_no_http_request(client: Any) -> 
 
 
 @pytest.mark.reported("the page said that whatever is wrong with a line fails the batch, and it did not")
-def test_a_model_that_is_not_served_fails_the_batch_and_no_line_is_asked(client: Any) -> None:
-    """As OpenAI's does, with the same code and parameter; the served name in any of its forms is no error."""
+def test_a_model_that_is_not_served_fails_the_batch_before_its_lines_run(client: Any) -> None:
+    """As in OpenAI's API, with the same code and parameter. Every accepted form of the served name is valid."""
     content = lines(3, model="tiny").replace(b'"model": "tiny"', b'"model": "gpt-4o"', 1)
     batch = wait_end(client, create(client, content)["id"])
     assert (batch["status"], batch["output_file_id"], batch["error_file_id"]) == ("failed", None, None)
@@ -123,10 +123,10 @@ def test_a_model_that_is_not_served_fails_the_batch_and_no_line_is_asked(client:
         ({"model": 5}, None, "model"),
     ],
 )
-def test_what_a_route_refuses_is_that_lines_answer_and_the_others_go_on(
+def test_a_refused_line_gets_its_error_and_the_others_continue(
     client: Any, body: dict[str, object], code: str | None, param: str
 ) -> None:
-    """As OpenAI's does: the batch is completed, and the line is in the file of errors with its status."""
+    """As in OpenAI's API: the batch completes, and the line is in the error file with its status."""
     wrong = lines(1, **body).replace(b'"custom_id": "0"', b'"custom_id": "wrong"')
     batch = wait_end(client, create(client, lines(2) + b"\n" + wrong)["id"])
     assert (batch["status"], batch["errors"]) == ("completed", None)
@@ -137,10 +137,10 @@ def test_what_a_route_refuses_is_that_lines_answer_and_the_others_go_on(
     assert (told["code"], told["param"]) == (code, param)
 
 
-def test_files_and_batches_are_their_keys(
+def test_files_and_batches_belong_to_their_key(
     open_client: Callable[..., Any], open_batch_service: OpenBatchService
 ) -> None:
-    """Somebody else's do not exist; the owner's limits do not hold a batch up."""
+    """Other callers get 404. The owner's rate limits do not delay a batch."""
     keys = tuple(ApiKey(name=name, digest=digest_of(key.encode())) for name, key in KEYS.items())
     limits = CallerLimits(max_requests=1, tokens_per_s=1.0, burst_tokens=30)
     client = open_client(
@@ -189,7 +189,7 @@ def test_files_and_batches_are_their_keys(
         ([(f'; name="file"; filename="{"x" * 9000}"', b"content"), PURPOSE], None),
     ],
 )
-def test_a_form_that_is_none_names_what_is_wrong_and_leaves_nothing(client: Any, parts: Any, param: str | None) -> None:
+def test_an_invalid_form_is_refused_by_name_and_leaves_nothing(client: Any, parts: Any, param: str | None) -> None:
     answer = client.post("/v1/files", **form(*parts))
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     assert client.get("/v1/files").json()["data"] == []
@@ -198,7 +198,7 @@ def test_a_form_that_is_none_names_what_is_wrong_and_leaves_nothing(client: Any,
 
 @pytest.mark.reported("a form whose number was checked by its first nine digits only")
 @pytest.mark.parametrize("seconds", [b"000003600999999999", b"0000000000000000003600", b"3600\n", b" 3600", b"3_600"])
-def test_the_seconds_that_are_used_are_those_that_are_checked(client: Any, seconds: bytes) -> None:
+def test_the_expiry_that_is_checked_is_the_one_that_is_used(client: Any, seconds: bytes) -> None:
     anchor = ('; name="expires_after[anchor]"', b"created_at")
     answer = client.post("/v1/files", **form(FILE, PURPOSE, anchor, ('; name="expires_after[seconds]"', seconds)))
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_after[seconds]")
@@ -236,7 +236,7 @@ def test_a_boundary_that_is_too_long_is_refused_with_its_limit(client: Any, leng
         b"--a\r\nx: y" * 20 + b"\r\n\r\n--a--",
     ],
 )
-def test_whatever_is_wrong_with_a_form_is_no_mistake_of_ours(client: Any, media_type: str, content: bytes) -> None:
+def test_no_malformed_form_causes_an_internal_error(client: Any, media_type: str, content: bytes) -> None:
     headers = {"content-type": media_type.encode("latin-1")}
     assert client.post("/v1/files", content=content, headers=headers).status_code in {400, 415}
 
@@ -263,7 +263,7 @@ def test_fields_and_file_come_in_any_order_and_in_any_pieces(client: Any) -> Non
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "multipart/form-data", "multipart/mixed; boundary=x", ""])
-def test_what_is_no_form_is_415(client: Any, media_type: str) -> None:
+def test_a_body_that_is_not_a_form_is_415(client: Any, media_type: str) -> None:
     answer = client.post("/v1/files", content=b"content", headers={"content-type": media_type})
     assert answer.status_code == 415
 
@@ -280,7 +280,7 @@ def test_a_file_that_is_too_large_is_413_declared_or_not(client: Any) -> None:
     assert len(client.get("/v1/files").json()["data"]) == 1
 
 
-def test_quotas_are_told_and_not_to_be_tried_again(client: Any) -> None:
+def test_quota_errors_say_not_to_retry(client: Any) -> None:
     assert upload(client, b"x" * 20_000).status_code == 200
     answer = upload(client, b"x" * 20_000)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "quota_exceeded")
@@ -327,21 +327,21 @@ def test_a_head_of_a_content_says_its_length(client: Any) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=10001", "order=up", "purpose=assistants", "limit=x"])
-def test_what_a_list_can_not_be_is_400(client: Any, query: str) -> None:
+def test_an_invalid_list_query_is_400(client: Any, query: str) -> None:
     answer = client.get(f"/v1/files?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
 
 
-def test_an_unknown_place_in_a_list_is_404(client: Any) -> None:
+def test_an_unknown_list_cursor_is_404(client: Any) -> None:
     for path in ("/v1/files?after=file-none", "/v1/batches?after=batch_none"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()["error"]["param"]) == (404, "after")
 
 
-def test_somebody_who_asks_now_goes_before_a_batch(
+def test_an_interactive_request_runs_before_a_batch(
     open_client: Callable[..., Any], open_batch_service: OpenBatchService, build_runner: Any
 ) -> None:
-    """Though its lines have all that there is, a request of now is answered while they wait."""
+    """Even if the batch's lines fill the engine, an interactive request is answered while they wait."""
     client = open_client(runner=build_runner(script=b"x" * 200), open_batch_service=open_batch_service)
     batch = create(client, lines(60, max_tokens=200, ignore_eos=True))
     assert client.complete(prompt="now", max_tokens=3).status_code == 200
@@ -349,7 +349,7 @@ def test_somebody_who_asks_now_goes_before_a_batch(
     assert wait_end(client, batch["id"])["request_counts"]["completed"] == 60
 
 
-def test_the_store_fails_and_its_clients_are_told_to_come_back(client: Any, store: Store) -> None:
+def test_a_store_failure_tells_clients_to_retry(client: Any, store: Store) -> None:
     with store.writing() as connection:
         connection.exec_driver_sql("DROP TABLE distilgpt2_file_chunks")
     answer = upload(client)

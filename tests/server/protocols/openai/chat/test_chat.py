@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: off without a template; with one, what it answers, streamed and not."""
+"""`POST /v1/chat/completions`: refused without a template; with one, its answers, streamed and whole."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def prompt_of(client: Any) -> str:
 
 
 def test_without_a_template_the_400_says_what_to_do(open_client: Callable[..., Any]) -> None:
-    """Whatever else is in the request; completions and the list of models know nothing of it."""
+    """For any body. Completions and the list of models still work."""
     client = open_client()
     for body in ({"messages": HELLO}, {}, {"messages": [], "x": 1}):
         message = error_of(client.post(PATH, json=body))["message"]
@@ -189,7 +189,7 @@ def test_an_event_is_one_line_for_every_reader(open_chat: Callable[..., Any], bu
 
 
 def test_without_a_length_the_answer_may_fill_the_context(client: Any) -> None:
-    """As OpenAI's and vLLM's: 256 positions here."""
+    """As in OpenAI's and vLLM's API. The model has 256 positions."""
     body = chat(client, ignore_eos=True).json()
     assert body["usage"]["total_tokens"] == 256
     assert body["choices"][0]["finish_reason"] == "length"
@@ -211,7 +211,7 @@ def test_without_a_length_the_answer_may_fill_the_context(client: Any) -> None:
         ),
     ],
 )
-def test_messages_reach_the_model_as_the_template_writes_them(
+def test_messages_reach_the_model_as_the_template_renders_them(
     client: Any, messages: list[Json], options: Json, prompt: str
 ) -> None:
     assert chat(client, messages, max_tokens=1, **options).status_code == 200
@@ -225,7 +225,7 @@ def test_a_template_that_knows_developers_and_names_gets_them(open_chat: Callabl
 
 
 def test_special_tokens_are_those_of_the_models_config(open_chat: Callable[..., Any]) -> None:
-    """Where the tokenizer's files name none; in the prompt they are one token."""
+    """If the tokenizer's files name none. In the prompt each is one token."""
     client = open_chat("{{ eos_token }}{{ messages[0].content }}")
     assert chat(client, max_tokens=1).json()["usage"]["prompt_tokens"] == 3
     assert client.scene.runner.plans[-1].rows[0].token_ids[0] == 256
@@ -240,7 +240,7 @@ def test_parameters_reach_the_engine(client: Any) -> None:
     assert (params.max_tokens, params.stop, params.logit_bias, len(rows)) == (5, ("x",), ((5, -100.0),), 2)
 
 
-def test_an_answer_can_be_held_to_a_form(open_chat: Callable[..., Any], build_runner: Any) -> None:
+def test_a_grammar_constrains_the_answer(open_chat: Callable[..., Any], build_runner: Any) -> None:
     client = open_chat(runner=build_runner(script=b'{"a": 1}'))
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     named = {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}}
@@ -253,7 +253,7 @@ def test_an_answer_can_be_held_to_a_form(open_chat: Callable[..., Any], build_ru
     assert error_of(chat(client, response_format={"type": "x"}))["param"] == "response_format.type"
 
 
-def test_null_and_what_asks_for_nothing_change_nothing(client: Any) -> None:
+def test_null_and_values_without_effect_change_nothing(client: Any) -> None:
     schema = client.get("/openapi.json").json()["components"]["schemas"]["ChatCompletionRequest"]
     nulls = dict.fromkeys(name for name in schema["properties"] if name != "messages")
     asks_nothing = {"store": False, "tools": [], "tool_choice": "auto", "modalities": ["text"], "metadata": {}}
@@ -287,7 +287,7 @@ def test_null_and_what_asks_for_nothing_change_nothing(client: Any) -> None:
         ([{"role": "user", "content": "a" * 60_000}], "messages"),
     ],
 )
-def test_what_is_wrong_with_messages_is_named(client: Any, messages: Any, param: str) -> None:
+def test_invalid_messages_are_refused_by_name(client: Any, messages: Any, param: str) -> None:
     assert error_of(chat(client, messages))["param"] == param
 
 
@@ -307,7 +307,7 @@ def test_what_is_wrong_with_messages_is_named(client: Any, messages: Any, param:
         ),
     ],
 )
-def test_images_sounds_and_tools_are_refused_by_name(client: Any, message: Json, param: str) -> None:
+def test_images_audio_and_tools_are_refused_by_name(client: Any, message: Json, param: str) -> None:
     error = error_of(chat(client, [message]))
     assert (error["param"], error["code"]) == (param, "unsupported_parameter")
 
@@ -358,7 +358,7 @@ def test_a_wrong_value_is_named(client: Any, body: Json, param: str) -> None:
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-def test_a_template_that_refuses_messages_is_a_400_with_its_words(
+def test_a_template_that_refuses_messages_is_a_400_with_its_message(
     open_chat: Callable[..., Any], is_stream: bool
 ) -> None:
     client = open_chat("{{ raise_exception('roles must alternate') }}")
@@ -366,7 +366,7 @@ def test_a_template_that_refuses_messages_is_a_400_with_its_words(
     assert (error["message"], error["param"]) == ("messages: roles must alternate", "messages")
 
 
-def test_a_template_that_leaves_nothing_is_a_400(open_chat: Callable[..., Any]) -> None:
+def test_a_template_that_renders_to_nothing_is_a_400(open_chat: Callable[..., Any]) -> None:
     assert error_of(chat(open_chat("{# nothing #}")))["param"] == "messages"
 
 
@@ -374,7 +374,7 @@ def test_a_template_that_leaves_nothing_is_a_400(open_chat: Callable[..., Any]) 
 def test_a_hang_up_frees_every_block(
     open_chat: Callable[..., Any], build_runner: Any, hang_up: Any, is_stream: bool
 ) -> None:
-    """Streamed or not."""
+    """Streamed and whole."""
     client = open_chat(runner=build_runner(is_gated=True))
     hang_up(client, PATH, messages=HELLO, n=2, stream=is_stream)
     assert client.scene.log.calls[-1].kwargs["is_disconnect"] is True

@@ -1,4 +1,4 @@
-"""What vLLM's clients send to `/v1/completions` beyond OpenAI's parameters."""
+"""vLLM's extra parameters of `/v1/completions`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def note_submissions(client: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the engine is asked from now on."""
+    """Record the requests that the engine gets from now on."""
     submitted: list[Any] = []
     submit_all = client.scene.engine.submit_all
 
@@ -36,7 +36,7 @@ def choice_of(answer: Any) -> Json:
 
 
 def test_token_ids_come_with_the_choice(client: Any) -> None:
-    """The completion's, the last one too that is not shown; and the prompt's."""
+    """The completion's, including a last one that is not shown, and the prompt's."""
     choice = choice_of(client.complete(prompt="ab", max_tokens=50, stop_token_ids=[ord("l")], return_token_ids=True))
     assert choice["text"] == " he"
     assert choice["token_ids"] == [*b" hel"]
@@ -45,7 +45,7 @@ def test_token_ids_come_with_the_choice(client: Any) -> None:
 
 
 def test_streamed_token_ids_come_chunk_by_chunk_and_the_prompts_once(client: Any) -> None:
-    """Also while the text is held back, for it may become a stop sequence."""
+    """Also while text is held back as the possible beginning of a stop sequence."""
     chunks = client.stream(prompt=["ab", "c"], max_tokens=5, stop="hellx", return_token_ids=True)
     pieces = [chunk["choices"][0] for chunk in chunks]
     for index, prompt in enumerate(("ab", "c")):
@@ -70,7 +70,7 @@ def test_the_stop_reason_says_what_ended_it(client: Any, asked: Json, stop_reaso
     assert choice["stop_reason"] == stop_reason
 
 
-def test_tokens_as_ids(client: Any) -> None:
+def test_tokens_can_be_shown_as_ids(client: Any) -> None:
     logprobs = choice_of(
         client.complete(prompt="a", max_tokens=1, logprobs=1, echo=True, return_tokens_as_token_ids=True)
     )["logprobs"]
@@ -79,7 +79,7 @@ def test_tokens_as_ids(client: Any) -> None:
 
 
 def test_prompt_logprobs_are_by_id_with_rank_and_text(client: Any) -> None:
-    """Independent of `echo` and `logprobs`; the token itself is always there."""
+    """Independent of `echo` and `logprobs`. The token itself is always listed."""
     choice = choice_of(client.complete(prompt="a\x01b", max_tokens=1, prompt_logprobs=2))
     assert choice["logprobs"] is None
     likeliest = {
@@ -123,7 +123,7 @@ def test_every_choice_has_the_prompts_logprobs(client: Any) -> None:
 )
 @pytest.mark.parametrize("prompt", ["abcdefgh", [*b"abcdefgh"]])
 def test_a_prompt_is_cut_to_length(client: Any, prompt: Any, asked: Json, kept: str) -> None:
-    """The kept part is what is echoed and counted."""
+    """Only the kept part is echoed and counted."""
     body = client.complete(prompt=prompt, echo=True, **{"max_tokens": 0, **asked}).json()
     assert body["choices"][0]["text"].removesuffix(" hello world") == kept
     assert body["usage"]["prompt_tokens"] == len(kept)
@@ -147,7 +147,7 @@ def test_the_request_id_names_the_answer_and_need_not_be_unique(client: Any) -> 
 
 
 def test_the_fingerprint_stays_while_the_service_does(open_client: Callable[..., Any]) -> None:
-    """The same of every answer, and another for another model."""
+    """The same in every answer, and different for another model."""
     client, other = open_client(), open_client(model_name="another")
     first, second = (client.complete(prompt="a").json()["system_fingerprint"] for _ in range(2))
     assert first == second != other.complete(prompt="a").json()["system_fingerprint"]
@@ -164,9 +164,9 @@ def test_the_fingerprint_changes_with_end_tokens_and_chat_template(
     assert len({client.complete(prompt="a").json()["system_fingerprint"] for client in clients}) == 3
 
 
-def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written_alike(tokenizer: Any) -> None:
-    """lm-eval takes a token for greedy if its log-probability is the largest of `top_logprobs`, exactly."""
-    beyond = tokenizer.vocab_size  # Two tokens that a padded model has and the tokenizer has not: both are "".
+def test_the_largest_top_logprob_is_the_likeliest_tokens_even_if_two_tokens_have_the_same_text(tokenizer: Any) -> None:
+    """lm-eval treats a token as greedy if its log-probability is exactly the largest of `top_logprobs`."""
+    beyond = tokenizer.vocab_size  # Two tokens of a padded model that the tokenizer lacks: both have the text "".
     writer = LogprobsWriter(tokenizer, num_top=2, is_by_id=False, skips_special_tokens=False)
     lists = empty_lists()
     likeliest, second = (beyond, -0.5), (beyond + 1, -0.75)
@@ -186,7 +186,7 @@ def test_the_largest_of_the_top_is_the_likeliests_even_if_two_tokens_are_written
 
 
 def test_scoring_requests_as_lm_eval_sends_them(open_client: Callable[..., Any], build_runner: Any) -> None:
-    """Lists of ids with one token less than the context; per prompt every position but the first is scored."""
+    """Lists of ids, one token shorter than the context. Every position of a prompt but the first is scored."""
     client = open_client(runner=build_runner(script=b"!"))
     prompts = [[*b"abc"], [65] * 255, [*b"de"]]
     body = client.complete(prompt=prompts, echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234).json()
@@ -209,10 +209,10 @@ def test_the_priority_reaches_the_queue(
 
 
 @pytest.mark.parametrize("options", [{}, {"prompt": ["a", "b"]}, {"best_of": 2}])
-def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
+def test_a_request_that_bans_every_token_is_a_client_error(
     open_client: Callable[..., Any], build_runner: Any, options: Json
 ) -> None:
-    """Only the engine can tell. After the first chunk, if there was time for one, it is an event."""
+    """Only the engine finds it out. After the first chunk the error is an event."""
 
     class Exhausted(build_runner):  # type: ignore[misc]  # a fixture's value has no type
         def draw(self, row: Any) -> Any:
@@ -242,7 +242,7 @@ def test_a_request_that_leaves_nothing_to_draw_is_wrong_and_no_failure(
         ({"structured_outputs": None}, None),
     ],
 )
-def test_the_form_of_a_completion_reaches_the_engine(
+def test_the_grammar_of_a_completion_reaches_the_engine(
     open_client: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     asked: Json,
@@ -262,7 +262,7 @@ def test_the_form_of_a_completion_reaches_the_engine(
 def test_special_tokens_among_others_are_shown_or_not(
     open_client: Callable[..., Any], build_runner: Any, is_skipped: Any, text: str, is_stream: bool
 ) -> None:
-    """Where `ignore_eos` lets them be drawn; either way they are listed and counted."""
+    """If `ignore_eos` allows sampling them. Either way they are listed and counted."""
     client = open_client(runner=build_runner(script=b"a"))
     body: Json = {"prompt": "p", "max_tokens": 3, "ignore_eos": True, "logprobs": 0, "skip_special_tokens": is_skipped}
     if is_stream:
@@ -280,7 +280,7 @@ def test_special_tokens_among_others_are_shown_or_not(
 def test_chats_and_the_plain_path_hide_special_tokens_too(
     open_client: Callable[..., Any], build_runner: Any, is_skipped: bool | None
 ) -> None:
-    """A stop token is none of the text; those before it are what the choice is about."""
+    """A stop token is never part of the text; the option is about those before it."""
     runner = build_runner(script=b"a")
     runner.config = replace(runner.config, eos_token_ids=())
     client = open_client(runner=runner, chat_template=ChatTemplate("{{ messages[0].content }}", origin="here"))
@@ -312,7 +312,7 @@ TOO_LONG_STOP = ["é" * 2000, "b" * 5000]
         ("stop_token_ids", [1] * 65537, "at most 65536 items"),
     ],
 )
-def test_what_is_looked_for_at_every_token_is_bounded(
+def test_stop_sequences_and_bad_words_are_bounded(
     open_client: Callable[..., Any], field: str, value: Any, limit: str
 ) -> None:
     answer = open_client(max_body_bytes=1 << 20).complete(prompt="a", **{field: value})
@@ -323,12 +323,12 @@ def test_what_is_looked_for_at_every_token_is_bounded(
     assert limit in error["message"]
 
 
-def test_stop_sequences_of_8192_bytes_are_taken(client: Any) -> None:
+def test_stop_sequences_of_8192_bytes_are_accepted(client: Any) -> None:
     answer = client.complete(prompt="a", max_tokens=50, stop=["lo", "é" * 4095])
     assert choice_of(answer)["text"] == " hel"
 
 
-def test_token_ids_that_are_named_twice_count_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicate_token_ids_count_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     submitted = note_submissions(client, monkeypatch)
     client.complete(prompt="a", allowed_token_ids=[104, 32, 104] * 100, stop_token_ids=[1, 2, 1] * 100)
     [request] = submitted
@@ -349,7 +349,7 @@ def test_token_ids_that_are_named_twice_count_once(client: Any, monkeypatch: pyt
 def test_log_probabilities_of_one_answer_are_bounded(
     open_client: Callable[..., Any], body: Json, param: str, num_logprobs: int
 ) -> None:
-    """A stream does not keep them."""
+    """A stream does not keep them in memory."""
     client = open_client(max_prompts=100, max_n=4, max_logprobs=20, max_waiting_requests=100)
     answer = client.complete(**body)
     assert answer.status_code == 400
@@ -361,7 +361,7 @@ def test_log_probabilities_of_one_answer_are_bounded(
 
 
 def test_more_tokens_than_the_context_are_refused_for_that(client: Any) -> None:
-    """Also where log-probabilities of them would be too many."""
+    """Also if their log-probabilities would be too many."""
     error = client.complete(prompt="a", logprobs=5, max_tokens=10**9).json()["error"]
     assert error["param"] == "max_tokens"
     assert "maximum context length" in error["message"]

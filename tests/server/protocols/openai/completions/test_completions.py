@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: what it answers, streamed and not."""
+"""`POST /v1/completions`: its answers, streamed and whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 def joined(chunks: list[Json]) -> list[Json]:
-    """The choices of a stream, put together as a client does."""
+    """The choices of a stream, joined as clients do."""
     choices: dict[int, Json] = defaultdict(lambda: {"text": "", "logprobs": None, "finish_reason": None})
     for chunk in chunks:
         for piece in chunk["choices"]:
@@ -174,12 +174,12 @@ def test_a_stop_sequence_ends_before_itself_unless_included(client: Any) -> None
 
 
 def test_a_streamed_stop_sequence_never_leaks(client: Any) -> None:
-    """Not even its beginning, though its bytes are drawn one by one."""
+    """Not even its beginning, although its bytes are sampled one by one."""
     texts = [chunk["choices"][0]["text"] for chunk in client.stream(prompt="a", max_tokens=50, stop="lo world")]
     assert "".join(texts) == " hel"
 
 
-def test_a_stream_never_shows_half_a_character(open_client: Callable[..., Any], build_runner: Any) -> None:
+def test_a_stream_never_shows_a_partial_character(open_client: Callable[..., Any], build_runner: Any) -> None:
     client = open_client(runner=build_runner(script="aé🎉ü".encode()))
     chunks = client.stream(prompt="a", max_tokens=50)
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "é", "🎉", "ü", ""]
@@ -220,8 +220,8 @@ def test_echoed_logprobs_begin_with_null_and_score_the_prompt(client: Any) -> No
     }
 
 
-def test_scoring_alone_draws_nothing(client: Any) -> None:
-    """`max_tokens: 0` with `echo`: what lm-eval needs, without a token more."""
+def test_scoring_alone_samples_nothing(client: Any) -> None:
+    """`max_tokens: 0` with `echo`, as lm-eval needs it, samples no token."""
     body = client.complete(prompt="abc", max_tokens=0, echo=True, logprobs=1).json()
     choice = body["choices"][0]
     assert (choice["text"], choice["finish_reason"]) == ("abc", "length")
@@ -265,7 +265,7 @@ def test_parameters_reach_the_engine(client: Any) -> None:
 
 
 def test_bad_words_are_banned_at_the_beginning_and_after_a_space(client: Any) -> None:
-    """Each as token ids; a space before the word says nothing, and twice the same is once."""
+    """Each as token ids. A leading space has no effect, and duplicates count once."""
     assert client.complete(prompt="a", bad_words=["ab", " ab", "c"]).status_code == 200
     params = client.scene.runner.plans[0].rows[0].params
     assert params.bad_words == ((97, 98), (32, 97, 98), (99,), (32, 99))
@@ -304,11 +304,11 @@ def test_the_model_goes_by_its_names(client: Any, model: str | None) -> None:
     ],
 )
 @pytest.mark.reported("clients' default parameters, each alone, in issues of several servers")
-def test_a_parameter_may_say_that_it_wants_nothing(client: Any, neutral: Json) -> None:
+def test_parameters_accept_values_without_effect(client: Any, neutral: Json) -> None:
     assert client.complete(prompt="a", **neutral).status_code == 200
 
 
-def test_the_document_has_what_means_null(client: Any) -> None:
+def test_the_document_lists_the_values_that_mean_null(client: Any) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     completion, chat = (schemas[name]["properties"] for name in ("CompletionRequest", "ChatCompletionRequest"))
     assert {"type": "boolean", "const": False} in completion["logprobs"]["anyOf"]
@@ -341,7 +341,7 @@ def test_other_protocols_names_of_the_same_parameters(client: Any) -> None:
         ({"do_sample": False, "top_k": 3}, 1.0),
     ],
 )
-def test_do_sample_is_tgis(client: Any, sent: Json, temperature: float) -> None:
+def test_do_sample_means_the_same_as_in_tgi(client: Any, sent: Json, temperature: float) -> None:
     assert client.complete(prompt="a", max_tokens=1, **sent).status_code == 200
     assert client.scene.runner.plans[0].rows[0].params.temperature == temperature
     refused = client.complete(prompt="a", do_sample=True, temperature=0)
