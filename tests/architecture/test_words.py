@@ -77,13 +77,11 @@ ALLOWED: dict[str, set[str]] = {
 PENDING: tuple[str, ...] = (
     "docs/batch-api.md",
     "docs/batch.md",
-    "docs/scale.md",
     "src/distilgpt2_api/model/",
     "tests/contract/",
     "tests/e2e/",
     "tests/hub/",
     "tests/model/",
-    "tests/parity/",
     "tests/server/",
     "tests/text/",
 )
