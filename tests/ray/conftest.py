@@ -1,4 +1,4 @@
-"""A real Ray cluster of several nodes on this machine, on loopback: a head that computes nothing, and workers."""
+"""A real Ray cluster on loopback: a head that computes nothing, and worker nodes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from tests.e2e import conftest as e2e
 from tests.e2e.conftest import Service, model_folder
 
-# Before Ray is imported. The first keeps it on loopback: the name is older than what it does.
+# Set before Ray is imported. The first one keeps Ray on loopback, despite its name.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A node that has lost its head ends after so many seconds, and not after a minute.
+    # A node that has lost its head exits after 3 seconds, not after a minute.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
 }
 
@@ -37,17 +37,17 @@ NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": Fa
 
 
 eventually = partial(e2e.eventually, deadline_s=DEADLINE_S, interval_s=0.05)
-"""Ray's controllers take their time, and asking them costs."""
+"""Ray's controllers are slow, and polling them costs CPU."""
 
 
 def ray_pids() -> set[int]:
-    """Of the processes whose command line is Ray's: nodes, stores, controllers, replicas."""
+    """Process ids of Ray's nodes, stores, controllers and replicas, by their command lines."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has exited meanwhile
         if command.startswith(b"ray::") or b"/ray/core/src/ray/" in command or b"/ray/_private/" in command:
             found.add(int(folder.name))
     return found
@@ -55,34 +55,34 @@ def ray_pids() -> set[int]:
 
 @dataclass
 class RayCluster(Service):
-    """Mutable: what runs in it is what was deployed last."""
+    """Mutable: runs the last deployment."""
 
     cluster: Cluster
     workers: list[Any] = field(default_factory=list)
 
     def add_worker(self) -> Any:
-        """A node with room for one replica."""
+        """Add a node with room for one replica."""
         self.workers.append(self.cluster.add_node(num_cpus=1, **NODE))
         return self.workers[-1]
 
     def kill_worker(self, node: Any) -> None:
-        """All of its processes at once, as where a machine fails."""
+        """Kill all processes of a node at once, like a machine failure."""
         self.workers.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def deploy(self, *, replicas: int = 1, max_replicas: int | None = None, **settings: object) -> None:
-        """Deploy the application anew, and return once it runs. Raises what Ray raises."""
+        """Deploy the application again, and return once it runs. Raises Ray's errors."""
         with environment(settings):
             serve.run(app({"min_replicas": replicas, "max_replicas": max_replicas}))
 
     def replace(self, **options: Any) -> None:
-        """Deploy one replica that has other settings than those before it, and return once it is alone."""
+        """Deploy one replica with other settings, and return once the earlier ones have stopped."""
         old = self.replicas()
         self.deploy(**options)
         eventually(lambda: len(self.replicas() - old) == len(self.replicas()) == 1, "the one replica is new")
 
     def replicas(self) -> set[str]:
-        """Of the application that answer."""
+        """The replicas that respond."""
         page = self.get("/metrics")
         return {
             line.split('replica="')[1].split('"')[0]
@@ -91,13 +91,13 @@ class RayCluster(Service):
         }
 
     def running(self, replica: str | None = None) -> float:
-        """Sequences, of all replicas or of one."""
+        """Running sequences, of all replicas or of one."""
         return self.metric("distilgpt2_running_sequences", **({} if replica is None else {"replica": replica}))
 
 
 @contextmanager
 def environment(settings: dict[str, object]) -> Iterator[None]:
-    """These settings in the environment, and no others."""
+    """Sets exactly these settings in the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("DISTILGPT2_")]:
             patch.delenv(name)
@@ -115,7 +115,7 @@ def is_serving(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def settings(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Of what is deployed, unless a test says otherwise."""
+    """The settings of a deployment, unless a test changes them."""
     return {
         "model": model_folder,
         "precision": "f32",

@@ -1,4 +1,4 @@
-"""Clients that keep asking, and what became of each request."""
+"""Clients that send requests continuously, and the outcome of each request."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one request."""
+    """The outcome of one request."""
 
     kind: str
-    """`whole`: as asked. `event`: an error event was the stream's last. `status 503` and the like. `cut`: the
-    connection was."""
+    """`whole`: complete. `event`: ended with an error event. `status 503` and the like. `cut`: closed midway."""
     num_bytes: int = 0
     duration_s: float = 0.0
 
 
 @dataclass
 class Load:
-    """So many clients, each with one request after the other until the end; a context manager. Half of them stream."""
+    """Clients that each send one request after the other, until the context ends. Half of them stream."""
 
     url: str
     num_clients: int
@@ -56,12 +55,12 @@ class Load:
 
     def _ask(self, number: int) -> None:
         while not self._ending.is_set():
-            # In pairs: replicas that take turns would else have all streams on one of two.
+            # In pairs: with round robin, one of two replicas would otherwise get all streams.
             self.outcomes.append(ask(self.url, is_stream=number % 4 < 2, num_tokens=self.num_tokens))
 
 
 def ask(url: str, *, is_stream: bool, num_tokens: int, **options: Any) -> Outcome:
-    """One request, to its end."""
+    """One request, read to its end."""
     body = {"prompt": "once", "max_tokens": num_tokens, "ignore_eos": True, "stream": is_stream, **options}
     began_s = time.monotonic()
     content = b""

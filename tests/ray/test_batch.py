@@ -1,4 +1,4 @@
-"""`batch --ray`: what one machine does with a file, many do together, whatever becomes of some of them."""
+"""`batch --ray`: several nodes answer a file like one machine, also if nodes fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 100
 
 @contextmanager
 def nodes(*num_cpus: int) -> Iterator[Cluster]:
-    """A cluster of nodes with so many cores, the head first."""
+    """A cluster of nodes with these numbers of cores, the head first."""
     before = ray_pids()
     cluster = Cluster()
     try:
@@ -47,7 +47,7 @@ def two() -> Iterator[Cluster]:
 
 @pytest.fixture
 def start(settings: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`start("in.jsonl", "-o", "out.jsonl", cluster=…)`: the command, in the test's folder. Without a cluster: here."""
+    """`start("in.jsonl", "-o", "out.jsonl", cluster=…)` runs the command in the test's folder."""
 
     def run(*arguments: str, cluster: Cluster | None = None, **changed: object) -> subprocess.Popen[str]:
         variables = {f"DISTILGPT2_{name.upper()}": str(value) for name, value in {**settings, **changed}.items()}
@@ -68,7 +68,7 @@ def start(settings: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def batch(start: Any) -> Callable[..., tuple[int, str]]:
-    """The same to its end: exit status and what it said."""
+    """Runs the command to its end: exit status and output."""
 
     def run(*arguments: str, **options: Any) -> tuple[int, str]:
         return ended(start(*arguments, **options))
@@ -83,7 +83,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def ask(number: int, **body: object) -> str:
-    """Some take much longer than others: seconds, of all that are to be stopped in the middle."""
+    """Lines of different lengths. All together take seconds, so that a batch can be stopped midway."""
     num_tokens = random.Random(number).choice([4, 8, LONG_TOKENS])
     body = {"prompt": f"once {number}", "seed": number, "max_tokens": num_tokens, "ignore_eos": True, **body}
     return json.dumps({"custom_id": f"{number}", "method": "POST", "url": "/v1/completions", "body": body}) + "\n"
@@ -95,7 +95,7 @@ def requests(tmp_path: Path) -> None:
 
 
 def texts(path: Path) -> list[tuple[str, str]]:
-    """Custom ids and completions, in the file's order; without what a writer is about to add."""
+    """Custom ids and completions in the file's order, without an incomplete last line."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     answers = [json.loads(line) for line in lines]
     return [(answer["custom_id"], answer["response"]["body"]["choices"][0]["text"]) for answer in answers]
@@ -106,8 +106,8 @@ def num_lines(path: Path) -> int:
 
 
 @pytest.mark.timeout(150)
-def test_a_cluster_answers_as_one_machine_does(two: Cluster, batch: Any, tmp_path: Path) -> None:
-    """In the input's order, and lines that fail into the file of errors."""
+def test_a_cluster_answers_like_one_machine(two: Cluster, batch: Any, tmp_path: Path) -> None:
+    """In the input's order, with failed lines in the error file."""
     lines = [ask(number) for number in range(NUM_LINES)]
     lines[3] = "{\n"
     lines[70] = ask(1)
@@ -135,7 +135,7 @@ def test_a_cluster_answers_as_one_machine_does(two: Cluster, batch: Any, tmp_pat
 @pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
 @pytest.mark.timeout(100)
 def test_lines_that_wait_for_grammars_are_answered_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
-    """All for one that they share, and then more different ones than may wait."""
+    """All lines share one grammar, then they have more different ones than may wait."""
     lines = [ask(number, max_tokens=2, guided_regex="[ab]{9}") for number in range(100)]
     lines += [ask(number, max_tokens=4, guided_regex=f"{number}") for number in range(100, 200)]
     (tmp_path / "in.jsonl").write_text("".join(lines))
@@ -166,10 +166,8 @@ def test_a_table_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
 @pytest.mark.timeout(200)
 @pytest.mark.usefixtures("requests")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_batch_that_is_stopped_goes_on(
-    two: Cluster, start: Any, batch: Any, tmp_path: Path, number: signal.Signals
-) -> None:
-    """Each line once; what computed for the one that is gone ends with it. Another machine may go on, or this one."""
+def test_a_stopped_batch_resumes(two: Cluster, start: Any, batch: Any, tmp_path: Path, number: signal.Signals) -> None:
+    """Each line is answered once, here or on another machine. The workers of the stopped batch exit with it."""
     before, output = ray_pids(), tmp_path / "out.jsonl"
     process = start("in.jsonl", "-o", "out.jsonl", "--unordered", cluster=two)
     eventually(lambda: num_lines(output) > 20, "some lines are answered")
@@ -201,12 +199,12 @@ def command_of(pid: int) -> bytes:
 @pytest.mark.timeout(150)
 @pytest.mark.usefixtures("requests")
 @pytest.mark.parametrize("options", [[], ["--unordered"]])
-def test_a_node_that_is_lost_has_its_lines_done_elsewhere(
+def test_lines_of_a_lost_node_are_answered_elsewhere(
     two: Cluster, start: Any, tmp_path: Path, options: list[str]
 ) -> None:
-    """There is room for one worker then, and each line is there once.
+    """The cluster then has room for one worker, and each line is answered once.
 
-    Small batches: else all lines would be in hand at once, and end together.
+    Small batches: otherwise all lines would run at once, and end together.
     """
     output = tmp_path / "out.jsonl"
     process = start("in.jsonl", "-o", "out.jsonl", *options, cluster=two, max_num_sequences=8)
@@ -227,7 +225,7 @@ def test_a_node_that_is_lost_has_its_lines_done_elsewhere(
 
 @pytest.mark.timeout(100)
 @pytest.mark.usefixtures("requests")
-def test_a_model_that_workers_can_not_load_is_told(two: Cluster, batch: Any, settings: Any, tmp_path: Path) -> None:
+def test_a_model_that_workers_can_not_load_is_reported(two: Cluster, batch: Any, settings: Any, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     for name in ("config.json", "tokenizer.json"):
@@ -244,7 +242,7 @@ def test_a_model_that_workers_can_not_load_is_told(two: Cluster, batch: Any, set
 
 @pytest.mark.timeout(100)
 @pytest.mark.usefixtures("requests")
-def test_a_cluster_without_room_is_told(two: Cluster, batch: Any) -> None:
+def test_a_cluster_without_free_cores_is_reported(two: Cluster, batch: Any) -> None:
     status, said = batch("in.jsonl", "-o", "out.jsonl", "--num-threads", "2", cluster=two)
 
     assert (status, said.split(";")[0]) == (1, "error: no node of the cluster has 2 cores for a worker")
@@ -259,9 +257,9 @@ def test_a_cluster_without_room_is_told(two: Cluster, batch: Any) -> None:
         ("ray://127.0.0.1:{port}", "ray://127.0.0.1:{port} is an address for Ray's client; "),
     ],
 )
-def test_a_cluster_that_is_not_there_is_told(batch: Any, address: str, message: str) -> None:
+def test_an_unreachable_cluster_is_reported(batch: Any, address: str, message: str) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening
         port = taken.getsockname()[1]
         status, said = batch("in.jsonl", "-o", "out.jsonl", "--ray", "--ray-address", address.format(port=port))
 
@@ -271,7 +269,7 @@ def test_a_cluster_that_is_not_there_is_told(batch: Any, address: str, message: 
 
 @pytest.mark.timeout(150)
 @pytest.mark.usefixtures("requests")
-def test_a_head_that_is_gone_ends_the_batch_which_goes_on_elsewhere(start: Any, batch: Any, tmp_path: Path) -> None:
+def test_a_lost_head_ends_the_batch_which_resumes_elsewhere(start: Any, batch: Any, tmp_path: Path) -> None:
     before, output = ray_pids(), tmp_path / "out.jsonl"
     with nodes(1) as cluster:
         process = start("in.jsonl", "-o", "out.jsonl", cluster=cluster)

@@ -1,4 +1,4 @@
-"""Replicas, nodes and heads that go away, under load."""
+"""Replicas, nodes and heads that fail under load."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def deploy_two(cluster: Any, settings: Any) -> None:
 
 @pytest.mark.timeout(200)
 def test_a_node_that_dies_under_load(cluster: Any, settings: Any) -> None:
-    """What had sent no byte is done elsewhere, what had gets an error event, nothing hangs, and capacity comes back."""
+    """A request without a response byte is retried, a stream gets an error event, and capacity recovers."""
     deploy_two(cluster, settings)
     with Load(cluster.url, num_clients=12, num_tokens=800) as load:
         eventually(lambda: min(map(cluster.running, cluster.replicas())) >= 3, "both are busy")
@@ -38,7 +38,7 @@ def test_a_node_that_dies_under_load(cluster: Any, settings: Any) -> None:
         num_before = len(load.outcomes)
         eventually(lambda: len(load.outcomes) >= num_before + 24, "the clients are served on")
     logger.info("outcomes: %s", dict(load.kinds))
-    cluster.add_worker()  # whatever comes of this test, others need it
+    cluster.add_worker()  # other tests need it, also if this one fails
     eventually(lambda: len(cluster.replicas()) == 2, "there are two again")
 
     assert load.kinds.keys() <= {"whole", "event"}
@@ -61,7 +61,7 @@ def test_a_rolling_update_fails_no_request(cluster: Any, settings: Any) -> None:
     assert load.kinds.keys() == {"whole"}
 
 
-def test_replicas_come_with_the_queue(cluster: Any, settings: Any) -> None:
+def test_a_queue_scales_replicas_up(cluster: Any, settings: Any) -> None:
     cluster.deploy(**settings)
     cluster.deploy(max_replicas=2, **settings, max_num_sequences=2)
     assert len(cluster.replicas()) == 1
@@ -73,7 +73,7 @@ def test_replicas_come_with_the_queue(cluster: Any, settings: Any) -> None:
 
 @pytest.mark.timeout(200)
 def test_a_model_that_can_not_be_loaded_ends_serve_run(settings: Any, tmp_path: Path) -> None:
-    """With one clear line among Ray's own. The exit status is Ray's, which is 0."""
+    """With one clear line among Ray's own. The exit status is Ray's 0."""
     before = ray_pids()
     model = Path(settings["model"])
     for name in ("config.json", "tokenizer.json"):
@@ -98,8 +98,8 @@ def test_a_model_that_can_not_be_loaded_ends_serve_run(settings: Any, tmp_path: 
 
 
 @pytest.mark.timeout(200)
-def test_a_head_node_that_dies_ends_it_all(settings: Any, tmp_path: Path) -> None:
-    """With `deploy/ray/serve.yaml`: who waits for an answer is told by the connection's end, and nothing is left."""
+def test_a_lost_head_node_ends_the_service(settings: Any, tmp_path: Path) -> None:
+    """With `deploy/ray/serve.yaml`: connections of waiting clients close, and no process is left."""
     before = ray_pids()
     config = yaml.safe_load((ROOT / "deploy" / "ray" / "serve.yaml").read_text())
     config["http_options"]["port"] = PORT + 1

@@ -1,4 +1,4 @@
-"""What the one task reads of an input: what the outputs answered when it was given, is left out. Needs no cluster."""
+"""The groups of lines that are read from an input, without lines that the outputs already answer. No cluster needed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def assignment(folder: Path, *, num_output_bytes: int, max_lines: int = 100) -> 
     )
 
 
-def test_open_lines_come_in_groups_as_often_as_they_are_read(tmp_path: Path) -> None:
-    """Line 2 is answered. Line 4 too, but later: it is read again by a task that is done again."""
+def test_pending_lines_are_read_in_the_same_groups_each_time(tmp_path: Path) -> None:
+    """Line 2 is answered. Line 4 is answered later, so a repeated task reads it again."""
     (tmp_path / "in.jsonl").write_text("".join(map(ask, "abcdeb")))
     source = InputFile(tmp_path / "in.jsonl", max_line_bytes=1000, parameters=())
     records = list(source.records())
@@ -69,7 +69,7 @@ def test_an_assignment_has_an_end(tmp_path: Path) -> None:
     assert [[one.record.number for one in group.lines] for group in groups] == [[1, 2], [3]]
 
 
-def test_an_input_that_is_gone_is_told_in_a_group(tmp_path: Path) -> None:
+def test_a_missing_input_is_reported_in_a_group(tmp_path: Path) -> None:
     (tmp_path / "output").touch()
     (group,) = read(assignment(tmp_path, num_output_bytes=0), 2)
     assert (group.lines, group.failure) == ([], f"can't read {tmp_path}/in.jsonl: No such file or directory")

@@ -1,4 +1,4 @@
-"""What Ray's handle raises comes in our words. Needs no cluster."""
+"""Ray's errors become ours. No cluster needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = ForwardedRequest(scope={}, body=b"")
 
 
 class FailingResponse:
-    """As Ray's is: what never came to a replica raises its error in `cancel` once more."""
+    """Like Ray's response: if no replica got the request, `cancel` raises the error again."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -34,7 +34,7 @@ class FailingResponse:
 
 
 class FailingHandle:
-    """All that is asked of it fails."""
+    """Every request to it fails."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -54,7 +54,7 @@ class FailingHandle:
         (ActorDiedError(), ReplicaLostError, "the replica that had the request is gone"),
     ],
 )
-def test_what_can_not_be_handed_over_is_said_in_our_words(
+def test_a_request_that_ray_can_not_deliver_raises_our_error(
     error: Exception, expected: type[Exception], message: str
 ) -> None:
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""What one process does by itself, replicas do together."""
+"""Replicas together behave like one process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = "once upon a time there was a king who had three sons, and " * 20
 
 @pytest.fixture(scope="module")
 def two(cluster: Any, settings: Any) -> Any:
-    """Two replicas, on two nodes."""
+    """Two replicas on two nodes."""
     cluster.deploy(replicas=2, **settings)
     eventually(lambda: len(cluster.replicas()) == 2, "both replicas answer")
     return cluster
@@ -32,8 +32,8 @@ def test_every_replica_is_on_the_metrics_page(two: Any) -> None:
     assert two.metric("distilgpt2_engine_state", state="ready") == 2
 
 
-def test_a_replica_computes_on_the_cores_that_it_was_given(two: Any) -> None:
-    """One each, whatever the machine has, and whatever `OMP_NUM_THREADS` says."""
+def test_a_replica_computes_on_its_assigned_cores(two: Any) -> None:
+    """One each, regardless of the machine's cores and of `OMP_NUM_THREADS`."""
     logs = Path(two.cluster.head_node.get_logs_dir_path()).glob("worker-*.err")
     lines = [line for log in logs for line in log.read_text().splitlines() if '"event": "serving"' in line]
 
@@ -41,24 +41,23 @@ def test_a_replica_computes_on_the_cores_that_it_was_given(two: Any) -> None:
     assert all('"threads": 1,' in line for line in lines)
 
 
-def test_as_many_requests_run_at_once_as_the_engines_take(two: Any) -> None:
-    """Ray's default would be five for each replica."""
+def test_requests_run_up_to_the_engines_limits(two: Any) -> None:
+    """Ray's default would be five per replica."""
     with ThreadPoolExecutor(24) as pool:
         work = [pool.submit(ask, two.url, is_stream=True, num_tokens=400) for _ in range(24)]
         eventually(lambda: two.running() == 24, "all of them run")
         assert {task.result().kind for task in work} == {"whole"}
 
 
-def test_a_client_that_hangs_up_ends_the_work(two: Any) -> None:
+def test_a_disconnect_aborts_the_request(two: Any) -> None:
     with two.stream(max_tokens=16000) as response:
-        pieces = response.iter_bytes()  # Kept: a response whose reader is collected is closed.
+        pieces = response.iter_bytes()  # kept: httpx closes a response whose reader is garbage-collected
         next(pieces)
         eventually(lambda: two.running() == 1, "it runs")
     eventually(lambda: two.running() == 0, "nothing runs on")
 
 
-def test_tokens_come_as_they_are_made(two: Any) -> None:
-    """And not all of them at the end."""
+def test_tokens_are_streamed(two: Any) -> None:
     began_s = time.monotonic()
     with two.stream(max_tokens=2000) as response:
         times_s = [time.monotonic() - began_s for _ in response.iter_bytes()]
@@ -66,29 +65,29 @@ def test_tokens_come_as_they_are_made(two: Any) -> None:
     assert times_s[0] < times_s[-1] / 2
 
 
-def test_a_prompts_beginning_is_computed_once(two: Any) -> None:
-    """Its replica is asked again, though the other one is as idle."""
+def test_a_prompt_prefix_is_computed_once(two: Any) -> None:
+    """The same replica gets the next request, although the other one is idle too."""
     for number in range(8):
         usage = two.complete(prompt=f"{LONG}{number}", max_tokens=1).json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > 0 or number == 0
 
 
-def test_prompts_that_begin_otherwise_go_everywhere(two: Any) -> None:
+def test_prompts_with_other_prefixes_are_spread(two: Any) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: two.complete(prompt=f"{number} {LONG}", max_tokens=64), range(64)))
     replicas = {replica for replica in two.replicas() if two.metric("distilgpt2_prompt_tokens_total", replica=replica)}
     assert len(replicas) == 2
 
 
-def test_a_request_id_is_on_the_answer_once(two: Any) -> None:
+def test_a_response_has_one_request_id(two: Any) -> None:
     answer = two.get("/version", headers={"x-request-id": "mine"})
     assert answer.headers.get_list("x-request-id") == ["mine"]
 
 
-def test_a_queue_has_an_end(cluster: Any, settings: Any) -> None:
-    """One runs, one waits: the third is refused, and probes and metrics are answered all the while."""
+def test_the_queue_is_bounded(cluster: Any, settings: Any) -> None:
+    """One request runs, one waits, the third is refused. Probes and metrics still work."""
     cluster.replace(**settings, max_num_sequences=1, max_waiting_requests=1)
-    with ThreadPoolExecutor(32) as pool:  # more on their way to gateway and replica at once than may wait in an engine
+    with ThreadPoolExecutor(32) as pool:  # more in flight to gateway and replica than may wait in an engine
         answers = list(pool.map(lambda _: cluster.get("/v1/models"), range(128)))
     assert Counter(answer.status_code for answer in answers) == {200: 128}
     with ThreadPoolExecutor(2) as pool:
@@ -110,12 +109,12 @@ def test_a_queue_has_an_end(cluster: Any, settings: Any) -> None:
         ({"min_replicas": 2, "max_replicas": 1}, r"^max_replicas \(1\) is below min_replicas \(2\)"),
     ],
 )
-def test_an_argument_that_can_not_be_is_named(arguments: Any, expected: str) -> None:
+def test_an_invalid_argument_is_named(arguments: Any, expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):
         app(arguments)
 
 
-def test_keys_hold_for_all(cluster: Any, settings: Any) -> None:
+def test_keys_apply_to_all_replicas(cluster: Any, settings: Any) -> None:
     key = "sk-0123456789abcdefghijklmnopqrstuv"
     cluster.deploy(**settings, api_keys=key)
 
@@ -126,8 +125,8 @@ def test_keys_hold_for_all(cluster: Any, settings: Any) -> None:
     assert answer.status_code == 200
 
 
-def test_a_batch_is_answered_whichever_replica_is_asked(cluster: Any, settings: Any, tmp_path: Path) -> None:
-    """On one machine a folder is a store that all of them reach."""
+def test_a_batch_can_be_read_through_every_replica(cluster: Any, settings: Any, tmp_path: Path) -> None:
+    """On one machine, a folder is a store that all replicas share."""
     cluster.deploy(replicas=2, **settings, batch_store=tmp_path / "store")
     eventually(lambda: len(cluster.replicas()) == 2, "both replicas answer")
     body = {"prompt": "once", "max_tokens": 2}
