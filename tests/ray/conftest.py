@@ -1,4 +1,4 @@
-"""A real Ray cluster on loopback: a head that computes nothing, and worker nodes."""
+"""A real Ray cluster of several nodes on this machine's loopback: a head that computes nothing, and workers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 from tests.e2e import conftest as e2e
 from tests.e2e.conftest import Service, model_folder
 
-# Set before Ray is imported. The first one keeps Ray on loopback, despite its name.
+# Before Ray is imported. The first variable keeps Ray on loopback, despite its name.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A node that has lost its head exits after 3 seconds, not after a minute.
+    # Seconds after which a node that has lost its head node exits; the default is a minute.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
 }
 
@@ -37,17 +37,17 @@ NODE: dict[str, Any] = {"object_store_memory": 80 << 20, "include_dashboard": Fa
 
 
 eventually = partial(e2e.eventually, deadline_s=DEADLINE_S, interval_s=0.05)
-"""Ray's controllers are slow, and polling them costs CPU."""
+"""Ray's controllers are slow, and polling them is expensive."""
 
 
 def ray_pids() -> set[int]:
-    """Process ids of Ray's nodes, stores, controllers and replicas, by their command lines."""
+    """The pids of all processes of Ray: nodes, stores, controllers, replicas."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
         except OSError:
-            continue  # it has exited meanwhile
+            continue  # it has exited
         if command.startswith(b"ray::") or b"/ray/core/src/ray/" in command or b"/ray/_private/" in command:
             found.add(int(folder.name))
     return found
@@ -55,34 +55,34 @@ def ray_pids() -> set[int]:
 
 @dataclass
 class RayCluster(Service):
-    """Mutable: runs the last deployment."""
+    """The cluster and the application deployed last. Mutable."""
 
     cluster: Cluster
     workers: list[Any] = field(default_factory=list)
 
     def add_worker(self) -> Any:
-        """Add a node with room for one replica."""
+        """Adds a node for one replica."""
         self.workers.append(self.cluster.add_node(num_cpus=1, **NODE))
         return self.workers[-1]
 
     def kill_worker(self, node: Any) -> None:
-        """Kill all processes of a node at once, like a machine failure."""
+        """Kills all of its processes at once, as if the machine failed."""
         self.workers.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
     def deploy(self, *, replicas: int = 1, max_replicas: int | None = None, **settings: object) -> None:
-        """Deploy the application again, and return once it runs. Raises Ray's errors."""
+        """Deploys the application again, and returns when it runs. Raises what Ray raises."""
         with environment(settings):
             serve.run(app({"min_replicas": replicas, "max_replicas": max_replicas}))
 
     def replace(self, **options: Any) -> None:
-        """Deploy one replica with other settings, and return once the earlier ones have stopped."""
+        """Deploys one replica with new settings, and returns when the old replicas are gone."""
         old = self.replicas()
         self.deploy(**options)
         eventually(lambda: len(self.replicas() - old) == len(self.replicas()) == 1, "the one replica is new")
 
     def replicas(self) -> set[str]:
-        """The replicas that respond."""
+        """The names of the replicas that answer."""
         page = self.get("/metrics")
         return {
             line.split('replica="')[1].split('"')[0]
@@ -91,13 +91,13 @@ class RayCluster(Service):
         }
 
     def running(self, replica: str | None = None) -> float:
-        """Running sequences, of all replicas or of one."""
+        """The number of running sequences, of all replicas or of one."""
         return self.metric("distilgpt2_running_sequences", **({} if replica is None else {"replica": replica}))
 
 
 @contextmanager
 def environment(settings: dict[str, object]) -> Iterator[None]:
-    """Sets exactly these settings in the environment."""
+    """Sets these settings in the environment, and no others."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("DISTILGPT2_")]:
             patch.delenv(name)
@@ -115,7 +115,7 @@ def is_serving(url: str) -> bool:
 
 @pytest.fixture(scope="session")
 def settings(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """The settings of a deployment, unless a test changes them."""
+    """The default settings of deployments."""
     return {
         "model": model_folder,
         "precision": "f32",

@@ -1,4 +1,4 @@
-"""Clients that send requests continuously, and the outcome of each request."""
+"""Clients that send requests without pause, and the outcome of each request."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Outcome:
     """The outcome of one request."""
 
     kind: str
-    """`whole`: complete. `event`: ended with an error event. `status 503` and the like. `cut`: closed midway."""
+    """`whole`: a complete response. `event`: the stream ended with an error event. `status 503` and similar. `cut`: the
+    connection was closed."""
     num_bytes: int = 0
     duration_s: float = 0.0
 
 
 @dataclass
 class Load:
-    """Clients that each send one request after the other, until the context ends. Half of them stream."""
+    """N clients, each sending one request after another until the end; half of them stream. A context manager."""
 
     url: str
     num_clients: int
@@ -55,12 +56,12 @@ class Load:
 
     def _ask(self, number: int) -> None:
         while not self._ending.is_set():
-            # In pairs: with round robin, one of two replicas would otherwise get all streams.
+            # In pairs: with round-robin routing, one of two replicas would otherwise get all streams.
             self.outcomes.append(ask(self.url, is_stream=number % 4 < 2, num_tokens=self.num_tokens))
 
 
 def ask(url: str, *, is_stream: bool, num_tokens: int, **options: Any) -> Outcome:
-    """One request, read to its end."""
+    """Sends one request and reads the response to its end."""
     body = {"prompt": "once", "max_tokens": num_tokens, "ignore_eos": True, "stream": is_stream, **options}
     began_s = time.monotonic()
     content = b""

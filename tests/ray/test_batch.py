@@ -1,4 +1,4 @@
-"""`batch --ray`: several nodes answer a file like one machine, also if nodes fail."""
+"""`batch --ray`: a cluster answers a file as one machine does, even if nodes are lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 100
 
 @contextmanager
 def nodes(*num_cpus: int) -> Iterator[Cluster]:
-    """A cluster of nodes with these numbers of cores, the head first."""
+    """A cluster of nodes with these numbers of cores, the head node first."""
     before = ray_pids()
     cluster = Cluster()
     try:
@@ -40,14 +40,14 @@ def nodes(*num_cpus: int) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
-    """Two workers, and a head that computes nothing."""
+    """Two workers, and a head node that computes nothing."""
     with nodes(0, 1, 1) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def start(settings: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """`start("in.jsonl", "-o", "out.jsonl", cluster=…)` runs the command in the test's folder."""
+    """`start("in.jsonl", "-o", "out.jsonl", cluster=…)` starts the command; without a cluster it computes locally."""
 
     def run(*arguments: str, cluster: Cluster | None = None, **changed: object) -> subprocess.Popen[str]:
         variables = {f"DISTILGPT2_{name.upper()}": str(value) for name, value in {**settings, **changed}.items()}
@@ -68,7 +68,7 @@ def start(settings: Any, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def batch(start: Any) -> Callable[..., tuple[int, str]]:
-    """Runs the command to its end: exit status and output."""
+    """Runs the command to its end. Returns exit status and stderr."""
 
     def run(*arguments: str, **options: Any) -> tuple[int, str]:
         return ended(start(*arguments, **options))
@@ -83,7 +83,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def ask(number: int, **body: object) -> str:
-    """Lines of different lengths. All together take seconds, so that a batch can be stopped midway."""
+    """A line. Some take much longer than others, so that a batch can be stopped in the middle."""
     num_tokens = random.Random(number).choice([4, 8, LONG_TOKENS])
     body = {"prompt": f"once {number}", "seed": number, "max_tokens": num_tokens, "ignore_eos": True, **body}
     return json.dumps({"custom_id": f"{number}", "method": "POST", "url": "/v1/completions", "body": body}) + "\n"
@@ -95,7 +95,7 @@ def requests(tmp_path: Path) -> None:
 
 
 def texts(path: Path) -> list[tuple[str, str]]:
-    """Custom ids and completions in the file's order, without an incomplete last line."""
+    """Custom ids and completions of the complete lines, in the file's order."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     answers = [json.loads(line) for line in lines]
     return [(answer["custom_id"], answer["response"]["body"]["choices"][0]["text"]) for answer in answers]
@@ -106,7 +106,7 @@ def num_lines(path: Path) -> int:
 
 
 @pytest.mark.timeout(150)
-def test_a_cluster_answers_like_one_machine(two: Cluster, batch: Any, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_output_as_one_machine(two: Cluster, batch: Any, tmp_path: Path) -> None:
     """In the input's order, with failed lines in the error file."""
     lines = [ask(number) for number in range(NUM_LINES)]
     lines[3] = "{\n"
@@ -135,7 +135,7 @@ def test_a_cluster_answers_like_one_machine(two: Cluster, batch: Any, tmp_path: 
 @pytest.mark.reported("a batch of 2000 lines with one guided_regex: 1984 of them failed")
 @pytest.mark.timeout(100)
 def test_lines_that_wait_for_grammars_are_answered_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
-    """All lines share one grammar, then they have more different ones than may wait."""
+    """First all lines share one grammar, then there are more different grammars than may wait."""
     lines = [ask(number, max_tokens=2, guided_regex="[ab]{9}") for number in range(100)]
     lines += [ask(number, max_tokens=4, guided_regex=f"{number}") for number in range(100, 200)]
     (tmp_path / "in.jsonl").write_text("".join(lines))
@@ -148,7 +148,7 @@ def test_lines_that_wait_for_grammars_are_answered_on_a_cluster(two: Cluster, ba
 
 
 @pytest.mark.timeout(100)
-def test_a_table_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
+def test_a_table_is_answered_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
     rows = "".join(f'title {number},"once, {number}",{number % 7 + 1},{number}\n' for number in range(50))
     (tmp_path / "in.csv").write_text(f"title,prompt,max_tokens,seed\n{rows}")
 
@@ -166,8 +166,10 @@ def test_a_table_on_a_cluster(two: Cluster, batch: Any, tmp_path: Path) -> None:
 @pytest.mark.timeout(200)
 @pytest.mark.usefixtures("requests")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_batch_resumes(two: Cluster, start: Any, batch: Any, tmp_path: Path, number: signal.Signals) -> None:
-    """Each line is answered once, here or on another machine. The workers of the stopped batch exit with it."""
+def test_a_stopped_batch_continues(
+    two: Cluster, start: Any, batch: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Each line occurs once, and the stopped command's workers end. The cluster or one machine can continue."""
     before, output = ray_pids(), tmp_path / "out.jsonl"
     process = start("in.jsonl", "-o", "out.jsonl", "--unordered", cluster=two)
     eventually(lambda: num_lines(output) > 20, "some lines are answered")
@@ -193,18 +195,18 @@ def command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return b""  # it has ended meanwhile
+        return b""  # it has exited
 
 
 @pytest.mark.timeout(150)
 @pytest.mark.usefixtures("requests")
 @pytest.mark.parametrize("options", [[], ["--unordered"]])
-def test_lines_of_a_lost_node_are_answered_elsewhere(
+def test_the_lines_of_a_lost_node_are_answered_on_another(
     two: Cluster, start: Any, tmp_path: Path, options: list[str]
 ) -> None:
-    """The cluster then has room for one worker, and each line is answered once.
+    """One worker remains, and each line occurs once.
 
-    Small batches: otherwise all lines would run at once, and end together.
+    Batches are small, or all lines would be in flight at once and end together.
     """
     output = tmp_path / "out.jsonl"
     process = start("in.jsonl", "-o", "out.jsonl", *options, cluster=two, max_num_sequences=8)
@@ -213,7 +215,7 @@ def test_lines_of_a_lost_node_are_answered_elsewhere(
     node.kill_all_processes(check_alive=False, allow_graceful=False)
     num_then = num_lines(output)
     status, said = ended(process)
-    two.remove_node(node, allow_graceful=False)  # from its list
+    two.remove_node(node, allow_graceful=False)  # also removes it from the cluster's list
     two.add_node(num_cpus=1, **NODE)
 
     assert num_then < NUM_LINES
@@ -225,7 +227,7 @@ def test_lines_of_a_lost_node_are_answered_elsewhere(
 
 @pytest.mark.timeout(100)
 @pytest.mark.usefixtures("requests")
-def test_a_model_that_workers_can_not_load_is_reported(two: Cluster, batch: Any, settings: Any, tmp_path: Path) -> None:
+def test_a_model_that_workers_cannot_load_is_an_error(two: Cluster, batch: Any, settings: Any, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     folder.mkdir()
     for name in ("config.json", "tokenizer.json"):
@@ -242,10 +244,13 @@ def test_a_model_that_workers_can_not_load_is_reported(two: Cluster, batch: Any,
 
 @pytest.mark.timeout(100)
 @pytest.mark.usefixtures("requests")
-def test_a_cluster_without_free_cores_is_reported(two: Cluster, batch: Any) -> None:
+def test_a_cluster_without_enough_cores_is_an_error(two: Cluster, batch: Any) -> None:
     status, said = batch("in.jsonl", "-o", "out.jsonl", "--num-threads", "2", cluster=two)
 
-    assert (status, said.split(";")[0]) == (1, "error: no node of the cluster has 2 cores for a worker")
+    assert (status, said.split(";")[0]) == (
+        1,
+        "error: no node of the cluster has 2 cores for a worker",
+    )
 
 
 @pytest.mark.timeout(100)
@@ -257,7 +262,7 @@ def test_a_cluster_without_free_cores_is_reported(two: Cluster, batch: Any) -> N
         ("ray://127.0.0.1:{port}", "ray://127.0.0.1:{port} is an address for Ray's client; "),
     ],
 )
-def test_an_unreachable_cluster_is_reported(batch: Any, address: str, message: str) -> None:
+def test_an_unreachable_cluster_is_an_error(batch: Any, address: str, message: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but not listening
         port = taken.getsockname()[1]
@@ -269,7 +274,7 @@ def test_an_unreachable_cluster_is_reported(batch: Any, address: str, message: s
 
 @pytest.mark.timeout(150)
 @pytest.mark.usefixtures("requests")
-def test_a_lost_head_ends_the_batch_which_resumes_elsewhere(start: Any, batch: Any, tmp_path: Path) -> None:
+def test_a_lost_head_ends_the_batch_which_another_cluster_continues(start: Any, batch: Any, tmp_path: Path) -> None:
     before, output = ray_pids(), tmp_path / "out.jsonl"
     with nodes(1) as cluster:
         process = start("in.jsonl", "-o", "out.jsonl", cluster=cluster)

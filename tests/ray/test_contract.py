@@ -1,4 +1,4 @@
-"""The contract tests, through Ray's proxy and the gateway: clients see no difference."""
+"""The contract tests through Ray's proxy and the gateway: clients see no difference."""
 
 from __future__ import annotations
 

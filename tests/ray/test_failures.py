@@ -1,4 +1,4 @@
-"""Replicas, nodes and heads that fail under load."""
+"""Replicas, nodes and head nodes that are lost under load."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def deploy_two(cluster: Any, settings: Any) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_node_that_dies_under_load(cluster: Any, settings: Any) -> None:
-    """A request without a response byte is retried, a stream gets an error event, and capacity recovers."""
+def test_a_node_that_dies_under_load_loses_only_started_responses(cluster: Any, settings: Any) -> None:
+    """Requests without a first byte are retried elsewhere, other streams get an error event, and capacity recovers."""
     deploy_two(cluster, settings)
     with Load(cluster.url, num_clients=12, num_tokens=800) as load:
         eventually(lambda: min(map(cluster.running, cluster.replicas())) >= 3, "both are busy")
@@ -38,7 +38,7 @@ def test_a_node_that_dies_under_load(cluster: Any, settings: Any) -> None:
         num_before = len(load.outcomes)
         eventually(lambda: len(load.outcomes) >= num_before + 24, "the clients are served on")
     logger.info("outcomes: %s", dict(load.kinds))
-    cluster.add_worker()  # other tests need it, also if this one fails
+    cluster.add_worker()  # even if this test fails, others need it
     eventually(lambda: len(cluster.replicas()) == 2, "there are two again")
 
     assert load.kinds.keys() <= {"whole", "event"}
@@ -61,7 +61,7 @@ def test_a_rolling_update_fails_no_request(cluster: Any, settings: Any) -> None:
     assert load.kinds.keys() == {"whole"}
 
 
-def test_a_queue_scales_replicas_up(cluster: Any, settings: Any) -> None:
+def test_replicas_are_added_with_the_queue(cluster: Any, settings: Any) -> None:
     cluster.deploy(**settings)
     cluster.deploy(max_replicas=2, **settings, max_num_sequences=2)
     assert len(cluster.replicas()) == 1
@@ -72,8 +72,8 @@ def test_a_queue_scales_replicas_up(cluster: Any, settings: Any) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_model_that_can_not_be_loaded_ends_serve_run(settings: Any, tmp_path: Path) -> None:
-    """With one clear line among Ray's own. The exit status is Ray's 0."""
+def test_a_model_that_cannot_be_loaded_ends_serve_run(settings: Any, tmp_path: Path) -> None:
+    """With one clear line among Ray's own. Ray's exit status is 0."""
     before = ray_pids()
     model = Path(settings["model"])
     for name in ("config.json", "tokenizer.json"):
@@ -98,8 +98,8 @@ def test_a_model_that_can_not_be_loaded_ends_serve_run(settings: Any, tmp_path: 
 
 
 @pytest.mark.timeout(200)
-def test_a_lost_head_node_ends_the_service(settings: Any, tmp_path: Path) -> None:
-    """With `deploy/ray/serve.yaml`: connections of waiting clients close, and no process is left."""
+def test_a_head_node_that_dies_ends_the_cluster(settings: Any, tmp_path: Path) -> None:
+    """With `deploy/ray/serve.yaml`: clients see the connection close, and no process is left."""
     before = ray_pids()
     config = yaml.safe_load((ROOT / "deploy" / "ray" / "serve.yaml").read_text())
     config["http_options"]["port"] = PORT + 1

@@ -1,4 +1,4 @@
-"""The groups of lines that are read from an input, without lines that the outputs already answer. No cluster needed."""
+"""The reading task skips lines that were answered before its assignment. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def assignment(folder: Path, *, num_output_bytes: int, max_lines: int = 100) -> 
     )
 
 
-def test_pending_lines_are_read_in_the_same_groups_each_time(tmp_path: Path) -> None:
-    """Line 2 is answered. Line 4 is answered later, so a repeated task reads it again."""
+def test_pending_lines_are_grouped_the_same_in_every_read(tmp_path: Path) -> None:
+    """Line 2 was answered before. Line 4 was answered later: a repeated task reads it again."""
     (tmp_path / "in.jsonl").write_text("".join(map(ask, "abcdeb")))
     source = InputFile(tmp_path / "in.jsonl", max_line_bytes=1000, parameters=())
     records = list(source.records())
@@ -62,7 +62,7 @@ def test_pending_lines_are_read_in_the_same_groups_each_time(tmp_path: Path) -> 
         assert last.code == DUPLICATE_ID, "of a line that is answered, too"
 
 
-def test_an_assignment_has_an_end(tmp_path: Path) -> None:
+def test_an_assignment_is_limited(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("".join(map(ask, "abcdef")))
     (tmp_path / "output").touch()
     groups = read(assignment(tmp_path, num_output_bytes=0, max_lines=3), 2)

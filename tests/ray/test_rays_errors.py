@@ -1,4 +1,4 @@
-"""Ray's errors become ours. No cluster needed."""
+"""Errors of Ray's handle are translated to ours. Needs no cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = ForwardedRequest(scope={}, body=b"")
 
 
 class FailingResponse:
-    """Like Ray's response: if no replica got the request, `cancel` raises the error again."""
+    """Like Ray's: if the request never reached a replica, `cancel` raises the error again."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -34,7 +34,7 @@ class FailingResponse:
 
 
 class FailingHandle:
-    """Every request to it fails."""
+    """All its requests fail."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -54,9 +54,7 @@ class FailingHandle:
         (ActorDiedError(), ReplicaLostError, "the replica that had the request is gone"),
     ],
 )
-def test_a_request_that_ray_can_not_deliver_raises_our_error(
-    error: Exception, expected: type[Exception], message: str
-) -> None:
+def test_rays_errors_become_our_errors(error: Exception, expected: type[Exception], message: str) -> None:
     async def ask() -> None:
         async for _ in EngineReplicas(FailingHandle(error)).ask(NOTHING):
             pass

@@ -1,4 +1,4 @@
-"""Replicas together behave like one process."""
+"""Several replicas behave like one process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_replica_is_on_the_metrics_page(two: Any) -> None:
 
 
 def test_a_replica_computes_on_its_assigned_cores(two: Any) -> None:
-    """One each, regardless of the machine's cores and of `OMP_NUM_THREADS`."""
+    """One core each, independent of the machine and of `OMP_NUM_THREADS`."""
     logs = Path(two.cluster.head_node.get_logs_dir_path()).glob("worker-*.err")
     lines = [line for log in logs for line in log.read_text().splitlines() if '"event": "serving"' in line]
 
@@ -41,23 +41,24 @@ def test_a_replica_computes_on_its_assigned_cores(two: Any) -> None:
     assert all('"threads": 1,' in line for line in lines)
 
 
-def test_requests_run_up_to_the_engines_limits(two: Any) -> None:
-    """Ray's default would be five per replica."""
+def test_as_many_requests_run_concurrently_as_the_engines_allow(two: Any) -> None:
+    """Ray's default is five for each replica."""
     with ThreadPoolExecutor(24) as pool:
         work = [pool.submit(ask, two.url, is_stream=True, num_tokens=400) for _ in range(24)]
         eventually(lambda: two.running() == 24, "all of them run")
         assert {task.result().kind for task in work} == {"whole"}
 
 
-def test_a_disconnect_aborts_the_request(two: Any) -> None:
+def test_a_client_that_disconnects_ends_its_request(two: Any) -> None:
     with two.stream(max_tokens=16000) as response:
-        pieces = response.iter_bytes()  # kept: httpx closes a response whose reader is garbage-collected
+        pieces = response.iter_bytes()  # Kept alive: httpx closes the response with it.
         next(pieces)
         eventually(lambda: two.running() == 1, "it runs")
     eventually(lambda: two.running() == 0, "nothing runs on")
 
 
 def test_tokens_are_streamed(two: Any) -> None:
+    """They don't all arrive at the end."""
     began_s = time.monotonic()
     with two.stream(max_tokens=2000) as response:
         times_s = [time.monotonic() - began_s for _ in response.iter_bytes()]
@@ -66,13 +67,13 @@ def test_tokens_are_streamed(two: Any) -> None:
 
 
 def test_a_prompt_prefix_is_computed_once(two: Any) -> None:
-    """The same replica gets the next request, although the other one is idle too."""
+    """The same replica gets the prompt again although the other one is idle, too."""
     for number in range(8):
         usage = two.complete(prompt=f"{LONG}{number}", max_tokens=1).json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > 0 or number == 0
 
 
-def test_prompts_with_other_prefixes_are_spread(two: Any) -> None:
+def test_prompts_with_different_prefixes_are_spread(two: Any) -> None:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: two.complete(prompt=f"{number} {LONG}", max_tokens=64), range(64)))
     replicas = {replica for replica in two.replicas() if two.metric("distilgpt2_prompt_tokens_total", replica=replica)}
@@ -84,10 +85,10 @@ def test_a_response_has_one_request_id(two: Any) -> None:
     assert answer.headers.get_list("x-request-id") == ["mine"]
 
 
-def test_the_queue_is_bounded(cluster: Any, settings: Any) -> None:
-    """One request runs, one waits, the third is refused. Probes and metrics still work."""
+def test_the_queue_is_limited(cluster: Any, settings: Any) -> None:
+    """One request runs, one waits, the third is refused; probes and metrics are answered all the time."""
     cluster.replace(**settings, max_num_sequences=1, max_waiting_requests=1)
-    with ThreadPoolExecutor(32) as pool:  # more in flight to gateway and replica than may wait in an engine
+    with ThreadPoolExecutor(32) as pool:  # more requests in flight than may wait in an engine
         answers = list(pool.map(lambda _: cluster.get("/v1/models"), range(128)))
     assert Counter(answer.status_code for answer in answers) == {200: 128}
     with ThreadPoolExecutor(2) as pool:
@@ -125,8 +126,8 @@ def test_keys_apply_to_all_replicas(cluster: Any, settings: Any) -> None:
     assert answer.status_code == 200
 
 
-def test_a_batch_can_be_read_through_every_replica(cluster: Any, settings: Any, tmp_path: Path) -> None:
-    """On one machine, a folder is a store that all replicas share."""
+def test_a_batch_is_answered_through_any_replica(cluster: Any, settings: Any, tmp_path: Path) -> None:
+    """On one machine, all replicas reach a store in a folder."""
     cluster.deploy(replicas=2, **settings, batch_store=tmp_path / "store")
     eventually(lambda: len(cluster.replicas()) == 2, "both replicas answer")
     body = {"prompt": "once", "max_tokens": 2}

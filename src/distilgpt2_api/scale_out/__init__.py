@@ -1,1 +1,1 @@
-"""Several nodes: Ray Serve with a gateway, and Ray Data for batch files."""
+"""Several nodes: Ray Serve behind a gateway, and Ray Data for batch files."""

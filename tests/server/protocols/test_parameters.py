@@ -226,7 +226,7 @@ def test_the_reference_apis_match_their_clients() -> None:
         ({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}, "integer from 0"),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1.5}, "number above 0 to 1.5"),
         ({"type": "array", "maxItems": 4, "items": {"type": "string"}}, "list of at most 4 strings"),
-        ({"anyOf": [{"const": -1}, {"type": "boolean"}]}, "`-1`, or `true`, or `false`"),
+        ({"anyOf": [{"const": -1}, {"type": "boolean"}]}, "`-1` or boolean"),
         ({"type": "object", "additionalProperties": True}, "object"),
         ({}, "any"),
     ],

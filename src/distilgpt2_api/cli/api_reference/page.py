@@ -120,7 +120,7 @@ def _parameters_section(table: ParameterTable) -> str:
     parts = [_supported_table(supported)]
     if refused:
         listed = [(f"`{row.name}`", ", ".join(row.known_from), row.note) for row in refused]
-        parts += ["Refused:", _table(("parameter", "known from", ""), listed)]
+        parts += ["Refused:", _table(("parameter", "known from", "note"), listed)]
     if table.reference_apis:
         parts.append("\n".join(map(_source, table.reference_apis)))
     return "\n\n".join(parts)
@@ -142,7 +142,7 @@ def _llama_cpp_table() -> str:
         (f"`{row.name}`", "yes" if row.is_supported else "refused", row.values if row.is_supported else row.note)
         for row in llama_cpp_rows()
     ]
-    return _table(("parameter", "/v1/completions", ""), rows)
+    return _table(("parameter", "/v1/completions", "values, or note"), rows)
 
 
 def _other_names_table() -> str:

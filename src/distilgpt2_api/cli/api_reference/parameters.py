@@ -113,7 +113,7 @@ TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
 def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
     """Supported parameters in the order of the schema's classes, the most derived first; then refused ones by name."""
     schema = table.model.model_json_schema()
-    fields = [name for cls in table.model.__mro__ for name in inspect.get_annotations(cls)]
+    fields = dict.fromkeys(name for cls in table.model.__mro__ for name in inspect.get_annotations(cls))
     supported = [name for name in fields if table.model.supports(name)]
     for name in supported:
         yield _supported_row(name, table, schema)
@@ -132,9 +132,9 @@ def llama_cpp_rows() -> Iterator[ParameterRow]:
 
 def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
     replacement = replacement_in(table.model, name)
-    notes = [] if replacement is None else [f"here {replacement}"]
+    notes = [] if replacement is None else [f"use {replacement}"]
     if values := NO_OP_VALUES.get(name):
-        notes.append("may be " + " or ".join(_describe_value(value) for value in values))
+        notes.append("accepted: " + " or ".join(_describe_value(value) for value in values))
     return ParameterRow(name=name, known_from=_owners(name, table), is_supported=False, note="; ".join(notes))
 
 
@@ -148,7 +148,7 @@ def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> 
     if info.is_required():
         words = "required"
     elif name in table.model.aliases:
-        words = f"`{table.model.aliases[name]}`'s"
+        words = f"that of `{table.model.aliases[name]}`"
     elif isinstance(default, str):
         words = default
     elif default is not None:
@@ -185,9 +185,9 @@ def describe_schema(schema: Schema, definitions: Schema) -> str:
             return describe_schema(definitions[reference.rpartition("/")[2]], definitions)
         case {"anyOf": list() as branches} | {"oneOf": list() as branches}:
             words = [describe_schema(branch, definitions) for branch in branches if branch.get("type") != "null"]
-            return ", or ".join(dict.fromkeys(words))
+            return " or ".join(dict.fromkeys(words))
         case {"enum": list() as values}:
-            return ", or ".join(_as_json(value) for value in values)
+            return " or ".join(_as_json(value) for value in values)
         case {"const": value}:
             return _as_json(value)
     return _describe_type(schema, definitions)
@@ -196,7 +196,7 @@ def describe_schema(schema: Schema, definitions: Schema) -> str:
 def _describe_type(schema: Schema, definitions: Schema) -> str:
     match schema.get("type"):
         case "boolean":
-            words = "`true`, or `false`"
+            words = "boolean"
         case "integer" | "number" as kind:
             words = " ".join([kind, *_bounds(schema)])
         case "string":

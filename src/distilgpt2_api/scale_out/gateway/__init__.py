@@ -1,1 +1,1 @@
-"""One address in front of many replicas of the application, whatever carries requests to them."""
+"""One address in front of many replicas of the application, independent of the transport to them."""

@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster, by Ray Data: the process that `distilgpt2-api batch --ray` starts beside itself.
+"""The driver process of `distilgpt2-api batch --ray`: answers a batch on a Ray cluster with Ray Data.
 
-Apart from the command, for where a cluster's head is gone Ray ends the process that speaks with it.
+It is a separate process because Ray ends a process whose cluster has lost its head node.
 """
