@@ -78,7 +78,6 @@ PENDING: tuple[str, ...] = (
     "docs/batch-api.md",
     "docs/batch.md",
     "docs/scale.md",
-    "docs/scheduling.md",
     "src/distilgpt2_api/core/",
     "src/distilgpt2_api/model/",
     "src/distilgpt2_api/observability/",
