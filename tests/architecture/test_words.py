@@ -77,7 +77,6 @@ ALLOWED: dict[str, set[str]] = {
 PENDING: tuple[str, ...] = (
     "docs/batch-api.md",
     "docs/batch.md",
-    "docs/scale.md",
     "src/distilgpt2_api/core/",
     "src/distilgpt2_api/model/",
     "src/distilgpt2_api/observability/",
@@ -87,7 +86,6 @@ PENDING: tuple[str, ...] = (
     "tests/hub/",
     "tests/model/",
     "tests/observability/",
-    "tests/parity/",
     "tests/scheduling/",
     "tests/text/",
 )
