@@ -142,9 +142,9 @@ def describe_end(sequences: Sequence[int], rates: Sequence[float]) -> str:
 
 
 def draw_growth(args: argparse.Namespace, titles: Mapping[str, str], results: Mapping[str, Sequence[float]]) -> None:
-    def line(name: str, title: str, places: Sequence[tuple[int, int, int]]) -> Line:
+    def line(name: str, title: str, cases: Sequence[tuple[int, int, int]]) -> Line:
         points = []
-        for x, num_sequences, context in places:
+        for x, num_sequences, context in cases:
             rates = Spread.of([num_sequences / step_s for step_s in results[key(name, num_sequences, context)]])
             points.append(Point(x=x, y=rates.median, low=rates.smallest, high=rates.largest))
         return Line(title=title, points=points)
@@ -156,8 +156,8 @@ def draw_growth(args: argparse.Namespace, titles: Mapping[str, str], results: Ma
         "growth-context.svg": (f"Decode steps of {args.at} sequences by context", "tokens of context", by_context),
     }
     args.plots.mkdir(parents=True, exist_ok=True)
-    for file, (title, x_title, places) in plots.items():
-        lines = [line(name, model_title, places) for name, model_title in titles.items()]
+    for file, (title, x_title, cases) in plots.items():
+        lines = [line(name, model_title, cases) for name, model_title in titles.items()]
         drawing = draw_plot(title, x_title, "tokens/s", lines, is_y_logarithmic=True)
         (args.plots / file).write_text(drawing, encoding="utf-8")
         print(f"written: {args.plots / file}")

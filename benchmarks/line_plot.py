@@ -55,8 +55,8 @@ def build_figure(
         x, y = [point.x for point in line.points], [point.y for point in line.points]
         ranges = [[p.y - p.low for p in line.points], [p.high - p.y for p in line.points]]
         axes.errorbar(x, y, yerr=ranges, label=line.title, color=f"C{lines.index(line)}", marker="o", markersize=4)
-    places = sorted({point.x for point in points})
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    xs = sorted({point.x for point in points})
+    axes.set_xticks(xs, [f"{x:g}" for x in xs])
     axes.xaxis.set_minor_locator(NullLocator())
     if is_y_logarithmic:
         axes.set_yscale("log")

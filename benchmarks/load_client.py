@@ -240,10 +240,10 @@ def build_request(prompt: str | list[int], workload: Workload) -> bytes:
     return head.encode() + body
 
 
-async def run_connections(port: int, rounds: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
-    """One connection for each list of requests, one after the other."""
+async def run_connections(port: int, batches: Sequence[Sequence[bytes]], measurements: Measurements) -> None:
+    """Send each list of requests on a new connection, one after the other."""
     loop = asyncio.get_running_loop()
-    for requests in rounds:
+    for requests in batches:
         ended = loop.create_future()
         await loop.create_connection(partial(Client, requests, measurements, ended), HOST, port)
         await ended
@@ -254,9 +254,9 @@ async def run_load(port: int, workload: Workload, *, is_kept: bool = True) -> Me
     measurements = Measurements()
     begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
     if workload.rate is None:
-        hands = [[requests[place] for place in places] for places in deal(workload.num_requests, workload.num_clients)]
-        rounds = [[hand] if is_kept else [[request] for request in hand] for hand in hands]
-        await asyncio.gather(*(run_connections(port, each, measurements) for each in rounds))
+        shares = [[requests[index] for index in part] for part in deal(workload.num_requests, workload.num_clients)]
+        connections = [[share] if is_kept else [[request] for request in share] for share in shares]
+        await asyncio.gather(*(run_connections(port, each, measurements) for each in connections))
     else:
         await OpenLoop(workload, measurements, port, is_kept=is_kept).run(requests, begin_s)
     measurements.elapsed_s = time.perf_counter() - begin_s

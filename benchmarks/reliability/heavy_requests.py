@@ -86,7 +86,7 @@ class Streams:
         self._since_s = 0.0
 
     async def start(self) -> None:
-        """One after the other, so that their ends fall apart."""
+        """Start the streams one after the other, so that they don't end at the same time."""
         for index in range(NUM_STREAMS):
             self._tasks.append(asyncio.create_task(self._run(index)))
             await asyncio.sleep(SETTLE_S)

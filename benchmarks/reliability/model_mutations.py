@@ -186,7 +186,7 @@ def _corrupt_safetensors(rng: random.Random, content: bytes) -> tuple[bytes, str
     match rng.randrange(5):
         case 0:
             lie = rng.choice((0, 1, length - 1, length + 1, len(content), 2**31, 2**63, 2**64 - 1))
-            return struct.pack("<Q", min(max(lie, 0), 2**64 - 1)) + header + data, "the header's length lies"
+            return struct.pack("<Q", min(max(lie, 0), 2**64 - 1)) + header + data, "wrong header length"
         case 1:
             number = rng.choice((float("nan"), float("inf"), -float("inf"), 3e38))
             at = 4 * rng.randrange(max(len(data) // 4, 1))

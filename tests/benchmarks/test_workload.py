@@ -60,7 +60,7 @@ def test_a_stream_has_one_ttft_and_then_gaps() -> None:
 
 
 def test_requests_are_dealt_out_once_each_and_evenly() -> None:
-    hands = [list(places) for places in deal(10, 4)]
+    parts = [list(part) for part in deal(10, 4)]
 
-    assert sorted(place for hand in hands for place in hand) == list(range(10))
-    assert [len(hand) for hand in hands] == [3, 3, 2, 2]
+    assert sorted(index for part in parts for index in part) == list(range(10))
+    assert [len(part) for part in parts] == [3, 3, 2, 2]

@@ -48,7 +48,7 @@ def missing() -> str | None:
         return f"there is no {', no '.join(absent)}"
     vxlan = ["ip", "link", "add", "try", "type", "vxlan", "id", "1", "dstport", "4789"]
     result = call(["unshare", "--net", *vxlan], is_checked=False)
-    return None if result.returncode == 0 else f"no network of its own with a VXLAN: {result.stderr.strip()}"
+    return None if result.returncode == 0 else f"can't create a network namespace with a VXLAN: {result.stderr.strip()}"
 
 
 def wait_until(is_met: Callable[[], bool], what: str, timeout_s: float) -> float:

@@ -16,7 +16,7 @@ NUM_POSITIONS = 128
 
 
 def run_schemathesis(server: Service, folder: Path, *, max_examples: int, seed: int) -> int:
-    """How many requests were made: every check, positive and negative, stateful. AssertionError where one fails.
+    """The number of requests made, with all checks: positive, negative and stateful. AssertionError if one fails.
 
     `folder` gets what the program leaves behind.
     """

@@ -162,7 +162,7 @@ def has_namespaces() -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not has_namespaces(), reason="this kernel lets nobody mount a disk of his own")
+@pytest.mark.skipif(not has_namespaces(), reason="this kernel does not allow mounting a disk in a namespace")
 def test_a_full_disk_is_reported_and_output_is_kept(
     command: Callable[..., list[str]], environment: dict[str, str], source: Path, tmp_path: Path
 ) -> None:

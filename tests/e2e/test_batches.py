@@ -17,7 +17,7 @@ from distilgpt2_api.batch.store.tables import STORE_VERSION
 
 NUM_LINES = 400
 SLOW = {"max_num_sequences": 4}
-"""For who is to be stopped in its midst: progress is recorded four times a second, and a quick server would be done."""
+"""For batches that are interrupted halfway: progress is recorded four times a second, and fewer lines would be done."""
 ASKED = {"endpoint": "/v1/completions", "completion_window": "24h"}
 
 
@@ -83,7 +83,7 @@ def test_a_killed_servers_batch_is_finished_by_the_next_server_each_line_once(
         server.wait_exit()
         return batch_id, num_seen
 
-    stores = [tmp_path / "soon", tmp_path / "midst"]
+    stores = [tmp_path / "soon", tmp_path / "halfway"]
     begun = [begin_and_die(store, share) for store, share in zip(stores, (0.02, 0.5), strict=True)]
     servers = [started(launch, store) for store in stores]
     for server, (batch_id, num_seen) in zip(servers, begun, strict=True):

@@ -38,7 +38,7 @@ def test_a_hang_up_frees_the_blocks_running_or_queued(
     wait_until(lambda: num_in("waiting") == 2, "the others wait")
     queued[0].close()
     queued[1].close()
-    wait_until(lambda: num_in("waiting") == 0, "nobody waits any more")
+    wait_until(lambda: num_in("waiting") == 0, "no request is queued")
     assert num_in("running") == 1
     running.close()
     wait_until(lambda: num_in("running") == 0, "nothing runs any more")

@@ -199,11 +199,11 @@ def test_a_body_is_never_taken_for_a_request(launch: Launcher, kind: str) -> Non
         requests = [*(make_request(rng) for _ in range(rng.randrange(1, 4))), LAST]
         statuses = exchange(rng, server.port, requests)
         counts.update(statuses)
-        told = f"seed {seed}: {statuses} for {[request.content for request in requests]}"
-        assert len(statuses) <= len(requests), told
-        assert all(status < 500 or status in (501, 505) for status in statuses), told
+        details = f"seed {seed}: {statuses} for {[request.content for request in requests]}"
+        assert len(statuses) <= len(requests), details
+        assert all(status < 500 or status in (501, 505) for status in statuses), details
         if requests[0].is_sound:
-            assert statuses, told
+            assert statuses, details
     logger.info("%s: %d connections, answers by status: %s", kind, NUM_CONNECTIONS, dict(sorted(counts.items())))
 
     assert server.process.poll() is None, server.log

@@ -120,7 +120,7 @@ def test_the_next_pull_goes_on_where_one_was_interrupted(store: ModelStore, hub:
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_file_with_another_hash_is_refused_and_not_kept(name: str, store: ModelStore, hub: Any) -> None:
     hub.tampered.add(name)
-    with pytest.raises(ModelFormatError, match=f"{name} is not what the hub announced"):
+    with pytest.raises(ModelFormatError, match=f"{name} differs from the file that the hub announced"):
         pull(store, hub)
     assert store.list_pulled() == []
     hub.tampered.clear()
@@ -169,7 +169,7 @@ def test_another_architecture_is_refused_before_its_weights_come(store: ModelSto
 @pytest.mark.parametrize(
     ("shard", "reason"),
     [
-        ("../../outside.safetensors", "not the name of a safetensors file here"),
+        ("../../outside.safetensors", "not a safetensors file in this folder"),
         ("nowhere.safetensors", "which the repository lacks"),
     ],
 )

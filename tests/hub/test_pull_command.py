@@ -109,7 +109,7 @@ def test_if_missing_does_not_go_with_a_revision(pull: Pull) -> None:
 
 
 def test_a_name_that_can_not_be_one_is_one_line(pull: Pull) -> None:
-    assert pull("../../etc").stderr == "error: '../../etc' is no name of a model: write NAME or ORGANISATION/NAME\n"
+    assert pull("../../etc").stderr == "error: '../../etc' is not a model name: write NAME or ORGANISATION/NAME\n"
 
 
 def test_without_the_library_it_says_what_to_install(pull: Pull, tmp_path: Path) -> None:

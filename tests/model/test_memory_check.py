@@ -73,7 +73,7 @@ main()
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert "the memory does not suffice" in line
+    assert "not enough memory" in line
 
 
 def test_finite_weights_that_overflow_are_no_model(make_model: Any, drive: Any) -> None:
@@ -91,5 +91,5 @@ def test_the_config_is_compared_with_the_files_before_its_layers_are_walked(make
     model = make_model()
     (model.path / "config.json").write_text(json.dumps(model.config | {"n_layer": 1000}))
 
-    with pytest.raises(ModelFormatError, match=r"config\.json: asks for"):
+    with pytest.raises(ModelFormatError, match=r"config\.json: describes"):
         drive(model.path)

@@ -1,9 +1,9 @@
-"""Write tests/golden/: small GPT-2 checkpoints and what `transformers` makes of them, in float32.
+"""Write tests/golden/: small GPT-2 checkpoints and the results of `transformers` for them, in float32.
 
     .tools/torch/bin/python tests/parity/make_golden.py tests/golden
 
 Needs PyTorch and transformers (`make test-parity` installs them). The files are committed, so that the default suite
-compares with `transformers` and needs none of it; `tests/parity/test_golden.py` computes them anew and compares.
+compares with `transformers` without needing it; `tests/parity/test_golden.py` computes them again and compares.
 """
 
 from __future__ import annotations

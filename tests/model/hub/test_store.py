@@ -103,14 +103,17 @@ def test_the_home_of_the_user_is_understood(
     [
         (
             "gpt2",
-            "no model and no model's folder 'gpt2' (models here: storyteller, a/b); to fetch it: ",
+            "no model and no model folder 'gpt2' (models here: storyteller, a/b); to fetch it: ",
         ),
         ("distilbert/distilgpt2", "to fetch it: distilgpt2-api pull distilbert/distilgpt2"),
         ("./nowhere", "no folder nowhere"),
         ("../../etc", "no folder ../../etc"),
         ("models/with/depth", "no folder models/with/depth"),
-        ("./empty", "the folder empty is no model: it has no config.json"),
-        ("./training", "no config.json: it has checkpoints of a training; give one of them, as checkpoint-20"),
+        ("./empty", "the folder empty is not a model: it has no config.json"),
+        (
+            "./training",
+            "no config.json: it has the checkpoints of a training run; give one of them, such as checkpoint-20",
+        ),
         ("./adapter", "no config.json: it is a PEFT adapter; merge it"),
         ("./models--gpt2", "no config.json: it is a repository of the hub's cache; give the folder below snapshots/"),
     ],
@@ -135,5 +138,5 @@ def test_a_package_without_its_model_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b/c", ".hidden", "a/..", "", "a b", "a\nb", "a/b\n"])
 def test_no_name_leads_out_of_the_store(name: str, store: ModelStore) -> None:
-    with pytest.raises(ModelNotFoundError, match="no name of a model"):
+    with pytest.raises(ModelNotFoundError, match="not a model name"):
         store.folder_of(name)

@@ -19,7 +19,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.model.sampling.random_numbers import draw_uniforms, make_keys, open_streams
-from distilgpt2_api.model.sampling.rules import DrawRules
+from distilgpt2_api.model.sampling.rules import SamplingRules
 from distilgpt2_api.model.sampling.sampler import Sampler
 
 GPT2_VOCAB_SIZE = 50_257
@@ -558,7 +558,7 @@ def test_rules_are_made_again_only_for_rows_that_have_changed(monkeypatch: pytes
     """Also where a step is drawn in several portions; a sequence's processors are made once."""
     made: list[int] = []
     processors: list[SamplingParams] = []
-    make_rules, make_processors = DrawRules.of, LogitsProcessors.__init__
+    make_rules, make_processors = SamplingRules.of, LogitsProcessors.__init__
 
     def note_rules(params: Any, *arguments: Any, **options: Any) -> Any:
         made.append(len(params))
@@ -568,7 +568,7 @@ def test_rules_are_made_again_only_for_rows_that_have_changed(monkeypatch: pytes
         processors.append(params)
         make_processors(self, params, **options)
 
-    monkeypatch.setattr(DrawRules, "of", note_rules)
+    monkeypatch.setattr(SamplingRules, "of", note_rules)
     monkeypatch.setattr(LogitsProcessors, "__init__", note_processors)
     sampler = Sampler(vocab_size=97)
     rows = [make_row(SamplingParams(logit_bias=((1, 1.0),)), seed=seed) for seed in range(7)]

@@ -126,7 +126,7 @@ def test_a_value_between_the_samples_of_a_large_file_is_noticed(
     weights = loader.load()
 
     check_same(weights, Loader(loader.model, None).load())
-    assert [report for report in loader.reports if "have changed since" in report]
+    assert [report for report in loader.reports if "have changed" in report]
 
 
 def test_a_copy_with_other_times_needs_no_remake(loader: Loader) -> None:
@@ -207,7 +207,7 @@ def test_a_cache_that_cannot_be_written_costs_a_line_and_no_more(loader: Loader,
 
     check_same(weights, Loader(loader.model, None).load())
     assert len(loader.reports) == 1
-    assert "can't be kept" in loader.reports[0]
+    assert "can't cache" in loader.reports[0]
 
 
 def test_nothing_half_written_stays(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_a_cached_file_does_not_hide_a_bad_source(loader: Loader) -> None:
     loader.load()
     loader.model.save({"wte.weight": loader.model.tensors["wte.weight"]})
 
-    with pytest.raises(ModelFormatError, match="asks for"):
+    with pytest.raises(ModelFormatError, match="describes"):
         loader.load()
 
 

@@ -124,9 +124,9 @@ def write_another_format(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (flip_a_byte, "the checksum differs"),
-        (change_the_config, r"tensor h\.2\..* is not what config.json asks for"),
-        (write_another_format, "not written by this version"),
+        (flip_a_byte, "its checksum differs"),
+        (change_the_config, r"tensor h\.2\..* does not match config.json"),
+        (write_another_format, "written by another version"),
     ],
 )
 def test_a_spoilt_file_is_refused_by_name(

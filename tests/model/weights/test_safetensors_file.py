@@ -142,5 +142,5 @@ def test_a_type_that_is_not_ours_can_be_there_but_not_be_read(tmp_path: Path) ->
     safetensors.numpy.save_file({"mask": np.ones(3, dtype=bool)}, tmp_path / "x")
     file = SafetensorsFile(tmp_path / "x")
 
-    with pytest.raises(ModelFormatError, match="tensor mask is BOOL"):
+    with pytest.raises(ModelFormatError, match="tensor mask has type BOOL"):
         file.view("mask")

@@ -91,7 +91,7 @@ def test_work_for_a_disconnected_client_is_not_started() -> None:
 
     async def scenario() -> None:
         with pytest.raises(ClientDisconnect):
-            await TextQueue().run(lambda: pytest.fail("nobody reads it"), num_characters=LONG, is_gone=is_gone)
+            await TextQueue().run(lambda: pytest.fail("the work must not start"), num_characters=LONG, is_gone=is_gone)
 
     run(scenario)
 

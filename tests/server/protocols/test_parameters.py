@@ -155,7 +155,7 @@ def test_parameters_of_llama_cpp_work_or_are_refused_by_name(client: Any) -> Non
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, row.name)
 
 
-@pytest.mark.reported("users of llama.cpp, Ollama and TGI, whose parameters were unknown here without a word of ours")
+@pytest.mark.reported("users of llama.cpp, Ollama and TGI: their parameters were refused without a hint")
 @pytest.mark.parametrize(
     ("table", "name", "expected"),
     [

@@ -10,7 +10,7 @@ import pytest
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 
-@pytest.mark.reported("users of vLLM and llama.cpp, whose clients and forms send -1 for a seed drawn at random")
+@pytest.mark.reported("users of vLLM and llama.cpp: their clients and forms send -1 for a random seed")
 @pytest.mark.parametrize("seed", [-1, -2, None])
 def test_minus_one_means_no_seed_in_every_protocol(
     open_client: Callable[..., Any], build_runner: Any, seed: int | None

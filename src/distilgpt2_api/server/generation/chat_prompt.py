@@ -41,8 +41,8 @@ async def encode_chat(
     messages = read_messages(request.messages, max_messages=config.num_positions)
     for index, message in enumerate(messages):
         if "name" in message and not template.uses("name"):
-            where = f"messages.{index}.name"
-            raise InvalidRequestError(f"{where}: this model's chat template does not use `name`", param=where)
+            path = f"messages.{index}.name"
+            raise InvalidRequestError(f"{path}: this model's chat template does not use `name`", param=path)
         if message["role"] == "developer" and not template.uses("developer"):
             message["role"] = "system"  # `developer` is OpenAI's newer name for it, which few templates know.
     is_continued = bool(request.continue_final_message)
@@ -118,43 +118,43 @@ def read_messages(messages: object, *, max_messages: int) -> list[dict[str, str]
     return [_read_message(message, f"messages.{index}") for index, message in enumerate(messages)]
 
 
-def _read_message(message: object, where: str) -> dict[str, str]:
+def _read_message(message: object, path: str) -> dict[str, str]:
     if not isinstance(message, dict):
-        raise InvalidRequestError(f"{where} must be an object", param=where)
+        raise InvalidRequestError(f"{path} must be an object", param=path)
     for name, value in message.items():
         if name in UNSUPPORTED_FIELDS:
             if value is not None and value != []:
-                raise UnsupportedParameterError(f"{where}.{name} is not supported; remove it", param=f"{where}.{name}")
+                raise UnsupportedParameterError(f"{path}.{name} is not supported; remove it", param=f"{path}.{name}")
         elif name not in {"role", "content", "name"}:
-            raise UnknownParameterError(f"unknown parameter: {name[:100]!r} in {where}", param=f"{where}.{name[:100]}")
-    read = {"role": _read_role(message.get("role"), f"{where}.role")}
-    read["content"] = _read_content(message.get("content"), f"{where}.content")
+            raise UnknownParameterError(f"unknown parameter: {name[:100]!r} in {path}", param=f"{path}.{name[:100]}")
+    read = {"role": _read_role(message.get("role"), f"{path}.role")}
+    read["content"] = _read_content(message.get("content"), f"{path}.content")
     name = message.get("name")
     if name is not None:
         if not isinstance(name, str):
-            raise InvalidRequestError(f"{where}.name must be a string", param=f"{where}.name")
+            raise InvalidRequestError(f"{path}.name must be a string", param=f"{path}.name")
         read["name"] = name
     return read
 
 
-def _read_role(role: object, where: str) -> str:
+def _read_role(role: object, path: str) -> str:
     if isinstance(role, str) and role in ROLES:
         return role
     if isinstance(role, str) and role in UNSUPPORTED_ROLES:
-        raise UnsupportedParameterError(f"{where}: {role!r} is not supported: the model has no tools", param=where)
-    raise InvalidRequestError(f"{where} must be one of {', '.join(ROLES)}", param=where)
+        raise UnsupportedParameterError(f"{path}: {role!r} is not supported: the model has no tools", param=path)
+    raise InvalidRequestError(f"{path} must be one of {', '.join(ROLES)}", param=path)
 
 
-def _read_content(content: object, where: str) -> str:
+def _read_content(content: object, path: str) -> str:
     match content:
         case str():
             return content
         case [_, *_]:
-            return PARTS_SEPARATOR.join(_read_parts(content, where))
-    raise InvalidRequestError(f"{where} must be a string or a list of text parts", param=where)
+            return PARTS_SEPARATOR.join(_read_parts(content, path))
+    raise InvalidRequestError(f"{path} must be a string or a list of text parts", param=path)
 
 
-def _read_parts(parts: Sequence[object], where: str) -> list[str]:
+def _read_parts(parts: Sequence[object], path: str) -> list[str]:
     texts: list[str] = []
     for index, part in enumerate(parts):
         match part:
@@ -162,11 +162,11 @@ def _read_parts(parts: Sequence[object], where: str) -> list[str]:
                 texts.append(text)
             case {"type": str() as kind} if kind != "text":
                 raise UnsupportedParameterError(
-                    f"{where}.{index}: parts of type {kind[:100]!r} are not supported: the model reads only text",
-                    param=f"{where}.{index}.type",
+                    f"{path}.{index}: parts of type {kind[:100]!r} are not supported: the model reads only text",
+                    param=f"{path}.{index}.type",
                 )
             case _:
                 raise InvalidRequestError(
-                    f"{where}.{index} must be a text part, with `type` and `text`", param=f"{where}.{index}"
+                    f"{path}.{index} must be a text part, with `type` and `text`", param=f"{path}.{index}"
                 )
     return texts

@@ -58,8 +58,8 @@ class GenerationPlan:
         if counts.total() > MAX_ANSWER_LOGPROBS:
             [(name, _)] = counts.most_common(1)
             raise InvalidRequestError(
-                f"{name}: {counts.total()} log-probabilities in one answer, over all prompts and tokens; at most"
-                f" {MAX_ANSWER_LOGPROBS} here, so send fewer prompts, or ask for fewer tokens",
+                f"{name} requests {counts.total()} log-probabilities over all prompts and tokens; an answer may have at"
+                f" most {MAX_ANSWER_LOGPROBS}: send fewer prompts, or ask for fewer tokens",
                 param=name,
             )
 

@@ -47,7 +47,7 @@ REPLACEMENTS: dict[str, Replacement] = {
     "prompt": Replacement(("messages", "inputs", "input")),
     "text": Replacement(("prompt", "inputs", "input")),
     "token_ids": Replacement(("tokens", "prompt")),
-    # Draws
+    # Sampling
     "num_beams": Replacement(("use_beam_search",), "with `best_of` as the number of beams"),
     "num_return_sequences": Replacement(("n",)),
     "n_cmpl": Replacement(("n",)),

@@ -354,7 +354,7 @@ def test_log_probabilities_of_one_answer_are_bounded(
     answer = client.complete(**body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
-    assert f"{param}: {num_logprobs} log-probabilities" in answer.json()["error"]["message"]
+    assert f"{param} requests {num_logprobs} log-probabilities" in answer.json()["error"]["message"]
     assert "at most 262144" in answer.json()["error"]["message"]
     fewer = {**body, "prompt": body["prompt"][:1]}
     assert client.complete(**fewer).status_code == 200
