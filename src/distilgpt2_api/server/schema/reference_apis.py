@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class ReferenceApi:
     name: str
     source: str
-    """Where the names were read."""
+    """The source of the names."""
     parameters: tuple[str, ...]
 
 
