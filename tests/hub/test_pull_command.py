@@ -1,4 +1,4 @@
-"""`distilgpt2-api pull` in a process of its own, with the hub that HF_ENDPOINT names."""
+"""`distilgpt2-api pull` in a separate process, with the hub that HF_ENDPOINT names."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_if_missing_does_not_go_with_a_revision(pull: Pull) -> None:
     assert "leave out --revision or --if-missing" in result.stderr
 
 
-def test_a_name_that_can_not_be_one_is_one_line(pull: Pull) -> None:
+def test_an_invalid_name_is_one_line(pull: Pull) -> None:
     assert pull("../../etc").stderr == "error: '../../etc' is not a model name: write NAME or ORGANISATION/NAME\n"
 
 

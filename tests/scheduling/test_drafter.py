@@ -77,7 +77,7 @@ def test_an_accepted_short_draft_does_not_reduce_the_budget() -> None:
 
 
 def test_rejected_drafts_become_rare() -> None:
-    """Of a thousand tokens that look like repetitions and are none, few get a draft, until a draft is accepted."""
+    """Few of a thousand tokens that only look like repetitions get a draft, until a draft is accepted."""
     token_ids = [1, 2] * 4
     drafter = Drafter(token_ids)
     guessed_at = []

@@ -1,4 +1,4 @@
-"""Which sequences get drafts, how many, and that drafts change no result."""
+"""Drafts: the sequences that get them, their number, and that they change no result."""
 
 from __future__ import annotations
 

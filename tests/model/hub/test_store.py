@@ -68,9 +68,7 @@ def test_a_pulled_model_is_found_by_its_full_name_and_by_its_last_part(
     assert store.list_pulled() == ["openai-community/gpt2", "openai-community/gpt2-large"]
 
 
-def test_a_last_part_that_two_models_have_asks_for_the_full_name(
-    store: ModelStore, put_model: Callable[[str], Path]
-) -> None:
+def test_an_ambiguous_last_part_asks_for_the_full_name(store: ModelStore, put_model: Callable[[str], Path]) -> None:
     put_model("home/models/a--gpt2")
     put_model("home/models/b--gpt2")
     with pytest.raises(ModelNotFoundError, match="could be a/gpt2 or b/gpt2"):
@@ -78,7 +76,7 @@ def test_a_last_part_that_two_models_have_asks_for_the_full_name(
 
 
 @pytest.mark.parametrize("spelled", ["./mine", "mine", "deep/mine", "deep/er/mine", "{absolute}", "../{parent}/mine"])
-def test_a_models_folder_is_served_from_where_it_lies(
+def test_a_model_folder_is_served_in_place(
     spelled: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     for path in ("mine", "deep/mine", "deep/er/mine"):
@@ -90,7 +88,7 @@ def test_a_models_folder_is_served_from_where_it_lies(
     assert location.folder.is_absolute()
 
 
-def test_the_home_of_the_user_is_understood(
+def test_a_tilde_means_the_users_home(
     store: ModelStore, put_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -118,7 +116,7 @@ def test_the_home_of_the_user_is_understood(
         ("./models--gpt2", "no config.json: it is a repository of the hub's cache; give the folder below snapshots/"),
     ],
 )
-def test_what_is_not_there_is_one_line_that_says_what_to_do(
+def test_a_missing_model_is_one_line_that_says_what_to_do(
     wanted: str, message: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     put_model("home/models/a--b")

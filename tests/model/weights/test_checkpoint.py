@@ -1,4 +1,4 @@
-"""Checkpoints: which files and tensors are taken, and everything that is refused by name."""
+"""Checkpoints: which files and tensors are read, and which are refused by name."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_an_untied_head_has_no_prefix(make_model: Any) -> None:
 @pytest.mark.reported("safetensors' save_model, which keeps one tensor of a tied pair: lm_head.weight, by its name")
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(("is_tied", "has_metadata"), [(True, False), (True, True), (False, True)])
-def test_of_a_tied_pair_either_is_enough(make_model: Any, dtype: Any, is_tied: bool, has_metadata: bool) -> None:
-    """The metadata say which one was left out; where config.json ties them nothing need say it."""
+def test_either_tensor_of_a_tied_pair_is_enough(make_model: Any, dtype: Any, is_tied: bool, has_metadata: bool) -> None:
+    """The metadata name the one that was left out; if config.json ties them, none is needed."""
     model = make_model(tie_word_embeddings=is_tied)
     tensors = {f"transformer.{name}": tensor.astype(dtype) for name, tensor in model.tensors.items()}
     embedding = tensors.pop("transformer.wte.weight")
@@ -91,7 +91,7 @@ def test_of_a_tied_pair_either_is_enough(make_model: Any, dtype: Any, is_tied: b
 
 @pytest.mark.reported("safetensors' save_model of a GPT-2 whose head was tied by hand")
 def test_a_head_that_was_left_out_is_the_embedding(make_model: Any) -> None:
-    """Though config.json does not tie them."""
+    """Although config.json does not tie them."""
     model = make_model(tie_word_embeddings=False)
     body = {name: tensor for name, tensor in model.tensors.items() if name != "lm_head.weight"}
     save_file(body, model.path / "model.safetensors", metadata={"lm_head.weight": "wte.weight"})
@@ -240,7 +240,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], type[ModelError], str]] = 
 
 
 @pytest.mark.parametrize(("spoil", "error", "message"), SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_checkpoint_is_refused_by_name(
+def test_a_broken_checkpoint_is_refused_by_name(
     make_model: Any, spoil: Callable[[Tensors], Tensors], error: type[ModelError], message: str
 ) -> None:
     """Before a value is read."""
@@ -274,7 +274,7 @@ def test_a_redundant_head_must_be_the_embeddings(make_model: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_values_that_are_no_numbers_name_their_tensor(make_model: Any, value: float, dtype: Any) -> None:
+def test_nan_and_infinity_name_their_tensor(make_model: Any, value: float, dtype: Any) -> None:
     model = make_model()
     model.tensors["h.1.mlp.c_proj.weight"][7, 3] = value
     model.save({name: tensor.astype(dtype) for name, tensor in model.tensors.items()})
@@ -336,7 +336,7 @@ def test_an_index_of_a_million_shards_is_refused(make_model: Any) -> None:
         open_folder(model.path)
 
 
-def test_weights_are_counted_as_the_model_has_them(make_model: Any) -> None:
+def test_the_number_of_weights_is_the_models(make_model: Any) -> None:
     for options in ({}, {"tie_word_embeddings": False}, {"n_inner": 50, "n_layer": 5}):
         model = make_model(**options)
         stored = load_file(model.path / "model.safetensors")
@@ -368,7 +368,7 @@ def test_a_shard_that_is_missing_or_incomplete(make_model: Any) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 99999], ids=range(6)
 )
-def test_an_index_that_is_none(make_model: Any, content: str) -> None:
+def test_an_invalid_index(make_model: Any, content: str) -> None:
     model = make_model()
     shard(model)
     (model.path / "model.safetensors.index.json").write_text(content)
@@ -378,7 +378,7 @@ def test_an_index_that_is_none(make_model: Any, content: str) -> None:
 
 
 def test_a_config_that_claims_more_than_the_file_takes_no_memory(make_model: Any) -> None:
-    """Terabytes of weights by config.json: refused for what the file lacks."""
+    """Terabytes of weights by config.json are refused because the file is too small."""
     model = make_model()
     model.save_config(n_embd=65536, n_head=512, n_layer=1000, vocab_size=2_000_000, n_inner=1_000_000)
 

@@ -61,7 +61,7 @@ VALUES: dict[str, object] = {
     "structured_outputs": {"choice": ["12"]},
     "chat_template_kwargs": {"shout": True},
 }
-"""Where a schema's first sound value would not be one."""
+"""Valid values of fields for which the schema alone gives none."""
 MODELS: tuple[type[Body], ...] = (*(table.model for table in TABLES), TgiRequest, TokenizeRequest, DetokenizeRequest)
 COMPANIONS: dict[str, Json] = {
     "best_of": {"do_sample": True},

@@ -1,4 +1,4 @@
-"""Which parameters each route supports or refuses, read from its schema, for docs/api.md."""
+"""The parameters that each route supports or refuses, read from its schema, for docs/api.md."""
 
 from __future__ import annotations
 
