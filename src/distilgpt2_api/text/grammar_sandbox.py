@@ -45,7 +45,7 @@ def main() -> None:
     """The process."""
     tokenizer = LLTokenizer("byte")
     threading.stack_size(STACK_BYTES)
-    serve(partial(_compile, tokenizer))
+    serve(partial(_compile, tokenizer), has_threads=True)
 
 
 def _compile(tokenizer: LLTokenizer, serialized: str) -> bool:

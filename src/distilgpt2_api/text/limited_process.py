@@ -13,13 +13,14 @@ import json
 import math
 import os
 import resource
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,7 +83,6 @@ class Helper:
     """One running helper, and the socket that is its standard input and output."""
 
     def __init__(self, module: str) -> None:
-        self._num_tasks = 0
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:
@@ -103,11 +103,11 @@ class Helper:
 
     def run(self, task: object, max_cpu_s: float) -> Any:
         """As `LimitedProcess.run`. Raises OSError or ValueError if there is no answer to this task."""
-        self._num_tasks += 1
-        answer = self.exchange({"number": self._num_tasks, "task": task, "max_cpu_s": max_cpu_s})
+        key = secrets.token_hex(8)  # No child can guess the next task's key, and answer it.
+        answer = self.exchange({"key": key, "task": task, "max_cpu_s": max_cpu_s})
         if answer is None:
             return None
-        if answer["number"] != self._num_tasks:
+        if answer["key"] != key:
             raise ValueError("the answer is to another task: a child has ended between two")
         return answer["answer"]
 
@@ -133,8 +133,16 @@ class Helper:
         self._socket.close()
 
 
-def serve(call: Callable[[Any], object], *, prepare: Callable[[Any], object] | None = None) -> None:
-    """The helper's main loop, which ends with the owner. Children make the `call`s; the helper itself prepares them."""
+def serve(
+    call: Callable[[Any], object], *, prepare: Callable[[Any], object] | None = None, has_threads: bool = False
+) -> None:
+    """The helper's main loop, which ends with the owner. Children make the `call`s; the helper itself prepares them.
+
+    `has_threads`: a call starts threads. Otherwise a child can start neither threads nor processes, unless it is root.
+    """
+    limits = [resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE]
+    if not has_threads:
+        limits.append(resource.RLIMIT_NPROC)
     preparation = json.loads(sys.stdin.buffer.readline())
     if prepare is not None and preparation is not None:
         prepare(preparation)
@@ -143,7 +151,7 @@ def serve(call: Callable[[Any], object], *, prepare: Callable[[Any], object] | N
     while True:
         child = os.fork()
         if child == 0:
-            _answer(call)
+            _answer(call, limits)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) == HAD_NO_TASK:
             return
@@ -151,31 +159,31 @@ def serve(call: Callable[[Any], object], *, prepare: Callable[[Any], object] | N
             _send(None)
 
 
-def _answer(call: Callable[[Any], object]) -> NoReturn:
-    """The child."""
+def _answer(call: Callable[[Any], object], limits: Sequence[int]) -> NoReturn:
+    """The child. `limits` are set to 0."""
     status = HAD_NO_TASK
     try:
-        _limit_memory_and_files()
+        _limit_memory()
+        for limit in limits:
+            resource.setrlimit(limit, (0, 0))
         request = json.loads(sys.stdin.buffer.readline())
         status = FAILED
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(request["max_cpu_s"]),) * 2)
         signal.setitimer(signal.ITIMER_PROF, request["max_cpu_s"])  # Ends the process, as RLIMIT_CPU, but finer.
         answer = call(request["task"])
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _send({"number": request["number"], "answer": answer})
+        _send({"key": request["key"], "answer": answer})
         status = ANSWERED
     finally:
         os._exit(status)
 
 
-def _limit_memory_and_files() -> None:
+def _limit_memory() -> None:
     statm = Path("/proc/self/statm")
     if statm.exists():  # Linux; other systems don't limit a process's memory.
         num_pages = int(statm.read_bytes().split()[5])  # data and stacks
         max_bytes = num_pages * resource.getpagesize() + MAX_GROWTH_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
-        resource.setrlimit(limit, (0, 0))
 
 
 def _send(message: object) -> None:
