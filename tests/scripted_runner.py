@@ -1,4 +1,4 @@
-"""A runner without kernels: what an engine computes is written down beforehand."""
+"""A runner without kernels, whose output is given in advance."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ ENGINE_CONFIG = EngineConfig(
 
 @dataclass
 class ScriptedRunner:
-    """Draws the bytes of `script` after every prompt, then the end of text. `gate` lets steps pass one by one.
+    """Samples the bytes of `script` after every prompt, then the end of text. `gate` releases steps one by one.
 
     A token's log-probability is minus its id over 100; the likeliest tokens are ids 0, 1, 2 …
-    `on_run` may raise or look at the plan.
+    `on_run` may raise, or inspect the plan.
     """
 
     script: bytes = b" hello world"

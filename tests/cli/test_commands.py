@@ -48,7 +48,7 @@ def test_wrong_usage_exits_with_status_2(arguments: list[str], invoke: Any) -> N
             "error: unknown setting DISTILGPT2_PROT in the environment; did you mean",
         ),
         (["serve", "--port", "x"], {}, "error: port (command line) can't be 'x'"),
-        (["serve", "--model", "gpt9"], {}, "error: no model and no model's folder 'gpt9' (models here: storyteller)"),
+        (["serve", "--model", "gpt9"], {}, "error: no model and no model folder 'gpt9' (models here: storyteller)"),
         (
             ["serve"],
             {"DISTILGPT2_API_KEYS_FILE": "nowhere"},

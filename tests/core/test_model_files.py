@@ -1,4 +1,4 @@
-"""A file of a model folder is a regular file within the folder and within bounds, or it is refused in one line."""
+"""Files of a model folder are regular, inside the folder and within size limits, or refused with one line."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ MISPLACED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize(("place", "message"), MISPLACED.values(), ids=MISPLACED)
-def test_what_is_no_file_of_the_folder_is_refused_without_waiting(
+def test_a_file_that_is_not_regular_or_outside_is_refused_without_blocking(
     folder: Path, place: Callable[[Path], Any], message: str
 ) -> None:
     path = folder / NAME
@@ -92,7 +92,7 @@ def test_a_name_that_no_file_can_have(folder: Path) -> None:
 
 
 def test_links_within_the_folder_are_followed(folder: Path) -> None:
-    """As Kubernetes mounts a ConfigMap: the file is a link through `..data`, a link to a folder of the same mount."""
+    """Kubernetes mounts a ConfigMap this way: the file is a link through `..data`, a link to a folder in the mount."""
     (folder / "..2026").mkdir()
     (folder / "..2026" / NAME).write_bytes(b"here")
     (folder / "..data").symlink_to("..2026")
@@ -120,14 +120,14 @@ def test_the_folder_itself_may_be_a_link(folder: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_not_read(folder: Path) -> None:
-    """A terabyte of nothing."""
+    """A sparse terabyte."""
     os.truncate(os.open(folder / NAME, os.O_CREAT | os.O_WRONLY), 1 << 40)
 
     with pytest.raises(ModelFormatError, match="has 1099511627776 bytes; the maximum is 100"):
         read_model_file(folder / NAME, 100)
 
 
-def test_what_the_operator_names_may_lie_anywhere_but_is_a_file(folder: Path) -> None:
+def test_an_operators_file_may_be_anywhere_but_must_be_regular(folder: Path) -> None:
     link_outside(folder / NAME)
     assert read_operator_file(folder / NAME, 2) == b"{}"
 
@@ -149,14 +149,14 @@ def test_what_the_operator_names_may_lie_anywhere_but_is_a_file(folder: Path) ->
     ],
     ids=range(8),
 )
-def test_what_is_no_object_is_refused(content: bytes, message: str) -> None:
+def test_json_that_is_not_an_object_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message) as raised:
         parse_json_object(Path(NAME), content)
 
     assert len(str(raised.value)) < 300
 
 
-def test_a_strangers_words_make_one_short_line() -> None:
+def test_untrusted_values_make_one_short_line() -> None:
     deep: list[Any] = []
     for _ in range(500):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""The register of sampling parameters: one line in it, and every entry point has the parameter."""
+"""The register of sampling parameters: a line in it gives the parameter to every entry point."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ print(json.dumps({
 
 
 def test_a_parameter_is_added_in_one_place(tmp_path: Path) -> None:
-    """In a copy of the package, with one line more in the register."""
+    """In a copy of the package with one more line in the register."""
     shutil.copytree(PACKAGE, tmp_path / "distilgpt2_api", ignore=shutil.ignore_patterns("__pycache__", "models"))
     register = tmp_path / "distilgpt2_api" / "core" / "params.py"
     source = register.read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def test_a_parameter_is_added_in_one_place(tmp_path: Path) -> None:
     )
 
 
-def test_neutral_values_edit_no_logits_and_every_other_does() -> None:
+def test_only_values_that_are_not_neutral_edit_logits() -> None:
     assert not SamplingParams().has_logits_processors
     assert SamplingParams(logit_bias=((1, 2.0),)).has_logits_processors
     assert SamplingParams(typical_p=0.5).has_logits_processors
@@ -98,6 +98,6 @@ def test_neutral_values_edit_no_logits_and_every_other_does() -> None:
     assert not SamplingParams(top_p=0.5, top_k=3, min_p=0.1).has_logits_processors
 
 
-def test_beam_search_follows_only_parameters_that_are_there() -> None:
+def test_beam_search_parameters_exist() -> None:
     assert {item.name for item in PARAMETERS} >= BEAM_SEARCH_PARAMETERS
     assert "temperature" not in BEAM_SEARCH_PARAMETERS

@@ -1,4 +1,4 @@
-"""A scene without kernels: a runner that draws by rule, a tokenizer of one byte a token."""
+"""An engine without kernels: a runner with scripted output, and a tokenizer with one byte per token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.grammars import GrammarCompiler
 
 CONFIG = replace(scripted_runner.CONFIG, vocab_size=260)
-"""Padded: three tokens more than the tokenizer has."""
+"""A padded vocabulary: three tokens more than the tokenizer has."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class PaddedRunner(ScriptedRunner):
 
 
 class ByteTokenizer:
-    """Token i is byte i; 256 is the end of text. As much of `Tokenizer` as an engine needs."""
+    """Token i is byte i, and 256 is the end of text. Has the part of `Tokenizer` that an engine needs."""
 
     token_bytes = (*(bytes([value]) for value in range(256)), b"<|endoftext|>")
     plain_token_bytes = (*token_bytes[:256], b"")
@@ -54,7 +54,7 @@ class RecordingObserver:
 
 
 class TickingClock:
-    """One second later at each look."""
+    """Advances by a second at each reading."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

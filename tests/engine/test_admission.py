@@ -1,4 +1,4 @@
-"""The queue's bounds, and each caller's."""
+"""The bounds of the queue and the limits of callers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RequestBuilder = Callable[..., GenerationRequest]
 
 
 class SetClock:
-    """Shows what it was set to."""
+    """A clock with a settable time."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -30,7 +30,7 @@ def clock() -> SetClock:
     return SetClock()
 
 
-def test_tokens_count_for_every_sequence_and_come_back_at_the_end(build_request: RequestBuilder) -> None:
+def test_tokens_count_for_every_sequence_until_the_end(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=100)
     first = build_request("1234", num_sequences=3, max_tokens=6)
     admission.admit([first])
@@ -55,7 +55,7 @@ def test_a_queue_full_of_tokens_refuses_one_more_until_one_starts(build_request:
 
 
 def test_an_empty_queue_takes_any_request(build_request: RequestBuilder) -> None:
-    """Else a request over the token bound would be told to come back, for ever."""
+    """Otherwise a request over the token bound would be told to retry forever."""
     admission = Admission(max_waiting_requests=1, max_waiting_tokens=1)
 
     admission.admit([build_request("a long prompt", max_tokens=60)])
@@ -63,7 +63,7 @@ def test_an_empty_queue_takes_any_request(build_request: RequestBuilder) -> None
     assert admission.num_waiting_requests == 1
 
 
-def test_before_anything_was_measured_a_long_queue_asks_for_a_longer_wait_but_never_over_two_minutes(
+def test_before_the_first_measurement_the_wait_grows_with_the_queue_up_to_two_minutes(
     build_request: RequestBuilder,
 ) -> None:
     waits = []
@@ -77,10 +77,10 @@ def test_before_anything_was_measured_a_long_queue_asks_for_a_longer_wait_but_ne
     assert waits == [1.0, pytest.approx(5.001), 120.0]
 
 
-def test_the_wait_is_what_the_queue_takes_at_the_pace_at_which_it_moves(
+def test_the_wait_is_the_time_that_the_queue_takes_at_its_throughput(
     build_request: RequestBuilder, clock: SetClock
 ) -> None:
-    """Ten requests of 100 tokens wait, one is served every two seconds: 20 seconds, give or take what fades."""
+    """Ten requests of 100 tokens wait and one is served every two seconds: about 20 seconds."""
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
     requests = [build_request("1234", max_tokens=96) for _ in range(30)]
     for request in requests[:10]:
@@ -96,8 +96,8 @@ def test_the_wait_is_what_the_queue_takes_at_the_pace_at_which_it_moves(
     assert refused.value.retry_after_s == pytest.approx(20.0, rel=0.05)
 
 
-def test_time_without_a_queue_makes_no_wait_longer(build_request: RequestBuilder, clock: SetClock) -> None:
-    """Whether the last one in it was served or went away."""
+def test_time_with_an_empty_queue_does_not_count(build_request: RequestBuilder, clock: SetClock) -> None:
+    """After the last one was served, or was removed."""
     admission = Admission(max_waiting_requests=1, max_waiting_tokens=1000, clock=clock)
     served, gone, waiting = (build_request("1234", max_tokens=96) for _ in range(3))
     admission.admit([served])
@@ -115,8 +115,8 @@ def test_time_without_a_queue_makes_no_wait_longer(build_request: RequestBuilder
     assert refused.value.retry_after_s == 1.0
 
 
-def test_a_full_queue_has_a_place_for_whoever_has_less_of_it(build_request: RequestBuilder) -> None:
-    """The newest of whoever has most gives way; that one itself gets no more."""
+def test_a_full_queue_admits_a_caller_that_has_less_of_it(build_request: RequestBuilder) -> None:
+    """The newest request of the caller with most is shed, and that caller is refused."""
     admission = Admission(max_waiting_requests=4, max_waiting_tokens=10_000)
     greedy, modest = Caller(name="greedy"), Caller(name="modest")
     requests = [build_request() for _ in range(4)]
@@ -137,7 +137,7 @@ def test_a_full_queue_has_a_place_for_whoever_has_less_of_it(build_request: Requ
         admission.admit([build_request()], modest)
 
 
-def test_a_queue_full_of_tokens_has_room_for_whoever_has_fewer_of_them(build_request: RequestBuilder) -> None:
+def test_a_queue_full_of_tokens_admits_a_caller_with_fewer(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=1000)
     large = [build_request("1234", max_tokens=296) for _ in range(3)]
     for request in large:
@@ -148,7 +148,7 @@ def test_a_queue_full_of_tokens_has_room_for_whoever_has_fewer_of_them(build_req
     assert shed == [large[2].request_id]
 
 
-def test_requests_that_started_lose_nothing(build_request: RequestBuilder) -> None:
+def test_started_requests_are_not_shed(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=2, max_waiting_tokens=10_000)
     greedy = Caller(name="greedy")
     running, *waiting = (build_request() for _ in range(3))
@@ -160,8 +160,8 @@ def test_requests_that_started_lose_nothing(build_request: RequestBuilder) -> No
     assert admission.admit([build_request()], Caller(name="modest")) == [waiting[1].request_id]
 
 
-def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilder) -> None:
-    """Waiting or running; the others have theirs."""
+def test_a_callers_requests_in_flight_are_limited(build_request: RequestBuilder) -> None:
+    """Waiting or running. Other callers are not affected."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
     limits = CallerLimits(max_requests=2)
     first, second = build_request(), build_request()
@@ -179,9 +179,7 @@ def test_a_caller_has_so_many_in_flight_and_no_more(build_request: RequestBuilde
         admission.admit([build_request()], Caller(name="a", limits=limits))
 
 
-def test_a_rate_of_tokens_has_bursts_and_says_exactly_when_to_come_back(
-    build_request: RequestBuilder, clock: SetClock
-) -> None:
+def test_a_token_rate_allows_bursts_and_reports_the_exact_wait(build_request: RequestBuilder, clock: SetClock) -> None:
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=200))
     for _ in range(2):
@@ -201,7 +199,7 @@ def test_a_rate_of_tokens_has_bursts_and_says_exactly_when_to_come_back(
 def test_a_request_larger_than_the_burst_waits_for_a_full_bucket(
     build_request: RequestBuilder, clock: SetClock
 ) -> None:
-    """Else it could never come in; it leaves a debt."""
+    """Otherwise it could never be admitted. The bucket's level becomes negative."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=50))
     admission.admit([build_request("1234", max_tokens=96)], caller)
@@ -212,10 +210,10 @@ def test_a_request_larger_than_the_burst_waits_for_a_full_bucket(
 
 
 @pytest.mark.parametrize(("has_started", "expected_wait_s"), [(False, 0.0), (True, 4.0)])
-def test_what_was_not_used_is_given_back(
+def test_unused_tokens_are_returned(
     build_request: RequestBuilder, clock: SetClock, has_started: bool, expected_wait_s: float
 ) -> None:
-    """All of it, where the request never started."""
+    """All tokens, if the request never started."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=100))
     request = build_request("1234", max_tokens=96)
@@ -233,7 +231,7 @@ def test_what_was_not_used_is_given_back(
         admission.admit([following], caller)
 
 
-def test_what_goes_on_is_paid_for_later(build_request: RequestBuilder, clock: SetClock) -> None:
+def test_a_continuation_is_charged_without_being_refused(build_request: RequestBuilder, clock: SetClock) -> None:
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
     caller = Caller(name="a", limits=CallerLimits(tokens_per_s=10, burst_tokens=100))
     for _ in range(30):
@@ -244,8 +242,8 @@ def test_what_goes_on_is_paid_for_later(build_request: RequestBuilder, clock: Se
     assert refused.value.retry_after_s == pytest.approx(30.0)
 
 
-def test_new_limits_count_from_the_next_request_on(build_request: RequestBuilder) -> None:
-    """A key's limits can be changed while the service runs; what it has in flight stays counted."""
+def test_new_limits_apply_from_the_next_request(build_request: RequestBuilder) -> None:
+    """A key's limits can change while the service runs. Its requests in flight stay counted."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
     admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=1)))
     admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=2)))
@@ -253,8 +251,8 @@ def test_new_limits_count_from_the_next_request_on(build_request: RequestBuilder
         admission.admit([build_request()], Caller(name="a", limits=CallerLimits(max_requests=2)))
 
 
-def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: RequestBuilder, clock: SetClock) -> None:
-    """Addresses come and go: memory must not grow with them. Who owes something is remembered until it is paid."""
+def test_idle_callers_with_full_buckets_are_forgotten(build_request: RequestBuilder, clock: SetClock) -> None:
+    """Memory must not grow with the number of addresses. A caller is remembered until its bucket is full."""
     admission = Admission(max_waiting_requests=10, max_waiting_tokens=10_000, clock=clock)
     limits = CallerLimits(tokens_per_s=1000, burst_tokens=1000)
     for number in range(1000):
@@ -268,7 +266,7 @@ def test_callers_who_have_nothing_and_owe_nothing_are_forgotten(build_request: R
 
 
 @pytest.mark.reported("memory that grows with the callers that come")
-def test_callers_who_owe_something_are_bounded_and_the_largest_debts_are_kept(
+def test_remembered_callers_are_bounded_and_the_emptiest_buckets_are_kept(
     build_request: RequestBuilder, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission_module, "MAX_DEBTORS", 100)
@@ -287,8 +285,8 @@ def test_callers_who_owe_something_are_bounded_and_the_largest_debts_are_kept(
         admission.admit([build_request()], large)
 
 
-def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilder) -> None:
-    """A search whose first step has ended is not over: its caller can't begin the next one beside it."""
+def test_work_of_several_requests_stays_in_flight_between_them(build_request: RequestBuilder) -> None:
+    """A search between two steps still counts: its caller can't start another one."""
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000)
     caller = Caller(name="a", limits=CallerLimits(max_requests=1))
     first = build_request()
@@ -301,7 +299,7 @@ def test_work_that_goes_on_in_parts_stays_in_flight(build_request: RequestBuilde
 
 
 @pytest.mark.reported("a request of several prompts shed others' waiting requests and was refused itself")
-def test_requests_that_come_together_are_admitted_together_or_shed_nobody(build_request: RequestBuilder) -> None:
+def test_requests_submitted_together_are_admitted_together_or_shed_none(build_request: RequestBuilder) -> None:
     admission = Admission(max_waiting_requests=6, max_waiting_tokens=10_000)
     greedy, modest = Caller(name="greedy"), Caller(name="modest")
     waiting = [build_request() for _ in range(6)]
@@ -316,7 +314,7 @@ def test_requests_that_come_together_are_admitted_together_or_shed_nobody(build_
     assert shed == [request.request_id for request in reversed(waiting[3:])]
 
 
-def test_together_they_count_as_many_against_their_callers_limits(
+def test_requests_submitted_together_all_count_against_the_callers_limits(
     build_request: RequestBuilder, clock: SetClock
 ) -> None:
     admission = Admission(max_waiting_requests=100, max_waiting_tokens=10_000, clock=clock)
@@ -334,10 +332,10 @@ def test_together_they_count_as_many_against_their_callers_limits(
 
 
 @pytest.mark.parametrize(("num_requests", "max_tokens"), [(5, 1), (2, 600)])
-def test_more_together_than_the_queue_ever_holds_are_wrong(
+def test_more_requests_together_than_the_queue_holds_are_invalid(
     build_request: RequestBuilder, num_requests: int, max_tokens: int
 ) -> None:
-    """An empty one, too: no use in coming back."""
+    """Even an empty queue: retrying would not help."""
     admission = Admission(max_waiting_requests=4, max_waiting_tokens=1000)
     with pytest.raises(InvalidRequestError, match="the queue holds 4 prompts and 1000 tokens: send fewer"):
         admission.admit([build_request(max_tokens=max_tokens) for _ in range(num_requests)])

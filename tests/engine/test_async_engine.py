@@ -1,4 +1,4 @@
-"""The engine thread and its two crossings, with a fake runner and a real event loop."""
+"""The engine thread and its callbacks, with a fake runner and a real event loop."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_nothing_is_served_before_the_model_is_loaded(
     run(scenario)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_refuses(build_request: RequestBuilder) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_and_requests_are_refused(build_request: RequestBuilder) -> None:
     failures: list[Exception] = []
 
     def load() -> Engine:
@@ -135,14 +135,14 @@ def test_a_model_that_cannot_be_loaded_is_told_and_refuses(build_request: Reques
         "_observer.on_sequence_finished",
     ],
 )
-def test_an_error_anywhere_in_the_loop_fails_the_requests_in_flight_and_is_told(
+def test_an_error_anywhere_in_the_loop_fails_the_requests_in_flight_and_is_reported(
     build_engine: EngineBuilder,
     build_request: RequestBuilder,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
     error: Exception,
 ) -> None:
-    """None of them waits for ever, nobody else is taken, and the process can end for its supervisor."""
+    """Their streams end, new requests are refused, and the process can exit for its supervisor."""
     failures: list[Exception] = []
     part, method = place.split(".")
 
@@ -168,7 +168,7 @@ def test_an_error_anywhere_in_the_loop_fails_the_requests_in_flight_and_is_told(
     assert failures == [error]
 
 
-def test_an_error_on_the_way_to_those_who_wait_fails_them_too(
+def test_an_error_during_delivery_fails_the_requests_in_flight(
     build_engine: EngineBuilder, build_request: RequestBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[Exception] = []
@@ -185,10 +185,10 @@ def test_an_error_on_the_way_to_those_who_wait_fails_them_too(
     assert [type(failure) for failure in failures] == [ZeroDivisionError]
 
 
-def test_a_step_that_hangs_is_noticed(
+def test_a_step_that_hangs_is_detected(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
-    """Though its thread can say nothing; a step that takes its time is none."""
+    """Although its thread is blocked. A step that is only slow is no failure."""
     gate = threading.Event()
     failures: list[Exception] = []
     runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
@@ -237,7 +237,7 @@ def test_abort_ends_the_stream_and_frees_the_blocks_while_others_go_on(
     run(scenario)
 
 
-def test_a_reader_that_looks_late_gets_one_piece(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+def test_a_slow_reader_gets_one_piece(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     async def scenario() -> None:
         async with running(build_engine) as engine:
             await engine.wait_loaded()
@@ -250,10 +250,10 @@ def test_a_reader_that_looks_late_gets_one_piece(build_engine: EngineBuilder, bu
     run(scenario)
 
 
-def test_a_reader_that_looks_very_late_gets_it_in_parts_and_lets_others_in_between(
+def test_a_very_slow_reader_gets_parts_and_other_tasks_run_in_between(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
-    """However much has piled up: nobody's loop is held up by all of it at once."""
+    """A large backlog does not block the event loop."""
 
     async def scenario() -> None:
         script = bytes(range(65, 91)) * 7
@@ -282,7 +282,7 @@ def test_a_reader_that_looks_very_late_gets_it_in_parts_and_lets_others_in_betwe
     run(scenario)
 
 
-def test_the_queue_is_bounded_and_says_when_to_come_back(
+def test_the_queue_is_bounded_and_reports_when_to_retry(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
     gate = threading.Event()
@@ -302,7 +302,7 @@ def test_the_queue_is_bounded_and_says_when_to_come_back(
     run(scenario)
 
 
-def test_drain_lets_running_requests_end_and_takes_no_new_ones(
+def test_drain_finishes_running_requests_and_refuses_new_ones(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     async def scenario() -> None:
@@ -319,7 +319,7 @@ def test_drain_lets_running_requests_end_and_takes_no_new_ones(
     run(scenario)
 
 
-def test_drain_fails_what_outlasts_it(
+def test_drain_fails_requests_after_its_timeout(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
     gate = threading.Event()
@@ -337,8 +337,8 @@ def test_drain_fails_what_outlasts_it(
     run(scenario)
 
 
-def test_drain_waits_for_work_that_comes_in_parts(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
-    """What is held open may go on until it is let go, though the queue is full and the service takes nothing new."""
+def test_drain_waits_for_work_of_several_requests(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    """Work under `hold_drain` continues although the queue is full and new requests are refused."""
 
     async def scenario() -> None:
         async with running(build_engine, max_waiting_requests=1) as engine:
@@ -357,10 +357,10 @@ def test_drain_waits_for_work_that_comes_in_parts(build_engine: EngineBuilder, b
     run(scenario)
 
 
-def test_nothing_goes_on_after_a_drain_has_timed_out(
+def test_nothing_continues_after_a_drain_has_timed_out(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
-    """Not even the next part of what is held open: nobody would answer it."""
+    """Not even the next request of work under `hold_drain`, which would get no answer."""
 
     async def scenario() -> None:
         async with running(build_engine) as engine:
@@ -404,10 +404,10 @@ def test_stop_ends_the_thread_and_closes_the_runner(
     run(scenario)
 
 
-def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
+def test_a_caller_with_less_is_admitted_and_a_stream_of_the_caller_with_most_is_shed(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
-    """A full queue makes room for another caller: a stream of the first's ends with an error, and only one."""
+    """A full queue admits another caller: exactly one stream of the first caller ends with an error."""
     gate = threading.Event()
     runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
     crowd, newcomer = Caller(name="crowd"), Caller(name="newcomer")
@@ -426,10 +426,10 @@ def test_who_has_less_gets_in_and_the_one_who_has_most_is_told(
     run(scenario)
 
 
-def test_requests_that_are_refused_together_end_nobodys(
+def test_requests_refused_together_end_no_other_request(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
-    """Whether the queue refuses them or one of them is wrong: the others wait on, and none of them has begun."""
+    """If the queue refuses them, or one of them is invalid, other requests keep waiting and none of these starts."""
     gate = threading.Event()
     runner = build_runner(on_run=lambda plan: gate.wait(10) and None)
     crowd, newcomer = Caller(name="crowd"), Caller(name="newcomer")
@@ -449,10 +449,10 @@ def test_requests_that_are_refused_together_end_nobodys(
     run(scenario)
 
 
-def test_batch_work_stands_outside_of_the_queue_and_has_no_deadline(
+def test_batch_work_is_not_bounded_by_the_queue_and_has_no_deadline(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
-    """However much of it waits, somebody else's request gets in; and it waits as long as it must."""
+    """However much batch work waits, other requests are admitted, and batch work waits without a deadline."""
 
     async def scenario() -> None:
         async with running(build_engine, max_waiting_requests=1) as engine:
@@ -469,7 +469,7 @@ def test_batch_work_stands_outside_of_the_queue_and_has_no_deadline(
     run(scenario)
 
 
-def test_batch_work_in_parts_counts_against_no_limit(
+def test_batch_work_of_several_requests_counts_against_no_limit(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     async def scenario() -> None:
@@ -486,10 +486,10 @@ def test_batch_work_in_parts_counts_against_no_limit(
 
 
 @pytest.mark.reported("an attack with a thousand prompts that share sixteen long stop sequences")
-def test_parameters_are_compiled_once_and_before_the_engine_thread_has_them(
+def test_parameters_are_compiled_once_and_before_the_engine_thread_gets_them(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
-    """However many prompts and sequences share them."""
+    """Once for all prompts and sequences that share them."""
     kinds: tuple[type, ...] = (CompiledParams, EndingTokens, LogitsProcessors, StopAutomaton)
     params = SamplingParams(max_tokens=64, stop=("wor",), stop_token_ids=(1, 2), bad_words=((3, 4),))
 
@@ -512,7 +512,7 @@ def test_parameters_are_compiled_once_and_before_the_engine_thread_has_them(
 def test_many_submissions_at_once_let_steps_pass_between_them(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
-    """On a clock that says of each message that it took long."""
+    """On a clock on which each message takes long."""
     runner = build_runner(is_gated=True)
     ticks = itertools.count()
 
@@ -528,10 +528,10 @@ def test_many_submissions_at_once_let_steps_pass_between_them(
 
 
 @pytest.mark.reported("an attack that held the engine thread for fifty seconds without a step")
-def test_a_message_that_hangs_the_engine_thread_is_noticed(
+def test_a_message_that_hangs_the_engine_thread_is_detected(
     build_engine: EngineBuilder, build_request: RequestBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a step is."""
+    """Like a step that hangs."""
     gate = threading.Event()
     failures: list[Exception] = []
 
@@ -554,7 +554,7 @@ def test_a_message_that_hangs_the_engine_thread_is_noticed(
 def test_long_lists_are_refused_while_others_hold_too_many(
     build_engine: EngineBuilder, build_runner: Any, build_request: RequestBuilder
 ) -> None:
-    """Whatever becomes of a request, it leaves what it held."""
+    """A request releases its lists, however it ends."""
     runner = build_runner(is_gated=True)
     biases = tuple((token_id % 250, 0.0) for token_id in range(600_000))
 

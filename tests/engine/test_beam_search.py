@@ -1,4 +1,4 @@
-"""Beam search: the rules by hand, and the same sequences as `transformers` on real kernels."""
+"""Beam search: its rules, and the same sequences as `transformers` on real kernels."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def shown(hypotheses: Sequence[Hypothesis]) -> list[tuple[tuple[int, ...], Any]]
 # ---- the rules
 
 
-def test_the_best_continuations_of_all_beams_live_on() -> None:
-    """Not the best of each: both survivors may come from one beam."""
+def test_the_best_continuations_of_all_beams_survive() -> None:
+    """Not the best of each beam: all survivors may come from one."""
     search = begin()
     search.advance([[(1, -1.0), (2, -1.2), (3, -5.0)]])
     assert [beam.token_ids for beam in search.beams] == [(1,), (2,)]
@@ -59,7 +59,7 @@ def test_the_best_continuations_of_all_beams_live_on() -> None:
 
 
 def test_equal_scores_rank_by_beam_then_by_token() -> None:
-    """The same search gives the same answer, whatever the order of equals."""
+    """The same search gives the same result, in any order of equals."""
     search = begin()
     search.advance([[(5, -1.0), (2, -1.0), (3, -1.0)]])
     assert [beam.token_ids for beam in search.beams] == [(2,), (3,)]
@@ -69,7 +69,7 @@ def test_equal_scores_rank_by_beam_then_by_token() -> None:
 
 
 def test_an_end_within_the_first_ranks_is_kept_and_a_later_one_is_not() -> None:
-    """A continuation below the first `num_beams` is a spare: if it ends, it is forgotten."""
+    """A continuation ranked after the first `num_beams` is dropped if it ends."""
     search = begin()
     search.advance([[(END, -1.0), (1, -1.1), (2, -1.2), (3, -1.3)]])
     assert shown(search.hypotheses) == [((END,), -1.0)]
@@ -81,8 +81,8 @@ def test_an_end_within_the_first_ranks_is_kept_and_a_later_one_is_not() -> None:
     assert [beam.token_ids for beam in search.beams] == [(1, 4), (1, 5)]
 
 
-def test_all_first_ranks_may_end_and_spares_go_on() -> None:
-    """Even where every ending token outranks the others, `num_beams` continuations are left."""
+def test_all_first_ranks_may_end_and_later_ones_continue() -> None:
+    """If every ending token outranks the others, `num_beams` continuations are still left."""
     search = begin(ending=(8, END))
     assert search.num_candidates == 4
     search.advance([[(8, -1.0), (END, -1.1), (1, -2.0), (2, -2.1)]])
@@ -95,7 +95,7 @@ def test_all_first_ranks_may_end_and_spares_go_on() -> None:
     ("length_penalty", "best"), [(0.0, (END,)), (1.0, (1, 2, END)), (-1.0, (END,)), (2.0, (1, 2, END))]
 )
 def test_the_length_penalty_decides_between_short_and_long(length_penalty: float, best: tuple[int, ...]) -> None:
-    """-1 in one token against -2 in three, the end counted."""
+    """-1 for one token against -2 for three, including the ending one."""
     search = begin(length_penalty=length_penalty, early_stopping=True)
     search.advance([[(END, -1.0), (1, -1.5), (3, -9.0), (4, -9.0)]])
     search.advance([[(2, -0.3), (5, -8.0)], []])
@@ -105,8 +105,8 @@ def test_the_length_penalty_decides_between_short_and_long(length_penalty: float
     assert search.hypotheses[0].beam.token_ids == best
 
 
-def test_early_stopping_true_ends_with_the_last_hypothesis_that_is_wanted() -> None:
-    """Though a live beam could still become better."""
+def test_early_stopping_true_ends_with_the_last_hypothesis_needed() -> None:
+    """Although a live beam could still become better."""
     search = begin(early_stopping=True)
     search.advance([[(1, -0.1), (END, -5.0), (2, -6.0), (3, -7.0)]])
     assert not search.is_done
@@ -116,8 +116,8 @@ def test_early_stopping_true_ends_with_the_last_hypothesis_that_is_wanted() -> N
     assert shown(search.hypotheses) == [((1, END), -2.05), ((END,), -5.0)]
 
 
-def test_early_stopping_false_goes_on_while_a_live_beam_scores_better_now() -> None:
-    """By its sum over its present length."""
+def test_early_stopping_false_continues_while_a_live_beam_scores_better() -> None:
+    """By the score at its present length."""
     search = begin(early_stopping=False)
     search.advance([[(1, -0.1), (END, -5.0), (2, -6.0), (3, -7.0)]])
     search.advance([[(4, -0.1), (END, -4.0)], []])
@@ -128,8 +128,8 @@ def test_early_stopping_false_goes_on_while_a_live_beam_scores_better_now() -> N
     assert shown(search.hypotheses) == [((1, END), -2.05), ((END,), -5.0)]
 
 
-def test_early_stopping_never_looks_at_the_last_length_that_can_be() -> None:
-    """A sum that is bad over three tokens is good over a hundred."""
+def test_early_stopping_never_considers_the_maximum_length() -> None:
+    """A sum that scores badly over three tokens scores well over a hundred."""
     search = begin(early_stopping="never", max_tokens=100)
     search.advance([[(1, -0.1), (END, -5.0), (2, -6.0), (3, -7.0)]])
     search.advance([[(4, -0.1), (END, -4.0)], []])
@@ -141,7 +141,7 @@ def test_early_stopping_never_looks_at_the_last_length_that_can_be() -> None:
 
 
 def test_at_the_last_length_everything_ends() -> None:
-    """The best live beams become hypotheses, and say that no token ended them."""
+    """The best live beams become hypotheses without an ending token."""
     search = begin(max_tokens=2)
     search.advance([[(1, -0.1), (2, -0.2), (3, -7.0)]])
     search.advance([[(4, -0.1), (END, -0.2)], [(5, -3.0)]])
@@ -152,7 +152,7 @@ def test_at_the_last_length_everything_ends() -> None:
 
 
 def test_nothing_ends_before_min_tokens() -> None:
-    """The ending token is passed over."""
+    """The ending token is skipped."""
     search = begin(min_tokens=1)
     assert search.num_candidates == 3
     search.advance([[(END, -0.1), (1, -1.0), (2, -2.0)]])
@@ -162,7 +162,7 @@ def test_nothing_ends_before_min_tokens() -> None:
     assert shown(search.hypotheses) == [((1, END), -0.55), ((2, END), -1.05)]
 
 
-def test_the_rivals_of_each_token_are_kept_where_asked_for() -> None:
+def test_the_likeliest_candidates_of_each_token_are_kept_if_requested() -> None:
     search = begin(max_tokens=1, num_top=2)
     search.advance([[(1, -0.1), (2, -0.2), (3, -7.0)]])
 
@@ -174,7 +174,7 @@ def test_the_rivals_of_each_token_are_kept_where_asked_for() -> None:
 
 
 def find(engine: Engine, search: BeamSearch, prompt: list[int], build_request: RequestBuilder) -> list[Hypothesis]:
-    """The search's hypotheses on a real model, one beam after the other."""
+    """The search's hypotheses on a real model, computed one beam at a time."""
 
     def candidates(token_ids: tuple[int, ...]) -> tuple[tuple[int, float], ...]:
         request = build_request(

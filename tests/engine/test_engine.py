@@ -1,4 +1,4 @@
-"""The loop's body over a scripted runner: what comes out, and that nothing stays behind."""
+"""The engine's steps with a scripted runner: their output, and that nothing leaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_request_streams_its_text_and_ends_at_the_end_of_text(
     assert (last.finish_reason, last.num_prompt_tokens, last.num_completion_tokens) == (FinishReason.STOP, 2, 6)
 
 
-def test_the_stop_token_is_named_only_if_the_caller_named_it(
+def test_the_stop_token_is_reported_only_if_requested(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     by_caller = list(run_request(build_engine(), build_request(stop_token_ids=(ord("o"),))))
@@ -49,7 +49,7 @@ def test_max_tokens_ends_with_length(build_engine: EngineBuilder, build_request:
     assert deltas[-1].finish_reason is FinishReason.LENGTH
 
 
-def test_without_streaming_there_is_one_delta_a_sequence(
+def test_without_streaming_there_is_one_delta_per_sequence(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     deltas = list(run_request(build_engine(), build_request(num_sequences=3, is_streamed=False)))
@@ -71,7 +71,7 @@ def test_a_stop_sequence_split_over_tokens_never_leaks(
     assert all("lo" not in delta.text for delta in deltas[:-1])
 
 
-def test_text_held_back_for_a_stop_sequence_comes_at_the_end(
+def test_text_held_back_for_a_stop_sequence_is_delivered_at_the_end(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     deltas = list(run_request(build_engine(script=b"hell"), build_request(stop=("hello",))))
@@ -88,7 +88,7 @@ def test_a_stop_sequence_on_the_last_token_wins_over_length(
     assert deltas[-1].finish_reason is FinishReason.STOP
 
 
-def test_a_stream_never_shows_half_a_character(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+def test_a_stream_has_only_whole_characters(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     deltas = list(run_request(build_engine(script="aé€😀".encode()), build_request()))
 
     assert [delta.text for delta in deltas if delta.text] == ["a", "é", "€", "😀"]
@@ -102,7 +102,7 @@ def test_a_completion_cut_inside_a_character_ends_with_a_replacement(
     assert text_of(deltas) == "a\ufffd"
 
 
-def test_every_token_has_its_log_probability_also_where_text_is_held_back(
+def test_every_token_has_its_log_probability_even_if_its_text_is_held_back(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     deltas = list(run_request(build_engine(script="é!".encode()), build_request(num_logprobs=0)))
@@ -128,7 +128,7 @@ def test_abort_frees_every_block_and_can_be_repeated(
     assert [finished.finish_reason for finished in observer.finished] == [FinishReason.ABORT] * 2
 
 
-def test_a_caller_who_leaves_early_aborts(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+def test_closing_the_iterator_aborts(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     engine = build_engine()
     deltas = run_request(engine, build_request())
     next(deltas)
@@ -139,9 +139,7 @@ def test_a_caller_who_leaves_early_aborts(build_engine: EngineBuilder, build_req
     assert engine.num_free_blocks == 64
 
 
-def test_a_deadline_aborts_a_request_and_leaves_the_others(
-    build_engine: EngineBuilder, build_request: RequestBuilder
-) -> None:
+def test_a_deadline_aborts_only_its_request(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
     engine = build_engine(script=b"x" * 50)
     engine.add(build_request(request_id="late", deadline_s=20.0), submitted_s=0.0)
     engine.add(build_request(request_id="patient"), submitted_s=0.0)
@@ -166,10 +164,10 @@ def test_timings_and_usage_reach_the_observer(
     assert observer.steps[-1].schedule.num_running == 0
 
 
-def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
+def test_the_latencies_of_all_steps_are_the_times_between_all_tokens(
     build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:
-    """Once a step instead of once a token, and exact."""
+    """Observed once per step instead of once per token, and exact."""
     engine = build_engine(script=b"abcdef")
     engine.add(build_request("first", request_id="1", max_tokens=5), submitted_s=0.0)
     engine.step()
@@ -183,10 +181,10 @@ def test_the_gaps_of_all_steps_are_the_times_between_all_tokens(
     assert sum(step.num_itl_samples for step in observer.steps) == 4 + 6
 
 
-def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
+def test_accepted_drafts_have_a_delta_each_and_no_latency(
     build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:
-    """A delta each, as without; the gaps of all steps are still the times between all tokens."""
+    """One delta each, as without drafts. The latencies of all steps still add up to the times between tokens."""
     engine = build_engine(script=b"abc" * 10, max_draft_tokens=15)
     deltas = list(run_request(engine, build_request(num_logprobs=0)))
 
@@ -205,10 +203,10 @@ def test_tokens_that_drafts_gain_come_one_by_one_without_a_gap(
 
 
 @pytest.mark.parametrize("num_kept", range(1, 30))
-def test_a_stop_sequence_among_tokens_that_came_together_ends_it_there(
+def test_a_stop_sequence_among_the_tokens_of_one_step_ends_the_text_there(
     num_kept: int, build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:
-    """Found across tokens and steps; what was drawn behind it counts nowhere."""
+    """It is found across tokens and steps. Tokens sampled behind it are not counted."""
     script = bytearray(b"abc" * 11)
     script[num_kept : num_kept + 2] = b"xy"
     engine = build_engine(script=bytes(script), max_draft_tokens=15)
@@ -222,7 +220,7 @@ def test_a_stop_sequence_among_tokens_that_came_together_ends_it_there(
     assert engine.num_free_blocks == 64
 
 
-def test_what_is_not_streamed_comes_whole_with_drafts_too(
+def test_a_request_that_is_not_streamed_has_one_delta_with_drafts_too(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     engine = build_engine(script=b"abc" * 10, max_draft_tokens=15)
@@ -232,7 +230,7 @@ def test_what_is_not_streamed_comes_whole_with_drafts_too(
     assert len(delta.token_ids) == len(delta.logprobs) == delta.num_completion_tokens == 31
 
 
-def test_a_step_tells_what_the_prefix_cache_had(
+def test_a_step_reports_hits_of_the_prefix_cache(
     build_engine: EngineBuilder, build_request: RequestBuilder, observer: Any
 ) -> None:
     engine = build_engine()
@@ -254,7 +252,7 @@ def test_a_request_starts_once(build_engine: EngineBuilder, build_request: Reque
 
 
 def test_requests_start_by_priority_then_arrival(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
-    """All sequences of one before the first of the next."""
+    """All sequences of a request before the first of the next."""
     engine = build_engine(max_num_sequences=1)
     for name, priority in (("a", 2), ("b", 0), ("c", -1), ("d", 0), ("e", 2)):
         engine.add(build_request(request_id=name, priority=priority, num_sequences=2), submitted_s=0.0)
@@ -282,7 +280,7 @@ def test_requests_start_by_priority_then_arrival(build_engine: EngineBuilder, bu
         ({"allowed_token_ids": (-1, 5)}, "allowed_token_ids"),
     ],
 )
-def test_what_the_model_cannot_do_is_refused_by_the_parameters_name(
+def test_an_invalid_parameter_is_refused_by_its_name(
     build_engine: EngineBuilder, build_request: RequestBuilder, changes: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as refused:
@@ -292,7 +290,7 @@ def test_what_the_model_cannot_do_is_refused_by_the_parameters_name(
 
 
 class Instant(float):
-    """A point in time that counts how often it is compared."""
+    """A point in time that counts comparisons."""
 
     num_compared = 0
 
@@ -309,7 +307,7 @@ class Instant(float):
 
 
 @pytest.mark.reported("a reading of the engine's loop: each step walked all live requests for their deadlines")
-def test_a_step_looks_at_no_more_deadlines_than_have_passed(
+def test_a_step_checks_only_deadlines_that_have_passed(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     engine = build_engine()
@@ -321,8 +319,8 @@ def test_a_step_looks_at_no_more_deadlines_than_have_passed(
     assert Instant.num_compared == 1
 
 
-def test_a_deadline_is_its_own_requests_only(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
-    """And not that of a later one with the same id."""
+def test_a_deadline_belongs_to_one_request(build_engine: EngineBuilder, build_request: RequestBuilder) -> None:
+    """Not that of a later request with the same id."""
     engine = build_engine()
     engine.add(build_request(request_id="twice", deadline_s=5.0), submitted_s=0.0)
     engine.abort("twice")

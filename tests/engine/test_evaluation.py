@@ -15,7 +15,7 @@ def bigram_logprob(before: int, token_id: int) -> float:
 
 
 class BigramRunner:
-    """Scores a token by the one before it; remembers which positions it was asked to compute."""
+    """Scores a token by the one before it, and records the positions that it computes."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -58,7 +58,7 @@ def test_every_token_but_the_first_is_scored_once_with_half_a_context(num_tokens
 def test_perplexity_and_bits_are_those_of_the_whole_stream(
     max_step_tokens: int, ticking_clock: Callable[[], float]
 ) -> None:
-    """However it is cut into windows and steps."""
+    """For any split into windows and steps."""
     token_ids = [(7 * index * index + 3) % 50 for index in range(101)]
     nats = -sum(bigram_logprob(before, token) for before, token in itertools.pairwise(token_ids))
     runner = BigramRunner()
@@ -80,7 +80,7 @@ def test_perplexity_and_bits_are_those_of_the_whole_stream(
     assert max(runner.steps) <= max_step_tokens
 
 
-def test_documents_are_one_stream_with_marks_around_them() -> None:
+def test_documents_are_one_stream_with_ends_of_text_around_them() -> None:
     documents = split_documents("One.\n<|endoftext|>\n\nTwo é.\n<|endoftext|>\n", ["<|endoftext|>"])
     assert documents == ["One.", "Two é."]
     stream = join_documents(documents, lambda texts: [[len(text)] for text in texts], 0)
@@ -88,13 +88,13 @@ def test_documents_are_one_stream_with_marks_around_them() -> None:
     assert stream.num_bytes == 4 + 7
 
 
-def test_a_model_without_an_end_of_text_gets_the_documents_bare() -> None:
+def test_a_model_without_an_end_of_text_gets_only_the_documents() -> None:
     stream = join_documents(["a", "b"], lambda texts: [[1], [2]], None)
     assert stream.token_ids == [1, 2]
 
 
-def test_a_text_beyond_all_likelihood_has_a_perplexity_that_can_be_written_down() -> None:
-    """As a score has: hours of evaluation do not end in an overflow."""
+def test_an_extremely_unlikely_text_has_a_finite_perplexity() -> None:
+    """Like a score: a long evaluation must not end with an overflow."""
 
     def run(plan: StepPlan) -> StepResult:
         (row,) = plan.rows

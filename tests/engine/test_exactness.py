@@ -1,4 +1,4 @@
-"""The engine on real kernels in float32: equal to `transformers`, and to itself however the work is cut up."""
+"""The engine on real kernels in float32: equal to `transformers`, and the same however the work is split."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BareTokenizer:
 
 
 class RecordedSteps(SilentObserver):
-    """Counts what was preempted, and what was guessed."""
+    """Counts preemptions and draft tokens."""
 
     num_preempted = num_drafted = num_accepted = 0
 
@@ -84,7 +84,7 @@ def build(
 
 
 def complete_all(engine: Engine, requests: list[GenerationRequest]) -> Texts:
-    """Token ids of each request, all of them in flight together."""
+    """Token ids of each request. All run together."""
     completions: Texts = {request.request_id: [] for request in requests}
     for request in requests:
         engine.add(request, submitted_s=0.0)
@@ -113,7 +113,7 @@ def mixed_requests(build_request: RequestBuilder) -> list[GenerationRequest]:
 def test_greedy_tokens_and_log_probabilities_are_those_of_transformers(
     name: str, build_request: RequestBuilder
 ) -> None:
-    """Tokens exactly, log-probabilities of prompt and completion within 1e-4."""
+    """Tokens are equal, and log-probabilities of prompt and completion within 1e-4."""
     runner = load_runner(name)
     try:
         for golden in json.loads((GOLDEN / name / "golden.json").read_text()):
@@ -141,7 +141,7 @@ def test_a_sequence_alone_is_the_same_among_31_others(plain: Runner, mixed_reque
 
 
 @pytest.mark.parametrize("max_step_tokens", [32, 37])
-def test_a_prefill_in_chunks_is_the_same_as_whole(
+def test_a_chunked_prefill_gives_the_same_tokens_as_a_whole_one(
     plain: Runner, mixed_requests: list[GenerationRequest], max_step_tokens: int
 ) -> None:
     chunked = build(plain, max_step_tokens=max_step_tokens, is_prefix_caching=False)
@@ -149,7 +149,7 @@ def test_a_prefill_in_chunks_is_the_same_as_whole(
     assert complete_all(chunked, mixed_requests[:8]) == complete_all(build(plain), mixed_requests[:8])
 
 
-def test_a_cached_prefix_is_the_same_as_a_cold_one(plain: Runner, build_request: RequestBuilder) -> None:
+def test_a_cached_prefix_gives_the_same_tokens(plain: Runner, build_request: RequestBuilder) -> None:
     prompt = [index * 7 % 97 for index in range(40)]
     engine = build(plain)
     cold = list(run_request(engine, build_request(prompt, temperature=0.0, max_tokens=20)))
@@ -159,8 +159,8 @@ def test_a_cached_prefix_is_the_same_as_a_cold_one(plain: Runner, build_request:
     assert [delta.token_ids for delta in warm] == [delta.token_ids for delta in cold]
 
 
-def test_preempted_and_resumed_is_the_same_as_undisturbed(odd: Runner, build_request: RequestBuilder) -> None:
-    """12 sequences that grow from one block to three, on 24 blocks: somebody must give way."""
+def test_a_preempted_sequence_gives_the_same_tokens(odd: Runner, build_request: RequestBuilder) -> None:
+    """12 sequences that grow from one block to three, on 24 blocks: some must be preempted."""
     draw = random.Random(5)
     requests = [
         build_request([draw.randrange(131) for _ in range(20)], request_id=str(index), temperature=0.0, max_tokens=50)
@@ -175,7 +175,7 @@ def test_preempted_and_resumed_is_the_same_as_undisturbed(odd: Runner, build_req
         assert complete_all(build(odd), [request])[request.request_id] == disturbed[request.request_id]
 
 
-def test_a_seed_draws_the_same_tokens_in_any_batch(plain: Runner, build_request: RequestBuilder) -> None:
+def test_a_seed_gives_the_same_tokens_in_any_batch(plain: Runner, build_request: RequestBuilder) -> None:
     def request(index: int) -> GenerationRequest:
         return build_request(
             [index, index + 1], request_id=str(index), seed=index, temperature=0.9, top_k=20, max_tokens=16
@@ -203,9 +203,9 @@ def test_a_seed_draws_the_same_tokens_in_any_batch(plain: Runner, build_request:
 def test_drafts_change_no_token(
     num_requests: int, options: dict[str, Any], plain: Runner, build_request: RequestBuilder
 ) -> None:
-    """Of texts that repeat themselves, to the context's end; some drafts come and some don't.
+    """For texts that repeat themselves, to the context's end, with accepted and rejected drafts.
 
-    Then once more, on blocks of the prefix cache that were filled beside wrong ones.
+    Then again on cached blocks that were computed in steps with rejected drafts.
     """
     requests = [
         build_request(

@@ -1,4 +1,4 @@
-"""The one place that knows every part: what does not fit together is refused before anything runs."""
+"""Builds engines from model folders: parts that do not fit together are refused before anything runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "plain"
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) -> None:
-    """It would write ids that the model has no row for."""
+    """It would produce ids without an embedding."""
     for name in ("config.json", "model.safetensors"):
         shutil.copy(GOLDEN / name, tmp_path)
     write_tokenizer(tmp_path)
@@ -58,11 +58,9 @@ def test_a_processor_without_attention_kernels_is_refused_first(tmp_path: Path) 
     assert "use x86-64" in str(refused.value)
 
 
-@pytest.mark.reported(
-    "GPT-2 fine-tunes with a [PAD] token for which nobody resized the embeddings; transformers takes them"
-)
-def test_an_added_token_that_the_model_has_no_row_for_is_left_out(tmp_path: Path) -> None:
-    """It is a text like any other, and the log says so."""
+@pytest.mark.reported("GPT-2 fine-tunes with a [PAD] token without resized embeddings; transformers takes them")
+def test_an_added_token_without_an_embedding_is_ignored(tmp_path: Path) -> None:
+    """It is encoded like ordinary text, and the log says so."""
     folder = write_model(tmp_path)
     (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": 257}))
     config = Settings(precision="f32", num_threads=1).engine_config()
@@ -98,15 +96,15 @@ def name_in_special_tokens_map(folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", [name_in_config, name_in_generation_config, name_in_tokenizer_config, name_in_special_tokens_map]
 )
-def test_a_text_ends_with_each_token_that_a_file_calls_its_end(tmp_path: Path, name: Callable[[Path], None]) -> None:
-    """Unless the end is to be ignored. The first of the model's own is the mark of documents still."""
+def test_a_text_ends_with_each_end_of_text_that_a_file_names(tmp_path: Path, name: Callable[[Path], None]) -> None:
+    """Unless `ignore_eos` is set. The model's first one still separates documents."""
     folder = write_model(tmp_path)
     name(folder)
     config = Settings(precision="f32", num_threads=1).engine_config()
     engine = load_engine(folder, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
 
     def draw(token_id: int, **params: Any) -> SequenceDelta:
-        """Whose every token is that one, if it can be drawn."""
+        """Generates with a bias towards that token."""
         params = {"max_tokens": 3, "logit_bias": ((token_id, 100.0),), "temperature": 0.0, **params}
         request = GenerationRequest(
             request_id="end", prompt_token_ids=(1,), params=SamplingParams(**params), is_streamed=False
@@ -126,8 +124,8 @@ def test_a_text_ends_with_each_token_that_a_file_calls_its_end(tmp_path: Path, n
     engine.close()
 
 
-def test_a_whole_context_fits_however_little_the_cache_may_take(tmp_path: Path) -> None:
-    """What the model has positions for is never refused, nor waits for ever, for want of blocks."""
+def test_a_whole_context_fits_with_any_cache_size(tmp_path: Path) -> None:
+    """A request within the model's positions is never refused and never waits forever for blocks."""
     settings = Settings(precision="f32", num_threads=1)
     config = replace(settings.engine_config(), kv_cache_bytes=1, prefix_cache_bytes=0)
     folder = write_model(tmp_path, num_positions=80)  # 2.5 blocks

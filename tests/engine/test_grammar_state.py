@@ -1,4 +1,4 @@
-"""Grammars in the loop's body, over a runner that draws what the masks allow: how sequences end, and who is spared."""
+"""Grammars in the engine's steps, with a runner that obeys masks: how sequences end, and that failures are isolated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def regex(source: str) -> Grammar:
 
 @pytest.fixture
 def masked(build_runner: Callable[..., Any]) -> Callable[..., Any]:
-    """A scripted runner that keeps to its masks: where they forbid the script's token, the largest that they allow."""
+    """A scripted runner that obeys masks: if one forbids the script's token, it samples the largest allowed one."""
 
     def build(script: bytes = b"", **options: Any) -> Any:
         runner = build_runner(script=script, **options)
@@ -77,7 +77,7 @@ def complete_all(engine: Engine, requests: list[GenerationRequest]) -> dict[str,
     return deltas
 
 
-def test_a_complete_grammar_ends_the_sequence_with_stop_and_its_last_token_is_shown(
+def test_a_complete_grammar_ends_the_sequence_with_stop_and_its_last_token_is_in_the_text(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
     deltas = list(run_request(guided(), build_request(grammar=regex("[0-9]{3}"))))
@@ -87,17 +87,17 @@ def test_a_complete_grammar_ends_the_sequence_with_stop_and_its_last_token_is_sh
     assert (last.finish_reason, last.stop, last.num_completion_tokens) == (FinishReason.STOP, None, 3)
 
 
-def test_the_end_of_text_ends_it_where_the_grammar_may_end_and_is_not_shown(
+def test_the_end_of_text_ends_it_if_the_grammar_may_end_and_is_not_in_the_text(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
-    """The script's own end comes after one letter, but the grammar wants three."""
+    """The script ends after one letter, but the grammar requires three."""
     deltas = list(run_request(guided(b"a"), build_request(grammar=regex("[a-c]{3,9}"))))
 
     assert text_of(deltas) == "acc"
     assert deltas[-1].finish_reason is FinishReason.STOP
 
 
-def test_ignoring_the_end_of_text_goes_on_as_long_as_the_grammar_can(
+def test_ignoring_the_end_of_text_continues_as_long_as_the_grammar_can(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
     deltas = list(run_request(guided(b"a"), build_request(grammar=regex("[a-c]{3,9}"), ignore_eos=True)))
@@ -126,7 +126,7 @@ def test_a_stop_sequence_ends_a_guided_text_too(guided: Callable[..., Engine], b
     assert (text_of(deltas), deltas[-1].finish_reason, deltas[-1].stop) == ("ab", FinishReason.STOP, "ca")
 
 
-def test_each_sequence_of_a_request_has_its_own_place_in_the_grammar(
+def test_each_sequence_of_a_request_has_its_own_guide(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
     engine = guided(b"abc")
@@ -136,10 +136,10 @@ def test_each_sequence_of_a_request_has_its_own_place_in_the_grammar(
     assert sorted((delta.index, delta.text) for delta in deltas) == [(0, "abc"), (1, "abc"), (2, "abc")]
 
 
-def test_a_token_outside_the_grammar_fails_its_sequence_and_spares_the_others(
+def test_a_token_outside_the_grammar_fails_only_its_sequence(
     build_engine: EngineBuilder, build_runner: Callable[..., Any], build_request: RequestBuilder
 ) -> None:
-    """As a sampler would draw it that did not look at masks."""
+    """As from a sampler that ignores masks."""
     engine = build_engine(build_runner(script=b"ab!"))
     requests = [
         build_request(request_id="guided", grammar=regex("[a-c]{6}")),
@@ -154,10 +154,10 @@ def test_a_token_outside_the_grammar_fails_its_sequence_and_spares_the_others(
     assert (text_of(deltas["free"]), deltas["free"][-1].finish_reason) == ("ab!", FinishReason.STOP)
 
 
-def test_a_guide_without_a_mask_to_give_fails_its_sequence_and_spares_the_others(
+def test_a_guide_without_a_mask_fails_only_its_sequence(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
-    """As one that becomes too complex midway, or that nobody checked."""
+    """For example one that becomes too complex midway, or was not checked."""
     requests = [
         build_request(request_id="guided", grammar=regex("(unclosed")),
         build_request(request_id="also guided", grammar=regex("[a-z]{40}")),
@@ -169,10 +169,10 @@ def test_a_guide_without_a_mask_to_give_fails_its_sequence_and_spares_the_others
     assert deltas["also guided"][-1].finish_reason is FinishReason.STOP
 
 
-def test_only_rows_that_draw_by_a_grammar_have_masks(
+def test_only_rows_that_sample_with_a_grammar_have_masks(
     guided: Callable[..., Engine], build_request: RequestBuilder
 ) -> None:
-    """Chunks of a prefill draw nothing."""
+    """Chunks of a prefill sample nothing."""
     engine = guided(max_step_tokens=32)
     complete_all(
         engine,
@@ -187,7 +187,7 @@ def test_only_rows_that_draw_by_a_grammar_have_masks(
     assert {row.mask for row in rows if not (row.params.grammar and row.is_sampling)} == {None}
 
 
-def test_preempted_sequences_go_on_where_they_were(
+def test_preempted_sequences_continue_where_they_were(
     guided: Callable[..., Engine], build_request: RequestBuilder, observer: Any
 ) -> None:
     engine = guided(num_blocks=6, max_num_sequences=8)
@@ -202,8 +202,8 @@ def test_preempted_sequences_go_on_where_they_were(
     assert {text_of(gained) for gained in deltas.values()} == {"0123456789" * 7}
 
 
-def test_guides_are_gone_with_their_sequences(guided: Callable[..., Engine], build_request: RequestBuilder) -> None:
-    """Ended, aborted or refused."""
+def test_guides_are_removed_with_their_sequences(guided: Callable[..., Engine], build_request: RequestBuilder) -> None:
+    """After the end, an abort or a refusal."""
     engine = guided()
     complete_all(engine, [build_request(grammar=regex("[0-9]{3}"))])
     engine.add(build_request(request_id="left", grammar=regex("[0-9]+"), num_sequences=2), submitted_s=0.0)
@@ -213,7 +213,7 @@ def test_guides_are_gone_with_their_sequences(guided: Callable[..., Engine], bui
     assert not engine._grammar_state._guides
 
 
-def test_closing_ends_the_thread_of_the_masks(
+def test_closing_ends_the_mask_thread(
     build_engine: EngineBuilder, masked: Callable[..., Any], build_request: RequestBuilder
 ) -> None:
     engine = build_engine(masked())
@@ -225,7 +225,7 @@ def test_closing_ends_the_thread_of_the_masks(
     assert not any(thread.name.startswith("masks") for thread in threading.enumerate())
 
 
-def test_an_engine_without_grammars_starts_neither_thread_nor_process(
+def test_an_engine_without_grammars_starts_no_thread_or_process(
     build_engine: EngineBuilder, build_request: RequestBuilder
 ) -> None:
     engine = build_engine()

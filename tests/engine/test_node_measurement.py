@@ -1,4 +1,4 @@
-"""A node curve is what the engine's steps took: here by a clock that knows what each step should take."""
+"""A node curve has the durations of the engine's steps, here on a clock that assigns each step its duration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = replace(ENGINE_CONFIG, precision=Precision.INT8, max_num_sequences=6)
 
 
 class StepClock:
-    """A decode step takes 10 ms and 1 ms for each row; a token of a prompt 0.1 ms."""
+    """A decode step takes 10 ms and 1 ms per row; a prompt token 0.1 ms."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -64,7 +64,7 @@ def measure(build_engine: Any, build_runner: Any) -> Measure:
     "reading the code of another measurement: attention over blocks that nothing had written was timed"
 )
 def test_each_timed_sequence_reads_computed_blocks_of_its_own(build_engine: Any, build_runner: Any) -> None:
-    """Memory that was never written, or is shared, stays in the processor's cache: steps would look shorter."""
+    """Memory that is unwritten or shared stays in the processor's cache, and steps would look shorter."""
     plans: list[StepPlan] = []
     engine = build_engine(build_runner(script=b"x" * 300, on_run=plans.append), num_blocks=64, max_num_sequences=6)
     measurement = NodeMeasurement(engine=engine, config=CONFIG, num_prompt_tokens=120, num_completion_tokens=60)
@@ -89,7 +89,7 @@ def test_each_timed_sequence_reads_computed_blocks_of_its_own(build_engine: Any,
     assert num_decode_steps >= 4 * 20
 
 
-def test_steps_are_timed_at_powers_of_two_and_at_the_most(measure: Measure) -> None:
+def test_steps_are_timed_at_powers_of_two_and_at_the_maximum(measure: Measure) -> None:
     _, curve, _ = measure()
     assert [step.num_sequences for step in curve.decode_steps] == [1, 2, 4, 6]
     assert [step.step_s for step in curve.decode_steps] == pytest.approx([0.011, 0.012, 0.014, 0.016])
@@ -100,29 +100,29 @@ def test_prompts_are_timed_without_decodes(measure: Measure) -> None:
     assert curve.prefill_tokens_per_s == pytest.approx(10_000)
 
 
-def test_it_says_what_was_measured(measure: Measure) -> None:
+def test_a_curve_names_what_was_measured(measure: Measure) -> None:
     _, curve, _ = measure()
     assert (curve.model, curve.measured_on, curve.precision) == ("fake", "a fake", "int8")
     assert (curve.num_positions, curve.kv_cache_tokens, curve.max_step_tokens) == (256, 64 * 32, 64)
 
 
-def test_progress_is_told_of_each_part(measure: Measure) -> None:
+def test_progress_is_reported_for_each_part(measure: Measure) -> None:
     measurement, _, parts = measure()
     assert parts == [1] * measurement.num_parts
 
 
-def test_where_the_kv_cache_holds_fewer_only_these_are_measured(measure: Measure) -> None:
-    """65 tokens of context and 25 more take three blocks each."""
+def test_only_counts_that_fit_the_kv_cache_are_measured(measure: Measure) -> None:
+    """65 tokens of context and 25 more take three blocks per sequence."""
     _, curve, _ = measure(num_blocks=8)
     assert [step.num_sequences for step in curve.decode_steps] == [1, 2]
 
 
-def test_lengths_beyond_the_models_context_are_measured_at_its_end(measure: Measure) -> None:
+def test_lengths_over_the_models_context_are_measured_at_its_end(measure: Measure) -> None:
     _, curve, _ = measure(num_prompt_tokens=5000, num_completion_tokens=5000)
     assert curve.decode_steps[-1].step_s == pytest.approx(0.016)
 
 
-def test_a_model_without_room_for_the_timed_steps_is_refused(build_engine: Any, build_runner: Any) -> None:
+def test_a_model_too_short_for_the_timed_steps_is_refused(build_engine: Any, build_runner: Any) -> None:
     import dataclasses
 
     runner = build_runner()

@@ -1,4 +1,4 @@
-"""How much the parameters of requests in flight may be."""
+"""The bound on the parameters of requests in flight."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIX_ENTRIES: list[dict[str, Any]] = [
 @pytest.mark.reported("a count of what a thousand waiting requests with long lists may keep in memory")
 @pytest.mark.parametrize("fields", SIX_ENTRIES, ids=lambda fields: next(iter(fields)))
 def test_lists_of_requests_in_flight_are_bounded_together(fields: dict[str, Any]) -> None:
-    """Others get in again when one has ended."""
+    """Others are admitted again when one has ended."""
     budget = ParamsBudget(max_entries=12)
     first, second, third = (SamplingParams(**fields) for _ in range(3))
     for params in (first, second):
@@ -52,5 +52,5 @@ def test_parameters_that_requests_share_count_once() -> None:
     budget.check(SamplingParams(stop=("m",)))
 
 
-def test_alone_any_request_gets_in() -> None:
+def test_a_single_request_is_always_admitted() -> None:
     ParamsBudget(max_entries=12).check(SamplingParams(stop=("a" * 100,)))

@@ -1,4 +1,4 @@
-"""Grammars on real kernels, with the bundled model: what comes out is what was asked for; neighbours don't notice."""
+"""Grammars on real kernels, with the bundled model: completions follow them, and other sequences are not affected."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def text_of(deltas: list[SequenceDelta], index: int = 0) -> str:
 def test_a_completion_validates_against_its_schema(
     engine: Engine, build_request: RequestBuilder, schema: dict[str, Any]
 ) -> None:
-    """Of every seed, and whole although it was streamed."""
+    """With every seed, and complete although it was streamed."""
     request = build_request(
         encode(engine, "Once upon a time"),
         grammar=Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema)),
@@ -112,7 +112,7 @@ FORMS: dict[str, tuple[Grammar, str] | Grammar | None] = {
 
 @pytest.mark.reported("outlines and instructor with pydantic models: JSON that ran to the length limit")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_schema_that_leaves_additional_properties_open_is_whole_json_of_every_seed(
+def test_a_schema_with_additional_properties_gives_complete_json_with_every_seed(
     engine: Engine, build_request: RequestBuilder, form: str
 ) -> None:
     found = FORMS[form]
@@ -141,7 +141,7 @@ def test_a_completion_matches_its_regular_expression(
 
 
 def test_a_completion_is_one_of_its_choices(engine: Engine, build_request: RequestBuilder) -> None:
-    """Whatever characters they have."""
+    """With any characters."""
     choices = [
         "good",
         "bad",
@@ -177,8 +177,8 @@ def test_a_choice_is_taken_literally(engine: Engine, build_request: RequestBuild
     assert (text_of(deltas), deltas[-1].finish_reason) == (choice, FinishReason.STOP)
 
 
-def test_sequences_beside_guided_ones_draw_what_they_draw_alone(engine: Engine, build_request: RequestBuilder) -> None:
-    """31 greedy sequences, token for token, with and without a guided neighbour."""
+def test_sequences_beside_guided_ones_are_not_affected(engine: Engine, build_request: RequestBuilder) -> None:
+    """31 greedy sequences have the same tokens with and without a guided one beside them."""
 
     def complete_all(guided: bool) -> dict[str, tuple[int, ...]]:
         requests = [
@@ -206,7 +206,7 @@ def test_sequences_beside_guided_ones_draw_what_they_draw_alone(engine: Engine, 
 
 
 def test_log_probabilities_are_the_models_own(engine: Engine, build_request: RequestBuilder) -> None:
-    """Not those that the mask leaves."""
+    """Not those after the mask."""
     request = build_request(
         encode(engine, "Once"), grammar=Grammar(GrammarKind.REGEX, "[0-9]{3}"), num_logprobs=1, temperature=0.0
     )

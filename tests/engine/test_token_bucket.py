@@ -1,4 +1,4 @@
-"""A rate that allows bursts."""
+"""A rate limit that allows bursts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from distilgpt2_api.engine.token_bucket import TokenBucket
 
 
-def test_it_begins_full_and_holds_a_minute_unless_told_otherwise() -> None:
+def test_it_starts_full_and_holds_a_minute_by_default() -> None:
     bucket = TokenBucket(10.0, None, now_s=0.0)
     assert bucket.seconds_until_full(0.0) == 0.0
     assert bucket.wait_for(600, 0.0) == 0.0
@@ -17,14 +17,14 @@ def test_it_begins_full_and_holds_a_minute_unless_told_otherwise() -> None:
     assert bucket.seconds_until_full(61.0) == 0.0
 
 
-def test_it_never_holds_more_than_its_burst() -> None:
+def test_it_never_exceeds_its_capacity() -> None:
     bucket = TokenBucket(10.0, 50, now_s=0.0)
     bucket.take(-1000, 5.0)
     bucket.take(50, 1000.0)
     assert bucket.wait_for(20, 1000.0) == pytest.approx(2.0)
 
 
-def test_a_debt_is_paid_off_first() -> None:
+def test_a_negative_level_is_refilled_first() -> None:
     bucket = TokenBucket(10.0, 50, now_s=0.0)
     bucket.take(150, 0.0)
     assert bucket.wait_for(10, 0.0) == pytest.approx(11.0)

@@ -1,4 +1,4 @@
-"""A small hub on loopback that speaks as much of the protocol as `pull` uses."""
+"""A small hub on loopback with the part of the protocol that `pull` uses."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def as_blob(content: bytes) -> str:
 
 @dataclass
 class FakeHub:
-    """Repositories are files by commit; what goes wrong is set by the test."""
+    """Repositories are files by commit; the test sets what fails."""
 
     commits: dict[str, dict[str, bytes]]
     url: str = ""
     branches: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, "v1": OLD_COMMIT})
     cut_once_after: int | None = None
-    """The next large file's answer ends after so many bytes, though its header promised more."""
+    """The next large file's response ends after this number of bytes, although its header promised more."""
     is_down_after_cut: bool = False
     tampered: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Pulling a model: what is fetched, what is checked, what is left behind."""
+"""Pulling a model: which files are fetched, checked and kept."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_only_what_serving_needs_is_fetched_and_the_alias_is_resolved(store: Mod
     assert store.commit_of(NAME) == hub.commit
 
 
-def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore, hub: Any) -> None:
+def test_gpt2s_own_tokenizer_files_need_no_tokenizer_json(store: ModelStore, hub: Any) -> None:
     del hub.main_files["tokenizer.json"]
     pull(store, hub)
     assert files_asked(hub) == ["config.json", "vocab.json", "merges.txt", "README.md", "model.safetensors"]
@@ -46,7 +46,7 @@ def test_gpt2s_own_tokenizer_files_do_without_a_tokenizer_json(store: ModelStore
 
 @pytest.mark.reported("a fine-tune's special tokens, there under serve and lost after pull and in the image")
 @pytest.mark.parametrize("form", TOKENIZER_FORMS)
-def test_all_that_a_start_reads_is_fetched(form: tuple[str, ...], store: ModelStore, hub: Any) -> None:
+def test_all_files_that_a_start_reads_are_fetched(form: tuple[str, ...], store: ModelStore, hub: Any) -> None:
     for name in ("tokenizer.json", "vocab.json", "merges.txt"):
         del hub.main_files[name]
     hub.main_files.update(dict.fromkeys((*form, *OPTIONAL_FILES, *DOCUMENT_FILES), b"{}"))
@@ -55,7 +55,7 @@ def test_all_that_a_start_reads_is_fetched(form: tuple[str, ...], store: ModelSt
     assert fetched == {"config.json", "model.safetensors", "pulled.json", *form, *OPTIONAL_FILES, *DOCUMENT_FILES}
 
 
-def test_a_model_that_an_earlier_version_pulled_without_a_file_gets_that(store: ModelStore, hub: Any) -> None:
+def test_a_file_that_an_earlier_version_left_out_is_fetched(store: ModelStore, hub: Any) -> None:
     record_path = pull(store, hub) / "pulled.json"
     record = json.loads(record_path.read_text())
     del record["files"]["README.md"]
@@ -78,7 +78,7 @@ def test_shards_are_those_that_the_index_names(store: ModelStore, hub: Any) -> N
     assert {path.name for path in folder.glob("*.safetensors")} == {"part-1.safetensors", "part-2.safetensors"}
 
 
-def test_a_model_that_is_here_is_not_fetched_again(store: ModelStore, hub: Any) -> None:
+def test_a_complete_model_is_not_fetched_again(store: ModelStore, hub: Any) -> None:
     pull(store, hub)
     hub.requests.clear()
     pull(store, hub)
@@ -91,7 +91,7 @@ def test_a_model_that_lost_a_file_is_fetched_again(store: ModelStore, hub: Any) 
 
 
 @pytest.mark.parametrize("revision", ["v1", "b" * 40])
-def test_another_revision_takes_the_models_place(revision: str, store: ModelStore, hub: Any) -> None:
+def test_another_revision_replaces_the_model(revision: str, store: ModelStore, hub: Any) -> None:
     pull(store, hub)
     folder = pull(store, hub, revision=revision)
     assert (folder / "model.safetensors").read_bytes() == hub.old_weights
@@ -99,13 +99,13 @@ def test_another_revision_takes_the_models_place(revision: str, store: ModelStor
     assert store.list_pulled() == [NAME]
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(store: ModelStore, hub: Any) -> None:
+def test_a_broken_download_resumes(store: ModelStore, hub: Any) -> None:
     hub.cut_once_after = 1000
     assert (pull(store, hub) / "model.safetensors").read_bytes() == hub.weights
     assert (f"/cdn/{hub.commit}/model.safetensors", "bytes=1000-") in hub.requests
 
 
-def test_the_next_pull_goes_on_where_one_was_interrupted(store: ModelStore, hub: Any) -> None:
+def test_the_next_pull_resumes_an_interrupted_one(store: ModelStore, hub: Any) -> None:
     hub.cut_once_after, hub.is_down_after_cut = 1000, True
     with pytest.raises(ModelError, match="503"):
         pull(store, hub)
@@ -120,7 +120,7 @@ def test_the_next_pull_goes_on_where_one_was_interrupted(store: ModelStore, hub:
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_file_with_another_hash_is_refused_and_not_kept(name: str, store: ModelStore, hub: Any) -> None:
     hub.tampered.add(name)
-    with pytest.raises(ModelFormatError, match=f"{name} is not what the hub announced"):
+    with pytest.raises(ModelFormatError, match=f"{name} differs from the file that the hub announced"):
         pull(store, hub)
     assert store.list_pulled() == []
     hub.tampered.clear()
@@ -141,7 +141,7 @@ def test_a_file_that_the_hub_announced_but_lacks_is_an_error(store: ModelStore, 
         (["model.safetensors", "pytorch_model.bin"], "has no weights"),
     ],
 )
-def test_a_repository_that_is_no_model_is_refused(
+def test_a_repository_that_is_not_a_model_is_refused(
     removed: list[str], message: str, store: ModelStore, hub: Any
 ) -> None:
     for name in removed:
@@ -157,7 +157,7 @@ def test_pickled_weights_are_refused_with_the_way_out(store: ModelStore, hub: An
     assert files_asked(hub) == []
 
 
-def test_another_architecture_is_refused_before_its_weights_come(store: ModelStore, hub: Any) -> None:
+def test_another_architecture_is_refused_before_its_weights_are_fetched(store: ModelStore, hub: Any) -> None:
     hub.main_files["config.json"] = json.dumps(
         json.loads(hub.main_files["config.json"]) | {"model_type": "llama"}
     ).encode()
@@ -169,11 +169,11 @@ def test_another_architecture_is_refused_before_its_weights_come(store: ModelSto
 @pytest.mark.parametrize(
     ("shard", "reason"),
     [
-        ("../../outside.safetensors", "not the name of a safetensors file here"),
+        ("../../outside.safetensors", "not a safetensors file in this folder"),
         ("nowhere.safetensors", "which the repository lacks"),
     ],
 )
-def test_an_index_that_names_what_is_not_there_is_refused(shard: str, reason: str, store: ModelStore, hub: Any) -> None:
+def test_an_index_that_names_a_missing_file_is_refused(shard: str, reason: str, store: ModelStore, hub: Any) -> None:
     files = hub.main_files
     del files["model.safetensors"]
     files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": shard}}).encode()
@@ -181,9 +181,9 @@ def test_an_index_that_names_what_is_not_there_is_refused(shard: str, reason: st
         pull(store, hub)
 
 
-def test_unknown_models_and_revisions_are_said_to_be_so(store: ModelStore, hub: Any) -> None:
-    with pytest.raises(ModelNotFoundError, match="has no model nobody/nothing"):
-        pull(store, hub, name="nobody/nothing")
+def test_unknown_models_and_revisions_are_reported(store: ModelStore, hub: Any) -> None:
+    with pytest.raises(ModelNotFoundError, match="has no model none/nothing"):
+        pull(store, hub, name="none/nothing")
     with pytest.raises(ModelNotFoundError, match=f"has no revision 'v2' of {NAME}"):
         pull(store, hub, name=NAME, revision="v2")
 
@@ -194,12 +194,12 @@ def test_no_hub_at_all_is_one_line(store: ModelStore) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_two_processes_do_not_fetch_the_same_into_one_folder(store: ModelStore, hub: Any) -> None:
+def test_two_processes_do_not_fetch_the_same_model_at_once(store: ModelStore, hub: Any) -> None:
     with gather_model(store, NAME, hub.commit), pytest.raises(ModelError, match="another process is fetching"):
         pull(store, hub)
 
 
-def test_a_gated_model_says_how_to_get_in(store: ModelStore, hub: Any) -> None:
+def test_a_gated_model_says_how_to_get_access(store: ModelStore, hub: Any) -> None:
     hub.is_gated = True
     with pytest.raises(ModelError, match=rf"{NAME} is gated: ask for access on .*/{NAME}, then set HF_TOKEN"):
         pull(store, hub, name=NAME)

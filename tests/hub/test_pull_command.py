@@ -1,4 +1,4 @@
-"""`distilgpt2-api pull` in a process of its own, with the hub that HF_ENDPOINT names."""
+"""`distilgpt2-api pull` in a separate process, with the hub that HF_ENDPOINT names."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_if_missing_does_not_go_with_a_revision(pull: Pull) -> None:
     assert "leave out --revision or --if-missing" in result.stderr
 
 
-def test_a_name_that_can_not_be_one_is_one_line(pull: Pull) -> None:
-    assert pull("../../etc").stderr == "error: '../../etc' is no name of a model: write NAME or ORGANISATION/NAME\n"
+def test_an_invalid_name_is_one_line(pull: Pull) -> None:
+    assert pull("../../etc").stderr == "error: '../../etc' is not a model name: write NAME or ORGANISATION/NAME\n"
 
 
 def test_without_the_library_it_says_what_to_install(pull: Pull, tmp_path: Path) -> None:

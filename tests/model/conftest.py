@@ -1,4 +1,4 @@
-"""Builders: model folders of any GPT-2 shape, the NumPy reference for them, and a hand on the runner."""
+"""Builders: model folders of any GPT-2 shape, their NumPy reference, and a driver for the runner."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ModelFolder:
     path: Path
     config: dict[str, Any]
     tensors: Tensors
-    """By GPT2LMHeadModel's names without `transformer.`."""
+    """By GPT2LMHeadModel's names, without `transformer.`."""
 
     @property
     def reference(self) -> Any:
@@ -70,7 +70,7 @@ class ModelFolder:
 
 
 def random_tensors(config: dict[str, Any], seed: int = 0) -> Tensors:
-    """Large enough that attention, norms and biases all matter to which token wins."""
+    """Large enough that attention, norms and biases all influence the likeliest token."""
     draw = np.random.default_rng(seed)
     width, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
 
@@ -101,7 +101,7 @@ def random_tensors(config: dict[str, Any], seed: int = 0) -> Tensors:
 
 @pytest.fixture
 def make_model(tmp_path: Path) -> Callable[..., ModelFolder]:
-    """`make_model(n_layer=1, …)`: a folder of its own with config.json and model.safetensors, float32."""
+    """`make_model(n_layer=1, …)`: a new folder with config.json and model.safetensors, float32."""
     folders = iter(tmp_path / f"model-{index}" for index in range(1000))
 
     def make(**options: Any) -> ModelFolder:
@@ -118,7 +118,7 @@ def make_model(tmp_path: Path) -> Callable[..., ModelFolder]:
 
 @dataclass
 class Drive:
-    """Drives a runner by hand, as a scheduler would."""
+    """Drives a runner step by step, as the scheduler does."""
 
     runner: Runner
     reports: list[str] = field(default_factory=list)
@@ -177,7 +177,7 @@ class Drive:
 
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Drive]]:
-    """`drive(folder, precision="f32", …)`: a loaded runner to be driven by hand, closed at the end."""
+    """`drive(folder, precision="f32", …)`: a loaded runner with its driver, closed at the end."""
     with ExitStack() as stack:
 
         def load(folder: Path, precision: str = "f32", **options: Any) -> Drive:

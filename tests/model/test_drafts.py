@@ -1,4 +1,4 @@
-"""Drafts change how many steps it takes, and no token: against the reference, and against steps of a token each."""
+"""Drafts change the number of steps and no token: compared with the reference and with steps of one token each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distilgpt2_api.core.plan import RowResult
 
 VOCAB_SIZE = 131
 PROMPT = [(17 * index * index + 5 * index) % VOCAB_SIZE for index in range(28)]
-"""With a handful of drafts behind it, it reaches into a second block."""
+"""With a few drafts after it, it reaches into a second block."""
 BLOCKS = (2, 0, 3, 1)
 PARAMS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
@@ -39,7 +39,7 @@ def logprobs_of(result: RowResult) -> list[float]:
 
 
 def run_by_steps(driven: Any, num_tokens: int, **row: Any) -> list[RowResult]:
-    """A token a step, the prompt with the first of them."""
+    """One token per step; the first step also computes the prompt."""
     token_ids, begin, results = list(PROMPT), 0, []
     for _ in range(num_tokens):
         (result,) = driven.step(
@@ -57,8 +57,8 @@ def fill(driven: Any, blocks: tuple[int, ...] = BLOCKS) -> None:
 
 
 @pytest.mark.parametrize("num_right", range(8))
-def test_as_many_tokens_as_drafts_are_right_and_one_more(num_right: int, make_model: Any, drive: Any) -> None:
-    """Over the border of a block, too. What wrong drafts left in the cache is written over by the next steps."""
+def test_a_step_gains_its_accepted_drafts_and_one_more_token(num_right: int, make_model: Any, drive: Any) -> None:
+    """Across the border of a block, too. The next steps overwrite the rejected drafts' cache entries."""
     model = make_model()
     driven = drive(model.path)
     expected = model.reference.greedy(PROMPT, 20)
@@ -76,7 +76,9 @@ def test_as_many_tokens_as_drafts_are_right_and_one_more(num_right: int, make_mo
 
 
 @pytest.mark.parametrize("options", PARAMS.values(), ids=PARAMS)
-def test_every_draw_is_that_of_a_step_of_its_own(options: dict[str, Any], make_model: Any, drive: Any) -> None:
+def test_every_token_is_the_one_that_a_separate_step_samples(
+    options: dict[str, Any], make_model: Any, drive: Any
+) -> None:
     """With its own history, position and log-probabilities, beside rows with other drafts and with none."""
     driven = drive(make_model().path, num_blocks=12)
     params = SamplingParams(num_logprobs=3, **options)
@@ -109,7 +111,9 @@ def test_every_draw_is_that_of_a_step_of_its_own(options: dict[str, Any], make_m
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 12}, {"top_p": 0.85}])
-def test_what_is_drawn_behind_a_draft_follows_the_model(options: dict[str, Any], make_model: Any, drive: Any) -> None:
+def test_tokens_after_a_draft_follow_the_models_distribution(
+    options: dict[str, Any], make_model: Any, drive: Any
+) -> None:
     """The first token, and the second where the draft of the first was right: each as the reference's distribution has
     it (chi-square at its 99.9th percentile, with many degrees of freedom).
     """
@@ -153,7 +157,7 @@ def assert_follows(draws: list[int], logits: Any, params: SamplingParams) -> Non
 
 
 def test_drafts_go_through_the_head_in_portions(make_model: Any, drive: Any) -> None:
-    """More drafts than the LM head takes at once, and a sequence's drafts in two portions."""
+    """More drafts than the LM head computes at once, and one sequence's drafts in two portions."""
     model = make_model()
     driven = drive(model.path, num_blocks=30)
     prompts = [[index, 2 * index, 7] for index in range(30)]
@@ -168,7 +172,7 @@ def test_drafts_go_through_the_head_in_portions(make_model: Any, drive: Any) -> 
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_other_precisions_see_the_drafts_before(precision: str, make_model: Any, drive: Any) -> None:
+def test_rows_see_earlier_drafts_in_other_precisions(precision: str, make_model: Any, drive: Any) -> None:
     """As close to steps of a token each as a prompt in chunks is to one as a whole: caches of fewer bits are read back
     as they were written.
     """
@@ -189,7 +193,7 @@ def test_other_precisions_see_the_drafts_before(precision: str, make_model: Any,
     )
 
 
-def test_a_row_that_fails_ends_what_its_drafts_gain(make_model: Any, drive: Any) -> None:
+def test_a_failing_row_ends_its_accepted_drafts(make_model: Any, drive: Any) -> None:
     """Every token but two is banned, and those by the history from the third on: the failure comes where it would."""
     driven = drive(make_model().path)
     params = SamplingParams(temperature=0.0, allowed_token_ids=(3, 5), no_repeat_ngram_size=1)

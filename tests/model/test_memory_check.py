@@ -1,4 +1,4 @@
-"""A model that doesn't fit the memory is refused in one line, and without being loaded where that can be told."""
+"""A model that doesn't fit the memory is refused in one line, before it is loaded if that is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_context_that_no_setting_makes_smaller_names_the_config() -> None:
         check_memory(FOLDER, config, Precision.F32, num_blocks=31_250, min_blocks=31_250, limit_bytes=8 << 30)
 
 
-def test_what_fits_passes() -> None:
+def test_a_model_that_fits_passes() -> None:
     check_memory(FOLDER, CONFIG, Precision.INT8, num_blocks=64, min_blocks=20, limit_bytes=64 << 20)
 
 
@@ -46,7 +46,7 @@ def test_what_fits_passes() -> None:
         (RuntimeError("Exception from a.cpp:1:\nCheck 'x' failed\n"), UnsupportedModelError),
     ],
 )
-def test_the_kernels_complaints_become_one_line(error: Exception, kind: type[Exception]) -> None:
+def test_the_kernels_errors_become_one_line(error: Exception, kind: type[Exception]) -> None:
     with pytest.raises(kind) as raised, kernel_errors_in_one_line(FOLDER):
         raise error
 
@@ -55,7 +55,7 @@ def test_the_kernels_complaints_become_one_line(error: Exception, kind: type[Exc
 
 
 def test_a_start_without_memory_ends_with_one_line() -> None:
-    """In a process of its own, with half of the address space that the kernels need."""
+    """In a separate process, with half of the address space that the kernels need."""
     program = f"""
 import resource, sys
 import distilgpt2_api.model.runner
@@ -65,7 +65,7 @@ resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (150 <<
 sys.argv = ["distilgpt2-api", "generate", "--model", {str(BUNDLED_FOLDER)!r}, "Once"]
 main()
 """
-    # What measures coverage takes memory too, and where a kernel's thread is the one that lacks it, that ends us.
+    # Coverage measurement takes memory too, and a kernel's thread that runs out of memory would kill the process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -73,11 +73,11 @@ main()
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert "the memory does not suffice" in line
+    assert "not enough memory" in line
 
 
-def test_finite_weights_that_overflow_are_no_model(make_model: Any, drive: Any) -> None:
-    """Every value is a number; what they compute is none."""
+def test_finite_weights_that_overflow_are_refused(make_model: Any, drive: Any) -> None:
+    """Every weight is finite, but the results are not."""
     model = make_model()
     model.tensors["h.0.mlp.c_proj.weight"][:] = 3e38
     model.tensors["h.0.mlp.c_fc.bias"][:] = 1e30
@@ -91,5 +91,5 @@ def test_the_config_is_compared_with_the_files_before_its_layers_are_walked(make
     model = make_model()
     (model.path / "config.json").write_text(json.dumps(model.config | {"n_layer": 1000}))
 
-    with pytest.raises(ModelFormatError, match=r"config\.json: asks for"):
+    with pytest.raises(ModelFormatError, match=r"config\.json: describes"):
         drive(model.path)

@@ -1,4 +1,4 @@
-"""The forward pass against the NumPy reference, and against itself however the work is cut up."""
+"""The forward pass against the NumPy reference, and against itself with the work split differently."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_float32_is_the_reference(options: dict[str, Any], make_model: Any, driv
 def test_other_precisions_are_close(
     precision: str, tolerance: float, options: dict[str, Any], make_model: Any, drive: Any
 ) -> None:
-    """Mean absolute error of the log-probabilities, of weights rounded and activations too."""
+    """Mean absolute error of the log-probabilities, with rounded weights and activations."""
     model = make_model(**options)
 
     error = drive(model.path, precision).logprobs(LONG_PROMPT) - model.reference.logprobs(LONG_PROMPT)[:-1]
@@ -56,8 +56,8 @@ def test_other_precisions_are_close(
     assert np.abs(error).mean() < tolerance
 
 
-def test_float32_stands_in_for_bf16_where_heads_are_odd(make_model: Any, drive: Any) -> None:
-    """And it is said."""
+def test_float32_replaces_bf16_if_heads_are_odd(make_model: Any, drive: Any) -> None:
+    """The replacement is reported."""
     model = make_model(n_embd=63, n_head=3)
     driven = drive(model.path, "bf16")
 
@@ -69,7 +69,7 @@ def test_float32_stands_in_for_bf16_where_heads_are_odd(make_model: Any, drive: 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 @pytest.mark.parametrize("chunk", [1, 7, 32, 33, 64])
-def test_a_prompt_in_chunks_is_the_prompt_whole(precision: str, chunk: int, make_model: Any, drive: Any) -> None:
+def test_a_prompt_in_chunks_equals_the_whole_prompt(precision: str, chunk: int, make_model: Any, drive: Any) -> None:
     """Log-probabilities of every prompt position; the last token of a chunk scores the first of the next."""
     driven = drive(make_model().path, precision)
     whole = driven.logprobs(LONG_PROMPT)
@@ -82,8 +82,8 @@ def test_a_prompt_in_chunks_is_the_prompt_whole(precision: str, chunk: int, make
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
-def test_what_a_block_held_before_leaves_no_trace(precision: str, make_model: Any, drive: Any) -> None:
-    """Exactly the same log-probabilities in fresh blocks, and in blocks that another sequence filled and left."""
+def test_the_earlier_content_of_a_block_has_no_effect(precision: str, make_model: Any, drive: Any) -> None:
+    """Exactly the same log-probabilities in fresh blocks and in blocks that another sequence has used."""
     driven = drive(make_model().path, precision)
     fresh = driven.logprobs(PROMPT, chunk=4)
 
@@ -101,7 +101,7 @@ def test_greedy_tokens_do_not_depend_on_chunks_or_blocks(make_model: Any, drive:
     assert driven.greedy(LONG_PROMPT, 20, block_ids=[15, 2, 9, 0]) == expected
 
 
-def test_many_rows_are_each_what_they_are_alone(make_model: Any, drive: Any) -> None:
+def test_rows_of_a_batch_equal_the_same_rows_alone(make_model: Any, drive: Any) -> None:
     """Prefills, chunks, decodes and scorings of different lengths in one step, over scattered blocks."""
     model = make_model()
     driven = drive(model.path, num_blocks=64)
@@ -136,7 +136,7 @@ def test_many_rows_are_each_what_they_are_alone(make_model: Any, drive: Any) -> 
 
 
 def test_more_rows_than_the_head_takes_at_once(make_model: Any, drive: Any) -> None:
-    """Sampling and scoring go through the LM head in portions; none is lost and none moves."""
+    """Sampling and scoring use the LM head in portions; no row is lost or moved."""
     model = make_model()
     driven = drive(model.path, num_blocks=150)
     rows = [driven.row([index % 131], 0, 1, [index]) for index in range(150)]
@@ -146,8 +146,8 @@ def test_more_rows_than_the_head_takes_at_once(make_model: Any, drive: Any) -> N
     np.testing.assert_allclose(driven.logprobs(LONG_PROMPT), model.reference.logprobs(LONG_PROMPT)[:-1], atol=1e-4)
 
 
-def test_rows_that_are_scored_together_keep_their_scores_apart(make_model: Any, drive: Any) -> None:
-    """Rows of any length, among others that are not scored, with different numbers of likeliest tokens."""
+def test_rows_that_are_scored_together_keep_their_own_scores(make_model: Any, drive: Any) -> None:
+    """Rows of any length, beside rows that are not scored, with different numbers of top tokens."""
     model = make_model()
     driven = drive(model.path, num_blocks=60)
     nums_top = [0, None, 2, 0, 2] * 8
@@ -211,7 +211,7 @@ def test_a_closed_runner_runs_nothing(make_model: Any, drive: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, drive: Any) -> None:
-    """The plan of the memory and the memory taken agree."""
+    """The planned and the allocated memory agree."""
     from distilgpt2_api.core.config import Precision
     from distilgpt2_api.model.kernels.options import kv_block_bytes
     from distilgpt2_api.model.kernels.processor import kernel_precision, read_processor
@@ -232,7 +232,7 @@ def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[
 
 
 def test_a_model_freed_on_another_thread_leaves_signals_alone(make_model: Any) -> None:
-    """In a process of its own, for what it guards against is the process's death."""
+    """In a separate process, because a failure would kill it."""
     program = f"""
 import os, signal, threading
 from pathlib import Path

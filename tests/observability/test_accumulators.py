@@ -1,4 +1,4 @@
-"""A histogram that counts many equal values at once."""
+"""A histogram that counts equal values together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ BOUNDS = (0.1, 1.0, 2.5)
 VALUES = (0.05, 0.1, 0.10001, 1.0, 2.5, 3.0)
 
 
-def test_it_shows_what_prometheus_own_would_show() -> None:
-    """Each limit lies inside its bucket; buckets add up; the last one holds everything."""
+def test_it_equals_a_histogram_of_prometheus_client() -> None:
+    """Limits are inclusive, buckets are cumulative, and the last one has all values."""
     registry = CollectorRegistry()
     theirs = Histogram("seconds", "Time.", buckets=BOUNDS, registry=registry)
     ours = WeightedHistogram("seconds", "Time.", BOUNDS)
@@ -28,6 +28,6 @@ def test_it_shows_what_prometheus_own_would_show() -> None:
             assert abs(shown[sample.name, *sample.labels.values()] - sample.value) < 1e-9
 
 
-def test_a_histogram_without_values_is_there() -> None:
+def test_a_histogram_without_values_is_shown() -> None:
     family = WeightedHistogram("seconds", "Time.", BOUNDS).family()
     assert [sample.value for sample in family.samples] == [0] * (len(BOUNDS) + 3)

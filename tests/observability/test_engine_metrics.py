@@ -1,4 +1,4 @@
-"""What the engine did, as Prometheus sees it."""
+"""The engine's metrics, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def finished(**options: Any) -> SequenceFinished:
     return SequenceFinished(**(defaults | options))
 
 
-def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+def test_a_step_sets_gauges_and_adds_to_counters(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     metrics.on_step(STEP)
     metrics.on_step(STEP)
     values = {
@@ -77,10 +77,10 @@ def test_a_step_sets_what_is_and_counts_what_was(metrics: EngineMetrics, registr
     assert {name: registry.get_sample_value(f"distilgpt2_{name}") for name in values} == values
 
 
-def test_each_token_after_a_sequences_first_counts_with_its_gap(
+def test_each_token_after_a_sequences_first_has_an_inter_token_latency(
     metrics: EngineMetrics, registry: CollectorRegistry
 ) -> None:
-    """First tokens have none: their wait is the time to first token."""
+    """First tokens have none: theirs is the time to first token."""
     metrics.on_step(STEP)
     metrics.on_step(replace(STEP, num_itl_samples=0, inter_step_s=3.0))
     values = {"count": 2, "sum": pytest.approx(0.024)}
@@ -90,8 +90,8 @@ def test_each_token_after_a_sequences_first_counts_with_its_gap(
     assert registry.get_sample_value(f"{name}_bucket", {"le": "0.015"}) == 2
 
 
-def test_tokens_that_come_in_one_step_have_one_gap(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
-    """The first of them the step's, the others none: the sum is the time that passed."""
+def test_tokens_of_one_step_have_one_latency(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    """The step's latency for the first, 0 for the others: their sum is the time that passed."""
     metrics.on_step(replace(STEP, num_itl_samples=5, num_same_step_tokens=3))
     name = "distilgpt2_inter_token_latency_seconds"
     assert registry.get_sample_value(f"{name}_count") == 5
@@ -99,14 +99,14 @@ def test_tokens_that_come_in_one_step_have_one_gap(metrics: EngineMetrics, regis
     assert registry.get_sample_value(f"{name}_bucket", {"le": "0.001"}) == 3
 
 
-def test_after_the_last_abort_nothing_seems_to_run(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+def test_gauges_are_zero_after_the_last_abort(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     metrics.on_step(STEP)
     metrics.show_idle()
     for name in ("running_sequences", "waiting_sequences", "kv_cache_usage_ratio"):
         assert registry.get_sample_value(f"distilgpt2_{name}") == 0
 
 
-def test_a_sequences_end_is_counted_with_its_times(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+def test_a_sequences_end_is_counted_with_its_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     metrics.on_sequence_finished(finished())
     values = {
         "prompt_tokens_total": 7,
@@ -121,7 +121,7 @@ def test_a_sequences_end_is_counted_with_its_times(metrics: EngineMetrics, regis
     assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "stop"}) == 1
 
 
-def test_a_sequence_that_drew_nothing_has_no_token_times(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+def test_a_sequence_without_tokens_has_no_token_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     timings = RequestTimings(queue_s=1.0, ttft_s=None, total_s=1.0)
     metrics.on_sequence_finished(finished(finish_reason=FinishReason.ABORT, num_completion_tokens=0, timings=timings))
     assert registry.get_sample_value("distilgpt2_time_to_first_token_seconds_count") == 0
@@ -129,14 +129,14 @@ def test_a_sequence_that_drew_nothing_has_no_token_times(metrics: EngineMetrics,
     assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "abort"}) == 1
 
 
-def test_every_finish_reason_is_there_from_the_start(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+def test_every_finish_reason_is_shown_from_the_start(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     """A counter that appears only with its first event hides that event from `rate`."""
     for reason in FinishReason:
         assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": reason.value}) == 0
 
 
-def test_nobody_feels_what_happens_to_batch_work(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
-    """Its tokens count, its times do not."""
+def test_batch_work_has_no_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
+    """Its tokens are counted, its latencies are not observed."""
     metrics.on_sequence_finished(finished(is_batch=True))
     assert registry.get_sample_value("distilgpt2_completion_tokens_total") == 11
     for name in ("queue_time", "time_to_first_token", "time_per_output_token", "end_to_end_latency"):

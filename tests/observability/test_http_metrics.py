@@ -1,4 +1,4 @@
-"""What clients asked and got, as Prometheus sees it."""
+"""The metrics of HTTP requests, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def registry() -> CollectorRegistry:
     return CollectorRegistry()
 
 
-def test_a_method_of_a_clients_own_making_makes_no_series(registry: CollectorRegistry) -> None:
-    """Else a few million requests would fill the memory with labels."""
+def test_an_invented_method_creates_no_series(registry: CollectorRegistry) -> None:
+    """Otherwise a few million requests would fill memory with labels."""
     metrics = HttpMetrics(registry)
     for method in ("BREW", "brew", "X" * 1000):
         metrics.observe(served(method=method, route="unmatched", status=405))
@@ -50,7 +50,7 @@ def test_requests_in_flight_go_up_and_down(registry: CollectorRegistry) -> None:
     assert registry.get_sample_value("distilgpt2_http_requests_in_flight") == 1
 
 
-def test_known_reasons_are_there_before_they_happen(registry: CollectorRegistry) -> None:
+def test_known_reasons_are_shown_from_the_start(registry: CollectorRegistry) -> None:
     """A counter that appears only with its first event hides that event from `rate`."""
     metrics = HttpMetrics(registry, refusal_codes=["overloaded"])
     metrics.observe(served(admitted_s=0.0, error_code="draining"))

@@ -1,4 +1,4 @@
-"""Log lines: one shape for all, whoever writes them."""
+"""Log lines: one format for every logger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distilgpt2_api.observability.logs import ACCESS_LOGGERS, FOREIGN_LOGGERS, c
 
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
-    """Logging is the process's own: each test gives it back."""
+    """Restores the process's logging after each test."""
     loggers = [logging.getLogger(name) for name in ("", *FOREIGN_LOGGERS, *ACCESS_LOGGERS)]
     states = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
@@ -57,8 +57,8 @@ def test_lines_below_the_level_are_not_written() -> None:
     assert [line["event"] for line in written(stream)] == ["loud"]
 
 
-def test_servers_own_access_logs_are_silent() -> None:
-    """They would log a second line a request, with the prompt in its path."""
+def test_access_logs_of_servers_are_silenced() -> None:
+    """They would log a second line per request, with a path that can be a prompt."""
     stream = io.StringIO()
     uvicorn_access = logging.getLogger("uvicorn.access")
     uvicorn_access.addHandler(logging.StreamHandler(stream))
@@ -70,8 +70,8 @@ def test_servers_own_access_logs_are_silent() -> None:
 
 @pytest.mark.reported("the log under bare Uvicorn, when a client asks for h2c")
 @pytest.mark.parametrize("protocol", [HttpToolsProtocol, H11Protocol])
-def test_a_client_that_asks_for_another_protocol_is_no_reason_to_install_anything(protocol: Any) -> None:
-    """There is nothing here that speaks WebSocket."""
+def test_an_upgrade_request_logs_no_advice_to_install_packages(protocol: Any) -> None:
+    """The service has no WebSocket routes."""
     stream = io.StringIO()
     configure_logging(level="info", is_json=True, stream=stream)
     loop = asyncio.new_event_loop()
@@ -89,7 +89,7 @@ def test_a_traceback_is_one_json_line() -> None:
     assert "ZeroDivisionError" in line["exception"]
 
 
-def test_people_get_lines_without_escape_codes_in_a_file() -> None:
+def test_readable_lines_in_a_file_have_no_escape_codes() -> None:
     stream = io.StringIO()
     configure_logging(level="info", is_json=False, stream=stream)
     structlog.stdlib.get_logger("ours").info("done", tokens=5)

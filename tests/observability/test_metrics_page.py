@@ -15,7 +15,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class Worker:
-    """A page and what it counts."""
+    """A metrics page with its registry."""
 
     def __init__(self, labels: Mapping[str, str] | None = None) -> None:
         self.registry = CollectorRegistry()
@@ -37,7 +37,7 @@ def test_a_page_shows_the_present_values() -> None:
 
 @pytest.mark.parametrize(("accept", "parse"), [("", text_string_to_metric_families), (OPENMETRICS, parse_openmetrics)])
 def test_labels_are_added_to_every_sample_and_change_nothing_else(accept: str, parse: object) -> None:
-    """Both formats, types and texts included."""
+    """In both formats, including types and help texts."""
     assert callable(parse)
     labelled, plain = Worker({"pid": "7"}), Worker()
     for worker in (labelled, plain):

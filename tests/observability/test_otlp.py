@@ -1,4 +1,4 @@
-"""Traces as a collector gets them: OTLP over HTTP, configured by OpenTelemetry's own variables."""
+"""Traces as a collector receives them: OTLP over HTTP, configured by OpenTelemetry's own variables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REQUEST = RequestRecord(
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, ExportTraceServiceRequest]]]:
-    """Path and body of each request that a collector on loopback got; the environment names it."""
+    """Path and body of each request to a collector on loopback, to which the environment points."""
     bodies: list[tuple[str, ExportTraceServiceRequest]] = []
 
     class Collector(BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ def test_spans_arrive_with_the_name_of_the_service(
     assert sorted(span.name for span in spans) == ["GET /{prompt}", "generate", "queue"]
 
 
-def test_the_environment_names_the_service(
+def test_the_environment_sets_the_services_name(
     received: list[tuple[str, ExportTraceServiceRequest]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "stories")
@@ -89,7 +89,7 @@ def test_the_environment_names_the_service(
 
 
 @pytest.mark.parametrize("is_listening", [True, False], ids=["hangs", "away"])
-def test_a_collector_that_fails_costs_spans_and_no_more(monkeypatch: pytest.MonkeyPatch, is_listening: bool) -> None:
+def test_a_collector_that_fails_costs_only_spans(monkeypatch: pytest.MonkeyPatch, is_listening: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         if not is_listening:

@@ -1,4 +1,4 @@
-"""Where and what, and no word of the request."""
+"""Tracebacks in the log have locations and types, without text of the request."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def wrap() -> None:
         (wrap, "RuntimeError"),
     ],
 )
-def test_an_error_is_told_by_place_and_type(fail: Callable[[], object], shown: str) -> None:
+def test_an_error_is_logged_by_location_and_type(fail: Callable[[], object], shown: str) -> None:
     text = describe_exception(caught(fail))
     assert text.endswith(shown)
     assert "line " in text
@@ -75,7 +75,7 @@ def test_the_cause_comes_first_and_groups_show_their_parts() -> None:
     assert PROMPT not in text
 
 
-def test_an_endless_chain_has_an_end() -> None:
+def test_a_cyclic_chain_is_cut() -> None:
     first, second = ValueError(), TypeError()
     first.__cause__, second.__cause__ = second, first
     assert describe_exception(first).count("Traceback") == 8
@@ -99,7 +99,7 @@ def test_no_logger_shows_a_message(name: str, is_json: bool) -> None:
 
 
 def test_asyncio_shows_no_task_and_no_argument() -> None:
-    """Its lines show an error by `repr`, and callbacks with what they were called with."""
+    """Its lines contain the `repr` of an error, and callbacks with their arguments."""
     stream = io.StringIO()
     configure_logging(level="info", is_json=True, stream=stream)
 

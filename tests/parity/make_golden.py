@@ -1,9 +1,9 @@
-"""Write tests/golden/: small GPT-2 checkpoints and what `transformers` makes of them, in float32.
+"""Writes tests/golden/: small GPT-2 checkpoints and the results of `transformers` for them, in float32.
 
     .tools/torch/bin/python tests/parity/make_golden.py tests/golden
 
 Needs PyTorch and transformers (`make test-parity` installs them). The files are committed, so that the default suite
-compares with `transformers` and needs none of it; `tests/parity/test_golden.py` computes them anew and compares.
+compares with `transformers` without installing it; `tests/parity/test_golden.py` computes them again and compares.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def search_beams(model: GPT2LMHeadModel, prompt: list[int], ending: list[int], *
 
 
 def compute_beams(model: GPT2LMHeadModel, prompts: list[list[int]]) -> list[dict[str, Any]]:
-    """Every early stopping with every length penalty; the other options take turns.
+    """Every early stopping with every length penalty; the other options alternate.
 
     What may end a sequence are tokens that the search finds where nothing ends one, so that some end early.
     """
@@ -130,7 +130,7 @@ def compute_beams(model: GPT2LMHeadModel, prompts: list[list[int]]) -> list[dict
 
 
 def compute(case: dict[str, Any]) -> tuple[GPT2LMHeadModel, dict[str, list[dict[str, Any]]]]:
-    """The model, and what each file of values is to hold."""
+    """The model, and the content of each file of values."""
     model = build_model(case)
     generator = torch.Generator().manual_seed(11)
     lengths = (1, 7, case["n_positions"] - NUM_NEW_TOKENS)

@@ -1,4 +1,4 @@
-"""The documentation's conversion of a PyTorch checkpoint loses nothing."""
+"""The documented conversion of a PyTorch checkpoint is lossless."""
 
 from __future__ import annotations
 

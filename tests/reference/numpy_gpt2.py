@@ -1,7 +1,7 @@
-"""GPT-2 in NumPy, float64, a page long: written from the paper and from nothing of the package under test.
+"""A short GPT-2 in NumPy and float64, written from the paper without code of the package under test.
 
-Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"; the options are those of `transformers`'
-GPT2Config, read from the same config.json. `tensors` go by GPT2LMHeadModel's names without `transformer.`.
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". The options are those of `transformers`'
+GPT2Config, read from the same config.json. `tensors` has GPT2LMHeadModel's names without `transformer.`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NumpyGpt2:
         self.tensors = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
 
     def logits(self, token_ids: Sequence[int]) -> Array:
-        """(S,) → (S, V): row i is about the token after i."""
+        """(S,) → (S, V): row i has the logits of the token after i."""
         config, tensors = self.config, self.tensors
         x = tensors["wte.weight"][list(token_ids)] + tensors["wpe.weight"][: len(token_ids)]  # (S, C)
         for layer in range(config["n_layer"]):
@@ -54,7 +54,7 @@ class NumpyGpt2:
         return logprobs
 
     def greedy(self, prompt: Sequence[int], num_tokens: int) -> list[int]:
-        """The likeliest continuation, token by token, each from scratch: there is no cache to get wrong."""
+        """The likeliest continuation, without a KV cache: each token is computed from scratch."""
         token_ids = list(prompt)
         for _ in range(num_tokens):
             token_ids.append(int(self.logits(token_ids)[-1].argmax()))

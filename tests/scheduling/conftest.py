@@ -1,4 +1,4 @@
-"""A scheduler with a runner that computes nothing, but notices everything."""
+"""A scheduler with a fake runner that checks every plan."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NUM_POSITIONS = 256
 
 
 def draw(token_ids: list[int], seed: int) -> int:
-    """The "model": a token that depends on every token before it and on the seed, and on nothing else.
+    """The "model": a token that depends only on the seed and on every token before it.
 
-    With a seed above 99 it likes to repeat itself: it mostly depends on the last two tokens. With one above 199 it does
-    nothing else: the token is that before the last two.
+    With a seed above 99, it mostly depends on the last two tokens only, so that text repeats itself. With one above
+    199, text always repeats: the token is the third from the end.
     """
     if seed > 199:
         return token_ids[-3]
@@ -39,7 +39,7 @@ def draw(token_ids: list[int], seed: int) -> int:
 
 
 class World:
-    """A scheduler, a KV cache that remembers which token was written where, and the checks that hold in every step."""
+    """A scheduler, a KV cache that records which token was written where, and the checks that hold in every step."""
 
     def __init__(self, **limits: Any) -> None:
         num_blocks, num_eager_blocks = limits.pop("num_blocks", 64), limits.pop("num_eager_blocks", None)
@@ -98,7 +98,7 @@ class World:
         return plan
 
     def update(self, plan: StepPlan, *, max_accepted: int | None = None) -> list[SequenceUpdate]:
-        """Compute a plan and hand the result in; take at most `max_accepted` accepted drafts a sequence."""
+        """Compute a plan and apply its result, with at most `max_accepted` accepted drafts per sequence."""
         self.num_steps += 1
         self.num_tokens_computed += plan.num_tokens
         updates = []
@@ -113,7 +113,7 @@ class World:
 
     @property
     def num_running(self) -> int:
-        """Except batch work; the same below."""
+        """Except batch work, as in `num_waiting`."""
         return sum(s.status is SequenceStatus.RUNNING and not s.is_batch for s in self.sequences.values())
 
     @property
@@ -132,7 +132,7 @@ class World:
         return self.update(self.schedule())
 
     def run(self, max_steps: int = 10_000) -> None:
-        """Step until all is done."""
+        """Step until no work is left."""
         for _ in range(max_steps):
             if not self.scheduler.has_work:
                 self.scheduler.check_idle()
@@ -142,7 +142,7 @@ class World:
 
     @staticmethod
     def chunks(plan: StepPlan) -> dict[int, int]:
-        """How many tokens each sequence of a plan computes."""
+        """Number of tokens that each sequence of a plan computes."""
         return {row.sequence_id: row.num_new_tokens for row in plan.rows}
 
     @staticmethod
@@ -169,7 +169,7 @@ class World:
             if self.sequences[row.sequence_id].is_batch
         ]
         if len(batch) < len(plan.rows):
-            assert sum(batch) <= self.config.max_batch_step_tokens, "batch work takes what others leave"
+            assert sum(batch) <= self.config.max_batch_step_tokens, "batch work exceeds its budget"
         assert len(running) <= self.config.max_num_sequences
         holders = defaultdict(set)
         for sequence in running:
@@ -189,7 +189,7 @@ class World:
                 assert holders[row.block_ids[position // BLOCK_SIZE]] == {row.sequence_id}, "writers share no block"
 
     def _check_drafts(self, row: PlanRow) -> None:
-        """As the runner wants them, and within what the sequence may draw: one more than there are."""
+        """Drafts fit the runner's contract and the sequence's length, also with the token sampled behind them."""
         sequence = self.sequences[row.sequence_id]
         assert row.is_sampling
         assert row.num_new_tokens == 1
@@ -199,23 +199,23 @@ class World:
         assert len(row.block_ids) <= sequence.num_blocks_at_most
 
     def _check_order(self, waiting: list[Sequence]) -> None:
-        """Of those who waited nobody was let in past one who still waits for nothing but room.
+        """No sequence was admitted ahead of a lower rank that still waits.
 
-        But for guests, of whose caller nothing ran: those are not among `waiting`.
+        Sequences of callers that had none running are not among `waiting`.
         """
         admitted = [s.rank for s in waiting if not self.is_waiting(s)]
         left = [s.rank for s in self.sequences.values() if self.is_waiting(s) and s.leader_id is None]
-        assert not admitted or not left or max(admitted) < min(left), "somebody was overtaken"
+        assert not admitted or not left or max(admitted) < min(left), "a sequence was overtaken"
 
     def _compute(self, row: PlanRow) -> RowResult:
         end = row.num_computed_tokens + row.num_new_tokens
         token_ids = [*row.token_ids, *row.draft_token_ids]
         for position in range(end + len(row.draft_token_ids)):
-            place = row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE
+            slot = row.block_ids[position // BLOCK_SIZE], position % BLOCK_SIZE
             content = position, crc32(array("I", token_ids[: position + 1]).tobytes())
             if position >= row.num_computed_tokens:
-                self._written[place] = content
-            assert self._written[place] == content, "the cache holds this sequence's keys and values"
+                self._written[slot] = content
+            assert self._written[slot] == content, "the cache holds this sequence's keys and values"
         result = RowResult()
         if row.sequence_id in self.failing_ids:
             return RowResult(error="not finite")
@@ -241,7 +241,7 @@ class World:
 
 
 def undisturbed(sequence: Sequence) -> tuple[list[int], FinishReason]:
-    """What a sequence comes to when it is alone in the world: all tokens, and why it ends."""
+    """The tokens and finish reason of a sequence that runs alone."""
     params = sequence.params
     token_ids = sequence.token_ids[: sequence.num_prompt_tokens]
     num_left = min(params.max_tokens, NUM_POSITIONS - len(token_ids))
@@ -259,7 +259,7 @@ def build_world() -> Callable[..., World]:
 
 @pytest.fixture
 def assert_undisturbed() -> Callable[[Sequence], None]:
-    """Check that a finished sequence came to what it would have come to alone."""
+    """Check that a finished sequence has the tokens that it would have alone."""
 
     def check(sequence: Sequence) -> None:
         assert (sequence.token_ids, sequence.finish_reason) == undisturbed(sequence)

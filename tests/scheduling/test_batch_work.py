@@ -1,4 +1,4 @@
-"""Batch work has what the others leave, and loses nothing by it."""
+"""Batch work gets what other work leaves, and loses nothing by it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def add_batch(world: Any, count: int, *, length: int = 9, max_tokens: int = 100,
 @pytest.mark.parametrize(
     ("limits", "length"), [({"max_num_sequences": 4}, 9), ({"num_blocks": 12}, 60), ({"num_blocks": 9}, 64)]
 )
-def test_whoever_comes_gets_a_place_in_the_next_step(
+def test_a_new_request_gets_a_slot_in_the_next_step(
     build_world: BatchWorld, assert_undisturbed: Callable[[Sequence], None], limits: dict[str, int], length: int
 ) -> None:
-    """Though batch work, its own caller's too, has all places, or all blocks and shares some; nothing of it is lost."""
+    """Although batch work, even of the same caller, has all slots or all blocks; batch work loses no token."""
     world = build_world(**limits)
     add_batch(world, 8, length=length)
     for _ in range(8):
         world.step()
-    guests = [world.add(range(5, 70), seed=seed, max_tokens=3, ignore_eos=True) for seed in range(2)]
+    newcomers = [world.add(range(5, 70), seed=seed, max_tokens=3, ignore_eos=True) for seed in range(2)]
     world.step()
-    assert guests[0].status is SequenceStatus.RUNNING
+    assert newcomers[0].status is SequenceStatus.RUNNING
     world.run()
     assert world.num_preempted > 0
     for sequence in world.sequences.values():
         assert_undisturbed(sequence)
 
 
-def test_among_itself_no_gap_bounds_its_prompts(build_world: BatchWorld) -> None:
+def test_batch_prompts_are_not_limited_by_batch_decodes(build_world: BatchWorld) -> None:
     world = build_world(max_step_tokens=256)
     add_batch(world, 1)
     world.step()
@@ -48,7 +48,7 @@ def test_among_itself_no_gap_bounds_its_prompts(build_world: BatchWorld) -> None
     assert world.chunks(world.schedule())[late.sequence_id] == 200
 
 
-def test_what_gives_way_goes_on_when_there_is_room_again(build_world: BatchWorld) -> None:
+def test_preempted_batch_work_continues_when_it_fits_again(build_world: BatchWorld) -> None:
     world = build_world(max_num_sequences=2)
     batch = add_batch(world, 2)
     world.step()
@@ -64,8 +64,8 @@ def test_what_gives_way_goes_on_when_there_is_room_again(build_world: BatchWorld
 
 
 @pytest.mark.parametrize("max_batch_step_tokens", [0, 3])
-def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_batch_step_tokens: int) -> None:
-    """In decodes and in prefills; what has none keeps its blocks meanwhile, and waits for nobody afterwards."""
+def test_beside_other_work_it_gets_few_tokens_of_a_step(build_world: BatchWorld, max_batch_step_tokens: int) -> None:
+    """For decodes and prefills. A sequence without tokens keeps its blocks, and continues when the other work ends."""
     world = build_world(max_batch_step_tokens=max_batch_step_tokens)
     batch = add_batch(world, 4, length=40)
     world.step()
@@ -76,7 +76,7 @@ def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_
         world.update(plan)
     for _ in range(QUIET_STEPS):
         chunks = world.chunks(plan := world.schedule())
-        assert sum(chunks.values()) == max(1, max_batch_step_tokens), "somebody may ask on at once"
+        assert sum(chunks.values()) == max(1, max_batch_step_tokens), "a client may send its next request"
         world.update(plan)
     while any(len(sequence.token_ids) - sequence.num_computed_tokens > 1 for sequence in batch):
         world.step()
@@ -85,8 +85,8 @@ def test_beside_others_it_has_few_tokens_of_a_step(build_world: BatchWorld, max_
     world.run()
 
 
-def test_the_others_do_not_feel_it(build_world: BatchWorld) -> None:
-    """They have the same tokens at the same steps, with much batch work and without; a full step takes none of it."""
+def test_other_work_is_not_affected(build_world: BatchWorld) -> None:
+    """They get the same tokens in the same steps with and without batch work. A full step has none of it."""
     endings = []
     for num_batch in (0, 20):
         world = build_world(num_blocks=20, max_num_sequences=4, max_step_tokens=32, max_batch_step_tokens=4)
@@ -108,7 +108,7 @@ def test_the_others_do_not_feel_it(build_world: BatchWorld) -> None:
     assert endings[0] == endings[1]
 
 
-def test_it_is_behind_all_others_whatever_their_priority(build_world: BatchWorld) -> None:
+def test_it_comes_after_every_priority(build_world: BatchWorld) -> None:
     world = build_world(max_num_sequences=1)
     add_batch(world, 1, max_tokens=5)
     late = world.add(range(1, 9), priority=1_000_000, max_tokens=5, ignore_eos=True)
@@ -117,7 +117,7 @@ def test_it_is_behind_all_others_whatever_their_priority(build_world: BatchWorld
     world.run()
 
 
-def test_one_callers_batch_does_not_keep_anothers_from_its_turn(build_world: BatchWorld) -> None:
+def test_one_callers_batch_does_not_starve_anothers(build_world: BatchWorld) -> None:
     world = build_world(max_num_sequences=4)
     add_batch(world, 40, caller="greedy")
     world.step()
@@ -127,7 +127,7 @@ def test_one_callers_batch_does_not_keep_anothers_from_its_turn(build_world: Bat
     world.run()
 
 
-def test_it_is_counted_apart(build_world: BatchWorld) -> None:
+def test_it_is_counted_separately(build_world: BatchWorld) -> None:
     world = build_world(max_num_sequences=2)
     add_batch(world, 4)
     world.add(range(1, 9), max_tokens=4, ignore_eos=True)

@@ -9,7 +9,7 @@ def test_tokens_round_up_to_blocks() -> None:
     assert [num_blocks_for(n) for n in (0, 1, 32, 33, 64, 65)] == [0, 1, 1, 2, 2, 3]
 
 
-def test_every_block_is_handed_out_once() -> None:
+def test_every_block_is_allocated_once() -> None:
     pool = BlockPool(3)
     assert sorted(pool.allocate() for _ in range(3)) == [0, 1, 2]
     assert pool.num_free == 0
@@ -25,7 +25,7 @@ def test_a_cached_block_is_found_while_held_and_after_its_release() -> None:
     assert pool.num_free == 2
 
 
-def test_a_shared_block_is_free_only_when_nobody_holds_it() -> None:
+def test_a_shared_block_is_free_when_no_sequence_holds_it() -> None:
     pool = BlockPool(1)
     block_id = pool.allocate()
     pool.keep(block_id, b"name")
@@ -36,8 +36,8 @@ def test_a_shared_block_is_free_only_when_nobody_holds_it() -> None:
     assert pool.is_free(block_id)
 
 
-def test_blank_blocks_go_before_cached_ones() -> None:
-    """Nothing is forgotten while there is a block that holds nothing."""
+def test_blank_blocks_are_allocated_before_cached_ones() -> None:
+    """No cached block is evicted while a blank one is free."""
     pool = BlockPool(2)
     kept = pool.allocate()
     pool.keep(kept, b"name")
@@ -46,8 +46,8 @@ def test_blank_blocks_go_before_cached_ones() -> None:
     assert pool.find(b"name") == kept
 
 
-def test_past_the_eager_ones_a_cached_block_goes_before_one_never_used() -> None:
-    """What finished sequences left behind makes memory grow to four blocks; what one holds, to all six."""
+def test_after_the_eager_blocks_a_cached_one_is_evicted_before_an_unused_one_is_taken() -> None:
+    """Cached blocks of finished sequences use up to four blocks of memory; blocks that a sequence holds, all six."""
     pool = BlockPool(6, num_eager_blocks=4)
     for index in range(10):
         block_id = pool.allocate()
@@ -62,7 +62,7 @@ def test_past_the_eager_ones_a_cached_block_goes_before_one_never_used() -> None
     assert pool.num_free == 0
 
 
-def test_the_longest_released_is_forgotten_first_and_a_use_renews() -> None:
+def test_the_least_recently_used_block_is_evicted_first() -> None:
     pool = BlockPool(3)
     blocks = [pool.allocate() for _ in range(3)]
     for block_id, name in zip(blocks, (b"a", b"b", b"c"), strict=True):
@@ -74,8 +74,8 @@ def test_the_longest_released_is_forgotten_first_and_a_use_renews() -> None:
     assert [pool.find(name) for name in (b"a", b"b", b"c")] == [None, None, None]
 
 
-def test_a_sequence_is_forgotten_from_its_end() -> None:
-    """A beginning can serve more prompts than what follows it, and what follows is of no use without it."""
+def test_a_sequences_last_blocks_are_evicted_first() -> None:
+    """A prefix can serve more prompts than the blocks after it, which are useless without it."""
     pool = BlockPool(2)
     first, second = pool.allocate(), pool.allocate()
     pool.keep(first, b"first")
@@ -85,7 +85,7 @@ def test_a_sequence_is_forgotten_from_its_end() -> None:
     assert pool.find(b"first") == first
 
 
-def test_of_two_blocks_with_the_same_content_the_first_stays_cached() -> None:
+def test_the_first_of_two_blocks_with_the_same_content_stays_cached() -> None:
     pool = BlockPool(2)
     first, second = pool.allocate(), pool.allocate()
     pool.keep(first, b"name")

@@ -1,4 +1,4 @@
-"""What is guessed, and how far a repetition is trusted."""
+"""Draft tokens, and how many of them are proposed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pytest
 from distilgpt2_api.scheduling.drafter import MAX_BACKOFF_TOKENS, Drafter
 
 PHRASE = [1, 2, 3, 4, 5]
-"""Long enough for its return to be a repetition."""
+"""A text that is long enough to be recognised when it occurs again."""
 
 
 def trusting(token_ids: list[int]) -> Drafter:
-    """One that was right often enough to guess as much as it may."""
+    """A drafter whose budget has grown to the maximum."""
     drafter = Drafter(token_ids)
     drafter.note(num_drafted=8, num_accepted=8)
     return drafter
 
 
-def test_what_followed_the_last_tokens_before_is_guessed_to_follow_again() -> None:
+def test_the_continuation_of_an_earlier_occurrence_is_proposed() -> None:
     assert trusting([*PHRASE, 6, 7, 8, 9, *PHRASE]).propose(4) == [6, 7, 8, 9]
 
 
-def test_of_several_occurrences_the_last_one_counts() -> None:
+def test_the_last_of_several_occurrences_counts() -> None:
     assert trusting([*PHRASE, 6, 0, *PHRASE, 7, 0, *PHRASE]).propose(2) == [7, 0]
 
 
@@ -31,19 +31,19 @@ def test_of_several_occurrences_the_last_one_counts() -> None:
     ("token_ids", "draft"),
     [([5, 7, 7, 7, 7, 7, 7], [7, 7, 7, 7, 7]), ([9, 1, 2, 3, 1, 2, 3, 1, 2], [3, 1, 2, 3, 1])],
 )
-def test_a_circle_goes_on(token_ids: list[int], draft: list[int]) -> None:
+def test_a_period_is_continued(token_ids: list[int], draft: list[int]) -> None:
     assert trusting(token_ids).propose(5) == draft
 
 
 @pytest.mark.parametrize(
     "token_ids", [[1], [7] * 5, PHRASE, [*PHRASE, 6, 2, 3, 4, 5], [*PHRASE, 6, *PHRASE[::-1]], [*PHRASE, *PHRASE[:4]]]
 )
-def test_without_a_repetition_nothing_is_guessed(token_ids: list[int]) -> None:
+def test_without_a_repetition_there_is_no_draft(token_ids: list[int]) -> None:
     assert trusting(token_ids).propose(8) == []
 
 
-def test_it_follows_a_sequence_that_grows_and_guesses_the_same_when_asked_again() -> None:
-    """A plan may be made twice: its step may have been lost."""
+def test_it_follows_a_growing_sequence_and_repeats_its_proposal() -> None:
+    """A plan may be made twice, if its step fails."""
     token_ids = [*PHRASE, 6]
     drafter = trusting(token_ids)
     assert drafter.propose(4) == []
@@ -57,7 +57,7 @@ def test_it_follows_a_sequence_that_grows_and_guesses_the_same_when_asked_again(
     assert drafter.propose(4) == [7, 1, 2, 3]
 
 
-def test_drafts_grow_while_they_are_right_and_shrink_to_what_was_right() -> None:
+def test_the_budget_doubles_while_drafts_are_accepted_and_falls_to_what_was_accepted() -> None:
     drafter = Drafter([7] * 40)
     lengths = []
     for num_accepted in (3, 6, 5, 5, 1, 3):
@@ -68,18 +68,16 @@ def test_drafts_grow_while_they_are_right_and_shrink_to_what_was_right() -> None
     assert lengths == [3, 6, 12, 5, 10, 3]
 
 
-def test_a_short_draft_that_is_right_does_not_unlearn_longer_ones() -> None:
-    """The last tokens of a context have room for few."""
+def test_an_accepted_short_draft_does_not_reduce_the_budget() -> None:
+    """Near the end of a context, drafts are short."""
     drafter = trusting([7] * 40)
     drafter.note(num_drafted=2, num_accepted=2)
 
     assert len(drafter.propose(15)) == 15
 
 
-def test_drafts_that_are_wrong_become_rare() -> None:
-    """Of a thousand tokens, each of which looks like a repetition and is none, next to none is worth a guess; one that
-    is right again ends that.
-    """
+def test_rejected_drafts_become_rare() -> None:
+    """Few of a thousand tokens that only look like repetitions get a draft, until a draft is accepted."""
     token_ids = [1, 2] * 4
     drafter = Drafter(token_ids)
     guessed_at = []

@@ -1,4 +1,4 @@
-"""One caller's many requests and another's few."""
+"""Fair shares between a caller with many requests and one with few."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from distilgpt2_api.scheduling.fairness import MAX_CALLERS, FairShares, VirtualT
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceStatus
 
 PLAIN = (False, 0)
-"""The standing of all that says nothing of it."""
+"""The priority class of ordinary requests."""
 
 
 def finish_order(world: Any) -> list[str]:
-    """The callers of the sequences, as they end."""
+    """The callers of the sequences, in the order in which they end."""
     order: list[str] = []
     while world.scheduler.has_work:
         order.extend(update.sequence.caller for update in world.step() if update.sequence.finish_reason is not None)
     return order
 
 
-def test_a_first_request_goes_before_a_thousand_of_somebody_else(build_world: Callable[..., Any]) -> None:
-    """Behind what runs, and what is due by then; not behind what was there before."""
+def test_a_first_request_goes_before_another_callers_thousand(build_world: Callable[..., Any]) -> None:
+    """It waits for what runs and what is due, but not for all requests that arrived before it."""
     world = build_world(max_num_sequences=1)
     for _ in range(1000):
         world.add(range(1, 9), caller="greedy", max_tokens=4, ignore_eos=True)
@@ -40,8 +40,8 @@ def test_a_first_request_goes_before_a_thousand_of_somebody_else(build_world: Ca
     assert num_ended <= 3
 
 
-def test_callers_take_turns_by_tokens(build_world: Callable[..., Any]) -> None:
-    """Who asks for twice as much at a time has half as many turns."""
+def test_callers_share_by_tokens(build_world: Callable[..., Any]) -> None:
+    """A caller with requests twice as large gets half as many served."""
     world = build_world(max_num_sequences=1)
     for _ in range(8):
         world.add(range(1, 9), caller="long", max_tokens=24, ignore_eos=True)
@@ -60,10 +60,10 @@ def test_one_caller_is_served_in_the_order_of_arrival(build_world: Callable[...,
 
 
 @pytest.mark.parametrize("limits", [{"max_num_sequences": 4}, {"num_blocks": 12}])
-def test_who_has_nothing_running_gets_a_place_from_who_has_most(
+def test_a_caller_with_none_running_gets_a_slot_of_the_caller_with_most(
     build_world: Callable[..., Any], assert_undisturbed: Callable[[Sequence], None], limits: dict[str, int]
 ) -> None:
-    """Though all places, or all blocks, are taken for long: in the next step, and whoever gave way loses no token."""
+    """In the next step, although all slots or all blocks are taken. A preempted sequence loses no token."""
     world = build_world(**limits)
     for seed in range(6):
         world.add(range(1, 60), seed=seed, caller="greedy", max_tokens=150, ignore_eos=True)
@@ -79,7 +79,7 @@ def test_who_has_nothing_running_gets_a_place_from_who_has_most(
         assert_undisturbed(sequence)
 
 
-def test_nobody_loses_the_only_one_that_runs(build_world: Callable[..., Any]) -> None:
+def test_no_caller_loses_its_only_running_sequence(build_world: Callable[..., Any]) -> None:
     world = build_world(max_num_sequences=2)
     firsts = [world.add(range(1, 9), caller=name, max_tokens=20, ignore_eos=True) for name in ("a", "b")]
     world.step()
@@ -91,7 +91,7 @@ def test_nobody_loses_the_only_one_that_runs(build_world: Callable[..., Any]) ->
     world.run()
 
 
-def test_no_guest_throws_out_a_lower_priority(build_world: Callable[..., Any]) -> None:
+def test_no_lower_priority_is_preempted_for_a_new_caller(build_world: Callable[..., Any]) -> None:
     world = build_world(max_num_sequences=2)
     for _ in range(2):
         world.add(range(1, 9), caller="urgent", priority=-1, max_tokens=20, ignore_eos=True)
@@ -112,7 +112,7 @@ def test_a_callers_low_priority_work_does_not_count_against_its_urgent_work() ->
 
 
 class Load:
-    """Sequences that arrive, are admitted and finish; and the virtual ends that none may fall behind."""
+    """Sequences that arrive, are admitted and finish, and the virtual ends that no caller may fall behind."""
 
     def __init__(self) -> None:
         self.shares = FairShares()
@@ -160,7 +160,7 @@ class Load:
 def test_a_hundred_thousand_callers_cost_bounded_memory_and_little_work(
     monkeypatch: pytest.MonkeyPatch, num_priorities: int, num_waiting: int, seed: int
 ) -> None:
-    """Whatever priorities they take, while the service is never idle; and none gains by being forgotten."""
+    """With any priorities, while the service is never idle. No caller gains by being forgotten."""
     num_visits = 0
     forget = VirtualTime.forget
 
@@ -182,8 +182,8 @@ def test_a_hundred_thousand_callers_cost_bounded_memory_and_little_work(
     assert num_visits <= 4 * 100_000
 
 
-def test_callers_further_ahead_are_remembered_the_longest() -> None:
-    """However many come: who is ahead stays so, and a newcomer waits for nobody who is far ahead."""
+def test_callers_that_are_furthest_ahead_are_remembered_longest() -> None:
+    """A caller that is ahead stays so however many others arrive, and a new caller does not wait for it."""
     load = Load()
     load.arrive("ahead", num_tokens=1_000_000)
     for number in range(10 * MAX_CALLERS):
@@ -202,8 +202,8 @@ def test_a_priority_without_sequences_is_forgotten() -> None:
     assert len(load.shares) == 1
 
 
-def test_a_long_line_of_served_callers_is_not_walked(build_world: Callable[..., Any]) -> None:
-    """For the caller that stands back behind it: each step asks who has nothing running."""
+def test_a_long_queue_of_served_callers_is_not_scanned(build_world: Callable[..., Any]) -> None:
+    """Each step looks for callers without a running sequence."""
     world = build_world(max_num_sequences=2)
     for _ in range(200):
         world.add(range(1, 9), caller="many", max_tokens=4, ignore_eos=True)
@@ -215,8 +215,8 @@ def test_a_long_line_of_served_callers_is_not_walked(build_world: Callable[..., 
     assert back.finish_reason is not None
 
 
-def test_what_continues_starts_now_and_counts_only_what_it_adds() -> None:
-    """Ahead of its own caller's others, who wait their turn, and behind those of others who are due."""
+def test_a_continuation_starts_now_and_is_charged_only_for_its_completion() -> None:
+    """Ahead of its own caller's other sequences, and behind those of other callers that are due."""
     shares = FairShares()
     assert shares.start_of(PLAIN, "searching", 1000) == 0.0
     assert shares.start_of(PLAIN, "searching", 1, is_continuation=True) == 0.0
@@ -224,8 +224,8 @@ def test_what_continues_starts_now_and_counts_only_what_it_adds() -> None:
     assert shares.start_of(PLAIN, "other", 10) == 0.0
 
 
-def test_a_search_that_goes_on_and_on_starves_nobody(build_world: Callable[..., Any]) -> None:
-    """Each of its steps is many sequences for one token each, more than there are places."""
+def test_a_long_beam_search_starves_no_caller(build_world: Callable[..., Any]) -> None:
+    """Each of its steps is more one-token sequences than there are slots."""
     world = build_world(max_num_sequences=4)
     modest = None
     for step in range(60):
@@ -239,10 +239,10 @@ def test_a_search_that_goes_on_and_on_starves_nobody(build_world: Callable[..., 
     world.run()
 
 
-def test_a_guest_that_shares_its_beginning_with_a_victim_preempts_nobody_in_vain(
+def test_a_sequence_that_shares_a_prefix_with_a_victim_preempts_only_if_that_helps(
     build_world: Callable[..., Any], assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """Blocks that both need make no room: who can't be helped that way waits, and the others go on undisturbed."""
+    """Preemption does not free blocks that both need. If it can't help, the new sequence waits without it."""
     common = [*range(1, 40)] * 7
     world = build_world(num_blocks=21, max_num_sequences=8, max_step_tokens=512)
     for seed in range(2):

@@ -13,17 +13,17 @@ World = Any
 BuildWorld = Callable[..., World]
 
 
-# ---- what a step is made of
+# ---- the contents of a step
 
 
-def test_nothing_to_do_is_no_plan(build_world: BuildWorld) -> None:
+def test_without_work_there_is_no_plan(build_world: BuildWorld) -> None:
     world = build_world()
     assert not world.scheduler.has_work
     assert world.scheduler.schedule() is None
     world.scheduler.check_idle()
 
 
-def test_a_sequence_gets_its_tokens_one_a_step(
+def test_a_sequence_gets_one_token_per_step(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
     world = build_world()
@@ -38,7 +38,7 @@ def test_a_sequence_gets_its_tokens_one_a_step(
 
 
 def test_a_decode_never_stalls_behind_a_prefill(build_world: BuildWorld) -> None:
-    """Every step of a long prefill carries the running stream's token as well, within the budget."""
+    """Every step of a long prefill also computes the running sequence's token, within the budget."""
     world = build_world(max_step_tokens=20)
     stream = world.add([1], max_tokens=50, ignore_eos=True)
     world.step()
@@ -52,8 +52,8 @@ def test_a_decode_never_stalls_behind_a_prefill(build_world: BuildWorld) -> None
     assert world.num_steps == 1 + 6  # 100 tokens, 19 a step
 
 
-def test_prompts_have_more_of_a_step_the_more_stream_and_the_more_wait(build_world: BuildWorld) -> None:
-    """The gaps of streams are bounded, and nobody waits for ever behind that."""
+def test_prompts_get_more_tokens_the_more_sequences_decode_or_wait(build_world: BuildWorld) -> None:
+    """Inter-token latency is bounded, and waiting requests still make progress."""
     world = build_world(max_step_tokens=256)
     streams = [world.add([i], max_tokens=50, ignore_eos=True) for i in (1, 2)]
     world.step()
@@ -66,10 +66,10 @@ def test_prompts_have_more_of_a_step_the_more_stream_and_the_more_wait(build_wor
     for stream in streams:
         world.scheduler.finish(stream.sequence_id, FinishReason.ABORT)
     chunks = world.chunks(world.schedule())
-    assert chunks[first.sequence_id] + chunks[second.sequence_id] == 256, "nobody has gaps"
+    assert chunks[first.sequence_id] + chunks[second.sequence_id] == 256, "no sequence decodes"
 
 
-def test_a_prefill_in_chunks_gives_what_a_whole_one_gives(build_world: BuildWorld) -> None:
+def test_a_chunked_prefill_gives_the_same_result_as_a_whole_one(build_world: BuildWorld) -> None:
     completions = []
     for max_step_tokens in (3, 32, 33, 500):
         world = build_world(max_step_tokens=max_step_tokens)
@@ -79,7 +79,7 @@ def test_a_prefill_in_chunks_gives_what_a_whole_one_gives(build_world: BuildWorl
     assert all(completion == completions[0] for completion in completions)
 
 
-def test_earlier_prefills_go_before_later_ones_and_newcomers_last(build_world: BuildWorld) -> None:
+def test_earlier_prefills_go_first_and_new_sequences_last(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=50)
     first, second, third = (world.add(range(i, i + 70), max_tokens=2) for i in range(3))
     assert world.chunks(world.schedule()) == {first.sequence_id: 50}
@@ -89,7 +89,7 @@ def test_earlier_prefills_go_before_later_ones_and_newcomers_last(build_world: B
 
 
 def test_admission_is_first_come_first_served(build_world: BuildWorld) -> None:
-    """A short request behind one that doesn't fit yet doesn't overtake it."""
+    """A short request does not overtake one that does not fit yet."""
     world = build_world(num_blocks=8)
     world.add(range(200), max_tokens=2)
     long = world.add(range(1, 101), max_tokens=2)
@@ -101,8 +101,8 @@ def test_admission_is_first_come_first_served(build_world: BuildWorld) -> None:
     world.run()
 
 
-def test_a_lower_priority_is_admitted_earlier_and_throws_nobody_out(build_world: BuildWorld) -> None:
-    """It passes those who wait, not those who run."""
+def test_a_lower_priority_is_admitted_first_and_preempts_nothing(build_world: BuildWorld) -> None:
+    """It goes before waiting sequences, not before running ones."""
     world = build_world(max_num_sequences=1)
     running = world.add([1], max_tokens=9, ignore_eos=True, priority=5)
     world.step()
@@ -117,13 +117,13 @@ def test_a_lower_priority_is_admitted_earlier_and_throws_nobody_out(build_world:
 
 
 def test_prefills_go_by_priority(build_world: BuildWorld) -> None:
-    """What decodes leaves of a step goes to the lowest priority's prompt first, also where another's has begun."""
+    """Tokens left by decodes go to the lowest priority's prompt first, even if another prefill has begun."""
     world = build_world(max_step_tokens=50)
     early = world.add(range(120), max_tokens=2, priority=1)
     world.step()
     urgent = world.add(range(1, 71), max_tokens=2)
     world.step()
-    assert (early.num_computed_tokens, urgent.num_computed_tokens) == (100, 0), "who runs fills the step it can fill"
+    assert (early.num_computed_tokens, urgent.num_computed_tokens) == (100, 0), "the running prefill fills the step"
     assert world.chunks(world.schedule()) == {early.sequence_id: 20, urgent.sequence_id: 30}
     world.run()
 
@@ -137,10 +137,10 @@ def test_no_more_rows_than_sequences_allowed(build_world: BuildWorld) -> None:
     world.run()
 
 
-def test_a_budget_smaller_than_the_rows_stalls_nobody(
+def test_a_budget_smaller_than_the_rows_stalls_no_sequence(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """With two tokens a step there are two rows: whoever runs advances in every step."""
+    """With two tokens per step there are two rows, and every running sequence advances in every step."""
     world = build_world(max_step_tokens=2, max_num_sequences=8)
     sequences = [world.add([i + 1, 5, 6], max_tokens=4) for i in range(5)]
     world.run()
@@ -148,10 +148,10 @@ def test_a_budget_smaller_than_the_rows_stalls_nobody(
         assert_undisturbed(sequence)
 
 
-def test_a_plan_without_an_update_leaves_no_trace(
+def test_a_plan_without_an_update_has_no_effect(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """A step that failed can be planned again."""
+    """A failed step can be planned again."""
     world = build_world()
     sequences = [world.add(range(i, i + 60), max_tokens=40) for i in range(3)]
     while world.scheduler.has_work:
@@ -162,7 +162,7 @@ def test_a_plan_without_an_update_leaves_no_trace(
         assert_undisturbed(sequence)
 
 
-# ---- how a sequence ends
+# ---- the end of a sequence
 
 
 def test_end_of_text_ends_a_sequence_and_is_its_last_token(build_world: BuildWorld) -> None:
@@ -204,7 +204,7 @@ def test_the_last_position_ends_a_sequence(build_world: BuildWorld) -> None:
 def test_a_prompt_can_be_scored_without_a_completion(
     build_world: BuildWorld, max_tokens: int, num_positions: int
 ) -> None:
-    """No tokens wanted, or no position left for one: the sequence ends with its prefill, all of it scored."""
+    """With `max_tokens` 0, or no position left, the sequence ends after its prefill, with the whole prompt scored."""
     world = build_world(max_step_tokens=33)
     sequence = world.add(range(100), max_tokens=max_tokens, num_positions=num_positions, num_prompt_logprobs=0)
     updates = []
@@ -231,7 +231,7 @@ def test_a_row_that_fails_ends_its_sequence_alone_and_leaves_nothing_in_the_cach
     assert_undisturbed(again)
 
 
-def test_finishing_frees_at_once_and_only_once(build_world: BuildWorld) -> None:
+def test_finishing_frees_blocks_at_once_and_only_once(build_world: BuildWorld) -> None:
     world = build_world(max_num_sequences=1)
     running, waiting = world.add(range(70), max_tokens=9), world.add(range(70), max_tokens=9)
     world.step()
@@ -266,8 +266,8 @@ def test_idle_with_a_block_held_is_an_error(build_world: BuildWorld) -> None:
         world.scheduler.check_idle()
 
 
-def test_a_lost_block_is_noticed_when_the_last_sequence_ends(build_world: BuildWorld) -> None:
-    """Nobody has to ask: an engine has no step to compute from then on."""
+def test_a_leaked_block_is_detected_when_the_last_sequence_ends(build_world: BuildWorld) -> None:
+    """The check is automatic, because an idle engine computes no further step."""
     world = build_world()
     other, sequence = world.add([2], max_tokens=5), world.add([1], max_tokens=5)
     world.step()

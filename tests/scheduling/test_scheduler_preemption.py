@@ -12,10 +12,10 @@ World = Any
 BuildWorld = Callable[..., World]
 
 
-def test_the_latest_arrival_gives_way_and_loses_nothing(
+def test_the_latest_arrival_is_preempted_and_loses_no_token(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """Three sequences that together need more blocks than there are all come to what they would come to alone."""
+    """Three sequences that together need more blocks than exist all get the tokens that they would get alone."""
     world = build_world(num_blocks=8)
     sequences = [world.add(range(i, i + 30), max_tokens=110, ignore_eos=True) for i in range(3)]
     while world.scheduler.has_work:
@@ -27,10 +27,10 @@ def test_the_latest_arrival_gives_way_and_loses_nothing(
         assert_undisturbed(sequence)
 
 
-def test_the_highest_priority_gives_way_first(
+def test_the_highest_priority_is_preempted_first(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """Where blocks run out among those who run, the earliest arrival is not spared for being early."""
+    """If blocks run out, an early arrival with a high priority number is preempted first."""
     world = build_world(num_blocks=8)
     sequences = [
         world.add(range(i, i + 30), max_tokens=110, ignore_eos=True, priority=priority)
@@ -46,8 +46,8 @@ def test_the_highest_priority_gives_way_first(
         assert_undisturbed(sequence)
 
 
-def test_who_is_preempted_waits_behind_lower_priorities(build_world: BuildWorld) -> None:
-    """In front of its equals, but not of those it would have waited for in the first place."""
+def test_a_preempted_sequence_waits_behind_lower_priorities(build_world: BuildWorld) -> None:
+    """Ahead of its equals, but behind the sequences that had a lower priority anyway."""
     world = build_world(num_blocks=6)
     world.add(range(30), max_tokens=100, ignore_eos=True)
     second = world.add(range(1, 31), max_tokens=100, ignore_eos=True, priority=1)
@@ -62,7 +62,7 @@ def test_who_is_preempted_waits_behind_lower_priorities(build_world: BuildWorld)
     assert order == [urgent, second, equal]
 
 
-def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: BuildWorld) -> None:
+def test_a_preempted_sequence_is_next_and_finds_its_blocks(build_world: BuildWorld) -> None:
     world = build_world(num_blocks=6)
     first = world.add(range(30), max_tokens=100, ignore_eos=True)
     second = world.add(range(1, 31), max_tokens=100, ignore_eos=True)
@@ -79,14 +79,14 @@ def test_who_is_preempted_goes_to_the_front_and_finds_its_blocks(build_world: Bu
     world.step()
     assert not world.is_waiting(second)
     assert world.is_waiting(newcomer)
-    assert world.num_tokens_computed - num_computed < num_tokens, "part of it came from the cache"
-    assert second.num_cached_tokens == 0, "which is not the caller's doing"
+    assert world.num_tokens_computed - num_computed < num_tokens, "part of it comes from the cache"
+    assert second.num_cached_tokens == 0, "these are the sequence's own blocks"
     world.run()
 
 
 @pytest.mark.parametrize("max_step_tokens", [1, 30, 64])
 def test_a_preemption_scores_nothing_twice(build_world: BuildWorld, max_step_tokens: int) -> None:
-    """Neither in the middle of a prefill nor after it."""
+    """Neither during a prefill nor after it."""
     world = build_world(num_blocks=4, max_step_tokens=max_step_tokens, max_num_sequences=2)
     world.add(range(28), max_tokens=70, ignore_eos=True)
     scored = world.add(range(40), max_tokens=50, num_prompt_logprobs=1, ignore_eos=True)
@@ -95,9 +95,7 @@ def test_a_preemption_scores_nothing_twice(build_world: BuildWorld, max_step_tok
 
 
 @pytest.mark.parametrize("max_step_tokens", [4, 5, 6])
-def test_a_prefill_preempted_halfway_goes_on_scoring_where_it_was(
-    build_world: BuildWorld, max_step_tokens: int
-) -> None:
+def test_a_preempted_prefill_continues_scoring_where_it_was(build_world: BuildWorld, max_step_tokens: int) -> None:
     world = build_world(num_blocks=9, max_step_tokens=max_step_tokens)
     world.add(range(30), max_tokens=70, ignore_eos=True)
     scored = world.add(range(200), max_tokens=1, num_prompt_logprobs=1)

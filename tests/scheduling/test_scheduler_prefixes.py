@@ -16,7 +16,7 @@ BuildWorld = Callable[..., World]
 # ---- the prefix cache
 
 
-def test_a_known_beginning_is_not_computed_again(
+def test_a_cached_prefix_is_not_computed_again(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
     world = build_world(max_step_tokens=200)
@@ -30,7 +30,7 @@ def test_a_known_beginning_is_not_computed_again(
     assert_undisturbed(again)
 
 
-def test_a_prompt_known_whole_computes_its_last_block(build_world: BuildWorld) -> None:
+def test_a_fully_cached_prompt_computes_its_last_block(build_world: BuildWorld) -> None:
     """Its last token's logits are needed, and a cached block is never written again."""
     world = build_world()
     world.add(range(64), max_tokens=2)
@@ -40,8 +40,8 @@ def test_a_prompt_known_whole_computes_its_last_block(build_world: BuildWorld) -
     assert again.num_cached_tokens == 32
 
 
-def test_a_completion_is_a_beginning_too(build_world: BuildWorld) -> None:
-    """The next turn of a conversation finds the last one's answer."""
+def test_completions_are_cached_too(build_world: BuildWorld) -> None:
+    """The next turn of a conversation finds the last response."""
     world = build_world()
     first = world.add(range(20), max_tokens=60, ignore_eos=True)
     world.run()
@@ -64,7 +64,7 @@ def test_sequences_share_blocks_while_they_run(build_world: BuildWorld) -> None:
     assert world.kv_cache_usage == 0
 
 
-def test_a_block_is_shared_only_when_it_was_computed(build_world: BuildWorld) -> None:
+def test_a_block_is_shared_only_after_it_is_computed(build_world: BuildWorld) -> None:
     """Two equal prompts in one step: the second can't read what the first has yet to write."""
     world = build_world(max_step_tokens=200)
     first, second = world.add(range(70), max_tokens=3), world.add(range(70), max_tokens=3)
@@ -73,7 +73,7 @@ def test_a_block_is_shared_only_when_it_was_computed(build_world: BuildWorld) ->
     assert first.token_ids == second.token_ids
 
 
-def test_prompt_scores_take_nothing_from_the_cache(build_world: BuildWorld) -> None:
+def test_scored_prompts_use_no_cached_blocks(build_world: BuildWorld) -> None:
     """They need the logits of every prompt token."""
     world = build_world()
     world.add(range(100), max_tokens=2)
@@ -86,10 +86,10 @@ def test_prompt_scores_take_nothing_from_the_cache(build_world: BuildWorld) -> N
 
 @pytest.mark.parametrize("max_step_tokens", [7, 200])
 @pytest.mark.parametrize("first_scored_token", [1, 32, 33, 70, 99])
-def test_what_is_not_to_be_scored_may_come_from_the_cache(
+def test_prompt_tokens_that_are_not_scored_may_come_from_the_cache(
     first_scored_token: int, max_step_tokens: int, build_world: BuildWorld
 ) -> None:
-    """The token before the first one scored is computed: its logits tell that one."""
+    """The token before the first scored one is computed, for its logits."""
     world = build_world(max_step_tokens=max_step_tokens)
     world.add(range(100), max_tokens=2)
     world.run()
@@ -113,7 +113,7 @@ def test_the_prefix_cache_can_be_off(build_world: BuildWorld) -> None:
 def test_followers_share_the_prompt_that_their_leader_computes(
     build_world: BuildWorld, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """Four completions of one prompt cost one prefill, and three times what is left of it beside whole blocks."""
+    """Four completions of one prompt compute its whole blocks once, and the remaining tokens four times."""
     world = build_world(max_step_tokens=300)
     leader = world.add(range(100), max_tokens=1, seed=1, ignore_eos=True)
     followers = [world.add(range(100), max_tokens=1, seed=2 + i, leader=leader, ignore_eos=True) for i in range(3)]
@@ -125,7 +125,7 @@ def test_followers_share_the_prompt_that_their_leader_computes(
         assert_undisturbed(sequence)
 
 
-def test_followers_hold_up_nobody_else(build_world: BuildWorld) -> None:
+def test_followers_delay_no_other_sequence(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=150)
     leader = world.add(range(100), max_tokens=9)
     follower = world.add(range(100), max_tokens=9, leader=leader)
@@ -137,7 +137,7 @@ def test_followers_hold_up_nobody_else(build_world: BuildWorld) -> None:
 
 
 @pytest.mark.parametrize("num_steps", [0, 1])
-def test_followers_go_on_without_a_leader_that_is_gone(
+def test_followers_continue_without_their_leader(
     build_world: BuildWorld, num_steps: int, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
     world = build_world(max_step_tokens=40)
@@ -151,7 +151,7 @@ def test_followers_go_on_without_a_leader_that_is_gone(
         assert_undisturbed(follower)
 
 
-def test_a_follower_can_be_aborted_while_it_stands_aside(build_world: BuildWorld) -> None:
+def test_a_waiting_follower_can_be_aborted(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=40)
     leader = world.add(range(100), max_tokens=2)
     follower = world.add(range(100), max_tokens=2, leader=leader)
@@ -161,8 +161,8 @@ def test_a_follower_can_be_aborted_while_it_stands_aside(build_world: BuildWorld
     world.run()
 
 
-def test_followers_of_a_preempted_leader_wait_no_longer(build_world: BuildWorld) -> None:
-    """A decode that needs room throws the leader back in the middle of its prefill."""
+def test_followers_stop_waiting_for_a_preempted_leader(build_world: BuildWorld) -> None:
+    """A decode that needs a block preempts the leader during its prefill."""
     world = build_world(num_blocks=6, max_step_tokens=2)
     world.add([1], max_tokens=150, ignore_eos=True)
     leader = world.add(range(100), max_tokens=2)
@@ -176,7 +176,7 @@ def test_followers_of_a_preempted_leader_wait_no_longer(build_world: BuildWorld)
 
 
 def test_a_preempted_leader_is_not_waited_for(build_world: BuildWorld) -> None:
-    """It may find all of its prompt in the cache again, and then it has no prefill for anybody to wait for."""
+    """It may find all of its prompt in the cache again, and then has no prefill to wait for."""
     world = build_world(num_blocks=9, max_step_tokens=300)
     world.add(range(1, 97), max_tokens=60, ignore_eos=True)
     leader = world.add(range(97), max_tokens=156, ignore_eos=True)
@@ -189,7 +189,7 @@ def test_a_preempted_leader_is_not_waited_for(build_world: BuildWorld) -> None:
     world.run()
 
 
-def test_a_leader_whose_prompt_is_known_already_holds_nobody_back(build_world: BuildWorld) -> None:
+def test_a_leader_with_a_cached_prompt_delays_no_follower(build_world: BuildWorld) -> None:
     world = build_world(max_step_tokens=200)
     world.add(range(70), max_tokens=1)
     world.run()
@@ -200,7 +200,7 @@ def test_a_leader_whose_prompt_is_known_already_holds_nobody_back(build_world: B
     assert follower.finish_reason is not None
 
 
-def test_a_prompt_without_a_whole_block_to_share_waits_for_nobody(build_world: BuildWorld) -> None:
+def test_a_follower_without_a_whole_block_to_share_does_not_wait(build_world: BuildWorld) -> None:
     world = build_world()
     leader = world.add(range(32), max_tokens=2)
     world.add(range(32), max_tokens=2, leader=leader)

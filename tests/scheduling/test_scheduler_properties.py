@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: the books are right, everyone finishes, and nobody notices the others."""
+"""For events in any order: the accounting is right, every sequence finishes, and none affects another's tokens."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.scheduling.scheduler import QUIET_STEPS
 from distilgpt2_api.scheduling.sequence import Sequence
 
-# Few distinct beginnings, so that prompts share blocks; with period 32 all blocks of a prompt are equal; lengths around
-# the borders of blocks.
+# Few distinct prefixes, so that prompts share blocks. With period 32, all blocks of a prompt are equal. Lengths are
+# near multiples of a block.
 PROMPTS = st.builds(
     lambda first, period, length: [(first + i) % period for i in range(length)],
     st.integers(0, 2),
@@ -51,7 +51,7 @@ PARAMS = st.fixed_dictionaries(
     }
 )
 SEEDS = st.sampled_from([0, 1, 100, 101])
-"""Those of a hundred and more repeat themselves."""
+"""Seeds of 100 and more give text that repeats itself."""
 CALLERS = st.sampled_from(["", "", "", "other", "third"])
 PRIORITIES = st.sampled_from([0, 0, 0, -1, 1, 7])
 WHOSE = st.fixed_dictionaries({"priority": PRIORITIES, "caller": CALLERS, "is_batch": st.booleans()})
@@ -65,7 +65,7 @@ def check_finished(world: Any, sequence: Sequence, assert_undisturbed: Callable[
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Adds, steps, aborts (also while a step runs), loses steps, and preempts by want of blocks, in any order."""
+    """Adds, steps, aborts (also during a step), loses steps, and preempts for lack of blocks, in any order."""
 
     build_world: Callable[..., Any]
     assert_undisturbed: Callable[[Sequence], None]
@@ -123,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.scheduler.has_work)
     @rule(num_taken=st.integers(0, 3))
     def take_in_less_than_was_gained(self, num_taken: int) -> None:
-        """Whose stop sequence is found ends; who is only not asked for draws the rest anew."""
+        """Apply only some accepted drafts: a sequence either ends there, or samples the remaining tokens again."""
         self.world.update(self.world.schedule(), max_accepted=num_taken)
 
     @invariant()
@@ -139,7 +139,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 check_finished(self.world, sequence, self.assert_undisturbed)
 
 
-def test_any_interleaving_keeps_the_books_and_the_results(
+def test_any_interleaving_keeps_the_accounting_and_the_results(
     build_world: Callable[..., Any],
     assert_undisturbed: Callable[[Sequence], None],
     monkeypatch: pytest.MonkeyPatch,
@@ -153,16 +153,16 @@ def test_any_interleaving_keeps_the_books_and_the_results(
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits=LIMITS, requests=st.lists(st.tuples(PROMPTS, SEEDS, WHOSE, PARAMS), min_size=1, max_size=10))
-def test_everybody_finishes_in_bounded_time(
+def test_every_sequence_finishes_in_bounded_time(
     build_world: Callable[..., Any],
     assert_undisturbed: Callable[[Sequence], None],
     limits: dict[str, Any],
     requests: list[tuple[list[int], int, dict[str, Any], dict[str, Any]]],
 ) -> None:
-    """No more steps than if each ran alone, one after the other: nobody starves, and no preemption is in vain.
+    """All finish in no more steps than if each ran alone, in succession: none starves, and each preemption is useful.
 
-    Whatever their priorities, once nobody comes with a lower one, whoever their callers are, and batch work too; but
-    that holds back for some steps after the others.
+    This holds for any priorities and callers once no lower priority arrives, and for batch work except for the steps
+    that it waits after other work.
     """
     world = build_world(**limits)
     sequences = [world.add(prompt, seed=seed, **whose, **params) for prompt, seed, whose, params in requests]

@@ -29,7 +29,7 @@ def test_a_sequence_ends_with_max_tokens_or_at_the_last_position() -> None:
 @pytest.mark.parametrize(
     ("num_prompt_tokens", "max_tokens", "num_blocks"), [(32, 0, 1), (32, 1, 1), (32, 2, 2), (1, 32, 1), (1, 33, 2)]
 )
-def test_the_last_token_drawn_needs_no_room(num_prompt_tokens: int, max_tokens: int, num_blocks: int) -> None:
+def test_the_last_sampled_token_needs_no_block(num_prompt_tokens: int, max_tokens: int, num_blocks: int) -> None:
     assert make(num_prompt_tokens, max_tokens=max_tokens).num_blocks_at_most == num_blocks
 
 
@@ -38,7 +38,7 @@ def test_at_least_one_token_is_left_to_compute(num_prompt_tokens: int, num_cache
     assert make(num_prompt_tokens).num_cacheable_tokens == num_cacheable
 
 
-def test_what_is_to_be_scored_is_computed() -> None:
+def test_scored_tokens_are_computed() -> None:
     sequence = make(100, num_prompt_logprobs=0)
     assert sequence.num_cacheable_tokens == 0
     sequence.num_scored_tokens = 70
@@ -59,24 +59,26 @@ def test_what_is_to_be_scored_is_computed() -> None:
         ((0,), {"stop_token_ids": (7,)}, {0, 7}),
     ],
 )
-def test_which_tokens_end_it(eos_token_ids: tuple[int, ...], params: dict[str, Any], ending: set[int]) -> None:
+def test_the_tokens_that_end_a_sequence(
+    eos_token_ids: tuple[int, ...], params: dict[str, Any], ending: set[int]
+) -> None:
     assert make(1, eos_token_ids=eos_token_ids, **params).ending_tokens.all == ending
 
 
-def test_digests_name_the_same_block_the_same_in_every_sequence() -> None:
+def test_a_block_has_the_same_digest_in_every_sequence() -> None:
     long, short = make(128), make(64)
     assert long.digest(1) == short.digest(1)
     assert long.digest(0) != long.digest(1)
 
 
-def test_digests_tell_apart_equal_blocks_at_different_places() -> None:
+def test_equal_blocks_at_different_positions_have_different_digests() -> None:
     sequence = Sequence(
         sequence_id=1, prompt_token_ids=(7,) * 64, params=SamplingParams(), seed=0, num_positions=256, eos_token_ids=()
     )
     assert sequence.digest(0) != sequence.digest(1)
 
 
-def test_a_row_says_what_is_computed_and_whether_a_token_is_drawn() -> None:
+def test_a_row_has_the_tokens_to_compute_and_whether_to_sample() -> None:
     sequence = make(40, max_tokens=2, num_prompt_logprobs=3)
     sequence.block_ids = [4, 2]
     row = sequence.plan_row(30)
@@ -86,6 +88,6 @@ def test_a_row_says_what_is_computed_and_whether_a_token_is_drawn() -> None:
     assert sequence.plan_row(10).is_sampling
 
 
-def test_a_row_of_a_sequence_that_can_grow_no_more_draws_nothing() -> None:
+def test_a_row_of_a_full_sequence_does_not_sample() -> None:
     assert not make(40, max_tokens=0).plan_row(40).is_sampling
     assert not make(256).plan_row(256).is_sampling

@@ -1,4 +1,4 @@
-"""Who gets drafts, how many, and that nobody comes to anything else by them."""
+"""Drafts: the sequences that get them, their number, and that they change no result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from distilgpt2_api.scheduling.speculation import MAX_DRAFTING_SEQUENCES, MAX_TO
 WorldBuilder = Callable[..., Any]
 CIRCLE = [1, 2, 3] * 6
 REPETITIVE = 100
-"""A seed that repeats itself, but not always."""
+"""A seed for text that often repeats itself."""
 CIRCLING = 200
-"""One that does nothing else."""
+"""A seed for text that always repeats itself."""
 
 
 def drafts_of(plan: StepPlan) -> dict[int, int]:
@@ -27,7 +27,7 @@ def drafts_of(plan: StepPlan) -> dict[int, int]:
 
 
 def first_draft(world: Any, max_steps: int = 20) -> StepPlan:
-    """The next plan that has any."""
+    """Step until a plan has drafts."""
     for _ in range(max_steps):
         plan: StepPlan = world.schedule()
         if drafts_of(plan):
@@ -44,7 +44,7 @@ def test_the_same_tokens_in_fewer_steps(
     build_world: WorldBuilder,
     assert_undisturbed: Callable[[Sequence], None],
 ) -> None:
-    """Some drafts are right and some are wrong, over several blocks, in sequences that share their beginnings."""
+    """Some drafts are accepted and some rejected, over several blocks, in sequences with common prefixes."""
     world, plain = build_world(max_draft_tokens=max_draft_tokens), build_world()
     for one in (world, plain):
         for index in range(num_sequences):
@@ -58,10 +58,10 @@ def test_the_same_tokens_in_fewer_steps(
 
 
 @pytest.mark.parametrize("max_tokens", range(1, 40))
-def test_a_sequence_ends_where_it_would_without(
+def test_a_sequence_ends_where_it_would_without_drafts(
     max_tokens: int, build_world: WorldBuilder, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """By its length, by a stop token or at the model's last position, amid what a step gained; not a token later."""
+    """By length, by a stop token or at the model's last position, within the tokens of one step; not a token later."""
     world = build_world(max_draft_tokens=15)
     by_length = world.add(CIRCLE, seed=REPETITIVE, max_tokens=max_tokens, ignore_eos=True, temperature=0.0)
     stopped = world.add(CIRCLE, seed=REPETITIVE + 1, max_tokens=max_tokens, stop_token_ids=(5, 17))
@@ -77,8 +77,8 @@ def test_a_sequence_ends_where_it_would_without(
     assert at_the_end.finish_reason is FinishReason.LENGTH
 
 
-def test_who_is_ended_between_two_tokens_takes_in_no_more(build_world: WorldBuilder) -> None:
-    """A stop sequence ends there."""
+def test_a_sequence_ended_between_two_tokens_gets_no_more(build_world: WorldBuilder) -> None:
+    """As when a stop sequence is found."""
     world = build_world(max_draft_tokens=15)
     sequence = world.add(CIRCLE, seed=REPETITIVE, max_tokens=100, ignore_eos=True, temperature=0.0)
     while True:
@@ -97,7 +97,7 @@ def test_who_is_ended_between_two_tokens_takes_in_no_more(build_world: WorldBuil
 
 
 @pytest.mark.parametrize("num_sequences", range(1, MAX_DRAFTING_SEQUENCES + 1))
-def test_few_have_long_drafts_and_more_short_ones(num_sequences: int, build_world: WorldBuilder) -> None:
+def test_drafts_are_shorter_with_more_sequences(num_sequences: int, build_world: WorldBuilder) -> None:
     world = build_world(max_draft_tokens=15)
     for _ in range(num_sequences):
         world.add(CIRCLE, seed=CIRCLING, max_tokens=200, ignore_eos=True, temperature=0.0)
@@ -110,7 +110,7 @@ def test_few_have_long_drafts_and_more_short_ones(num_sequences: int, build_worl
     assert plan.num_tokens <= MAX_TOKENS
 
 
-def test_many_have_none(build_world: WorldBuilder) -> None:
+def test_many_sequences_get_no_drafts(build_world: WorldBuilder) -> None:
     world = build_world(max_draft_tokens=15)
     for index in range(MAX_DRAFTING_SEQUENCES + 1):
         world.add(CIRCLE, seed=REPETITIVE + index, max_tokens=100, ignore_eos=True, temperature=0.0)
@@ -123,8 +123,8 @@ def test_many_have_none(build_world: WorldBuilder) -> None:
     assert drafts_of(first_draft(world))
 
 
-def test_drawn_text_has_them_alone_and_not_beside_others(build_world: WorldBuilder) -> None:
-    """It repeats itself less, and a wrong draft would cost whoever runs beside it."""
+def test_sampled_text_gets_drafts_only_alone(build_world: WorldBuilder) -> None:
+    """Sampled text repeats itself less, and a rejected draft would slow down other sequences."""
     world = build_world(max_draft_tokens=15)
     world.add(CIRCLE, seed=CIRCLING, max_tokens=200, ignore_eos=True, temperature=1.0)
     assert drafts_of(first_draft(world))
@@ -138,8 +138,8 @@ def test_drawn_text_has_them_alone_and_not_beside_others(build_world: WorldBuild
     assert drafts_of(first_draft(world))
 
 
-def test_none_beside_a_prefill_or_while_somebody_waits(build_world: WorldBuilder) -> None:
-    """Then the step is long enough, or somebody could do with it ending soon."""
+def test_no_drafts_beside_a_prefill_or_while_a_sequence_waits(build_world: WorldBuilder) -> None:
+    """The step is long anyway, or a waiting sequence needs it to end soon."""
     world = build_world(max_draft_tokens=15, max_num_sequences=1)
     world.add(CIRCLE, seed=REPETITIVE, max_tokens=200, ignore_eos=True, temperature=0.0)
     first_draft(world)
@@ -159,7 +159,7 @@ def test_none_beside_a_prefill_or_while_somebody_waits(build_world: WorldBuilder
         world.update(plan)
 
 
-def test_batch_work_has_them_only_where_it_is_alone(build_world: WorldBuilder) -> None:
+def test_batch_work_gets_drafts_only_alone(build_world: WorldBuilder) -> None:
     world = build_world(max_draft_tokens=15, max_batch_step_tokens=40)
     batch = world.add(CIRCLE, seed=REPETITIVE, max_tokens=230, ignore_eos=True, temperature=0.0, is_batch=True)
     assert drafts_of(first_draft(world)).keys() == {batch.sequence_id}
@@ -184,7 +184,7 @@ def test_drafts_stay_within_the_steps_tokens(build_world: WorldBuilder) -> None:
     assert (plan.num_tokens, plan.num_draft_tokens) == (4, 2)
 
 
-def test_a_grammar_guides_a_token_at_a_time(build_world: WorldBuilder) -> None:
+def test_a_sequence_with_a_grammar_gets_no_drafts(build_world: WorldBuilder) -> None:
     world = build_world(max_draft_tokens=15)
     world.add(
         CIRCLE,
@@ -200,8 +200,8 @@ def test_a_grammar_guides_a_token_at_a_time(build_world: WorldBuilder) -> None:
 
 
 @pytest.mark.parametrize(("num_blocks", "num_drafting"), [(4, 0), (5, 1), (6, 2)])
-def test_nobody_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, build_world: WorldBuilder) -> None:
-    """Of two sequences near the ends of their blocks each still gets the one that it needs next."""
+def test_no_sequence_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, build_world: WorldBuilder) -> None:
+    """Two sequences near the ends of their blocks still get the next one that they need."""
     world = build_world(max_draft_tokens=15, num_blocks=num_blocks, is_prefix_caching=False)
     for _ in range(2):
         world.add((CIRCLE * 2)[:29], seed=CIRCLING, max_tokens=30, ignore_eos=True, temperature=0.0)
@@ -215,8 +215,8 @@ def test_nobody_loses_blocks_to_a_draft(num_blocks: int, num_drafting: int, buil
     assert world.num_preempted == 0
 
 
-def test_nobody_waits_for_blocks_of_wrong_drafts(build_world: WorldBuilder) -> None:
-    """A newcomer who fits without them is let in at once, and nobody is preempted for that."""
+def test_no_sequence_waits_for_blocks_of_rejected_drafts(build_world: WorldBuilder) -> None:
+    """A new sequence that fits without them is admitted at once, and none is preempted for it."""
     world = build_world(max_draft_tokens=15, num_blocks=6, is_prefix_caching=False)
     drafting = world.add((CIRCLE * 2)[:29], seed=0, max_tokens=60, ignore_eos=True, temperature=0.0)
     world.step()
@@ -235,8 +235,8 @@ def test_nobody_waits_for_blocks_of_wrong_drafts(build_world: WorldBuilder) -> N
     world.scheduler.check_accounting()
 
 
-def test_a_lost_step_costs_no_block(build_world: WorldBuilder) -> None:
-    """Its drafts' blocks are its sequence's: the next plan needs no others."""
+def test_a_lost_step_leaks_no_block(build_world: WorldBuilder) -> None:
+    """The next plan uses the same blocks for its drafts."""
     world = build_world(max_draft_tokens=15)
     world.add((CIRCLE * 2)[:29], seed=CIRCLING, max_tokens=100, ignore_eos=True, temperature=0.0)
     world.step()
@@ -251,10 +251,10 @@ def test_a_lost_step_costs_no_block(build_world: WorldBuilder) -> None:
     world.scheduler.check_accounting()
 
 
-def test_blocks_computed_beside_wrong_drafts_are_worth_keeping(
+def test_blocks_computed_with_rejected_drafts_are_cached(
     build_world: WorldBuilder, assert_undisturbed: Callable[[Sequence], None]
 ) -> None:
-    """The world knows what each place of the cache holds, and checks whatever a step reads."""
+    """`World` records the content of each cache slot, and checks what a step reads."""
     world = build_world(max_draft_tokens=15)
     first = world.add(CIRCLE, seed=REPETITIVE, max_tokens=120, ignore_eos=True, temperature=0.0)
     world.run()

@@ -12,7 +12,7 @@ from distilgpt2_api.scheduling.waiting import WaitingQueue
 
 @pytest.fixture
 def arrive() -> Callable[..., Sequence]:
-    """Make a sequence whose id is its place in the order of arrival, with a prompt of 3 tokens."""
+    """Create a sequence with a prompt of 3 tokens, whose id is its number in the order of arrival."""
 
     def make(arrival: int, leader_id: int | None = None, priority: int = 0, caller: str = "") -> Sequence:
         sequence = Sequence(
@@ -48,7 +48,9 @@ def test_first_come_first_served(arrive: Callable[..., Sequence]) -> None:
 
 
 @pytest.mark.parametrize(("arrival", "order"), [(0, [0, 2, 4]), (3, [2, 3, 4]), (5, [2, 4, 5])])
-def test_who_is_put_back_stands_where_it_stood(arrive: Callable[..., Sequence], arrival: int, order: list[int]) -> None:
+def test_a_preempted_sequence_returns_to_its_position(
+    arrive: Callable[..., Sequence], arrival: int, order: list[int]
+) -> None:
     queue = WaitingQueue()
     queue.add(arrive(2))
     queue.add(arrive(4))
@@ -80,10 +82,10 @@ def test_the_lower_priority_is_first_and_equals_keep_the_order_of_arrival(arrive
         (0, 20, [2, 1, 4, 3, 0]),
     ],
 )
-def test_who_is_put_back_stands_among_its_equals(
+def test_a_preempted_sequence_returns_among_its_equals(
     arrive: Callable[..., Sequence], arrival: int, priority: int, order: list[int]
 ) -> None:
-    """Having run before is no way past a lower priority."""
+    """A preempted sequence does not go before a lower priority."""
     queue = WaitingQueue()
     for waiting, own_priority in ((1, 0), (2, -1), (3, 9), (4, 0)):
         queue.add(arrive(waiting, priority=own_priority))
@@ -91,7 +93,7 @@ def test_who_is_put_back_stands_among_its_equals(
     assert ids(queue) == order
 
 
-def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) -> None:
+def test_followers_return_to_their_priority(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     for arrival in (1, 2):
         queue.defer(arrive(arrival, leader_id=0, priority=7), 0)
@@ -102,7 +104,7 @@ def test_followers_come_back_to_their_priority(arrive: Callable[..., Sequence]) 
     assert len(queue) == 5
 
 
-def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..., Sequence]) -> None:
+def test_followers_are_kept_apart_and_return_in_order(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     queue.add(arrive(1))
     for arrival in (2, 3):
@@ -114,7 +116,7 @@ def test_followers_stand_aside_and_come_back_in_their_places(arrive: Callable[..
     assert len(queue) == 4
 
 
-def test_anyone_can_leave_from_anywhere(arrive: Callable[..., Sequence]) -> None:
+def test_any_sequence_can_be_removed(arrive: Callable[..., Sequence]) -> None:
     queue = WaitingQueue()
     waiting = [arrive(1), arrive(2), arrive(3, leader_id=1), arrive(4, leader_id=1)]
     queue.add(waiting[0])
@@ -129,7 +131,7 @@ def test_anyone_can_leave_from_anywhere(arrive: Callable[..., Sequence]) -> None
     assert len(queue) == 0
 
 
-def test_the_first_of_each_caller_is_known_whoever_comes_and_goes(arrive: Callable[..., Sequence]) -> None:
+def test_the_head_of_each_callers_queue_is_known(arrive: Callable[..., Sequence]) -> None:
     draw = random.Random(0)
     queue, waiting = WaitingQueue(), list[Sequence]()
     for arrival in range(500):

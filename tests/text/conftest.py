@@ -1,4 +1,4 @@
-"""A tiny byte-level BPE, trained on the spot, in each form that GPT-2 checkpoints come in."""
+"""A tiny byte-level BPE, trained here, in each form of GPT-2 checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def train() -> tokenizers.Tokenizer:
 
 @pytest.fixture(scope="session")
 def json_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with tokenizer.json. Read-only, as the other two: all tests share them."""
+    """A model folder with tokenizer.json. Read-only, like the other two: all tests share them."""
     folder = tmp_path_factory.mktemp("tokenizer-json")
     train().save(str(folder / "tokenizer.json"))
     return folder

@@ -17,7 +17,7 @@ def test_the_characters_are_those_of_gpt2() -> None:
 
 
 @pytest.mark.parametrize("character", ["東", " ", "\n", "\x7f", "\xa0", "\xad", "\0", "\u0144", "\ud800"])
-def test_another_character_stands_for_no_byte(character: str) -> None:
+def test_other_characters_are_not_in_the_alphabet(character: str) -> None:
     assert character not in BYTE_OF_CHARACTER
     with pytest.raises(ValueError, match="latin-1"):
         to_bytes("a" + character)

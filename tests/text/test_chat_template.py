@@ -94,7 +94,7 @@ def test_messages_become_one_text_that_ends_where_the_assistant_begins() -> None
 
 
 def test_a_final_message_can_be_left_open() -> None:
-    """The model goes on with its last words: what the template puts after them is gone."""
+    """The model continues the message: the text that the template puts after it is cut off."""
     messages = [*HELLO, {"role": "assistant", "content": " Well, "}]
 
     text = render(CHATML, messages, has_generation_prompt=False, is_continued=True)
@@ -151,7 +151,7 @@ def test_templates_have_what_transformers_gives_them(source: str, text: str, is_
     assert template.render(HELLO, max_characters=1000) == text
 
 
-def test_what_a_template_says_of_messages_reaches_the_caller() -> None:
+def test_an_error_that_a_template_raises_reaches_the_caller() -> None:
     with pytest.raises(InvalidRequestError, match=r"^messages: roles must\s+alternate$") as caught:
         render("{{ raise_exception('roles must\\n alternate') }}")
 
@@ -159,8 +159,8 @@ def test_what_a_template_says_of_messages_reaches_the_caller() -> None:
 
 
 @pytest.mark.parametrize("source", ["{{ {}[messages[0].content].x }}", "{{ messages[0].content + 1 }}"])
-def test_errors_that_the_template_did_not_mean_tell_nothing_of_the_messages(source: str) -> None:
-    """Jinja's and Python's would repeat values."""
+def test_errors_of_jinja_and_python_quote_no_messages(source: str) -> None:
+    """Their own texts would repeat values."""
     with pytest.raises(InvalidRequestError, match=r"the chat template (fails|reads)") as caught:
         render(source, [{"role": "user", "content": "secret"}])
 
@@ -181,7 +181,7 @@ def test_errors_that_the_template_did_not_mean_tell_nothing_of_the_messages(sour
         "x" * (MAX_TEMPLATE_CHARACTERS + 1),
     ],
 )
-def test_what_is_no_template_is_refused_in_one_line_before_anybody_calls(source: str) -> None:
+def test_an_invalid_template_is_refused_in_one_line_when_it_is_loaded(source: str) -> None:
     with pytest.raises(ModelFormatError, match=r"^here: ") as caught:
         template_of(source)
 
@@ -212,7 +212,7 @@ def test_what_is_no_template_is_refused_in_one_line_before_anybody_calls(source:
     ],
 )
 def test_no_internals_are_reached(source: str) -> None:
-    """Either an error, or a text without anything that was not in the messages."""
+    """The result is an error, or a text of only what the messages had."""
     try:
         text = render(source)
     except InvalidRequestError as error:

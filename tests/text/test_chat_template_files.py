@@ -1,4 +1,4 @@
-"""Where a model's chat template may lie."""
+"""The places of a model's chat template."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_folder_without_a_template_has_none(tmp_path: Path) -> None:
 
 
 def test_the_setting_beats_the_file_beats_the_tokenizers_config(tmp_path: Path) -> None:
-    """The special tokens are the tokenizer's, wherever the template comes from."""
+    """The special tokens are always the tokenizer's."""
     write_config(tmp_path, bos_token="<s>", eos_token={"content": "</s>"}, chat_template="{{ bos_token }}3")
     assert rendered(tmp_path) == "<s>3"
     (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}2")
@@ -41,14 +41,14 @@ def test_the_setting_beats_the_file_beats_the_tokenizers_config(tmp_path: Path) 
 
 @pytest.mark.reported("older fine-tunes that name their special tokens in special_tokens_map.json alone")
 def test_special_tokens_may_be_named_in_their_own_file(tmp_path: Path) -> None:
-    """A byte-order mark is no part of either file."""
+    """Both files may begin with a byte-order mark."""
     (tmp_path / "special_tokens_map.json").write_bytes(b'\xef\xbb\xbf{"bos_token": {"content": "<s>"}}')
     (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbf{{ bos_token }}!")
     assert rendered(tmp_path) == "<s>!"
 
 
-def test_the_models_own_can_be_switched_off(tmp_path: Path) -> None:
-    """Even one that is broken."""
+def test_the_models_own_template_can_be_switched_off(tmp_path: Path) -> None:
+    """Even if it is broken."""
     (tmp_path / "chat_template.jinja").write_text("{% if")
     assert load_chat_template(tmp_path, "off") is None
 
@@ -93,6 +93,6 @@ def test_a_broken_setting_is_a_settings_error(tmp_path: Path, content: bytes | N
         load_chat_template(tmp_path, str(path))
 
 
-def test_a_folder_is_no_template(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_template(tmp_path: Path) -> None:
     with pytest.raises(Distilgpt2ApiError, match="not a file"):
         load_chat_template(tmp_path, str(tmp_path))

@@ -1,4 +1,4 @@
-"""The queue of compilations: one call for all who wait for it, and a bound on different ones."""
+"""The compile queue: one call for all its waiters, and a bound on different calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 10.0
 
 
 class Compiler:
-    """Calls wait until they are let go; those of `bad` fail."""
+    """Calls wait until they are released; those of `bad` fail."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -53,7 +53,7 @@ async def begin(queue: CompileQueue[str, str], *keys: str) -> list[asyncio.Task[
     return waiting
 
 
-def test_all_who_wait_for_the_same_share_one_call() -> None:
+def test_waiters_for_the_same_key_share_one_call() -> None:
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         waiting = await begin(queue, *["a"] * 100)
         compiler.is_let_go.set()
@@ -62,7 +62,7 @@ def test_all_who_wait_for_the_same_share_one_call() -> None:
     assert play(scenario).begun == ["a"]
 
 
-def test_different_calls_are_bounded_and_a_place_comes_free() -> None:
+def test_different_calls_are_bounded_and_a_finished_one_makes_room() -> None:
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         waiting = await begin(queue, "a", "b", "a", "b")
         with pytest.raises(OverloadedError, match="too many"):
@@ -74,7 +74,7 @@ def test_different_calls_are_bounded_and_a_place_comes_free() -> None:
     assert play(scenario).begun == ["a", "b", "c"]
 
 
-def test_one_that_leaves_cancels_nothing_for_the_others() -> None:
+def test_a_cancelled_waiter_does_not_cancel_the_call() -> None:
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         first, second, third = await begin(queue, "a", "a", "a")
         first.cancel()
@@ -87,7 +87,7 @@ def test_one_that_leaves_cancels_nothing_for_the_others() -> None:
     assert play(scenario).begun == ["a"]
 
 
-def test_the_last_that_leaves_cancels_the_call_and_frees_its_place() -> None:
+def test_the_last_waiter_to_leave_cancels_the_call_and_makes_room() -> None:
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         (running,) = await begin(queue, "a")
         assert await asyncio.to_thread(compiler.has_begun.wait, TIMEOUT_S)
@@ -102,7 +102,7 @@ def test_the_last_that_leaves_cancels_the_call_and_frees_its_place() -> None:
     assert play(scenario).begun == ["a", "c"]
 
 
-def test_what_the_call_raises_reaches_all_and_the_next_is_called_again() -> None:
+def test_an_error_reaches_all_waiters_and_the_next_request_calls_again() -> None:
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         compiler.is_let_go.set()
         ends = await asyncio.gather(*await begin(queue, "bad", "bad"), return_exceptions=True)
@@ -113,8 +113,8 @@ def test_what_the_call_raises_reaches_all_and_the_next_is_called_again() -> None
     assert play(scenario).begun == ["bad", "bad"]
 
 
-def test_whoever_waits_when_the_queue_is_closed_is_told_and_not_cancelled() -> None:
-    """A task that was cancelled by nobody would vanish without an answer."""
+def test_waiters_of_a_closed_queue_get_an_error_and_are_not_cancelled() -> None:
+    """A task that is cancelled unexpectedly would end without an answer."""
 
     async def scenario(queue: CompileQueue[str, str], compiler: Compiler) -> None:
         (running,) = await begin(queue, "a")

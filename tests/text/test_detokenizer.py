@@ -30,8 +30,8 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=5))))
-def test_pieces_make_what_the_whole_makes(pieces: list[bytes]) -> None:
-    """Also where the bytes are no UTF-8: as many replacement characters, at the same places."""
+def test_pieces_decode_to_the_same_text_as_the_whole(pieces: list[bytes]) -> None:
+    """Even if the bytes are not UTF-8: with the same replacement characters at the same positions."""
     detokenizer = IncrementalDetokenizer(pieces)
     text = "".join([detokenizer.push(index) for index in range(len(pieces))]) + detokenizer.flush()
     assert text == b"".join(pieces).decode(errors="replace")
@@ -39,7 +39,7 @@ def test_pieces_make_what_the_whole_makes(pieces: list[bytes]) -> None:
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_character_comes_whole_with_its_last_byte(text: str) -> None:
+def test_a_character_is_returned_with_its_last_byte(text: str) -> None:
     detokenizer = IncrementalDetokenizer(EVERY_BYTE)
     for character in text:
         *first, last = character.encode()
@@ -56,6 +56,6 @@ def test_half_a_character_at_the_end_is_a_replacement() -> None:
 
 
 def test_an_id_past_the_vocabulary_has_no_text() -> None:
-    """A model padded to a round number of columns may draw one; it must not break the stream."""
+    """A model padded to a round number of columns may sample one; it must not break the stream."""
     detokenizer = IncrementalDetokenizer((b"\xc3", b"\xa9"))
     assert [detokenizer.push(token_id) for token_id in (0, 2, 1)] == ["", "", "é"]

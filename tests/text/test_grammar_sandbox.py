@@ -1,4 +1,4 @@
-"""The process that tries grammars: it ends where a grammar is too much, and is there again for the next."""
+"""The grammar sandbox: a grammar that takes too much fails, and the next one compiles."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def sandbox() -> Iterator[GrammarSandbox]:
     sandbox.close()
 
 
-def test_a_malformed_grammar_compiles_for_its_error_is_the_librarys_to_tell(sandbox: GrammarSandbox) -> None:
+def test_a_malformed_grammar_passes_because_the_library_reports_its_error(sandbox: GrammarSandbox) -> None:
     assert sandbox.compiles(LLMatcher.grammar_from_regex("(a"))
     assert sandbox.compiles("not even a grammar")
 
 
-def test_what_hangs_or_overflows_does_not_survive_and_the_next_is_tried_afresh(sandbox: GrammarSandbox) -> None:
+def test_a_grammar_that_hangs_or_overflows_fails_and_the_next_one_compiles(sandbox: GrammarSandbox) -> None:
     assert sandbox.compiles(HARMLESS)
     assert not sandbox.compiles(HANGS)
     assert sandbox.compiles(HARMLESS)

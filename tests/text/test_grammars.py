@@ -1,4 +1,4 @@
-"""Grammars: what is refused and how, what guides allow, and that nobody's grammar hangs or ends the process."""
+"""Grammars: refusals, the tokens that guides allow, and that no grammar hangs or ends the process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lark(source: str) -> Grammar:
 
 @pytest.fixture(scope="module")
 def compiler(json_folder: Any) -> Iterator[GrammarCompiler]:
-    """For a vocabulary that a model has padded, as models do."""
+    """For a model with a padded vocabulary."""
     tokenizer = Tokenizer.from_folder(json_folder)
     compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size + 20, eos_token_ids=(END_OF_TEXT,))
     yield compiler
@@ -43,8 +43,8 @@ def compiler(json_folder: Any) -> Iterator[GrammarCompiler]:
 
 @pytest.mark.reported("chat models that end their turns with a token of their own beside the end of text")
 @pytest.mark.parametrize("end", [END_OF_TEXT, 5])
-def test_each_of_several_end_tokens_may_end_what_is_whole(json_folder: Any, end: int) -> None:
-    """None of them before."""
+def test_each_of_several_end_tokens_may_end_a_complete_text(json_folder: Any, end: int) -> None:
+    """No end token is allowed before."""
     tokenizer = Tokenizer.from_folder(json_folder)
     compiler = GrammarCompiler(tokenizer, vocab_size=tokenizer.vocab_size, eos_token_ids=(END_OF_TEXT, 5))
     guide = compiler.open(regex("k+"))
@@ -62,7 +62,7 @@ def allowed_by(guide: Guide) -> list[int]:
 
 
 def walk(compiler: GrammarCompiler, grammar: Grammar, tokenizer: Tokenizer, *, seed: int) -> str:
-    """A text drawn at random, token by token, until the grammar is complete or the end of text is drawn."""
+    """A text sampled at random, token by token, until the grammar is complete or the end of text is sampled."""
     draw = random.Random(seed)
     guide = compiler.open(grammar)
     token_ids: list[int] = []
@@ -106,7 +106,7 @@ def test_every_path_through_a_schema_is_json_that_validates(
 
 
 def test_json_is_written_as_python_writes_it(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
-    """One space after commas and colons, none elsewhere: or a small model would write nothing but white space."""
+    """One space after commas and colons, none elsewhere; otherwise a small model would write only white space."""
     value = {"properties": {"a": {"const": 1}, "b": {"const": [2, 3]}}, "required": ["a", "b"]}
 
     text = walk(compiler, schema({"type": "object", "additionalProperties": False, **value}), tokenizer, seed=0)
@@ -114,7 +114,7 @@ def test_json_is_written_as_python_writes_it(compiler: GrammarCompiler, tokenize
     assert text == json.dumps({"a": 1, "b": [2, 3]})
 
 
-def test_a_finished_grammar_says_so_without_an_end_of_text(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+def test_a_complete_grammar_is_finished_without_an_end_of_text(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     guide = compiler.open(regex("[0-9]{3}"))
     for digit in tokenizer.encode("1") + tokenizer.encode("8") + tokenizer.encode("1"):
         assert not guide.is_finished
@@ -133,7 +133,7 @@ def test_the_end_of_text_is_allowed_where_the_text_may_end_and_not_before(
 
 
 def test_a_model_without_an_end_of_text_can_follow_grammars(tokenizer: Tokenizer) -> None:
-    """Its masks have no bit that no token has."""
+    """Its masks have no bits beyond the vocabulary."""
     vocab_size = tokenizer.vocab_size + -tokenizer.vocab_size % 32
     compiler = GrammarCompiler(tokenizer, vocab_size=vocab_size, eos_token_ids=())
     try:
@@ -144,13 +144,13 @@ def test_a_model_without_an_end_of_text_can_follow_grammars(tokenizer: Tokenizer
         compiler.close()
 
 
-def test_special_tokens_are_no_text(compiler: GrammarCompiler) -> None:
+def test_special_tokens_are_not_text(compiler: GrammarCompiler) -> None:
     guide = compiler.open(regex("<.*"))
 
     assert END_OF_TEXT not in allowed_by(guide)
 
 
-def test_guides_of_one_grammar_do_not_share_their_place(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+def test_guides_of_one_grammar_have_separate_positions(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     first, second = compiler.open(lark('start: "ab" | "cd"')), compiler.open(lark('start: "ab" | "cd"'))
     first.accept(tokenizer.encode("a")[0])
 
@@ -166,7 +166,7 @@ def test_a_token_that_the_grammar_forbids_fails_the_guide(compiler: GrammarCompi
         guide.compute_mask()
 
 
-def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler) -> None:
+def test_an_invalid_grammar_that_was_not_checked_fails_its_guide(compiler: GrammarCompiler) -> None:
     with pytest.raises(GenerationError, match="unclosed group"):
         compiler.open(regex("(never checked")).compute_mask()
 
@@ -188,16 +188,16 @@ def test_a_grammar_that_nobody_checked_fails_its_guide(compiler: GrammarCompiler
         (regex("(?=a)b"), "look-around"),
         (regex("(a)\\1"), "backreferences"),
         (regex("x" * 70_000), "70000 bytes"),
-        (lark("start: nobody"), "unknown name"),
+        (lark("start: missing"), "unknown name"),
         (lark('start: ""'), "allows no text"),
         (lark('start: %json {"$ref": "https://example.com/"}'), "not within the schema"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
-def test_what_can_not_be_followed_is_refused_with_the_reason(
+def test_an_unsupported_grammar_is_refused_with_the_reason(
     compiler: GrammarCompiler, grammar: Grammar, reason: str
 ) -> None:
-    """In one line of bounded length, by the parameter's name; the second time as the first."""
+    """In one line of bounded length that names the parameter; the second time as the first."""
     for _ in range(2):
         with pytest.raises(InvalidRequestError, match=reason) as refused:
             compiler.check(grammar, param="guided_something")
@@ -236,7 +236,7 @@ def test_what_can_not_be_followed_is_refused_with_the_reason(
     ],
     ids=lambda value: value if isinstance(value, str) else value.source,
 )
-def test_what_matches_nothing_or_never_ends_is_refused_in_plain_words(
+def test_a_grammar_that_matches_nothing_or_never_ends_is_refused_in_plain_words(
     compiler: GrammarCompiler, grammar: Grammar, reason: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=reason) as refused:
@@ -302,7 +302,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_grammars_are_refused_in_bounded_time(compiler: GrammarCompiler, name: str) -> None:
-    """Some would hang for hours, fill the memory or overflow the stack: then the process that tries them ends."""
+    """Some would hang for hours, fill the memory or overflow the stack: the grammar sandbox ends them."""
     with pytest.raises(InvalidRequestError) as refused:
         compiler.check(HOSTILE[name], param="grammar")
 
@@ -327,14 +327,14 @@ def test_after_a_hostile_grammar_others_are_compiled_as_before(compiler: Grammar
     ],
     ids=["enum", "optional properties", "long string", "e-mail", "choices"],
 )
-def test_large_grammars_that_people_write_are_accepted(compiler: GrammarCompiler, grammar: Grammar) -> None:
+def test_large_realistic_grammars_are_accepted(compiler: GrammarCompiler, grammar: Grammar) -> None:
     compiler.check(grammar, param="grammar")
 
     assert allowed_by(compiler.open(grammar))
 
 
-def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompiler) -> None:
-    """Where nobody checked it; a guide that is open already has its own."""
+def test_an_evicted_grammar_is_compiled_again(compiler: GrammarCompiler) -> None:
+    """Unless it was checked. An open guide has its own copy."""
     compiler.check(regex("abc"), param="grammar")
     early, unchecked = compiler.open(regex("abc")), compiler.open(regex("abd"))
     for number in range(40):
@@ -345,8 +345,8 @@ def test_a_grammar_that_was_forgotten_is_compiled_again(compiler: GrammarCompile
     assert allowed_by(compiler.open(regex("abc"))) == expected == allowed_by(unchecked)
 
 
-def test_a_checked_grammar_waits_for_no_other_however_long_ago_that_was(compiler: GrammarCompiler) -> None:
-    """A sequence may wait for long between its check and its first token. Then no other's compilation is in its way."""
+def test_a_checked_grammar_never_waits_for_others_to_compile(compiler: GrammarCompiler) -> None:
+    """Even if its sequence waits long between the check and the first token."""
     checked = compiler.check(regex("abc"), param="grammar")
     for number in range(40):
         compiler.check(regex(f"{number}"), param="grammar")
@@ -355,8 +355,8 @@ def test_a_checked_grammar_waits_for_no_other_however_long_ago_that_was(compiler
     assert checked == regex("abc")
 
 
-def test_too_many_grammars_at_once_are_refused_and_known_ones_wait_for_nobody(json_folder: Any) -> None:
-    """A hostile grammar takes seconds: who asks meanwhile gets an answer at once, or is told to come back."""
+def test_too_many_grammars_at_once_are_refused_and_known_ones_do_not_wait(json_folder: Any) -> None:
+    """A hostile grammar takes seconds. Meanwhile other requests get an answer or a refusal at once."""
     compiler = GrammarCompiler(Tokenizer.from_folder(json_folder), vocab_size=3092, eos_token_ids=(END_OF_TEXT,))
     compiler.check(regex("known"), param="guided_regex")
 

@@ -1,4 +1,4 @@
-"""JSON schemas as they are followed: objects are closed, annotations are ignored, references lead somewhere."""
+"""JSON schemas: objects are closed, annotations are ignored, references are resolved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def compiler(json_folder: Path) -> Iterator[GrammarCompiler]:
 
 @pytest.fixture(scope="module")
 def follows(compiler: GrammarCompiler, tokenizer: Tokenizer) -> Follows:
-    """Whether a value's JSON, or a text, is one that the schema lets a model write, whole."""
+    """Whether the schema lets a model write this value's JSON, or this text, completely."""
 
     def follows(schema: object, value: object) -> bool:
         grammar = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema))
@@ -49,7 +49,7 @@ def follows(compiler: GrammarCompiler, tokenizer: Tokenizer) -> Follows:
 
 
 class Text(str):
-    """JSON as it stands."""
+    """JSON text, not a value to serialize."""
 
     __slots__ = ()
 
@@ -152,7 +152,7 @@ def test_an_object_has_the_properties_that_its_schema_names(name: str, follows: 
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_an_object_is_open_where_its_schema_says_so(name: str, follows: Follows) -> None:
+def test_an_object_is_open_if_its_schema_says_so(name: str, follows: Follows) -> None:
     schema, allowed = OPEN[name]
 
     assert [value for value in allowed if not follows(schema, value)] == []
@@ -169,7 +169,7 @@ def test_a_property_may_be_named_like_a_keyword(keyword: str, follows: Follows) 
 
 
 def test_flexible_white_space_is_bounded(follows: Follows) -> None:
-    """A schema may ask for it, but not for white space without end; other options of `x-guidance` don't bring it."""
+    """A schema may ask for it, but not for unlimited white space; other options of `x-guidance` don't enable it."""
     flexible = {**ANIMAL, "x-guidance": {"whitespace_flexible": True}}
 
     assert follows(flexible, Text('{\n  "kind": "cat"\n}'))
@@ -232,8 +232,8 @@ def test_a_known_format_is_enforced(name: str, value: str, other: str, follows: 
     ],
     ids=json.dumps,
 )
-def test_what_constrains_nothing_is_ignored(annotation: dict[str, Any], follows: Follows) -> None:
-    """At the top, in a definition and in a property."""
+def test_keywords_that_constrain_nothing_are_ignored(annotation: dict[str, Any], follows: Follows) -> None:
+    """At the top level, in a definition and in a property."""
     inner = {**ANIMAL, **annotation}
 
     assert follows(inner, CAT)

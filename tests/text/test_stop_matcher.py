@@ -13,7 +13,7 @@ STOPS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=4)
 
 
 def cut(text: str, stop: list[str]) -> tuple[str, str | None]:
-    """The reference: the text before the match that ends first and, of those, begins first."""
+    """The reference: the text before the match that ends first; among those, the one that begins first."""
     matches = [(text.find(one) + len(one), text.find(one), one) for one in stop if one in text]
     if not matches:
         return text, None
@@ -24,8 +24,10 @@ def cut(text: str, stop: list[str]) -> tuple[str, str | None]:
 @settings(max_examples=1000, deadline=None, derandomize=True)
 @given(pieces=st.lists(st.text("abc", max_size=6), max_size=12), stop=STOPS, is_included=st.booleans())
 @example(pieces=["aab", "aac"], stop=["aabaab", "baac"], is_included=False)
-def test_any_cut_of_the_text_gives_what_the_whole_gives(pieces: list[str], stop: list[str], is_included: bool) -> None:
-    """And at every moment it shows all that no stop sequence can take back any more, and nothing else."""
+def test_the_result_does_not_depend_on_how_the_text_is_cut(
+    pieces: list[str], stop: list[str], is_included: bool
+) -> None:
+    """Each push returns all text that can no longer belong to a stop sequence, and nothing else."""
     matcher = StopMatcher(StopAutomaton(stop), is_included=is_included)
     seen = shown = ""
     matched = None
@@ -62,13 +64,13 @@ def test_a_stop_sequence_over_several_pieces_never_leaks() -> None:
     assert matcher.push("er: and more") == ("", "\n\nUser:")
 
 
-def test_what_turns_out_to_be_no_stop_sequence_is_shown() -> None:
+def test_held_back_text_without_a_match_is_shown() -> None:
     matcher = StopMatcher(StopAutomaton(["\n\nUser:"]), is_included=False)
     assert matcher.push("a\n\nUse") == ("a", None)
     assert matcher.push("less") == ("\n\nUseless", None)
 
 
-def test_at_the_end_of_the_text_what_was_held_back_is_shown() -> None:
+def test_held_back_text_is_shown_at_the_end() -> None:
     matcher = StopMatcher(StopAutomaton(["END"]), is_included=False)
     assert matcher.push("the EN") == ("the ", None)
     assert matcher.flush() == "EN"
@@ -102,13 +104,13 @@ def test_an_included_stop_sequence_ends_the_text_shown() -> None:
 
 
 def test_a_long_text_against_a_long_stop_sequence_takes_linear_time() -> None:
-    """Half a million characters that nearly match, in a fraction of a second; comparing anew at each takes hours."""
+    """Half a million characters that nearly match, in a fraction of a second. Comparing at each would take hours."""
     matcher = StopMatcher(StopAutomaton(["a" * 10_000 + "b"]), is_included=False)
     num_shown = sum(len(matcher.push("a" * 5_000)[0]) for _ in range(100))
     assert num_shown == 500_000 - 10_000
 
 
-def test_matchers_of_one_automaton_do_not_touch_each_other() -> None:
+def test_matchers_of_one_automaton_are_independent() -> None:
     """All sequences of a request share it."""
     automaton = StopAutomaton(["abc", "bd"])
     first, second = (StopMatcher(automaton, is_included=False) for _ in range(2))
@@ -120,7 +122,7 @@ def test_matchers_of_one_automaton_do_not_touch_each_other() -> None:
 
 @pytest.mark.reported("an attack with a thousand prompts that share sixteen long stop sequences")
 def test_an_automaton_is_a_few_times_as_large_as_its_stop_sequences() -> None:
-    """As many of them may wait as requests."""
+    """Each waiting request may have one."""
     stop = [f"{index:02}" + "ab" * 250 for index in range(16)]
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""A long text's slices have the tokens of the whole, or the tokenizer says that they might not."""
+"""A long text's slices have the tokens of the whole, or the tokenizer is not divisible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_slices_have_the_tokens_of_the_whole(tokenizer: Tokenizer, text: str, ma
     assert [token_id for one in slices for token_id in tokenizer.encode(one)] == tokenizer.encode(text)
 
 
-def test_a_slice_is_longer_only_where_the_text_has_no_break() -> None:
+def test_a_slice_is_longer_only_if_the_text_has_no_break() -> None:
     assert list(slice_text("ab cd ef", 5)) == ["ab cd", " ef"]
     assert list(slice_text("ab cd ef", 4)) == ["ab", " cd", " ef"]
     assert list(slice_text("abcdefgh ij k", 4)) == ["abcdefgh", " ij", " k"]

@@ -17,15 +17,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(text=TEXTS)
-def test_any_text_comes_back_as_it_was(tokenizer: Tokenizer, text: str) -> None:
-    """Byte for byte, whatever characters it has."""
+def test_any_text_is_decoded_unchanged(tokenizer: Tokenizer, text: str) -> None:
+    """Byte for byte, for any characters."""
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize(
     "text", ["", "\0", "a\0b", "\ufeffking", "e\u0301", "\r\n\r\n  \t", "👩‍👩‍👧", "\U0010ffff", "\x80\x9f"]
 )
-def test_awkward_text_comes_back_as_it_was(tokenizer: Tokenizer, text: str) -> None:
+def test_awkward_text_is_decoded_unchanged(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -58,7 +58,7 @@ def test_a_lone_surrogate_is_refused(tokenizer: Tokenizer, text: str, surrogate:
 
 
 def test_a_byte_without_a_token_is_refused_instead_of_dropped() -> None:
-    """A vocabulary trained without the whole alphabet would lose characters in silence."""
+    """A vocabulary trained without the whole alphabet would silently lose characters."""
     model = models.BPE(vocab={"a": 0, "b": 1}, merges=[])
     library = tokenizers.Tokenizer(model)
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -86,7 +86,7 @@ def test_a_token_of_whole_characters_is_listed_as_they_are(tokenizer: Tokenizer)
 
 
 def test_tokens_beyond_the_vocabulary_have_no_text(tokenizer: Tokenizer) -> None:
-    """A model whose vocabulary was padded to a round number may draw them."""
+    """A model with a padded vocabulary may sample them."""
     [first, *_] = tokenizer.encode("king")
     assert tokenizer.decode([tokenizer.vocab_size, first, tokenizer.vocab_size + 7]) == tokenizer.decode([first])
 
@@ -101,7 +101,7 @@ def test_ids_without_a_token_are_empty() -> None:
     assert tokenizer.token_bytes == (b"a", b"", b"", b"b")
 
 
-def test_an_added_token_is_its_text_and_not_special_unless_said() -> None:
+def test_an_added_token_is_its_text_and_special_only_if_declared() -> None:
     library = library_with({"a": 0})
     library.add_tokens([AddedToken("é東", special=False)])
     library.add_special_tokens([AddedToken("<|pad|>", special=True)])
@@ -119,13 +119,13 @@ def test_an_added_token_is_its_text_and_not_special_unless_said() -> None:
         ({"東": 0}, "not in the byte-level alphabet"),
     ],
 )
-def test_a_vocabulary_that_cannot_be_is_refused(vocabulary: dict[str, int], message: str) -> None:
+def test_an_invalid_vocabulary_is_refused(vocabulary: dict[str, int], message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         Tokenizer(library_with(vocabulary))
 
 
 class Recorder:
-    """The library's tokenizer, and how much it was given at once."""
+    """The library's tokenizer; records how much it gets at once."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -141,7 +141,7 @@ class Recorder:
 
 @pytest.mark.reported("an attack with twenty long texts at once, which took two gigabytes")
 def test_long_texts_are_given_to_the_library_in_bounded_groups(json_folder: Path) -> None:
-    """With the tokens of the whole."""
+    """The tokens are the same as for the whole text."""
     library: Any = Recorder(tokenizers.Tokenizer.from_file(str(json_folder / "tokenizer.json")))
     tokenizer = Tokenizer(library)
     texts = ["the king\n" * 20_000, "", "ships " * 30_000, *["a short one"] * 5_000]
@@ -150,7 +150,7 @@ def test_long_texts_are_given_to_the_library_in_bounded_groups(json_folder: Path
     assert max(library.sizes) <= GROUP_CHARACTERS < sum(map(len, texts))
 
 
-def test_an_unbroken_text_is_given_whole_or_refused(tokenizer: Tokenizer) -> None:
+def test_an_unbroken_text_is_tokenized_whole_or_refused(tokenizer: Tokenizer) -> None:
     text = "a" * (GROUP_CHARACTERS + 1)
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.encode_batch([text], max_unbroken_bytes=len(text)) == [tokenizer.encode(text)]

@@ -1,4 +1,4 @@
-"""What the tokenizers library would panic at, or take exponential time or memory for, never reaches it."""
+"""No description reaches the tokenizers library that would make it panic or take exponential time or memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def added(content: object, token_id: object) -> list[dict[str, Any]]:
 
 
 def load(folder: Path, json_folder: Path, **parts: Any) -> Tokenizer:
-    """A sound tokenizer with these parts of the file replaced, `model` by what is changed in it. Bytes are JSON."""
+    """A valid tokenizer with these parts of the file replaced; `model` lists changes in it. Bytes are JSON."""
     description = json.loads((json_folder / "tokenizer.json").read_text())
     parts["model"] = description["model"] | parts.get("model", {})
     raw = {name: part for name, part in parts.items() if isinstance(part, bytes)}
@@ -126,8 +126,8 @@ def test_a_hostile_tokenizer_is_refused_by_name(
     assert len(str(raised.value)) < 600
 
 
-def test_parts_that_do_not_act_on_token_ids_are_not_even_handed_over(json_folder: Path, tmp_path: Path) -> None:
-    """They may say what they like."""
+def test_parts_that_do_not_change_token_ids_are_left_out(json_folder: Path, tmp_path: Path) -> None:
+    """They may have any content."""
     tokenizer = load(tmp_path, json_folder, decoder=[1], truncation=7, padding="x")
 
     assert tokenizer.encode("The king") == Tokenizer.from_folder(json_folder).encode("The king")

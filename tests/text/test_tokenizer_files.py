@@ -38,7 +38,7 @@ def test_truncation_and_padding_written_in_the_file_do_not_act(json_folder: Path
     assert Tokenizer.from_folder(tmp_path).encode(TEXT) == Tokenizer.from_folder(json_folder).encode(TEXT)
 
 
-def test_tokens_added_by_a_fine_tuning_follow_the_vocabulary(vocabulary_folder: Path, tmp_path: Path) -> None:
+def test_tokens_added_by_fine_tuning_follow_the_vocabulary(vocabulary_folder: Path, tmp_path: Path) -> None:
     copytree(vocabulary_folder, tmp_path, dirs_exist_ok=True)
     num_tokens = Tokenizer.from_folder(tmp_path).vocab_size
     added = tmp_path / "added_tokens.json"
@@ -57,14 +57,14 @@ FLAGS = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)
 
 @pytest.fixture(params=FORMS)
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A model folder of one's own, in each form."""
+    """A private copy of the model folder, in each form."""
     copytree(request.getfixturevalue(request.param), tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
 @pytest.mark.reported("a fine-tune with <|user|> in added_tokens.json; transformers reads it beside every vocabulary")
 def test_added_tokens_count_beside_every_form_of_the_vocabulary(folder: Path) -> None:
-    """Special is one only where a file says so, as in `transformers`."""
+    """A token is special only if a file says so, as in `transformers`."""
     user, end = Tokenizer.from_folder(folder).vocab_size, Tokenizer.from_folder(folder).vocab_size + 1
     (folder / "added_tokens.json").write_text(json.dumps({"<|user|>": user, "<|done|>": end}))
     (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<|done|>"]}))
@@ -78,7 +78,7 @@ def test_added_tokens_count_beside_every_form_of_the_vocabulary(folder: Path) ->
 )
 @pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
 def test_tokens_of_the_vocabulary_that_a_file_calls_special_are(folder: Path, name: str) -> None:
-    """Of a text each is one token, though the merges would make others."""
+    """In a text each is one token, although the merges would produce others."""
     old, the = (Tokenizer.from_folder(folder).token_id(text) for text in ("old", "Ġthe"))
     named = {"bos_token": "old", "eos_token": {"content": "Ġthe", "lstrip": False}, "pad_token": "<nowhere>"}
     (folder / name).write_text(json.dumps(named))
@@ -102,8 +102,8 @@ def test_an_added_tokens_decoder_goes_before_the_older_files(folder: Path) -> No
     assert tokenizer.eos_token_id is None
 
 
-def test_special_tokens_are_texts_like_others_where_the_config_says_so(folder: Path) -> None:
-    """`split_special_tokens`, as `transformers` has it."""
+def test_special_tokens_are_plain_text_if_the_config_says_so(folder: Path) -> None:
+    """`split_special_tokens`, as in `transformers`."""
     (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": True}))
     tokenizer = Tokenizer.from_folder(folder)
     assert 0 not in tokenizer.encode("<|endoftext|>")
@@ -134,7 +134,7 @@ def test_a_broken_file_of_special_tokens_is_named(folder: Path, name: str, conte
 
 
 @pytest.mark.reported("tokenizer files saved by a Windows editor, which puts a byte-order mark first")
-def test_a_byte_order_mark_is_no_part_of_any_file(folder: Path) -> None:
+def test_any_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
     (folder / "added_tokens.json").write_text('{"<|endoftext|>": 0}')
     (folder / "tokenizer_config.json").write_text("{}")
     before = Tokenizer.from_folder(folder).encode(TEXT)
@@ -209,13 +209,13 @@ def test_a_huge_file_is_not_read(tmp_path: Path, name: str) -> None:
         Tokenizer.from_folder(tmp_path)
 
 
-def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").mkdir()
     with pytest.raises(ModelFormatError, match=r"tokenizer.json: not a file"):
         Tokenizer.from_folder(tmp_path)
 
 
-def test_a_vocabulary_that_cannot_be_names_its_folder(json_folder: Path, tmp_path: Path) -> None:
+def test_an_invalid_vocabulary_names_its_folder(json_folder: Path, tmp_path: Path) -> None:
     description = json.loads((json_folder / "tokenizer.json").read_text())
     description["model"]["vocab"]["東"] = 300_000
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))

@@ -78,7 +78,7 @@ def test_post_processors_add_what_the_library_adds(json_folder: Path, tmp_path: 
         ({"type": "BertProcessing", "cls": ["a", True], "sep": ["b", 0]}, ModelFormatError, "malformed BertP"),
     ],
 )
-def test_what_frames_no_text_is_refused_by_name(
+def test_an_unsupported_post_processor_is_refused_by_name(
     json_folder: Path, tmp_path: Path, post_processor: object, error: type[ModelError], message: str
 ) -> None:
     with pytest.raises(error, match=rf"tokenizer\.json: .*{message}"):
@@ -110,7 +110,7 @@ def test_beside_a_tokenizer_json_its_post_processor_counts_alone(json_folder: Pa
     assert len(Tokenizer.from_folder(folder).frame) == 0
 
 
-def test_a_flag_for_a_token_that_is_not_there_is_refused(vocabulary_folder: Path, tmp_path: Path) -> None:
+def test_a_flag_for_a_missing_token_is_refused(vocabulary_folder: Path, tmp_path: Path) -> None:
     copytree(vocabulary_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True, "bos_token": "<nowhere>"}))
     with pytest.raises(ModelFormatError, match=r"tokenizer_config\.json: add_bos_token is true, but .*'<nowhere>'"):
@@ -118,7 +118,7 @@ def test_a_flag_for_a_token_that_is_not_there_is_refused(vocabulary_folder: Path
 
 
 @pytest.mark.parametrize("form", ["json_folder", "vocabulary_folder"])
-def test_a_prefix_space_is_as_the_tokenizers_config_wants_it(
+def test_the_tokenizers_config_decides_on_a_prefix_space(
     request: pytest.FixtureRequest, form: str, tmp_path: Path
 ) -> None:
     copytree(request.getfixturevalue(form), tmp_path, dirs_exist_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,19 +120,19 @@ def command(
             answers=answers,
             failures=failures,
             completed=completed,
+            num_pending_lines=state.num_pending_lines,
             is_ordered=not is_unordered,
             progress=progress,
         )
 
-        def finish() -> None:
-            if is_on_ray:
-                cluster = Cluster(address=ray_address or ANY_CLUSTER, num_replicas=num_replicas)
-                _finish_on_cluster(work, cluster, settings, chosen, num_pending_lines=state.num_pending_lines)
-            else:
-                _finish_here(work, settings)
-
         if state.num_pending_lines:
-            _finish(finish, progress)
+            with _explaining_errors(progress):
+                if is_on_ray:
+                    _finish_on_cluster(
+                        work, settings, chosen, address=ray_address or ANY_CLUSTER, num_replicas=num_replicas
+                    )
+                else:
+                    _finish_here(work, settings)
     num_lines, num_failed = progress.num_done_lines, progress.num_failed_lines
     click.echo(f"{num_lines} lines, {num_lines - num_failed} answered: {output}", err=True)
     if num_failed:
@@ -148,6 +148,7 @@ class Work:
     answers: OutputFile
     failures: OutputFile
     completed: CompletedLines
+    num_pending_lines: int
     is_ordered: bool
     progress: BatchProgress
 
@@ -158,16 +159,12 @@ class Work:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    address: str
-    num_replicas: int | None
-
-
-def _finish(finish: Callable[[], None], progress: BatchProgress) -> None:
+@contextmanager
+def _explaining_errors(progress: BatchProgress) -> Iterator[None]:
+    """Shows progress, and adds to an error how far the batch is."""
     try:
         with progress:
-            finish()
+            yield
     except (KeyboardInterrupt, DrainingError):
         raise BatchFileError(f"stopped; {_kept(progress)}") from None
     except (BatchFileError, ClusterError, EngineFailedError) as error:
@@ -196,7 +193,7 @@ def _finish_here(work: Work, settings: Settings) -> None:
 
 
 def _finish_on_cluster(
-    work: Work, cluster: Cluster, settings: Settings, chosen: dict[str, object], *, num_pending_lines: int
+    work: Work, settings: Settings, chosen: dict[str, object], *, address: str, num_replicas: int | None
 ) -> None:
     num_cores = settings.num_threads or 1
     overrides = {**chosen, "num_threads": num_cores}
@@ -213,15 +210,15 @@ def _finish_on_cluster(
             num_errors_bytes=work.failures.num_bytes,
             max_lines=MAX_PASS_LINES,
             is_ordered=work.is_ordered,
-            address=cluster.address,
-            num_replicas=cluster.num_replicas,
+            address=address,
+            num_replicas=num_replicas,
             num_cores=num_cores,
             max_num_sequences=settings.max_num_sequences,
         )
         return assignment, work.writer()
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM stops it as Ctrl-C does
-    finish_on_cluster(begin, num_pending_lines=num_pending_lines, environment=child_environment(overrides))
+    finish_on_cluster(begin, num_pending_lines=work.num_pending_lines, environment=child_environment(overrides))
 
 
 def _kept(progress: BatchProgress) -> str:

@@ -15,7 +15,7 @@ class ApiKey:
     digest: bytes = field(repr=False)
     """`digest_of` the key."""
     limits: CallerLimits = NO_LIMITS
-    """Where a limit is None, the default of the settings applies."""
+    """For a limit of None, the setting's default applies."""
 
 
 def digest_of(key: bytes) -> bytes:

@@ -27,7 +27,7 @@ NO_LIMITS = CallerLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """The caller to whom a request is charged: an API key or, without keys, a network address."""
+    """The caller that a request is charged to: an API key or, without keys, a network address."""
 
     name: str
     """Unique. Requests of one name share limits and a fair share of the engine."""

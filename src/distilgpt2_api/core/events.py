@@ -1,4 +1,4 @@
-"""What the engine reports to its observers, once a step or once a sequence. No text of a prompt or completion."""
+"""Events that the engine reports to its observers. They contain no text of a prompt or completion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distilgpt2_api.core.outputs import FinishReason, RequestTimings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleStats:
-    """What the scheduler planned for one step, and the state of sequences and blocks after it."""
+    """The scheduler's statistics of one step: its plan, and the state of sequences and blocks after it."""
 
     num_rows: int
     """Sequences that the step computes tokens of."""

@@ -90,9 +90,9 @@ class RowResult:
     token_id: int | None = None
     """The sampled token; None if the row sampled none."""
     logprobs: TokenLogprobs | None = None
-    """Of `token_id`, if requested."""
+    """Log-probabilities of `token_id`, if requested."""
     prompt_logprobs: Sequence[TokenLogprobs] = ()
-    """Of prompt tokens at positions `num_computed_tokens + 1 …`, as far as this step has their logits."""
+    """Log-probabilities of prompt tokens at positions `num_computed_tokens + 1 …` for which this step has logits."""
     error: str | None = None
     """Why this row failed, for example non-finite logits; safe to show to the client. Other rows are not affected."""
     accepted: Sequence[RowResult] = ()

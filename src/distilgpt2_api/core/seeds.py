@@ -11,9 +11,9 @@ _MASK = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 
-def choose_seed(asked: int | None, draw: Callable[[], int]) -> int:
+def choose_seed(requested: int | None, draw: Callable[[], int]) -> int:
     """The requested seed, or a random one if none was requested."""
-    return draw() if asked is None or asked == NO_SEED else asked
+    return draw() if requested is None or requested == NO_SEED else requested
 
 
 def sequence_seed(seed: int, index: int) -> int:

@@ -1,4 +1,4 @@
-"""Compiles a model folder: its weights in the kernels' form, beside the files that a tokenizer and a config need."""
+"""Compiles a model folder: writes its weights in the kernels' form, beside the tokenizer's and the config's files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distilgpt2_api.model.weights.weight_files import compiled_name
 
 
 def compile_model(folder: Path, target: Path, precision: Precision) -> None:
-    """Writes the model in `folder` to the new folder `target`: the same bytes every time. Raises ModelError."""
+    """Writes the model in `folder` to the new folder `target`, deterministically. Raises ModelError."""
     config = read_model_config(folder)
     weights = prepare_weights(config, open_checkpoint(folder, config), precision)
     target.mkdir(parents=True)

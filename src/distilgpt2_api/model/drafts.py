@@ -1,8 +1,8 @@
-"""Drafts computed as rows of their own, all of a sequence in one step, and how far they were right.
+"""Verifies drafts (speculative decoding): each draft is a row of its own, all in one step.
 
-A draft is right where it is the token that is drawn in its place anyway: random numbers are a function of seed and
-position, so what is drawn behind a right draft is what a step of its own would have drawn. (Leviathan et al. 2023,
-"Fast inference from transformers via speculative decoding", need more only because their draws are not.)
+A draft is accepted if it equals the token sampled at its position. Random numbers are a function of seed and position,
+so the token sampled after an accepted draft is the one that a separate step would have sampled. (Leviathan et al. 2023,
+"Fast inference from transformers via speculative decoding", need rejection sampling, because their draws differ.)
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from distilgpt2_api.core.plan import PlanRow, RowResult
 
 
 def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
-    """Each row, followed by one for each of its drafts that computes it and draws behind it.
+    """Each row, followed by one row for each of its drafts, which computes the draft and samples the next token.
 
-    They share a block table. The kernels write the keys and values of a whole step before they read any, so each sees
-    the drafts before it. One token a row: several in one would be a prefill to the kernels, which unpack all of the
-    sequence's cache for it.
+    The rows share a block table. The kernels write the keys and values of a whole step before they read any, so each
+    row sees the drafts before it. Each row has one token: the kernels would treat several as a prefill, and unpack all
+    of the sequence's cache for it.
     """
     split: list[PlanRow] = []
     for row in rows:
@@ -26,10 +26,10 @@ def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
         if not drafts:
             split.append(row)
             continue
-        assert row.is_sampling, "drafts come behind a sequence's last token"
-        assert row.num_new_tokens == 1, "behind a row of several the kernels clear the rest of the block"
-        assert row.num_prompt_logprobs is None, "its prompt is computed"
-        assert row.params.grammar is None, "masks are of one place"
+        assert row.is_sampling, "drafts follow a sequence's last token"
+        assert row.num_new_tokens == 1, "after a row of several tokens the kernels clear the rest of the block"
+        assert row.num_prompt_logprobs is None, "a sequence with drafts has its prompt computed"
+        assert row.params.grammar is None, "a mask is for one position"
         row_alone = replace(row, draft_token_ids=())
         token_ids = [*row.token_ids, *drafts]
         split.append(row_alone)
@@ -41,7 +41,7 @@ def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
 
 
 def join_drafts(rows: Sequence[PlanRow], results: Sequence[RowResult]) -> list[RowResult]:
-    """The results of `rows`, from those of `split_drafts(rows)`: what was drawn behind a wrong draft is dropped."""
+    """The results of `rows`, from those of `split_drafts(rows)`. Tokens after a rejected draft are dropped."""
     joined: list[RowResult] = []
     following = iter(results)
     for row in rows:

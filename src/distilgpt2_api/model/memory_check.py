@@ -1,4 +1,4 @@
-"""Whether a model fits the memory, asked before any of it is taken; and how it is said where it turns out not to."""
+"""Checks that a model fits the memory before any is allocated, and turns allocation failures into one-line errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from distilgpt2_api.model.kernels.options import kv_block_bytes
 
 MIB = 1 << 20
 SIGNS_OF_EXHAUSTION = ("bad_alloc", "allocate memory", "temporarily unavailable", "failed to map segment")
-"""What the kernels' library says of memory, and of threads whose stacks find none."""
+"""Texts in the kernels' library's errors about memory, and about threads without memory for their stacks."""
 
 
 def check_memory(
     folder: Path, config: ModelConfig, precision: Precision, *, num_blocks: int, min_blocks: int, limit_bytes: int
 ) -> None:
-    """Raises ModelMemoryError if weights and KV cache alone are more than `limit_bytes`.
+    """Raises ModelMemoryError if weights and KV cache alone need more than `limit_bytes`.
 
-    `min_blocks`: those of one context, which no setting makes fewer.
+    `min_blocks`: the blocks of one context, the least that any setting allocates.
     """
     weights_bytes = count_weights(config) * (1 if precision is Precision.INT8 else 4)
     cache_bytes = num_blocks * kv_block_bytes(config, precision)
@@ -31,7 +31,7 @@ def check_memory(
     way_out = (
         "lower DISTILGPT2_KV_CACHE_BYTES"
         if num_blocks > min_blocks
-        else f"that is for one context, {config.num_positions} tokens by its config.json"
+        else f"the cache holds one context, {config.num_positions} tokens by its config.json"
     )
     raise ModelMemoryError(
         f"{folder}: weights of {weights_bytes // MIB} MiB and a KV cache of {cache_bytes // MIB} MiB don't fit into "
@@ -41,15 +41,13 @@ def check_memory(
 
 @contextmanager
 def kernel_errors_in_one_line(folder: Path) -> Iterator[None]:
-    """Raises ModelMemoryError where memory ends, UnsupportedModelError where the kernels can't be made otherwise."""
+    """Raises ModelMemoryError if memory runs out, UnsupportedModelError if the kernels fail for another reason."""
     try:
         yield
     except MemoryError:
-        raise ModelMemoryError(f"{folder}: the memory does not suffice to load the model") from None
+        raise ModelMemoryError(f"{folder}: not enough memory to load the model") from None
     except RuntimeError as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         if any(sign in str(error) for sign in SIGNS_OF_EXHAUSTION):
-            raise ModelMemoryError(
-                f"{folder}: the memory does not suffice to load the model: {safe_name(lines[-1])}"
-            ) from None
-        raise UnsupportedModelError(f"{folder}: the kernels can't be made for it: {safe_name(lines[-1])}") from error
+            raise ModelMemoryError(f"{folder}: not enough memory to load the model: {safe_name(lines[-1])}") from None
+        raise UnsupportedModelError(f"{folder}: OpenVINO can't compile the model: {safe_name(lines[-1])}") from error

@@ -1,4 +1,4 @@
-"""Carries a step plan out: lays the rows out, runs the forward pass, samples and scores."""
+"""Runs a step plan: lays the rows out, runs the forward pass, samples and scores."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 HEAD_ROWS = 64
-"""Rows of logits at a time: bounds their memory (12.9 MB for GPT-2's vocabulary); the kernels are no faster beyond."""
+"""Rows of logits computed at a time: bounds their memory (12.9 MB for GPT-2's vocabulary). More is not faster."""
 
 
 class LogitsReader(Protocol):
-    """What turns logits into results; `Sampler` is one."""
+    """Turns logits into results, as `Sampler` does."""
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int) -> list[RowResult]:
         """Draws one token for each row of `logits` (R, V), which it may overwrite."""
@@ -39,7 +39,7 @@ class LogitsReader(Protocol):
 
 
 class Runner:
-    """Owns the compiled model and its KV cache. `run` is for one thread; it releases the GIL while kernels run."""
+    """Owns the compiled model and its KV cache. One thread may call `run`, which releases the GIL while kernels run."""
 
     def __init__(self, config: ModelConfig, forward_pass: ForwardPass, reader: LogitsReader) -> None:
         self.config = config
@@ -60,11 +60,11 @@ class Runner:
         report: Callable[[str], None],
         processor: Processor | None = None,
     ) -> Self:
-        """Reads, checks, compiles and warms up the model in `folder`. `model_config`: as read before; None: read here.
+        """Reads, checks, compiles and warms up the model in `folder`. Raises ModelError.
 
-        `cache_folder` keeps the weights in the form that `config.precision` asks for, so that the next start is fast;
-        None keeps nothing. `report` is told, in one line each, what is worth a line in the log. Raises ModelError.
-        `processor` is this machine's, if it isn't given.
+        `model_config` is read here if it is None. `cache_folder` keeps the weights in the form of `config.precision`,
+        so that the next start is fast; None keeps nothing. `report` gets each line for the log. `processor` is this
+        machine's by default.
         """
         processor = processor or read_processor()
         processor.check()
@@ -72,7 +72,7 @@ class Runner:
         model = model_config or read_model_config(folder)
         kernels, reason = kernel_precision(model, config.precision, processor)
         if reason:
-            report(f"{reason}, so float32 stands in for bf16: slower, more memory")
+            report(f"{reason}, so float32 replaces bf16: it is slower and takes more memory")
         with kernel_errors_in_one_line(folder):
             weights = load_weights(folder, model, precision=config.precision, cache_folder=cache_folder, report=report)
             graph = build_graph(model, weights.tensors)
@@ -84,12 +84,14 @@ class Runner:
             )
             runner = cls(model, forward_pass, sampler)
             if not runner._warm_up():
-                raise ModelFormatError(f"{folder}: computes NaN or infinity: its weights are numbers, but no model")
+                raise ModelFormatError(
+                    f"{folder}: the model computes NaN or infinity: its weights are finite, but broken"
+                )
         weights.release_pages()
         return runner
 
     def run(self, plan: StepPlan) -> StepResult:
-        """Computes every row's new tokens; draws and scores where the row asks for it. Results in the rows' order."""
+        """Computes every row's new tokens; samples and scores if the row asks for it. Results are in row order."""
         if not plan.num_draft_tokens:
             return StepResult(rows=self._run_rows(plan.rows))
         return StepResult(rows=join_drafts(plan.rows, self._run_rows(split_drafts(plan.rows))))
@@ -116,9 +118,10 @@ class Runner:
     def _score(
         self, hidden: NDArray[np.float32], begins: NDArray[np.int32], rows: Sequence[PlanRow], results: list[RowResult]
     ) -> None:
-        """The prompt tokens that follow the rows' new tokens; the last of a chunk scores the first of the next.
+        """Scores the prompt tokens that follow the rows' new tokens. The last token of a chunk scores the next one's
+        first.
 
-        All rows together, for the LM head has to read all of its weights for a single position too.
+        All rows together, because the LM head reads all of its weights even for a single position.
         """
         for num_top in {row.num_prompt_logprobs for row in rows if row.num_prompt_logprobs is not None}:
             positions: list[int] = []
@@ -142,19 +145,19 @@ class Runner:
     def _portions(
         self, hidden: NDArray[np.float32], positions: NDArray[np.integer]
     ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Logits of the hidden states at `positions`, `HEAD_ROWS` at a time, each with the index that it starts at."""
+        """Logits of the hidden states at `positions`, in portions of `HEAD_ROWS`, each with its start index."""
         assert self._forward_pass is not None, "the runner is closed"
         for start in range(0, len(positions), HEAD_ROWS):
             portion = positions[start : start + HEAD_ROWS]
-            # All tokens of the step, in order: a step of decodes alone. No copy then.
+            # In a step of decodes alone these are all tokens, in order: no copy.
             chosen = hidden if len(portion) == len(hidden) else hidden[portion]
             yield start, self._forward_pass.logits(chosen)
 
     def _warm_up(self) -> bool:
-        """Runs one token, so that the kernels are made and the weights packed before the first request. False where
-        the logits are no numbers.
+        """Runs one token, so that kernels are compiled and weights packed before the first request. False if a logit is
+        NaN or infinite.
 
-        It writes to block 0, as whichever sequence is first given that block will, over it.
+        It writes to block 0; the first sequence that gets this block overwrites it.
         """
         row = PlanRow(
             sequence_id=0,

@@ -1,4 +1,4 @@
-"""Lays the rows of a step plan out flat, as the paged graph reads them."""
+"""Lays the rows of a step plan out flat, the form that the paged graph reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences; the names are those of the graph's inputs, which gets embeddings for the ids."""
+    """T tokens of R sequences. The names are those of the graph's inputs; the graph gets embeddings in place of ids."""
 
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
@@ -30,7 +30,7 @@ class StepInputs:
 
 
 def lay_out(rows: Sequence[PlanRow]) -> StepInputs:
-    """Arrays for `rows`, in their order. Lists first, one array each at the end: cheapest for many short rows."""
+    """Arrays for `rows`, in their order. Lists are converted at the end, which is fastest for many short rows."""
     input_ids: list[int] = []
     position_ids: list[int] = []
     past_lens: list[int] = []

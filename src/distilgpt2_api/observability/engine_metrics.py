@@ -34,7 +34,7 @@ class Metric(Generic[Event]):
     help: str
     kind: Callable[[str, str], Accumulator]
     value: Callable[[Event], Any]
-    """What an event adds to the metric, as `kind` takes it."""
+    """The metric's value from an event, as `kind` takes it."""
 
 
 def _histogram(bounds: Sequence[float]) -> Callable[[str, str], Accumulator]:

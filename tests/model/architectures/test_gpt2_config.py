@@ -1,4 +1,4 @@
-"""config.json: every option that changes the arithmetic is honoured or refused by name."""
+"""config.json: every option that changes the arithmetic is applied or refused by name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_empty_config_is_gpt2_small(tmp_path: Path) -> None:
     )
 
 
-def test_options_that_change_the_arithmetic_are_honoured(tmp_path: Path) -> None:
+def test_options_that_change_the_arithmetic_are_applied(tmp_path: Path) -> None:
     config = read(
         tmp_path,
         n_embd=64,
@@ -81,7 +81,7 @@ def test_a_token_id_beyond_the_vocabulary_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.reported("a chat model's config.json with a list of end tokens; transformers' GenerationConfig takes one")
 def test_several_tokens_may_end_a_text(tmp_path: Path) -> None:
-    """The first of them is the mark between documents. What is beyond the vocabulary is left out."""
+    """The first one separates documents. Ids beyond the vocabulary are left out."""
     config = read(tmp_path, vocab_size=100, eos_token_id=[7, 3, 7, 50256])
     assert (config.eos_token_ids, config.eos_token_id) == ((7, 3), 7)
     assert read(tmp_path, vocab_size=100, eos_token_id=[]).eos_token_ids == ()
@@ -104,7 +104,7 @@ def test_a_broken_generation_config_is_named(tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.reported("config.json saved by a Windows editor, which puts a byte-order mark first")
-def test_a_byte_order_mark_is_no_part_of_a_config(tmp_path: Path) -> None:
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"vocab_size": 99}')
     assert read_model_config(tmp_path).vocab_size == 99
 
@@ -171,7 +171,7 @@ def test_other_arithmetic_is_refused_by_name(tmp_path: Path, options: dict[str, 
         ({"hidden_size": 64, "n_embd": 96}, "hidden_size and n_embd"),
     ],
 )
-def test_values_that_cannot_be_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         read(tmp_path, **options)
 
@@ -179,7 +179,7 @@ def test_values_that_cannot_be_are_named(tmp_path: Path, options: dict[str, Any]
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b"{}" + b" " * 1_000_000], ids=range(6)
 )
-def test_a_file_that_is_no_config(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_config(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
 
     with pytest.raises(ModelFormatError, match=r"config\.json"):
@@ -191,7 +191,7 @@ def test_no_config_at_all(tmp_path: Path) -> None:
         read_model_config(tmp_path)
 
 
-def test_a_folder_in_the_place_of_the_config(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
 
     with pytest.raises(ModelError, match=r"config\.json"):

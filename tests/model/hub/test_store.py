@@ -68,9 +68,7 @@ def test_a_pulled_model_is_found_by_its_full_name_and_by_its_last_part(
     assert store.list_pulled() == ["openai-community/gpt2", "openai-community/gpt2-large"]
 
 
-def test_a_last_part_that_two_models_have_asks_for_the_full_name(
-    store: ModelStore, put_model: Callable[[str], Path]
-) -> None:
+def test_an_ambiguous_last_part_asks_for_the_full_name(store: ModelStore, put_model: Callable[[str], Path]) -> None:
     put_model("home/models/a--gpt2")
     put_model("home/models/b--gpt2")
     with pytest.raises(ModelNotFoundError, match="could be a/gpt2 or b/gpt2"):
@@ -78,7 +76,7 @@ def test_a_last_part_that_two_models_have_asks_for_the_full_name(
 
 
 @pytest.mark.parametrize("spelled", ["./mine", "mine", "deep/mine", "deep/er/mine", "{absolute}", "../{parent}/mine"])
-def test_a_models_folder_is_served_from_where_it_lies(
+def test_a_model_folder_is_served_in_place(
     spelled: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     for path in ("mine", "deep/mine", "deep/er/mine"):
@@ -90,7 +88,7 @@ def test_a_models_folder_is_served_from_where_it_lies(
     assert location.folder.is_absolute()
 
 
-def test_the_home_of_the_user_is_understood(
+def test_a_tilde_means_the_users_home(
     store: ModelStore, put_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -103,19 +101,22 @@ def test_the_home_of_the_user_is_understood(
     [
         (
             "gpt2",
-            "no model and no model's folder 'gpt2' (models here: storyteller, a/b); to fetch it: ",
+            "no model and no model folder 'gpt2' (models here: storyteller, a/b); to fetch it: ",
         ),
         ("distilbert/distilgpt2", "to fetch it: distilgpt2-api pull distilbert/distilgpt2"),
         ("./nowhere", "no folder nowhere"),
         ("../../etc", "no folder ../../etc"),
         ("models/with/depth", "no folder models/with/depth"),
-        ("./empty", "the folder empty is no model: it has no config.json"),
-        ("./training", "no config.json: it has checkpoints of a training; give one of them, as checkpoint-20"),
+        ("./empty", "the folder empty is not a model: it has no config.json"),
+        (
+            "./training",
+            "no config.json: it has the checkpoints of a training run; give one of them, such as checkpoint-20",
+        ),
         ("./adapter", "no config.json: it is a PEFT adapter; merge it"),
         ("./models--gpt2", "no config.json: it is a repository of the hub's cache; give the folder below snapshots/"),
     ],
 )
-def test_what_is_not_there_is_one_line_that_says_what_to_do(
+def test_a_missing_model_is_one_line_that_says_what_to_do(
     wanted: str, message: str, store: ModelStore, put_model: Callable[[str], Path], tmp_path: Path
 ) -> None:
     put_model("home/models/a--b")
@@ -135,5 +136,5 @@ def test_a_package_without_its_model_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc", "a/b/c", ".hidden", "a/..", "", "a b", "a\nb", "a/b\n"])
 def test_no_name_leads_out_of_the_store(name: str, store: ModelStore) -> None:
-    with pytest.raises(ModelNotFoundError, match="no name of a model"):
+    with pytest.raises(ModelNotFoundError, match="not a model name"):
         store.folder_of(name)

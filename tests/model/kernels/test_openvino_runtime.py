@@ -1,4 +1,4 @@
-"""What importing OpenVINO brings along, and what it leaves for others."""
+"""Importing OpenVINO imports only its runtime; the rest stays available."""
 
 from __future__ import annotations
 
@@ -34,14 +34,12 @@ print(callable(openvino.convert_model))
 @pytest.mark.parametrize(
     ("program", "output"),
     [
-        pytest.param(TELEMETRY, "['MainThread']\n", id="it sends nothing to anybody"),
+        pytest.param(TELEMETRY, "['MainThread']\n", id="it sends no telemetry"),
         pytest.param(CONVERTER, "True False\n", id="the converter is not imported, and can be"),
-        pytest.param(WHOLE_BEFORE, "True\n", id="what is there before stays whole"),
+        pytest.param(WHOLE_BEFORE, "True\n", id="an earlier import stays complete"),
     ],
 )
-def test_only_the_runtime_comes(program: str, output: str) -> None:
-    """OpenVINO's own telemetry reports every import from a thread, which also holds up the end of a process without
-    network.
-    """
+def test_only_the_runtime_is_imported(program: str, output: str) -> None:
+    """OpenVINO's telemetry reports every import from a thread, which delays the exit of a process without network."""
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == output, result.stderr

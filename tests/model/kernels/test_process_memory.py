@@ -1,4 +1,4 @@
-"""The kernels' memory has bounds: what is freed goes back to the system, and few kernels are kept."""
+"""The kernels' memory is bounded: freed memory returns to the system, and few kernels are cached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 bound_kernel_memory()
-np.ones(8 * LARGE_BYTES, np.int8)  # freed at once: where glibc's own threshold would rise
+np.ones(8 * LARGE_BYTES, np.int8)  # freed at once: glibc's own threshold would rise here
 before = resident_bytes()
 kept = []
 for size in range(2 * LARGE_BYTES, 4 * LARGE_BYTES, LARGE_BYTES // 16):
@@ -27,5 +27,5 @@ assert resident_bytes() - before < LARGE_BYTES, resident_bytes() - before
 
 
 def test_buffers_that_grow_leave_no_holes() -> None:
-    """In a process of its own, whose heap nobody else has shaped."""
+    """In a separate process with a fresh heap."""
     subprocess.run([sys.executable, "-c", PROGRAM], check=True)

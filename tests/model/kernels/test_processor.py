@@ -1,4 +1,4 @@
-"""What runs on which processor: read from the machine's name and the kernel's bits, which are fakes here."""
+"""Support of processors, from the machine's name and the kernel's feature bits, which are faked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distilgpt2_api.model.kernels.processor import Processor, read_processor
 from distilgpt2_api.model.runner import Runner
 
 NEOVERSE_V1 = 0x01EF_FFFF & ~(1 << 24)
-"""`AT_HWCAP` of Graviton3, SVE (bit 22) among it; Graviton2 has the same without that bit."""
+"""`AT_HWCAP` of Graviton3, with SVE (bit 22); Graviton2 has the same without that bit."""
 NEOVERSE_N1 = NEOVERSE_V1 & ~(1 << 22)
 
 
@@ -35,14 +35,14 @@ def never() -> int:
         ("arm64", lambda: 0, Processor(is_arm64=True, has_sve=False)),
     ],
 )
-def test_a_processor_is_told_by_its_name_and_bits(
+def test_a_processor_is_recognised_by_name_and_bits(
     machine: str, read_hwcap: Callable[[], int], processor: Processor
 ) -> None:
     assert read_processor(lambda: machine, read_hwcap) == processor
 
 
 def test_this_machine_can_be_read() -> None:
-    """The auxiliary vector is there on any Linux, whatever the processor."""
+    """Every Linux has the auxiliary vector, on any processor."""
     assert read_processor(lambda: "aarch64").is_arm64
 
 
@@ -60,16 +60,16 @@ def load(folder: Path, processor: Processor, precision: Precision) -> tuple[Runn
 
 
 @pytest.mark.reported("trial under emulation: bf16 fails on arm64 with SVE")
-def test_float32_stands_in_for_bf16_on_arm64(make_model: Any) -> None:
+def test_float32_replaces_bf16_on_arm64(make_model: Any) -> None:
     runner, reports = load(make_model().path, Processor(is_arm64=True, has_sve=True), Precision.BF16)
 
-    assert "bf16 attention fails on arm64, so float32 stands in" in reports[0]
+    assert "bf16 attention fails on arm64, so float32 replaces bf16" in reports[0]
     assert runner.kv_block_bytes == kv_block_bytes(runner.config, Precision.F32)
     runner.close()
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.F32])
-def test_other_precisions_are_as_they_are_on_arm64(precision: Precision, make_model: Any) -> None:
+def test_other_precisions_are_unchanged_on_arm64(precision: Precision, make_model: Any) -> None:
     runner, reports = load(make_model().path, Processor(is_arm64=True, has_sve=True), precision)
 
     assert not any("stands in" in line for line in reports)

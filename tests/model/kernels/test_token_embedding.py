@@ -1,4 +1,4 @@
-"""Token embeddings: the rows of the matrix, wherever it lies."""
+"""Token embeddings are the rows of the matrix, from memory or from the file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 @pytest.mark.parametrize("has_cache", [False, True])
 @pytest.mark.parametrize("precision", Precision)
-def test_rows_are_the_prepared_matrix_s(make_model: Any, tmp_path: Path, precision: Precision, has_cache: bool) -> None:
-    """From memory and from the file alike: in any order, repeated, none at all; bit by bit in float32."""
+def test_rows_are_those_of_the_prepared_matrix(
+    make_model: Any, tmp_path: Path, precision: Precision, has_cache: bool
+) -> None:
+    """From memory and from the file: in any order, repeated, or none; bit by bit in float32."""
     model = make_model()
     weights = load_weights(
         model.path,

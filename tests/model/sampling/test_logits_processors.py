@@ -19,7 +19,7 @@ INF = float("inf")
 
 @dataclass
 class ReadyMask:
-    """A grammar's mask that has been computed."""
+    """A grammar's computed mask."""
 
     bits: bytes
 
@@ -36,7 +36,7 @@ def process(
     eos_token_ids: tuple[int, ...] = (4,),
     **options: Any,
 ) -> list[float]:
-    """What the processors make of a row."""
+    """A row of logits after the processors."""
     row = PlanRow(
         sequence_id=0,
         token_ids=prompt + completion,
@@ -56,7 +56,7 @@ def process(
 
 
 def test_logit_bias_is_added() -> None:
-    """To its token and no other; a token named twice gets both."""
+    """Only to its token; a token named twice gets both."""
     assert process([1, 2, 3], logit_bias=((0, 0.5), (2, -100.0), (0, 1.0))) == [2.5, 2, -97]
 
 
@@ -72,7 +72,7 @@ def test_logit_bias_is_added() -> None:
     ],
 )
 def test_min_tokens_bans_endings(completion: tuple[int, ...], options: dict[str, Any], expected: list[float]) -> None:
-    """Until the completion is long enough: stop tokens, and end of text unless it is a token like any other."""
+    """Until the completion is long enough: stop tokens, and the end of text unless it is ignored."""
     assert process([0] * 5, completion=completion, min_tokens=3, stop_token_ids=(2,), **options) == expected
 
 
@@ -91,7 +91,7 @@ def test_min_tokens_bans_endings(completion: tuple[int, ...], options: dict[str,
     ],
 )
 def test_no_repeat_ngram(tokens: tuple[int, ...], size: int, expected: set[int]) -> None:
-    """Banned is what followed the last n - 1 tokens before, in prompt or completion."""
+    """Bans tokens that followed an earlier occurrence of the last n - 1 tokens, in prompt or completion."""
     assert set(repeating_tokens(np.array(tokens), size).tolist()) == expected
     logits = process([0.0] * 6, prompt=tokens[:1], completion=tokens[1:], no_repeat_ngram_size=size)
     assert {token_id for token_id, logit in enumerate(logits) if logit == -INF} == expected
@@ -99,7 +99,7 @@ def test_no_repeat_ngram(tokens: tuple[int, ...], size: int, expected: set[int])
 
 @given(tokens=st.lists(st.integers(0, 3), min_size=1, max_size=40), size=st.integers(1, 6))
 def test_no_repeat_ngram_is_its_definition(tokens: list[int], size: int) -> None:
-    """A token is banned just if appending it would make an n-gram occur twice."""
+    """A token is banned if and only if appending it would repeat an n-gram."""
     ngrams = {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
     ending = tuple(tokens[len(tokens) - size + 1 :]) if size > 1 else ()
     expected = {token_id for token_id in range(4) if (*ending, token_id) in ngrams}
@@ -124,13 +124,13 @@ def test_no_repeat_ngram_is_its_definition(tokens: list[int], size: int) -> None
 def test_a_bad_word_never_gets_its_last_token(
     words: tuple[tuple[int, ...], ...], completion: tuple[int, ...], banned: set[int]
 ) -> None:
-    """A word of one token is banned always; of more, where the completion ends with all its other tokens."""
+    """A word of one token is always banned; a longer one if the completion ends with all its other tokens."""
     logits = process([0.0] * 5, completion=completion, bad_words=words)
     assert {token_id for token_id, logit in enumerate(logits) if logit == -INF} == banned
 
 
 def test_bad_words_begin_in_the_completion() -> None:
-    """What the prompt ends with does not count."""
+    """The end of the prompt does not count."""
     assert process([0, 0, 0], prompt=(3, 1), bad_words=((1, 2), (3, 1, 2))) == [0, 0, 0]
     assert process([0, 0, 0], prompt=(3,), completion=(1,), bad_words=((3, 1, 2),)) == [0, 0, 0]
 
@@ -140,15 +140,15 @@ def test_bad_words_begin_in_the_completion() -> None:
     completion=st.lists(st.integers(0, 2), max_size=12),
 )
 def test_bad_words_are_their_definition(words: list[tuple[int, ...]], completion: list[int]) -> None:
-    """A token is banned just if the completion would end with a bad word after it."""
+    """A token is banned if and only if the completion would then end with a bad word."""
     logits = process([0.0] * 3, completion=tuple(completion), bad_words=tuple(words))
     for token_id in range(3):
         after = (*completion, token_id)
         assert (logits[token_id] == -INF) == any(after[-len(word) :] == word for word in words)
 
 
-def test_allowed_tokens_are_all_there_is() -> None:
-    """The end of text too needs to be among them; in any order, and twice if need be."""
+def test_only_allowed_tokens_are_left() -> None:
+    """The end of text must be listed too. Order and repetition don't matter."""
     assert process([1, 2, 3, 4, 5], allowed_token_ids=(3, 1, 3)) == [-INF, 2, -INF, 4, -INF]
     assert process([1, 2, 3, 4, 5], allowed_token_ids=(4,)) == [-INF, -INF, -INF, -INF, 5]
 
@@ -163,13 +163,13 @@ def test_allowed_tokens_are_all_there_is() -> None:
     ],
 )
 def test_a_grammar_allows_what_its_mask_has_bits_for(mask: bytes, expected: list[float]) -> None:
-    """Token 0 is the lowest bit of the first byte; bits beyond the vocabulary mean nothing."""
+    """Token 0 is the lowest bit of the first byte; bits beyond the vocabulary are ignored."""
     assert process([1, 2, 3, 4, 5, 6, 7, 8, 9], mask=mask) == expected
 
 
 @given(allowed=st.sets(st.integers(0, 99)), num_covered=st.sampled_from([0, 32, 64, 96, 128]))
 def test_tokens_without_a_bit_are_forbidden(allowed: set[int], num_covered: int) -> None:
-    """A model's vocabulary may be padded beyond what a grammar knows of."""
+    """A model's vocabulary may be padded beyond the grammar's."""
     bits = [token_id in allowed for token_id in range(num_covered)]
     mask = np.packbits(np.array(bits, dtype=np.bool_), bitorder="little").tobytes()
     logits = process([0.5] * 100, mask=mask)
@@ -179,7 +179,7 @@ def test_tokens_without_a_bit_are_forbidden(allowed: set[int], num_covered: int)
 
 
 def test_repetition_penalty() -> None:
-    """Divides positive and multiplies negative logits of tokens seen anywhere, once however often they were seen."""
+    """Divides positive and multiplies negative logits of tokens seen anywhere, once per token."""
     assert process([4, -4, 4, -4, 0], prompt=(0, 1, 1), completion=(0, 4), repetition_penalty=2.0) == [2, -8, 4, -4, 0]
 
 

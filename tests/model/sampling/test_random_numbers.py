@@ -16,7 +16,7 @@ def test_stream_of_seed_0_is_splitmix64() -> None:
 
 
 def test_numbers_are_uniform_along_seeds_and_positions() -> None:
-    """Mean and variance of U(0, 1), every tenth equally full, and neighbours unrelated; so for numbers of one key."""
+    """Mean and variance of U(0, 1), equal deciles, and uncorrelated neighbours; also for numbers of one key."""
     count = 20_000
     along_seeds = draw_uniforms(make_keys(open_streams(range(count)), [5] * count))
     along_positions = draw_uniforms(make_keys(open_streams([5] * count), range(count)))

@@ -1,4 +1,4 @@
-"""Draws: their distributions, their independence from the batch, their errors."""
+"""Sampling: distributions, independence from the batch, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.model.sampling.random_numbers import draw_uniforms, make_keys, open_streams
-from distilgpt2_api.model.sampling.rules import DrawRules
+from distilgpt2_api.model.sampling.rules import SamplingRules
 from distilgpt2_api.model.sampling.sampler import Sampler
 
 GPT2_VOCAB_SIZE = 50_257
@@ -48,7 +48,7 @@ TRUNCATIONS: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class Mask:
-    """A grammar's: ready, or given up."""
+    """A grammar's mask: ready, or failed."""
 
     bits: bytes | None = None
     on_wait: Callable[[], None] = lambda: None
@@ -67,7 +67,7 @@ def make_mask(token_ids: Sequence[int], vocab_size: int) -> Mask:
 
 
 GRAMMAR = Grammar(GrammarKind.REGEX, "a+")
-"""Any will do: the mask comes with the row."""
+"""Any grammar: the row has its own mask."""
 EVERY_TRUNCATION: list[dict[str, Any]] = [
     {},
     {"temperature": 0.0},
@@ -106,7 +106,7 @@ def make_logits(num_rows: int, vocab_size: int, *, seed: int = 0, spread: float 
 
 
 def keep_tokens(logits: NDArray[np.float32], params: SamplingParams) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The reference: token ids that may be drawn, likeliest first, and their probabilities, by sorting in float64."""
+    """The reference: token ids that can be sampled, likeliest first, and their probabilities, by sorting in float64."""
     order = np.lexsort((np.arange(len(logits)), -logits.astype(np.float64)))
     scaled = logits[order].astype(np.float64) / params.temperature
     masses = np.exp(scaled - scaled[0])
@@ -126,7 +126,7 @@ def keep_tokens(logits: NDArray[np.float32], params: SamplingParams) -> tuple[ND
 
 
 def draw_many(sampler: Sampler, logits: NDArray[np.float32], params: SamplingParams, count: int) -> NDArray[np.int64]:
-    """Draws from one row with the seeds 0, 1, 2 …"""
+    """Samples from one row with seeds 0, 1, 2 …"""
     draws: list[int] = []
     for start in range(0, count, 256):
         rows = [make_row(params, seed=seed) for seed in range(start, min(start + 256, count))]
@@ -154,7 +154,7 @@ def chi_square(
 
 
 def critical_value(degrees: int) -> float:
-    """Of chi-square at 0.1 %, in Wilson and Hilferty's approximation (1931)."""
+    """The critical value of chi-square at 0.1 %, by Wilson and Hilferty's approximation (1931)."""
     return float(degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3)
 
 
@@ -174,7 +174,7 @@ def critical_value(degrees: int) -> float:
     ],
 )
 def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
-    """Tokens come up as often as their probabilities say (chi-square), and none that truncation removed does."""
+    """Tokens have their expected frequencies (chi-square), and truncated tokens never occur."""
     params = SamplingParams(**options)
     logits = make_logits(1, 211, spread=1.5)[0]
     draws = draw_many(Sampler(vocab_size=211), logits, params, 20_000)
@@ -186,7 +186,7 @@ def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 40}, {"top_p": 0.8, "min_p": 0.01}])
 def test_typical_sampling_follows_the_logits_as_edited(options: dict[str, Any]) -> None:
-    """Penalties, biases and bans come before the entropy is taken; what truncation cuts comes after."""
+    """Penalties, biases and bans apply before the entropy is computed, truncation after."""
     edited = make_logits(1, 211, spread=1.5)[0]
     logits = edited.copy()
     edited[[3, 5]] += 2.0
@@ -210,7 +210,7 @@ def test_typical_sampling_follows_the_logits_as_edited(options: dict[str, Any]) 
     ("options", "expected"), [({}, 1), ({"temperature": 0.0}, 0), ({"typical_p": 0.999}, 0), ({"typical_p": 1.0}, 0)]
 )
 def test_typical_sampling_comes_before_top_k(options: dict[str, Any], expected: int) -> None:
-    """With top-k 1 it draws the likeliest of the typical tokens, which may not be the likeliest of all."""
+    """With top-k 1 it samples the likeliest typical token, which may not be the likeliest of all."""
     logits = np.log(np.array([[0.5, 0.24, 0.21, 0.05]])).astype(np.float32)
     params = SamplingParams(**{"typical_p": 0.4, "top_k": 1, "num_logprobs": 1, **options})
     (result,) = Sampler(vocab_size=4).sample(logits.copy(), [make_row(params)])
@@ -220,7 +220,7 @@ def test_typical_sampling_comes_before_top_k(options: dict[str, Any], expected: 
 
 
 def test_draws_from_gpt2_vocabulary_follow_the_distribution() -> None:
-    """The same where the vocabulary is far larger than what is looked at closely."""
+    """The same with a vocabulary far larger than the number of candidates."""
     ranks = np.random.default_rng(0).permutation(GPT2_VOCAB_SIZE) + 1
     logits = (-1.2 * np.log(ranks)).astype(np.float32)  # Zipf's law
     sampler = Sampler(vocab_size=GPT2_VOCAB_SIZE)
@@ -241,7 +241,7 @@ def truncates(options: dict[str, Any], vocab_size: int) -> bool:
     ids=str,
 )
 def test_truncated_draw_is_the_reference_inverse_cdf(options: dict[str, Any], vocab_size: int) -> None:
-    """Candidates give the very token that sorting the whole row gives for the same random number."""
+    """Candidates give the same token as sorting the whole row, for the same random number."""
     params = SamplingParams(temperature=0.9, **options)
     logits = make_logits(6, vocab_size, seed=vocab_size)
     rows = [make_row(params, seed=seed) for seed in range(len(logits))]
@@ -276,7 +276,7 @@ def test_truncated_draw_is_the_reference_inverse_cdf_with_ties(
 
 @pytest.mark.parametrize("vocab_size", VOCAB_SIZES)
 def test_untruncated_draws_are_tokens_of_the_vocabulary(vocab_size: int) -> None:
-    """Whatever the vocabulary's size, also where it fills no whole number of groups."""
+    """For any vocabulary size, also if it does not fill all groups."""
     rows = [make_row(SamplingParams(temperature=5.0), seed=seed) for seed in range(40)]
     results = Sampler(vocab_size=vocab_size).sample(make_logits(40, vocab_size), rows)
     assert all(0 <= token_of(result) < vocab_size for result in results)
@@ -315,7 +315,7 @@ EVERY_KIND = [
 
 
 def test_draws_do_not_depend_on_the_batch() -> None:
-    """A row draws the same, with the same log-probabilities, alone, among others and in any order of rows."""
+    """A row gives the same token and log-probabilities alone, beside others and in any order of rows."""
     sampler = Sampler(vocab_size=GPT2_VOCAB_SIZE)
     logits = make_logits(len(EVERY_KIND), GPT2_VOCAB_SIZE)
     rows = [make_row(params, seed=7, token_ids=(3, 5, 3)) for params in EVERY_KIND]
@@ -343,10 +343,10 @@ ANY_PARAMS = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(kinds=st.lists(st.tuples(ANY_PARAMS, st.integers(0, 9), st.sets(TOKENS)), min_size=1, max_size=8))
-def test_any_parameters_draw_in_a_batch_what_they_draw_alone(
+def test_any_parameters_sample_the_same_token_alone_and_in_a_batch(
     kinds: list[tuple[SamplingParams, int, set[int]]],
 ) -> None:
-    """Whatever is asked for beside them; and no ban is ever broken."""
+    """With any parameters in other rows; and no ban is broken."""
     logits = make_logits(len(kinds), 300)
     rows = [
         make_row(params, seed=seed, token_ids=(3, 5, seed), mask=make_mask([*allowed], 300) if params.grammar else None)
@@ -364,8 +364,8 @@ def test_any_parameters_draw_in_a_batch_what_they_draw_alone(
         assert (result.token_id in fine) if fine else (result.error == "every token is banned")
 
 
-def test_seed_and_position_make_the_draw() -> None:
-    """Another seed or another position draws anew; seeds equal modulo 2**64 draw the same."""
+def test_seed_and_position_determine_the_token() -> None:
+    """Another seed or position gives another random number; seeds equal modulo 2**64 give the same."""
     logits = make_logits(1, 1_000, spread=0.1)
     sampler = Sampler(vocab_size=1_000)
 
@@ -381,8 +381,8 @@ def test_seed_and_position_make_the_draw() -> None:
 
 @pytest.mark.parametrize("params", EVERY_KIND, ids=str)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_row_without_numbers_fails_alone(params: SamplingParams, bad: float) -> None:
-    """A row with NaN or infinity in its logits gets an error, and the rows beside it their draws."""
+def test_a_row_with_nan_fails_alone(params: SamplingParams, bad: float) -> None:
+    """A row with NaN or infinity in its logits gets an error; the other rows get their tokens."""
     logits = make_logits(3, 5_000)
     rows = [make_row(params, seed=seed) for seed in range(3)]
     sampler = Sampler(vocab_size=5_000)
@@ -396,7 +396,7 @@ def test_row_without_numbers_fails_alone(params: SamplingParams, bad: float) -> 
 
 @pytest.mark.parametrize("options", EVERY_TRUNCATION)
 def test_banned_tokens_are_never_drawn(options: dict[str, Any]) -> None:
-    """Logits of -inf have no probability; a row of nothing else is an error."""
+    """Logits of -inf have no probability; a row with only -inf is an error."""
     sampler = Sampler(vocab_size=6_000)
     logits = np.full((4, 6_000), -np.inf, dtype=np.float32)
     logits[:3, 5_990] = [-50.0, 0.0, 50.0]
@@ -417,8 +417,10 @@ def test_banned_tokens_are_never_drawn(options: dict[str, Any]) -> None:
         ({"allowed_token_ids": (4,), "bad_words": ((1, 2, 4),)}, set()),
     ],
 )
-def test_only_what_no_ban_forbids_is_drawn(bans: dict[str, Any], options: dict[str, Any], expected: set[int]) -> None:
-    """Bans of all kinds hold together, whatever truncation follows; where they leave nothing the row is an error."""
+def test_only_tokens_without_a_ban_are_sampled(
+    bans: dict[str, Any], options: dict[str, Any], expected: set[int]
+) -> None:
+    """All bans hold together, before any truncation; a row with no token left is an error."""
     sampler = Sampler(vocab_size=6_000)
     params = SamplingParams(**bans, **options)
     mask = make_mask([5, 6, 5_998], 6_000) if params.grammar else None
@@ -430,8 +432,8 @@ def test_only_what_no_ban_forbids_is_drawn(bans: dict[str, Any], options: dict[s
             assert (result.token_id, result.error) == (None, "every token is banned")
 
 
-def test_a_grammar_that_gives_up_fails_its_row_alone() -> None:
-    """Its error is the row's, log-probabilities or not; the rows beside it draw as without it."""
+def test_a_failing_grammar_fails_only_its_row() -> None:
+    """With log-probabilities or without; the other rows sample as before."""
     sampler = Sampler(vocab_size=500)
     logits = make_logits(3, 500)
     plain = make_row(SamplingParams(num_logprobs=1), seed=3)
@@ -445,7 +447,7 @@ def test_a_grammar_that_gives_up_fails_its_row_alone() -> None:
 
 
 def test_masks_are_waited_for_last() -> None:
-    """The rows that wait for nothing are edited meanwhile, wherever they stand."""
+    """Rows without a grammar are edited first, at any index."""
     sampler = Sampler(vocab_size=500)
     logits = make_logits(2, 500)
     seen = []
@@ -461,7 +463,7 @@ def test_masks_are_waited_for_last() -> None:
 
 
 def test_min_tokens_bans_end_of_text() -> None:
-    """The sampler knows the model's end of text, and bans it until there are enough tokens."""
+    """The sampler bans the model's end of text until there are enough tokens."""
     sampler = Sampler(vocab_size=10, eos_token_ids=(9,))
     logits = np.zeros((1, 10), dtype=np.float32)
     logits[0, [4, 9]] = 1.0, 2.0
@@ -494,7 +496,7 @@ def test_scores_do_not_depend_on_other_rows_or_threads_or_on_how_many_are_listed
 
 @pytest.mark.parametrize("draw", [lambda s, x: s.score(x, [7, 0, 2], 3), lambda s, x: s.score(x, [7, 0, 2], 0)])
 def test_scores_are_log_softmax(draw: Callable[..., Any]) -> None:
-    """Log-probabilities are those of log-softmax in float64, listed from the likeliest down."""
+    """Log-probabilities equal log-softmax in float64, listed from the likeliest down."""
     logits = make_logits(3, GPT2_VOCAB_SIZE)
     scores = draw(Sampler(vocab_size=GPT2_VOCAB_SIZE), logits.copy())
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
@@ -518,8 +520,8 @@ def test_scores_are_log_softmax(draw: Callable[..., Any]) -> None:
     ],
     ids=str,
 )
-def test_bans_move_no_log_probabilities(options: dict[str, Any]) -> None:
-    """They are those of the row as the model gave it, banned tokens included: no renormalisation, no -inf."""
+def test_bans_do_not_change_log_probabilities(options: dict[str, Any]) -> None:
+    """They are of the model's own logits, banned tokens included: no renormalisation, no -inf."""
     sampler = Sampler(vocab_size=500, eos_token_ids=(499,))
     logits = make_logits(1, 500)
     params = SamplingParams(num_logprobs=500, **options)
@@ -530,7 +532,7 @@ def test_bans_move_no_log_probabilities(options: dict[str, Any]) -> None:
 
 
 def test_logprobs_are_the_models_own() -> None:
-    """Neither temperature nor penalties nor truncation move them, and a listed token's float is the drawn one's."""
+    """Temperature, penalties and truncation don't change them; a listed token has the sampled one's float."""
     sampler = Sampler(vocab_size=500)
     logits = make_logits(4, 500)
     changed = SamplingParams(
@@ -554,11 +556,11 @@ def test_logprobs_are_the_models_own() -> None:
 
 
 @pytest.mark.reported("a reading of the sampler: above 64 rows each step made all rules and processors again")
-def test_rules_are_made_again_only_for_rows_that_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a step is drawn in several portions; a sequence's processors are made once."""
+def test_rules_are_rebuilt_only_for_changed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if a step is sampled in several portions; a request's processors are built once."""
     made: list[int] = []
     processors: list[SamplingParams] = []
-    make_rules, make_processors = DrawRules.of, LogitsProcessors.__init__
+    make_rules, make_processors = SamplingRules.of, LogitsProcessors.__init__
 
     def note_rules(params: Any, *arguments: Any, **options: Any) -> Any:
         made.append(len(params))
@@ -568,7 +570,7 @@ def test_rules_are_made_again_only_for_rows_that_have_changed(monkeypatch: pytes
         processors.append(params)
         make_processors(self, params, **options)
 
-    monkeypatch.setattr(DrawRules, "of", note_rules)
+    monkeypatch.setattr(SamplingRules, "of", note_rules)
     monkeypatch.setattr(LogitsProcessors, "__init__", note_processors)
     sampler = Sampler(vocab_size=97)
     rows = [make_row(SamplingParams(logit_bias=((1, 1.0),)), seed=seed) for seed in range(7)]

@@ -1,4 +1,4 @@
-"""The likeliest tokens, exactly, whatever the row looks like."""
+"""The likeliest tokens are found exactly, for any row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distilgpt2_api.model.sampling.top_candidates import Candidates, find_candid
 
 
 def expect_largest(candidates: Candidates, logits: NDArray[np.float32], count: int) -> None:
-    """Assert that the candidates are a prefix, long enough, of the row sorted by logit, then token id."""
+    """Assert that the candidates are a long enough prefix of the row sorted by logit, then token id."""
     for index, row in enumerate(logits):
         order = np.lexsort((np.arange(len(row)), -row))
         num_candidates = candidates.counts[index]
@@ -47,8 +47,8 @@ def test_candidates_are_the_largest_among_equals(data: st.DataObject) -> None:
     expect_largest(find_candidates(GroupMaxima.of(logits), count), logits, count)
 
 
-def test_few_candidates_are_enough_where_the_rest_is_banned() -> None:
-    """Fewer finite logits than asked for: all of them, and it is said that nothing else can be drawn."""
+def test_few_candidates_are_enough_if_the_rest_is_banned() -> None:
+    """With fewer finite logits than requested all are candidates, and `is_complete` is set."""
     logits = np.full((2, 50_257), -np.inf, dtype=np.float32)
     logits[0, [50_256, 3, 17]] = 1.0, 2.0, 1.0
     logits[1] = 0.0
@@ -59,8 +59,8 @@ def test_few_candidates_are_enough_where_the_rest_is_banned() -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [1, 9, 97, 50_257])
-def test_maxima_carry_nan_up(vocab_size: int) -> None:
-    """Wherever a NaN is, its row's maximum is NaN, and only its row's."""
+def test_maxima_propagate_nan(vocab_size: int) -> None:
+    """A NaN at any position makes its row's maximum NaN, and no other."""
     logits = np.zeros((3, vocab_size), dtype=np.float32)
     logits[1, vocab_size - 1] = np.nan
     assert np.isnan(GroupMaxima.of(logits).of_rows).tolist() == [False, True, False]

@@ -14,7 +14,7 @@ INF = float("inf")
 
 
 def kept(logits: list[float] | NDArray[np.float32], typical_p: float, temperature: float = 1.0) -> set[int]:
-    """Tokens that are left; these keep their logits."""
+    """Tokens that are kept, with unchanged logits."""
     before = np.array(logits, dtype=np.float32)
     after = before.copy()
     keep_typical(after, temperature=temperature, typical_p=typical_p)
@@ -43,8 +43,8 @@ def test_the_most_typical_token_need_not_be_the_likeliest(typical_p: float, expe
     assert kept(np.log([0.5, 0.24, 0.21, 0.05]).astype(np.float32), typical_p) == expected
 
 
-def test_the_temperature_comes_first() -> None:
-    """Distances are those of the distribution that the temperature makes."""
+def test_the_temperature_applies_first() -> None:
+    """Distances are computed from the distribution after the temperature."""
     logits = np.log(np.array([0.5, 0.24, 0.21, 0.05])).astype(np.float32)
     assert kept(logits, 0.2) == {1}
     assert kept(logits, 0.2, temperature=0.25) == {0}
@@ -52,14 +52,14 @@ def test_the_temperature_comes_first() -> None:
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 1_000])
-def test_equals_stay_together(num_tokens: int) -> None:
-    """Where all are as typical, all are kept, whatever the probability wanted."""
+def test_equally_typical_tokens_are_kept_together(num_tokens: int) -> None:
+    """If all are equally typical, all are kept, for any `typical_p`."""
     for typical_p in (0.0, 1e-9, 0.5, 0.999):
         assert kept([0.25] * num_tokens, typical_p) == set(range(num_tokens))
 
 
 def test_banned_tokens_stay_banned_and_count_for_nothing() -> None:
-    """-inf has no mass and no information, and comes back with no p."""
+    """-inf has no mass and no information, and is never kept."""
     logits = [-INF, *np.log([0.5, 0.24, 0.21, 0.05]), -INF]
     for typical_p, expected in ((1e-6, {2}), (0.5, {1, 2, 3}), (0.999999999, {1, 2, 3, 4}), (1.0, {1, 2, 3, 4})):
         assert kept(logits, typical_p) == expected
@@ -72,7 +72,7 @@ def test_one_token_left_is_typical() -> None:
 
 @pytest.mark.parametrize("logits", [[-INF, -INF], [float("nan"), 1.0], [INF, 1.0]])
 def test_a_row_without_numbers_stays_as_it_is(logits: list[float]) -> None:
-    """So that the draw finds what is wrong with it."""
+    """So that sampling reports the error."""
     array = np.array(logits, dtype=np.float32)
     keep_typical(array, temperature=1.0, typical_p=0.5)
     np.testing.assert_array_equal(array, np.array(logits, dtype=np.float32))
@@ -83,7 +83,7 @@ def test_a_row_without_numbers_stays_as_it_is(logits: list[float]) -> None:
     typical_p=st.floats(0.0, 1.0),
     temperature=st.floats(0.05, 20.0),
 )
-def test_what_is_kept_is_the_definition(logits: list[float], typical_p: float, temperature: float) -> None:
+def test_the_kept_tokens_follow_the_definition(logits: list[float], typical_p: float, temperature: float) -> None:
     """The nearest tokens until their probability reaches p, computed in float64; within rounding at the border."""
     tokens = kept(logits, typical_p, temperature)
     scaled = np.array(logits, dtype=np.float32).astype(np.float64) / temperature
@@ -94,6 +94,6 @@ def test_what_is_kept_is_the_definition(logits: list[float], typical_p: float, t
     limit = distances[is_kept].max()
     slack = 1e-4 * (1 + np.minimum(distances, 120.0))  # of float32 exponents
     assert tokens
-    assert (is_kept | (distances > limit - slack) | (probabilities < 1e-37)).all(), "nobody nearer was left out"
+    assert (is_kept | (distances > limit - slack) | (probabilities < 1e-37)).all(), "no nearer token is left out"
     assert probabilities[distances <= limit + slack].sum() >= typical_p - 1e-5, "the probability is reached"
-    assert probabilities[distances < limit - 2 * slack].sum() <= typical_p + 1e-5, "no more than it takes"
+    assert probabilities[distances < limit - 2 * slack].sum() <= typical_p + 1e-5, "no more tokens than necessary"

@@ -1,4 +1,4 @@
-"""What happens to a model's files while it is served concerns the next start, and no answer."""
+"""Changes to a model's files while it is served affect the next start, and no answer."""
 
 from __future__ import annotations
 
@@ -79,16 +79,14 @@ def test_weights_may_change_under_a_running_model(
     assert serve_while(folder, precision, place, change, "model.safetensors") == (0, "same\n")
 
 
-def test_a_compiled_model_may_change_where_it_can_be_written(make_model: Any, tmp_path: Path) -> None:
+def test_a_writable_compiled_model_may_change(make_model: Any, tmp_path: Path) -> None:
     compile_model(make_model().path, tmp_path / "compiled", Precision.F32)
 
     assert serve_while(tmp_path / "compiled", "f32", "", "truncated", compiled_name(Precision.F32)) == (0, "same\n")
 
 
-def test_a_compiled_model_is_mapped_where_it_cannot_be_written(
-    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in an image, where its memory is the page cache's."""
+def test_a_read_only_compiled_model_is_mapped(make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image: its memory is the page cache."""
     folder = tmp_path / "compiled"
     compile_model(make_model().path, folder, Precision.INT8)
     config = read_model_config(folder)
@@ -104,13 +102,13 @@ def test_a_compiled_model_is_mapped_where_it_cannot_be_written(
 
 
 def test_a_file_that_is_written_to_while_it_is_read_is_refused(make_model: Any) -> None:
-    """Half of it would be of one model, half of another."""
+    """It would be half of one model and half of another."""
     model = make_model()
     path = model.path / "model.safetensors"
     file = SafetensorsFile(path)
     file.check_unchanged()
 
-    path.rename(path.with_name("old"))  # replaced as a whole: the file that is open stays what it is
+    path.rename(path.with_name("old"))  # replaced as a whole: the open file is unchanged
     save_file(model.tensors, path)
     file.check_unchanged()
 

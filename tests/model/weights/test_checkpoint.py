@@ -1,4 +1,4 @@
-"""Checkpoints: which files and tensors are taken, and everything that is refused by name."""
+"""Checkpoints: which files and tensors are read, and which are refused by name."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_an_untied_head_has_no_prefix(make_model: Any) -> None:
 @pytest.mark.reported("safetensors' save_model, which keeps one tensor of a tied pair: lm_head.weight, by its name")
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize(("is_tied", "has_metadata"), [(True, False), (True, True), (False, True)])
-def test_of_a_tied_pair_either_is_enough(make_model: Any, dtype: Any, is_tied: bool, has_metadata: bool) -> None:
-    """The metadata say which one was left out; where config.json ties them nothing need say it."""
+def test_either_tensor_of_a_tied_pair_is_enough(make_model: Any, dtype: Any, is_tied: bool, has_metadata: bool) -> None:
+    """The metadata name the one that was left out; if config.json ties them, none is needed."""
     model = make_model(tie_word_embeddings=is_tied)
     tensors = {f"transformer.{name}": tensor.astype(dtype) for name, tensor in model.tensors.items()}
     embedding = tensors.pop("transformer.wte.weight")
@@ -91,7 +91,7 @@ def test_of_a_tied_pair_either_is_enough(make_model: Any, dtype: Any, is_tied: b
 
 @pytest.mark.reported("safetensors' save_model of a GPT-2 whose head was tied by hand")
 def test_a_head_that_was_left_out_is_the_embedding(make_model: Any) -> None:
-    """Though config.json does not tie them."""
+    """Although config.json does not tie them."""
     model = make_model(tie_word_embeddings=False)
     body = {name: tensor for name, tensor in model.tensors.items() if name != "lm_head.weight"}
     save_file(body, model.path / "model.safetensors", metadata={"lm_head.weight": "wte.weight"})
@@ -123,10 +123,10 @@ def test_an_adapter_that_is_not_merged_says_how_to_merge_it(make_model: Any, nam
         (["training_args.bin", "optimizer.pt", "rng_state.pth"], r"no model\.safetensors and no .*index\.json$"),
         (["training_args.bin", "pytorch_model.bin"], r"pytorch_model\.bin: pickle files are not read.*save_pretrained"),
         (["adapter_model.safetensors"], "a PEFT adapter; merge it"),
-        (["checkpoint-500", "checkpoint-1000"], "give one of them, as checkpoint-1000"),
-        (["tf_model.h5"], r"tf_model\.h5 is in a form that is not read"),
-        (["model.ckpt.data-00000-of-00001"], "in a form that is not read"),
-        (["model.fp16.safetensors"], r"if model\.fp16\.safetensors holds all the weights, rename it"),
+        (["checkpoint-500", "checkpoint-1000"], "give one of them, such as checkpoint-1000"),
+        (["tf_model.h5"], r"tf_model\.h5 has an unsupported format"),
+        (["model.ckpt.data-00000-of-00001"], "has an unsupported format"),
+        (["model.fp16.safetensors"], r"if model\.fp16\.safetensors has all the weights, rename it"),
     ],
 )
 def test_a_folder_without_weights_says_what_it_is(make_model: Any, names: list[str], message: str) -> None:
@@ -203,22 +203,22 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], type[ModelError], str]] = 
     "a missing tensor": (
         without("h.1.mlp.c_fc.bias"),
         ModelFormatError,
-        r"missing, the first is h\.1\.mlp\.c_fc\.bias",
+        r"missing; the first is h\.1\.mlp\.c_fc\.bias",
     ),
     "a transposed matrix": (
         lambda tensors: tensors | {"h.0.attn.c_attn.weight": np.ascontiguousarray(tensors["h.0.attn.c_attn.weight"].T)},
         ModelFormatError,
-        r"tensor h\.0\.attn\.c_attn\.weight: shape \[96, 32\]; config\.json asks for \[32, 96\]",
+        r"tensor h\.0\.attn\.c_attn\.weight has shape \[96, 32\], but config\.json requires \[32, 96\]",
     ),
     "a vocabulary of another size": (
         with_tensor("wte.weight", np.zeros((130, 32), np.float32)),
         ModelFormatError,
-        r"tensor wte\.weight: shape",
+        r"tensor wte\.weight has shape",
     ),
     "a layer more": (
         with_tensor("h.2.ln_1.weight", np.zeros(32, np.float32)),
         UnsupportedModelError,
-        r"tensor h\.2\.ln_1\.weight: a GPT-2 of this config has no such tensor",
+        r"tensor h\.2\.ln_1\.weight: a model with this config has no such tensor",
     ),
     "an adapter": (
         with_tensor("h.0.attn.c_attn.lora_A.weight", np.zeros(32, np.float32)),
@@ -228,7 +228,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], type[ModelError], str]] = 
     "double precision": (
         with_tensor("ln_f.bias", np.zeros(32, np.float64)),
         UnsupportedModelError,
-        r"tensor ln_f\.bias: type F64; supported are F32, F16 and BF16",
+        r"tensor ln_f\.bias has type F64; supported are F32, F16 and BF16",
     ),
     "integers": (with_tensor("ln_f.bias", np.zeros(32, np.int8)), UnsupportedModelError, "type I8"),
     "a tensor under both names": (
@@ -240,7 +240,7 @@ SPOILT: dict[str, tuple[Callable[[Tensors], Tensors], type[ModelError], str]] = 
 
 
 @pytest.mark.parametrize(("spoil", "error", "message"), SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_checkpoint_is_refused_by_name(
+def test_a_broken_checkpoint_is_refused_by_name(
     make_model: Any, spoil: Callable[[Tensors], Tensors], error: type[ModelError], message: str
 ) -> None:
     """Before a value is read."""
@@ -258,7 +258,7 @@ def test_an_untied_head_that_is_not_there(make_model: Any) -> None:
     model = make_model()
     model.save_config(tie_word_embeddings=False)
 
-    with pytest.raises(ModelFormatError, match=r"missing, the first is lm_head\.weight"):
+    with pytest.raises(ModelFormatError, match=r"missing; the first is lm_head\.weight"):
         open_folder(model.path)
 
 
@@ -274,7 +274,7 @@ def test_a_redundant_head_must_be_the_embeddings(make_model: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_values_that_are_no_numbers_name_their_tensor(make_model: Any, value: float, dtype: Any) -> None:
+def test_nan_and_infinity_name_their_tensor(make_model: Any, value: float, dtype: Any) -> None:
     model = make_model()
     model.tensors["h.1.mlp.c_proj.weight"][7, 3] = value
     model.save({name: tensor.astype(dtype) for name, tensor in model.tensors.items()})
@@ -336,7 +336,7 @@ def test_an_index_of_a_million_shards_is_refused(make_model: Any) -> None:
         open_folder(model.path)
 
 
-def test_weights_are_counted_as_the_model_has_them(make_model: Any) -> None:
+def test_the_number_of_weights_is_the_models(make_model: Any) -> None:
     for options in ({}, {"tie_word_embeddings": False}, {"n_inner": 50, "n_layer": 5}):
         model = make_model(**options)
         stored = load_file(model.path / "model.safetensors")
@@ -357,7 +357,7 @@ def test_a_shard_that_is_missing_or_incomplete(make_model: Any) -> None:
     shard(model)
     second = model.path / "model-00002-of-00002.safetensors"
     model.save({"transformer.wpe.weight": model.tensors["wpe.weight"]}, second.name)
-    with pytest.raises(ModelFormatError, match=r"00002\.safetensors: tensor .* is missing; the index says"):
+    with pytest.raises(ModelFormatError, match=r"00002\.safetensors: tensor .* is missing, but the index says"):
         open_folder(model.path)
 
     second.unlink()
@@ -368,7 +368,7 @@ def test_a_shard_that_is_missing_or_incomplete(make_model: Any) -> None:
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 99999], ids=range(6)
 )
-def test_an_index_that_is_none(make_model: Any, content: str) -> None:
+def test_an_invalid_index(make_model: Any, content: str) -> None:
     model = make_model()
     shard(model)
     (model.path / "model.safetensors.index.json").write_text(content)
@@ -378,9 +378,9 @@ def test_an_index_that_is_none(make_model: Any, content: str) -> None:
 
 
 def test_a_config_that_claims_more_than_the_file_takes_no_memory(make_model: Any) -> None:
-    """Terabytes of weights by config.json: refused for what the file lacks."""
+    """Terabytes of weights by config.json are refused because the file is too small."""
     model = make_model()
     model.save_config(n_embd=65536, n_head=512, n_layer=1000, vocab_size=2_000_000, n_inner=1_000_000)
 
-    with pytest.raises(ModelFormatError, match=r"config\.json: asks for 148384539527680 weights, at least .* have 1"):
+    with pytest.raises(ModelFormatError, match=r"config\.json: describes 148384539527680 weights, at least .* have 1"):
         open_folder(model.path)

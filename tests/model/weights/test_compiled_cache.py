@@ -1,4 +1,4 @@
-"""The cache of compiled weights: used when it is right, remade when it is not, and never needed."""
+"""The cache of compiled weights: used if valid, rebuilt if not, and never required."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distilgpt2_api.model.weights.safetensors_file import write_safetensors
 
 
 class FullDisk:
-    """A file of which only so many writes succeed."""
+    """A file that accepts a limited number of writes."""
 
     def __init__(self, file: IO[bytes], remaining: Iterator[int]) -> None:
         self._file = file
@@ -35,7 +35,7 @@ class FullDisk:
 
 
 class Loader:
-    """Loads one model with one cache folder, and keeps the reports."""
+    """Loads one model with one cache folder, and records the reports."""
 
     def __init__(self, model: Any, cache_folder: Path | None) -> None:
         self.model = model
@@ -86,7 +86,7 @@ def test_the_second_load_is_from_the_cache(loader: Loader) -> None:
     assert not loader.reports
 
 
-def test_each_precision_and_model_has_a_file_of_its_own(loader: Loader, make_model: Any) -> None:
+def test_each_precision_and_model_has_its_own_file(loader: Loader, make_model: Any) -> None:
     for precision in (Precision.INT8, Precision.F32):
         loader.load(precision)
     other = Loader(make_model(layer_norm_epsilon=1e-3), loader.cache_folder)
@@ -97,7 +97,7 @@ def test_each_precision_and_model_has_a_file_of_its_own(loader: Loader, make_mod
 
 
 def test_changed_weights_are_noticed(loader: Loader) -> None:
-    """One value, in a file of the same size and the same time of modification."""
+    """One value, in a file of the same size and modification time."""
     loader.load()
     path = loader.model.path / "model.safetensors"
     before = path.stat()
@@ -113,7 +113,7 @@ def test_changed_weights_are_noticed(loader: Loader) -> None:
 def test_a_value_between_the_samples_of_a_large_file_is_noticed(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files beyond `WHOLE_BYTES` are named by samples; another time of modification makes every byte count."""
+    """Files larger than `WHOLE_BYTES` are named by samples; after another modification time all bytes are hashed."""
     monkeypatch.setattr("distilgpt2_api.model.weights.fingerprint.WHOLE_BYTES", 1000)
     monkeypatch.setattr("distilgpt2_api.model.weights.fingerprint.SAMPLE_BYTES", 16)
     loader.load()
@@ -126,10 +126,10 @@ def test_a_value_between_the_samples_of_a_large_file_is_noticed(
     weights = loader.load()
 
     check_same(weights, Loader(loader.model, None).load())
-    assert [report for report in loader.reports if "have changed since" in report]
+    assert [report for report in loader.reports if "have changed" in report]
 
 
-def test_a_copy_with_other_times_needs_no_remake(loader: Loader) -> None:
+def test_a_copy_with_other_times_is_not_compiled_again(loader: Loader) -> None:
     """Archives and image layers round or lose times; the content decides."""
     loader.load()
     os.utime(loader.model.path / "model.safetensors", (1, 1))
@@ -170,8 +170,8 @@ SPOILERS = [
 
 
 @pytest.mark.parametrize("spoil", SPOILERS, ids=range(len(SPOILERS)))
-def test_a_spoilt_file_is_made_anew(loader: Loader, spoil: Any) -> None:
-    """With one line that says why; the load after that is quiet."""
+def test_a_damaged_file_is_compiled_again(loader: Loader, spoil: Any) -> None:
+    """With one line that says why; the next load reports nothing."""
     loader.load()
     (path,) = loader.files
     spoil(path)
@@ -186,7 +186,7 @@ def test_a_spoilt_file_is_made_anew(loader: Loader, spoil: Any) -> None:
     assert len(loader.reports) == 1
 
 
-def test_a_folder_in_the_place_of_the_file(loader: Loader) -> None:
+def test_a_folder_in_place_of_the_file(loader: Loader) -> None:
     loader.load()
     (path,) = loader.files
     path.unlink()
@@ -199,7 +199,7 @@ def test_a_folder_in_the_place_of_the_file(loader: Loader) -> None:
 
 @pytest.mark.parametrize("place", ["cache", "cache/compiled"])
 def test_a_cache_that_cannot_be_written_costs_a_line_and_no_more(loader: Loader, tmp_path: Path, place: str) -> None:
-    """A file stands where the folder, or the folder above it, should."""
+    """A file is in place of the folder, or of its parent."""
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("in the way")
 
@@ -207,10 +207,10 @@ def test_a_cache_that_cannot_be_written_costs_a_line_and_no_more(loader: Loader,
 
     check_same(weights, Loader(loader.model, None).load())
     assert len(loader.reports) == 1
-    assert "can't be kept" in loader.reports[0]
+    assert "can't cache" in loader.reports[0]
 
 
-def test_nothing_half_written_stays(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_partial_file_remains(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(file_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -225,7 +225,7 @@ def test_nothing_half_written_stays(loader: Loader, monkeypatch: pytest.MonkeyPa
 def test_a_disk_that_fills_up_at_any_write_costs_a_line_and_no_more(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each write in turn is the one that finds no space; nothing half written stays."""
+    """Each write in turn finds no space; no partial file remains."""
     expected = Loader(loader.model, None).load()
     for num_written in range(0, 40, 7):
         remaining = iter(range(num_written))
@@ -255,7 +255,7 @@ def test_a_limit_on_the_size_of_files_costs_a_line_and_no_more(loader: Loader) -
     assert "File too large" in loader.reports[0]
 
 
-def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(loader: Loader) -> None:
+def test_a_pipe_in_place_of_the_file_does_not_block(loader: Loader) -> None:
     loader.load()
     (path,) = loader.files
     path.unlink()
@@ -270,7 +270,7 @@ def test_a_cached_file_does_not_hide_a_bad_source(loader: Loader) -> None:
     loader.load()
     loader.model.save({"wte.weight": loader.model.tensors["wte.weight"]})
 
-    with pytest.raises(ModelFormatError, match="asks for"):
+    with pytest.raises(ModelFormatError, match="describes"):
         loader.load()
 
 

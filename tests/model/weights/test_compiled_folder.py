@@ -1,4 +1,4 @@
-"""A folder with compiled weights alone serves as well as the checkpoint that it was made from."""
+"""A folder with only compiled weights serves like the checkpoint that it was compiled from."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_same_model_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -
 
 
 @pytest.mark.reported("a fine-tune's special tokens, there under serve and lost after pull and in the image")
-def test_all_that_a_start_reads_comes_along(checkpoint: Path, tmp_path: Path) -> None:
+def test_all_files_that_a_start_reads_are_copied(checkpoint: Path, tmp_path: Path) -> None:
     for name in set(COMPANION_FILES) - {"config.json"}:
         (checkpoint / name).write_text("{}")
 
@@ -87,7 +87,7 @@ def test_all_that_a_start_reads_comes_along(checkpoint: Path, tmp_path: Path) ->
     assert {path.name for path in (tmp_path / "compiled").iterdir()} == {*COMPANION_FILES, "compiled.int8.safetensors"}
 
 
-def test_a_checkpoint_is_not_compiled(checkpoint: Path) -> None:
+def test_a_checkpoint_has_no_compiled_weights(checkpoint: Path) -> None:
     assert read_compiled_model(checkpoint, read_model_config(checkpoint), Precision.INT8) is None
 
 
@@ -98,7 +98,7 @@ def test_another_precision_needs_the_checkpoint(checkpoint: Path, tmp_path: Path
         read_compiled_model(tmp_path / "compiled", config, Precision.BF16)
 
 
-def test_beside_its_checkpoint_another_precision_is_made_from_that(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_precision_is_compiled_from_the_checkpoint_if_it_is_there(checkpoint: Path, tmp_path: Path) -> None:
     compile_model(checkpoint, tmp_path / "compiled", Precision.INT8)
     (checkpoint / compiled_name(Precision.INT8)).write_bytes(
         (tmp_path / "compiled" / compiled_name(Precision.INT8)).read_bytes()
@@ -124,9 +124,9 @@ def write_another_format(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (flip_a_byte, "the checksum differs"),
-        (change_the_config, r"tensor h\.2\..* is not what config.json asks for"),
-        (write_another_format, "not written by this version"),
+        (flip_a_byte, "its checksum differs"),
+        (change_the_config, r"tensor h\.2\..* does not match config.json"),
+        (write_another_format, "written by another version"),
     ],
 )
 def test_a_spoilt_file_is_refused_by_name(
@@ -140,8 +140,8 @@ def test_a_spoilt_file_is_refused_by_name(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_compiled_values_that_are_no_numbers_name_their_tensor(checkpoint: Path, tmp_path: Path, value: float) -> None:
-    """The checksum proves nothing: whoever wrote the values wrote that too."""
+def test_compiled_nan_and_infinity_name_their_tensor(checkpoint: Path, tmp_path: Path, value: float) -> None:
+    """The checksum proves nothing: an attacker who wrote the values wrote it too."""
     config = read_model_config(checkpoint)
     tensors = prepare_weights(config, open_checkpoint(checkpoint, config), Precision.INT8).tensors
     tensors["h.1.attn.c_attn.scale"][3] = value
@@ -153,7 +153,7 @@ def test_compiled_values_that_are_no_numbers_name_their_tensor(checkpoint: Path,
 
 
 def test_nothing_from_outside_the_folder_is_copied(checkpoint: Path, tmp_path: Path) -> None:
-    """A link would carry the file that it leads to into an image."""
+    """A link would copy its target into an image."""
     (tmp_path / "secret").write_text("secret")
     (checkpoint / "README.md").symlink_to(tmp_path / "secret")
 

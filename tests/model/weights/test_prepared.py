@@ -1,4 +1,4 @@
-"""Weights in the graph's own form."""
+"""Weights in the graph's form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def prepare(model: Any, precision: Precision) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("precision", [Precision.F32, Precision.BF16])
-def test_matrices_are_transposed_and_the_rest_is_as_it_was(make_model: Any, precision: Precision) -> None:
+def test_matrices_are_transposed_and_other_tensors_are_unchanged(make_model: Any, precision: Precision) -> None:
     model = make_model()
 
     prepared = prepare(model, precision)
@@ -47,7 +47,7 @@ def test_int8_has_a_scale_for_each_output(make_model: Any) -> None:
 
 
 @pytest.mark.parametrize("precision", Precision)
-def test_what_is_expected_is_what_is_made(make_model: Any, precision: Precision) -> None:
+def test_expected_spans_match_the_prepared_weights(make_model: Any, precision: Precision) -> None:
     model = make_model(n_inner=50, tie_word_embeddings=False)
     expected = expected_spans(read_model_config(model.path), precision)
 
@@ -68,7 +68,7 @@ def test_quantised_rows_use_the_whole_range() -> None:
     assert (scale > 0).all()
 
 
-def test_a_bad_value_stops_everything(make_model: Any) -> None:
+def test_an_invalid_value_is_an_error(make_model: Any) -> None:
     model = make_model()
     model.tensors["wpe.weight"][100, 0] = np.inf
     model.save()

@@ -1,4 +1,4 @@
-"""Model folders and files that another user may not read: one line with path and user, wherever they are met."""
+"""Model folders and files that another user may not read give one line with path and user."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.text.chat_template_files import load_chat_template
 from distilgpt2_api.text.tokenizer import Tokenizer
 
-NOBODY = 65534
+OTHER_USER = 65534
 EXTRAS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that everybody may enter: pytest's own are their user's alone."""
+    """A folder that all users may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -39,7 +39,7 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def folder(home: Path) -> Path:
-    """A model's, with every file that is read."""
+    """A model folder with every file that is read."""
     model = home / "my-model"
     model.mkdir()
     write_model(model)
@@ -51,11 +51,11 @@ def folder(home: Path) -> Path:
 
 @contextmanager
 def as_another_user() -> Iterator[int]:
-    """Root may read whatever there is; the user who tests otherwise may not read what has no mode."""
+    """Root may read everything; any other user may not read files without permissions."""
     user = os.geteuid()
     try:
         if user == 0:
-            os.seteuid(NOBODY)
+            os.seteuid(OTHER_USER)
         yield os.geteuid()
     finally:
         os.seteuid(user)
@@ -97,7 +97,7 @@ def test_a_folder_that_may_not_be_entered_is_one_line(folder: Path, is_parent: b
     assert str(model) in str(caught.value)
 
 
-def test_models_home_that_is_another_users_is_said_only_to_who_names_a_model_there(folder: Path, home: Path) -> None:
+def test_another_users_models_are_reported_only_if_one_of_them_is_named(folder: Path, home: Path) -> None:
     pulled = home / "home" / "models" / "a--b"
     shutil.copytree(folder, pulled)
     store = ModelStore(home / "home", bundled_folder=folder)
@@ -114,7 +114,7 @@ def test_models_home_that_is_another_users_is_said_only_to_who_names_a_model_the
 
 
 @pytest.mark.parametrize("command", [["generate", "Once"], ["evaluate", __file__]])
-def test_commands_say_it_in_one_line_and_end_with_1(folder: Path, command: list[str]) -> None:
+def test_commands_report_it_in_one_line_and_exit_with_1(folder: Path, command: list[str]) -> None:
     import_module(f"distilgpt2_api.cli.{command[0]}")  # now: the other user may not read Python's library
     folder.chmod(0)
     with as_another_user() as user:

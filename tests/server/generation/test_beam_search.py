@@ -54,7 +54,7 @@ FOLLOWERS = {
     b"x": {b"x": -1.0},
     b"z": {b"": -0.3, b"z": -2.0},
 }
-"""What may come after a byte; an empty one is the end of text."""
+"""Log-probabilities of the bytes that may follow a byte. An empty one is the end of text."""
 
 
 @dataclass

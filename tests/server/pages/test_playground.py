@@ -18,7 +18,7 @@ FOLDER = ROOT / "src" / "distilgpt2_api" / "server" / "pages" / "static" / "play
 FILES = sorted(FOLDER.iterdir())
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 MAX_BYTES = 100_000
-"""Of page and assets, as they are sent."""
+"""Limit of the page and its assets, as sent."""
 NOT_OFFERED = {
     # Used by the page itself, or not useful in it.
     *("prompt", "model", "stream", "stream_options", "echo", "prompt_logprobs", "return_token_ids", "request_id"),

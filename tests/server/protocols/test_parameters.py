@@ -28,7 +28,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.vllm.schema import DetokenizeRequest, TokenizeRequest
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
-from distilgpt2_api.server.schema.reference_apis import OPENAI_CHAT, OPENAI_COMPLETION, TGI
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -61,7 +61,7 @@ VALUES: dict[str, object] = {
     "structured_outputs": {"choice": ["12"]},
     "chat_template_kwargs": {"shout": True},
 }
-"""Where a schema's first sound value would not be one."""
+"""Valid values of fields for which the schema alone gives none."""
 MODELS: tuple[type[Body], ...] = (*(table.model for table in TABLES), TgiRequest, TokenizeRequest, DetokenizeRequest)
 COMPANIONS: dict[str, Json] = {
     "best_of": {"do_sample": True},
@@ -209,15 +209,16 @@ def test_defaults_are_those_that_the_engine_gets(client: Any, table: ParameterTa
 
 def test_the_reference_apis_match_their_clients() -> None:
     """A new release may have a parameter that the page does not know."""
-    for peer, module, base in (
-        (OPENAI_COMPLETION, completion_create_params, "CompletionCreateParams"),
-        (OPENAI_CHAT, chat_create_params, "CompletionCreateParams"),
+    for key, module, base in (
+        ("openai_completion", completion_create_params, "CompletionCreateParams"),
+        ("openai_chat", chat_create_params, "CompletionCreateParams"),
     ):
         names: set[str] = set()
         for suffix in ("Base", "NonStreaming", "Streaming"):
             names |= typing.get_type_hints(getattr(module, base + suffix)).keys()
-        assert names == set(peer.parameters)
-    assert {item.name for item in dataclasses.fields(TextGenerationInputGenerateParameters)} == set(TGI.parameters)
+        assert names == set(REFERENCE_APIS[key].parameters)
+    names = {item.name for item in dataclasses.fields(TextGenerationInputGenerateParameters)}
+    assert names == set(REFERENCE_APIS["tgi"].parameters)
 
 
 @pytest.mark.parametrize(

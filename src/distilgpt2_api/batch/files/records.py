@@ -23,7 +23,7 @@ class InputRecord:
     content: bytes | None
     """Without its line end; None if it is longer than the reader's limit."""
     digest: str
-    """Of the complete content, even if that is None."""
+    """Digest of the complete content, even if `content` is None."""
     is_ended: bool
     """False if the file ends inside the record."""
 

@@ -62,6 +62,6 @@ def build_batch_service(
         batches=batches,
         worker=BatchWorker(parts, batches),
         threads=threads,
-        store=store,
+        close_store=store.close,
         max_file_bytes=work_limits.max_file_bytes,
     )

@@ -70,10 +70,6 @@ class Worker(Protocol):
     async def stop(self) -> None: ...
 
 
-class Closable(Protocol):
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchService:
     """Files, batches and their worker. Methods of `files` and `batches` block: call them in `threads`."""
@@ -82,14 +78,14 @@ class BatchService:
     batches: BatchStore
     worker: Worker
     threads: StoreThreads
-    store: Closable
+    close_store: Callable[[], None]
     max_file_bytes: int
 
     async def close(self) -> None:
         """Stops the worker and closes the store."""
         await self.worker.stop()
         self.threads.close()
-        self.store.close()
+        self.close_store()
 
 
 OpenBatchService = Callable[[AskLine, CheckModel, BatchObserver], BatchService]

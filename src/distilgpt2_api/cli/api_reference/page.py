@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.resources import files
+from pathlib import Path
 
 import orjson
 from fastapi.routing import APIRoute
@@ -19,7 +19,7 @@ from distilgpt2_api.server.http.errors import ERROR_MAPPINGS, INTERNAL, ErrorAns
 from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
-from distilgpt2_api.server.schema.reference_apis import LLAMA_CPP, ReferenceApi
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS, ReferenceApi
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import replacement_in
 
@@ -43,7 +43,7 @@ EXAMPLE_ERROR = describe_error(InvalidRequestError("max_tokens: …", param="max
 
 def api_page(routes: Iterable[object]) -> str:
     """Fills page.md. The result is the same on every machine. `routes` are the application's."""
-    text = files(__package__).joinpath("page.md").read_text(encoding="utf-8")
+    text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     page: str = Template(text, undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True).render(
         routes=_routes_table(routes),
         names=_names_table(),
@@ -55,7 +55,7 @@ def api_page(routes: Iterable[object]) -> str:
         chat_example=chat_route.STREAM_EXAMPLE.strip(),
         parameters={table.path: _parameters_section(table) for table in TABLES}.__getitem__,
         llama_cpp=_llama_cpp_table(),
-        llama_cpp_source=_source(LLAMA_CPP),
+        llama_cpp_source=_source(REFERENCE_APIS["llama_cpp"]),
         other_names=_other_names_table(),
     )
     return page

@@ -1,4 +1,4 @@
-"""Which parameters each route supports or refuses, read from its schema, for docs/api.md."""
+"""The parameters that each route supports or refuses, read from its schema, for docs/api.md."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ from distilgpt2_api.server.protocols.openai.completions.schema import Completion
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 from distilgpt2_api.server.protocols.tgi.schema import TgiParameters
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
-from distilgpt2_api.server.schema.reference_apis import (
-    LLAMA_CPP,
-    OPENAI_CHAT,
-    OPENAI_COMPLETION,
-    TGI,
-    VLLM_CHAT,
-    VLLM_COMPLETION,
-    ReferenceApi,
-)
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS, ReferenceApi
 from distilgpt2_api.server.schema.validation import Body, replacement_in
 
 COMMON_DEFAULTS: dict[str, object] = {
@@ -70,7 +62,7 @@ class ParameterRow:
 COMPLETIONS = ParameterTable(
     path="/v1/completions",
     model=CompletionRequest,
-    reference_apis=(OPENAI_COMPLETION, VLLM_COMPLETION),
+    reference_apis=(REFERENCE_APIS["openai_completion"], REFERENCE_APIS["vllm_completion"]),
     defaults=SAMPLING_DEFAULTS
     | {
         "prompt": "the end-of-text token",
@@ -83,7 +75,7 @@ COMPLETIONS = ParameterTable(
 CHAT = ParameterTable(
     path="/v1/chat/completions",
     model=ChatCompletionRequest,
-    reference_apis=(OPENAI_CHAT, VLLM_CHAT),
+    reference_apis=(REFERENCE_APIS["openai_chat"], REFERENCE_APIS["vllm_chat"]),
     defaults=SAMPLING_DEFAULTS
     | {
         "max_completion_tokens": "the rest of the context",
@@ -95,7 +87,7 @@ CHAT = ParameterTable(
 GENERATE = ParameterTable(
     path="/generate",
     model=TgiParameters,
-    reference_apis=(TGI,),
+    reference_apis=(REFERENCE_APIS["tgi"],),
     defaults=COMMON_DEFAULTS
     | {
         "best_of": 1,
@@ -106,7 +98,7 @@ GENERATE = ParameterTable(
     prefix="parameters",
 )
 SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, reference_apis=(), defaults=COMMON_DEFAULTS)
-LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, reference_apis=(LLAMA_CPP,))
+LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, reference_apis=(REFERENCE_APIS["llama_cpp"],))
 TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
 
 
@@ -126,7 +118,7 @@ def llama_cpp_rows() -> Iterator[ParameterRow]:
     """llama.cpp's own parameters, as `/v1/completions` takes them."""
     table = LLAMA_CPP_COMPLETION
     schema = table.model.model_json_schema()
-    for name in LLAMA_CPP.parameters:
+    for name in REFERENCE_APIS["llama_cpp"].parameters:
         yield _supported_row(name, table, schema) if table.model.supports(name) else _refused_row(name, table)
 
 

@@ -1,4 +1,4 @@
-"""What an architecture states: how its config is read, and which tensors its checkpoints have."""
+"""The interface of an architecture: how its config is read, and which tensors its checkpoints have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     """As it is stored."""
     is_matrix: bool = False
-    """Multiplied with, so stored as int8 if that is the precision. The others are few, and are added in float32."""
+    """A matrix, stored as int8 if that is the precision. The other tensors are small and stay float32."""
     is_transposed: bool = False
     """Stored as (in, out); the kernels take matrices as (out, in)."""
 
@@ -45,7 +45,7 @@ class Architecture(Protocol):
     prefixes: tuple[str, ...]
     """Prefixes of tensor names in checkpoints, in the order in which they are taken off."""
     ignored: re.Pattern[str]
-    """Names, without prefixes, of tensors that checkpoints have and the forward pass does not use."""
+    """Names, without prefixes, of tensors in checkpoints that the forward pass does not use."""
 
     def read_config(self, options: ConfigOptions) -> ModelConfig:
         """Raises ModelFormatError or UnsupportedModelError, each naming the file and the option."""

@@ -1,7 +1,7 @@
-"""Options of a model folder's `config.json`: read, checked by type and bounds, refused in one line.
+"""Reads the options of a model folder's `config.json`; checks types and bounds, with errors in one line.
 
-The end tokens come from `generation_config.json` if that names any, as in `transformers`. Nothing else is read there:
-the defaults of sampling parameters are the API's.
+The end tokens come from `generation_config.json` if it names any, as in `transformers`. Its other options are ignored:
+the API defines the defaults of sampling parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distilgpt2_api.core.model_folder import CONFIG_FILE, GENERATION_CONFIG_FILE
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_EOS_TOKENS = 64
-"""Each costs a beam search a candidate for every beam and step."""
+"""Each one adds a candidate to every beam and step of a beam search."""
 EOS = "eos_token_id"
 
 
@@ -38,15 +38,15 @@ class ConfigOptions:
         return cls(path, parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES)))
 
     def with_aliases(self, aliases: Mapping[str, str]) -> ConfigOptions:
-        """`aliases`: another name of an option to its own name."""
+        """`aliases`: alias → name of the option."""
         values = dict(self.values)
         for alias, name in aliases.items():
             if alias in values and values.setdefault(name, values[alias]) != values[alias]:
-                raise ModelFormatError(f"{self.path}: {alias} and {name} are the same option, and differ")
+                raise ModelFormatError(f"{self.path}: {alias} and {name} are the same option, but differ")
         return ConfigOptions(self.path, values)
 
     def refuse(self, unsupported: Mapping[str, str]) -> None:
-        """Raises UnsupportedModelError if one of the options is set. `unsupported`: option to what it stands for."""
+        """Raises UnsupportedModelError if one of the options is set. `unsupported`: option → the feature it enables."""
         for name, what in unsupported.items():
             if self.values.get(name):
                 raise UnsupportedModelError(f"{self.path}: {name} is set; not supported: {what}")
@@ -54,7 +54,7 @@ class ConfigOptions:
     def size(self, name: str, default: int, *, most: int) -> int:
         """A whole number from 1 to `most`."""
         value = self.values.get(name, default)
-        # bool is an int to Python, not to a shape
+        # a bool is an int in Python
         if type(value) is not int or not 1 <= value <= most:
             raise ModelFormatError(
                 f"{self.path}: {name} is {safe_repr(value)}; it must be a whole number from 1 to {most}"
@@ -75,7 +75,7 @@ class ConfigOptions:
         return float(value)
 
     def token_id(self, name: str, default: int, vocab_size: int) -> int | None:
-        """None if the config has none, or one beyond the vocabulary, as small models cut from GPT-2's config have."""
+        """None if the config has none, or one beyond the vocabulary, as in small models with GPT-2's config."""
         value = self.values.get(name, default)
         if value is None:
             return None
@@ -84,7 +84,7 @@ class ConfigOptions:
         return int(value) if value < vocab_size else None
 
     def eos_token_ids(self, default: int, vocab_size: int) -> tuple[int, ...]:
-        """In the file's order; those beyond the vocabulary are left out, as in `token_id`."""
+        """In the file's order, without those beyond the vocabulary."""
         path = self.path.with_name(GENERATION_CONFIG_FILE)
         if has_file(path):
             generation = parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES))
@@ -103,5 +103,5 @@ def _eos_token_ids(path: Path, value: Any, vocab_size: int) -> tuple[int, ...]:
 
 
 def _is_token_id(value: Any) -> bool:
-    """A bool is an int to Python, and no token id."""
+    """A bool is an int in Python, but not a token id."""
     return type(value) is int and value >= 0

@@ -1,4 +1,4 @@
-"""The architectures that are served, by the `model_type` of their config.json."""
+"""The supported architectures, by the `model_type` of their config.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.model.architectures.gpt2.architecture import Gpt2
 
 ARCHITECTURES: Mapping[str, Architecture] = {"gpt2": Gpt2()}
 DEFAULT_MODEL_TYPE = "gpt2"
-"""Of a config.json that names none, as OpenAI's first release."""
+"""For a config.json without `model_type`, as in OpenAI's first release."""
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -29,7 +29,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         supported = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            f"{options.path}: model_type {safe_repr(model_type)}: only {supported} is supported"
+            f"{options.path}: model_type {safe_repr(model_type)} is not supported; supported: {supported}"
         )
     return replace(ARCHITECTURES[model_type].read_config(options), model_type=model_type)
 
@@ -44,5 +44,5 @@ def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
 
 
 def count_weights(config: ModelConfig) -> int:
-    """Elements of all tensors together."""
+    """The number of elements of all tensors."""
     return sum(spec.num_elements for spec in architecture_of(config).tensor_specs(config))

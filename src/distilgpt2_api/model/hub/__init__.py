@@ -1,1 +1,1 @@
-"""Models from the hub and the folder that keeps them."""
+"""Pulls models from the hub, and finds them on disk."""

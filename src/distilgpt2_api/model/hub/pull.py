@@ -1,8 +1,8 @@
-"""Brings models from the Hugging Face hub, or from one that speaks its protocol (`HF_ENDPOINT`). Only `pull` is here.
+"""Pulls models from the Hugging Face hub, or from one with the same protocol (`HF_ENDPOINT`).
 
-The hub tells names, sizes and hashes of a commit's files first; what comes is checked against them, and a model
-appears in the store whole or not at all. What an interrupted pull has brought is kept: the next goes on from there.
-Importing this needs the optional extra `hub`.
+The hub first lists names, sizes and hashes of a commit's files. Downloads are checked against them, and a model appears
+in the store whole or not at all. Files of an interrupted pull are kept, and the next pull resumes. Importing this needs
+the optional extra `hub`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-# Its own HTTP client's error (httpx in one release, httpx2 in the next), and the one way to go on from part of a file.
+# The error of its HTTP client (httpx in one release, httpx2 in the next), and its only way to resume a file.
 from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]  # imported there, not declared
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import ModelInfo
@@ -47,18 +47,18 @@ OFFLINE = f"use the demo model, which works offline: --model {BUNDLED_NAME} (mak
 def pull_model(
     store: ModelStore, name: str, *, revision: str = "main", endpoint: str | None = None, report: Callable[[str], None]
 ) -> ModelLocation:
-    """Fetch what serving `name` needs, at a branch, tag or commit, and put it into the store.
+    """Fetch the files that serving `name` needs, at a branch, tag or commit, into the store.
 
-    `endpoint`: None is `HF_ENDPOINT`, else the public hub. `report` gets a line for each stage; files show progress
-    bars of their own on stderr. Raises ModelError, one line.
+    `endpoint`: None means `HF_ENDPOINT` or the public hub. `report` gets a line for each stage; each file shows a
+    progress bar on stderr. Raises ModelError, in one line.
     """
-    store.folder_of(name)  # refuses what is no name before anybody is asked
+    store.folder_of(name)  # refuses an invalid name before the hub is asked
     endpoint = endpoint or constants.ENDPOINT
     with _errors_in_one_line(name, revision, endpoint):
         info = HfApi(endpoint=endpoint).model_info(name, revision=revision, files_metadata=True)
         commit = info.sha
         if commit is None:
-            raise ModelFormatError(f"{endpoint} does not tell which commit {revision!r} of {name} is")
+            raise ModelFormatError(f"{endpoint} does not say which commit {revision!r} of {name} is")
         files = _list_files(info)
         companions = choose_companions(info.id, files)
         if store.commit_of(info.id, with_files=[file.name for file in companions]) == commit:
@@ -71,7 +71,7 @@ def pull_model(
             for file in [*companions, weights]:
                 downloader.fetch(file, folder)
                 if file.name == CONFIG_FILE:
-                    read_model_config(folder)  # another architecture is refused before its gigabytes come
+                    read_model_config(folder)  # refuses another architecture before its weights are downloaded
             if weights.name == INDEX_FILE:
                 for file in choose_shards(info.id, folder / INDEX_FILE, files):
                     downloader.fetch(file, folder)
@@ -82,12 +82,15 @@ class Downloader:
     """Fetches files of one commit."""
 
     def __init__(self, name: str, commit: str, endpoint: str, *, earlier: Path) -> None:
-        """`earlier`: where an earlier pull may have left some of them, to be had without the network."""
+        """`earlier`: the folder of an earlier pull, from which unchanged files are copied."""
         self._name, self._commit, self._endpoint, self._earlier = name, commit, endpoint, earlier
-        self._headers = {**build_hf_headers(), "Accept-Encoding": "identity"}  # ranges count bytes of the file itself
+        self._headers = {
+            **build_hf_headers(),
+            "Accept-Encoding": "identity",
+        }  # ranges must count bytes of the file itself
 
     def fetch(self, file: HubFile, folder: Path) -> None:
-        """Write `folder / file.name`, from where an earlier try left off. Raises ModelFormatError if it isn't it."""
+        """Write `folder / file.name`, resuming an earlier try. Raises ModelFormatError if its hash differs."""
         path = folder / file.name
         self._reuse(file, path)
         url = hf_hub_url(self._name, file.name, revision=self._commit, endpoint=self._endpoint)
@@ -100,20 +103,20 @@ class Downloader:
         try:
             file.check(path)
         except ModelFormatError:
-            path.unlink()  # going on from there would never mend it
+            path.unlink()  # resuming would never fix it
             raise
 
     def _reuse(self, file: HubFile, path: Path) -> None:
-        """Take the file from the earlier pull, if it is the same there and nothing of it has been fetched yet."""
+        """Copy the file from the earlier pull, if it is the same there and none of it has been fetched."""
         earlier = self._earlier / file.name
-        with suppress(OSError, ModelFormatError):  # it isn't there, or is another: the hub has it
+        with suppress(OSError, ModelFormatError):  # it is missing or different: fetch it
             if not path.exists():
                 file.check(earlier)
                 shutil.copyfile(earlier, path)
 
 
 def _list_files(info: ModelInfo) -> dict[str, HubFile]:
-    """By name; only those of the top folder whose size and hash the hub tells."""
+    """Files of the top folder by name, as far as the hub tells their size and hash."""
     files = {}
     for sibling in info.siblings or []:
         is_checkable = sibling.size is not None and (sibling.lfs or sibling.blob_id)
@@ -136,11 +139,9 @@ def _errors_in_one_line(name: str, revision: str, endpoint: str) -> Iterator[Non
     except GatedRepoError:
         raise ModelError(f"{name} is gated: ask for access on {endpoint}/{name}, then set HF_TOKEN") from None
     except RepositoryNotFoundError:
-        raise ModelNotFoundError(
-            f"{endpoint} has no model {name}, or not for you: a private one needs HF_TOKEN"
-        ) from None
+        raise ModelNotFoundError(f"{endpoint} has no model {name}, or it is private: then set HF_TOKEN") from None
     except HFValidationError as error:
-        raise ModelNotFoundError(f"{name!r} is no name on the hub: {str(error).splitlines()[0]}") from None
+        raise ModelNotFoundError(f"{name!r} is not a valid name on the hub: {str(error).splitlines()[0]}") from None
     except OfflineModeIsEnabled:
         raise ModelError(f"can't fetch {name}: HF_HUB_OFFLINE is set; set HF_HUB_OFFLINE=0, or {OFFLINE}") from None
     except HfHubHTTPError as error:

@@ -1,4 +1,4 @@
-"""Which files of a repository on the hub make a model, and whether what came is what was announced."""
+"""Chooses the files of a hub repository that make a model, and checks downloads against size and hash."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class HubFile:
     size: int
     """Bytes."""
     sha256: str | None
-    """Of files in large-file storage."""
+    """For files in large-file storage."""
     git_sha1: str | None
-    """Of all others: git's hash of the content as a blob."""
+    """For all other files: git's hash of the content as a blob."""
 
     def check(self, path: Path) -> None:
         """Raises ModelFormatError unless `path` has this file's size and hash."""
         size = path.stat().st_size
         if size != self.size:
-            raise ModelFormatError(f"{self.name} came with {size} bytes, but the hub announced {self.size}")
-        # git names a blob by SHA-1 of its size and content; for large files the hub tells SHA-256 of the content.
+            raise ModelFormatError(f"{self.name} has {size} bytes, but the hub announced {self.size}")
+        # git hashes a blob by SHA-1 of its size and content; for large files the hub gives SHA-256 of the content.
         begun = hashlib.sha256() if self.sha256 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, lambda: begun).hexdigest()
         if found != (self.sha256 or self.git_sha1):
-            raise ModelFormatError(f"{self.name} is not what the hub announced: its hash is {found}")
+            raise ModelFormatError(f"{self.name} differs from the file that the hub announced: its hash is {found}")
 
 
 def choose_companions(name: str, files: Mapping[str, HubFile]) -> list[HubFile]:
-    """What a start reads beside the weights: `config.json` first, one form of the tokenizer, and what else is there.
+    """The files that a start reads beside the weights: `config.json` first, one form of the tokenizer, optional files.
 
-    Raises ModelFormatError where there is no config or no tokenizer.
+    Raises ModelFormatError if there is no config or no tokenizer.
     """
     if CONFIG_FILE not in files:
         raise ModelFormatError(f"{name} has no {CONFIG_FILE}")
@@ -58,15 +58,15 @@ def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
             return files[wanted]
     if (pickle := find_pickled_weights([*files])) is not None:
         raise UnsupportedModelError(
-            f"{name} has only pickled weights ({pickle}), which can run any code when they are read; convert them "
-            "on a machine that you can lose (save_pretrained of transformers writes safetensors) and give the folder, "
+            f"{name} has only pickled weights ({pickle}), and reading a pickle can run any code; convert them on an "
+            "isolated machine (save_pretrained of transformers writes safetensors) and serve that folder, "
             f"or pull a revision that has {SINGLE_FILE}"
         )
     raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}{hint_at([*files])}")
 
 
 def choose_shards(name: str, index: Path, files: Mapping[str, HubFile]) -> list[HubFile]:
-    """The files that an index names. Raises ModelFormatError where the repository lacks one."""
+    """The files that an index names. Raises ModelFormatError if the repository lacks one."""
     names = sorted(read_index(index))
     missing = [shard for shard in names if shard not in files]
     if missing:

@@ -1,4 +1,4 @@
-"""How a model gets into the store: gathered beside it, then put in its place in one move."""
+"""Stages a model beside the store, then moves it in with one rename."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelError
-from distilgpt2_api.model.hub.store import RECORD_FILE, ModelStore
+from distilgpt2_api.model.hub.store import PULL_MANIFEST, ModelStore
 
 
 @contextmanager
 def gather_model(store: ModelStore, name: str, commit: str) -> Iterator[Path]:
-    """A folder to gather a model's files in; it becomes the model at the end, and stays for a next try on an error.
+    """A folder for a model's files. It becomes the model at the end; after an error it stays for the next try.
 
-    Raises ModelError while another process gathers the same, OSError where the disk can't be written.
+    Raises ModelError if another process stages the same model, OSError if the disk can't be written.
     """
     target = store.folder_of(name)
     folder = store.home / "pulling" / f"{target.name}@{commit}"
@@ -32,13 +32,13 @@ def gather_model(store: ModelStore, name: str, commit: str) -> Iterator[Path]:
         yield folder
         sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         record = {"name": name, "commit": commit, "files": sizes}
-        (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        (folder / PULL_MANIFEST).write_text(json.dumps(record, indent=2) + "\n")
         _replace_folder(target, folder)
         lock_file.unlink()
 
 
 def _replace_folder(target: Path, folder: Path) -> None:
-    """A running server keeps the old files, if it has any open; a start finds the old model or the new."""
+    """A running server keeps its open files; a starting one finds the old model or the new one."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         old = folder.with_name(f"{folder.name}.old")

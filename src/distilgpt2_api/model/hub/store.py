@@ -1,6 +1,6 @@
-"""Where models live: the bundled one in the package, pulled ones below the store's home, others in a folder anywhere.
+"""Finds models on disk: the bundled one in the package, pulled ones below the store's home, others in any folder.
 
-Reads the disk, and nothing else: models come through `hub.py`.
+Never uses the network: `pull.py` does.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from distilgpt2_api.model.weights.folder_hints import hint_at
 BUNDLED_NAME = "storyteller"
 BUNDLED_FOLDER = Path(__file__).parents[2] / "models" / BUNDLED_NAME
 DEFAULT_NAME = "distilgpt2"
-"""Served where no model is named, if it has been pulled; else the bundled one."""
+"""Served if no model is named and it has been pulled; else the bundled one is."""
 
-RECORD_FILE = "pulled.json"
-"""Beside a pulled model's own files: which commit they are."""
+PULL_MANIFEST = "pulled.json"
+"""File beside a pulled model's own: its commit and its files' sizes."""
 SEPARATOR = "--"
-"""Stands for the slash of a name in a folder's name; the hub allows it in no name."""
+"""Replaces the slash of a name in a folder's name; the hub does not allow it in names."""
 
 NAME_PATTERN = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9]([\w.-]*\w)?(/[A-Za-z0-9]([\w.-]*\w)?)?", re.ASCII)
 """The hub's names: `name` or `organisation/name`."""
@@ -41,14 +41,14 @@ class ModelOrigin(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLocation:
     name: str
-    """As logs and /v1/models call it: the hub's full name, or the folder's last part."""
+    """The name in logs and /v1/models: the hub's full name, or the folder's last part."""
     folder: Path
     """Absolute; has a config.json."""
     origin: ModelOrigin
 
 
 class ModelStore:
-    """Finds models by name. `home/models/ORGANISATION--NAME` is a pulled one, whole."""
+    """Finds models by name. `home/models/ORGANISATION--NAME` is a complete pulled model."""
 
     def __init__(self, home: Path, *, bundled_folder: Path = BUNDLED_FOLDER) -> None:
         self.home = home.absolute()
@@ -56,26 +56,26 @@ class ModelStore:
         self._bundled_folder = bundled_folder
 
     def locate(self, name_or_folder: str | None) -> ModelLocation:
-        """The model of that name or in that folder; None: the default.
+        """The model with that name or in that folder; None means the default.
 
-        What looks like a path, or is a model's folder, is a folder; all else is a name. Raises ModelNotFoundError, or
-        ModelFormatError where this process may not look; either says what to do.
+        A path, or an existing model folder, counts as a folder; anything else as a name. Raises ModelNotFoundError, or
+        ModelFormatError if this process lacks the permission; both say what to do.
         """
         if name_or_folder is None:
-            with suppress(ModelFormatError):  # a home that is another user's has nothing for this one
+            with suppress(ModelFormatError):  # another user's home has no models for this one
                 return self._find_pulled(DEFAULT_NAME) or self._bundled()
             return self._bundled()
         location = self.find(name_or_folder)
         if location is None:
             here = ", ".join([BUNDLED_NAME, *self.list_pulled()])
             raise ModelNotFoundError(
-                f"no model and no model's folder {name_or_folder!r} (models here: {here}); "
+                f"no model and no model folder {name_or_folder!r} (models here: {here}); "
                 f"to fetch it: distilgpt2-api pull {name_or_folder}"
             )
         return location
 
     def find(self, name_or_folder: str) -> ModelLocation | None:
-        """As `locate`, but None if it is a name that no model here has."""
+        """As `locate`, but None if no model has that name."""
         if _is_path(name_or_folder):
             return _locate_folder(Path(name_or_folder).expanduser())
         return self._bundled() if name_or_folder == BUNDLED_NAME else self._find_pulled(name_or_folder)
@@ -86,18 +86,18 @@ class ModelStore:
         return sorted(name.replace(SEPARATOR, "/") for name in list_folder(folder) if _has_model(folder / name))
 
     def folder_of(self, name: str) -> Path:
-        """Where the pulled model of that full name lies, or will. What can't be a name raises ModelNotFoundError."""
+        """The pulled model's folder, existing or not. `name` is the full name; ModelNotFoundError if it is invalid."""
         if NAME_PATTERN.fullmatch(name) is None:
-            raise ModelNotFoundError(f"{name!r} is no name of a model: write NAME or ORGANISATION/NAME")
+            raise ModelNotFoundError(f"{name!r} is not a model name: write NAME or ORGANISATION/NAME")
         return self._models_folder / name.replace("/", SEPARATOR)
 
     def commit_of(self, name: str, *, with_files: Iterable[str] = ()) -> str | None:
-        """The commit of the hub that a pulled model is from; None if it isn't here, or not whole, or without one of
-        these files: an earlier version may have left them out.
+        """The hub's commit of a pulled model. None if the model is missing or incomplete, or lacks one of these files,
+        which an earlier version may have left out.
         """
         folder = self.folder_of(name)
         try:
-            record = json.loads((folder / RECORD_FILE).read_bytes())
+            record = json.loads((folder / PULL_MANIFEST).read_bytes())
             sizes = record["files"]
             is_whole = all((folder / file).stat().st_size == size for file, size in sizes.items())
             is_whole = is_whole and all(file in sizes for file in with_files)
@@ -106,7 +106,7 @@ class ModelStore:
             return None
 
     def _find_pulled(self, name: str) -> ModelLocation | None:
-        """By full name, or by its last part where only one model has that: `distilgpt2` is `distilbert/distilgpt2`."""
+        """By full name, or by its last part if that is unique: `distilgpt2` finds `distilbert/distilgpt2`."""
         names = self.list_pulled()
         matches = [name] if name in names else [full for full in names if full.endswith(f"/{name}")]
         if len(matches) > 1:
@@ -129,7 +129,7 @@ def _is_path(name_or_folder: str) -> bool:
 
 
 def _has_model(folder: Path) -> bool:
-    """Also one that this process may not look into: who names it is told so."""
+    """True also if this process lacks the permission to look: `locate` then reports that."""
     try:
         return has_file(folder / CONFIG_FILE)
     except ModelFormatError:
@@ -141,5 +141,5 @@ def _locate_folder(folder: Path) -> ModelLocation:
         raise ModelNotFoundError(f"no folder {folder}")
     if not has_file(folder / CONFIG_FILE):
         names = [path.name for path in folder.glob("*")]
-        raise ModelNotFoundError(f"the folder {folder} is no model: it has no config.json{hint_at(names)}")
+        raise ModelNotFoundError(f"the folder {folder} is not a model: it has no config.json{hint_at(names)}")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)

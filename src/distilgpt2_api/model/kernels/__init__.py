@@ -1,1 +1,1 @@
-"""What computes a step: OpenVINO, its options and its memory."""
+"""Computes steps with OpenVINO: its graph, options and memory."""

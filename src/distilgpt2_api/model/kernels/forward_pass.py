@@ -22,8 +22,8 @@ from distilgpt2_api.model.weights.prepared import PreparedWeights
 def _core() -> ov.Core:
     """One for the process, never freed.
 
-    The CPU plugin gives the thread that creates it an alternative signal stack, and at its own end takes that memory
-    away on whichever thread it ends: the next signal to the first thread would then kill the process (2026.4).
+    The CPU plugin gives the thread that creates it an alternative signal stack, and frees that memory when the plugin
+    is destroyed, on any thread. The next signal to the first thread would then kill the process (2026.4).
     """
     return ov.Core()
 
@@ -41,9 +41,9 @@ class ForwardPass:
         num_threads: int,
         num_blocks: int,
     ) -> None:
-        """Compiles `graph`, the architecture's, which is used up.
+        """Compiles the architecture's `graph`, which can't be used afterwards.
 
-        The kernels pack the weights at the first step; the rest, all of it small, they read in place.
+        The kernels pack the matrices at the first step, and read the other, small tensors in place.
         """
         models = split_and_page(graph, config.width)
         declare_cache(models.body, config, element_types(precision).cache)
@@ -78,7 +78,7 @@ class ForwardPass:
 
 
 class _Input:
-    """One input of the body. Decode steps follow each other in the same shape: those only copy a few numbers."""
+    """One input of the body. Consecutive decode steps have the same shape, so they only copy a few numbers."""
 
     def __init__(self, index: int) -> None:
         self._index = index

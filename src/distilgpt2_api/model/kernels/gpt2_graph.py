@@ -1,8 +1,8 @@
 """GPT-2's forward pass as an OpenVINO graph (Radford et al. 2019; `transformers`' GPT2LMHeadModel).
 
-The graph is built in the stateful form, keys and values as variables, because that is the form that OpenVINO's own
-transformation turns into paged attention (`paged_attention.py`). It is never run in this form: the causal mask of its
-attention, for one, is the paged kernel's affair.
+The graph is built in the stateful form, with keys and values as variables, because OpenVINO's own transformation turns
+that form into paged attention (`paged_attention.py`). The stateful form is never run: its attention has no causal mask,
+which the paged kernel applies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def build_graph(config: ModelConfig, weights: Weights) -> ov.Model:
 
 
 class _GraphBuilder:
-    """Grows one graph, layer by layer.
+    """Builds one graph, layer by layer.
 
     Shapes: B sequences, S tokens, C width, H heads, D head size, I inner width, V vocabulary.
     """
@@ -68,7 +68,7 @@ class _GraphBuilder:
         return ops.gather(_constant(self._weights["wpe.weight"]), position_ids, _axis(0))
 
     def _matrix(self, name: str) -> Any:
-        """(out, in) as float32 to the graph; the plugin folds `convert` and `multiply` into its matmul kernels."""
+        """(out, in) as a float32 node; the plugin folds `convert` and `multiply` into its matmul kernels."""
         values = _widen(_constant(self._weights[name]))
         scale = self._weights.get(scale_name(name))
         return values if scale is None else ops.multiply(values, _constant(scale))
@@ -103,7 +103,7 @@ class _GraphBuilder:
         return ops.transpose(ops.reshape(part, shape, True), _ints([0, 2, 1, 3]))
 
     def _append_to_state(self, name: str, new: Any) -> Any:
-        """The pattern that the paged attention transformation looks for."""
+        """The pattern that the paged attention transformation expects."""
         heads, size = self._config.num_heads, self._config.head_size
         info = VariableInfo()
         info.data_shape = ov.PartialShape([-1, heads, -1, size])
@@ -118,7 +118,7 @@ class _GraphBuilder:
 
 
 def attention_scale(config: ModelConfig, layer: int) -> float:
-    """What a layer's attention scores are multiplied by."""
+    """The factor of a layer's attention scores."""
     scale = 1 / math.sqrt(config.head_size) if config.is_attention_scaled else 1.0
     return scale / (layer + 1) if config.is_attention_scaled_by_layer else scale
 

@@ -12,8 +12,8 @@ CACHE_INPUTS = ("key_cache", "value_cache")
 
 
 def declare_cache(body: ov.Model, config: ModelConfig, element_type: ov.Type) -> None:
-    """Sets type and shape of the body's cache inputs. A quantised cache's shape is the plugin's to choose, since it
-    keeps scales beside the values.
+    """Sets type and shape of the body's cache inputs. The plugin chooses the shape of a quantised cache, because it
+    stores scales beside the values.
     """
     for parameter in body.get_parameters():
         if not parameter.get_friendly_name().startswith(CACHE_INPUTS):

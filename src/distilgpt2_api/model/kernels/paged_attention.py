@@ -1,17 +1,17 @@
 """Turns the stateful graph into the two models that run: the body, on a paged KV cache, and the LM head.
 
 Paged attention: Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving with PagedAttention".
-All tokens of a step lie flat in one dimension T, those of a sequence side by side; R counts sequences:
+All tokens of a step are in one flat dimension T, each sequence's tokens contiguous; R is the number of sequences:
 
     inputs_embeds (T, C) float32: the embeddings of the new tokens
     position_ids (T,) int64                 max_context_len () int32: the longest sequence, new tokens included
-    past_lens (R,) int32                    tokens of each sequence that are in the cache
+    past_lens (R,) int32                    each sequence's tokens in the cache
     subsequence_begins (R + 1,) int32       where each sequence's new tokens begin in T
     block_indices, block_indices_begins     the block tables, joined, and where each begins (R + 1)
     key_cache.i, value_cache.i              the cache of layer i
 
-The head is a model of its own, so that logits cost memory and time only for the rows that need them, in portions of
-bounded size, and nothing at all for a step that needs none.
+The LM head is a separate model, so that logits are computed only for the rows that need them, in portions of bounded
+size.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PagedModels:
 
 
 def split_and_page(graph: ov.Model, width: int) -> PagedModels:
-    """Takes an architecture's graph apart; the graph itself is used up."""
+    """Splits an architecture's graph, which can't be used afterwards."""
     paged_attention_transformation(graph)
     hidden, logits = _result(graph, HIDDEN), _result(graph, LOGITS)
     head_input = ops.parameter([-1, width], ov.Type.f32)

@@ -1,4 +1,4 @@
-"""What the kernels need of the processor, and what they compute otherwise on arm64 (OpenVINO 2026.4).
+"""Checks that the kernels support the processor, and chooses their precision (OpenVINO 2026.4).
 
 The CPU plugin's PagedAttention has code for x86-64 and for SVE. On arm64 without SVE it can't be compiled; with SVE it
 is wrong in bf16.
@@ -15,9 +15,9 @@ from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import UnsupportedProcessorError
 
 ARM64 = ("aarch64", "arm64")
-"""As Linux and macOS name it."""
+"""The names on Linux and macOS."""
 AT_HWCAP = 16
-"""Key of the auxiliary vector: a bit for each feature that the kernel lets programs use (getauxval(3))."""
+"""Key of the auxiliary vector's CPU features, one bit each (getauxval(3))."""
 HWCAP_SVE = 1 << 22
 """https://docs.kernel.org/arch/arm64/elf_hwcaps.html"""
 
@@ -28,7 +28,7 @@ class Processor:
     has_sve: bool = False
 
     def check(self) -> None:
-        """Raise UnsupportedProcessorError where the attention kernels can't run at all."""
+        """Raise UnsupportedProcessorError if the attention kernels can't run."""
         if self.is_arm64 and not self.has_sve:
             raise UnsupportedProcessorError(
                 "this processor is arm64 without SVE (Apple Silicon, Graviton2, Ampere Altra, Raspberry Pi), for which"
@@ -40,23 +40,23 @@ class Processor:
 def read_processor(
     read_machine: Callable[[], str] = platform.machine, read_hwcap: Callable[[], int] | None = None
 ) -> Processor:
-    """This machine's. `read_hwcap` reads the auxiliary vector's `AT_HWCAP`."""
+    """This machine's processor. `read_hwcap` reads the auxiliary vector's `AT_HWCAP`."""
     if read_machine().lower() not in ARM64:
         return Processor(is_arm64=False)
     return Processor(is_arm64=True, has_sve=bool((read_hwcap or _read_hwcap)() & HWCAP_SVE))
 
 
 def kernel_precision(config: ModelConfig, precision: Precision, processor: Processor) -> tuple[Precision, str]:
-    """The precision in which the kernels are right, and why it is another one: "" where it isn't.
+    """The precision for correct kernels, and the reason if it is not the requested one, else "".
 
-    The weights of bf16 are float32 anyway (`prepared_weights`).
+    The weights of bf16 are float32 anyway (`weights/prepared.py`).
     """
     if precision is not Precision.BF16:
         return precision, ""
     if processor.is_arm64:
         return Precision.F32, "OpenVINO's bf16 attention fails on arm64"
     if config.head_size % 2 == 1:
-        # Nonsense for prompts longer than a token. No well-known GPT-2 has such heads.
+        # Wrong results for prompts longer than a token. No well-known GPT-2 has such heads.
         return Precision.F32, f"head size {config.head_size} is odd"
     return precision, ""
 

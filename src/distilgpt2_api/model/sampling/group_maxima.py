@@ -1,7 +1,7 @@
-"""Maxima of groups of columns: one pass over the logits, after which most of them need no second look.
+"""Maxima of groups of columns: one pass over the logits, after which most columns are not read again.
 
-The k largest logits of a row lie in the k groups with the largest maxima, and a group's maximum bounds its part of the
-distribution. Both samplers start here.
+The k largest logits of a row are in the k groups with the largest maxima, and a group's maximum bounds its share of the
+distribution. Both samplers start with these maxima.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLOCK_GROUPS = 8
 class GroupMaxima:
     """Maxima of R rows of V logits at two levels. NaN wins over every number.
 
-    Group g of G holds the columns g, g + G, g + 2G …, so that a maximum runs over long contiguous stretches and NumPy
+    Group g of G holds the columns g, g + G, g + 2G …, so a maximum runs over long contiguous stretches and NumPy
     vectorises it (a maximum over neighbours took 4 times as long). Block b of B holds the groups b, b + B, b + 2B …
     """
 
@@ -60,7 +60,7 @@ class GroupMaxima:
         )
 
     def take_rows(self, rows: NDArray[np.intp]) -> GroupMaxima:
-        """Those of some rows; the same object where that is all of them."""
+        """The maxima of `rows`; the same object if these are all."""
         if len(rows) == len(self.logits):
             return self
         return GroupMaxima(
@@ -72,9 +72,9 @@ class GroupMaxima:
         )
 
     def locate_columns(self, rows: NDArray[np.intp], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Places in the flat logits of the columns of N groups, (N, GROUP_SIZE).
+        """Indices in the flat logits of the columns of N groups, (N, GROUP_SIZE).
 
-        The last places of a group may lie beyond their row, for the vocabulary needn't fill all groups.
+        A group's last indices may lie beyond their row, because the vocabulary need not fill all groups.
         """
         starts = rows * self.logits.shape[1] + groups
         columns: NDArray[np.intp] = starts[:, None] + np.arange(0, GROUP_SIZE * self.num_groups, self.num_groups)

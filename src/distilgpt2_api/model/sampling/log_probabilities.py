@@ -15,12 +15,12 @@ from distilgpt2_api.model.sampling.numerics import sum_exponentials
 from distilgpt2_api.model.sampling.top_candidates import find_candidates
 
 MIN_ROWS_APART = 8
-"""Fewer are not worth a thread: a row of GPT-2's vocabulary takes 50 µs."""
+"""Rows that are worth a thread: one row of GPT-2's vocabulary takes 50 µs."""
 
 
 class TokenScorer:
-    """`score_tokens` on all cores, which are idle between two calls of the kernels: with two the engine scored 5 % more
-    tokens per second. Owns its threads: they begin with the first call that has rows enough, and end with the scorer.
+    """`score_tokens` on all cores, which are idle between two kernel calls: on two cores the engine scored 5 % more
+    tokens per second. Owns its threads, which start with the first call that has enough rows, and end with the scorer.
     """
 
     def __init__(self, *, num_threads: int) -> None:
@@ -30,7 +30,7 @@ class TokenScorer:
     def score(
         self, logits: NDArray[np.float32], token_ids: Sequence[int], nums_top: Sequence[int]
     ) -> list[TokenLogprobs]:
-        """As `score_tokens`: a row's scores don't depend on the thread that computes them."""
+        """As `score_tokens`; a row's scores don't depend on the thread that computes them."""
         num_parts = min(self._num_threads, len(logits) // MIN_ROWS_APART)
         if self._others is None or num_parts < 2:
             return score_tokens(logits, token_ids, nums_top)
@@ -44,9 +44,10 @@ class TokenScorer:
 
 
 def score_tokens(logits: NDArray[np.float32], token_ids: Sequence[int], nums_top: Sequence[int]) -> list[TokenLogprobs]:
-    """One for each row of raw `logits` (R, V): of `token_ids[i]`, and of the `nums_top[i]` likeliest tokens.
+    """For each row of raw `logits` (R, V): log-probabilities of `token_ids[i]` and of the `nums_top[i]` likeliest
+    tokens.
 
-    The same logit and the same denominator give the same float, wherever a token is listed.
+    Equal logits of a row give the same float in both.
     """
     num_rows = len(logits)
     if not num_rows:
@@ -56,7 +57,7 @@ def score_tokens(logits: NDArray[np.float32], token_ids: Sequence[int], nums_top
         maxima = GroupMaxima.of(logits)
         candidates = find_candidates(maxima, num_top)
         largest, top_ids, top_logits = maxima.of_rows, candidates.token_ids, candidates.logits
-    else:  # twice as fast; of equal ones it is the lowest id here too
+    else:  # twice as fast; among equals it also takes the lowest id
         likeliest = logits.argmax(axis=1)
         largest = logits[rows, likeliest]
         top_ids, top_logits = likeliest[:, None], largest[:, None]

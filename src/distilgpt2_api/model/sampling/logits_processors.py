@@ -1,4 +1,4 @@
-"""Edits of a row of logits, in place, before a token is drawn from it: only the rows that ask for them pay."""
+"""Edits a row of logits in place before a token is sampled; rows without such parameters cost nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.model.sampling.typical import keep_typical
 
 
 class LogitsProcessors:
-    """A request's edits of its rows of logits, in the order of `SamplingParams`. Immutable, and shared."""
+    """A request's edits of its logits, in the order of `SamplingParams`. Immutable, shared by its sequences."""
 
     def __init__(self, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> None:
         self._params = params
@@ -27,7 +27,7 @@ class LogitsProcessors:
         self._bad_words: defaultdict[int, defaultdict[tuple[int, ...], list[int]]] = defaultdict(
             lambda: defaultdict(list)
         )
-        """By length, for words of two tokens or more: all tokens but the last, and the last ones that follow them."""
+        """By length, for words of two tokens or more: all tokens but the last → the last tokens that follow them."""
         for word in params.bad_words:
             if len(word) > 1:
                 self._bad_words[len(word)][word[:-1]].append(word[-1])
@@ -35,11 +35,11 @@ class LogitsProcessors:
 
     @classmethod
     def of(cls, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> Self:
-        """Made once for all sequences of the request."""
+        """Built once for all sequences of the request."""
         return params.derive(cls, lambda: cls(params, eos_token_ids=eos_token_ids))
 
     def apply(self, logits: NDArray[np.float32], row: PlanRow) -> None:
-        """Edit `logits` (V,), which are `row`'s. Raises GenerationError where its grammar has no mask to give."""
+        """Edit `row`'s `logits` (V,). Raises GenerationError if its grammar can't compute a mask."""
         if len(self._biases):
             np.add.at(logits, self._biased_ids, self._biases)
         self._ban(logits, row)
@@ -65,7 +65,7 @@ class LogitsProcessors:
             ban_outside(logits, row.mask.wait())
 
     def _find_word_ends(self, row: PlanRow) -> list[int]:
-        """Last tokens of the bad words, of two tokens or more, that the completion's end begins."""
+        """Last tokens of the bad words of two tokens or more whose other tokens end the completion."""
         num_tokens = len(row.token_ids)
         num_drawn = num_tokens - row.num_prompt_tokens
         return [
@@ -86,9 +86,9 @@ class LogitsProcessors:
 
 
 def repeating_tokens(tokens: NDArray[np.int64], ngram_size: int) -> NDArray[np.int64]:
-    """Tokens that would complete an n-gram that `tokens` (L,) has already, as in transformers' NoRepeatNGram.
+    """Tokens that would complete an n-gram that `tokens` (L,) already has, as in transformers' NoRepeatNGram.
 
-    They are those that followed an earlier occurrence of the last `ngram_size` - 1 tokens.
+    These tokens followed an earlier occurrence of the last `ngram_size` - 1 tokens.
     """
     num_ngrams = len(tokens) - ngram_size + 1
     if num_ngrams <= 0:
@@ -103,15 +103,15 @@ def repeating_tokens(tokens: NDArray[np.int64], ngram_size: int) -> NDArray[np.i
 
 def _penalise_repetition(logits: NDArray[np.float32], tokens: NDArray[np.int64], penalty: float) -> None:
     seen = logits[tokens]
-    # A token that occurs twice is gathered twice before either is written: it is penalised once.
+    # A token that occurs twice is gathered twice before it is written, so it is penalised once.
     logits[tokens] = np.where(seen > 0, seen / np.float32(penalty), seen * np.float32(penalty))
 
 
 def ban_outside(logits: NDArray[np.float32], mask: bytes) -> None:
-    """Set to -inf the `logits` (V,) of tokens whose bit in `mask` is 0, or which it has no bits for.
+    """Set to -inf the `logits` (V,) of tokens whose bit in `mask` is 0 or missing.
 
-    See `TokenMask` for the order of the bits. 12 µs for GPT-2's vocabulary: a look-up for every byte and a minimum take
-    a quarter of what unpacking the bits and writing under them takes, and as long whatever the bits are.
+    See `TokenMask` for the order of the bits. Takes 12 µs for GPT-2's vocabulary, for any mask: a look-up for each byte
+    and a minimum take a quarter of the time of unpacking the bits and writing under them.
     """
     limits = _LIMITS.take(np.frombuffer(mask, dtype=np.uint8)).view(np.float32)
     num_covered = min(len(limits), len(logits))
@@ -120,7 +120,7 @@ def ban_outside(logits: NDArray[np.float32], mask: bytes) -> None:
 
 
 def _tabulate_limits() -> NDArray[np.void]:
-    """For every byte of a mask what its 8 tokens' logits are limited to, infinity or -inf, as one item (256,)."""
+    """For each value of a mask's byte the upper limits of its 8 tokens' logits, inf or -inf, as one item; (256,)."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")  # (256, 8)
     limits = np.where(bits == 1, np.float32(np.inf), np.float32(-np.inf))
     return limits.view(np.dtype((np.void, limits.itemsize * 8))).reshape(-1)

@@ -1,4 +1,4 @@
-"""Inverse CDF: where a point that falls on masses laid end to end comes to lie."""
+"""Inverse-CDF search, and sums of exponentials."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def find_places(cumulated: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Place hit by each point (N,).
+def find_indices(cumulated: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The index whose mass each point (N,) falls on.
 
-    `cumulated` (N, K): masses summed up along the row. A point beyond all of them hits place K; a place without mass is
-    never hit.
+    `cumulated` (N, K): cumulative sums of the masses along the row. A point beyond all masses has index K; an index
+    without mass is never found.
     """
-    places: NDArray[np.intp] = (cumulated <= points[:, None]).sum(axis=1)
-    return places
+    indices: NDArray[np.intp] = (cumulated <= points[:, None]).sum(axis=1)
+    return indices
 
 
-def descend(
+def search_cdf(
     cumulated: NDArray[np.float64], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Place hit by each point (N,), and how far the point lies beyond its beginning (N,)."""
-    places = find_places(cumulated, points)
-    starts = np.where(places > 0, cumulated[np.arange(len(places)), places - 1], 0.0)
-    return places, points - starts
+    """The index that each point (N,) falls on, and the point's distance from the start of its mass (N,)."""
+    indices = find_indices(cumulated, points)
+    starts = np.where(indices > 0, cumulated[np.arange(len(indices)), indices - 1], 0.0)
+    return indices, points - starts
 
 
-def aim(uniforms: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (N,) below their positive totals (N,), also where a product of both rounds up to the total."""
+def scale_uniforms(uniforms: NDArray[np.float64], totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`uniforms` (N,) times positive `totals` (N,), kept below the totals if a product rounds up."""
     return np.minimum(uniforms * totals, np.nextafter(totals, 0.0))
 
 
@@ -35,8 +35,8 @@ def sum_exponentials(
 ) -> NDArray[np.float64]:
     """Sums (R,) of exp((logit - maximum) * inverse temperature) over rows (R, V).
 
-    Row by row in one buffer, which stays in the core's cache. A graph in OpenVINO took half the time where both cores
-    were idle, and several times as long where they were not.
+    Row by row in one buffer, which stays in the core's cache. An OpenVINO graph took half the time on two idle cores,
+    and several times as long on busy ones.
     """
     sums = np.empty(len(logits))
     masses = np.empty(logits.shape[1], dtype=np.float32)

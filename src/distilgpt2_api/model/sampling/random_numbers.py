@@ -1,4 +1,4 @@
-"""Random numbers that are a function of their key: no state, so a seed draws the same in any batch and any row.
+"""Random numbers as a function of a key. Stateless, so a seed gives the same numbers in any batch and any row.
 
 A counter through a strong mixing function is a good generator (Salmon et al. 2011, "Parallel random numbers: as easy as
 1, 2, 3"); the function here is SplitMix64's (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
@@ -19,7 +19,7 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
 def open_streams(seeds: Sequence[int]) -> NDArray[np.uint64]:
-    """Streams (R,) of random numbers, by seed (taken modulo 2**64)."""
+    """Random number streams (R,), one for each seed (modulo 2**64)."""
     return _mix(np.array([seed & _MASK for seed in seeds], dtype=np.uint64))
 
 
@@ -29,7 +29,7 @@ def make_keys(streams: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[
 
 
 def draw_uniforms(keys: NDArray[np.uint64], numbers: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
-    """Numbers in [0, 1) of 53 random bits, one a key; `numbers` (below 2**32; else 0) tell those of a key apart."""
+    """Numbers in [0, 1) with 53 random bits, one for each key. `numbers` (below 2**32) count within a key."""
     if numbers is not None:
         # The counter of a stream: positions, which are far below 2**32, in its lower half.
         keys = keys + (numbers.astype(np.uint64) << np.uint64(32)) * _GOLDEN_GAMMA

@@ -1,4 +1,4 @@
-"""Sampling parameters of many rows, as columns, and which rows draw by which rule."""
+"""Sampling parameters of many rows, as columns, and the rule by which each row is sampled."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.model.sampling.random_numbers import open_streams
 
 NUM_CANDIDATES = 64
-"""Likeliest tokens that a row without top-k is tried with: most need no more."""
+"""Likeliest tokens considered first for a row without top-k; most rows need no more."""
 MAX_CANDIDATES = 256
-"""A row with top-k is tried with as many as that, up to so many: one whose top-k is greater pays for itself."""
+"""For a row with top-k, top-k tokens are considered first, up to this limit. A larger top-k slows only its own row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrawTable:
-    """How R rows draw, each array (R,)."""
+class SamplingColumns:
+    """Sampling parameters of R rows; each array is (R,)."""
 
     streams: NDArray[np.uint64]
-    """Of the rows' random numbers."""
+    """The rows' random number streams."""
     inverse_temperatures: NDArray[np.float64]
     top_ks: NDArray[np.int64]
-    """The vocabulary's size where it is off."""
+    """The vocabulary's size if top-k is off."""
     top_ps: NDArray[np.float64]
-    """Infinity where it is off: a mass that no row reaches."""
+    """Infinity if top-p is off: a mass that no row reaches."""
     min_ps: NDArray[np.float64]
     has_top_k: NDArray[np.bool_]
     has_top_p: NDArray[np.bool_]
     is_cut_by_mass: bool
     """Whether any row has top-p or min-p."""
     num_candidates: int
-    """The likeliest tokens that all rows are tried with first."""
+    """Number of likeliest tokens considered first, for all rows."""
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], seeds: Sequence[int], vocab_size: int) -> Self:
-        """Of rows that aren't greedy."""
+        """Columns for rows that aren't greedy."""
         top_ks = np.array([one.top_k for one in params], dtype=np.int64)
         top_ps = np.array([one.top_p for one in params])
         has_top_k = (top_ks > 0) & (top_ks < vocab_size)
@@ -59,8 +59,8 @@ class DrawTable:
             num_candidates=max(1 if has_top_k.all() else NUM_CANDIDATES, int(served.max(initial=0))),
         )
 
-    def take_rows(self, rows: NDArray[np.intp]) -> DrawTable:
-        """Those of some rows; the same object where that is all of them."""
+    def take_rows(self, rows: NDArray[np.intp]) -> SamplingColumns:
+        """The columns of `rows`; the same object if these are all."""
         if len(rows) == len(self.top_ks):
             return self
         return replace(
@@ -76,23 +76,23 @@ class DrawTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DrawRules:
-    """What the parameters of a step's rows say, sorted by rule. Indices of rows are ascending."""
+class SamplingRules:
+    """The sampling parameters of a step's rows, sorted by rule. Row indices are ascending."""
 
     params: Sequence[SamplingParams]
-    """One for each row, as the next."""
+    """One for each row, as in `seeds`."""
     seeds: Sequence[int]
     processed: Sequence[tuple[int, LogitsProcessors]]
-    """Rows whose logits are edited first. Those with a grammar are last: their masks may still be in the making."""
+    """Rows whose logits are edited first. Rows with a grammar are last: their masks may still be computed."""
     scored: Sequence[int]
-    """Rows that want log-probabilities."""
+    """Rows with log-probabilities."""
     greedy: NDArray[np.intp]
     full: NDArray[np.intp]
-    """Rows that draw from the whole distribution."""
-    full_table: DrawTable
+    """Rows sampled from the whole distribution."""
+    full_columns: SamplingColumns
     truncated: NDArray[np.intp]
     """Rows with top-k, top-p or min-p."""
-    truncated_table: DrawTable
+    truncated_columns: SamplingColumns
 
     @classmethod
     def of(
@@ -112,8 +112,8 @@ class DrawRules:
             else:
                 full.append(index)
 
-        def take(rows: Sequence[int]) -> DrawTable:
-            return DrawTable.of([params[row] for row in rows], [seeds[row] for row in rows], vocab_size)
+        def take(rows: Sequence[int]) -> SamplingColumns:
+            return SamplingColumns.of([params[row] for row in rows], [seeds[row] for row in rows], vocab_size)
 
         processed = [index for index, one in enumerate(params) if one.has_logits_processors]
         processed.sort(key=lambda index: params[index].grammar is not None)
@@ -124,7 +124,7 @@ class DrawRules:
             scored=[index for index, one in enumerate(params) if one.num_logprobs is not None],
             greedy=np.array(greedy, dtype=np.intp),
             full=np.array(full, dtype=np.intp),
-            full_table=take(full),
+            full_columns=take(full),
             truncated=np.array(truncated, dtype=np.intp),
-            truncated_table=take(truncated),
+            truncated_columns=take(truncated),
         )

@@ -1,4 +1,4 @@
-"""From logits to tokens: each row of a step with its own sampling parameters, all rows at once."""
+"""Samples a token for each row of a step, all rows at once, each with its own sampling parameters."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from distilgpt2_api.model.sampling.categorical import draw_full
 from distilgpt2_api.model.sampling.group_maxima import GroupMaxima
 from distilgpt2_api.model.sampling.log_probabilities import TokenScorer, score_tokens
 from distilgpt2_api.model.sampling.random_numbers import make_keys
-from distilgpt2_api.model.sampling.rules import DrawRules
+from distilgpt2_api.model.sampling.rules import SamplingRules
 from distilgpt2_api.model.sampling.truncated import draw_truncated
 
 
 class Sampler:
-    """Draws tokens and scores them. Keeps the last step's rules, for decode steps follow each other with the same rows:
-    those of each portion of rows, for a step of many rows is drawn in portions.
+    """Samples tokens and scores them. Caches the last step's rules, because consecutive decode steps have the same
+    rows. A step of many rows is sampled in portions, each with its own rules.
 
-    A row's draw depends on its logits, parameters, seed and position only, not on the rows beside it.
+    A row's token depends only on its logits, parameters, seed and position, not on other rows.
     """
 
     def __init__(self, *, vocab_size: int, eos_token_ids: Sequence[int] = (), num_threads: int = 1) -> None:
-        """`num_threads`: of `score`; a step that draws has too few rows for more than one."""
+        """`num_threads` is for `score`; `sample` has too few rows for more than one."""
         self._scorer = TokenScorer(num_threads=num_threads)
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
-        self._rules: list[DrawRules] = []
-        """By portion. Rules after a portion that has changed are dropped: its rows have moved those behind it."""
+        self._rules: list[SamplingRules] = []
+        """By portion. If a portion's rows change, the rules of later portions are dropped, since their rows have moved.
+        """
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int = 0) -> list[RowResult]:
-        """Draw a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
+        """Sample a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
 
-        `portion`: which one of the step's portions this is, in order.
-        A row whose logits hold NaN, or nothing to draw, or whose grammar has no mask to give gets an `error`, and
-        leaves the others alone.
+        `portion`: the index of this portion in the step. A row gets an `error` if its logits have NaN or only -inf, or
+        if its grammar can't compute a mask; the other rows are not affected.
         """
         assert logits.shape == (len(rows), self._vocab_size)
         assert logits.flags.c_contiguous
@@ -64,22 +64,24 @@ class Sampler:
         """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
         return self._scorer.score(logits, target_ids, [num_top] * len(target_ids))
 
-    def _find_rules(self, rows: Sequence[PlanRow], portion: int) -> DrawRules:
-        """Those of the step before, if its portion had the same rows."""
+    def _find_rules(self, rows: Sequence[PlanRow], portion: int) -> SamplingRules:
+        """The previous step's rules if the portion has the same rows, else new ones."""
         params, seeds = [row.params for row in rows], [row.seed for row in rows]
         if portion < len(self._rules):
             last = self._rules[portion]
             # By identity: equal parameters may have 50 000 biases to compare.
             if seeds == last.seeds and all(map(is_, params, last.params)):
                 return last
-        rules = DrawRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
+        rules = SamplingRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
         self._rules[portion:] = [rules]
         return rules
 
     def _process(
-        self, rules: DrawRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
+        self, rules: SamplingRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[dict[int, NDArray[np.float32]], dict[int, GenerationError]]:
-        """Run the logits processors: rows as they were, where log-probabilities will ask for them; and who failed."""
+        """Run the logits processors. Returns copies of the original rows that log-probabilities need, and failures by
+        row.
+        """
         unprocessed = {}
         failures = {}
         for index, processors in rules.processed:
@@ -93,18 +95,18 @@ class Sampler:
         return unprocessed, failures
 
     def _draw(
-        self, rules: DrawRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
+        self, rules: SamplingRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Token ids and largest logits, (R,) each; where the latter isn't finite the former is meaningless."""
+        """Token ids and largest logits, (R,) each. If a largest logit isn't finite, its token id is meaningless."""
         token_ids = np.zeros(len(rows), dtype=np.int64)
         largest = np.empty(len(rows), dtype=np.float32)
         if len(rules.greedy):
             taken = _take_rows(logits, rules.greedy)
             token_ids[rules.greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
             largest[rules.greedy] = taken[np.arange(len(taken)), likeliest]
-        for indices, table, draw in (
-            (rules.full, rules.full_table, draw_full),
-            (rules.truncated, rules.truncated_table, draw_truncated),
+        for indices, columns, draw in (
+            (rules.full, rules.full_columns, draw_full),
+            (rules.truncated, rules.truncated_columns, draw_truncated),
         ):
             if len(indices):
                 maxima = GroupMaxima.of(_take_rows(logits, indices))
@@ -112,13 +114,13 @@ class Sampler:
                 fine = np.flatnonzero(np.isfinite(maxima.of_rows))
                 if len(fine):
                     chosen = indices[fine]
-                    drawing = table.take_rows(fine)
+                    drawing = columns.take_rows(fine)
                     keys = make_keys(drawing.streams, [len(rows[index].token_ids) for index in chosen.tolist()])
                     token_ids[chosen] = draw(maxima.take_rows(fine), drawing, keys)
         return token_ids, largest
 
     def _add_logprobs(
-        self, rules: DrawRules, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]
+        self, rules: SamplingRules, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> None:
         asking = [
             (index, token_id, rows[index].params.num_logprobs)
@@ -134,7 +136,7 @@ class Sampler:
 
 
 def _take_rows(logits: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Without a copy where that is all of them."""
+    """`logits[rows]`, without a copy if these are all rows."""
     return logits if len(rows) == len(logits) else logits[rows]
 
 

@@ -1,4 +1,4 @@
-"""The likeliest tokens of many rows at once, exactly and in order."""
+"""Finds the likeliest tokens of many rows at once, exactly and in order."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _LAST = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """The largest logits of R rows, best first; among equals the lower token id is first."""
+    """The largest logits of R rows, in descending order; among equals the lower token id is first."""
 
     logits: NDArray[np.float32]
     """(R, M), -inf after the row's last candidate."""
     token_ids: NDArray[np.int64]
     """(R, M)"""
     counts: NDArray[np.intp]
-    """(R,): candidates of each row. No column outside them has a logit above the last one's."""
+    """(R,): number of candidates of each row. No other column has a logit above the last candidate's."""
     is_complete: NDArray[np.bool_]
-    """(R,): nothing outside them can be drawn: every other logit is -inf."""
+    """(R,): whether every other logit is -inf, so no other token can be sampled."""
 
 
 def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
-    """At least the `count` largest logits of every row (all above -inf where there are fewer).
+    """At least the `count` largest logits of every row, or all above -inf if there are fewer.
 
-    Exact: `count` blocks have maxima of at least the threshold, so `count` columns do, and no column outside the groups
-    that reach the threshold can.
+    Exact: at least `count` blocks, and so `count` columns, reach the threshold, and only groups whose maximum reaches
+    it can have such columns.
     """
     num_rows, num_blocks = maxima.of_blocks.shape
     vocab_size = maxima.logits.shape[1]
@@ -42,7 +42,7 @@ def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
     if num_rows == 1:
         return _find_in_one_row(maxima, count)
     threshold = np.partition(maxima.of_blocks, num_blocks - count, axis=1)[:, num_blocks - count]  # (R,)
-    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf, which groups that pad a block would reach
+    np.maximum(threshold, _LOWEST, out=threshold)  # never -inf, which padding groups would reach
     rows, groups = np.divmod(np.flatnonzero(maxima.of_groups >= threshold[:, None]), maxima.of_groups.shape[1])
     columns = maxima.locate_columns(rows, groups)  # (N, GROUP_SIZE)
     values = maxima.logits.reshape(-1).take(columns, mode="clip")
@@ -61,7 +61,7 @@ def find_candidates(maxima: GroupMaxima, count: int) -> Candidates:
 
 
 def _find_in_one_row(maxima: GroupMaxima, count: int) -> Candidates:
-    """The same in a third of the calls, each of which costs more than a look at all columns of a single row."""
+    """`find_candidates` for one row, with a third of the NumPy calls; each costs more than reading the row."""
     groups, logits = maxima.of_groups[0], maxima.logits[0]
     threshold = max(np.partition(groups, len(groups) - count)[len(groups) - count], _LOWEST)
     token_ids = np.flatnonzero(logits >= threshold)
@@ -69,7 +69,7 @@ def _find_in_one_row(maxima: GroupMaxima, count: int) -> Candidates:
 
 
 def sort_row(logits: NDArray[np.float32], count: int) -> Candidates:
-    """The same for one row (V,) and a `count` of any size: slow, for what the quick way can't decide."""
+    """`find_candidates` for one row (V,) and any `count`. Slow: for rows that few candidates don't decide."""
     vocab_size = len(logits)
     if count >= vocab_size:
         token_ids = np.arange(vocab_size)
@@ -86,8 +86,8 @@ def _sort_all(values: NDArray[np.float32], token_ids: NDArray[np.int64], *, is_c
 
 
 def _pack_keys(values: NDArray[np.float32], token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integers whose ascending order is descending value, then ascending token id: one vectorised sort does both."""
-    # + 0.0 makes -0.0 into 0.0: they are equal as numbers, and would not be as bits.
+    """Integers that sort by descending value, then ascending token id, in one vectorised sort."""
+    # + 0.0 turns -0.0 into 0.0: they are equal as numbers, but not as bits.
     bits = (values + np.float32(0.0)).view(np.int32)
     ordered = bits ^ ((bits >> 31) & _SIGN_FREE)  # as integers in the order of the floats
     return ((~ordered).astype(np.int64) << 32) | token_ids

@@ -1,4 +1,4 @@
-"""Locally typical sampling (Meister et al. 2023): only tokens of nearly average information can be drawn."""
+"""Locally typical sampling (Meister et al. 2023): only tokens with nearly average information can be sampled."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEAST_EXPONENT = np.float32(-120.0)
-"""exp() of it is 0 in float32, near enough: what lies below weighs nothing."""
+"""Its exp() is nearly 0 in float32: smaller exponents have no weight."""
 _FIRST_WIDTH = 1.0
-"""In nats. Tokens within it are looked at first, then those within twice as much: seldom more than a few thousand."""
+"""In nats. Tokens within this distance are considered first, then within twice as much: rarely over a few thousand."""
 _BINS_PER_NAT = np.float32(32)
 
 
 def keep_typical(logits: NDArray[np.float32], *, temperature: float, typical_p: float) -> None:
-    """Set the `logits` (V,) of untypical tokens to -inf; unless their largest is finite, nothing happens.
+    """Set the `logits` (V,) of untypical tokens to -inf, if the largest logit is finite.
 
-    The distribution is softmax(logits / temperature). A token's distance is that of its information -log p to its mean,
-    the entropy. Those with the least distances are kept, until their probability reaches `typical_p`: one at least, and
-    all of equal distance, or none. As `TypicalLogitsWarper` of transformers does.
+    The distribution is softmax(logits / temperature). A token's distance is |information - entropy|, with information
+    -log p. The tokens with the smallest distances are kept until their probability reaches `typical_p`: at least one,
+    and either all tokens of equal distance or none. As `TypicalLogitsWarper` of transformers.
     """
     largest = logits.max()
     if not np.isfinite(largest):
@@ -26,14 +26,14 @@ def keep_typical(logits: NDArray[np.float32], *, temperature: float, typical_p: 
     np.maximum(exponents, _LEAST_EXPONENT, out=exponents)  # -inf times no mass is not a number
     masses = np.exp(exponents)
     total = float(masses.sum())
-    # -log p is log(total) - exponent, the entropy its mean: in their difference the logarithm cancels.
+    # -log p is log(total) - exponent, and the entropy is its mean: the logarithm cancels in their difference.
     mean = np.float32(float((masses * exponents).sum()) / total)
     distances = np.abs(exponents - mean)
     np.copyto(logits, -np.inf, where=distances > _find_limit(distances, masses, typical_p * total))
 
 
 def _find_limit(distances: NDArray[np.float32], masses: NDArray[np.float32], goal: float) -> np.float32:
-    """The least distance within which the mass reaches the goal. Sorts no more than those at the border."""
+    """The smallest distance within which the mass reaches the goal. Sorts only the tokens at the border."""
     distances, masses = _take_near(distances, masses, goal)
     bins = (distances * _BINS_PER_NAT).astype(np.intp)
     reached = np.bincount(bins, weights=masses).cumsum()
@@ -49,7 +49,7 @@ def _find_limit(distances: NDArray[np.float32], masses: NDArray[np.float32], goa
 def _take_near(
     distances: NDArray[np.float32], masses: NDArray[np.float32], goal: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Distances and masses of the nearest tokens, which have more mass than the goal, or of all."""
+    """Distances and masses of the nearest tokens, with more mass than the goal, or of all tokens."""
     width = _FIRST_WIDTH
     while True:
         near = np.flatnonzero(distances <= width)

@@ -1,1 +1,1 @@
-"""Weights on disk: checkpoints, prepared weights, the compiled cache."""
+"""Reads weights from disk: checkpoints, prepared weights, the compiled cache."""

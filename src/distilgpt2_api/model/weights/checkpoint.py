@@ -1,4 +1,4 @@
-"""A model's weights on disk: which files, which tensors, whether all of them are what the config says."""
+"""Opens a model's weights on disk, and checks files, names, shapes and types against the config."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 from distilgpt2_api.model.weights.weight_files import WeightFile, find_weight_files
 
 WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of a tensor's name that torch.compile, data parallel training, FSDP and activation checkpoints add."""
+"""Parts of tensor names that torch.compile, data parallel training, FSDP and activation checkpointing add."""
 ADAPTER = re.compile(r".*\.(lora_\w+|base_layer)\..+")
 FLOAT_DTYPES = frozenset({"F32", "F16", "BF16"})
 LEAST_ITEM_BYTES = 2
-"""Of the types in `FLOAT_DTYPES`."""
+"""The smallest size of an element in `FLOAT_DTYPES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """Where a tensor is: in which file, under which name."""
+    """A tensor's file, and its name in that file."""
 
     file: SafetensorsFile
     name: str
 
 
 class Checkpoint:
-    """A complete, well-shaped set of weights. Values are read, and checked for NaN and infinity, by `tensor`."""
+    """A complete set of weights with the right shapes. `tensor` reads values, and checks them for NaN and infinity."""
 
     def __init__(self, tensors: Mapping[str, StoredTensor], config: ModelConfig) -> None:
         self._tensors = tensors
         self._config = config
         self.files = tuple(sorted({stored.file for stored in tensors.values()}, key=lambda file: file.path))
-        """The files that the weights are in, open."""
+        """The open files of the weights."""
 
     def tensor(self, name: str) -> NDArray[np.float32]:
-        """Values as float32, in memory of their own. Raises ModelFormatError for NaN and infinity."""
+        """Values as float32, in their own memory. Raises ModelFormatError for NaN and infinity."""
         stored = self._tensors[name]
         values = np.empty(stored.file.spans[stored.name].shape, np.float32)
         flat = values.reshape(-1)
@@ -57,7 +57,7 @@ class Checkpoint:
         return values
 
     def check_tied_head(self) -> None:
-        """Raises ModelFormatError if embeddings are tied by the config, but the file has another LM head of its own."""
+        """Raises ModelFormatError if the config ties the embeddings, but the file has a different LM head."""
         architecture = architecture_of(self._config)
         lm_head, embedding = architecture.lm_head, architecture.embedding
         if not self._config.has_tied_embeddings or lm_head not in self._tensors:
@@ -67,8 +67,8 @@ class Checkpoint:
             return
         if not np.array_equal(self.tensor(lm_head), self.tensor(embedding)):
             raise ModelFormatError(
-                f"{head.file.path}: {lm_head} differs from {embedding}, but config.json says tie_word_embeddings; "
-                "set it to false there if the head is the model's own"
+                f"{head.file.path}: {lm_head} differs from {embedding}, but config.json sets tie_word_embeddings; "
+                "set it to false if the model has its own head"
             )
 
     def check_unchanged(self) -> None:
@@ -82,14 +82,14 @@ def is_finite(values: NDArray[np.float32]) -> bool:
 
 
 def _widen(part: NDArray[Any]) -> NDArray[Any]:
-    """bf16, which comes as uint16, is the upper half of a float32."""
+    """bf16, read as uint16, is the upper half of a float32."""
     return (part.astype(np.uint32) << 16).view(np.float32) if part.dtype == np.uint16 else part
 
 
 def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     """Opens the folder's safetensors files and checks every name, shape and type against the config.
 
-    No value is read yet, and no memory taken: a file smaller than its config claims fails here. Raises
+    No value is read and no memory is allocated yet: a file that is too small for its config fails here. Raises
     ModelNotFoundError, ModelFormatError or UnsupportedModelError, naming the file and the tensor.
     """
     weight_files = [(weight_file, SafetensorsFile(weight_file.path)) for weight_file in find_weight_files(folder)]
@@ -97,24 +97,24 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for name, stored in _stored_tensors(weight_files, architecture):
         if name in tensors:
-            raise ModelFormatError(f"{stored.file.path}: tensor {safe_name(stored.name)}: stored twice")
+            raise ModelFormatError(f"{stored.file.path}: tensor {safe_name(stored.name)} is stored twice")
         tensors[name] = stored
     _add_shared(tensors, [file for _, file in weight_files], config)
     _check_size(folder, config, sum(file.num_bytes for _, file in weight_files), tensors)
     shapes = {name: spec.shape for name, spec in tensor_specs(config).items()}
     missing = [name for name in shapes if name not in tensors]
     if missing:
-        raise ModelFormatError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+        raise ModelFormatError(f"{folder}: {len(missing)} tensors are missing; the first is {missing[0]}")
     if config.has_tied_embeddings:
-        shapes[architecture.lm_head] = shapes[architecture.embedding]  # redundant, but often there
+        shapes[architecture.lm_head] = shapes[architecture.embedding]  # redundant, but often stored
     for name, stored in tensors.items():
         _check_tensor(name, stored, shapes)
     return Checkpoint(tensors, config)
 
 
 def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[SafetensorsFile], config: ModelConfig) -> None:
-    """Tensors that were left out because another one is the same memory: safetensors' `save_model` keeps either of a
-    tied pair, and notes in the metadata which one stands for which.
+    """Adds tensors that were left out because they share memory with another one: safetensors' `save_model` keeps only
+    one of a tied pair, and names the other in the metadata.
     """
     architecture = architecture_of(config)
     for file in files:
@@ -132,7 +132,7 @@ def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapp
     num_weights = count_weights(replace(config, has_tied_embeddings=config.has_tied_embeddings or is_shared))
     if num_weights * LEAST_ITEM_BYTES > num_bytes:
         raise ModelFormatError(
-            f"{folder / 'config.json'}: asks for {num_weights} weights, at least {num_weights * LEAST_ITEM_BYTES} "
+            f"{folder / 'config.json'}: describes {num_weights} weights, at least {num_weights * LEAST_ITEM_BYTES} "
             f"bytes, but the weight files have {num_bytes}"
         )
 
@@ -140,26 +140,26 @@ def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapp
 def _stored_tensors(
     weight_files: Iterable[tuple[WeightFile, SafetensorsFile]], architecture: Architecture
 ) -> Iterator[tuple[str, StoredTensor]]:
-    """All tensors but the ignored ones, by their names without prefix."""
+    """All tensors except the ignored ones, by their names without prefixes."""
     for weight_file, file in weight_files:
         absent = weight_file.tensor_names - file.spans.keys()
         if absent:
             raise ModelFormatError(
-                f"{file.path}: tensor {safe_name(min(absent))} is missing; the index says that it is here"
+                f"{file.path}: tensor {safe_name(min(absent))} is missing, but the index says that it is in this file"
             )
         for stored_name in file.spans:
             name = plain_name(stored_name, architecture)
             if ADAPTER.fullmatch(name):
                 raise UnsupportedModelError(
                     f"{file.path}: tensor {safe_name(stored_name)} belongs to an adapter that is not merged; merge it "
-                    "once with PEFT: merge_and_unload(), then save_pretrained(folder)"
+                    "with PEFT: merge_and_unload(), then save_pretrained(folder)"
                 )
             if not architecture.ignored.fullmatch(name):
                 yield name, StoredTensor(file=file, name=stored_name)
 
 
 def plain_name(stored_name: str, architecture: Architecture) -> str:
-    """A tensor's name without what training tools put around it."""
+    """A tensor's name without the parts that training tools add."""
     name = ".".join(part for part in stored_name.split(".") if part not in WRAPPERS)
     for prefix in architecture.prefixes:
         name = name.removeprefix(prefix)
@@ -169,9 +169,9 @@ def plain_name(stored_name: str, architecture: Architecture) -> str:
 def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
     where = f"{stored.file.path}: tensor {safe_name(stored.name)}"
     if name not in shapes:
-        raise UnsupportedModelError(f"{where}: a GPT-2 of this config has no such tensor")
+        raise UnsupportedModelError(f"{where}: a model with this config has no such tensor")
     span = stored.file.spans[stored.name]
     if span.shape != shapes[name]:
-        raise ModelFormatError(f"{where}: shape {list(span.shape)}; config.json asks for {list(shapes[name])}")
+        raise ModelFormatError(f"{where} has shape {list(span.shape)}, but config.json requires {list(shapes[name])}")
     if span.dtype not in FLOAT_DTYPES:
-        raise UnsupportedModelError(f"{where}: type {span.dtype}; supported are F32, F16 and BF16")
+        raise UnsupportedModelError(f"{where} has type {span.dtype}; supported are F32, F16 and BF16")

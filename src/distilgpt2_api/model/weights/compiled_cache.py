@@ -1,9 +1,9 @@
-"""Keeps prepared weights on disk, so that a start needs neither to check nor to transpose nor to round them again.
+"""Caches prepared weights on disk, so that a start need not check, transpose and round them again.
 
-One safetensors file per model and precision, memory-mapped when read: the kernels take their weights from the page
-cache. That is safe, for such a file is never written to, only replaced as a whole; the model's own files are someone
-else's, so they are read into memory and not mapped. The name is made of what the content depends on, the metadata tell
-whether the source is still the same, and a checksum whether the file itself is. Whatever is wrong, it is made anew.
+There is one safetensors file per model and precision. It is memory-mapped, so the kernels read weights from the page
+cache. This is safe because such a file is never written to, only replaced as a whole. The model's own files may change,
+so they are read into memory. The file's name is a hash of all that the content depends on; its metadata tell whether
+the source is unchanged, a checksum whether the file itself is. If any check fails, the file is compiled again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def load_weights(
     cache_folder: Path | None,
     report: Callable[[str], None],
 ) -> PreparedWeights:
-    """The folder's weights, from the compiled file if there is a good one, else from the source.
+    """The folder's weights, from the compiled file if there is a valid one, else from the source.
 
-    A folder that was compiled as a whole (`compiled_model`) has no source and needs no cache. Of any other the source's
-    files, names and shapes are checked either way. Raises ModelError for a bad source; a cache folder that can't be
-    read or written costs time and one reported line, no more.
+    A compiled folder (`compiled_folder.py`) has no source and needs no cache. For any other folder the source's files,
+    names and shapes are always checked. Raises ModelError for a bad source. A cache folder that can't be read or
+    written only costs time and one reported line.
     """
     compiled = read_compiled_model(folder, config, precision)
     if compiled is not None:
@@ -50,17 +50,17 @@ def load_weights(
     try:
         return _read(path, config, precision, checkpoint.files)
     except (FileNotFoundError, NotADirectoryError):
-        pass  # nothing there yet, or nothing can be: the writing below says so
+        pass  # not written yet; if it can't be, writing below reports it
     except (ModelFormatError, OSError) as error:
-        report(f"compiled weights are made anew: {error}")
+        report(f"compiling the weights again: {error}")
     prepared = _prepare(config, checkpoint, precision)
     try:
         state = SourceState.of(checkpoint.files)
-        checkpoint.check_unchanged()  # or the weights of one state would be kept as those of another
+        checkpoint.check_unchanged()  # else old weights could be cached for the new state
         _write(path, prepared, state)
-        return _read(path, config, precision, checkpoint.files)  # mapped, so that the arrays' memory goes back
+        return _read(path, config, precision, checkpoint.files)  # mapped, so that the arrays' memory is freed
     except (ModelFormatError, OSError) as error:
-        report(f"compiled weights can't be kept, so that the next start makes them again: {error}")
+        report(f"can't cache the compiled weights, so the next start compiles them again: {error}")
         return prepared
 
 
@@ -73,8 +73,8 @@ def _prepare(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) 
 def _read(
     path: Path, config: ModelConfig, precision: Precision, source_files: Sequence[SafetensorsFile]
 ) -> PreparedWeights:
-    """Raises FileNotFoundError, OSError, or ModelFormatError where file or source is not what it was."""
-    path.stat()  # no file at all is no reason for a line, other than a bad one
+    """Raises FileNotFoundError, OSError, or ModelFormatError if file or source has changed."""
+    path.stat()  # a missing file is not reported, a bad one is
     weights = read_compiled_file(path, config, precision, is_mapped=True)
     assert weights.file is not None
     try:
@@ -83,12 +83,12 @@ def _read(
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFormatError(f"{path}: no valid metadata") from error
     if not source.matches(source_files):
-        raise ModelFormatError(f"{path}: the model's weights have changed since")
+        raise ModelFormatError(f"{path}: the model's weights have changed")
     return weights
 
 
 def _write(path: Path, weights: PreparedWeights, source: SourceState) -> None:
-    """Under another name first: readers see the whole file or none. Raises OSError."""
+    """Writes to a temporary name, then renames: readers see the whole file or none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}.", delete=False) as file:
         try:

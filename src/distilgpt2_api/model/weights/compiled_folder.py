@@ -1,7 +1,7 @@
-"""A model folder that holds compiled weights in place of the checkpoint: half its size or less, and quick to start.
+"""Reads a model folder with compiled weights instead of the checkpoint: at most half its size, and quick to start.
 
-The folder serves the one precision that it was compiled for. Container images carry their model so: nothing at run time
-could write the cache that `compiled_store` keeps, and the checkpoint would only make the image larger.
+The folder serves only the precision that it was compiled for. Container images hold their model in this form: they
+can't write the cache (`compiled_cache.py`) at run time, and the checkpoint would make the image larger.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from distilgpt2_api.model.weights.weight_files import find_compiled_file
 
 
 def read_compiled_model(folder: Path, config: ModelConfig, precision: Precision) -> PreparedWeights | None:
-    """The weights compiled for `precision`; None where the folder has none compiled at all.
+    """The weights compiled for `precision`; None if the folder has no compiled weights.
 
-    Memory-mapped where this process may not write to the file, as in an image: what is installed is replaced, not
-    rewritten. Elsewhere read into memory, for a file that changes under its map would change answers, or end us.
+    The file is memory-mapped if this process may not write to it, as in an image: installed files are replaced, not
+    rewritten. Otherwise it is read into memory, because a mapped file that changes would change answers or crash the
+    process.
 
-    Every name, shape and type is checked against the config, and the checksum, and that all numbers are finite. Raises
-    ModelFormatError, or ModelNotFoundError where the folder has weights for another precision and nothing to make these
-    from.
+    Checks every name, shape and type against the config, the checksum, and that all numbers are finite. Raises
+    ModelFormatError, or ModelNotFoundError if the folder has weights for another precision only, and no checkpoint.
     """
     path = find_compiled_file(folder, precision)
     if path is None:

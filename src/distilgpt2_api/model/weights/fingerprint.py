@@ -1,8 +1,8 @@
-"""Tells whether weights on disk are still the ones that a compiled file was made from.
+"""Tells whether weights on disk are still the source of a compiled file.
 
-Two stages, so that a start reads megabytes and not gigabytes: `content_key` samples the content, and names the
-compiled file; `SourceState` adds times of modification, and where these differ (a copy, an image layer) a digest of
-every byte decides. All of it is asked of the open files that the weights are read from, whatever has taken their names.
+Two stages, so that a start reads megabytes and not gigabytes. `content_key` samples the content, and names the compiled
+file. `SourceState` adds modification times; if these differ (a copy, an image layer), a digest of every byte decides.
+Both read the open files that the weights are read from, even if their names now belong to other files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLE_BYTES = 1 << 16
 def content_key(files: Sequence[SafetensorsFile], config: ModelConfig, precision: Precision, file_format: str) -> str:
     """32 hexadecimal digits. Another config, precision, size, header or retrained content gives another key.
 
-    Which tokens begin and end a text is nothing to the weights.
+    The config's token ids don't count: they don't change the weights.
     """
     digest = hashlib.sha256(f"{file_format} {precision} ".encode())
     shape = {name: value for name, value in asdict(config).items() if not name.endswith(("_token_id", "_token_ids"))}
@@ -36,7 +36,7 @@ def content_key(files: Sequence[SafetensorsFile], config: ModelConfig, precision
         if num_bytes <= WHOLE_BYTES:
             digest.update(os.pread(file.descriptor, num_bytes, 0))
             continue
-        for sample in range(NUM_SAMPLES):  # the first holds the header's begin, the last the file's end
+        for sample in range(NUM_SAMPLES):  # the first has the start of the header, the last the end of the file
             position = (num_bytes - SAMPLE_BYTES) * sample // (NUM_SAMPLES - 1)
             digest.update(os.pread(file.descriptor, SAMPLE_BYTES, position))
     return digest.hexdigest()[:32]
@@ -44,10 +44,10 @@ def content_key(files: Sequence[SafetensorsFile], config: ModelConfig, precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceState:
-    """What a compiled file remembers of its source."""
+    """The state of a source, as a compiled file stores it."""
 
     modified_s: tuple[int, ...]
-    """Whole seconds, as archives and image layers keep them."""
+    """Whole seconds, the resolution of archives and image layers."""
     sha256: str
 
     @classmethod
@@ -63,7 +63,7 @@ def modification_times(files: Sequence[SafetensorsFile]) -> tuple[int, ...]:
 
 
 def content_digest(files: Sequence[SafetensorsFile]) -> str:
-    """Of every byte of every file. Read, not mapped: mapped pages would count as this process's memory."""
+    """Digest of all bytes of all files. Read, not mapped: mapped pages would count as this process's memory."""
     digest = hashlib.sha256()
     for source in files:
         with open(source.descriptor, "rb", closefd=False) as file:

@@ -1,4 +1,4 @@
-"""Says what a folder that lacks a model's files is instead, as training tools and hubs leave such folders."""
+"""Recognises folders that lack a model's files, such as training tools and hubs leave, and says what to do."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 TRAINER_FILE = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|dataloader)\b.*|\w*_state_\d+.*"
 )
-"""What `Trainer` and Accelerate keep beside a checkpoint to go on training: pickles, but no weights."""
+"""Files of `Trainer` and Accelerate for resuming a training: pickles, but not weights."""
 FOREIGN_WEIGHTS = re.compile(r".+\.(h5|msgpack|ot|gguf|onnx|ckpt\.(index|meta|data-.+))")
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 def find_pickled_weights(names: list[str]) -> str | None:
-    """The first by name of what may be pickled weights."""
+    """The first name that may be of pickled weights."""
     return min(
         (name for name in names if Path(name).suffix in PICKLE_SUFFIXES and not TRAINER_FILE.match(name)), default=None
     )
 
 
 def hint_at(names: list[str]) -> str:
-    """What a folder of these names is, and what to do with it; begins with a colon. Empty where nothing is known."""
+    """A hint at the kind of a folder with these files, and at what to do; begins with a colon. Empty if unknown."""
     if ADAPTER_FILES.intersection(names):
         return ": it is a PEFT adapter; merge it into its base model: merge_and_unload(), then save_pretrained(folder)"
     if "snapshots" in names:
         return ": it is a repository of the hub's cache; give the folder below snapshots/"
     if checkpoints := sorted(int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name))):
-        return f": it has checkpoints of a training; give one of them, as checkpoint-{checkpoints[-1]}"
+        return f": it has the checkpoints of a training run; give one of them, such as checkpoint-{checkpoints[-1]}"
     foreign = min((name for name in names if FOREIGN_WEIGHTS.fullmatch(name)), default=None)
     if foreign is not None:
-        return f": {safe_name(foreign)} is in a form that is not read; convert the model to safetensors once"
+        return f": {safe_name(foreign)} has an unsupported format; convert the model to safetensors"
     others = [name for name in names if name.endswith(".safetensors") and not name.startswith("compiled.")]
     if len(others) == 1:
-        return f"; if {safe_name(others[0])} holds all the weights, rename it"
+        return f"; if {safe_name(others[0])} has all the weights, rename it to model.safetensors"
     return ""

@@ -1,11 +1,11 @@
-"""Weights as the graph wants them: matrices as (out, in), int8 or float32. The input of `build_graph`.
+"""Prepares weights for the graph: matrices as (out, in), int8 or float32. The input of `build_graph`.
 
-Names are the checkpoint's. A matrix in int8 has a companion: `X.weight` (out, in) int8 and `X.scale` (out, 1)
-float32, `weight * scale` being the values.
+Names are the checkpoint's. An int8 matrix has two arrays, `X.weight` (out, in) int8 and `X.scale` (out, 1) float32; its
+values are `weight * scale`.
 
-The bf16 precision has float32 here, like f32: the plugin widens 16-bit constants to float32 in its own memory before it
-packs them for the kernels, and keeps them so (measured: 320 MB more for DistilGPT-2), while float32 stays in the mapped
-file.
+The bf16 precision has float32 weights, like f32: the plugin converts 16-bit constants to float32 in its own memory
+before it packs them for the kernels, and keeps them (measured: 320 MB more for DistilGPT-2), while float32 stays in the
+mapped file.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from distilgpt2_api.model.weights.checkpoint import Checkpoint
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 
 ROWS_AT_ONCE = 512
-"""Quantised together: bounds the memory of what is only there in between."""
+"""Rows quantised together: bounds the memory of intermediate arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedWeights:
-    """Name → array, and the mapped file that the arrays are views of, if they are."""
+    """Name → array, and the mapped file if the arrays are views of one."""
 
     tensors: Mapping[str, NDArray[Any]]
     file: SafetensorsFile | None = None
 
     def release_pages(self) -> None:
-        """Gives the mapped file's pages back to the system; what is still read comes from the page cache again."""
+        """Returns the mapped file's pages to the system; later reads come from the page cache again."""
         if self.file is not None:
             self.file.release_pages()
 
@@ -53,7 +53,7 @@ def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Prec
 
 
 def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """What `prepare_weights` makes of a model of that config: name → type (safetensors' word) and shape."""
+    """The arrays that `prepare_weights` returns for a config: name → safetensors type and shape."""
     spans: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, spec in tensor_specs(config).items():
         is_int8 = spec.is_matrix and precision is Precision.INT8
@@ -75,12 +75,12 @@ def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dic
 
 
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8, one scale a row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out, 1)."""
+    """Symmetric int8 with one scale per row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out, 1)."""
     weight, scale = np.empty(values.shape, np.int8), np.empty((len(values), 1), np.float32)
     for begin in range(0, len(values), ROWS_AT_ONCE):
         rows = values[begin : begin + ROWS_AT_ONCE]
         largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))  # (rows, 1)
-        # A row of zeros has any scale. So has one of denormals: its values are zero for every practical purpose.
+        # A row of zeros may have any scale, and so may one of denormals, which are practically zero.
         part = np.where(largest > 1e-30, largest / np.float32(127), np.float32(1)).astype(np.float32)
         scale[begin : begin + ROWS_AT_ONCE] = part
         weight[begin : begin + ROWS_AT_ONCE] = np.rint(rows / part)

@@ -1,7 +1,7 @@
 """Reads one safetensors file: 8 bytes of header length, a JSON header, then the tensors' bytes.
 
-Format: https://github.com/huggingface/safetensors#format. The header comes from a stranger, so every number in it is
-checked against the file before a byte is believed; nothing is copied and nothing is executed.
+Format: https://github.com/huggingface/safetensors#format. The header is untrusted, so every number in it is checked
+against the file before it is used; nothing is executed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.model_files import open_model_file, parse_json_object, safe_name, safe_repr
 
 MAX_HEADER_BYTES = 8_000_000
-"""The format allows 100 000 000; a GPT-2 of a thousand layers needs 2 000 000."""
+"""The format allows 100 000 000; a GPT-2 with a thousand layers needs 2 000 000."""
 MAX_RANK = 8
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -33,13 +33,13 @@ ITEM_BYTES = {
 }  # fmt: skip
 """Bytes of an element, by the format's dtype names."""
 NUMPY_DTYPES = {"I8": "<i1", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}
-"""What `view` gives; bf16 as its bits, for NumPy has no such type."""
+"""NumPy's types of tensors; bf16 as its bits, because NumPy has no such type."""
 READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpan:
-    """Where a tensor lies: bytes `[begin, end)` of the file."""
+    """A tensor's position: bytes `[begin, end)` of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,14 +48,14 @@ class TensorSpan:
 
 
 class SafetensorsFile:
-    """One file, open. Its header is read and checked at once; a tensor's values when they are asked for.
+    """One open file. Its header is read and checked at once, a tensor's values on demand.
 
-    `parts` and `read` read them into memory of their own: whatever becomes of the file later does not matter. `view`
-    maps the file, which suits files that nobody rewrites: those would change under us, or end the process by SIGBUS.
+    `parts` and `read` copy values into their own memory, so later changes of the file don't matter. `view` maps the
+    file, for files that are never rewritten: a rewrite would change values, or kill the process by SIGBUS.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ModelFormatError, naming the file, for anything that the format doesn't allow."""
+        """Raises ModelFormatError, naming the file, if it violates the format."""
         self.path = path
         self.descriptor = open_model_file(path)
         weakref.finalize(self, os.close, self.descriptor)
@@ -66,9 +66,9 @@ class SafetensorsFile:
         self.spans, self.metadata = _parse_header(path, header_bytes, num_bytes=self.num_bytes)
 
     def parts(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The tensor in its stored type (bf16 as uint16), flat, piece by piece: where a piece begins, and the piece.
+        """The tensor in its stored type (bf16 as uint16), flat, in pieces: each with its start index.
 
-        A piece is valid until the next one. Raises ModelFormatError if the file is not what it was when it was opened.
+        A piece is valid until the next one. Raises ModelFormatError if the file has become shorter.
         """
         span = self.spans[name]
         dtype = self._dtype(name)
@@ -77,11 +77,11 @@ class SafetensorsFile:
         for begin in range(span.begin, span.end, READ_BYTES):
             piece = buffer[: (min(begin + READ_BYTES, span.end) - begin) // dtype.itemsize]
             if os.preadv(self.descriptor, [piece.view(np.uint8).data], begin) != piece.nbytes:
-                raise ModelFormatError(f"{self.path}: became shorter while it was read")
+                raise ModelFormatError(f"{self.path}: the file became shorter while it was read")
             yield (begin - span.begin) // dtype.itemsize, piece
 
     def read(self, name: str) -> NDArray[Any]:
-        """The tensor in its stored type, in memory of its own."""
+        """The tensor in its stored type, in its own memory."""
         values = np.empty(self.spans[name].shape, self._dtype(name))
         flat = values.reshape(-1)
         for begin, part in self.parts(name):
@@ -89,28 +89,28 @@ class SafetensorsFile:
         return values
 
     def view(self, name: str) -> NDArray[Any]:
-        """The tensor in its stored type, without a copy. Views keep the map alive; dropping all of them unmaps it.
+        """The tensor in its stored type, without a copy. Views keep the map alive; it is unmapped with the last one.
 
-        The map is private, so that views are writable, as OpenVINO wants them; nothing writes.
+        The map is private, so views are writable, as OpenVINO requires; nothing writes to them.
         """
         span, dtype = self.spans[name], self._dtype(name)
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
 
     def read_rows(self, name: str, indices: Sequence[int]) -> NDArray[Any]:
-        """`view(name)[indices]`, all of them within the tensor. Read, not mapped, as in `is_intact`; read-only."""
+        """`view(name)[indices]`, for indices within the tensor. Read, not mapped, as in `is_intact`; read-only."""
         span = self.spans[name]
         row_bytes = (span.end - span.begin) // span.shape[0]
         rows = [os.pread(self.descriptor, row_bytes, span.begin + row_bytes * index) for index in indices]
         return np.frombuffer(b"".join(rows), NUMPY_DTYPES[span.dtype]).reshape(len(rows), *span.shape[1:])
 
     def release_pages(self) -> None:
-        """Takes the map's pages out of the resident memory; a view that is read again brings its own back."""
+        """Drops the map's pages from resident memory; reading a view brings its pages back."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
     def is_intact(self) -> bool:
-        """Whether the data have the CRC-32 that `write_safetensors` noted: against accidents, not against enemies, who
-        could write the checksum too. Read, not mapped: mapped pages would count as this process's memory.
+        """Whether the data match the CRC-32 in the metadata. It detects accidents, not attackers, who could write the
+        checksum too. Read, not mapped: mapped pages would count as this process's memory.
         """
         checksum = 0
         buffer = memoryview(bytearray(READ_BYTES))
@@ -121,11 +121,11 @@ class SafetensorsFile:
         return self.metadata.get("crc32") == str(checksum)
 
     def check_unchanged(self) -> None:
-        """Raises ModelFormatError if the file was written to since it was opened: values may be of either state. (One
-        that another file has replaced is still this file.)
+        """Raises ModelFormatError if the file was written to since it was opened: values may be old or new. (A file
+        that another one has replaced is unchanged.)
         """
         if self._read_state() != self._state:
-            raise ModelFormatError(f"{self.path}: changed while it was read; start again")
+            raise ModelFormatError(f"{self.path}: the file changed while it was read; start again")
 
     def _read_state(self) -> tuple[int, int]:
         status = os.fstat(self.descriptor)
@@ -135,29 +135,27 @@ class SafetensorsFile:
     def _map(self) -> mmap.mmap:
         try:
             return mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:  # ValueError: it has become empty
+        except (OSError, ValueError) as error:  # ValueError: the file has become empty
             raise ModelFormatError(f"{self.path}: can't be mapped: {error}") from error
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         stored = self.spans[name].dtype
         if stored not in NUMPY_DTYPES:
             raise ModelFormatError(
-                f"{self.path}: tensor {safe_name(name)} is {stored}; read are {', '.join(NUMPY_DTYPES)}"
+                f"{self.path}: tensor {safe_name(name)} has type {stored}; supported are {', '.join(NUMPY_DTYPES)}"
             )
         return np.dtype(NUMPY_DTYPES[stored])
 
     def _read_header(self) -> bytes:
         if self.num_bytes < 8:
-            raise ModelFormatError(f"{self.path}: {self.num_bytes} bytes are too few for a safetensors file")
+            raise ModelFormatError(f"{self.path}: the file has {self.num_bytes} bytes, too few for safetensors")
         num_header_bytes = int.from_bytes(os.pread(self.descriptor, 8, 0), "little")
         if num_header_bytes > MAX_HEADER_BYTES:
             raise ModelFormatError(
-                f"{self.path}: header of {num_header_bytes} bytes; at most {MAX_HEADER_BYTES} are read"
+                f"{self.path}: the header has {num_header_bytes} bytes; at most {MAX_HEADER_BYTES} are supported"
             )
         if num_header_bytes > self.num_bytes - 8:
-            raise ModelFormatError(
-                f"{self.path}: truncated: the header's {num_header_bytes} bytes go beyond the file's end"
-            )
+            raise ModelFormatError(f"{self.path}: the file is truncated: its header has {num_header_bytes} bytes")
         return os.pread(self.descriptor, num_header_bytes, 8)
 
 
@@ -165,7 +163,7 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
     header = parse_json_object(path, header_bytes, "the header is ")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ModelFormatError(f"{path}: __metadata__ is not a map of strings")
+        raise ModelFormatError(f"{path}: __metadata__ must be an object of strings")
     base = 8 + len(header_bytes)
     spans = {name: _parse_span(path, name, entry, base=base) for name, entry in header.items()}
     end = base
@@ -181,10 +179,10 @@ def _parse_header(path: Path, header_bytes: bytes, *, num_bytes: int) -> tuple[d
 
 
 def _parse_span(path: Path, name: str, entry: Any, *, base: int) -> TensorSpan:
-    """Offsets in the header count from `base`, the first byte after it."""
+    """Offsets in the header are relative to `base`, the first byte after it."""
     where = f"{path}: tensor {safe_name(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ModelFormatError(f"{where}: the header entry needs dtype, shape and data_offsets, no more")
+        raise ModelFormatError(f"{where}: the header entry must have exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise ModelFormatError(f"{where}: unknown dtype {safe_repr(dtype)}")
@@ -193,20 +191,20 @@ def _parse_span(path: Path, name: str, entry: Any, *, base: int) -> TensorSpan:
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ModelFormatError(f"{where}: bad data_offsets")
     begin, end = offsets
-    # Python's integers don't overflow: a shape of [2**40, 2**40] is simply not the number of bytes.
+    # Python's integers don't overflow, so a shape of [2**40, 2**40] fails this check.
     if math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
         raise ModelFormatError(f"{where}: {end - begin} bytes don't hold {dtype} of shape {safe_repr(shape)}")
     return TensorSpan(dtype=dtype, shape=tuple(shape), begin=base + begin, end=base + end)
 
 
 def _is_counts(value: Any) -> bool:
-    """A list of integers of at most 63 bits, none negative; booleans are no integers here."""
+    """A list of non-negative integers of at most 63 bits, without booleans."""
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
 def write_safetensors(file: IO[bytes], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Writes int8, float32 and bf16 (uint16) arrays; the widest types first, and the data on a multiple of 64 bytes,
-    so that every tensor is aligned to its elements. The metadata get the data's CRC-32 as `crc32`.
+    """Writes int8, float32 and bf16 (uint16) arrays: the widest types first, the data at a multiple of 64 bytes, so
+    that every tensor is aligned to its elements. The metadata get the data's CRC-32 as `crc32`.
     """
     names = {np.dtype(numpy_dtype): dtype for dtype, numpy_dtype in NUMPY_DTYPES.items()}
     ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)

@@ -1,4 +1,4 @@
-"""Which files of a model folder hold its weights: `model.safetensors`, or the shards that an index names."""
+"""Finds the files with a model folder's weights: `model.safetensors`, or the shards that an index names."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_INDEX_BYTES = 8_000_000
 MAX_SHARDS = 100
-"""All of them are open at once while the weights are read."""
+"""All shards are open at once while the weights are read."""
 MAX_NAME_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFile:
-    """A safetensors file, and the tensors that an index says it holds (none without an index)."""
+    """A safetensors file, and the tensors that an index lists for it (none without an index)."""
 
     path: Path
     tensor_names: AbstractSet[str] = frozenset()
 
 
 def find_weight_files(folder: Path) -> list[WeightFile]:
-    """One file, or the shards in the order of their names; each has a bare name, that of a file of the folder.
+    """One file, or the shards sorted by name; a name has no folder.
 
-    Raises ModelNotFoundError (no weights), UnsupportedModelError (pickle files alone: reading one executes what it
-    says) or ModelFormatError (an index that is not one, or that points outside).
+    Raises ModelNotFoundError (no weights), UnsupportedModelError (only pickle files, and reading one can run any code)
+    or ModelFormatError (an invalid index, or one that points outside the folder).
     """
     if has_file(folder / SINGLE_FILE):
         return [WeightFile(path=folder / SINGLE_FILE)]
@@ -50,17 +50,17 @@ def find_weight_files(folder: Path) -> list[WeightFile]:
     names = [path.name for path in folder.glob("*")]
     if (pickle := find_pickled_weights(names)) is not None:
         raise UnsupportedModelError(
-            f"{folder / pickle}: pickle files are not read, for a pickle runs any code that it holds; convert the "
-            "model once with transformers: model.save_pretrained(folder, safe_serialization=True)"
+            f"{folder / pickle}: pickle files are not read, because reading one can run any code; convert the "
+            "model with transformers: model.save_pretrained(folder, safe_serialization=True)"
         )
     raise ModelNotFoundError(f"{folder}: no {SINGLE_FILE} and no {INDEX_FILE}{hint_at(names)}")
 
 
 def find_compiled_file(folder: Path, precision: Precision) -> Path | None:
-    """The folder's weights compiled for `precision` (`compiled_model`); None where the checkpoint is to be read.
+    """The file of the weights compiled for `precision`; None if the checkpoint is to be read.
 
-    Raises ModelNotFoundError where the folder has weights for another precision only, and no checkpoint;
-    ModelFormatError where the file is a link out of the folder.
+    Raises ModelNotFoundError if the folder has weights for another precision only, and no checkpoint;
+    ModelFormatError if the file is a link out of the folder.
     """
     path = folder / compiled_name(precision)
     if has_file(path):
@@ -69,7 +69,7 @@ def find_compiled_file(folder: Path, precision: Precision) -> Path | None:
     others = [other for other in Precision if has_file(folder / compiled_name(other))]
     if others and not has_file(folder / SINGLE_FILE) and not has_file(folder / INDEX_FILE):
         raise ModelNotFoundError(
-            f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint itself"
+            f"{folder}: compiled for precision {' and '.join(others)}; {precision} needs the checkpoint"
         )
     return None
 
@@ -87,16 +87,16 @@ def read_index(path: Path) -> dict[str, set[str]]:
     for tensor_name, file_name in weight_map.items():
         if not isinstance(file_name, str) or not _is_bare_name(file_name):
             raise ModelFormatError(
-                f"{path}: {safe_name(tensor_name)} is in {safe_repr(file_name)}: not the name of a safetensors file"
-                " here"
+                f"{path}: {safe_name(tensor_name)} is in {safe_repr(file_name)}, which is not a safetensors file in"
+                " this folder"
             )
         shards.setdefault(file_name, set()).add(tensor_name)
         if len(shards) > MAX_SHARDS:
-            raise ModelFormatError(f"{path}: more than {MAX_SHARDS} shards are not read")
+            raise ModelFormatError(f"{path}: more than {MAX_SHARDS} shards are not supported")
     return shards
 
 
 def _is_bare_name(name: str) -> bool:
-    """No folder in it, neither as POSIX nor as Windows writes one, and nothing that a message could not show."""
+    """A printable name without a folder, by POSIX and by Windows rules."""
     is_name = PurePosixPath(name).name == PureWindowsPath(name).name == name
     return is_name and name.endswith(".safetensors") and name.isprintable() and len(name) <= MAX_NAME_CHARACTERS

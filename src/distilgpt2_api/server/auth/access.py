@@ -1,4 +1,4 @@
-"""Which routes need an API key."""
+"""Access rules: the routes that need an API key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters a beam search supports."""
+"""The parameters that a beam search supports."""
 
 from __future__ import annotations
 

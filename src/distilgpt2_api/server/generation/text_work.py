@@ -21,7 +21,7 @@ INLINE_CHARACTERS = 8192
 LONG_CHARACTERS = 1 << 17
 """Longer texts fit no context. They have a queue of their own, so that ordinary prompts do not wait for them."""
 MAX_UNBROKEN_BYTES = 1 << 20
-"""Of text that cannot be split: it is tokenized whole, which takes 180 times as much memory."""
+"""Limit for text that cannot be split: it is tokenized whole, which takes 180 times as much memory."""
 MAX_WAITING_CHARACTERS = 32 << 20
 
 

@@ -14,7 +14,7 @@ from distilgpt2_api.server.http.errors import OriginError, describe_error
 from distilgpt2_api.server.http.protocol import Protocols
 
 MAX_REQUESTED_HEADERS_LENGTH = 4096
-"""Of `Access-Control-Request-Headers`, which the response repeats. SDKs send about 300 characters."""
+"""Limit of `Access-Control-Request-Headers`, which the response repeats. SDKs send about 300 characters."""
 MAX_AGE_S = 3600
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*")
 """RFC 9110, section 5.6.2; list elements may be empty (section 5.6.1.2)."""

@@ -11,7 +11,7 @@ class RequestLimits:
 
     max_body_bytes: int
     max_uploads_bytes: int
-    """Of all bodies together that are being received."""
+    """Limit of all bodies together that are being received."""
     body_timeout_s: float
     max_prompts: int
     max_n: int

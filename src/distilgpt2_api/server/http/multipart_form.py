@@ -17,7 +17,7 @@ from distilgpt2_api.server.http.errors import BodyTimeoutError, BodyTooLargeErro
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
 MAX_HEADER_BYTES = 4096
-"""Of one part."""
+"""Limit of one part's headers."""
 MAX_BOUNDARY_BYTES = 70
 """By RFC 2046, section 5.1.1."""
 MIN_BYTES_PER_S = 16 << 10
@@ -59,7 +59,7 @@ class UploadForm:
         self._has_file = False
         self._is_whole = False
         self._new: list[bytes] = []
-        """Of the file; not yet yielded."""
+        """Pieces of the file that are not yielded yet."""
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         """Set once the file's part has begun. None: there is no file."""

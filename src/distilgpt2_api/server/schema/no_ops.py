@@ -119,7 +119,7 @@ NO_OP_VALUES: dict[str, tuple[object, ...]] = {
     "xtc_probability": (0,),
     "xtc_threshold": (0.1,),
 }
-"""Of parameters that a route does not have: values, besides null, that have no effect. Others are refused by name.
+"""Values, besides null, without an effect, for parameters that a route does not have. Others are refused by name.
 
 `add_special_tokens`: a score's texts always get them. `spaces_between_special_tokens`: a byte-level tokenizer adds no
 spaces. `cache_prompt` and `prompt_cache_key`: the prefix cache needs neither. `guided_decoding_backend`: llguidance is
@@ -128,7 +128,7 @@ model has neither tools nor reasoning. llama.cpp's numbers are the defaults of s
 """
 
 NULL_VALUES: dict[str, tuple[object, ...]] = {"logit_bias": ([],), "logprobs": (False,)}
-"""Of parameters that a route has: values, of a type that its schema does not allow, that mean the same as null."""
+"""Values that mean the same as null, of a type that the schema does not allow, for parameters that a route has."""
 
 
 def is_among(value: object, values: tuple[object, ...]) -> bool:

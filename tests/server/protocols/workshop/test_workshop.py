@@ -27,7 +27,7 @@ ADDRESSES = """
 /../../etc/passwd /..%2f..%2fetc%2fpasswd /%2e%2e/%2e%2e/etc/passwd /_next/static/x /@vite/env /trace.axd
 /and/or
 """
-"""What platforms, monitors, browsers, SDKs of other servers and scanners ask for: from public logs and word lists."""
+"""Paths that platforms, monitors, browsers, SDKs of other servers and scanners request, from public logs and lists."""
 
 
 def test_the_root_is_a_health_check(client: Any) -> None:

@@ -1,8 +1,8 @@
 """Reads the options of GPT2Config (`transformers`) into a `ModelConfig`.
 
-Every option of GPT2Config that changes the forward pass is honoured or refused by name. Dropout acts in training
-only, `reorder_and_upcast_attn` computes the same in another order, `initializer_range`, `summary_*` and the rest
-don't touch the forward pass: these are read over.
+Every option of GPT2Config that changes the forward pass is applied or refused by name. All others are ignored: dropout
+acts only in training, `reorder_and_upcast_attn` only changes the order of computation, and `initializer_range`,
+`summary_*` and the rest don't affect the forward pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_SIZES = {
     "n_embd": 65_536,
     "n_inner": 1_000_000,
 }
-"""Far beyond any GPT-2 (XL: 50 257, 1 024, 48, 25, 1 600, 6 400), and small enough that their products stay sane."""
+"""Far larger than any GPT-2 (XL: 50 257, 1 024, 48, 25, 1 600, 6 400), but their products stay manageable."""
 MAX_HEAD_SIZE = 512
 
 ACTIVATIONS = {
@@ -43,10 +43,10 @@ ALIASES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-"""GPT2Config's `attribute_map`: other names that it reads for the same options."""
+"""GPT2Config's `attribute_map`: its aliases of options."""
 
 DEFAULT_TOKEN_ID = 50256
-"""GPT2Config's, of both tokens."""
+"""GPT2Config's default for both tokens."""
 
 FOREIGN_OPTIONS = {
     "add_cross_attention": "cross-attention",
@@ -56,14 +56,14 @@ FOREIGN_OPTIONS = {
     "rope_scaling": "rotary positions",
     "sliding_window": "sliding-window attention",
 }
-"""Options that, when set, make another model than this engine computes."""
+"""Options of other models, which this engine does not compute."""
 
 
 def read_gpt2_config(options: ConfigOptions) -> ModelConfig:
     """The model's shape and arithmetic.
 
-    Raises ModelFormatError (not what GPT2Config writes) or UnsupportedModelError (an option that is not implemented),
-    each naming the file and the option.
+    Raises ModelFormatError (a bad value) or UnsupportedModelError (an option that is not implemented), each naming the
+    file and the option.
     """
     options = options.with_aliases(ALIASES)
     path = options.path
@@ -72,7 +72,7 @@ def read_gpt2_config(options: ConfigOptions) -> ModelConfig:
     known = {"GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"}
     if not isinstance(architectures, list) or not known.intersection(map(str, architectures)):
         raise UnsupportedModelError(
-            f"{path}: architectures {safe_repr(architectures)}: only GPT2LMHeadModel is supported"
+            f"{path}: architectures {safe_repr(architectures)} are not supported; supported: GPT2LMHeadModel"
         )
     options.refuse(FOREIGN_OPTIONS)
     width = _size(options, "n_embd", 768)
@@ -80,7 +80,9 @@ def read_gpt2_config(options: ConfigOptions) -> ModelConfig:
     if width % num_heads:
         raise ModelFormatError(f"{path}: n_embd {width} is not a multiple of n_head {num_heads}")
     if width // num_heads > MAX_HEAD_SIZE:
-        raise UnsupportedModelError(f"{path}: head size {width // num_heads}: at most {MAX_HEAD_SIZE} is supported")
+        raise UnsupportedModelError(
+            f"{path}: head size {width // num_heads} is too large; at most {MAX_HEAD_SIZE} is supported"
+        )
     vocab_size = _size(options, "vocab_size", 50257)
     return ModelConfig(
         vocab_size=vocab_size,

@@ -78,7 +78,7 @@ class TgiParameters(Body):
 
 
 DEFAULT_PARAMETERS = TgiParameters.model_validate({"do_sample": True})
-"""Of a request without `parameters`: TGI samples then, but not if they are an empty object."""
+"""Parameters of a request without `parameters`: TGI samples then, but not if they are an empty object."""
 
 
 class TgiOptions(Body):

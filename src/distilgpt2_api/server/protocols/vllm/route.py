@@ -33,7 +33,7 @@ from distilgpt2_api.text.tokenizer import Tokenizer
 MAX_DECODED_BYTES = 4 << 20
 """In one answer: some tokens have a hundred bytes, so two million bytes of ids could be 50 million bytes of text."""
 NUM_TOKEN_CHARACTERS = 4
-"""Of a typical token."""
+"""Length of a typical token."""
 
 
 def add_routes(router: APIRouter) -> None:

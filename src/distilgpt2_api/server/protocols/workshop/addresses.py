@@ -1,4 +1,4 @@
-"""Which paths are addresses and never prompts: those that browsers, platforms, monitors, SDKs and scanners request."""
+"""Paths that are addresses, never prompts: browsers, platforms, monitors, SDKs and scanners request them."""
 
 from __future__ import annotations
 
