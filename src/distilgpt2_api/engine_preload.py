@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -40,14 +41,15 @@ def read_settings() -> Settings:
 class EnginePreload:
     """An engine and its metrics. It loads on `start`, else on the first call of `result`."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ModelError, SettingsError."""
+    def __init__(self, settings: Settings, *, report: Callable[[str], None] | None = None) -> None:
+        """`report` gets notes about loading; without it they are logged. Raises ModelError, SettingsError."""
         self.settings = settings
         self.location = settings.locate_model()
         self.config = settings.engine_config()
         self.registry = CollectorRegistry()
         self.metrics = EngineMetrics(self.registry)
         self.is_claimed = False
+        self._report = report or structlog.stdlib.get_logger("distilgpt2_api").info
         self._thread: threading.Thread | None = None
         self._engine: Future[Engine] = Future()
 
@@ -92,7 +94,7 @@ class EnginePreload:
             self.config,
             cache_folder=self.settings.cache_home,
             observer=self.metrics,
-            report=structlog.stdlib.get_logger("distilgpt2_api").info,
+            report=self._report,
         )
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import click
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.files.line_output import LineHandler
@@ -20,8 +19,7 @@ from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError, UnavailableError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.engine.factory import load_engine
-from distilgpt2_api.observability.engine_metrics import EngineMetrics
+from distilgpt2_api.engine_preload import EnginePreload
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.http.in_process import post
@@ -55,31 +53,23 @@ async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
     There are no other callers, so queue, rate limits and timeouts are off. SIGINT and SIGTERM cancel what is in
     flight. The handler then raises DrainingError; EngineFailedError if the engine failed; else UnavailableError.
     """
-    location = settings.locate_model()
-    config = settings.engine_config()
-    registry = CollectorRegistry()
-    metrics = EngineMetrics(registry)
+    preload = EnginePreload(settings, report=lambda line: click.echo(line, err=True))
+    location = preload.location
     failures: list[Exception] = []
     engine = AsyncEngine(
-        lambda: load_engine(
-            location.folder,
-            config,
-            cache_folder=settings.cache_home,
-            observer=metrics,
-            report=lambda line: click.echo(line, err=True),
-        ),
+        preload.result,
         admission=Admission(max_waiting_requests=sys.maxsize, max_waiting_tokens=sys.maxsize),
         on_failure=failures.append,
         step_timeout_s=settings.step_timeout_s,
     )
     app = create_app(
         engine=engine,
-        model=served_model(location.name, config, settings),
+        model=served_model(location.name, preload.config, settings),
         limits=replace(
             request_limits(settings), max_uploads_bytes=sys.maxsize, body_timeout_s=math.inf, timeout_s=math.inf
         ),
-        registry=registry,
-        engine_metrics=metrics,
+        registry=preload.registry,
+        engine_metrics=preload.metrics,
         access_log=FailuresOnly(),
         access=Access(address_limits=CallerLimits(min_priority=LOWEST_PRIORITY)),
         drain_s=0.0,

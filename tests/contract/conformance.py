@@ -12,7 +12,7 @@ from tests.e2e.conftest import Service
 
 FOLDER = Path(__file__).parent
 NUM_POSITIONS = 128
-"""Of the model that such requests are made to."""
+"""Context length of the model for these requests."""
 
 
 def run_schemathesis(server: Service, folder: Path, *, max_examples: int, seed: int) -> int:

@@ -68,7 +68,7 @@ CHOICE_EXTRAS: Json = {
         )
     ),
 }
-"""What vLLM's clients read."""
+"""Fields that vLLM's clients read."""
 
 FINISH_REASON: Json = {"enum": ["stop", "length", "content_filter"]}
 

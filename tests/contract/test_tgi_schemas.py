@@ -88,7 +88,7 @@ def test_events_have_the_published_fields(server: Any, parameters: Json, path: s
 
 
 def test_every_published_parameter_is_in_our_document(server: Any) -> None:
-    """And ours has no other."""
+    """Our document has no others."""
     schemas = server.get("/openapi.json").json()["components"]["schemas"]
     published = {field.name for field in dataclasses.fields(TextGenerationInputGenerateParameters)}
     assert schemas["TgiParameters"]["properties"].keys() == published

@@ -77,7 +77,7 @@ def test_a_context_from_the_prefix_cache_scores_the_same(server: Any) -> None:
 
 
 def test_scores_and_an_echo_s_log_probabilities_agree(server: Any) -> None:
-    text = "so much for that"
+    text = "that was the end"
     echoed = server.complete(prompt=text, echo=True, max_tokens=0, logprobs=1).json()["choices"][0]["logprobs"]
     pair = {"context": text[:1], "continuation": text[1:]}
     assert score(server, pair)[0]["token_logprobs"] == pytest.approx(echoed["token_logprobs"][1:], abs=1e-5)

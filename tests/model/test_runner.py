@@ -57,7 +57,7 @@ def test_other_precisions_are_close(
 
 
 def test_float32_replaces_bf16_if_heads_are_odd(make_model: Any, drive: Any) -> None:
-    """And it is reported."""
+    """The replacement is reported."""
     model = make_model(n_embd=63, n_head=3)
     driven = drive(model.path, "bf16")
 

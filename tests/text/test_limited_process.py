@@ -80,7 +80,7 @@ def test_processes_that_end_between_two_tasks_are_replaced(process: LimitedProce
 
 
 def test_a_helper_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not a task that took too much."""
+    """It is not reported as a task that exceeded its limits."""
     with pytest.raises(ConnectionError):
         run(LimitedProcess("tests.text.no_such_module"), "echo", 1)
     monkeypatch.setattr(sys, "executable", "/no/such/python")

@@ -27,7 +27,7 @@ def cut(text: str, stop: list[str]) -> tuple[str, str | None]:
 def test_the_result_does_not_depend_on_how_the_text_is_cut(
     pieces: list[str], stop: list[str], is_included: bool
 ) -> None:
-    """And each push returns all text that can no longer belong to a stop sequence, and nothing else."""
+    """Each push returns all text that can no longer belong to a stop sequence, and nothing else."""
     matcher = StopMatcher(StopAutomaton(stop), is_included=is_included)
     seen = shown = ""
     matched = None

@@ -154,7 +154,7 @@ def chi_square(
 
 
 def critical_value(degrees: int) -> float:
-    """Of chi-square at 0.1 %, in Wilson and Hilferty's approximation (1931)."""
+    """The critical value of chi-square at 0.1 %, by Wilson and Hilferty's approximation (1931)."""
     return float(degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3)
 
 

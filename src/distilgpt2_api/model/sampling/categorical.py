@@ -25,7 +25,7 @@ _HEAVY_SHARE = np.float32(1 / 128)
 _PROPOSALS_AT_ONCE = 128
 
 
-def draw_full(maxima: GroupMaxima, parameters: SamplingColumns, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def sample_categorical(maxima: GroupMaxima, parameters: SamplingColumns, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Token ids (R,) for rows with finite largest logits; `keys` (R,) are the keys of the rows' random numbers."""
     envelope = _Envelope.over(maxima, parameters.inverse_temperatures.astype(np.float32))
     token_ids = np.empty(len(keys), dtype=np.int64)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import GenerationError
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW, PlanRow, RowResult, TokenLogprobs
-from distilgpt2_api.model.sampling.categorical import draw_full
+from distilgpt2_api.model.sampling.categorical import sample_categorical
 from distilgpt2_api.model.sampling.group_maxima import GroupMaxima
 from distilgpt2_api.model.sampling.log_probabilities import TokenScorer, score_tokens
 from distilgpt2_api.model.sampling.random_numbers import make_keys
 from distilgpt2_api.model.sampling.rules import SamplingRules
-from distilgpt2_api.model.sampling.truncated import draw_truncated
+from distilgpt2_api.model.sampling.truncated import sample_truncated
 
 
 class Sampler:
@@ -46,7 +46,7 @@ class Sampler:
             return []
         rules = self._find_rules(rows, portion)
         unprocessed, failures = self._process(rules, logits, rows)
-        token_ids, largest = self._draw(rules, logits, rows)
+        token_ids, largest = self._sample_rows(rules, logits, rows)
         results = [
             RowResult(token_id=token_id) if is_finite else RowResult(error=_describe(value))
             for token_id, is_finite, value in zip(
@@ -94,7 +94,7 @@ class Sampler:
                 failures[index] = error
         return unprocessed, failures
 
-    def _draw(
+    def _sample_rows(
         self, rules: SamplingRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and largest logits, (R,) each. If a largest logit isn't finite, its token id is meaningless."""
@@ -104,9 +104,9 @@ class Sampler:
             taken = _take_rows(logits, rules.greedy)
             token_ids[rules.greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
             largest[rules.greedy] = taken[np.arange(len(taken)), likeliest]
-        for indices, columns, draw in (
-            (rules.full, rules.full_columns, draw_full),
-            (rules.truncated, rules.truncated_columns, draw_truncated),
+        for indices, columns, sample in (
+            (rules.full, rules.full_columns, sample_categorical),
+            (rules.truncated, rules.truncated_columns, sample_truncated),
         ):
             if len(indices):
                 maxima = GroupMaxima.of(_take_rows(logits, indices))
@@ -114,9 +114,9 @@ class Sampler:
                 fine = np.flatnonzero(np.isfinite(maxima.of_rows))
                 if len(fine):
                     chosen = indices[fine]
-                    drawing = columns.take_rows(fine)
-                    keys = make_keys(drawing.streams, [len(rows[index].token_ids) for index in chosen.tolist()])
-                    token_ids[chosen] = draw(maxima.take_rows(fine), drawing, keys)
+                    row_columns = columns.take_rows(fine)
+                    keys = make_keys(row_columns.streams, [len(rows[index].token_ids) for index in chosen.tolist()])
+                    token_ids[chosen] = sample(maxima.take_rows(fine), row_columns, keys)
         return token_ids, largest
 
     def _add_logprobs(

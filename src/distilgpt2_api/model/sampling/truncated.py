@@ -15,7 +15,7 @@ NUM_MORE_CANDIDATES = 2048
 """Candidates for a single row if the first number was too small, before the whole vocabulary."""
 
 
-def draw_truncated(maxima: GroupMaxima, columns: SamplingColumns, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def sample_truncated(maxima: GroupMaxima, columns: SamplingColumns, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Token ids (R,) for rows with finite largest logits, exactly as if each row had been fully sorted.
 
     `keys` (R,) are the keys of the rows' random numbers.
@@ -23,20 +23,20 @@ def draw_truncated(maxima: GroupMaxima, columns: SamplingColumns, keys: NDArray[
     uniforms = draw_uniforms(keys)
     totals = _sum_masses(maxima, columns)
     candidates = find_candidates(maxima, columns.num_candidates)
-    token_ids, is_decided = draw_from_candidates(candidates, columns, totals, uniforms)
+    token_ids, is_decided = sample_candidates(candidates, columns, totals, uniforms)
     vocab_size = maxima.logits.shape[1]
     for index in np.flatnonzero(~is_decided):
         row = np.array([index])
         for count in (columns.top_ks[index] if columns.has_top_k[index] else NUM_MORE_CANDIDATES, vocab_size):
             candidates = sort_row(maxima.logits[index], count)
-            one = draw_from_candidates(candidates, columns.take_rows(row), totals[row], uniforms[row])
+            one = sample_candidates(candidates, columns.take_rows(row), totals[row], uniforms[row])
             token_ids[row], is_enough = one
             if is_enough.all():
                 break
     return token_ids
 
 
-def draw_from_candidates(
+def sample_candidates(
     candidates: Candidates, columns: SamplingColumns, totals: NDArray[np.float64], uniforms: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Token ids (R,), and whether the candidates were enough to decide (R,); if not, the id is meaningless.
