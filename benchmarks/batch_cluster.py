@@ -113,7 +113,7 @@ def print_results(args: argparse.Namespace, rounds: dict[str, list[Round]]) -> N
     lines = " and ".join(map(str, args.lines))
     what = f"{lines} lines of {args.prompt_tokens} tokens, {args.new_tokens} new tokens, top-k {TOP_K}"
     print(f"\n{args.precision}, {what}; median (range) of {args.repeats}\n")
-    print_table(["", "tokens/s", "relative to alone", "start, s"], rows)
+    print_table(["", "tokens/s", "of alone", "start, s"], rows)
 
 
 if __name__ == "__main__":

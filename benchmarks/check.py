@@ -139,9 +139,9 @@ def measure(measurer: Measurer, cache_home: Path, num_repeats: int) -> dict[str,
     measurements: dict[str, Callable[[], float]] = {
         "decode, 1 sequence / its matrix products": partial(measurer.decode, 1),
         "decode, 32 sequences / their matrix products": partial(measurer.decode, 32),
-        "drafts that come / a token a step": measurer.draft,
+        "accepted drafts / one token a step": measurer.draft,
         "prefill / its matrix products": measurer.prefill,
-        "drawing 32 tokens, times argpartition": measurer.draw,
+        "sampling 32 tokens, times argpartition": measurer.draw,
         "streams of 8 clients / the engine alone": partial(measurer.serve, peer),
         "bare imports / start to first token": partial(measurer.start, cache_home),
     }

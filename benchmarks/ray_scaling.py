@@ -131,7 +131,7 @@ def print_results(args: argparse.Namespace, results: dict[str, list[LoadRun]]) -
     ]
     what = f"{args.clients} clients, {args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, streamed"
     print(f"\n{args.precision}, one thread per replica, {what}; median (range) of {args.repeats}\n")
-    print_table(["replicas", "tokens/s", "relative to alone", "TTFT p50, ms", "ITL p50, ms", "server CPU"], rows)
+    print_table(["replicas", "tokens/s", "of alone", "TTFT p50, ms", "ITL p50, ms", "server CPU"], rows)
 
 
 if __name__ == "__main__":

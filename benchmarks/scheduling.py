@@ -154,7 +154,7 @@ def describe_streams(
     ratios = Spread.of([run.itl_p99_s / run.itl_p50_s for run in beside])
     return [
         Figure("prefill alone, prompt tokens/s", f"{roof:.0f}"),
-        Figure("requested beside the streams", f"{rate:.0f}"),
+        Figure("offered beside the streams", f"{rate:.0f}"),
         Figure("reached", f"{Spread.of([run.prefill_rate for run in beside]):.0f}"),
         Figure("streams alone: ITL p50, ms", f"{Spread.of([1000 * run.itl_p50_s for run in quiet]):.1f}"),
         Figure("streams alone: ITL p99, ms", f"{Spread.of([1000 * run.itl_p99_s for run in quiet]):.1f}"),

@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     print(f"\n{args.precision}, {args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, greedy;")
     print(f"tokens/s of the {NUM_OTHERS} without grammars, median (range) of {args.repeats}\n")
-    print_table(["beside them", "free", "guided", "ratio", "step, ms", "of this grammars, ms"], rows)
+    print_table(["beside them", "free", "guided", "ratio", "step, ms", "of it grammars, ms"], rows)
     write_json("structured", machine, {"arguments": vars(args), "results": runs})
 
 

@@ -81,12 +81,12 @@ async def measure(server: ServerProcess, args: argparse.Namespace) -> list[Figur
     fifo_s = max(ends_s) - begin_s
     share = behind_s[0] / fifo_s
     return [
-        Figure("the crowd's requests", describe_counts(endings)),
-        Figure("its last one, as first come, first served", f"{fifo_s:.2f} s"),
+        Figure("requests of the busy client", describe_counts(endings)),
+        Figure("its last one, first come, first served", f"{fifo_s:.2f} s"),
         Figure("the other client's TTFT alone, median", f"{1000 * statistics.median(alone_s):.0f} ms"),
-        Figure("behind the crowd, first", f"{1000 * behind_s[0]:.0f} ms"),
-        Figure("behind the crowd, median", f"{1000 * statistics.median(behind_s):.0f} ms"),
-        Figure("the crowd still in flight after these", f"{num_left}"),
+        Figure("behind the queue, first", f"{1000 * behind_s[0]:.0f} ms"),
+        Figure("behind the queue, median", f"{1000 * statistics.median(behind_s):.0f} ms"),
+        Figure("queued requests in flight after these", f"{num_left}"),
         Figure("first / first come, first served", f"{share:.3f}", f"< {MAX_SHARE:g}", share < MAX_SHARE),
     ]
 

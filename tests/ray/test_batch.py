@@ -219,7 +219,9 @@ def test_the_lines_of_a_lost_node_are_answered_on_another(
     two.add_node(num_cpus=1, **NODE)
 
     assert num_then < NUM_LINES
-    assert (status, said) == (0, f"{NUM_LINES} lines, {NUM_LINES} answered: out.jsonl\n")
+    *progress, last = said.splitlines()  # on a slow machine there are lines of progress
+    assert all(line.endswith(" left") for line in progress)
+    assert (status, last) == (0, f"{NUM_LINES} lines, {NUM_LINES} answered: out.jsonl")
     custom_ids = [custom_id for custom_id, _ in texts(output)]
     assert sorted(custom_ids, key=int) == [f"{number}" for number in range(NUM_LINES)]
     assert options or custom_ids == sorted(custom_ids, key=int)
@@ -259,7 +261,7 @@ def test_a_cluster_without_enough_cores_is_an_error(two: Cluster, batch: Any) ->
     ("address", "message"),
     [
         ("127.0.0.1:{port}", "can't reach a Ray cluster at 127.0.0.1:{port}: "),
-        ("ray://127.0.0.1:{port}", "ray://127.0.0.1:{port} is an address for Ray's client; "),
+        ("ray://127.0.0.1:{port}", "ray://127.0.0.1:{port} is an address for Ray Client; "),
     ],
 )
 def test_an_unreachable_cluster_is_an_error(batch: Any, address: str, message: str) -> None:
