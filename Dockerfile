@@ -31,7 +31,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
         --no-compile --no-deps --require-hashes --requirement /tmp/requirements.txt
 
-# ---- dependencies: only the files that are loaded; half of OpenVINO is for other devices
+# ---- dependencies: only the files that are loaded
 
 FROM build AS dependencies
 
@@ -41,6 +41,20 @@ RUN /opt/venv/bin/python docker/trim.py \
     && mv /opt/venv /rootfs/opt/venv \
     && docker/freeze.sh /rootfs \
     && cp -a /rootfs/opt/venv /opt/venv
+
+# ---- kernels: the native library, compiled on the machine that builds for the machine that runs
+# A stage of its own: a change of Python code compiles nothing, a change of the kernels installs nothing.
+
+FROM --platform=${BUILDPLATFORM} ${PYTHON_IMAGE} AS kernels
+
+COPY pyproject.toml .
+# The version that pyproject.toml has.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --disable-pip-version-check --no-compile --root-user-action=ignore \
+        "$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
+COPY native native
+ARG TARGETPLATFORM
+RUN python native/build.py --platform "$(echo "${TARGETPLATFORM}" | cut -d/ -f1,2)" --out /kernels
 
 # ---- source: the folder that MODEL names, if it is a folder
 # A separate stage, so that the next one depends only on that folder, not on the code beside it.
@@ -80,9 +94,11 @@ FROM dependencies AS code
 
 COPY pyproject.toml poetry.lock README.md LICENSE ./
 COPY docker/gunicorn.conf.py docker/
+COPY native native
 COPY src src
+COPY --from=kernels /kernels/libkernels.so src/distilgpt2_api/model/kernels/
 # Installed into an empty root, so that this layer holds only our code. The image's model has its own layer.
-RUN /opt/poetry/bin/pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
+RUN KERNELS_PREBUILT=1 /opt/poetry/bin/pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/poetry/bin/pip --python /opt/venv/bin/python --disable-pip-version-check install \
         --quiet --no-compile --no-deps --no-index --no-warn-script-location --root /rootfs-code dist/*.whl \
     && rm -rf /rootfs-code/opt/venv/lib/python3.*/site-packages/distilgpt2_api/models/*/ \

@@ -35,21 +35,23 @@ define install_locked
 	$(POETRY) check --lock --quiet || { $(POETRY) check --lock; exit 1; }
 	$(POETRY) export --quiet --no-interaction $(1) --output $@.requirements.txt
 	$(PIP_INSTALL) --no-deps --require-hashes --requirement $@.requirements.txt
-	$(PIP_INSTALL) --no-deps --editable .
+	$(PIP_INSTALL) --no-deps --editable .  # compiles the kernels, too
 	@touch $@
 endef
 
-.venv/installed: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
+NATIVE := $(wildcard native/*)
+
+.venv/installed: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
 	$(call install_locked,--extras hub)
 
-.venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY)
+.venv/installed-dev: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
 	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
 	@touch .venv/installed
 
 # The environment of users. Libraries import development packages that they find, which costs time and memory.
 SERVICE_PYTHON := .tools/service/bin/python
 .tools/service/installed: BIN := .tools/service/bin
-.tools/service/installed: pyproject.toml poetry.lock | $(POETRY)
+.tools/service/installed: pyproject.toml poetry.lock $(NATIVE) | $(POETRY)
 	$(PYTHON) -m venv .tools/service
 	$(call install_locked,)
 
@@ -98,6 +100,16 @@ coverage: .venv/installed-dev ## Measure branch coverage of src by the default s
 .PHONY: test-parity
 test-parity: .tools/torch/installed ## Compare with transformers on PyTorch (installs both outside .venv)
 	PYTHONPATH=src $(TORCH_PYTHON) -m pytest tests/parity $(ARGS)
+
+NATIVE_PYTHON := .tools/native/bin/python
+.tools/native/installed: pyproject.toml
+	$(PYTHON) -m venv .tools/native
+	$(NATIVE_PYTHON) -m pip install --quiet --disable-pip-version-check "$$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
+	@touch $@
+
+.PHONY: test-native
+test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine (KERNELS_EMULATED=1: and of arm64, in emulation)
+	ZIG_PYTHON=$(NATIVE_PYTHON) $(BIN)/python -m pytest tests/native $(ARGS)
 
 .PHONY: test-postgres
 test-postgres: .venv/installed-dev ## Test the store of files and batches on a temporary PostgreSQL (installs it on Debian as root)

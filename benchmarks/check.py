@@ -44,9 +44,8 @@ from benchmarks.workload import Workload
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.sampling.sampler import Sampler
-from distilgpt2_api.settings.host_resources import count_usable_cores
 
-NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn, distilgpt2_api.model.kernels.openvino_runtime"
+NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn"
 PREFILL_TOKENS = 1000
 NUM_SERVED = 8
 
@@ -57,7 +56,7 @@ class Measurer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._engine = TimedEngine(folder, precision=Precision.INT8, num_threads=None, cache_folder=COMPILED)
-        self._reference = ReferenceKernel(read_model_config(folder), count_usable_cores())
+        self._reference = ReferenceKernel(read_model_config(folder))
         self._sampler = Sampler(vocab_size=VOCAB_SIZE)
         self._logits = make_logits(32)
         self._rows = make_rows(KINDS["top-k 50"], 32)

@@ -21,7 +21,6 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
-from distilgpt2_api.model.kernels.gpt2_graph import build_graph
 from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 
@@ -64,7 +63,6 @@ def load_filled(
     forward_pass = ForwardPass(
         config,
         weights,
-        build_graph(config, weights.tensors),
         precision=precision,
         num_threads=num_threads,
         num_blocks=num_blocks,

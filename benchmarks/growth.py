@@ -51,7 +51,7 @@ class Model:
         num_blocks = -(-max_cached_tokens // BLOCK_SIZE)
         self.title = f"{name}, {count_weights(config) / 1e6:.0f} M"
         self._seconds = seconds
-        self._reference = ReferenceKernel(config, num_threads)
+        self._reference = ReferenceKernel(config)
         self._forward_pass = load_filled(
             folder, precision=precision, num_threads=num_threads, num_blocks=num_blocks, cache_folder=COMPILED
         )

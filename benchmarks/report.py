@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 """Ignored by git, because results differ by machine."""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 """Instruction sets by which the kernels are chosen."""
-LIBRARIES = ("openvino", "numpy", "tokenizers", "uvicorn", "gunicorn", "fastapi")
+LIBRARIES = ("numpy", "tokenizers", "uvicorn", "gunicorn", "fastapi")
 
 
 @dataclass(frozen=True, slots=True)

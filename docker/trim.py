@@ -1,4 +1,4 @@
-"""Removes the files that the service never loads from an installed environment: nearly half of it, mostly OpenVINO's.
+"""Removes the files that the service never loads from an installed environment.
 
     /opt/venv/bin/python docker/trim.py
 
@@ -15,7 +15,6 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 DISTRIBUTIONS = {
-    "openvino-telemetry": "the service sends no telemetry; OpenVINO works without it",
     # tokenizers depends on huggingface-hub, but imports it only in `from_pretrained`.
     "huggingface-hub": "the image contains its model; a server never talks to the hub",
     "hf-xet": "only for huggingface-hub",
@@ -29,24 +28,6 @@ DISTRIBUTIONS = {
 }
 
 FILES = {
-    "openvino/libs/*_intel_gpu_plugin*": "the graph runs on the CPU",
-    "openvino/libs/cache.json": "for the GPU plugin",
-    "openvino/libs/*_intel_npu_*": "the graph runs on the CPU",
-    "openvino/libs/*_auto*_plugin*": "the device is named, never AUTO",
-    "openvino/libs/*_hetero_plugin*": "there is one device",
-    "openvino/libs/*_onnx_frontend*": "the graph is built by hand; only OpenVINO's own format is read (ir_frontend)",
-    "openvino/libs/*_tensorflow*_frontend*": "as above",
-    "openvino/libs/*_pytorch_frontend*": "as above",
-    "openvino/libs/*_paddle_frontend*": "as above",
-    "openvino/libs/*_jax_frontend*": "as above",
-    "openvino/libs/*_gguf_frontend*": "as above",
-    "openvino/libs/libopenvino_c.so*": "the C interface",
-    "openvino/libs/*.pc": "for compilers",
-    "openvino/frontend/[!_]*/": "the Python parts of the front ends",
-    "openvino/torch/": "torch.compile",
-    "openvino/tools/": "the model converter; it would also report every import to OpenVINO's statistics",
-    "openvino/include/": "for compilers",
-    "openvino/cmake/": "for compilers",
     "numpy/f2py/": "for compilers",
     "numpy/_core/include/": "for compilers",
     "numpy/**/*.a": "for compilers",

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from benchmarks.peers.gpt2_graph import LOGITS, build_graph
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from distilgpt2_api.core.config import Precision
-from distilgpt2_api.model.architectures.registry import read_model_config
-from distilgpt2_api.model.kernels.gpt2_graph import build_graph
-from distilgpt2_api.model.kernels.paged_attention import LOGITS
-from distilgpt2_api.model.weights.compiled_cache import load_weights
-from distilgpt2_api.model.weights.prepared import scale_name
+from distilgpt2_api.core.config import ModelConfig
+from distilgpt2_api.model.architectures.registry import read_model_config, tensor_specs
+from distilgpt2_api.model.weights.checkpoint import open_checkpoint
+from distilgpt2_api.model.weights.prepared import quantize_rows, scale_name
 
 EMBEDDING = "wte.weight"
 
@@ -39,7 +39,7 @@ def main() -> None:
 def export(folder: Path, target: Path) -> None:
     """Write the folder, the graph last: if the graph exists, the folder is complete."""
     config = read_model_config(folder)
-    weights = load_weights(folder, config, precision=Precision.INT8, cache_folder=None, report=print).tensors
+    weights = read_weights(folder, config)
     graph = build_graph(config, weights)
     embeds = next(node for node in graph.get_parameters() if node.get_friendly_name() == "inputs_embeds")
     input_ids, attention_mask = (_parameter(name) for name in ("input_ids", "attention_mask"))
@@ -56,6 +56,20 @@ def export(folder: Path, target: Path) -> None:
     end_of_text = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
     (target / "generation_config.json").write_text(json.dumps(end_of_text))
     ov.save_model(whole, target / "openvino_model.xml", compress_to_fp16=False)
+
+
+def read_weights(folder: Path, config: ModelConfig) -> dict[str, NDArray[Any]]:
+    """The same int8 as ours, as `build_graph` wants it."""
+    checkpoint = open_checkpoint(folder, config)
+    weights: dict[str, NDArray[Any]] = {}
+    for name, spec in tensor_specs(config).items():
+        values = checkpoint.tensor(name)
+        if spec.is_matrix:
+            weight, scale = quantize_rows(values.T if spec.is_transposed else values)
+            weights |= {name: weight, scale_name(name): scale[:, None]}
+        else:
+            weights[name] = values
+    return weights
 
 
 def _parameter(name: str) -> Any:

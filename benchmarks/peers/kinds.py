@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -141,8 +140,9 @@ def start_genai(tools: Path, folder: Path, formats: Path) -> RunningPeer:
     require(python, "openvino-genai")
     model = formats / "openvino"
     if not (model / "openvino_model.xml").exists():
-        program = [sys.executable, "-m", "benchmarks.peers.export_openvino", str(folder), str(model)]
-        subprocess.run(program, check=True)
+        # In the peers' environment, which alone has OpenVINO; our reader of weights needs only NumPy.
+        program = [str(python), "-m", "benchmarks.peers.export_openvino", str(folder), str(model)]
+        subprocess.run(program, env=os.environ | {"PYTHONPATH": f"src{os.pathsep}."}, check=True)
     options = [str(model), f"--max-num-sequences={MAX_NUM_SEQUENCES}"]
     return InProcessPeer(python, "drive_openvino_genai", options, LOGS)
 

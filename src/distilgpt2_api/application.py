@@ -19,6 +19,7 @@ from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine_preload import claim_preload
+from distilgpt2_api.model.kernels.library import INTERFACE, choose_target
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
@@ -81,7 +82,7 @@ def served_model(name: str, config: EngineConfig, settings: Settings) -> ServedM
         name=name,
         precision=config.precision.value,
         created=int(time.time()),
-        kernels=f"openvino {version('openvino')}",
+        kernels=f"{choose_target(config.kernels)} {INTERFACE}",
         served_names=settings.served_model_names,
     )
 

@@ -20,7 +20,6 @@ LATE_IMPORTS = {
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {
     "cli/commands.py": "imports only the command that runs, without the kernels that others need",
-    "model/kernels/openvino_runtime.py": "OpenVINO's converter, if other code in the process uses it",
 }
 
 

@@ -26,9 +26,6 @@ PRIVATE = {
     "jinja2": {
         "jinja2.parser": "the type of an extension's argument",
     },
-    "openvino": {
-        "openvino._offline_transformations": "PagedAttention has no public interface",
-    },
     "prometheus-client": {
         "prometheus_client.exposition": "the format that a scraper accepts",
         "prometheus_client.utils": "bucket bounds as the client writes them",
@@ -48,7 +45,7 @@ DOCUMENTED = {
     *("click.core", "fastapi.exceptions", "fastapi.openapi.utils", "fastapi.routing", "gunicorn.app.base"),
     *("huggingface_hub.errors", "huggingface_hub.hf_api", "huggingface_hub.utils"),
     *("jinja2.ext", "jinja2.runtime", "jinja2.sandbox"),
-    *("numpy.typing", "openvino.op.util", "pydantic.fields", "pydantic.json_schema"),
+    *("numpy.typing", "pydantic.fields", "pydantic.json_schema"),
     *("prometheus_client.metrics_core", "prometheus_client.parser", "prometheus_client.registry"),
     *("prometheus_client.samples", "python_multipart.exceptions", "python_multipart.multipart"),
     *("sqlalchemy.engine", "sqlalchemy.exc", "starlette.datastructures", "starlette.exceptions"),

@@ -24,7 +24,7 @@ def test_scaling_ends_where_twice_as_many_give_less_than_a_tenth_more(rates: lis
 def test_the_reference_computes_rows_of_any_number_and_less_without_the_head() -> None:
     """With a large vocabulary most of the work is the head; without it, rows are cheaper."""
     config = ModelConfig(vocab_size=20_000, num_positions=32, num_layers=1, num_heads=2, width=64, inner_width=256)
-    reference = ReferenceKernel(config, 1)
+    reference = ReferenceKernel(config)
 
     assert reference.rows_per_s(1) > 0
     assert reference.rows_per_s(16, has_head=False) > reference.rows_per_s(16)

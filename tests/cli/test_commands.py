@@ -77,7 +77,7 @@ from distilgpt2_api.cli import main
 try:
     main(["healthcheck", "--url", "http://127.0.0.1:9/"])
 finally:
-    heavy = {"openvino", "numpy", "gunicorn", "fastapi", "tokenizers", "huggingface_hub"}
+    heavy = {"numpy", "gunicorn", "fastapi", "tokenizers", "huggingface_hub"}
     print(sorted(heavy & sys.modules.keys()))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

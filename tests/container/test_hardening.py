@@ -12,7 +12,7 @@ from tests.container.http import INSIDE_PROGRAM, PROMPT, READY_TIMEOUT_S, comple
 
 WRITABLE_BY_ALL = {"/tmp", "/var/tmp", "/run/lock", "/dev/shm", "/dev/mqueue"}
 NEEDLESS_PROGRAMS = ("curl", "wget", "gcc", "cc", "g++", "make", "pip", "pip3", "poetry", "git", "sudo", "nc", "ssh")
-NEEDLESS_MODULES = "pip ensurepip poetry huggingface_hub hf_xet openvino_telemetry"
+NEEDLESS_MODULES = "pip ensurepip poetry huggingface_hub hf_xet ziglang"
 
 
 @pytest.mark.parametrize("user", ["123456:0", "123456:123456"])

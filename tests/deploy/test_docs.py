@@ -25,8 +25,10 @@ def test_the_dockerfile_is_explained_line_by_line(root: Path) -> None:
 
 
 def test_every_build_argument_has_its_row(root: Path) -> None:
-    """Except the build tools' versions, which are not for users."""
+    """Except the build tools' versions, which are not for users, and what the engine sets."""
     arguments = set(re.findall(r"^ARG (\w+)", (root / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
     text = (DOCS / "container.md").read_text(encoding="utf-8")
     table = text[text.index("| argument (") : text.index("The default build needs no hub")]
-    assert arguments - {"POETRY_VERSION", "POETRY_EXPORT_VERSION"} == set(re.findall(r"`([A-Z_]+)`", table)) - {"VALUE"}
+    assert arguments - {"POETRY_VERSION", "POETRY_EXPORT_VERSION", "TARGETPLATFORM"} == set(
+        re.findall(r"`([A-Z_]+)`", table)
+    ) - {"VALUE"}

@@ -21,7 +21,6 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.engine.sync import run_request
-from distilgpt2_api.model.kernels.processor import Processor
 from distilgpt2_api.settings import Settings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plain"
@@ -39,23 +38,14 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path) 
         load_engine(tmp_path, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
 
 
-@pytest.mark.reported("trial under emulation: nothing loads on arm64 without SVE, after seconds and with a traceback")
-def test_a_processor_without_attention_kernels_is_refused_first(tmp_path: Path) -> None:
-    """Before the folder is read: no model can be served here."""
-    config: EngineConfig = Settings(num_threads=1).engine_config()
+def test_kernels_that_the_processor_lacks_are_refused_first(tmp_path: Path) -> None:
+    """Before the folder is read: no model can be served with them."""
+    config: EngineConfig = Settings(num_threads=1, kernels="sve9").engine_config()
 
-    with pytest.raises(UnsupportedProcessorError, match="arm64 without SVE") as refused:
-        load_engine(
-            tmp_path,
-            config,
-            cache_folder=None,
-            observer=SilentObserver(),
-            report=lambda line: None,
-            processor=Processor(is_arm64=True),
-        )
-
-    assert "\n" not in str(refused.value)
-    assert "use x86-64" in str(refused.value)
+    with pytest.raises(
+        UnsupportedProcessorError, match=r"kernels 'sve9': this processor runs .*; leave DISTILGPT2_KERN"
+    ):
+        load_engine(tmp_path, config, cache_folder=None, observer=SilentObserver(), report=lambda line: None)
 
 
 @pytest.mark.reported("GPT-2 fine-tunes with a [PAD] token without resized embeddings; transformers takes them")

@@ -43,28 +43,24 @@ def test_float32_is_the_reference(options: dict[str, Any], make_model: Any, driv
     np.testing.assert_allclose(driven.logprobs(PROMPT), model.reference.logprobs(PROMPT)[:-1], atol=1e-4)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.03), ("int8", 0.1)])
-@pytest.mark.parametrize("options", [{}, {"n_embd": 63, "n_head": 3}, {"tie_word_embeddings": False}])
+@pytest.mark.parametrize(
+    ("options", "tolerances"),
+    [
+        ({}, {"bf16": 0.03, "int8": 0.1}),
+        ({"tie_word_embeddings": False}, {"bf16": 0.03, "int8": 0.1}),
+        # Odd heads, and a width of which a scale's group has all: the rounding of weights alone is 0.02 and 0.075 here.
+        ({"n_embd": 63, "n_head": 3}, {"bf16": 0.035, "int8": 0.11}),
+    ],
+)
 def test_other_precisions_are_close(
-    precision: str, tolerance: float, options: dict[str, Any], make_model: Any, drive: Any
+    options: dict[str, Any], tolerances: dict[str, float], make_model: Any, drive: Any
 ) -> None:
-    """Mean absolute error of the log-probabilities, with rounded weights and activations."""
+    """Mean absolute error of the log-probabilities: weights are rounded, activations and the KV cache too."""
     model = make_model(**options)
+    for precision, tolerance in tolerances.items():
+        error = drive(model.path, precision).logprobs(LONG_PROMPT) - model.reference.logprobs(LONG_PROMPT)[:-1]
 
-    error = drive(model.path, precision).logprobs(LONG_PROMPT) - model.reference.logprobs(LONG_PROMPT)[:-1]
-
-    assert np.abs(error).mean() < tolerance
-
-
-def test_float32_replaces_bf16_if_heads_are_odd(make_model: Any, drive: Any) -> None:
-    """The replacement is reported."""
-    model = make_model(n_embd=63, n_head=3)
-    driven = drive(model.path, "bf16")
-
-    assert "head size 21 is odd" in driven.reports[0]
-    assert not drive(model.path, "int8").reports
-    assert not drive(make_model().path, "bf16").reports
-    np.testing.assert_allclose(driven.logprobs(PROMPT), model.reference.logprobs(PROMPT)[:-1], atol=1e-4)
+        assert np.abs(error).mean() < tolerance
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
@@ -213,13 +209,11 @@ def test_a_closed_runner_runs_nothing(make_model: Any, drive: Any) -> None:
 def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, drive: Any) -> None:
     """The planned and the allocated memory agree."""
     from distilgpt2_api.core.config import Precision
-    from distilgpt2_api.model.kernels.options import kv_block_bytes
-    from distilgpt2_api.model.kernels.processor import kernel_precision, read_processor
+    from distilgpt2_api.model.kernels.kv_cache import kv_block_bytes
 
     runner = drive(make_model(n_embd=63, n_head=3).path, precision).runner
-    kernels, _ = kernel_precision(runner.config, Precision(precision), read_processor())
 
-    assert runner.kv_block_bytes == kv_block_bytes(runner.config, kernels)
+    assert runner.kv_block_bytes == kv_block_bytes(runner.config, Precision(precision))
 
 
 def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[..., Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 BLOCK_SIZE = 32
-"""Tokens per block of the KV cache: the only size that OpenVINO's CPU kernels support."""
+"""Tokens per block of the KV cache; `BLOCK_TOKENS` in `native/model.h`."""
 
 
 MAX_DRAFT_TOKENS = 15
@@ -93,3 +93,5 @@ class EngineConfig:
     is_prefix_caching: bool
     prefix_cache_bytes: int
     """Memory up to which the KV cache grows to keep the blocks of finished sequences; at most `kv_cache_bytes`."""
+    kernels: str = ""
+    """Instruction set of the kernels, as the native library names it. Empty: the best that the processor has."""

@@ -12,8 +12,8 @@ from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.model.architectures.registry import read_model_config
-from distilgpt2_api.model.kernels.options import kv_block_bytes
-from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
+from distilgpt2_api.model.kernels.kv_cache import kv_block_bytes
+from distilgpt2_api.model.kernels.library import choose_target
 from distilgpt2_api.model.memory_check import check_memory
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
@@ -29,18 +29,15 @@ def load_engine(
     cache_folder: Path | None,
     observer: EngineObserver,
     report: Callable[[str], None],
-    processor: Processor | None = None,
 ) -> Engine:
     """Loads the model in `folder`. Raises ModelError. `report` is called with each line for the log.
 
     `cache_folder` keeps the compiled model for the next start. Without one, or if it isn't writable, loading takes
     longer.
     """
-    processor = processor or read_processor()
-    processor.check()
+    choose_target(config.kernels)  # first: without kernels no model can be served
     model_config = read_model_config(folder)
-    kernels, _ = kernel_precision(model_config, config.precision, processor)
-    block_bytes = kv_block_bytes(model_config, kernels)
+    block_bytes = kv_block_bytes(model_config, config.precision)
     tokenizer = Tokenizer.from_folder(folder, num_rows=model_config.vocab_size)
     if tokenizer.left_out:
         report(
@@ -56,7 +53,7 @@ def load_engine(
     check_memory(
         folder,
         model_config,
-        kernels,
+        config.precision,
         num_blocks=num_blocks,
         min_blocks=num_blocks_for(model_config.num_positions),
         limit_bytes=config.memory_limit_bytes,
@@ -68,7 +65,6 @@ def load_engine(
         num_blocks=num_blocks,
         cache_folder=cache_folder,
         report=report,
-        processor=processor,
     )
     scheduler = Scheduler(config, num_blocks=num_blocks, num_eager_blocks=config.prefix_cache_bytes // block_bytes)
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)

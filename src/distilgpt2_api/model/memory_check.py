@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.core.errors import ModelMemoryError, UnsupportedModelError
-from distilgpt2_api.core.model_files import safe_name
+from distilgpt2_api.core.errors import ModelMemoryError
 from distilgpt2_api.model.architectures.registry import count_weights
-from distilgpt2_api.model.kernels.options import kv_block_bytes
+from distilgpt2_api.model.kernels.kv_cache import kv_block_bytes
 
 MIB = 1 << 20
-SIGNS_OF_EXHAUSTION = ("bad_alloc", "allocate memory", "temporarily unavailable", "failed to map segment")
-"""Texts in the kernels' library's errors about memory, and about threads without memory for their stacks."""
+WEIGHT_BYTES = {Precision.INT8: 1, Precision.BF16: 2, Precision.F32: 4}
 
 
 def check_memory(
@@ -24,7 +22,7 @@ def check_memory(
 
     `min_blocks`: the blocks of one context, the least that any setting allocates.
     """
-    weights_bytes = count_weights(config) * (1 if precision is Precision.INT8 else 4)
+    weights_bytes = count_weights(config) * WEIGHT_BYTES[precision]
     cache_bytes = num_blocks * kv_block_bytes(config, precision)
     if weights_bytes + cache_bytes <= limit_bytes:
         return
@@ -40,14 +38,9 @@ def check_memory(
 
 
 @contextmanager
-def kernel_errors_in_one_line(folder: Path) -> Iterator[None]:
-    """Raises ModelMemoryError if memory runs out, UnsupportedModelError if the kernels fail for another reason."""
+def exhaustion_in_one_line(folder: Path) -> Iterator[None]:
+    """Raises ModelMemoryError if memory runs out."""
     try:
         yield
     except MemoryError:
         raise ModelMemoryError(f"{folder}: not enough memory to load the model") from None
-    except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-        if any(sign in str(error) for sign in SIGNS_OF_EXHAUSTION):
-            raise ModelMemoryError(f"{folder}: not enough memory to load the model: {safe_name(lines[-1])}") from None
-        raise UnsupportedModelError(f"{folder}: OpenVINO can't compile the model: {safe_name(lines[-1])}") from error

@@ -16,10 +16,7 @@ from distilgpt2_api.core.plan import PlanRow, RowResult, StepPlan, StepResult, T
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.drafts import join_drafts, split_drafts
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
-from distilgpt2_api.model.kernels.gpt2_graph import build_graph
-from distilgpt2_api.model.kernels.process_memory import bound_kernel_memory
-from distilgpt2_api.model.kernels.processor import Processor, kernel_precision, read_processor
-from distilgpt2_api.model.memory_check import kernel_errors_in_one_line
+from distilgpt2_api.model.memory_check import exhaustion_in_one_line
 from distilgpt2_api.model.sampling.sampler import Sampler
 from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
@@ -58,26 +55,22 @@ class Runner:
         num_blocks: int,
         cache_folder: Path | None,
         report: Callable[[str], None],
-        processor: Processor | None = None,
     ) -> Self:
-        """Reads, checks, compiles and warms up the model in `folder`. Raises ModelError.
+        """Reads, checks and warms up the model in `folder`. Raises ModelError.
 
         `model_config` is read here if it is None. `cache_folder` keeps the weights in the form of `config.precision`,
-        so that the next start is fast; None keeps nothing. `report` gets each line for the log. `processor` is this
-        machine's by default.
+        so that the next start is fast; None keeps nothing. `report` gets each line for the log.
         """
-        processor = processor or read_processor()
-        processor.check()
-        bound_kernel_memory()
         model = model_config or read_model_config(folder)
-        kernels, reason = kernel_precision(model, config.precision, processor)
-        if reason:
-            report(f"{reason}, so float32 replaces bf16: it is slower and takes more memory")
-        with kernel_errors_in_one_line(folder):
+        with exhaustion_in_one_line(folder):
             weights = load_weights(folder, model, precision=config.precision, cache_folder=cache_folder, report=report)
-            graph = build_graph(model, weights.tensors)
             forward_pass = ForwardPass(
-                model, weights, graph, precision=kernels, num_threads=config.num_threads, num_blocks=num_blocks
+                model,
+                weights,
+                precision=config.precision,
+                num_threads=config.num_threads,
+                num_blocks=num_blocks,
+                target=config.kernels,
             )
             sampler = Sampler(
                 vocab_size=model.vocab_size, eos_token_ids=model.eos_token_ids, num_threads=config.num_threads
@@ -87,7 +80,6 @@ class Runner:
                 raise ModelFormatError(
                     f"{folder}: the model computes NaN or infinity: its weights are finite, but broken"
                 )
-        weights.release_pages()
         return runner
 
     def run(self, plan: StepPlan) -> StepResult:
@@ -97,7 +89,9 @@ class Runner:
         return StepResult(rows=join_drafts(plan.rows, self._run_rows(split_drafts(plan.rows))))
 
     def close(self) -> None:
-        """Frees the model and its cache. Idempotent."""
+        """Frees the model, its cache and its threads. Idempotent."""
+        if self._forward_pass is not None:
+            self._forward_pass.close()
         self._forward_pass = None
 
     def _run_rows(self, rows: Sequence[PlanRow]) -> list[RowResult]:

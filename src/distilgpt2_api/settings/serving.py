@@ -42,6 +42,12 @@ class ServingSettings(BaseModel):
         default=Precision.INT8,
         description="Number format of weights and arithmetic. `f32` is the reference; the others are faster.",
     )
+    kernels: str = Field(
+        default="",
+        pattern=r"^[a-z0-9]*$",
+        description="Instruction set of the kernels: `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, `dotprod` or "
+        "`neon` on arm64. Empty: the best that the processor has; others are for tests and measurements.",
+    )
     host: str = Field(
         default="0.0.0.0",  # noqa: S104 - a container's service is reached from outside; `HOST` narrows it
         min_length=1,

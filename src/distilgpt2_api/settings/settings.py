@@ -109,6 +109,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
         kv_cache_bytes = self.kv_cache_bytes or choose_kv_cache_bytes(memory_limit_bytes) // self.num_workers
         return EngineConfig(
             precision=self.precision,
+            kernels=self.kernels,
             num_threads=self.num_threads or max(1, count_usable_cores() // self.num_workers),
             kv_cache_bytes=int(kv_cache_bytes),
             memory_limit_bytes=memory_limit_bytes,

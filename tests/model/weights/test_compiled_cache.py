@@ -165,7 +165,7 @@ SPOILERS = [
     spoil_source,
     lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(os.urandom(1000)),
-    lambda path: path.write_bytes(path.read_bytes().replace(b"compiled weights 1", b"compiled weights 0")),
+    lambda path: path.write_bytes(path.read_bytes().replace(b"compiled weights 2", b"compiled weights 1")),
 ]
 
 

@@ -56,9 +56,8 @@ def test_what_we_write_is_read_by_the_safetensors_package(tmp_path: Path) -> Non
     ours = SafetensorsFile(tmp_path / "x")
     assert ours.is_intact()
     assert ours.metadata["key"] == "value"
-    ours.release_pages()
     np.testing.assert_array_equal(ours.view("b"), tensors["b"])
-    np.testing.assert_array_equal(ours.read_rows("t", [2, 0, 2]), tensors["t"][[2, 0, 2]])
+    np.testing.assert_array_equal(ours.view("t"), tensors["t"])
 
 
 HOSTILE: dict[str, tuple[Any, str]] = {

@@ -1,92 +1,141 @@
-"""The compiled forward pass: tokens in, hidden states out; hidden states in, logits out."""
+"""The forward pass: tokens in, hidden states out; hidden states in, logits out. Both are one call of the library."""
 
 from __future__ import annotations
 
-from functools import cache
+import ctypes
+import math
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.model.kernels.kv_cache import allocate_cache, declare_cache
-from distilgpt2_api.model.kernels.openvino_runtime import ov
-from distilgpt2_api.model.kernels.options import body_options, element_types, head_options
-from distilgpt2_api.model.kernels.paged_attention import split_and_page
-from distilgpt2_api.model.kernels.token_embedding import TokenEmbedding
+from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
+from distilgpt2_api.model.kernels.library import choose_target, load_library
+from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm, Step
 from distilgpt2_api.model.step_inputs import StepInputs
-from distilgpt2_api.model.weights.prepared import PreparedWeights
-
-
-@cache
-def _core() -> ov.Core:
-    """One for the process, never freed.
-
-    The CPU plugin gives the thread that creates it an alternative signal stack, and frees that memory when the plugin
-    is destroyed, on any thread. The next signal to the first thread would then kill the process (2026.4).
-    """
-    return ov.Core()
+from distilgpt2_api.model.weights.prepared import PreparedWeights, scale_name
 
 
 class ForwardPass:
-    """Two infer requests and the KV cache that they own. One thread at a time; both calls release the GIL."""
+    """Owns the KV cache and the library's threads. One thread at a time; both calls release the GIL."""
 
     def __init__(
         self,
         config: ModelConfig,
         weights: PreparedWeights,
-        graph: ov.Model,
         *,
         precision: Precision,
         num_threads: int,
         num_blocks: int,
+        target: str = "",
     ) -> None:
-        """Compiles the architecture's `graph`, which can't be used afterwards.
+        """Weights are read where they are and nothing is copied. `target`: an instruction set; empty: the best.
 
-        The kernels pack the matrices at the first step, and read the other, small tensors in place.
+        Raises UnsupportedProcessorError, and MemoryError.
         """
-        models = split_and_page(graph, config.width)
-        declare_cache(models.body, config, element_types(precision).cache)
-        core = _core()
-        body = core.compile_model(models.body, "CPU", body_options(precision, num_threads))
-        head = core.compile_model(models.head, "CPU", head_options(precision, num_threads))
-        self._body, self._head = body.create_infer_request(), head.create_infer_request()
-        self._width = config.width
-        self._embedding = TokenEmbedding(weights)
-        self._inputs = {port.any_name: _Input(index) for index, port in enumerate(body.inputs)}
-        kv_cache = allocate_cache(body, num_blocks)
-        self.kv_block_bytes = kv_cache.block_bytes
-        for index, tensor in kv_cache.tensors.items():
-            self._body.set_input_tensor(index, tensor)
+        self.target = choose_target(target)
+        self.kv_block_bytes = kv_block_bytes(config, precision)
+        self._library = load_library()
+        self._weights = weights
+        self._config = config
+        self._cache = allocate_cache(num_blocks * self.kv_block_bytes)
+        self._layers = (Layer * config.num_layers)(*(self._layer(index) for index in range(config.num_layers)))
+        embedding = self._matrix("wte.weight", config.vocab_size, config.width)
+        head = embedding
+        if not config.has_tied_embeddings:
+            head = self._matrix("lm_head.weight", config.vocab_size, config.width)
+        model = Model(
+            PRECISIONS[precision],
+            ACTIVATIONS[config.activation],
+            config.num_layers,
+            config.num_heads,
+            config.head_size,
+            config.width,
+            config.inner_width,
+            config.vocab_size,
+            config.layer_norm_epsilon,
+            num_blocks,
+            ctypes.addressof(self._layers),
+            self._norm("ln_f"),
+            embedding,
+            head,
+            self._address("wpe.weight"),
+            self._cache.ctypes.data,
+        )
+        assert self._library.engine_block_bytes(model) == self.kv_block_bytes
+        self._engine = self._library.engine_open(model, self.target.encode(), num_threads)
+        if not self._engine:
+            raise MemoryError
+        self._close = weakref.finalize(self, self._library.engine_close, self._engine)
+        self._hidden = np.empty((0, config.width), np.float32)
+        self._logits = np.empty((0, config.vocab_size), np.float32)
+
+    def close(self) -> None:
+        """Ends the threads. Idempotent; nothing may be computed after it."""
+        self._close()
 
     def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
         """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
-        arrays = inputs.named()
-        arrays["inputs_embeds"] = self._embedding.look_up(arrays.pop("input_ids"))
-        for name, array in arrays.items():
-            self._inputs[name].set(self._body, array)
-        self._body.infer(share_outputs=True)
-        hidden: NDArray[np.float32] = self._body.get_output_tensor(0).data
-        return hidden.reshape(-1, self._width)
+        num_tokens = len(inputs.input_ids)
+        if len(self._hidden) < num_tokens:
+            self._hidden = np.empty((num_tokens, self._config.width), np.float32)
+        step = Step(
+            num_tokens,
+            len(inputs.past_lens),
+            inputs.input_ids.ctypes.data,
+            inputs.position_ids.ctypes.data,
+            inputs.subsequence_begins.ctypes.data,
+            inputs.block_indices.ctypes.data,
+            inputs.block_indices_begins.ctypes.data,
+            self._hidden.ctypes.data,
+        )
+        if self._library.engine_step(self._engine, step) != 0:
+            raise MemoryError
+        return self._hidden[:num_tokens]
 
     def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C) → (N, V). A view, writable and valid until the next call."""
-        self._head.set_input_tensor(0, ov.Tensor(hidden, shared_memory=True))
-        self._head.infer(share_outputs=True)
-        logits: NDArray[Any] = self._head.get_output_tensor(0).data
-        return logits
+        num_rows = len(hidden)
+        if len(self._logits) < num_rows:
+            self._logits = np.empty((num_rows, self._config.vocab_size), np.float32)
+        hidden = np.ascontiguousarray(hidden)
+        if self._library.engine_logits(self._engine, hidden.ctypes.data, num_rows, self._logits.ctypes.data) != 0:
+            raise MemoryError
+        return self._logits[:num_rows]
+
+    def _layer(self, index: int) -> Layer:
+        width, inner, name = self._config.width, self._config.inner_width, f"h.{index}"
+        return Layer(
+            self._norm(f"{name}.ln_1"),
+            self._linear(f"{name}.attn.c_attn", 3 * width, width),
+            self._linear(f"{name}.attn.c_proj", width, width),
+            self._norm(f"{name}.ln_2"),
+            self._linear(f"{name}.mlp.c_fc", inner, width),
+            self._linear(f"{name}.mlp.c_proj", width, inner),
+            attention_scale(self._config, index),
+        )
+
+    def _linear(self, name: str, num_out: int, num_in: int) -> Matrix:
+        return self._matrix(f"{name}.weight", num_out, num_in, self._address(f"{name}.bias"))
+
+    def _matrix(self, name: str, num_out: int, num_in: int, bias: int | None = None) -> Matrix:
+        has_scale = scale_name(name) in self._weights.tensors
+        return Matrix(
+            self._address(name), self._address(scale_name(name)) if has_scale else None, bias, num_out, num_in
+        )
+
+    def _norm(self, name: str) -> Norm:
+        return Norm(self._address(f"{name}.weight"), self._address(f"{name}.bias"))
+
+    def _address(self, name: str) -> int:
+        tensor: NDArray[Any] = self._weights.tensors[name]
+        assert tensor.flags.c_contiguous
+        return tensor.ctypes.data
 
 
-class _Input:
-    """One input of the body. Consecutive decode steps have the same shape, so they only copy a few numbers."""
-
-    def __init__(self, index: int) -> None:
-        self._index = index
-        self._array: NDArray[Any] | None = None
-
-    def set(self, request: ov.InferRequest, array: NDArray[Any]) -> None:
-        if self._array is not None and self._array.shape == array.shape:
-            self._array[...] = array
-        else:
-            self._array = array
-            request.set_input_tensor(self._index, ov.Tensor(array, shared_memory=True))
+def attention_scale(config: ModelConfig, layer: int) -> float:
+    """The factor of a layer's attention scores."""
+    scale = 1 / math.sqrt(config.head_size) if config.is_attention_scaled else 1.0
+    return scale / (layer + 1) if config.is_attention_scaled_by_layer else scale

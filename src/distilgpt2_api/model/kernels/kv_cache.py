@@ -1,44 +1,32 @@
-"""The memory of the paged KV cache: two tensors a layer, in blocks of `BLOCK_SIZE` tokens."""
+"""The memory of the paged KV cache (Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving
+with PagedAttention"), in blocks of `BLOCK_SIZE` tokens. Its layout is in `native/kernels.h`.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
 
-from distilgpt2_api.core.config import BLOCK_SIZE, ModelConfig
-from distilgpt2_api.model.kernels.openvino_runtime import ov
+from distilgpt2_api.core.config import BLOCK_SIZE, ModelConfig, Precision
 
-CACHE_INPUTS = ("key_cache", "value_cache")
+ALIGNMENT = 128
 
 
-def declare_cache(body: ov.Model, config: ModelConfig, element_type: ov.Type) -> None:
-    """Sets type and shape of the body's cache inputs. The plugin chooses the shape of a quantised cache, because it
-    stores scales beside the values.
+def kv_block_bytes(config: ModelConfig, precision: Precision) -> int:
+    """Memory of one block: keys and values of `BLOCK_SIZE` tokens in every layer.
+
+    Bytes, with a float32 scale and offset for each token's keys and values in each head; float32 in that precision.
     """
-    for parameter in body.get_parameters():
-        if not parameter.get_friendly_name().startswith(CACHE_INPUTS):
-            continue
-        parameter.set_element_type(element_type)
-        if element_type != ov.Type.u8:
-            parameter.set_partial_shape(ov.PartialShape([-1, config.num_heads, BLOCK_SIZE, config.head_size]))
-    body.validate_nodes_and_infer_types()
+    key_size, value_size = config.head_size, -(-config.head_size // 16) * 16
+    if precision is Precision.F32:
+        head_bytes = 4 * BLOCK_SIZE * (key_size + value_size)
+    else:
+        head_bytes = BLOCK_SIZE * (-(-key_size // 4) * 4 + value_size + 2 * (4 + 4))
+    return config.num_layers * config.num_heads * head_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class KvCache:
-    """Input index → tensor. The memory is the system's zero pages until a block is first written."""
-
-    tensors: dict[int, ov.Tensor]
-    block_bytes: int
-    """Keys and values of one block in all layers."""
-
-
-def allocate_cache(body: ov.CompiledModel, num_blocks: int) -> KvCache:
-    tensors: dict[int, ov.Tensor] = {}
-    block_bytes = 0
-    for index, port in enumerate(body.inputs):
-        if port.any_name.startswith(CACHE_INPUTS):
-            block_shape = [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
-            tensors[index] = ov.Tensor(port.element_type, ov.Shape([num_blocks, *block_shape]))
-            block_bytes += math.prod(block_shape) * port.element_type.size
-    return KvCache(tensors, block_bytes)
+def allocate_cache(num_bytes: int) -> NDArray[np.uint8]:
+    """Begins on a cache line. The memory is the system's zero pages until a block is first written."""
+    whole = np.zeros(num_bytes + ALIGNMENT, np.uint8)
+    begin = -whole.ctypes.data % ALIGNMENT
+    return whole[begin : begin + num_bytes]

@@ -15,7 +15,7 @@ from distilgpt2_api.core.model_files import safe_name
 from distilgpt2_api.model.weights.prepared import PreparedWeights, expected_spans
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile, write_safetensors
 
-FILE_FORMAT = "distilgpt2-api compiled weights 1"
+FILE_FORMAT = "distilgpt2-api compiled weights 2"
 """Changes if the same model would give other bytes."""
 
 

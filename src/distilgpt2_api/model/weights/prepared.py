@@ -1,11 +1,7 @@
-"""Prepares weights for the graph: matrices as (out, in), int8 or float32. The input of `build_graph`.
+"""Weights as the kernels read them: matrices in panels (`panels.py`), all else float32 as it is in the checkpoint.
 
-Names are the checkpoint's. An int8 matrix has two arrays, `X.weight` (out, in) int8 and `X.scale` (out, 1) float32; its
-values are `weight * scale`.
-
-The bf16 precision has float32 weights, like f32: the plugin converts 16-bit constants to float32 in its own memory
-before it packs them for the kernels, and keeps them (measured: 320 MB more for DistilGPT-2), while float32 stays in the
-mapped file.
+Names are the checkpoint's. A matrix in int8 has a companion: `X.scale` (out,) float32, by which its bytes are
+multiplied.
 """
 
 from __future__ import annotations
@@ -20,8 +16,11 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.architectures.registry import tensor_specs
 from distilgpt2_api.model.weights.checkpoint import Checkpoint
+from distilgpt2_api.model.weights.panels import pack_panels, panels_shape
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 
+MATRIX_DTYPES = {Precision.INT8: "I8", Precision.BF16: "BF16", Precision.F32: "F32"}
+"""safetensors' words."""
 ROWS_AT_ONCE = 512
 """Rows quantised together: bounds the memory of intermediate arrays."""
 
@@ -32,11 +31,6 @@ class PreparedWeights:
 
     tensors: Mapping[str, NDArray[Any]]
     file: SafetensorsFile | None = None
-
-    def release_pages(self) -> None:
-        """Returns the mapped file's pages to the system; later reads come from the page cache again."""
-        if self.file is not None:
-            self.file.release_pages()
 
 
 def prepare_weights(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) -> PreparedWeights:
@@ -56,10 +50,13 @@ def expected_spans(config: ModelConfig, precision: Precision) -> dict[str, tuple
     """The arrays that `prepare_weights` returns for a config: name → safetensors type and shape."""
     spans: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, spec in tensor_specs(config).items():
-        is_int8 = spec.is_matrix and precision is Precision.INT8
-        spans[name] = ("I8" if is_int8 else "F32", spec.kernel_shape)
-        if is_int8:
-            spans[scale_name(name)] = ("F32", (spec.kernel_shape[0], 1))
+        if not spec.is_matrix:
+            spans[name] = ("F32", spec.shape)
+            continue
+        num_out, num_in = spec.kernel_shape
+        spans[name] = (MATRIX_DTYPES[precision], panels_shape(num_out, num_in, precision))
+        if precision is Precision.INT8:
+            spans[scale_name(name)] = ("F32", (num_out,))
     return spans
 
 
@@ -70,18 +67,18 @@ def scale_name(weight_name: str) -> str:
 def _matrix(name: str, values: NDArray[np.float32], precision: Precision) -> dict[str, NDArray[Any]]:
     if precision is Precision.INT8:
         weight, scale = quantize_rows(values)
-        return {name: weight, scale_name(name): scale}
-    return {name: np.ascontiguousarray(values)}
+        return {name: pack_panels(weight, precision), scale_name(name): scale}
+    return {name: pack_panels(values, precision)}
 
 
 def quantize_rows(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 with one scale per row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out, 1)."""
-    weight, scale = np.empty(values.shape, np.int8), np.empty((len(values), 1), np.float32)
+    """Symmetric int8, one scale a row: `values` (out, in) is nearly `weight` (out, in) * `scale` (out,)."""
+    weight, scale = np.empty(values.shape, np.int8), np.empty(len(values), np.float32)
     for begin in range(0, len(values), ROWS_AT_ONCE):
         rows = values[begin : begin + ROWS_AT_ONCE]
         largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))  # (rows, 1)
         # A row of zeros may have any scale, and so may one of denormals, which are practically zero.
         part = np.where(largest > 1e-30, largest / np.float32(127), np.float32(1)).astype(np.float32)
-        scale[begin : begin + ROWS_AT_ONCE] = part
+        scale[begin : begin + ROWS_AT_ONCE] = part[:, 0]
         weight[begin : begin + ROWS_AT_ONCE] = np.rint(rows / part)
     return weight, scale

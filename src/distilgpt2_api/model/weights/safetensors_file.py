@@ -12,7 +12,7 @@ import mmap
 import os
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,22 +91,11 @@ class SafetensorsFile:
     def view(self, name: str) -> NDArray[Any]:
         """The tensor in its stored type, without a copy. Views keep the map alive; it is unmapped with the last one.
 
-        The map is private, so views are writable, as OpenVINO requires; nothing writes to them.
+        The map is private: processes share its pages as long as nothing writes, and nothing does.
         """
         span, dtype = self.spans[name], self._dtype(name)
         flat = np.frombuffer(self._map, dtype, count=math.prod(span.shape), offset=span.begin)
         return flat.reshape(span.shape)
-
-    def read_rows(self, name: str, indices: Sequence[int]) -> NDArray[Any]:
-        """`view(name)[indices]`, for indices within the tensor. Read, not mapped, as in `is_intact`; read-only."""
-        span = self.spans[name]
-        row_bytes = (span.end - span.begin) // span.shape[0]
-        rows = [os.pread(self.descriptor, row_bytes, span.begin + row_bytes * index) for index in indices]
-        return np.frombuffer(b"".join(rows), NUMPY_DTYPES[span.dtype]).reshape(len(rows), *span.shape[1:])
-
-    def release_pages(self) -> None:
-        """Drops the map's pages from resident memory; reading a view brings its pages back."""
-        self._map.madvise(mmap.MADV_DONTNEED)
 
     def is_intact(self) -> bool:
         """Whether the data match the CRC-32 in the metadata. It detects accidents, not attackers, who could write the
@@ -203,11 +192,12 @@ def _is_counts(value: Any) -> bool:
 
 
 def write_safetensors(file: IO[bytes], tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Writes int8, float32 and bf16 (uint16) arrays: the widest types first, the data at a multiple of 64 bytes, so
-    that every tensor is aligned to its elements. The metadata get the data's CRC-32 as `crc32`.
+    """Writes int8, float32 and bf16 (uint16) arrays. The data begin on a multiple of 64 bytes; the arrays whose size is
+    one come first, so that each of those begins on a cache line, then the widest types, so that every other is aligned
+    to its elements. The metadata get the data's CRC-32 as `crc32`.
     """
     names = {np.dtype(numpy_dtype): dtype for dtype, numpy_dtype in NUMPY_DTYPES.items()}
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)
+    ordered = sorted(tensors.items(), key=lambda item: (item[1].nbytes % 64 != 0, -item[1].itemsize))
     checksum = 0
     for _, tensor in ordered:
         checksum = zlib.crc32(np.ascontiguousarray(tensor).data, checksum)

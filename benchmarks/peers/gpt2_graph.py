@@ -1,31 +1,31 @@
-"""GPT-2's forward pass as an OpenVINO graph (Radford et al. 2019; `transformers`' GPT2LMHeadModel).
-
-The graph is built in the stateful form, with keys and values as variables, because OpenVINO's own transformation turns
-that form into paged attention (`paged_attention.py`). The stateful form is never run: its attention has no causal mask,
-which the paged kernel applies.
+"""GPT-2's forward pass as a stateful OpenVINO graph, which OpenVINO GenAI serves (Radford et al. 2019; `transformers`'
+GPT2LMHeadModel). Keys and values are variables: its runtime turns that form into paged attention.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
+from openvino import opset13 as ops
+from openvino.op.util import Variable, VariableInfo
 
 from distilgpt2_api.core.config import Activation, ModelConfig
-from distilgpt2_api.model.kernels.openvino_runtime import Variable, VariableInfo, ops, ov
-from distilgpt2_api.model.kernels.paged_attention import HIDDEN, LOGITS
+from distilgpt2_api.model.kernels.forward_pass import attention_scale
 from distilgpt2_api.model.weights.prepared import scale_name
 
 Weights = Mapping[str, NDArray[Any]]
-"""`PreparedWeights.tensors`"""
+"""Matrices as (out, in) int8, each with a scale (out, 1) under `scale_name`; all else float32."""
+LOGITS = "logits"
+"""The graph's result: (B, S, V)."""
 
 
 def build_graph(config: ModelConfig, weights: Weights) -> ov.Model:
-    """Inputs `inputs_embeds` (B, S, C) float32, the tokens' embeddings (`token_embedding.py`), `position_ids` (B, S)
-    int64 and `beam_idx` (B,) int32; results HIDDEN and LOGITS.
+    """Inputs `inputs_embeds` (B, S, C) float32, the tokens' embeddings, `position_ids` (B, S)
+    int64 and `beam_idx` (B,) int32; result LOGITS.
 
     Constants share memory with `weights`.
     """
@@ -33,7 +33,7 @@ def build_graph(config: ModelConfig, weights: Weights) -> ov.Model:
 
 
 class _GraphBuilder:
-    """Builds one graph, layer by layer.
+    """Grows one graph, layer by layer.
 
     Shapes: B sequences, S tokens, C width, H heads, D head size, I inner width, V vocabulary.
     """
@@ -58,7 +58,7 @@ class _GraphBuilder:
         head = "wte.weight" if config.has_tied_embeddings else "lm_head.weight"
         logits = ops.matmul(hidden, self._matrix(head), False, True)  # (B, S, V)
         return ov.Model(
-            [_result(HIDDEN, hidden), _result(LOGITS, logits)],
+            [_result(LOGITS, logits)],
             self._sinks,
             [embeddings, position_ids, self._beam_idx],
             "gpt2",
@@ -68,7 +68,7 @@ class _GraphBuilder:
         return ops.gather(_constant(self._weights["wpe.weight"]), position_ids, _axis(0))
 
     def _matrix(self, name: str) -> Any:
-        """(out, in) as a float32 node; the plugin folds `convert` and `multiply` into its matmul kernels."""
+        """(out, in) as float32 to the graph; the plugin folds `convert` and `multiply` into its matmul kernels."""
         values = _widen(_constant(self._weights[name]))
         scale = self._weights.get(scale_name(name))
         return values if scale is None else ops.multiply(values, _constant(scale))
@@ -103,7 +103,7 @@ class _GraphBuilder:
         return ops.transpose(ops.reshape(part, shape, True), _ints([0, 2, 1, 3]))
 
     def _append_to_state(self, name: str, new: Any) -> Any:
-        """The pattern that the paged attention transformation expects."""
+        """The pattern that the paged attention transformation looks for."""
         heads, size = self._config.num_heads, self._config.head_size
         info = VariableInfo()
         info.data_shape = ov.PartialShape([-1, heads, -1, size])
@@ -115,12 +115,6 @@ class _GraphBuilder:
         whole = ops.concat([past, new], 2)
         self._sinks.append(ov.opset6.assign(whole, variable))
         return whole
-
-
-def attention_scale(config: ModelConfig, layer: int) -> float:
-    """The factor of a layer's attention scores."""
-    scale = 1 / math.sqrt(config.head_size) if config.is_attention_scaled else 1.0
-    return scale / (layer + 1) if config.is_attention_scaled_by_layer else scale
 
 
 def _activate(activation: Activation, inner: Any) -> Any:

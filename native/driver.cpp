@@ -1,0 +1,111 @@
+// Runs models from standard input and writes what they compute to standard output: the kernels' tests, natively, under
+// emulation, and under sanitizers. Numbers are in this machine's order, pointers are offsets into one block of bytes.
+//
+//   int32 target length, target name, int32 threads, int64 size, that many bytes, the Model (pointers: offset + 1, 0: null)
+//   then steps:  int32 number of tokens T (0 ends), int32 sequences R, the arrays of Step, int32 rows N for logits
+//   answer:      hidden (T, C), logits of the last N tokens (N, V)
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "step.h"
+
+namespace {
+
+void fail(const char *what) {
+    fprintf(stderr, "driver: %s\n", what);
+    exit(2);
+}
+void read_all(void *to, size_t size) {
+    if (size && fread(to, 1, size, stdin) != size) fail("the input ends too soon");
+}
+template <class T> T *read_array(size_t count) {
+    T *array = (T *)malloc(count * sizeof(T) + 1);
+    if (!array) fail("no memory");
+    read_all(array, count * sizeof(T));
+    return array;
+}
+template <class T> T read_one() {
+    T value;
+    read_all(&value, sizeof value);
+    return value;
+}
+template <class T> void relocate(T *&pointer, char *base) {
+    pointer = pointer ? (T *)(base + (intptr_t)pointer - 1) : nullptr;
+}
+void relocate(Norm &norm, char *base) {
+    relocate(norm.weight, base);
+    relocate(norm.bias, base);
+}
+void relocate(Matrix &matrix, char *base) {
+    relocate(matrix.panels, base);
+    relocate(matrix.scale, base);
+    relocate(matrix.bias, base);
+}
+
+} // namespace
+
+int main() {
+    const int length = read_one<int32_t>();
+    char *target = read_array<char>((size_t)length + 0);
+    target = (char *)realloc(target, (size_t)length + 1);
+    target[length] = 0;
+    const int num_threads = read_one<int32_t>();
+    const int64_t size = read_one<int64_t>();
+    char *base = (char *)aligned_alloc(128, (size_t)(size + 127) / 128 * 128 + 128);
+    if (!base) fail("no memory");
+    read_all(base, (size_t)size);
+    Model model = read_one<Model>();
+    relocate(model.layers, base);
+    for (int i = 0; i < model.num_layers; i++) {
+        Layer &layer = const_cast<Layer &>(model.layers[i]);
+        relocate(layer.norm_1, base);
+        relocate(layer.qkv, base);
+        relocate(layer.projection, base);
+        relocate(layer.norm_2, base);
+        relocate(layer.up, base);
+        relocate(layer.down, base);
+    }
+    relocate(model.final_norm, base);
+    relocate(model.embedding, base);
+    relocate(model.head, base);
+    relocate(model.positions, base);
+    const size_t cache_bytes = (size_t)(engine_block_bytes(&model) * model.num_blocks);
+    model.cache = (uint8_t *)aligned_alloc(128, (cache_bytes + 127) / 128 * 128);
+    if (!model.cache) fail("no memory");
+    memset(model.cache, 0xff, cache_bytes); // NaN in every float: what is not written must not count
+    Engine *engine = engine_open(&model, target, num_threads);
+    if (!engine) fail("this processor does not run that target");
+    for (;;) {
+        Step step = {};
+        step.num_tokens = read_one<int32_t>();
+        if (step.num_tokens == 0) break;
+        step.num_sequences = read_one<int32_t>();
+        const size_t tokens = (size_t)step.num_tokens, begins = (size_t)step.num_sequences + 1;
+        int64_t *token_ids = read_array<int64_t>(tokens), *position_ids = read_array<int64_t>(tokens);
+        int32_t *token_begins = read_array<int32_t>(begins), *block_begins = read_array<int32_t>(begins);
+        int32_t *block_ids = read_array<int32_t>((size_t)block_begins[step.num_sequences]);
+        const int num_rows = read_one<int32_t>();
+        float *hidden = (float *)malloc(tokens * (size_t)model.width * 4);
+        float *logits = (float *)malloc((size_t)num_rows * (size_t)model.vocab_size * 4 + 1);
+        if (!hidden || !logits) fail("no memory");
+        step.token_ids = token_ids;
+        step.position_ids = position_ids;
+        step.token_begins = token_begins;
+        step.block_begins = block_begins;
+        step.block_ids = block_ids;
+        step.hidden = hidden;
+        if (engine_step(engine, &step)) fail("no memory");
+        if (num_rows && engine_logits(engine, hidden + (tokens - (size_t)num_rows) * (size_t)model.width, num_rows, logits))
+            fail("no memory");
+        fwrite(hidden, 4, tokens * (size_t)model.width, stdout);
+        fwrite(logits, 4, (size_t)num_rows * (size_t)model.vocab_size, stdout);
+        fflush(stdout);
+        free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids), free(hidden), free(logits);
+    }
+    engine_close(engine);
+    free(model.cache);
+    free(base);
+    free(target);
+    return 0;
+}

@@ -1,0 +1,547 @@
+// The kernels, written once against simd.h and compiled for each target (-DTARGET=name).
+//
+// Batch-invariant: what a row gives depends on its own numbers alone. Sums of integers are exact; sums of floats
+// run over k, over groups, or over the lanes of the tokens, always in the same order, however many rows share a tile.
+#include "kernels.h"
+#include "simd.h"
+
+namespace {
+
+// ------------------------------------------------------------------------------------------------ matrix products
+
+// One tile: ROWS rows × VECTORS vectors of columns. `weights` points at the tile's first column in its panel.
+template <int ROWS, int VECTORS, bool IS_FIRST>
+INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
+                     const int32_t *sums, int num_groups, Floats (&total)[ROWS][VECTORS]) {
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
+    const int num_quads = (depth + 3) / 4;
+    for (int group = 0, quad = 0; group < num_groups; group++) {
+        const int end = quad + GROUP / 4 < num_quads ? quad + GROUP / 4 : num_quads;
+        Ints sum[ROWS][VECTORS];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(-WEIGHT_OFFSET * sums[r * num_groups + group]);
+        for (; quad < end; quad++) {
+            const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
+            if (!IS_FIRST) { // a later tile has this panel in the cache, and time to fetch the next one
+                const uint8_t *next = line + (int64_t)num_quads * PANEL * 4;
+                __builtin_prefetch(next, 0, 2);
+                __builtin_prefetch(next + 64, 0, 2);
+            }
+            Ints w[VECTORS];
+            for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++) {
+                int32_t a;
+                memcpy(&a, bytes + (int64_t)r * stride + quad * 4, 4);
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++) sum[r][v] = dot(sum[r][v], w[v], a);
+            }
+        }
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++)
+                total[r][v] = fma(to_floats(sum[r][v]), splat(scales[r * num_groups + group]), total[r][v]);
+    }
+}
+
+struct F32Weights {
+    typedef float Number;
+    static INLINE Floats get(const float *from) { return load(from); }
+};
+struct Bf16Weights {
+    typedef uint16_t Number;
+    static INLINE Floats get(const uint16_t *from) { return bits_to_floats(loads_bf16(from)); }
+};
+
+template <class Weights, int ROWS, int VECTORS>
+INLINE void dot_floats(const typename Weights::Number *weights, int depth, const float *values, int stride,
+                       Floats (&total)[ROWS][VECTORS]) {
+    Floats sum[ROWS][VECTORS]; // not `total`, which might alias `values` and would be stored at each turn
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) sum[r][v] = splat(0);
+    for (int k = 0; k < depth; k++) {
+        Floats w[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) w[v] = Weights::get(weights + (int64_t)k * PANEL + v * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            const Floats a = splat(values[(int64_t)r * stride + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = fma(a, w[v], sum[r][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) total[r][v] = sum[r][v];
+}
+
+INLINE Floats activate(int activation, Floats x) {
+    switch (activation) {
+    case GELU_TANH: {
+        const Floats inner = 0.7978845608f * fma(0.044715f * x * x, x, x);
+        return 0.5f * x * (1.0f + hyperbolic_tangent(inner));
+    }
+    case GELU_ERF: return 0.5f * x * (1.0f + error_function(x * 0.7071067812f));
+    case RELU: return max(x, splat(0));
+    case SILU: return x * sigmoid(x);
+    default: return hyperbolic_tangent(x);
+    }
+}
+
+// LANES numbers, of which the array has `count`; zeros for the others.
+INLINE Floats load_some(const float *from, int count) {
+    if (count >= LANES) return load(from);
+    float part[LANES] = {};
+    for (int i = 0; i < count; i++) part[i] = from[i];
+    return load(part);
+}
+
+INLINE void store_some(float *to, const Floats &value, int count) {
+    if (count >= LANES) return store(to, value);
+    for (int i = 0; i < count; i++) to[i] = value[i];
+}
+
+// Scale, bias and epilogue of a tile whose first column is `column`.
+template <int ROWS, int VECTORS>
+INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, Floats (&total)[ROWS][VECTORS],
+                   int column, float *output, int stride) {
+    for (int v = 0; v < VECTORS; v++) {
+        const int first = column + v * LANES, count = matrix.num_columns - first;
+        if (count <= 0) return;
+        const Floats scale = matrix.scale ? load_some(matrix.scale + first, count) : splat(1);
+        const Floats bias = matrix.bias ? load_some(matrix.bias + first, count) : splat(0);
+        for (int r = 0; r < ROWS; r++) {
+            Floats x = fma(total[r][v], scale, bias);
+            if (epilogue == ACTIVATE) x = activate(model.activation, x);
+            float *to = output + (int64_t)r * stride + first;
+            if (epilogue == ADD) x = x + load_some(to, count);
+            store_some(to, x, count);
+        }
+    }
+}
+
+typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row, int panel, int first, Epilogue, float *, int);
+
+template <int ROWS, bool IS_FIRST>
+void int8_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
+               Epilogue epilogue, float *output, int stride) {
+    Floats total[ROWS][TILE_VECTORS];
+    const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)panel * round_up(matrix.depth, 4) * PANEL + first * 4;
+    const int64_t group = (int64_t)row * rows.num_groups;
+    dot_int8<ROWS, TILE_VECTORS, IS_FIRST>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes, rows.stride_bytes,
+                                 rows.scales + group, rows.sums + group, rows.num_groups, total);
+    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride, stride);
+}
+
+template <class Weights, int ROWS>
+void float_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
+                Epilogue epilogue, float *output, int stride) {
+    typedef typename Weights::Number Number;
+    Floats total[ROWS][TILE_VECTORS];
+    const Number *weights = (const Number *)matrix.panels + (int64_t)panel * matrix.depth * PANEL + first;
+    dot_floats<Weights, ROWS, TILE_VECTORS>(weights, matrix.depth, rows.values + (int64_t)row * rows.stride_floats,
+                                            rows.stride_floats, total);
+    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride, stride);
+}
+
+// The tile of each number of rows up to `most`.
+template <template <int> class Of, int most, int... ROWS> struct TilesUpTo : TilesUpTo<Of, most - 1, most, ROWS...> {};
+template <template <int> class Of, int... ROWS> struct TilesUpTo<Of, 0, ROWS...> {
+    static constexpr Tile FIRST[] = {nullptr, Of<ROWS>::FIRST...}, OTHER[] = {nullptr, Of<ROWS>::OTHER...};
+};
+template <int ROWS> struct Int8Tile { static constexpr Tile FIRST = int8_tile<ROWS, true>, OTHER = int8_tile<ROWS, false>; };
+template <int ROWS> struct Bf16Tile { static constexpr Tile FIRST = float_tile<Bf16Weights, ROWS>, OTHER = FIRST; };
+template <int ROWS> struct F32Tile { static constexpr Tile FIRST = float_tile<F32Weights, ROWS>, OTHER = FIRST; };
+
+// Tiles of `usual_rows` at most, unless one of `most_rows` takes them all.
+template <template <int> class Of, int usual_rows, int most_rows>
+void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue, float *output,
+              int stride) {
+    const int num_tiles = rows.num_rows <= most_rows ? 1 : (rows.num_rows + usual_rows - 1) / usual_rows;
+    for (int first = 0; first < PANEL; first += TILE_VECTORS * LANES)
+        for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
+            const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
+            const Tile *tiles = row ? TilesUpTo<Of, most_rows>::OTHER : TilesUpTo<Of, most_rows>::FIRST;
+            tiles[num](model, matrix, rows, row, panel, first, epilogue, output, stride);
+            row += num;
+        }
+}
+
+void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue, float *output,
+            int stride) {
+    if (model.precision == INT8) multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+    else if (model.precision == BF16) multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+    else multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+}
+
+// ------------------------------------------------------------------------------------------------------ row kernels
+
+void embed(const Model &model, int64_t token, int64_t position, float *output) {
+    const Matrix &matrix = model.embedding;
+    const float *positions = model.positions + position * model.width;
+    const int64_t panel = token / PANEL, column = token % PANEL;
+    if (model.precision == INT8) {
+        const uint8_t *weights = (const uint8_t *)matrix.panels + panel * round_up(matrix.depth, 4) * PANEL + column * 4;
+        const float scale = matrix.scale[token];
+        for (int k = 0; k < model.width; k++)
+            output[k] = ((int)weights[k / 4 * PANEL * 4 + k % 4] - 128) * scale + positions[k];
+    } else if (model.precision == BF16) {
+        const uint16_t *weights = (const uint16_t *)matrix.panels + panel * matrix.depth * PANEL + column;
+        for (int k = 0; k < model.width; k++) {
+            const uint32_t bits = (uint32_t)weights[(int64_t)k * PANEL] << 16;
+            float value;
+            memcpy(&value, &bits, 4);
+            output[k] = value + positions[k];
+        }
+    } else {
+        const float *weights = (const float *)matrix.panels + panel * matrix.depth * PANEL + column;
+        for (int k = 0; k < model.width; k++) output[k] = weights[(int64_t)k * PANEL] + positions[k];
+    }
+}
+
+void layer_norm(const Model &model, const Norm &norm, const float *input, float *output) {
+    const int width = model.width, whole = width / LANES * LANES;
+    Floats sum = splat(0);
+    for (int i = 0; i < whole; i += LANES) sum = sum + load(input + i);
+    float total = sum_lanes(sum);
+    for (int i = whole; i < width; i++) total += input[i];
+    const float mean = total / width;
+    Floats squares = splat(0);
+    for (int i = 0; i < whole; i += LANES) {
+        const Floats d = load(input + i) - mean;
+        squares = fma(d, d, squares);
+    }
+    float variance = sum_lanes(squares);
+    for (int i = whole; i < width; i++) variance += (input[i] - mean) * (input[i] - mean);
+    const float inverse = 1.0f / __builtin_sqrtf(variance / width + model.layer_norm_epsilon);
+    for (int i = 0; i < whole; i += LANES)
+        store(output + i, fma((load(input + i) - mean) * inverse, load(norm.weight + i), load(norm.bias + i)));
+    for (int i = whole; i < width; i++) output[i] = (input[i] - mean) * inverse * norm.weight[i] + norm.bias[i];
+}
+
+INLINE int32_t round_to_int(float x) { return round_to_ints(splat(x))[0]; }
+
+// `count` floats to signed bytes of scale largest/127; 0 for all of them if they are zero. Returns the scale.
+INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_t *sum) {
+    const int whole = count / LANES * LANES;
+    Floats largest = splat(0);
+    for (int i = 0; i < whole; i += LANES) largest = max(largest, abs(load(input + i)));
+    float most = max_lanes(largest);
+    for (int i = whole; i < count; i++) most = __builtin_fabsf(input[i]) > most ? __builtin_fabsf(input[i]) : most;
+    const float factor = most > 1e-30f ? 127.0f / most : 0;
+    Ints sums = splat_int(0);
+    for (int i = 0; i < whole; i += LANES) {
+        const Ints q = round_to_ints(load(input + i) * factor);
+        sums = sums + q;
+        typedef int8_t Bytes __attribute__((vector_size(LANES)));
+        const Bytes b = __builtin_convertvector(q, Bytes);
+        memcpy(bytes + i, &b, LANES);
+    }
+    int32_t total = 0;
+    for (int i = 0; i < LANES; i++) total += sums[i];
+    for (int i = whole; i < count; i++) {
+        const int32_t q = round_to_int(input[i] * factor);
+        bytes[i] = (int8_t)q;
+        total += q;
+    }
+    *sum = total;
+    return most > 1e-30f ? most / 127.0f : 0;
+}
+
+void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums) {
+    for (int group = 0; group * GROUP < depth; group++) {
+        const int first = group * GROUP, count = depth - first < GROUP ? depth - first : GROUP;
+        scales[group] = quantize_bytes(input + first, count, bytes + first, &sums[group]);
+    }
+    for (int i = depth; i < round_up(depth, 4); i++) bytes[i] = 0;
+}
+
+// -------------------------------------------------------------------------------------------------------- attention
+
+// Floats from least to most as bytes -127 … 127: input ≈ scale · byte + offset. Behind `count` up to a multiple of
+// LANES the bytes are of no meaning.
+INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *scale, float *offset) {
+    Floats least = splat(input[0]), most = splat(input[0]);
+    const int whole = count / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) {
+        least = min(least, load(input + i));
+        most = max(most, load(input + i));
+    }
+    for (int i = whole; i < count; i++) {
+        least = min(least, splat(input[i]));
+        most = max(most, splat(input[i]));
+    }
+    const float smallest = -max_lanes(-least), range = max_lanes(most) - smallest;
+    *scale = range / 254;
+    *offset = smallest + range / 2;
+    const float factor = *scale > 1e-30f ? 1 / *scale : 0;
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    for (int i = 0; i < count; i += LANES) {
+        const Bytes b = __builtin_convertvector(round_to_ints((load_some(input + i, count - i) - *offset) * factor), Bytes);
+        memcpy(bytes + i, &b, LANES);
+    }
+}
+
+void write_cache(const Model &model, int layer, int head, int block, int offset, const float *key, const float *value) {
+    const CacheLayout c = cache_layout(model);
+    uint8_t *memory = cache_head(model, c, layer, block, head);
+    const int size = model.head_size;
+    if (model.precision == F32) {
+        float *keys = (float *)memory, *values = (float *)(memory + c.values);
+        for (int d = 0; d < size; d++) {
+            keys[d * BLOCK_TOKENS + offset] = key[d];
+            values[offset * c.padded_head + d] = value[d];
+        }
+        for (int d = size; d < c.padded_head; d++) values[offset * c.padded_head + d] = 0;
+        return;
+    }
+    alignas(64) int8_t bytes[MAX_HEAD_SIZE];
+    float *scales = (float *)(memory + c.key_scales) + offset;
+    spread_bytes(key, size, bytes, scales, scales + BLOCK_TOKENS);
+    for (int d = 0; d < size; d += 4) {
+        uint32_t quad;
+        memcpy(&quad, bytes + d, 4);
+        quad ^= 0x80808080u;
+        memcpy(memory + d * BLOCK_TOKENS + offset * 4, &quad, 4);
+    }
+    scales = (float *)(memory + c.value_scales) + offset;
+    spread_bytes(value, size, bytes, scales, scales + BLOCK_TOKENS);
+    uint8_t *values = memory + c.values + (int64_t)(offset / 4) * c.padded_head * 4 + offset % 4;
+    for (int d = 0; d < size; d++) values[d * 4] = (uint8_t)(bytes[d] ^ 0x80);
+}
+
+constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256 + low
+
+// `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
+INLINE void split_bytes(const float *input, int count, float factor, int8_t *high, int8_t *low, int32_t (&sums)[2]) {
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    Ints high_sum = splat_int(0), low_sum = splat_int(0);
+    for (int i = 0; i < count; i += LANES) {
+        const Ints q = round_to_ints(load(input + i) * factor);
+        const Ints l = ((q + 128) & 255) - 128, h = (q - l) >> 8;
+        high_sum = high_sum + h;
+        low_sum = low_sum + l;
+        const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(l, Bytes);
+        memcpy(high + i, &hb, LANES);
+        memcpy(low + i, &lb, LANES);
+    }
+    sums[0] = sums[1] = 0;
+    for (int i = 0; i < LANES; i++) {
+        sums[0] += high_sum[i];
+        sums[1] += low_sum[i];
+    }
+}
+
+// Softmax of scores[0 … num_tokens), in place and not yet divided; behind them zeros. Returns the sum.
+INLINE float softmax(float *scores, int num_tokens, int padded) {
+    for (int i = num_tokens; i < padded; i++) scores[i] = -__builtin_inff();
+    Floats largest = splat(-__builtin_inff());
+    for (int i = 0; i < padded; i += LANES) largest = max(largest, load(scores + i));
+    const Floats most = splat(max_lanes(largest));
+    Floats sum = splat(0);
+    for (int i = 0; i < padded; i += LANES) {
+        const Floats e = exponential(load(scores + i) - most);
+        store(scores + i, e);
+        sum = sum + e;
+    }
+    return sum_lanes(sum);
+}
+
+INLINE int32_t load_int(const int8_t *from) { int32_t v; memcpy(&v, from, 4); return v; }
+
+// The sum of values by their weights, of up to 64 elements of a head at a time.
+struct WeighBytes {
+    const Model &model;
+    const CacheLayout &c;
+    int layer, head;
+    const int32_t *blocks;
+    int num_tokens;
+    const int8_t *weights_high, *weights_low;
+    const int32_t (&sums)[2];
+    float scale, shift;
+
+    template <int VECTORS> INLINE void run(int first, int count, float *output) const {
+        Ints high[VECTORS], low[VECTORS];
+        for (int v = 0; v < VECTORS; v++) {
+            high[v] = splat_int(-WEIGHT_OFFSET * sums[0]);
+            low[v] = splat_int(-WEIGHT_OFFSET * sums[1]);
+        }
+        for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+            const uint8_t *values = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values + first * 4;
+            for (int i = 0; i < BLOCK_TOKENS; i += 4) {
+                const int32_t h = load_int(weights_high + begin + i), l = load_int(weights_low + begin + i);
+                // The next head's keys, which lie behind this one's values.
+                const uint8_t *next = values + c.head_bytes - c.values + (int64_t)i * c.padded_head;
+                for (int line = 0; line < VECTORS * LANES / 16; line++) __builtin_prefetch(next + line * 64);
+#pragma GCC unroll 16
+                for (int v = 0; v < VECTORS; v++) {
+                    const Ints value = load_ints(values + (int64_t)i * c.padded_head + v * LANES * 4);
+                    high[v] = dot(high[v], value, h);
+                    low[v] = dot(low[v], value, l);
+                }
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            const Floats whole = fma(to_floats(high[v]), splat(256), to_floats(low[v]));
+            if (v * LANES < count)
+                store_some(output + first + v * LANES, fma(whole, splat(scale), splat(shift)), count - v * LANES);
+        }
+    }
+};
+
+void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
+                  float *output, float *scratch) {
+    const CacheLayout c = cache_layout(model);
+    const int size = model.head_size, num_quads = (size + 3) / 4, padded = round_up(num_tokens, BLOCK_TOKENS);
+    alignas(64) float padded_query[MAX_HEAD_SIZE];
+    alignas(64) int8_t query_high[MAX_HEAD_SIZE], query_low[MAX_HEAD_SIZE];
+    Floats largest = splat(0);
+    for (int d = 0; d < size; d += LANES) {
+        const Floats part = load_some(query + d, size - d);
+        store(padded_query + d, part);
+        largest = max(largest, abs(part));
+    }
+    float most = max_lanes(largest);
+    int32_t sums[2];
+    split_bytes(padded_query, round_up(size, LANES), most > 1e-30f ? LARGEST_16_BITS / most : 0, query_high, query_low, sums);
+    const float query_scale = most / LARGEST_16_BITS * model.layers[layer].attention_scale;
+    const float query_sum = (256.0f * sums[0] + sums[1]) * query_scale;
+
+    float *scores = scratch;
+    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+        const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
+        const float *scales = (const float *)(memory + c.key_scales);
+        constexpr int VECTORS = BLOCK_TOKENS / LANES;
+        Ints high[VECTORS], low[VECTORS];
+        for (int v = 0; v < VECTORS; v++) {
+            high[v] = splat_int(-WEIGHT_OFFSET * sums[0]);
+            low[v] = splat_int(-WEIGHT_OFFSET * sums[1]);
+        }
+        for (int quad = 0; quad < num_quads; quad++) {
+            // The values lie behind the keys, two cache lines of them for each quad: they arrive while scores are made.
+            const uint8_t *values = memory + c.values + (int64_t)quad * BLOCK_TOKENS * 4;
+            __builtin_prefetch(values);
+            __builtin_prefetch(values + 64);
+            const int32_t h = load_int(query_high + quad * 4), l = load_int(query_low + quad * 4);
+            for (int v = 0; v < VECTORS; v++) {
+                const Ints keys = load_ints(memory + (int64_t)quad * BLOCK_TOKENS * 4 + v * LANES * 4);
+                high[v] = dot(high[v], keys, h);
+                low[v] = dot(low[v], keys, l);
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            const Floats product = fma(to_floats(high[v]), splat(256), to_floats(low[v]));
+            const Floats shift = load(scales + BLOCK_TOKENS + v * LANES) * query_sum;
+            store(scores + begin + v * LANES, fma(product, load(scales + v * LANES) * query_scale, shift));
+        }
+    }
+    const float sum = softmax(scores, num_tokens, padded);
+
+    // Each token's weight takes the scale of its values along; the offsets add up to one number. Behind the last token
+    // both are numbers of any kind, which must not count.
+    largest = splat(0);
+    Floats shifts = splat(0);
+    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+        const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
+        const float *scales = (const float *)(memory + c.value_scales);
+        float last[2 * BLOCK_TOKENS] = {};
+        if (num_tokens - begin < BLOCK_TOKENS) {
+            for (int i = 0; i < num_tokens - begin; i++) {
+                last[i] = scales[i];
+                last[BLOCK_TOKENS + i] = scales[BLOCK_TOKENS + i];
+            }
+            scales = last;
+        }
+        for (int i = 0; i < BLOCK_TOKENS; i += LANES) {
+            const Floats weight = load(scores + begin + i), scaled = weight * load(scales + i);
+            shifts = fma(weight, load(scales + BLOCK_TOKENS + i), shifts);
+            store(scores + begin + i, scaled);
+            largest = max(largest, scaled);
+        }
+    }
+    most = max_lanes(largest);
+    int8_t *weights_high = (int8_t *)(scratch + padded), *weights_low = weights_high + padded;
+    split_bytes(scores, padded, most > 1e-30f ? LARGEST_16_BITS / most : 0, weights_high, weights_low, sums);
+    const float output_scale = most / LARGEST_16_BITS / sum;
+    const float shift = sum_lanes(shifts) / sum;
+    for (int d = 0; d < size; d += 64) { // the width of several chains of additions, which would wait for one alone
+        const int count = size - d < 64 ? size - d : 64;
+        const WeighBytes weigh = {model, c, layer, head, blocks, num_tokens, weights_high, weights_low, sums, output_scale, shift};
+        if (count > 48) weigh.run<64 / LANES>(d, count, output);
+        else if (count > 32) weigh.run<48 / LANES>(d, count, output);
+        else if (count > 16) weigh.run<32 / LANES>(d, count, output);
+        else weigh.run<16 / LANES>(d, count, output);
+    }
+}
+
+struct WeighFloats {
+    const Model &model;
+    const CacheLayout &c;
+    int layer, head;
+    const int32_t *blocks;
+    int num_tokens;
+    const float *weights;
+    float scale;
+
+    template <int VECTORS> INLINE void run(int first, int count, float *output) const {
+        Floats sum[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sum[v] = splat(0);
+        for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+            const float *values = (const float *)(cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values) + first;
+            const int end = num_tokens - begin < BLOCK_TOKENS ? num_tokens - begin : BLOCK_TOKENS;
+            for (int i = 0; i < end; i++)
+#pragma GCC unroll 16
+                for (int v = 0; v < VECTORS; v++)
+                    sum[v] = fma(splat(weights[begin + i]), load(values + (int64_t)i * c.padded_head + v * LANES), sum[v]);
+        }
+        for (int v = 0; v < VECTORS; v++)
+            if (v * LANES < count) store_some(output + first + v * LANES, sum[v] * scale, count - v * LANES);
+    }
+};
+
+void attend_floats(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
+                   float *output, float *scratch) {
+    const CacheLayout c = cache_layout(model);
+    const int size = model.head_size, padded = round_up(num_tokens, BLOCK_TOKENS);
+    const float scale = model.layers[layer].attention_scale;
+    float *scores = scratch;
+    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+        const float *keys = (const float *)cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
+        constexpr int VECTORS = BLOCK_TOKENS / LANES;
+        Floats sum[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sum[v] = splat(0);
+        for (int d = 0; d < size; d++)
+            for (int v = 0; v < VECTORS; v++)
+                sum[v] = fma(splat(query[d]), load(keys + d * BLOCK_TOKENS + v * LANES), sum[v]);
+        for (int v = 0; v < VECTORS; v++) store(scores + begin + v * LANES, sum[v] * scale);
+    }
+    const float inverse = 1.0f / softmax(scores, num_tokens, padded);
+    for (int d = 0; d < size; d += 64) {
+        const int count = size - d < 64 ? size - d : 64;
+        const WeighFloats weigh = {model, c, layer, head, blocks, num_tokens, scores, inverse};
+        if (count > 48) weigh.run<64 / LANES>(d, count, output);
+        else if (count > 32) weigh.run<48 / LANES>(d, count, output);
+        else if (count > 16) weigh.run<32 / LANES>(d, count, output);
+        else weigh.run<16 / LANES>(d, count, output);
+    }
+}
+
+void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query, float *output,
+            float *scratch) {
+    if (model.precision == F32) return attend_floats(model, layer, head, blocks, num_tokens, query, output, scratch);
+    attend_bytes(model, layer, head, blocks, num_tokens, query, output, scratch);
+}
+
+} // namespace
+
+#define QUOTE_(x) #x
+#define QUOTE(x) QUOTE_(x)
+extern const Kernels TARGET;
+const Kernels TARGET = {QUOTE(TARGET), matmul, embed, layer_norm, quantize, write_cache, attend};

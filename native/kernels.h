@@ -1,0 +1,57 @@
+// The table of one target's kernels. All that is here computes; what is handed out to which thread is step.cpp's.
+#pragma once
+#include "model.h"
+
+// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
+struct Activations {
+    const float *values;  // (T, stride_floats), if they are not quantised
+    const int8_t *bytes;  // (T, stride_bytes)
+    const float *scales;  // (T, num_groups)
+    const int32_t *sums;  // (T, num_groups)
+    int32_t stride_floats, stride_bytes, num_groups, num_rows;
+};
+
+enum Epilogue { STORE, ACTIVATE, ADD };
+
+struct Kernels {
+    const char *name;
+    // Columns [panel · 32, …) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added there.
+    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride);
+    void (*embed)(const Model &, int64_t token, int64_t position, float *output);
+    void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
+    // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.
+    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums);
+    void (*write_cache)(const Model &, int layer, int head, int block, int offset, const float *key, const float *value);
+    // One query against the `num_tokens` keys before and at it. `scratch`: attention_scratch_floats(num_tokens).
+    void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query, float *output, float *scratch);
+};
+
+inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
+
+// A block of one head of one layer:
+//   F32: keys float [D][32], values float [32][D']        D' = D up to a multiple of 16
+//   else bytes s + 128 of which a number is scale · s + offset, a scale and an offset for each token:
+//     keys uint8 [D/4][32][4], scales float[32], offsets float[32], values uint8 [32/4][D'][4], scales, offsets
+struct CacheLayout {
+    int64_t key_scales, values, value_scales, head_bytes;
+    int padded_head;
+};
+inline CacheLayout cache_layout(const Model &m) {
+    CacheLayout c;
+    c.padded_head = round_up(m.head_size, 16);
+    if (m.precision == F32) {
+        c.key_scales = c.value_scales = 0;
+        c.values = (int64_t)m.head_size * BLOCK_TOKENS * 4;
+        c.head_bytes = c.values + (int64_t)c.padded_head * BLOCK_TOKENS * 4;
+    } else {
+        c.key_scales = (int64_t)round_up(m.head_size, 4) * BLOCK_TOKENS;
+        c.values = c.key_scales + 2 * BLOCK_TOKENS * 4;
+        c.value_scales = c.values + (int64_t)c.padded_head * BLOCK_TOKENS;
+        c.head_bytes = c.value_scales + 2 * BLOCK_TOKENS * 4;
+    }
+    return c;
+}
+inline uint8_t *cache_head(const Model &m, const CacheLayout &c, int layer, int block, int head) {
+    return m.cache + (((int64_t)layer * m.num_blocks + block) * m.num_heads + head) * c.head_bytes;
+}
+inline int attention_scratch_floats(int num_tokens) { return round_up(num_tokens, BLOCK_TOKENS) * 2 + 4096; }

@@ -1,0 +1,62 @@
+// What Python hands over: the model, the KV cache, one step. model/kernels/structures.py has the same layouts.
+#pragma once
+#include <stdint.h>
+
+enum Precision { INT8 = 0, BF16 = 1, F32 = 2 };
+enum Activation { GELU_TANH = 0, GELU_ERF = 1, RELU = 2, SILU = 3, TANH = 4 };
+
+constexpr int PANEL = 32;        // columns (output channels) of a weight panel
+constexpr int BLOCK_TOKENS = 32; // tokens of a KV-cache block
+constexpr int GROUP = 64;       // activations of a row that share a scale
+constexpr int MAX_HEAD_SIZE = 512; // as architectures/gpt2/config.py has it
+
+// A matrix (out N, in K) in panels of 32 columns, zero-padded:
+//   INT8: uint8 [N/32][K/4][32][4], int8 weight + 128; scale[N]
+//   BF16: uint16 [N/32][K][32]      F32: float [N/32][K][32]; no scale
+struct Matrix {
+    const void *panels;
+    const float *scale; // (N), INT8 only
+    const float *bias;  // (N), or null
+    int32_t num_columns;
+    int32_t depth; // K
+};
+
+struct Norm {
+    const float *weight; // (C)
+    const float *bias;   // (C)
+};
+
+struct Layer {
+    Norm norm_1;
+    Matrix qkv;
+    Matrix projection;
+    Norm norm_2;
+    Matrix up;
+    Matrix down;
+    float attention_scale;
+    int32_t unused;
+};
+
+struct Model {
+    int32_t precision, activation;
+    int32_t num_layers, num_heads, head_size, width, inner_width, vocab_size;
+    float layer_norm_epsilon;
+    int32_t num_blocks;
+    const Layer *layers;
+    Norm final_norm;
+    Matrix embedding;       // (V, C)
+    Matrix head;            // (V, C); the embedding again if they are tied
+    const float *positions; // (P, C)
+    uint8_t *cache;         // num_layers × num_blocks × block_bytes(model)
+};
+
+// T tokens of R sequences, those of a sequence side by side.
+struct Step {
+    int32_t num_tokens, num_sequences;
+    const int64_t *token_ids;      // (T)
+    const int64_t *position_ids;   // (T)
+    const int32_t *token_begins;   // (R + 1): where each sequence's tokens begin in T
+    const int32_t *block_ids;      // all block tables, joined
+    const int32_t *block_begins;   // (R + 1): where each sequence's table begins
+    float *hidden;                 // (T, C): the final norm's output
+};

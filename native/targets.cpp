@@ -1,0 +1,95 @@
+#include "targets.h"
+
+#include <string.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#if defined(__x86_64__)
+extern const Kernels avx512vnni, avxvnni, avx2, sse2;
+
+namespace {
+
+struct Registers { uint32_t a, b, c, d; };
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+    Registers r;
+    asm volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(subleaf));
+    return r;
+}
+uint64_t saved_states() { // which registers the system saves (XCR0)
+    uint32_t low, high;
+    asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+bool bit(uint32_t word, int index) { return word >> index & 1; }
+
+struct Features {
+    bool has_avx2, has_avxvnni, has_avx512vnni;
+    Features() : has_avx2(false), has_avxvnni(false), has_avx512vnni(false) {
+        if (cpuid(0, 0).a < 7) return;
+        const Registers one = cpuid(1, 0), seven = cpuid(7, 0);
+        const bool has_xsave = bit(one.c, 27), has_fma = bit(one.c, 12);
+        if (!has_xsave || !has_fma || (saved_states() & 6) != 6) return;
+        has_avx2 = bit(seven.b, 5);
+        has_avxvnni = has_avx2 && seven.a >= 1 && bit(cpuid(7, 1).a, 4);
+        const bool has_avx512 = bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 31) && bit(seven.b, 17); // F, BW, VL, DQ
+        has_avx512vnni = has_avx512 && bit(seven.c, 11) && (saved_states() & 0xe6) == 0xe6;
+    }
+};
+
+int find_targets(const Kernels **found) {
+    const Features features;
+    int num = 0;
+    if (features.has_avx512vnni) found[num++] = &avx512vnni;
+    if (features.has_avxvnni) found[num++] = &avxvnni;
+    if (features.has_avx2) found[num++] = &avx2;
+    found[num++] = &sse2;
+    return num;
+}
+
+} // namespace
+
+#elif defined(__aarch64__)
+extern const Kernels dotprod, neon;
+
+namespace {
+
+bool has_dotprod() {
+#if defined(__APPLE__)
+    return true; // every Apple processor that runs macOS on arm64
+#elif defined(__linux__)
+    return getauxval(AT_HWCAP) >> 20 & 1; // HWCAP_ASIMDDP
+#else
+    return false;
+#endif
+}
+
+int find_targets(const Kernels **found) {
+    int num = 0;
+    if (has_dotprod()) found[num++] = &dotprod;
+    found[num++] = &neon;
+    return num;
+}
+
+} // namespace
+#endif
+
+const Kernels *find_kernels(const char *name) {
+    const Kernels *found[8];
+    const int num = find_targets(found);
+    for (int i = 0; i < num; i++)
+        if (!*name || !strcmp(found[i]->name, name)) return found[i];
+    return nullptr;
+}
+
+const char *target_names(void) {
+    static char names[128];
+    const Kernels *found[8];
+    const int num = find_targets(found);
+    names[0] = 0;
+    for (int i = 0; i < num; i++) {
+        if (i) strcat(names, " ");
+        strcat(names, found[i]->name);
+    }
+    return names;
+}

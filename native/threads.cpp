@@ -1,0 +1,180 @@
+#include "threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+constexpr int SPINS = 2000;  // pauses before a thread sleeps: longer than the gaps within a step, far below a time slice
+constexpr int NUM_JOBS = 8;
+
+// The one word that threads take items from: the job's number, how many items it has, the next one.
+// All three in one, so that a thread which comes late can't take an item of another job.
+constexpr int ITEM_BITS = 22;
+constexpr uint64_t ITEM_MASK = (1 << ITEM_BITS) - 1;
+inline uint64_t ticket(uint64_t job, uint64_t num_items) { return job << (2 * ITEM_BITS) | num_items << ITEM_BITS; }
+inline uint64_t job_of(uint64_t t) { return t >> (2 * ITEM_BITS); }
+inline uint64_t num_items_of(uint64_t t) { return t >> ITEM_BITS & ITEM_MASK; }
+inline uint64_t item_of(uint64_t t) { return t & ITEM_MASK; }
+
+struct Job {
+    Work work;
+    void *context;
+};
+
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+} // namespace
+
+struct Pool {
+    alignas(128) uint64_t next;     // a ticket
+    alignas(128) uint32_t num_done; // items of the current job
+    alignas(128) uint32_t epoch;    // changes with each job: what threads sleep on
+    uint32_t num_sleeping;
+    bool is_closing;
+    Job jobs[NUM_JOBS];
+    uint64_t job;
+    int num_threads;
+    pthread_t *threads;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+};
+
+namespace {
+
+struct Start {
+    Pool *pool;
+    int thread;
+};
+
+// Takes items until the job that is current has none left. Returns that job's number.
+uint64_t take_items(Pool *pool, int thread) {
+    for (;;) {
+        const uint64_t now = __atomic_load_n(&pool->next, __ATOMIC_ACQUIRE);
+        if (item_of(now) >= num_items_of(now)) return job_of(now);
+        const uint64_t t = __atomic_fetch_add(&pool->next, 1, __ATOMIC_ACQ_REL);
+        if (item_of(t) >= num_items_of(t)) return job_of(t);
+        // The job can't end before this item has, so its place in `jobs` is not written again meanwhile.
+        const Job job = pool->jobs[job_of(t) % NUM_JOBS];
+        job.work(job.context, (int)item_of(t), thread);
+        __atomic_fetch_add(&pool->num_done, 1, __ATOMIC_ACQ_REL);
+    }
+}
+
+void sleep_while(Pool *pool, uint32_t epoch) {
+    __atomic_fetch_add(&pool->num_sleeping, 1, __ATOMIC_SEQ_CST);
+#if defined(__linux__)
+    if (__atomic_load_n(&pool->epoch, __ATOMIC_SEQ_CST) == epoch)
+        syscall(SYS_futex, &pool->epoch, FUTEX_WAIT_PRIVATE, epoch, nullptr, nullptr, 0);
+#else
+    pthread_mutex_lock(&pool->lock);
+    while (__atomic_load_n(&pool->epoch, __ATOMIC_SEQ_CST) == epoch) pthread_cond_wait(&pool->wake, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+#endif
+    __atomic_fetch_sub(&pool->num_sleeping, 1, __ATOMIC_SEQ_CST);
+}
+
+void wake_all(Pool *pool) {
+    __atomic_fetch_add(&pool->epoch, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&pool->num_sleeping, __ATOMIC_SEQ_CST) == 0) return;
+#if defined(__linux__)
+    syscall(SYS_futex, &pool->epoch, FUTEX_WAKE_PRIVATE, 1 << 20, nullptr, nullptr, 0);
+#else
+    pthread_mutex_lock(&pool->lock);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+#endif
+}
+
+void *run_thread(void *argument) {
+    const Start start = *(Start *)argument;
+    free(argument);
+    Pool *pool = start.pool;
+    for (;;) {
+        const uint32_t epoch = __atomic_load_n(&pool->epoch, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&pool->is_closing, __ATOMIC_ACQUIRE)) return nullptr;
+        take_items(pool, start.thread);
+        int spins = 0;
+        while (__atomic_load_n(&pool->epoch, __ATOMIC_ACQUIRE) == epoch) {
+            if (++spins > SPINS) {
+                sleep_while(pool, epoch);
+                break;
+            }
+            relax();
+        }
+    }
+}
+
+} // namespace
+
+Pool *pool_open(int num_threads) {
+    Pool *pool = (Pool *)aligned_alloc(128, (sizeof(Pool) + 127) / 128 * 128);
+    if (!pool) return nullptr;
+    *pool = Pool{};
+    pool->num_threads = 1;
+    pthread_mutex_init(&pool->lock, nullptr);
+    pthread_cond_init(&pool->wake, nullptr);
+    pool->threads = (pthread_t *)calloc((size_t)num_threads, sizeof(pthread_t));
+    // Signals are for the threads of the program, not for these.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool is_open = pool->threads != nullptr;
+    for (int i = 1; is_open && i < num_threads; i++) {
+        Start *start = (Start *)malloc(sizeof(Start));
+        is_open = start != nullptr;
+        if (!is_open) break;
+        *start = Start{pool, i};
+        is_open = pthread_create(&pool->threads[i], nullptr, run_thread, start) == 0;
+        if (is_open) pool->num_threads++;
+        else free(start);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (is_open) return pool;
+    pool_close(pool);
+    return nullptr;
+}
+
+void pool_close(Pool *pool) {
+    if (!pool) return;
+    __atomic_store_n(&pool->is_closing, true, __ATOMIC_RELEASE);
+    wake_all(pool);
+    for (int i = 1; i < pool->num_threads; i++) pthread_join(pool->threads[i], nullptr);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool->threads);
+    free(pool);
+}
+
+int pool_num_threads(const Pool *pool) { return pool->num_threads; }
+
+void pool_run(Pool *pool, Work work, void *context, int num_items) {
+    if (pool->num_threads == 1 || num_items <= 1) {
+        for (int item = 0; item < num_items; item++) work(context, item, 0);
+        return;
+    }
+    pool->job++;
+    pool->jobs[pool->job % NUM_JOBS] = Job{work, context};
+    __atomic_store_n(&pool->num_done, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->next, ticket(pool->job % (1 << 20), (uint64_t)num_items), __ATOMIC_RELEASE);
+    wake_all(pool);
+    take_items(pool, 0);
+    for (int spins = 0; __atomic_load_n(&pool->num_done, __ATOMIC_ACQUIRE) != (uint32_t)num_items; spins++) {
+        // What is left is in other threads' hands. If the system has taken their core, let them have this one.
+        if (spins > SPINS) sched_yield();
+        else relax();
+    }
+}

@@ -1,0 +1,194 @@
+"""The native step against GPT-2 in NumPy, on every target; and what a sequence gives does not depend on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.native.conftest import all_targets
+from tests.native.driver import Driver, Row, quantize, to_bf16
+from tests.reference.numpy_gpt2 import NumpyGpt2
+
+PRECISIONS = ("f32", "bf16", "int8")
+SHAPES: dict[str, dict[str, Any]] = {
+    "demo": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 100, "n_positions": 128},
+    "heads of one": {"n_embd": 5, "n_head": 5, "n_layer": 1, "vocab_size": 7, "n_positions": 70},
+    "odd sizes": {"n_embd": 51, "n_head": 3, "n_layer": 2, "vocab_size": 33, "n_positions": 64, "n_inner": 37},
+    "a wide head": {"n_embd": 512, "n_head": 1, "n_layer": 1, "vocab_size": 65, "n_positions": 40, "n_inner": 130},
+    "a group and one": {"n_embd": 129, "n_head": 3, "n_layer": 1, "vocab_size": 31, "n_positions": 64, "n_inner": 257},
+    "options": {
+        "n_embd": 48,
+        "n_head": 4,
+        "n_layer": 3,
+        "vocab_size": 64,
+        "n_positions": 64,
+        "scale_attn_weights": False,
+        "scale_attn_by_inverse_layer_idx": True,
+        "tie_word_embeddings": False,
+        "layer_norm_epsilon": 1e-3,
+    },
+}
+ERRORS = {"f32": 2e-5, "bf16": 0.02, "int8": 0.04}
+"""Largest error of a logit over the largest logit: rounded weights apart, of the int8 cache and rounded activations."""
+
+
+def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    random = np.random.default_rng(seed)
+    width, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
+
+    def normal(*shape: int, scale: float = 1.0, mean: float = 0.0) -> NDArray[np.float32]:
+        return (random.standard_normal(shape) * scale + mean).astype(np.float32)
+
+    tensors = {"wte.weight": normal(config["vocab_size"], width), "wpe.weight": normal(config["n_positions"], width)}
+    for layer in range(config["n_layer"]):
+        for norm in ("ln_1", "ln_2"):
+            tensors[f"h.{layer}.{norm}.weight"] = normal(width, scale=0.2, mean=1)
+            tensors[f"h.{layer}.{norm}.bias"] = normal(width, scale=0.2)
+        for name, num_in, num_out in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, inner),
+            ("mlp.c_proj", inner, width),
+        ):
+            tensors[f"h.{layer}.{name}.weight"] = normal(num_in, num_out, scale=num_in**-0.5)
+            tensors[f"h.{layer}.{name}.bias"] = normal(num_out, scale=0.2)
+    tensors |= {"ln_f.weight": normal(width, scale=0.2, mean=1), "ln_f.bias": normal(width, scale=0.2)}
+    if not config.get("tie_word_embeddings", True):
+        tensors["lm_head.weight"] = normal(config["vocab_size"], width)
+    return tensors
+
+
+def rounded(tensors: Mapping[str, NDArray[np.float32]], precision: str) -> dict[str, NDArray[Any]]:
+    """The tensors with matrices as the precision keeps them."""
+    result: dict[str, NDArray[Any]] = {}
+    for name, values in tensors.items():
+        is_matrix = values.ndim == 2 and name != "wpe.weight"
+        is_transposed = name.startswith("h.")
+        if not is_matrix or precision == "f32":
+            result[name] = values
+        elif precision == "bf16":
+            result[name] = (to_bf16(values).astype(np.uint32) << 16).view(np.float32)
+        else:
+            weight, scale = quantize(values.T if is_transposed else values)
+            whole = weight * scale[:, None]
+            result[name] = whole.T if is_transposed else whole
+    return result
+
+
+Open = Callable[..., Driver]
+
+
+@pytest.fixture(params=all_targets())
+def target(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def open_driver(driver_command: Callable[[str], list[str]], target: str) -> Open:
+    def open_model(config: Mapping[str, Any], tensors: Any, precision: str, num_threads: int = 2) -> Driver:
+        return Driver(
+            driver_command(target),
+            config,
+            tensors,
+            precision=precision,
+            target=target,
+            num_threads=num_threads,
+            num_blocks=24,
+        )
+
+    return open_model
+
+
+def tokens(config: Mapping[str, Any], num: int, seed: int = 1) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(config["vocab_size"], size=num)]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_logits_are_those_of_the_reference(open_driver: Open, precision: str, shape: dict[str, Any]) -> None:
+    tensors = random_tensors(shape)
+    ids = tokens(shape, shape["n_positions"] - 1)
+    expected = NumpyGpt2(shape, rounded(tensors, precision)).logits(ids)
+
+    with open_driver(shape, tensors, precision) as driver:
+        _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[9, 2, 7, 4])], len(ids))
+
+    assert np.abs(logits - expected).max() <= ERRORS[precision] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu", "silu", "tanh"])
+def test_activations(open_driver: Open, activation: str) -> None:
+    config = SHAPES["demo"] | {"activation_function": activation}
+    tensors = random_tensors(config)
+    ids = tokens(config, 40)
+    expected = NumpyGpt2(config, tensors).logits(ids)
+
+    with open_driver(config, tensors, "f32") as driver:
+        _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[1, 0])], len(ids))
+
+    assert np.abs(logits - expected).max() <= ERRORS["f32"] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", ["demo", "odd sizes"])
+def test_other_sequences_change_no_bit(open_driver: Open, precision: str, shape: str) -> None:
+    """Alone or among others, with one, two or three threads, whole or in chunks, token by token, on a shared prefix."""
+    config = SHAPES[shape]
+    tensors = random_tensors(config)
+    ids = tokens(config, 45)
+    other = [
+        Row(token_ids=tokens(config, 1 + index % 37, index), begin=0, block_ids=[8 + index, 3]) for index in range(13)
+    ]
+    whole = Row(token_ids=ids, begin=0, block_ids=[5, 6])
+    with open_driver(config, tensors, precision, 1) as driver:
+        expected = driver.step([whole], len(ids))
+
+    for num_threads in (1, 2, 3):
+        with open_driver(config, tensors, precision, num_threads) as driver:
+            hidden, logits = driver.step([other[0], whole], len(ids))
+            assert np.array_equal(hidden[-len(ids) :], expected[0])
+            assert np.array_equal(logits, expected[1])
+        with open_driver(config, tensors, precision, num_threads) as driver:
+            begin = 0
+            for num in (1, 7, 25, 1, 11):
+                row = Row(token_ids=ids[begin : begin + num], begin=begin, block_ids=[5, 6])
+                hidden, logits = driver.step([*other[: begin % 12], row], num)
+                assert np.array_equal(logits, expected[1][begin : begin + num])
+                begin += num
+            # The last token again, and beside it the same sequence on the first one's prefix.
+            last = Row(token_ids=ids[-1:], begin=44, block_ids=[5, 6])
+            shared = Row(token_ids=ids[32:], begin=32, block_ids=[5, 2])
+            _, logits = driver.step([last, shared], 13)
+            assert np.array_equal(logits, expected[1][32:])
+
+
+def test_many_rows(open_driver: Open) -> None:
+    """Every number of rows of a tile, and what is left of one."""
+    config = SHAPES["demo"] | {"n_positions": 40}
+    tensors = random_tensors(config)
+    ids = tokens(config, 33)
+    with open_driver(config, tensors, "int8", 1) as driver:
+        expected = driver.step([Row(token_ids=ids, begin=0, block_ids=[0, 1])], len(ids))[1]
+        for num_rows in range(1, 33):
+            row = Row(token_ids=ids[:num_rows], begin=0, block_ids=[2, 3])
+            assert np.array_equal(driver.step([row], num_rows)[1], expected[:num_rows])
+
+
+def test_a_target_that_the_processor_lacks_is_refused(driver_command: Callable[[str], list[str]], target: str) -> None:
+    config = SHAPES["demo"]
+    with (
+        pytest.raises((AssertionError, RuntimeError), match="does not run that target"),
+        Driver(
+            driver_command(target),
+            config,
+            random_tensors(config),
+            precision="int8",
+            target="quantum",
+            num_threads=1,
+            num_blocks=1,
+        ) as driver,
+    ):
+        driver.step([Row(token_ids=[1], begin=0, block_ids=[0])], 1)
