@@ -47,9 +47,9 @@ SHAPES = {
     for name in names_of(route)
 }
 """The error shape of every route: its protocol's. Probes, metrics and pages belong to no protocol."""
-ROUTES = [(*name.replace("{", "").replace("}", "").split(" "), shape) for name, shape in SHAPES.items()]
+ROUTES = [(*name.replace("{", "").replace("}", "").partition(" ")[::2], shape) for name, shape in SHAPES.items()]
 USES_ENGINE = [
-    (protocol, route) for protocol, route in BY_PROTOCOL if "POST" in route.methods and 504 in route.responses
+    (protocol, route) for protocol, route in BY_PROTOCOL if route.methods == {"POST"} and 504 in route.responses
 ]
 GENERATING = [
     (route.path, protocol.errors, next(iter(protocol.examples[route.path].values()))) for protocol, route in USES_ENGINE
