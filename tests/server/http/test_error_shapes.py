@@ -79,7 +79,7 @@ def check(answer: Any, shape: ErrorShape, *statuses: int) -> None:
 
 
 def last_event(text: str) -> Any:
-    """Of server-sent events or NDJSON."""
+    """The last one of a stream of server-sent events or NDJSON."""
     *_, last = filter(None, text.splitlines())
     return json.loads(last.removeprefix("data:"))
 
@@ -103,7 +103,7 @@ def test_a_route_has_its_protocol_s_shape(route: str, protocol: str) -> None:
 
 
 def test_routes_that_use_the_engine_are_found() -> None:
-    """By the statuses and media types that they declare."""
+    """Their declared statuses and media types tell."""
     paths = {path for path, _, _ in GENERATING}
     assert paths >= {"/v1/completions", "/v1/chat/completions", "/v1/score", "/", "/generate", "/generate_stream"}
     assert paths >= STREAMING >= {"/v1/completions", "/v1/chat/completions", "/", "/generate_stream"}
