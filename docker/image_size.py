@@ -27,7 +27,7 @@ from typing import IO, cast
 MAX_UNPACKED_MB = 420
 MAX_COMPRESSED_MB = 190
 CONTENTS = {
-    "*/site-packages/openvino/*": "dependencies: OpenVINO, NumPy, FastAPI, Gunicorn …",
+    "*/site-packages/numpy/*": "dependencies: NumPy, FastAPI, Gunicorn …",
     "opt/models/*": "model: compiled weights and tokenizer",
     "*/site-packages/distilgpt2_api/*": "code: our wheel and Gunicorn's configuration",
     "etc/debian_version": "base: Debian and Python",
