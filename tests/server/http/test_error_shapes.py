@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from distilgpt2_api.cli.api_reference.page import api_page
@@ -19,7 +18,6 @@ from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 TEMPLATE = ChatTemplate("{{ messages[0].content }}", origin="test")
@@ -28,17 +26,11 @@ OPEN = {"/livez", "/readyz", "/healthz", "/health", "/ping", "/ui", "/ui/assets/
 STATIC = {"/robots.txt", "/docs", "/redoc", "/docs/assets/name", "/openapi.json", "/ui", "/ui/assets/name"}
 
 
-def routes_of(protocol: Protocol) -> list[APIRoute]:
-    router = APIRouter()
-    protocol.add_routes(router)
-    return [route for route in router.routes if isinstance(route, APIRoute)]
-
-
 def names_of(route: APIRoute) -> list[str]:
     return [f"{method} {route.path_format}" for method in route.methods or () if method != "HEAD"]
 
 
-BY_PROTOCOL = [(protocol, route) for protocol in PROTOCOLS for route in routes_of(protocol)]
+BY_PROTOCOL = [(protocol, route) for protocol in PROTOCOLS for route in protocol.routes if isinstance(route, APIRoute)]
 OWN_SHAPES = {name: protocol.errors for protocol, route in BY_PROTOCOL for name in names_of(route)}
 SHAPES = {
     name: OWN_SHAPES.get(name, DEFAULT)
