@@ -1,4 +1,4 @@
-"""Lays the rows of a step plan out flat, the form that the paged graph reads."""
+"""Lays the rows of a step plan out flat, the form that the kernels read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences. The names are those of the graph's inputs; the graph gets embeddings in place of ids."""
+    """T tokens of R sequences, one after the other; `Step` in `native/model.h` says what the kernels read."""
 
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
