@@ -23,6 +23,6 @@ def driver_command() -> tuple[str, ...]:
 
 @cache
 def all_targets() -> list[str]:
-    """Those that the processor runs, the emulated one if there is an emulator."""
+    """Targets of this processor, or of the emulated one."""
     answer = subprocess.run([*driver_command(), "targets"], check=True, capture_output=True, text=True)
     return answer.stdout.split()
