@@ -14,6 +14,7 @@ from tests.server.protocols.toy.protocol import TOY
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.protocol import Protocols
 
 Part = list[dict[str, Any]] | Exception
@@ -81,10 +82,10 @@ def replicas() -> ScriptedReplicas:
 @pytest.fixture
 def gateway(replicas: ScriptedReplicas) -> Gateway:
     return Gateway(
-        replicas,
+        replicas=replicas,
         protocols=Protocols(*PROTOCOLS, TOY),
         max_body_bytes=1024,
-        max_uploads_bytes=4096,
+        uploads=Uploads(4096),
         body_timeout_s=0.05,
         timeout_s=0.5,
         root_path="",

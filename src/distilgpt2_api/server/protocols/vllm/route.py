@@ -14,6 +14,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.generation.text_work import encode_bounded
 from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.vllm.schema import (
     DetokenizeRequest,
@@ -148,3 +149,14 @@ def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
         return None
     text = tokenizer.token_text(token_id)
     return text if tokenizer.encode(text) == [token_id] else None
+
+
+VLLM = Protocol(
+    routes=router.routes,
+    errors=OPENAI_ERRORS,
+    bodies=(TokenizeRequest, TokenizeChatRequest, DetokenizeRequest),
+    examples={
+        "/tokenize": {"A text": {"prompt": "Once upon a time there was a", "return_token_strs": True}},
+        "/detokenize": {"Token ids": {"tokens": [72, 105]}},
+    },
+)
