@@ -1,4 +1,4 @@
-"""What the writers of completions and chat completions share: the fields around the choices, and the usage."""
+"""The base of the writers of completions and chat completions: the fields around the choices, and the usage."""
 
 from __future__ import annotations
 
