@@ -4,7 +4,7 @@ Distilgpt2ApiError
 ├── InvalidRequestError            the request can't be served as it is
 │   ├── ContextLengthError         prompt (and completion) over the model's positions
 │   ├── UnsupportedParameterError  a known parameter that is not supported
-│   ├── NotFoundError              no file or batch with that id
+│   ├── NotFoundError              no file or batch with that id, or another caller's
 │   ├── ConflictError              not possible in the file's or batch's state
 │   └── QuotaError                 the caller's storage quota is exceeded
 ├── UnavailableError               the service can't take the request now
@@ -17,10 +17,10 @@ Distilgpt2ApiError
 │   ├── StoreError                 the store of files and batches is unavailable
 │   │   └── StoreFullError         because its disk is full
 │   └── ReplicaLostError           the process that handled the request has ended
-├── GenerationError                one request failed while it ran
-├── DeadlineExceededError          one request exceeded its time limit
+├── GenerationError                one request failed while it ran; others continue
+├── DeadlineExceededError          one request exceeded its time limit, which includes queue time
 ├── ModelError                     a model folder that can't be served
-│   ├── ModelNotFoundError
+│   ├── ModelNotFoundError         no model has that name or path
 │   ├── ModelFormatError           a file is missing, truncated, malformed or hostile
 │   ├── UnsupportedModelError      well-formed, with an option that is not implemented
 │   ├── UnsupportedProcessorError  this machine can't run any model
@@ -61,20 +61,16 @@ class ContextLengthError(InvalidRequestError):
         )
 
 
-class UnsupportedParameterError(InvalidRequestError):
-    """A known parameter that is not supported."""
+class UnsupportedParameterError(InvalidRequestError): ...
 
 
-class NotFoundError(InvalidRequestError):
-    """No file or batch has that id, or it belongs to another caller."""
+class NotFoundError(InvalidRequestError): ...
 
 
-class ConflictError(InvalidRequestError):
-    """The operation is not possible in the state of the file or batch."""
+class ConflictError(InvalidRequestError): ...
 
 
-class QuotaError(InvalidRequestError):
-    """The caller's storage quota is exceeded."""
+class QuotaError(InvalidRequestError): ...
 
 
 class UnavailableError(Distilgpt2ApiError):
@@ -85,73 +81,56 @@ class UnavailableError(Distilgpt2ApiError):
         self.retry_after_s = retry_after_s
 
 
-class OverloadedError(UnavailableError):
-    """The queue is full, in requests or in tokens."""
+class OverloadedError(UnavailableError): ...
 
 
-class RateLimitError(OverloadedError):
-    """The caller has reached its limit of requests in flight or of tokens."""
+class RateLimitError(OverloadedError): ...
 
 
-class DrainingError(UnavailableError):
-    """The service is shutting down."""
+class DrainingError(UnavailableError): ...
 
 
-class NotReadyError(UnavailableError):
-    """The model is not loaded yet."""
+class NotReadyError(UnavailableError): ...
 
 
-class EngineFailedError(UnavailableError):
-    """The engine stopped after an internal error."""
+class EngineFailedError(UnavailableError): ...
 
 
-class EngineHungError(EngineFailedError):
-    """An engine step does not end."""
+class EngineHungError(EngineFailedError): ...
 
 
-class StoreError(UnavailableError):
-    """The store of files and batches is temporarily unavailable."""
+class StoreError(UnavailableError): ...
 
 
-class StoreFullError(StoreError):
-    """The store's disk is full."""
+class StoreFullError(StoreError): ...
 
 
-class ReplicaLostError(UnavailableError):
-    """The process that handled the request ended before the response was complete."""
+class ReplicaLostError(UnavailableError): ...
 
 
-class GenerationError(Distilgpt2ApiError):
-    """One request failed while it ran. Others continue."""
+class GenerationError(Distilgpt2ApiError): ...
 
 
-class DeadlineExceededError(Distilgpt2ApiError):
-    """One request exceeded its time limit, which includes queue time."""
+class DeadlineExceededError(Distilgpt2ApiError): ...
 
 
 class ModelError(Distilgpt2ApiError):
     """A model can't be served. The message is one line that names the file."""
 
 
-class ModelNotFoundError(ModelError):
-    """No model has that name or path."""
+class ModelNotFoundError(ModelError): ...
 
 
-class ModelFormatError(ModelError):
-    """A file of the model is missing, truncated, malformed or hostile."""
+class ModelFormatError(ModelError): ...
 
 
-class UnsupportedModelError(ModelError):
-    """A well-formed model with an option that affects the computation and is not implemented."""
+class UnsupportedModelError(ModelError): ...
 
 
-class UnsupportedProcessorError(ModelError):
-    """The kernels do not support this machine's processor."""
+class UnsupportedProcessorError(ModelError): ...
 
 
-class ModelMemoryError(ModelError):
-    """The model and its KV cache do not fit the memory that this process may use."""
+class ModelMemoryError(ModelError): ...
 
 
-class SettingsError(Distilgpt2ApiError):
-    """A setting has an invalid value or an unknown name."""
+class SettingsError(Distilgpt2ApiError): ...

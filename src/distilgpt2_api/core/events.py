@@ -61,6 +61,14 @@ class SequenceFinished:
     timings: RequestTimings
     is_batch: bool = False
 
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first; None without such a token."""
+        num_later_tokens = self.num_completion_tokens - 1
+        if self.timings.ttft_s is None or num_later_tokens < 1:
+            return None
+        return (self.timings.total_s - self.timings.ttft_s) / num_later_tokens
+
 
 class EngineObserver(Protocol):
     """Called on the engine thread: implementations are quick and never raise."""
