@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -189,4 +190,4 @@ class TimedEngine:
 
 def _copy_inputs(inputs: StepInputs) -> StepInputs:
     """A copy, because the forward pass owns its arrays."""
-    return replace(inputs, **{name: array.copy() for name, array in inputs.named().items()})
+    return deepcopy(inputs)

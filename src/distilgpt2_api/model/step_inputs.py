@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +14,22 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences. The names are those of the graph's inputs; the graph gets embeddings in place of ids."""
+    """T tokens of R sequences."""
 
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
-    past_lens: NDArray[np.int32]
     subsequence_begins: NDArray[np.int32]
     block_indices: NDArray[np.int32]
     block_indices_begins: NDArray[np.int32]
-    max_context_len: NDArray[np.int32]
-
-    def named(self) -> dict[str, NDArray[Any]]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def lay_out(rows: Sequence[PlanRow]) -> StepInputs:
     """Arrays for `rows`, in their order. Lists are converted at the end, which is fastest for many short rows."""
     input_ids: list[int] = []
     position_ids: list[int] = []
-    past_lens: list[int] = []
     subsequence_begins = [0]
     block_indices: list[int] = []
     block_indices_begins = [0]
-    max_context_len = 0
     for row in rows:
         begin, num_new = row.num_computed_tokens, row.num_new_tokens
         end = begin + num_new
@@ -47,17 +39,13 @@ def lay_out(rows: Sequence[PlanRow]) -> StepInputs:
         else:
             input_ids.extend(row.token_ids[begin:end])
             position_ids.extend(range(begin, end))
-        past_lens.append(begin)
         subsequence_begins.append(len(input_ids))
         block_indices.extend(row.block_ids[: -(-end // BLOCK_SIZE)])
         block_indices_begins.append(len(block_indices))
-        max_context_len = max(max_context_len, end)
     return StepInputs(
         input_ids=np.array(input_ids, np.int64),
         position_ids=np.array(position_ids, np.int64),
-        past_lens=np.array(past_lens, np.int32),
         subsequence_begins=np.array(subsequence_begins, np.int32),
         block_indices=np.array(block_indices, np.int32),
         block_indices_begins=np.array(block_indices_begins, np.int32),
-        max_context_len=np.array(max_context_len, np.int32),
     )

@@ -83,7 +83,7 @@ class ForwardPass:
             self._hidden = np.empty((num_tokens, self._config.width), np.float32)
         step = Step(
             num_tokens,
-            len(inputs.past_lens),
+            len(inputs.subsequence_begins) - 1,
             inputs.input_ids.ctypes.data,
             inputs.position_ids.ctypes.data,
             inputs.subsequence_begins.ctypes.data,

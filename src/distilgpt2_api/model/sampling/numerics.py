@@ -35,8 +35,7 @@ def sum_exponentials(
 ) -> NDArray[np.float64]:
     """Sums (R,) of exp((logit - maximum) * inverse temperature) over rows (R, V).
 
-    Row by row in one buffer, which stays in the core's cache. An OpenVINO graph took half the time on two idle cores,
-    and several times as long on busy ones.
+    Row by row in one buffer, which stays in the core's cache.
     """
     sums = np.empty(len(logits))
     masses = np.empty(logits.shape[1], dtype=np.float32)
