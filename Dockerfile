@@ -50,11 +50,11 @@ FROM --platform=${BUILDPLATFORM} ${PYTHON_IMAGE} AS kernels
 COPY pyproject.toml .
 # The version that pyproject.toml has.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --disable-pip-version-check --no-compile --root-user-action=ignore \
-        "$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
+    python -m venv /opt/zig \
+    && /opt/zig/bin/pip install --disable-pip-version-check --no-compile "$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
 COPY native native
 ARG TARGETPLATFORM
-RUN python native/build.py --platform "$(echo "${TARGETPLATFORM}" | cut -d/ -f1,2)" --out /kernels
+RUN /opt/zig/bin/python native/build.py --platform "$(echo "${TARGETPLATFORM}" | cut -d/ -f1,2)" --out /kernels
 
 # ---- source: the folder that MODEL names, if it is a folder
 # A separate stage, so that the next one depends only on that folder, not on the code beside it.

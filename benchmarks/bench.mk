@@ -88,7 +88,7 @@ bench-scheduling: .venv/installed-dev ## Gaps of running streams beside prefills
 	$(BIN)/python -m benchmarks.scheduling $(BENCH)
 
 bench-growth: .venv/installed-dev ## A step's cost by sequences, context and model size (makes models of 1.3 GB)
-	$(BIN)/python -m benchmarks.growth $(BENCH)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(BENCH)
 
 bench-precision: .venv/installed-dev ## Perplexity and speed of each precision (CORPUS has the held-out text)
 	$(BIN)/python -m benchmarks.precision $(CORPUS)/stories-heldout.txt $(BENCH)
@@ -97,7 +97,7 @@ bench-drafts: .venv/installed-dev ## Gain and cost of drafts for one or few sequ
 	$(BIN)/python -m benchmarks.drafts $(CORPUS)/stories-heldout.txt $(BENCH)
 
 bench-check: .venv/installed-dev ## Check whether a change cost speed: ratios to a reference kernel, with committed bounds (a minute)
-	$(BIN)/python -m benchmarks.check $(BENCH)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.check $(BENCH)
 
 # Ordered from the fastest to the slowest; all run, and one missed bound fails the target.
 RELIABILITY := idle_connections fairness worker_kill reload slow_loris slow_readers drain disconnects heavy_requests

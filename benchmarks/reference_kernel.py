@@ -1,4 +1,5 @@
-"""A fixed reference for ratios: only the matrix products of one step of a model, in float32 by NumPy's BLAS.
+"""A fixed reference for ratios: only the matrix products of one step of a model, in float32 by NumPy's BLAS. The
+Makefile gives it one thread, because several of BLAS's threads wait for each other on a busy machine.
 
 Ratios to it show the cost of our kernels and Python, on fast and on slow machines.
 """
@@ -17,7 +18,7 @@ NUM_WARM_UP = 3
 
 
 class ReferenceKernel:
-    """Owns matrices of a model's shape, of its layers and its LM head. BLAS uses all of the machine's cores."""
+    """Owns matrices of a model's shape, of its layers and its LM head."""
 
     def __init__(self, config: ModelConfig) -> None:
         random = np.random.default_rng(0)

@@ -27,9 +27,9 @@ from typing import IO, cast
 MAX_UNPACKED_MB = 420
 MAX_COMPRESSED_MB = 190
 CONTENTS = {
-    "*/site-packages/openvino/*": "dependencies: OpenVINO, NumPy, FastAPI, Gunicorn …",
+    "*/site-packages/numpy/*": "dependencies: NumPy, tokenizers, FastAPI, Gunicorn …",
     "opt/models/*": "model: compiled weights and tokenizer",
-    "*/site-packages/distilgpt2_api/*": "code: our wheel and Gunicorn's configuration",
+    "*/site-packages/distilgpt2_api/*": "code: our wheel with the kernels, and Gunicorn's configuration",
     "etc/debian_version": "base: Debian and Python",
 }
 """A layer's description for a pattern of its files; the first match wins."""

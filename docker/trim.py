@@ -41,7 +41,7 @@ FILES = {
     "**/*.hpp": "for compilers",
 }
 
-SCRIPTS = {"benchmark_app", "ovc", "f2py", "numpy-config", "dotenv", "hf", "tiny-agents"}
+SCRIPTS = {"f2py", "numpy-config", "dotenv", "hf", "tiny-agents"}
 """Scripts in bin/ of the parts removed above."""
 
 

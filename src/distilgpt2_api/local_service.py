@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import click
-from fastapi import FastAPI
 
 from distilgpt2_api.application import request_limits, served_model
 from distilgpt2_api.batch.files.line_output import LineHandler
@@ -23,7 +22,7 @@ from distilgpt2_api.engine_preload import EnginePreload
 from distilgpt2_api.server.app import create_app
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.http.in_process import post
-from distilgpt2_api.server.protocols.openai.errors import find_refusal
+from distilgpt2_api.server.protocols.openai.errors import raise_refusal
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
 
@@ -80,14 +79,10 @@ async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
             await engine.wait_loaded()
         except EngineFailedError:
             raise failures[0] from None
-        yield _executor(app)
 
+        async def handle_line(line: InputLine) -> Answer:
+            answer = await post(app, line.url, line.body)
+            raise_refusal(answer, ENDINGS)
+            return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
 
-def _executor(app: FastAPI) -> LineHandler:
-    async def handle_line(line: InputLine) -> Answer:
-        answer = await post(app, line.url, line.body)
-        if (refusal := find_refusal(answer)) is not None:
-            raise ENDINGS.get(refusal.code, UnavailableError)(refusal.message, retry_after_s=refusal.retry_after_s)
-        return Answer(status_code=answer.status, request_id=answer.headers["x-request-id"], body=answer.body)
-
-    return handle_line
+        yield handle_line

@@ -35,6 +35,7 @@ def test_a_change_of_code_rebuilds_nothing_else(image: str, context: Path, tmp_p
         "poetry export",
         "python docker/trim.py",
         "docker/prepare_model.py --model",
+        "native/build.py --platform",
         "chmod a-s",
         "COPY --from=dependencies",
     ):

@@ -47,14 +47,7 @@ async def read_grammar(fields: StructuredFields, grammars: GrammarCompiler) -> t
 
     The grammar is compiled on a thread, because that may take a tenth of a second.
     """
-    found = openai_grammar(
-        response_format=fields.response_format,
-        guided_json=fields.guided_json,
-        guided_regex=fields.guided_regex,
-        guided_choice=fields.guided_choice,
-        guided_grammar=fields.guided_grammar,
-        structured_outputs=fields.structured_outputs,
-    )
+    found = openai_grammar(**{name: getattr(fields, name) for name in StructuredFields.model_fields})
     if found is None:
         return None
     grammar, param = found

@@ -10,15 +10,6 @@ from starlette.types import ASGIApp, Message, Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The service can't take the request now; the request itself may be valid."""
-
-    code: str
-    message: str
-    retry_after_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InProcessAnswer:
     """A complete response. Header names are in lower case."""
 

@@ -14,29 +14,22 @@ ALWAYS_ON = ("disable_any_whitespace", "disable_additional_properties", "disable
 """vLLM's switches for behaviour that is always on here."""
 
 
-def openai_grammar(
-    *,
-    response_format: object = None,
-    guided_json: object = None,
-    guided_regex: object = None,
-    guided_choice: object = None,
-    guided_grammar: object = None,
-    structured_outputs: object = None,
-) -> tuple[Grammar, str] | None:
+def openai_grammar(**values: object) -> tuple[Grammar, str] | None:
     """The grammar and the name of the parameter that it comes from; None if no parameter requests one.
 
     `response_format` is OpenAI's, the others are vLLM's, old and new. Raises InvalidRequestError for malformed values
     and for two different grammars, UnsupportedParameterError for vLLM's features that are not supported.
     """
-    readers: dict[str, tuple[object, Callable[[object, str], tuple[Grammar, str] | None]]] = {
-        "response_format": (response_format, _response_format),
-        "guided_json": (guided_json, _named(_schema)),
-        "guided_regex": (guided_regex, _named(_regex)),
-        "guided_choice": (guided_choice, _named(_choice)),
-        "guided_grammar": (guided_grammar, _named(_lark)),
-        "structured_outputs": (structured_outputs, _structured_outputs),
+    readers: dict[str, Callable[[object, str], tuple[Grammar, str] | None]] = {
+        "response_format": _response_format,
+        "guided_json": _named(_schema),
+        "guided_regex": _named(_regex),
+        "guided_choice": _named(_choice),
+        "guided_grammar": _named(_lark),
+        "structured_outputs": _structured_outputs,
     }
-    read = [found for name, (value, reader) in readers.items() if value is not None and (found := reader(value, name))]
+    sent = [(values.get(name), name, reader) for name, reader in readers.items()]
+    read = [found for value, name, reader in sent if value is not None and (found := reader(value, name))]
     for grammar, name in read[1:]:
         if grammar != read[0][0]:
             raise InvalidRequestError(
@@ -74,10 +67,8 @@ def _typed_value(kind: object, value: object, param: str) -> Grammar:
 def _response_format(value: object, param: str) -> tuple[Grammar, str] | None:
     """OpenAI's form, TGI's with a `value`, or llama.cpp's `json_object` with a `schema`."""
     fields = _object(value, param, known={"type", "json_schema", "value", "schema"})
-    kind, details = (
-        fields.get("type"),
-        {name: fields[name] for name in fields if name != "type" and fields[name] is not None},
-    )
+    kind = fields.get("type")
+    details = {name: value for name, value in fields.items() if name != "type" and value is not None}
     if len(details) > 1:
         raise InvalidRequestError(f"{param} must have at most one of {', '.join(details)}", param=param)
     if "value" in details:

@@ -10,115 +10,64 @@ from __future__ import annotations
 EITHER = (True, False)
 """Both values have the same effect here: none."""
 
-ANY_TEXT = (str,)
-
-NO_OP_VALUES: dict[str, tuple[object, ...]] = {
-    # OpenAI's
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
-    "include_obfuscation": (False,),
-    "metadata": ({},),
-    "modalities": (["text"],),
-    "moderation": (),
-    "parallel_tool_calls": EITHER,
-    "prediction": (),
-    "prompt_cache_key": ANY_TEXT,
-    "prompt_cache_options": ({},),
-    "prompt_cache_retention": (),
-    "reasoning_effort": ("none",),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_logprobs": (0,),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-    # vLLM's
-    "add_special_tokens": (True,),
-    "cache_salt": (),
-    "chat_template": (),
-    "documents": ([],),
-    "early_stopping": (False,),
-    "ec_transfer_params": ({},),
-    "guided_decoding_backend": ("auto", "guidance", "llguidance"),
-    "guided_whitespace_pattern": (),
-    "include_reasoning": EITHER,
-    "kv_transfer_params": ({},),
-    "length_penalty": (1,),
-    "logits_processors": ([],),
-    "logprob_token_ids": ([],),
-    "media_io_kwargs": ({},),
-    "mm_processor_kwargs": ({},),
-    "prompt_embeds": ([],),
-    "prompt_logprobs": (),
-    "repetition_detection": (),
-    "request_id": (),
-    "return_mm_kwargs": (True,),
-    "return_prompt_text": (False,),
-    "return_token_ids": (False,),
-    "return_token_offsets": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "routed_experts_prompt_start": (0,),
-    "session_id": (),
-    "spaces_between_special_tokens": EITHER,
-    "stream_interval": (1,),
-    "thinking_token_budget": (-1,),
-    "truncate_prompt_tokens": (),
-    "truncation_side": (),
-    "use_beam_search": (False,),
-    "vllm_xargs": ({},),
-    "watermarking": (False,),
-    # TGI's
-    "adapter_id": (),
-    "decoder_input_details": (False,),
-    "details": EITHER,
-    "return_full_text": (False,),
-    "stop_sequences": ([],),
-    "guideline": (),
-    "tool_prompt": (),
-    "top_n_tokens": (0,),
-    "watermark": (False,),
-    # llama.cpp's
-    "cache_prompt": EITHER,
-    "dry_allowed_length": (2,),
-    "dry_base": (1.75,),
-    "dry_multiplier": (0,),
-    "dry_penalty_last_n": (-1,),
-    "dry_sequence_breakers": (["\n", ":", '"', "*"],),
-    "dynatemp_exponent": (1,),
-    "dynatemp_range": (0,),
-    "grammar": ("",),
-    "id_slot": (-1,),
-    "json_schema": (),
-    "lora": ([],),
-    "min_keep": (0,),
-    "mirostat": (0,),
-    "mirostat_eta": (0.1,),
-    "mirostat_tau": (5,),
-    "n_cache_reuse": (0,),
-    "n_cmpl": (1,),
-    "n_indent": (0,),
-    "n_keep": (0,),
-    "n_predict": (),
-    "n_probs": (0,),
-    "post_sampling_probs": (False,),
-    "repeat_last_n": (),
-    "repeat_penalty": (1,),
-    "response_fields": ([],),
-    "return_progress": (False,),
-    "return_tokens": (False,),
-    "samplers": (),
-    "sse_ping_interval": (),
-    "t_max_predict_ms": (0,),
-    "timings_per_token": (False,),
-    "xtc_probability": (0,),
-    "xtc_threshold": (0.1,),
-}
+_VALUES: list[tuple[tuple[object, ...], str]] = [
+    (
+        (),
+        """
+        adapter_id audio cache_salt chat_template guided_whitespace_pattern guideline json_schema moderation
+        n_predict prediction prompt_cache_retention prompt_logprobs repeat_last_n repetition_detection request_id
+        safety_identifier samplers session_id sse_ping_interval tool_prompt truncate_prompt_tokens truncation_side
+        web_search_options
+        """,
+    ),
+    (
+        (False,),
+        """
+        decoder_input_details early_stopping echo include_obfuscation post_sampling_probs return_full_text
+        return_progress return_prompt_text return_token_ids return_token_offsets return_tokens
+        return_tokens_as_token_ids store timings_per_token use_beam_search watermark watermarking
+        """,
+    ),
+    ((True,), "add_special_tokens return_mm_kwargs"),
+    (EITHER, "cache_prompt details include_reasoning parallel_tool_calls spaces_between_special_tokens"),
+    (
+        (0,),
+        """
+        dry_multiplier dynatemp_range min_keep mirostat n_cache_reuse n_indent n_keep n_probs
+        routed_experts_prompt_start t_max_predict_ms top_logprobs top_n_tokens xtc_probability
+        """,
+    ),
+    ((1,), "best_of dynatemp_exponent length_penalty n_cmpl repeat_penalty stream_interval"),
+    ((-1,), "dry_penalty_last_n id_slot thinking_token_budget"),
+    ((0.1,), "mirostat_eta xtc_threshold"),
+    ((1.75,), "dry_base"),
+    ((2,), "dry_allowed_length"),
+    ((5,), "mirostat_tau"),
+    (
+        ([],),
+        """
+        documents functions logits_processors logprob_token_ids lora prompt_embeds response_fields stop_sequences
+        tools
+        """,
+    ),
+    ((["text"],), "modalities"),
+    ((["\n", ":", '"', "*"],), "dry_sequence_breakers"),
+    (
+        ({},),
+        """
+        ec_transfer_params kv_transfer_params media_io_kwargs metadata mm_processor_kwargs prompt_cache_options
+        vllm_xargs
+        """,
+    ),
+    (("",), "grammar suffix"),
+    (("none",), "reasoning_effort"),
+    (("none", "auto"), "function_call tool_choice"),
+    (("auto", "default"), "service_tier"),
+    (("auto", "guidance", "llguidance"), "guided_decoding_backend"),
+    (("medium",), "verbosity"),
+    ((str,), "prompt_cache_key"),
+]
+NO_OP_VALUES = {name: values for values, names in _VALUES for name in names.split()}
 """Values, besides null, without an effect, for parameters that a route does not have. Others are refused by name.
 
 `add_special_tokens`: a score's texts always get them. `spaces_between_special_tokens`: a byte-level tokenizer adds no

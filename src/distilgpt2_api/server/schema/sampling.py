@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, create_model
@@ -23,8 +22,6 @@ MAX_BAD_WORDS_BYTES = 8192
 """Over all bad words of a request. Each is tokenized twice, and compared at every token."""
 MAX_TOKEN_IDS = 1 << 16
 """In one list: more than GPT-2's vocabulary of 50 257."""
-BOUNDS: Mapping[str, Mapping[str, int]] = {"top_k": {"ge": -1, "le": MAX_COUNT}}
-"""In place of the register's bounds. vLLM's and llama.cpp's clients switch top-k off with -1."""
 SEED_DESCRIPTION = (
     "The same seed samples the same text. -1 means no seed, as in vLLM and llama.cpp; other negative numbers are seeds."
 )
@@ -52,14 +49,29 @@ PlainFields: Any = create_model("PlainFields", __base__=StructuredFields, __modu
 """The register's plain parameters. Null means the neutral value."""
 
 
-class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the register's, which mypy can't see
-    """Null means the default, for every field."""
+class CallerFields(Body):
+    """Fields of every request for engine work, except TGI's."""
 
     model: str | None = Field(
         None,
         description="A name of the served model (setting `served_model_names`). An empty name, `tgi`, `dummy` or a "
         "URL, which clients of single-model servers send, also means the served model.",
     )
+    priority: int | None = Field(
+        None,
+        ge=LOWEST_PRIORITY,
+        lt=2**31,
+        description="Lower is served earlier. Values below 0 require a key with a `min_priority` that allows them.",
+    )
+    timeout_s: float | None = Field(
+        None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
+    )
+    user: str | None = Field(None, description="Logged as a hash.")
+
+
+class SamplingFields(PlainFields, CallerFields):  # type: ignore[misc]  # the register's fields, which mypy can't see
+    """Null means the default, for every field."""
+
     n: int | None = Field(None, ge=1, le=128, description="Completions per prompt.")
     top_k: int | None = Field(
         None,
@@ -88,20 +100,10 @@ class SamplingFields(PlainFields):  # type: ignore[misc]  # its fields are the r
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    priority: int | None = Field(
-        None,
-        ge=LOWEST_PRIORITY,
-        lt=2**31,
-        description="Lower is served earlier. Values below 0 require a key with a `min_priority` that allows them.",
-    )
     do_sample: bool | None = Field(
         None,
         description="False means greedy, unless `temperature`, `top_k`, `top_p` or `typical_p` is set, as in TGI.",
     )
-    timeout_s: float | None = Field(
-        None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
-    )
-    user: str | None = Field(None, description="Logged as a hash.")
 
     @property
     def num_choices(self) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 from pydantic import BaseModel
 
+from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import REFUSALS, ErrorAnswer
-from distilgpt2_api.server.http.in_process import InProcessAnswer, Refusal
+from distilgpt2_api.server.http.in_process import InProcessAnswer
 
 
 class Error(BaseModel):
@@ -50,11 +53,9 @@ OPENAI_ERRORS = ErrorShape(
 )
 
 
-def find_refusal(answer: InProcessAnswer) -> Refusal | None:
-    """Why the service can't take the request now. None: it took it."""
-    if answer.status not in REFUSALS:
-        return None
-    error = orjson.loads(answer.body)["error"]
-    return Refusal(
-        code=error["code"], message=error["message"], retry_after_s=float(answer.headers.get("retry-after", "1"))
-    )
+def raise_refusal(answer: InProcessAnswer, final: Mapping[str, type[UnavailableError]]) -> None:
+    """Raises UnavailableError if the service can't take the request now. `final`: subclasses for codes of refusals."""
+    if answer.status in REFUSALS:
+        error = orjson.loads(answer.body)["error"]
+        retry_after_s = float(answer.headers.get("retry-after", "1"))
+        raise final.get(error["code"], UnavailableError)(error["message"], retry_after_s=retry_after_s)

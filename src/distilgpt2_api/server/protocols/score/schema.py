@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from distilgpt2_api.core.caller import LOWEST_PRIORITY
-from distilgpt2_api.server.schema.validation import Body
+from distilgpt2_api.server.schema.sampling import CallerFields
 
 TEXT_OR_IDS: list[dict[str, Any]] = [
     {"type": "string", "minLength": 1},
@@ -40,10 +39,9 @@ ScoreInput = Annotated[Any, WithJsonSchema(INPUT_SCHEMA)]
 """Checked during tokenization: pydantic would try each branch of a union on a long list of ids."""
 
 
-class ScoreRequest(Body):
+class ScoreRequest(CallerFields):
     """Null means the default, for every field but `input`."""
 
-    model: str | None = None
     input: ScoreInput = Field(
         ...,
         description="What to score: a text, token ids, a pair of context and continuation, or a list of such items. In "
@@ -51,16 +49,6 @@ class ScoreRequest(Body):
         "White space at a context's end is scored with the continuation, as in lm-evaluation-harness.",
     )
     token_logprobs: bool | None = Field(None, description="Scores have `tokens`, `token_ids` and `token_logprobs`.")
-    timeout_s: float | None = Field(
-        None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
-    )
-    priority: int | None = Field(
-        None,
-        ge=LOWEST_PRIORITY,
-        lt=2**31,
-        description="Lower is served earlier. Values below 0 require a key with a `min_priority` that allows them.",
-    )
-    user: str | None = Field(None, description="Logged as a hash.")
 
 
 class TextScore(BaseModel):

@@ -164,8 +164,7 @@ class TgiPrefillToken(BaseModel):
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 
-class TgiBestOfSequence(BaseModel):
-    generated_text: str
+class TgiSequence(BaseModel):
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None = Field(description="A request for one sequence with this seed samples it again. Null if greedy.")
@@ -174,13 +173,11 @@ class TgiBestOfSequence(BaseModel):
     top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
 
 
-class TgiDetails(BaseModel):
-    finish_reason: FinishReason
-    generated_tokens: int
-    seed: int | None = Field(description="Samples the same text again. Null if greedy.")
-    prefill: list[TgiPrefillToken] = Field(description="Empty without `decoder_input_details`.")
-    tokens: list[TgiToken]
-    top_tokens: list[list[TgiToken]] = Field([], description="For each of `tokens`. With `top_n_tokens`.")
+class TgiBestOfSequence(TgiSequence):
+    generated_text: str
+
+
+class TgiDetails(TgiSequence):
     best_of_sequences: list[TgiBestOfSequence] | None = Field(None, description="The others, with `best_of`.")
 
 

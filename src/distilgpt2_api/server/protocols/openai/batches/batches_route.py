@@ -72,13 +72,7 @@ async def list_batches(
     page = await batch_service.threads.call(
         batch_service.batches.list, caller=owner_of(http, service), after=after, limit=limit
     )
-    batches = [batch_object(batch) for batch in page.items]
-    return BatchList(
-        data=batches,
-        first_id=batches[0].id if batches else None,
-        last_id=batches[-1].id if batches else None,
-        has_more=page.has_more,
-    )
+    return BatchList.of([batch_object(batch) for batch in page.items], has_more=page.has_more)
 
 
 async def read_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from distilgpt2_api.batch.lines import BatchUrl
 from distilgpt2_api.batch.store.objects import BatchStatus, StoredBatch
-from distilgpt2_api.server.protocols.openai.batches.files_schema import MAX_EXPIRY_S, MIN_EXPIRY_S
+from distilgpt2_api.server.protocols.openai.batches.files_schema import MAX_EXPIRY_S, MIN_EXPIRY_S, ObjectList
 from distilgpt2_api.server.schema.validation import Body
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -97,14 +97,10 @@ class Batch(BaseModel):
     metadata: dict[str, str] | None
 
 
-class BatchList(BaseModel):
+class BatchList(ObjectList):
     """OpenAI's `ListBatchesResponse`."""
 
-    object: Literal["list"] = "list"
     data: list[Batch]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 def batch_object(batch: StoredBatch) -> Batch:

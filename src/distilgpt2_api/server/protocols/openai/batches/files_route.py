@@ -139,13 +139,7 @@ async def list_files(
         limit=limit,
         is_ascending=order == "asc",
     )
-    files = [file_object(file) for file in page.items]
-    return FileList(
-        data=files,
-        first_id=files[0].id if files else None,
-        last_id=files[-1].id if files else None,
-        has_more=page.has_more,
-    )
+    return FileList.of([file_object(file) for file in page.items], has_more=page.has_more)
 
 
 async def read_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> FileObject:

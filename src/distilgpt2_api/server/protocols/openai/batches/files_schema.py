@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -25,14 +26,24 @@ class FileObject(BaseModel):
     status: Literal["processed"] = "processed"
 
 
-class FileList(BaseModel):
-    """OpenAI's `ListFilesResponse`."""
+class ObjectList(BaseModel):
+    """One page of a caller's objects."""
 
     object: Literal["list"] = "list"
-    data: list[FileObject]
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+    @classmethod
+    def of(cls, data: Sequence[Any], *, has_more: bool) -> Self:
+        first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
+        return cls.model_validate({"data": data, "first_id": first_id, "last_id": last_id, "has_more": has_more})
+
+
+class FileList(ObjectList):
+    """OpenAI's `ListFilesResponse`."""
+
+    data: list[FileObject]
 
 
 class DeletedFile(BaseModel):

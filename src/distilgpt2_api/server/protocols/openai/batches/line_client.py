@@ -10,12 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from distilgpt2_api.batch.lines import Answer, InputLine
 from distilgpt2_api.batch.store.ports import AskLine
 from distilgpt2_api.core.caller import Caller
-from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.http.errors import INTERNAL
 from distilgpt2_api.server.http.in_process import post
-from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, find_refusal
+from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, raise_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,7 @@ def line_asker(app: ASGIApp, engine: AsyncEngine) -> AskLine:
         except Exception:
             logger.exception("a line of a batch failed", extra={"request_id": request_id})
             return Answer(status_code=INTERNAL.status, request_id=request_id, body=OPENAI_ERRORS.body(INTERNAL))
-        if (refusal := find_refusal(answer)) is not None:
-            raise UnavailableError(refusal.message, retry_after_s=refusal.retry_after_s)
+        raise_refusal(answer, final={})
         return Answer(status_code=answer.status, request_id=request_id, body=answer.body)
 
     return ask
