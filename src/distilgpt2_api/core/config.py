@@ -1,7 +1,5 @@
 """A model's shape, and the engine's configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

@@ -4,7 +4,7 @@ Distilgpt2ApiError
 ├── InvalidRequestError            the request can't be served as it is
 │   ├── ContextLengthError         prompt (and completion) over the model's positions
 │   ├── UnsupportedParameterError  a known parameter that is not supported
-│   ├── NotFoundError              no file or batch with that id, or another caller's
+│   ├── NotFoundError              no file or batch with that id
 │   ├── ConflictError              not possible in the file's or batch's state
 │   └── QuotaError                 the caller's storage quota is exceeded
 ├── UnavailableError               the service can't take the request now
@@ -17,18 +17,16 @@ Distilgpt2ApiError
 │   ├── StoreError                 the store of files and batches is unavailable
 │   │   └── StoreFullError         because its disk is full
 │   └── ReplicaLostError           the process that handled the request has ended
-├── GenerationError                one request failed while it ran; others continue
-├── DeadlineExceededError          one request exceeded its time limit, which includes queue time
+├── GenerationError                one request failed while it ran
+├── DeadlineExceededError          one request exceeded its time limit
 ├── ModelError                     a model folder that can't be served
-│   ├── ModelNotFoundError         no model has that name or path
+│   ├── ModelNotFoundError
 │   ├── ModelFormatError           a file is missing, truncated, malformed or hostile
 │   ├── UnsupportedModelError      well-formed, with an option that is not implemented
 │   ├── UnsupportedProcessorError  this machine can't run any model
 │   └── ModelMemoryError           not enough memory
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
-
-from __future__ import annotations
 
 from typing import Self
 
@@ -61,16 +59,20 @@ class ContextLengthError(InvalidRequestError):
         )
 
 
-class UnsupportedParameterError(InvalidRequestError): ...
+class UnsupportedParameterError(InvalidRequestError):
+    """A known parameter that is not supported."""
 
 
-class NotFoundError(InvalidRequestError): ...
+class NotFoundError(InvalidRequestError):
+    """No file or batch has that id, or it belongs to another caller."""
 
 
-class ConflictError(InvalidRequestError): ...
+class ConflictError(InvalidRequestError):
+    """The operation is not possible in the state of the file or batch."""
 
 
-class QuotaError(InvalidRequestError): ...
+class QuotaError(InvalidRequestError):
+    """The caller's storage quota is exceeded."""
 
 
 class UnavailableError(Distilgpt2ApiError):
@@ -81,56 +83,73 @@ class UnavailableError(Distilgpt2ApiError):
         self.retry_after_s = retry_after_s
 
 
-class OverloadedError(UnavailableError): ...
+class OverloadedError(UnavailableError):
+    """The queue is full, in requests or in tokens."""
 
 
-class RateLimitError(OverloadedError): ...
+class RateLimitError(OverloadedError):
+    """The caller has reached its limit of requests in flight or of tokens."""
 
 
-class DrainingError(UnavailableError): ...
+class DrainingError(UnavailableError):
+    """The service is shutting down."""
 
 
-class NotReadyError(UnavailableError): ...
+class NotReadyError(UnavailableError):
+    """The model is not loaded yet."""
 
 
-class EngineFailedError(UnavailableError): ...
+class EngineFailedError(UnavailableError):
+    """The engine stopped after an internal error."""
 
 
-class EngineHungError(EngineFailedError): ...
+class EngineHungError(EngineFailedError):
+    """An engine step does not end."""
 
 
-class StoreError(UnavailableError): ...
+class StoreError(UnavailableError):
+    """The store of files and batches is temporarily unavailable."""
 
 
-class StoreFullError(StoreError): ...
+class StoreFullError(StoreError):
+    """The store's disk is full."""
 
 
-class ReplicaLostError(UnavailableError): ...
+class ReplicaLostError(UnavailableError):
+    """The process that handled the request ended before the response was complete."""
 
 
-class GenerationError(Distilgpt2ApiError): ...
+class GenerationError(Distilgpt2ApiError):
+    """One request failed while it ran. Others continue."""
 
 
-class DeadlineExceededError(Distilgpt2ApiError): ...
+class DeadlineExceededError(Distilgpt2ApiError):
+    """One request exceeded its time limit, which includes queue time."""
 
 
 class ModelError(Distilgpt2ApiError):
     """A model can't be served. The message is one line that names the file."""
 
 
-class ModelNotFoundError(ModelError): ...
+class ModelNotFoundError(ModelError):
+    """No model has that name or path."""
 
 
-class ModelFormatError(ModelError): ...
+class ModelFormatError(ModelError):
+    """A file of the model is missing, truncated, malformed or hostile."""
 
 
-class UnsupportedModelError(ModelError): ...
+class UnsupportedModelError(ModelError):
+    """A well-formed model with an option that affects the computation and is not implemented."""
 
 
-class UnsupportedProcessorError(ModelError): ...
+class UnsupportedProcessorError(ModelError):
+    """The kernels do not support this machine's processor."""
 
 
-class ModelMemoryError(ModelError): ...
+class ModelMemoryError(ModelError):
+    """The model and its KV cache do not fit the memory that this process may use."""
 
 
-class SettingsError(Distilgpt2ApiError): ...
+class SettingsError(Distilgpt2ApiError):
+    """A setting has an invalid value or an unknown name."""

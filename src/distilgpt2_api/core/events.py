@@ -1,7 +1,5 @@
 """Events that the engine reports to its observers. They contain no text of a prompt or completion."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """The engine's output for one sequence of a request."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 

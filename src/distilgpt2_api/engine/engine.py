@@ -1,7 +1,5 @@
 """The engine: each step schedules, runs, applies the results and collects output."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -146,7 +144,10 @@ class Engine:
         deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
         if deadline_s is not None:
-            self._note_deadline(deadline_s, request.request_id)
+            if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_GC_THRESHOLD:
+                self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
+                heapify(self._deadlines)
+            heappush(self._deadlines, (deadline_s, request.request_id))
 
     def abort(self, request_id: str) -> list[SequenceDelta]:
         """End the remaining sequences of a request and free their blocks. Idempotent. Returns their last deltas."""
@@ -264,12 +265,6 @@ class Engine:
             if self._is_live(deadline_s, request_id):
                 overdue[request_id] = self.abort(request_id)
         return overdue
-
-    def _note_deadline(self, deadline_s: float, request_id: str) -> None:
-        if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_GC_THRESHOLD:
-            self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
-            heapify(self._deadlines)
-        heappush(self._deadlines, (deadline_s, request_id))
 
     def _is_live(self, deadline_s: float, request_id: str) -> bool:
         """Whether the request has not ended. The deadline is compared because ids can be used again."""

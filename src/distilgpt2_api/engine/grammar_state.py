@@ -1,7 +1,5 @@
 """Applies grammars to the running sequences. Masks are computed while the kernels run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs a step plan: lays the rows out, runs the forward pass, samples and scores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self

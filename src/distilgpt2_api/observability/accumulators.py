@@ -3,8 +3,6 @@
 The classes of prometheus_client lock for each value: too slow for every token of every step.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate

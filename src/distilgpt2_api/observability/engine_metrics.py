@@ -1,7 +1,5 @@
 """Prometheus metrics of the engine, as a table for each kind of event. To add a metric, add a row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain

@@ -1,7 +1,5 @@
 """The record of one HTTP request: filled while it is served, then logged, counted and traced."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -3,8 +3,6 @@
 This works for names in the prompt, code, tables, and greedy decoding that repeats itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 NGRAM_TOKENS = 5
@@ -22,8 +20,6 @@ class Drafter:
     of tokens accepted. If no token was accepted, drafting pauses, each time for twice as many tokens, so that text
     without repetitions costs almost nothing.
     """
-
-    __slots__ = ("_backoff", "_budget", "_next_positions", "_num_indexed", "_resumes_at", "_token_ids")
 
     def __init__(self, token_ids: Sequence[int]) -> None:
         """`token_ids` is the sequence's own list, which grows."""

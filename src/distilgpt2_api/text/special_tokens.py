@@ -4,8 +4,6 @@
 `added_tokens_decoder`; then the map wins over it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ in the store whole or not at all. Files of an interrupted pull are kept, and the
 the optional extra `hub`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import shutil

@@ -6,8 +6,6 @@ so they are read into memory. The file's name is a hash of all that the content 
 the source is unchanged, a checksum whether the file itself is. If any check fails, the file is compiled again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

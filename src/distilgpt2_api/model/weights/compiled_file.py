@@ -5,8 +5,6 @@ checkpoint and serve only its precision. Container images hold their model in th
 run time, and the checkpoint would make the image larger.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Names are the checkpoint's. A matrix in int8 has a companion: `X.scale` (out,) f
 multiplied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """GPT-2 (Radford et al. 2019) as one of the architectures."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
