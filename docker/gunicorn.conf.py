@@ -18,7 +18,7 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.host_resources import read_memory_limit_bytes
 
 LEAST_BYTES = 96 << 20
-"""Memory of Python, OpenVINO and FastAPI without a model: the lowest possible limit. Measured: 100 MB resident."""
+"""Memory of Python, NumPy and FastAPI without a model: the lowest possible limit. Measured: 100 MB resident."""
 BOOT_S = 20.0
 """If a worker is killed earlier than this, its start was the cause, and the next worker would be killed as well."""
 KILLED = 3

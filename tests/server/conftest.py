@@ -80,12 +80,11 @@ SceneBuilder = Callable[..., Scene]
 
 @pytest.fixture(scope="session")
 def routes() -> Sequence[BaseRoute]:
-    """The routes that all applications share: building them takes longer than a test."""
     return build_routes()
 
 
 @pytest.fixture
-def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuilder:
+def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
     def build(
         *,
         runner: ScriptedRunner | None = None,
@@ -152,7 +151,6 @@ def build_scene(tokenizer: Tokenizer, routes: Sequence[BaseRoute]) -> SceneBuild
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
             protocols=protocols,
-            routes=routes if protocols is PROTOCOLS else None,
             open_batch_service=open_batch_service,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)

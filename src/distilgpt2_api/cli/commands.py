@@ -33,7 +33,7 @@ class OneLineError(click.ClickException):
 class CommandGroup(click.Group):
     """Imports a command's module only when that command runs.
 
-    `evaluate` imports OpenVINO and `serve` Gunicorn. `--help` and `healthcheck`, which containers run every few
+    `evaluate` imports NumPy and `serve` Gunicorn. `--help` and `healthcheck`, which containers run every few
     seconds, must not wait for them.
     """
 

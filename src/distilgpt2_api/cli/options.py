@@ -33,7 +33,7 @@ def model_option(function: Command) -> Command:
 
 
 def precision_option(function: Command) -> Command:
-    return click.option("--precision", type=PRECISIONS, help="Of weights and arithmetic. Default: int8.")(function)
+    return click.option("--precision", type=PRECISIONS, help="Of the weights. Default: int8.")(function)
 
 
 def num_threads_option(function: Command) -> Command:

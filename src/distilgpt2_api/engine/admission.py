@@ -190,9 +190,9 @@ class Admission:
         if num_requests > 1:
             if num_requests > self._max_waiting_requests or num_tokens > self._max_waiting_tokens:
                 raise InvalidRequestError(  # it does not fit an empty queue: retrying would not help
-                    f"the request has {num_requests} prompts for {num_tokens} prompt and completion tokens; the "
-                    f"queue holds {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send fewer "
-                    "at a time"
+                    f"the request has {num_requests} prompts for {num_tokens} prompt and completion tokens; the"
+                    f" queue holds {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send"
+                    " fewer at a time"
                 )
         elif not self.num_waiting_requests:
             return []

@@ -1,1 +1,1 @@
-"""From a model folder to logits and tokens: files, weights, the graph, the KV cache, the runner, the sampler."""
+"""From a model folder to logits and tokens: files, weights, the kernels, the KV cache, the runner, the sampler."""

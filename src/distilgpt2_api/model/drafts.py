@@ -14,9 +14,8 @@ from distilgpt2_api.core.plan import PlanRow, RowResult
 def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
     """Each row, followed by one row for each of its drafts, which computes the draft and samples the next token.
 
-    The rows share a block table. The kernels write the keys and values of a whole step before they read any, so each
-    row sees the drafts before it. Each row has one token: the kernels would treat several as a prefill, and unpack all
-    of the sequence's cache for it.
+    The rows share a block table. A layer writes the keys and values of the whole step before it reads any, so each row
+    sees the drafts before it. Each row has one token, because only a row's last token gets logits.
     """
     split: list[PlanRow] = []
     for row in rows:
@@ -25,7 +24,7 @@ def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
             split.append(row)
             continue
         assert row.is_sampling, "drafts follow a sequence's last token"
-        assert row.num_new_tokens == 1, "after a row of several tokens the kernels clear the rest of the block"
+        assert row.num_new_tokens == 1, "drafts follow a decode, not a prefill"
         assert row.num_prompt_logprobs is None, "a sequence with drafts has its prompt computed"
         assert row.params.grammar is None, "a mask is for one position"
         row_alone = replace(row, draft_token_ids=())

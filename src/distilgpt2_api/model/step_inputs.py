@@ -1,4 +1,4 @@
-"""Lays the rows of a step plan out flat, the form that the paged graph reads."""
+"""Lays the rows of a step plan out flat, the form that the kernels read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences."""
+    """T tokens of R sequences, one after the other; `Step` in `native/model.h` says what the kernels read."""
 
     input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]

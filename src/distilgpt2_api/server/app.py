@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
@@ -38,7 +38,7 @@ from distilgpt2_api.server.http.errors import REFUSAL_CODES, describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.middleware import AccessLog, RequestMiddleware
 from distilgpt2_api.server.http.paths import strip_trailing_slash
-from distilgpt2_api.server.http.protocol import Protocol, Protocols
+from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.routing_errors import answer_http_error
 from distilgpt2_api.server.lifecycle.drain import ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import build_lifespan
@@ -53,7 +53,7 @@ from distilgpt2_api.server.protocols.tgi.protocol import TGI
 from distilgpt2_api.server.protocols.vllm.protocol import VLLM
 from distilgpt2_api.server.protocols.workshop.protocol import WORKSHOP
 from distilgpt2_api.server.protocols.workshop.route import PromptRoute
-from distilgpt2_api.server.schema.query import check_query
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -85,14 +85,12 @@ def create_app(
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
     protocols: Protocols = PROTOCOLS,
-    routes: Sequence[BaseRoute] | None = None,
     open_batch_service: OpenBatchService | None = None,
 ) -> FastAPI:
     """An application whose lifespan starts and stops `engine` and `traces`.
 
     `metrics_labels` are added to every sample of `/metrics`.
     `open_batch_service`: files and batches; None disables them.
-    `routes`: the result of `build_routes(protocols)`, to share between applications, since it takes most of the time.
     """
     metrics_page = MetricsPage(
         registry,
@@ -146,7 +144,7 @@ def create_app(
         chat_template=chat_template,
         batch_service=batch_service,
     )
-    app.router.routes.extend(build_routes(protocols) if routes is None else routes)
+    app.router.routes.extend(build_routes(protocols))
     app.state.protocols = protocols
     app.add_exception_handler(Distilgpt2ApiError, protocols.answer_own_error)
     app.add_exception_handler(HTTPException, partial(answer_http_error, protocols))
@@ -197,34 +195,28 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def build_routes(protocols: Iterable[Protocol] = PROTOCOLS) -> list[BaseRoute]:
-    """All routes. They hold no state of an application."""
-    router = APIRouter(dependencies=[Depends(check_query)])
-    for protocol in protocols:
-        protocol.add_routes(router)
-    for module in (probes, metrics_and_version, docs, playground):
-        module.add_routes(router)
+@cache
+def build_routes(protocols: Protocols = PROTOCOLS) -> list[BaseRoute]:
+    """All routes. They hold no state of an application, so applications share them."""
+    routes = [route for protocol in protocols for route in protocol.routes]
+    routes += [route for module in (probes, metrics_and_version, docs, playground) for route in module.router.routes]
     # It checks all other routes before it takes a path for a prompt.
-    router.routes.sort(key=lambda route: isinstance(route, PromptRoute))
-    _add_heads(router)
-    _match_whole_paths(router)
-    return router.routes
+    routes.sort(key=lambda route: isinstance(route, PromptRoute))
+    routes += _heads(routes)
+    for route in routes:
+        if isinstance(route, Route):  # `$` accepts a line break at the path's end
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$").removesuffix(r"\Z") + r"\Z")
+    return routes
 
 
 def _draw_seed() -> int:
     return random.getrandbits(63)
 
 
-def _match_whole_paths(router: APIRouter) -> None:
-    """Make patterns reject a line break at the path's end, which `$` accepts."""
-    for route in router.routes:
-        if isinstance(route, Route):
-            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
-
-
-def _add_heads(router: APIRouter) -> None:
-    """Add HEAD to every GET route, hidden from the document, unless GET generates text."""
-    for route in list(router.routes):
+def _heads(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """HEAD for every GET route, hidden from the document, unless GET generates text."""
+    router = checked_router()
+    for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and not isinstance(route, PromptRoute):
             router.add_api_route(
                 route.path,
@@ -234,6 +226,7 @@ def _add_heads(router: APIRouter) -> None:
                 name=f"{route.name}_head",
                 response_model=route.response_model,
             )
+    return router.routes
 
 
 async def _answer_validation_error(protocols: Protocols, request: Request, error: Exception) -> Response:

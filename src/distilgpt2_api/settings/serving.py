@@ -38,13 +38,14 @@ class ServingSettings(BaseModel):
     )
     precision: Precision = Field(
         default=Precision.INT8,
-        description="Number format of weights and arithmetic. `f32` is the reference; the others are faster.",
+        description="Number format of the weights. `f32` is the reference; the others need less memory, and "
+        "`int8` is the fastest.",
     )
     kernels: str = Field(
         default="",
         pattern=r"^[a-z0-9]*$",
         description="Instruction set of the kernels: `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, `dotprod` or "
-        "`neon` on arm64. Empty: the best that the processor has; others are for tests and measurements.",
+        "`neon` on arm64. Unset: the best that the processor has; others are for tests and measurements.",
     )
     host: str = Field(
         default="0.0.0.0",  # noqa: S104 - a container's service is reached from outside; `HOST` narrows it
@@ -99,8 +100,8 @@ class ServingSettings(BaseModel):
         ge=0,
         le=MAX_DRAFT_TOKENS,
         description="Maximum number of draft tokens per sequence and step for speculative decoding (n-gram lookup in "
-        "the sequence's own text), which is used while few sequences run. Output is unchanged (in int8 and bf16, up to "
-        "the usual batch-dependent rounding). 0 disables it.",
+        "the sequence's own text), which is used while few sequences run. It does not change the output. 0 "
+        "disables it.",
     )
     prefix_caching: bool = Field(
         default=True, description="Keep KV blocks of finished prompts, so that a shared prefix is computed once."

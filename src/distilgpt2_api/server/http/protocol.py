@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.server.http.error_shape import ErrorShape
@@ -22,7 +22,7 @@ from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 class Protocol:
     """One protocol. `server/app.py` lists all of them; no shared module names one."""
 
-    add_routes: Callable[[APIRouter], None]
+    routes: Sequence[BaseRoute]
     errors: ErrorShape
     stream_format: StreamFormat = SSE
     paths: frozenset[str] = frozenset()

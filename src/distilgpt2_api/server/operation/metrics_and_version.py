@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from distilgpt2_api.server.http.paths import METRICS_PATH
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 
@@ -18,24 +18,16 @@ class Version(BaseModel):
     kernels: str
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(
-        METRICS_PATH,
-        read_metrics,
-        methods=["GET"],
-        tags=["Operation"],
-        summary="Metrics for Prometheus",
-        response_class=PlainTextResponse,
-    )
-    router.add_api_route("/version", read_version, methods=["GET"], tags=["Operation"], summary="Version")
-    router.add_api_route("/robots.txt", read_robots, methods=["GET"], include_in_schema=False)
+router = checked_router("Operation")
 
 
+@router.get(METRICS_PATH, summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def read_metrics(http: Request, service: ServiceDep) -> Response:
     page, content_type = service.metrics_page.render(http.headers.get("accept", ""))
     return Response(page, headers={"content-type": content_type})
 
 
+@router.get("/version", summary="Version")
 async def read_version(service: ServiceDep) -> Version:
     return Version(
         version=service.version,
@@ -45,6 +37,7 @@ async def read_version(service: ServiceDep) -> Version:
     )
 
 
+@router.get("/robots.txt", include_in_schema=False)
 async def read_robots() -> PlainTextResponse:
     """Disallows everything: every path that a crawler follows costs a completion."""
     return PlainTextResponse("User-agent: *\nDisallow: /\n")

@@ -5,33 +5,17 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from distilgpt2_api.engine.async_engine import EngineState
 from distilgpt2_api.server.http.paths import LIVENESS_PATH, READINESS_PATHS
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 
 class Probe(BaseModel):
     status: Literal["ok", "ready", "loading", "draining", "failed", "stopped"]
-
-
-def add_routes(router: APIRouter) -> None:
-    for path, endpoint, summary in (
-        (LIVENESS_PATH, read_liveness, "Is the process alive?"),
-        *((path, read_readiness, "Can it take requests?") for path in READINESS_PATHS),
-    ):
-        router.add_api_route(
-            path,
-            endpoint,
-            methods=["GET"],
-            tags=["Operation"],
-            summary=summary,
-            name=path[1:],
-            responses={503: {"model": Probe, "description": "Not now."}},
-        )
 
 
 async def read_liveness(service: ServiceDep, response: Response) -> Probe:
@@ -49,3 +33,13 @@ async def read_readiness(service: ServiceDep, response: Response) -> Probe:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
         response.headers["retry-after"] = "1"
     return Probe(status=state.value)
+
+
+router = checked_router("Operation")
+for path, endpoint, summary in (
+    (LIVENESS_PATH, read_liveness, "Is the process alive?"),
+    *((path, read_readiness, "Can it take requests?") for path in READINESS_PATHS),
+):
+    router.add_api_route(
+        path, endpoint, summary=summary, name=path[1:], responses={503: {"model": Probe, "description": "Not now."}}
+    )

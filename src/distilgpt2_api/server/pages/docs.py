@@ -8,12 +8,12 @@ from http import HTTPStatus
 from importlib.resources import files
 
 import orjson
-from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.http.paths import DOCS_ASSETS_PATH
+from distilgpt2_api.server.schema.query import checked_router
 
 ASSETS = {
     "swagger-ui.css": "text/css",
@@ -34,13 +34,7 @@ CONTENT_SECURITY_POLICY = (
 FOLDER = files("distilgpt2_api.server.pages") / "static" / "docs"
 
 
-def add_routes(router: APIRouter) -> None:
-    for path, page in (("/docs", "swagger.html"), ("/redoc", "redoc.html")):
-        router.add_api_route(
-            path, partial(read_page, page), methods=["GET"], include_in_schema=False, name=page, response_model=None
-        )
-    router.add_api_route(f"{DOCS_ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
-    router.add_api_route("/openapi.json", read_openapi, methods=["GET"], include_in_schema=False)
+router = checked_router()
 
 
 async def read_page(page: str) -> Response:
@@ -48,6 +42,11 @@ async def read_page(page: str) -> Response:
     return Response((FOLDER / page).read_bytes(), media_type="text/html", headers=headers)
 
 
+for path, page in (("/docs", "swagger.html"), ("/redoc", "redoc.html")):
+    router.add_api_route(path, partial(read_page, page), include_in_schema=False, name=page, response_model=None)
+
+
+@router.get(f"{DOCS_ASSETS_PATH}/{{name}}", include_in_schema=False)
 async def read_asset(http: Request, name: str) -> Response:
     if name not in ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND)
@@ -62,6 +61,7 @@ async def read_asset(http: Request, name: str) -> Response:
     return Response(content, media_type=ASSETS[name], headers=headers)
 
 
+@router.get("/openapi.json", include_in_schema=False)
 async def read_openapi(http: Request) -> Response:
     document = http.app.openapi()
     if root_path := http.scope.get("root_path"):

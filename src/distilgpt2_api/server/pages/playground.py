@@ -8,13 +8,13 @@ from importlib.resources import files
 from pathlib import PurePath
 
 import orjson
-from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.core.params import PLAIN_PARAMETERS
 from distilgpt2_api.server.http.paths import PLAYGROUND_ASSETS_PATH, PLAYGROUND_PATH
+from distilgpt2_api.server.schema.query import checked_router
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -41,16 +41,16 @@ ASSETS = {file.name: file.read_bytes() for file in FOLDER.iterdir() if PurePath(
 }
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(PLAYGROUND_PATH, read_page, methods=["GET"], include_in_schema=False, response_model=None)
-    router.add_api_route(f"{PLAYGROUND_ASSETS_PATH}/{{name}}", read_asset, methods=["GET"], include_in_schema=False)
+router = checked_router()
 
 
+@router.get(PLAYGROUND_PATH, include_in_schema=False, response_model=None)
 async def read_page(http: Request) -> Response:
     headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "vary": "accept"}
     return _answer(http, PAGE, "text/html", headers)
 
 
+@router.get(f"{PLAYGROUND_ASSETS_PATH}/{{name}}", include_in_schema=False)
 async def read_asset(http: Request, name: str) -> Response:
     if name not in ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND)

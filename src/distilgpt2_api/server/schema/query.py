@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -18,8 +19,13 @@ ANY_QUERY = frozenset({"/", "/robots.txt"})
 """Paths, besides probes, metrics and pages, that monitors, load balancers and browsers request with their own keys."""
 
 
+def checked_router(*tags: str) -> APIRouter:
+    """A router whose routes check their query."""
+    return APIRouter(tags=list(tags), dependencies=[Depends(check_query)])
+
+
 async def check_query(request: Request) -> None:
-    """A dependency of every route. Raises InvalidRequestError, which names the key."""
+    """Raises InvalidRequestError, which names the key."""
     route = request.scope["route"]
     if not request.scope["query_string"] or allows_any_query(route):
         return

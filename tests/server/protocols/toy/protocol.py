@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterable
 
 import orjson
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +22,7 @@ from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.http.stream_formats import NDJSON, dump_line
 from distilgpt2_api.server.schema.openapi_fragments import json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import Body, parse_body
 from distilgpt2_api.server.service import ServiceDep
 
@@ -53,18 +53,10 @@ TOY_ERRORS = ErrorShape(
 )
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(
-        "/toy/write",
-        write_text,
-        methods=["POST"],
-        tags=["Toy"],
-        responses=TOY_ERRORS.responses(418, 503),
-        openapi_extra=json_body(ToyRequest),
-    )
-    router.add_api_route("/toy/models", list_models, methods=["GET"], tags=["Toy"])
+router = checked_router("Toy")
 
 
+@router.post("/toy/write", responses=TOY_ERRORS.responses(418, 503), openapi_extra=json_body(ToyRequest))
 async def write_text(http: Request, service: ServiceDep) -> Response:
     request = parse_body(ToyRequest, await read_json_object(http, service.limits, service.uploads))
     engine = service.engine
@@ -81,6 +73,7 @@ async def write_text(http: Request, service: ServiceDep) -> Response:
     return event_answer(source, ToyWriter(), errors=TOY_ERRORS, stream_format=NDJSON)
 
 
+@router.get("/toy/models")
 async def list_models(service: ServiceDep) -> ToyModels:
     return ToyModels(names=list(service.model.listed_names))
 
@@ -96,7 +89,7 @@ class ToyWriter:
 
 
 TOY = Protocol(
-    add_routes=add_routes,
+    routes=router.routes,
     errors=TOY_ERRORS,
     stream_format=NDJSON,
     trees=frozenset({"toy"}),

@@ -1,1 +1,1 @@
-"""GPT-2: its config, its tensors, its graph."""
+"""GPT-2: its config, its tensors."""

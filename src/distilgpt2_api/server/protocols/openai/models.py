@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import Service, ServiceDep
 
 
@@ -28,23 +28,16 @@ class ServedModelList(BaseModel):
     data: list[ServedModelCard]
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route("/v1/models", list_models, methods=["GET"], tags=["OpenAI"], summary="List models")
-    router.add_api_route(
-        "/v1/models/{model:path}",
-        read_model,
-        methods=["GET"],
-        tags=["OpenAI"],
-        summary="Describe a model",
-        responses=OPENAI_ERRORS.responses(404),
-    )
+router = checked_router("OpenAI")
 
 
+@router.get("/v1/models", summary="List models")
 async def list_models(service: ServiceDep) -> ServedModelList:
     """The served model, under each of its names. It is also listed while it loads."""
     return ServedModelList(data=[_card(service, name) for name in service.model.listed_names])
 
 
+@router.get("/v1/models/{model:path}", summary="Describe a model", responses=OPENAI_ERRORS.responses(404))
 async def read_model(service: ServiceDep, model: str) -> ServedModelCard:
     """The served model, by its name or alias."""
     service.model.check_is_served(model)

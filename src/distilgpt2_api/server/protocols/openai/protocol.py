@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai import models
 from distilgpt2_api.server.protocols.openai.batches import batches_route, files_route
@@ -48,13 +46,10 @@ EXAMPLES: dict[str, dict[str, object]] = {
 }
 
 
-def add_routes(router: APIRouter) -> None:
-    for module in (completions_route, chat_route, files_route, batches_route, models):
-        module.add_routes(router)
-
+ROUTERS = [module.router for module in (completions_route, chat_route, files_route, batches_route, models)]
 
 OPENAI = Protocol(
-    add_routes=add_routes,
+    routes=[route for router in ROUTERS for route in router.routes],
     errors=OPENAI_ERRORS,
     trees=frozenset({"v1"}),
     bodies=(CompletionRequest, ChatCompletionRequest, ChatCompletionChunk, BatchRequest),

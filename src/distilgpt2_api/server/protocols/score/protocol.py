@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.server.protocols.score.route import add_routes
+from distilgpt2_api.server.protocols.score.route import router
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 
 SCORE = Protocol(
-    add_routes=add_routes,
+    routes=router.routes,
     errors=OPENAI_ERRORS,
     bodies=(ScoreRequest,),
     examples={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,23 +13,20 @@ from distilgpt2_api.server.protocols.score.plan import plan_score
 from distilgpt2_api.server.protocols.score.schema import ScoreList, ScoreRequest
 from distilgpt2_api.server.protocols.score.writer import ScoreWriter
 from distilgpt2_api.server.schema.openapi_fragments import json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
 
-
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(
-        "/v1/score",
-        create_scores,
-        methods=["POST"],
-        tags=["Scores"],
-        summary="Score texts",
-        response_model=ScoreList,
-        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
-        openapi_extra=json_body(ScoreRequest),
-    )
+router = checked_router("Scores")
 
 
+@router.post(
+    "/v1/score",
+    summary="Score texts",
+    response_model=ScoreList,
+    responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504),
+    openapi_extra=json_body(ScoreRequest),
+)
 async def create_scores(http: Request, service: ServiceDep) -> Response:
     """The log-probabilities of texts, or of continuations after their contexts. Nothing is generated."""
     body = await read_json_object(http, service.limits, service.uploads)

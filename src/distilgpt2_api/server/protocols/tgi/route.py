@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from distilgpt2_api.server.protocols.tgi.schema import (
 )
 from distilgpt2_api.server.protocols.tgi.writer import TgiWriter
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import Service, ServiceDep
 
@@ -33,62 +33,47 @@ EVENT_STREAM = event_stream(ONE_EACH, TgiStreamEvent, TgiErrorResponse, example=
 WHOLE_OR_STREAM = EVENT_STREAM | {"description": f"A list with one answer or, with `stream`, events. {ONE_EACH}"}
 
 
-def add_routes(router: APIRouter) -> None:
-    errors = TGI_ERRORS.responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
-    router.add_api_route(
-        "/",
-        create_compatible,
-        methods=["POST"],
-        tags=["TGI"],
-        summary="Generate text, whole or as a stream",
-        response_model=list[TgiAnswer],
-        responses=errors | {200: WHOLE_OR_STREAM},
-        openapi_extra=json_body(TgiRequest),
-    )
-    router.add_api_route(
-        "/generate",
-        create_whole,
-        methods=["POST"],
-        tags=["TGI"],
-        summary="Generate text",
-        response_model=TgiAnswer,
-        responses=errors,
-        openapi_extra=json_body(TgiWholeRequest),
-    )
-    router.add_api_route(
-        "/generate_stream",
-        create_stream,
-        methods=["POST"],
-        tags=["TGI"],
-        summary="Generate text, as a stream",
-        responses=errors | {200: EVENT_STREAM},
-        openapi_extra=json_body(TgiStreamRequest),
-    )
-    router.add_api_route(
-        "/info",
-        read_info,
-        methods=["GET"],
-        tags=["TGI"],
-        summary="Describe the model and its limits",
-        responses=TGI_ERRORS.responses(503),
-    )
+ERRORS = TGI_ERRORS.responses(408, 413, 415, 422, 424, 429, 500, 503, 504)
+
+router = checked_router("TGI")
 
 
+@router.post(
+    "/",
+    summary="Generate text, whole or as a stream",
+    response_model=list[TgiAnswer],
+    responses=ERRORS | {200: WHOLE_OR_STREAM},
+    openapi_extra=json_body(TgiRequest),
+)
 async def create_compatible(http: Request, service: ServiceDep) -> Response:
     """The route that `huggingface_hub.InferenceClient.text_generation` uses."""
     return await _answer(http, service, TgiRequest, is_list=True)
 
 
+@router.post(
+    "/generate",
+    summary="Generate text",
+    response_model=TgiAnswer,
+    responses=ERRORS,
+    openapi_extra=json_body(TgiWholeRequest),
+)
 async def create_whole(http: Request, service: ServiceDep) -> Response:
     """Continue `inputs`."""
     return await _answer(http, service, TgiWholeRequest)
 
 
+@router.post(
+    "/generate_stream",
+    summary="Generate text, as a stream",
+    responses=ERRORS | {200: EVENT_STREAM},
+    openapi_extra=json_body(TgiStreamRequest),
+)
 async def create_stream(http: Request, service: ServiceDep) -> Response:
     """Continue `inputs`, with one event per token."""
     return await _answer(http, service, TgiStreamRequest)
 
 
+@router.get("/info", summary="Describe the model and its limits", responses=TGI_ERRORS.responses(503))
 async def read_info(service: ServiceDep) -> TgiInfo:
     """TGI's `Info`. Null: this service has no such value."""
     num_positions = service.engine.model_config.num_positions

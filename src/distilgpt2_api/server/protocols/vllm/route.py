@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import orjson
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +25,7 @@ from distilgpt2_api.server.protocols.vllm.schema import (
     parse_tokenize_request,
 )
 from distilgpt2_api.server.schema.openapi_fragments import json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
 from distilgpt2_api.text.tokenizer import Tokenizer
@@ -36,30 +36,17 @@ NUM_TOKEN_CHARACTERS = 4
 """Length of a typical token."""
 
 
-def add_routes(router: APIRouter) -> None:
-    for path, endpoint, bodies, answer in (
-        ("/tokenize", tokenize, (TokenizeRequest, TokenizeChatRequest), TokenizeResponse),
-        ("/detokenize", detokenize, (DetokenizeRequest,), DetokenizeResponse),
-    ):
-        router.add_api_route(
-            path,
-            endpoint,
-            methods=["POST"],
-            tags=["vLLM"],
-            response_model=answer,
-            responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
-            openapi_extra=json_body(*bodies),
-        )
-    router.add_api_route(
-        "/tokenizer_info",
-        tokenizer_info,
-        methods=["GET"],
-        tags=["vLLM"],
-        response_model=TokenizerInfo,
-        responses=OPENAI_ERRORS.responses(503),
-    )
+ERRORS = OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503)
+
+router = checked_router("vLLM")
 
 
+@router.post(
+    "/tokenize",
+    response_model=TokenizeResponse,
+    responses=ERRORS,
+    openapi_extra=json_body(TokenizeRequest, TokenizeChatRequest),
+)
 async def tokenize(http: Request, service: ServiceDep) -> Response:
     """Text or chat messages to token ids. Special tokens in the text become their ids."""
     body = await read_json_object(http, service.limits, service.uploads)
@@ -83,6 +70,12 @@ async def tokenize(http: Request, service: ServiceDep) -> Response:
     return _json(await encoder.run(encode_and_describe, num_characters=len(request.prompt)))
 
 
+@router.post(
+    "/detokenize",
+    response_model=DetokenizeResponse,
+    responses=ERRORS,
+    openapi_extra=json_body(DetokenizeRequest),
+)
 async def detokenize(http: Request, service: ServiceDep) -> Response:
     """Token ids to text, including special tokens. Bytes that are not UTF-8 become U+FFFD."""
     body = await read_json_object(http, service.limits, service.uploads)
@@ -93,6 +86,7 @@ async def detokenize(http: Request, service: ServiceDep) -> Response:
     return _json(await encoder.run(work, num_characters=len(request.tokens) * NUM_TOKEN_CHARACTERS))
 
 
+@router.get("/tokenizer_info", responses=OPENAI_ERRORS.responses(503))
 async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
     """The tokenizer's special tokens and limits."""
     tokenizer, config = service.engine.tokenizer, service.engine.model_config

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.server.protocols.workshop.route import add_routes
+from distilgpt2_api.server.protocols.workshop.route import router
 
-WORKSHOP = Protocol(add_routes=add_routes, errors=OPENAI_ERRORS)
+WORKSHOP = Protocol(routes=router.routes, errors=OPENAI_ERRORS)

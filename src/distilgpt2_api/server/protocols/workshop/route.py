@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -30,6 +30,7 @@ from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
 
@@ -83,23 +84,10 @@ class PromptRoute(APIRoute):
         return any(route.matches(scope)[0] is not Match.NONE for route in others)
 
 
-def add_routes(router: APIRouter) -> None:
-    """Call this last: every path without another route is a prompt."""
-    router.add_api_route(
-        "/", read_root, methods=["GET"], tags=["Workshop"], summary="Health", response_model=Health, name="read_health"
-    )
-    router.add_api_route(
-        "/{prompt}",
-        generate_text,
-        methods=["GET"],
-        tags=["Workshop"],
-        summary="Continue a prompt",
-        response_model=GeneratedSequences,
-        responses=OPENAI_ERRORS.responses(400, 404, 429, 500, 503, 504),
-        route_class_override=PromptRoute,
-    )
+router = checked_router("Workshop")
 
 
+@router.get("/", summary="Health", response_model=Health, name="read_health")
 async def read_root(http: Request, service: ServiceDep, response: Response) -> Health | Response:
     """Reports that the process answers; `/readyz` reports whether the model is loaded. Browsers get the playground."""
     if wants_page(http.scope):
@@ -136,6 +124,17 @@ async def generate_text(
         deadline_s=service.limits.timeout_s,
     )
     return json_answer(plan.run(engine, record), TextsWriter(prompt, num_texts=query.num_return_sequences))
+
+
+router.add_api_route(
+    "/{prompt}",
+    generate_text,
+    methods=["GET"],
+    summary="Continue a prompt",
+    response_model=GeneratedSequences,
+    responses=OPENAI_ERRORS.responses(400, 404, 429, 500, 503, 504),
+    route_class_override=PromptRoute,
+)
 
 
 class TextsWriter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 
 from distilgpt2_api.batch.store.objects import NewBatch
@@ -12,37 +12,19 @@ from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.openai.batches.batches_schema import Batch, BatchList, BatchRequest, batch_object
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.schema.openapi_fragments import json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import validate_body
 from distilgpt2_api.server.service import BatchServiceDep, ServiceDep, owner_of
 
-PATH = "/v1/batches/{batch_id}"
+router = checked_router("Batches")
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(
-        "/v1/batches",
-        create_batch,
-        methods=["POST"],
-        tags=["Batches"],
-        summary="Create a batch",
-        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
-        openapi_extra=json_body(BatchRequest),
-    )
-    for path, endpoint, method, summary, statuses in (
-        ("/v1/batches", list_batches, "GET", "List batches", (400, 404, 503)),
-        (PATH, read_batch, "GET", "Describe a batch", (404, 503)),
-        (f"{PATH}/cancel", cancel_batch, "POST", "Cancel a batch", (404, 409, 503)),
-    ):
-        router.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            tags=["Batches"],
-            summary=summary,
-            responses=OPENAI_ERRORS.responses(*statuses),
-        )
-
-
+@router.post(
+    "/v1/batches",
+    summary="Create a batch",
+    responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
+    openapi_extra=json_body(BatchRequest),
+)
 async def create_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> Batch:
     """OpenAI's batches: each line of a file is answered exactly once, within 24 hours, across restarts."""
     request = validate_body(BatchRequest, await read_json_object(http, service.limits, service.uploads))
@@ -60,6 +42,7 @@ async def create_batch(http: Request, service: ServiceDep, batch_service: BatchS
     return batch_object(batch)
 
 
+@router.get("/v1/batches", summary="List batches", responses=OPENAI_ERRORS.responses(400, 404, 503))
 async def list_batches(
     http: Request,
     service: ServiceDep,
@@ -75,6 +58,7 @@ async def list_batches(
     return BatchList.of([batch_object(batch) for batch in page.items], has_more=page.has_more)
 
 
+@router.get("/v1/batches/{batch_id}", summary="Describe a batch", responses=OPENAI_ERRORS.responses(404, 503))
 async def read_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
     """A batch's status."""
     return batch_object(
@@ -82,6 +66,9 @@ async def read_batch(http: Request, service: ServiceDep, batch_service: BatchSer
     )
 
 
+@router.post(
+    "/v1/batches/{batch_id}/cancel", summary="Cancel a batch", responses=OPENAI_ERRORS.responses(404, 409, 503)
+)
 async def cancel_batch(http: Request, service: ServiceDep, batch_service: BatchServiceDep, batch_id: str) -> Batch:
     """Cancel a batch. Lines that are already answered keep their answers."""
     batch = await batch_service.threads.call(batch_service.batches.cancel, batch_id, caller=owner_of(http, service))

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,6 +27,7 @@ from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     file_object,
 )
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import BatchServiceDep, ServiceDep, owner_of
 
 PIECE_BYTES = 1 << 18
@@ -51,44 +52,15 @@ CONTENT: dict[int | str, dict[str, Any]] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-PATH = "/v1/files/{file_id}"
+router = checked_router("Batches")
 
 
-def add_routes(router: APIRouter) -> None:
-    router.add_api_route(
-        "/v1/files",
-        create_file,
-        methods=["POST"],
-        tags=["Batches"],
-        summary="Upload a file",
-        response_model=FileObject,
-        responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
-        openapi_extra=UPLOAD_BODY,
-    )
-    for path, endpoint, method, summary, statuses in (
-        ("/v1/files", list_files, "GET", "List files", (400, 404, 503)),
-        (PATH, read_file, "GET", "Describe a file", (404, 503)),
-        (PATH, delete_file, "DELETE", "Delete a file", (404, 409, 503)),
-    ):
-        router.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            tags=["Batches"],
-            summary=summary,
-            responses=OPENAI_ERRORS.responses(*statuses),
-        )
-    router.add_api_route(
-        f"{PATH}/content",
-        read_content,
-        methods=["GET"],
-        tags=["Batches"],
-        summary="Read a file",
-        response_class=Response,
-        responses=CONTENT | OPENAI_ERRORS.responses(404, 503),
-    )
-
-
+@router.post(
+    "/v1/files",
+    summary="Upload a file",
+    responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 503),
+    openapi_extra=UPLOAD_BODY,
+)
 async def create_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> FileObject:
     """OpenAI's upload, with the purpose `batch`. The file is visible only to requests with the same API key."""
     # Imported here: the parser's package is installed only with the batch store.
@@ -120,6 +92,7 @@ async def create_file(http: Request, service: ServiceDep, batch_service: BatchSe
     return file_object(file)
 
 
+@router.get("/v1/files", summary="List files", responses=OPENAI_ERRORS.responses(400, 404, 503))
 async def list_files(
     http: Request,
     service: ServiceDep,
@@ -142,17 +115,25 @@ async def list_files(
     return FileList.of([file_object(file) for file in page.items], has_more=page.has_more)
 
 
+@router.get("/v1/files/{file_id}", summary="Describe a file", responses=OPENAI_ERRORS.responses(404, 503))
 async def read_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> FileObject:
     """One of the caller's files, without its content."""
     return file_object(await _find(http, service, batch_service, file_id))
 
 
+@router.delete("/v1/files/{file_id}", summary="Delete a file", responses=OPENAI_ERRORS.responses(404, 409, 503))
 async def delete_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> DeletedFile:
     """Delete a file. If a batch still has to read it, the answer is 409."""
     await batch_service.threads.call(batch_service.files.delete, file_id, caller=owner_of(http, service))
     return DeletedFile(id=file_id)
 
 
+@router.get(
+    "/v1/files/{file_id}/content",
+    summary="Read a file",
+    response_class=Response,
+    responses=CONTENT | OPENAI_ERRORS.responses(404, 503),
+)
 async def read_content(http: Request, service: ServiceDep, batch_service: BatchServiceDep, file_id: str) -> Response:
     """A file's content."""
     file = await _find(http, service, batch_service, file_id)

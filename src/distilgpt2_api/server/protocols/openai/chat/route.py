@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,6 +19,7 @@ from distilgpt2_api.server.protocols.openai.chat.schema import (
 from distilgpt2_api.server.protocols.openai.chat.writer import ChatWriter
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, ErrorResponse
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 STREAM_EXAMPLE = (
@@ -39,21 +37,16 @@ EVENT_STREAM = event_stream(
 )
 
 
-def add_routes(router: APIRouter) -> None:
-    responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
-    responses |= OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
-    router.add_api_route(
-        "/v1/chat/completions",
-        create_chat_completion,
-        methods=["POST"],
-        tags=["OpenAI"],
-        summary="Answer in a chat",
-        response_model=ChatCompletion,
-        responses=responses,
-        openapi_extra=json_body(ChatCompletionRequest),
-    )
+router = checked_router("OpenAI")
 
 
+@router.post(
+    "/v1/chat/completions",
+    summary="Answer in a chat",
+    response_model=ChatCompletion,
+    responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504) | {200: EVENT_STREAM},
+    openapi_extra=json_body(ChatCompletionRequest),
+)
 async def create_chat_completion(http: Request, service: ServiceDep) -> Response:
     """OpenAI's chat completions, for models with a chat template. Without one, the answer is a 400 error."""
     body = await read_json_object(http, service.limits, service.uploads)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +13,7 @@ from distilgpt2_api.server.protocols.openai.completions.schema import Completion
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS, ErrorResponse
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
+from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
 
@@ -33,21 +31,16 @@ EVENT_STREAM = event_stream(
 )
 
 
-def add_routes(router: APIRouter) -> None:
-    responses: dict[int | str, dict[str, Any]] = {200: EVENT_STREAM}
-    responses |= OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504)
-    router.add_api_route(
-        "/v1/completions",
-        create_completion,
-        methods=["POST"],
-        tags=["OpenAI"],
-        summary="Complete prompts",
-        response_model=Completion,
-        responses=responses,
-        openapi_extra=json_body(CompletionRequest),
-    )
+router = checked_router("OpenAI")
 
 
+@router.post(
+    "/v1/completions",
+    summary="Complete prompts",
+    response_model=Completion,
+    responses=OPENAI_ERRORS.responses(400, 404, 408, 413, 415, 429, 500, 503, 504) | {200: EVENT_STREAM},
+    openapi_extra=json_body(CompletionRequest),
+)
 async def create_completion(http: Request, service: ServiceDep) -> Response:
     """OpenAI's completions, with vLLM's extra parameters. Unsupported fields are refused by name."""
     body = await read_json_object(http, service.limits, service.uploads)
