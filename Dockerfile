@@ -111,13 +111,16 @@ RUN cp -a /rootfs-code/. / \
     && HOME=/nonexistent DISTILGPT2_MODEL=/opt/model /opt/venv/bin/python docker/smoke.py
 
 # ---- base: Debian and Python, without files that no service needs
-# It removes pip, because the environment is complete, and the setuid bits, which let programs run as their owner.
+# It removes pip, because the environment is complete, and the setuid bits, which let programs run as their owner; glibc's
+# conversions between character sets, which Python does not use; and Python's own tests, help texts and windows.
 
 FROM ${PYTHON_IMAGE} AS base
 
 RUN touch --date='1 second ago' /tmp/begin \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/pip* /usr/local/lib/python3.*/ensurepip \
-        /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache \
+        /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache /usr/lib/*-linux-gnu/gconv \
+    && for name in idlelib pydoc_data test tkinter turtledemo lib-dynload/_test; do \
+        rm -rf /usr/local/lib/python3.*/"${name}"* /usr/lib/python3.*/"${name}"*; done \
     && find / -xdev -perm /6000 -exec chmod a-s {} + \
     && find /root /usr -type d -newer /tmp/begin -exec touch --date=@315532800 {} + \
     && rm /tmp/begin \

@@ -59,6 +59,6 @@ exec unshare --mount --pid --fork --kill-child --propagation private bash -eu -c
     pivot_root . .old
     umount -l /.old
     cd /mnt
-    export HOME=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
+    export HOME=/tmp TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
     exec setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups apptainer "$@"
 ' apptainer "$@"

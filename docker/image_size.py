@@ -24,8 +24,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import IO, cast
 
-MAX_UNPACKED_MB = 420
-MAX_COMPRESSED_MB = 190
+MAX_UNPACKED_MB = 280
+MAX_COMPRESSED_MB = 145
 CONTENTS = {
     "*/site-packages/numpy/*": "dependencies: NumPy, tokenizers, FastAPI, Gunicorn …",
     "opt/models/*": "model: compiled weights and tokenizer",

@@ -2,13 +2,15 @@
 
     /opt/venv/bin/python docker/trim.py
 
-It trims the environment whose Python runs it. Afterwards the image's build generates a text with the remaining files.
-An entry that matches no file is printed, but is not an error: wheels differ by processor and version.
+It trims the environment whose Python runs it, and removes the symbols for debuggers from its libraries. Afterwards the
+image's build generates a text with the remaining files. An entry that matches no file is printed, but is not an error:
+wheels differ by processor and version.
 """
 
 from __future__ import annotations
 
 import shutil
+import struct
 import sys
 import sysconfig
 from importlib.metadata import Distribution, distributions
@@ -31,8 +33,14 @@ FILES = {
     "numpy/f2py/": "for compilers",
     "numpy/_core/include/": "for compilers",
     "numpy/**/*.a": "for compilers",
+    "numpy/fft/": "NumPy imports it at its first use, and the service uses none",
+    "numpy/ma/": "the same",
+    "numpy/polynomial/": "the same",
+    "numpy/testing/": "the same",
+    "numpy/random/": "the same: the service draws with the numbers of its own generator",
     "numpy/_core/_simd*": "for NumPy's own tests",
     "numpy/_core/_*_tests*": "for NumPy's own tests",
+    "pydantic/v1/": "for models of Pydantic 1; FastAPI checks whether it is there",
     "**/tests/": "packages' own tests",
     "**/*.pyi": "for type checkers",
     "**/*.pxd": "for compilers",
@@ -65,6 +73,8 @@ def main() -> None:
     for name in SCRIPTS:
         (scripts / name).unlink(missing_ok=True)
     remove_empty_folders(site_packages)
+    for path in site_packages.rglob("*.so*"):
+        strip(path)
 
     print(f"trim: {before / 1e6:.1f} MB are now {size_of(site_packages) / 1e6:.1f} MB")
 
@@ -89,6 +99,26 @@ def remove_empty_folders(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
             path.rmdir()
+
+
+def strip(library: Path) -> None:
+    """Cut an ELF library off after its last segment, and its table of sections out of its header.
+
+    The loader reads segments alone. Behind them lie debugging information and the names of private functions, most of
+    the file in some wheels. In a program of its own, because the image that builds has no binutils.
+    """
+    data = library.read_bytes()
+    if data[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        return
+    (headers_start,) = struct.unpack_from("<Q", data, 32)
+    header_size, num_headers = struct.unpack_from("<HH", data, 54)
+    end = headers_start + header_size * num_headers
+    for index in range(num_headers):
+        start, size = struct.unpack_from("<Q16xQ", data, headers_start + index * header_size + 8)
+        end = max(end, start + size)
+    no_sections = struct.pack("<Q", 0)  # the table's place
+    no_counts = struct.pack("<HHH", 64, 0, 0)  # an entry's size, the number of entries, the index of the names
+    library.write_bytes(data[:40] + no_sections + data[48:58] + no_counts + data[64:end])
 
 
 def size_of(folder: Path) -> int:

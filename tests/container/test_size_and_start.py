@@ -15,7 +15,7 @@ TRIES = 5
 
 
 def test_size_is_within_the_budget(docker: Docker, large_image: str) -> None:
-    """Acceptance 6: 420 MB unpacked and 190 MB compressed, including int8 weights. Prints the size of each layer."""
+    """Acceptance 6: 280 MB unpacked and 145 MB compressed, including int8 weights. Prints the size of each layer."""
     program = ROOT / "docker" / "image_size.py"
     result = subprocess.run([sys.executable, program, large_image], capture_output=True, text=True, check=False)
     sys.stdout.write(result.stdout)

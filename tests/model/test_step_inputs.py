@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,13 @@ def test_a_prefill_a_chunk_and_a_decode() -> None:
     inputs = lay_out(rows)
 
     expected: dict[str, Any] = {
-        "input_ids": [100, 101, 102, *range(130, 165), 132],
+        "token_ids": [100, 101, 102, *range(130, 165), 132],
         "position_ids": [0, 1, 2, *range(30, 65), 32],
-        "subsequence_begins": [0, 3, 38, 39],
-        "block_indices": [7, 5, 2, 9, 1, 4],
-        "block_indices_begins": [0, 1, 4, 6],
+        "token_begins": [0, 3, 38, 39],
+        "block_ids": [7, 5, 2, 9, 1, 4],
+        "block_begins": [0, 1, 4, 6],
     }
-    named = asdict(inputs)
-    assert {name: array.tolist() for name, array in named.items()} == expected
-    assert {name for name, array in named.items() if array.dtype == np.int64} == {"input_ids", "position_ids"}
-    assert {array.dtype for array in named.values()} == {np.dtype(np.int64), np.dtype(np.int32)}
+    arrays = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    assert {name: array.tolist() for name, array in arrays.items()} == expected
+    assert {name for name, array in arrays.items() if array.dtype == np.int64} == {"token_ids", "position_ids"}
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64), np.dtype(np.int32)}

@@ -86,13 +86,13 @@ class Runner:
         hidden = self._forward_pass.hidden_states(inputs)  # (T, C)
         results = [RowResult() for _ in rows]
         sampling = [index for index, row in enumerate(rows) if row.is_sampling]
-        last_positions = inputs.subsequence_begins[1:][sampling] - 1
+        last_positions = inputs.token_begins[1:][sampling] - 1
         for start, logits in self._portions(hidden, last_positions):
             indices = sampling[start : start + len(logits)]
             drawn = self._sampler.sample(logits, [rows[index] for index in indices], portion=start // HEAD_ROWS)
             for index, result in zip(indices, drawn, strict=True):
                 results[index] = result
-        self._score(hidden, inputs.subsequence_begins, rows, results)
+        self._score(hidden, inputs.token_begins, rows, results)
         return results
 
     def _score(

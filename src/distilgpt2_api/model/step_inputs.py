@@ -1,4 +1,4 @@
-"""Lays the rows of a step plan out flat, the form that the kernels read."""
+"""Lays the rows of a step plan out flat, as the kernels read them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,38 +12,43 @@ from distilgpt2_api.core.plan import PlanRow
 
 @dataclass(slots=True, kw_only=True)
 class StepInputs:
-    """T tokens of R sequences, one after the other; `Step` in `native/model.h` says what the kernels read."""
+    """T tokens of R sequences, as in `Step` of `native/model.h`."""
 
-    input_ids: NDArray[np.int64]
+    token_ids: NDArray[np.int64]
+    """(T,)"""
     position_ids: NDArray[np.int64]
-    subsequence_begins: NDArray[np.int32]
-    block_indices: NDArray[np.int32]
-    block_indices_begins: NDArray[np.int32]
+    """(T,)"""
+    token_begins: NDArray[np.int32]
+    """(R + 1,): where each sequence's tokens begin in T."""
+    block_ids: NDArray[np.int32]
+    """All block tables, joined."""
+    block_begins: NDArray[np.int32]
+    """(R + 1,): where each sequence's block table begins."""
 
 
 def lay_out(rows: Sequence[PlanRow]) -> StepInputs:
-    """Arrays for `rows`, in their order. Lists are converted at the end, which is fastest for many short rows."""
-    input_ids: list[int] = []
+    """Arrays for `rows`, in their order. Fills lists and converts them at the end, the cheapest for many short rows."""
+    token_ids: list[int] = []
     position_ids: list[int] = []
-    subsequence_begins = [0]
-    block_indices: list[int] = []
-    block_indices_begins = [0]
+    token_begins = [0]
+    block_ids: list[int] = []
+    block_begins = [0]
     for row in rows:
         begin, num_new = row.num_computed_tokens, row.num_new_tokens
         end = begin + num_new
-        if num_new == 1:  # a decode step, by far the most frequent
-            input_ids.append(row.token_ids[begin])
+        if num_new == 1:  # a decode step, the most frequent case
+            token_ids.append(row.token_ids[begin])
             position_ids.append(begin)
         else:
-            input_ids.extend(row.token_ids[begin:end])
+            token_ids.extend(row.token_ids[begin:end])
             position_ids.extend(range(begin, end))
-        subsequence_begins.append(len(input_ids))
-        block_indices.extend(row.block_ids[: -(-end // BLOCK_SIZE)])
-        block_indices_begins.append(len(block_indices))
+        token_begins.append(len(token_ids))
+        block_ids.extend(row.block_ids[: -(-end // BLOCK_SIZE)])
+        block_begins.append(len(block_ids))
     return StepInputs(
-        input_ids=np.array(input_ids, np.int64),
+        token_ids=np.array(token_ids, np.int64),
         position_ids=np.array(position_ids, np.int64),
-        subsequence_begins=np.array(subsequence_begins, np.int32),
-        block_indices=np.array(block_indices, np.int32),
-        block_indices_begins=np.array(block_indices_begins, np.int32),
+        token_begins=np.array(token_begins, np.int32),
+        block_ids=np.array(block_ids, np.int32),
+        block_begins=np.array(block_begins, np.int32),
     )

@@ -78,17 +78,17 @@ class ForwardPass:
 
     def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
         """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
-        num_tokens = len(inputs.input_ids)
+        num_tokens = len(inputs.token_ids)
         if len(self._hidden) < num_tokens:
             self._hidden = np.empty((num_tokens, self._config.width), np.float32)
         step = Step(
             num_tokens,
-            len(inputs.subsequence_begins) - 1,
-            inputs.input_ids.ctypes.data,
+            len(inputs.token_begins) - 1,
+            inputs.token_ids.ctypes.data,
             inputs.position_ids.ctypes.data,
-            inputs.subsequence_begins.ctypes.data,
-            inputs.block_indices.ctypes.data,
-            inputs.block_indices_begins.ctypes.data,
+            inputs.token_begins.ctypes.data,
+            inputs.block_ids.ctypes.data,
+            inputs.block_begins.ctypes.data,
             self._hidden.ctypes.data,
         )
         if self._library.engine_step(self._engine, step) != 0:
