@@ -22,8 +22,6 @@ class Precision(StrEnum):
 
 
 class Activation(StrEnum):
-    """Activation functions."""
-
     GELU_TANH = "gelu_tanh"
     GELU_ERF = "gelu_erf"
     RELU = "relu"

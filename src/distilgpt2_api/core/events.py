@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from distilgpt2_api.core.outputs import FinishReason, RequestTimings
+from distilgpt2_api.core.outputs import SequenceDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,32 +48,12 @@ class StepStats:
     """Seconds from the end of the previous step to the end of this one: the latency of all other ITL samples."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceFinished:
-    """The end of one sequence."""
-
-    finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_cached_tokens: int
-    num_completion_tokens: int
-    timings: RequestTimings
-    is_batch: bool = False
-
-    @property
-    def tpot_s(self) -> float | None:
-        """Mean time per token after the first; None without such a token."""
-        num_later_tokens = self.num_completion_tokens - 1
-        if self.timings.ttft_s is None or num_later_tokens < 1:
-            return None
-        return (self.timings.total_s - self.timings.ttft_s) / num_later_tokens
-
-
 class EngineObserver(Protocol):
     """Called on the engine thread: implementations are quick and never raise."""
 
     def on_step(self, stats: StepStats) -> None: ...
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None: ...
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None: ...
 
 
 class SilentObserver:
@@ -82,5 +62,5 @@ class SilentObserver:
     def on_step(self, stats: StepStats) -> None:
         """Ignore."""
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None:
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
         """Ignore."""

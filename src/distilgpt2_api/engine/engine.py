@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.events import EngineObserver, SequenceFinished, StepStats
+from distilgpt2_api.core.events import EngineObserver, StepStats
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import StepPlan, StepResult
 from distilgpt2_api.core.request import GenerationRequest
@@ -161,7 +161,6 @@ class Engine:
         return deltas
 
     def step(self) -> StepOutputs:
-        """Compute one step."""
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         plan = scheduler.schedule()
@@ -237,22 +236,11 @@ class Engine:
         self._grammar_state.forget(sequence_id)
         delta = output.take(now_s, stop=stop)
         assert delta is not None
-        assert delta.finish_reason is not None
-        assert delta.timings is not None
         live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
             del self._requests[output.request_id]
-        self._observer.on_sequence_finished(
-            SequenceFinished(
-                finish_reason=delta.finish_reason,
-                num_prompt_tokens=delta.num_prompt_tokens,
-                num_cached_tokens=delta.num_cached_tokens,
-                num_completion_tokens=delta.num_completion_tokens,
-                timings=delta.timings,
-                is_batch=output.sequence.is_batch,
-            )
-        )
+        self._observer.on_sequence_finished(delta, is_batch=output.sequence.is_batch)
         return delta
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:

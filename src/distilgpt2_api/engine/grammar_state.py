@@ -47,7 +47,6 @@ class GrammarState:
                 self._ignoring_eos.add(sequence_id)
 
     def forget(self, sequence_id: int) -> None:
-        """The sequence has ended."""
         self._guides.pop(sequence_id, None)
         self._ignoring_eos.discard(sequence_id)
 

@@ -38,8 +38,6 @@ class ScoringPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The score of one prompt."""
-
     logprob: float
     """Natural logarithm of the joint probability of the scored tokens."""
     num_tokens: int

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from distilgpt2_api.core.events import ScheduleStats, SequenceFinished, StepStats
-from distilgpt2_api.core.outputs import FinishReason
+from distilgpt2_api.core.events import ScheduleStats, StepStats
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.observability.accumulators import Accumulator, Counter, LabelledCounter, WeightedHistogram
 
 Metrics = Sequence[tuple[str, str, Callable[[str, str], Accumulator], str]]
@@ -117,10 +117,10 @@ class EngineMetrics(Collector):
         self._inter_token_s.update(stats.inter_step_s, stats.num_itl_samples - stats.num_same_step_tokens)
         self._inter_token_s.update(0.0, stats.num_same_step_tokens)
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None:
-        self._of_sequences.update(finished)
-        if not finished.is_batch:  # no client waits for batch work
-            self._of_latencies.update(finished)
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
+        self._of_sequences.update(last)
+        if not is_batch:  # no client waits for batch work
+            self._of_latencies.update(last)
 
     def show_idle(self) -> None:
         """Set the gauges to 0. No step follows the last abort, so the engine does not report that nothing runs."""

@@ -11,7 +11,6 @@ _pack_block = Struct(f"<{BLOCK_SIZE}I").pack
 
 
 def num_blocks_for(num_tokens: int) -> int:
-    """Blocks that hold `num_tokens` tokens."""
     return -(-num_tokens // BLOCK_SIZE)
 
 

@@ -21,6 +21,8 @@ class Drafter:
     without repetitions costs almost nothing.
     """
 
+    __slots__ = ("_backoff", "_budget", "_next_positions", "_num_indexed", "_resumes_at", "_token_ids")
+
     def __init__(self, token_ids: Sequence[int]) -> None:
         """`token_ids` is the sequence's own list, which grows."""
         self._token_ids = token_ids

@@ -45,6 +45,32 @@ class EndingTokens:
 class Sequence:
     """Mutable state of one sequence. Only the scheduler writes it."""
 
+    __slots__ = (
+        "_digests",
+        "arrival",
+        "block_ids",
+        "caller",
+        "drafter",
+        "ending_tokens",
+        "finish_reason",
+        "is_admitted_before",
+        "is_batch",
+        "leader_id",
+        "max_num_tokens",
+        "num_cached_tokens",
+        "num_computed_tokens",
+        "num_prompt_tokens",
+        "num_scored_tokens",
+        "params",
+        "priority",
+        "seed",
+        "sequence_id",
+        "status",
+        "stop_token_id",
+        "token_ids",
+        "virtual_start",
+    )
+
     def __init__(
         self,
         *,

@@ -70,7 +70,6 @@ class WaitingQueue:
             self._insert(follower)
 
     def remove(self, sequence: ScheduledSequence) -> None:
-        """Remove a waiting sequence."""
         self.num_batch -= sequence.is_batch
         if sequence.leader_id is not None:
             followers = self._followers[sequence.leader_id]

@@ -36,7 +36,6 @@ class GrammarSandbox(LimitedProcess):
 
 
 def main() -> None:
-    """The process."""
     tokenizer = LLTokenizer("byte")
     threading.stack_size(STACK_BYTES)
     serve(partial(_compile, tokenizer), has_threads=True)

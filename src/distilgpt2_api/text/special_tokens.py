@@ -31,7 +31,6 @@ class SpecialTokens:
     added: Mapping[int, Mapping[str, Any]]
     """By id: tokens to add to the vocabulary if it lacks them, in the form of `tokenizer.json`."""
     added_path: Path
-    """The file that lists `added`."""
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -139,8 +139,6 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[Item]):
-    """One page of a list."""
-
     items: Sequence[Item]
     has_more: bool
 

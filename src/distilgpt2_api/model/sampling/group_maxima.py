@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GROUP_SIZE = 16
-"""Columns of a group."""
 BLOCK_GROUPS = 8
-"""Groups of a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ from distilgpt2_api.model.weights.panels import pack_panels, panels_shape
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 
 MATRIX_DTYPES = {Precision.INT8: "I8", Precision.BF16: "BF16", Precision.F32: "F32"}
-"""safetensors' words."""
 ROWS_AT_ONCE = 512
 """Rows quantised together: bounds the memory of intermediate arrays."""
 
