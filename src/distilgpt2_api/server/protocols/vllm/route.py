@@ -104,9 +104,9 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
         eos_token=token_of("eos_token", end_of_text),
         unk_token=token_of("unk_token", end_of_text),  # GPT-2's default; a byte-level tokenizer never uses it
         pad_token=token_of("pad_token", None),
-        add_bos_token=bool(tokenizer.frame.before),
-        add_eos_token=bool(tokenizer.frame.after),
-        add_prefix_space=tokenizer.has_prefix_space,
+        add_bos_token=bool(tokenizer.files.frame.before),
+        add_eos_token=bool(tokenizer.files.frame.after),
+        add_prefix_space=tokenizer.files.has_prefix_space,
         chat_template=None if service.chat_template is None else service.chat_template.source,
     )
 
