@@ -11,8 +11,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from distilgpt2_api.cli.api_reference.page import api_page
-from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import ApiKey, CallerLimits, digest_of
 from distilgpt2_api.server.app import PROTOCOLS, build_routes
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
