@@ -37,7 +37,7 @@ def write_header_of_another_processor(path: Path) -> None:
 
 
 def link_to_another_library(path: Path) -> None:
-    path.symlink_to(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+    path.symlink_to(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # NumPy types no private modules
 
 
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
