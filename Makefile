@@ -107,9 +107,29 @@ NATIVE_PYTHON := .tools/native/bin/python
 	$(NATIVE_PYTHON) -m pip install --quiet --disable-pip-version-check "$$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
 	@touch $@
 
+# The driver is built before pytest starts, because pytest limits the time of a test.
+TEST_KERNELS = $(BIN)/python -m pytest tests/native $(ARGS)
+
 .PHONY: test-native
-test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine (KERNELS_EMULATED=1: and of arm64, in emulation)
-	ZIG_PYTHON=$(NATIVE_PYTHON) $(BIN)/python -m pytest tests/native $(ARGS)
+test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine
+	$(NATIVE_PYTHON) native/build.py --driver --out build/native/driver
+	KERNELS_DRIVER=build/native/driver/driver $(TEST_KERNELS)
+
+.PHONY: test-arm64
+test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of arm64 on three emulated processors (installs qemu-user-static on Debian as root)
+	@tests/native/install.sh qemu-aarch64-static qemu-user-static
+	$(NATIVE_PYTHON) native/build.py --driver --out build/native/arm64 --platform linux/arm64
+	for cpu in max,sve=off neoverse-n1 cortex-a72; do \
+		KERNELS_DRIVER="qemu-aarch64-static -cpu $$cpu build/native/arm64/driver" $(TEST_KERNELS) || exit 1; \
+	done
+
+.PHONY: test-sanitized
+test-sanitized: .venv/installed-dev ## Test the kernels with the sanitizers for addresses, undefined behaviour and threads (installs g++ on Debian as root)
+	@tests/native/install.sh g++ g++
+	for sanitizers in address,undefined thread; do \
+		CXX=g++ $(BIN)/python native/build.py --driver --out build/native/$$sanitizers --sanitize $$sanitizers; \
+		KERNELS_DRIVER=build/native/$$sanitizers/driver $(TEST_KERNELS) || exit 1; \
+	done
 
 .PHONY: test-postgres
 test-postgres: .venv/installed-dev ## Test the store of files and batches on a temporary PostgreSQL (installs it on Debian as root)
@@ -168,4 +188,4 @@ clean: ## Remove the environments and build outputs
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'

@@ -4,7 +4,7 @@
     python -m benchmarks.engine --with-transformers .venv/bin/python     and transformers in float32, alternating
 
 Engine: scheduling, forward pass, sampling and text of sequences that all start at once; the time includes prefill.
-Forward pass: only the compiled models of the same steps, directly afterwards. Measurements alternate; the output has
+Forward pass: only the forward passes of the same steps, directly afterwards. Measurements alternate; the output has
 medians and ranges. On a shared machine, compare the ratios.
 """
 

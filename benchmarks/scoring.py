@@ -80,7 +80,7 @@ class ScoringEngine(TimedEngine):
             cache_folder=cache_folder,
             max_step_tokens=max_step_tokens,
         )
-        self._time(self._engine._runner._reader, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - the benchmark times private parts
+        self._time(self._engine._runner._sampler, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - the benchmark times private parts
 
     def score(self, load: ScoringLoad) -> ScoringRun:
         """Run the load through the engine, including perplexities."""

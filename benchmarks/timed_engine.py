@@ -101,7 +101,7 @@ class TimedEngine:
         for owner, method in (
             (self._forward_pass, "hidden_states"),
             (self._forward_pass, "logits"),
-            (runner._reader, "sample"),  # noqa: SLF001 - the benchmark times private parts
+            (runner._sampler, "sample"),  # noqa: SLF001 - the benchmark times private parts
             (runner, "run"),
             (scheduler, "schedule"),
             (scheduler, "update"),

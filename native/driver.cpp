@@ -4,11 +4,16 @@
 //   int32 target length, target name, int32 threads, int64 size, that many bytes, the Model (pointers: offset + 1, 0: null)
 //   then steps:  int32 number of tokens T (0 ends), int32 sequences R, the arrays of Step, int32 rows N for logits
 //   answer:      hidden (T, C), logits of the last N tokens (N, V)
+//
+// `driver targets` names what this processor runs; `driver pool THREADS JOBS` tests the pool of threads.
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "step.h"
+
+int test_pool(int num_threads, int num_jobs); // pool_test.cpp
 
 namespace {
 
@@ -33,19 +38,34 @@ template <class T> T read_one() {
 template <class T> void relocate(T *&pointer, char *base) {
     pointer = pointer ? (T *)(base + (intptr_t)pointer - 1) : nullptr;
 }
-void relocate(Norm &norm, char *base) {
-    relocate(norm.weight, base);
-    relocate(norm.bias, base);
+// Vectors get memory of their own, without padding: the address sanitizer sees a read behind the last number.
+float *copies[256];
+int num_copies = 0;
+void relocate(const float *&vector, int count, char *base) {
+    relocate(vector, base);
+    if (!vector) return;
+    const size_t size = (size_t)count * sizeof(float);
+    float *copy = num_copies < 256 ? (float *)malloc(size) : nullptr;
+    if (!copy) fail("no memory");
+    memcpy(copy, vector, size);
+    copies[num_copies++] = copy;
+    vector = copy;
+}
+void relocate(Norm &norm, int width, char *base) {
+    relocate(norm.weight, width, base);
+    relocate(norm.bias, width, base);
 }
 void relocate(Matrix &matrix, char *base) {
     relocate(matrix.panels, base);
-    relocate(matrix.scale, base);
-    relocate(matrix.bias, base);
+    relocate(matrix.scale, matrix.num_columns, base);
+    relocate(matrix.bias, matrix.num_columns, base);
 }
 
 } // namespace
 
-int main() {
+int main(int num_words, char **words) {
+    if (num_words == 2 && !strcmp(words[1], "targets")) return puts(engine_targets()) < 0;
+    if (num_words == 4 && !strcmp(words[1], "pool")) return test_pool(atoi(words[2]), atoi(words[3]));
     const int length = read_one<int32_t>();
     char *target = read_array<char>((size_t)length + 0);
     target = (char *)realloc(target, (size_t)length + 1);
@@ -59,14 +79,14 @@ int main() {
     relocate(model.layers, base);
     for (int i = 0; i < model.num_layers; i++) {
         Layer &layer = const_cast<Layer &>(model.layers[i]);
-        relocate(layer.norm_1, base);
+        relocate(layer.norm_1, model.width, base);
         relocate(layer.qkv, base);
         relocate(layer.projection, base);
-        relocate(layer.norm_2, base);
+        relocate(layer.norm_2, model.width, base);
         relocate(layer.up, base);
         relocate(layer.down, base);
     }
-    relocate(model.final_norm, base);
+    relocate(model.final_norm, model.width, base);
     relocate(model.embedding, base);
     relocate(model.head, base);
     relocate(model.positions, base);
@@ -75,7 +95,7 @@ int main() {
     if (!model.cache) fail("no memory");
     memset(model.cache, 0xff, cache_bytes); // NaN in every float: what is not written must not count
     Engine *engine = engine_open(&model, target, num_threads);
-    if (!engine) fail("this processor does not run that target");
+    if (!engine) fail(errno == ENOTSUP ? "this processor does not run that target" : strerror(errno));
     for (;;) {
         Step step = {};
         step.num_tokens = read_one<int32_t>();
@@ -107,5 +127,6 @@ int main() {
     free(model.cache);
     free(base);
     free(target);
+    for (int i = 0; i < num_copies; i++) free(copies[i]);
     return 0;
 }

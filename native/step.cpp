@@ -1,6 +1,7 @@
 // One step: which kernel runs over what, and how that is handed out to threads.
 #include "step.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,14 +184,19 @@ extern "C" {
 
 Engine *engine_open(const Model *model, const char *target, int num_threads) {
     const Kernels *kernels = find_kernels(target);
-    if (!kernels) return nullptr;
+    if (!kernels) {
+        errno = ENOTSUP;
+        return nullptr;
+    }
     Engine *e = (Engine *)calloc(1, sizeof(Engine));
-    if (!e) return nullptr;
+    if (!e) return nullptr; // calloc has set errno
     e->model = *model;
     e->kernels = kernels;
     e->pool = pool_open(num_threads);
     if (e->pool) return e;
+    const int error = errno;
     free(e);
+    errno = error;
     return nullptr;
 }
 

@@ -9,13 +9,13 @@ extern "C" {
 struct Engine;
 #pragma GCC visibility push(default)
 
-// Kernels of that name, or the best that this processor runs if it is "". Null if there are none of that name, or the
-// processor lacks what they need; `engine_targets` names those that it runs, separated by spaces, the best first.
+// `target`: the name of kernels, or "" for the best that this processor runs. Null on failure, with errno: ENOTSUP (the
+// processor lacks what the target needs, or there is none of that name), EAGAIN (no more threads), ENOMEM.
 Engine *engine_open(const Model *, const char *target, int num_threads);
 void engine_close(Engine *);
 int engine_interface(void);
 const char *engine_target(const Engine *);
-const char *engine_targets(void);
+const char *engine_targets(void); // names of what this processor runs, separated by spaces, the best first
 int64_t engine_block_bytes(const Model *); // of the KV cache, all layers together
 // Computes the tokens and writes their keys and values. 0; -1 if there is no memory.
 int engine_step(Engine *, const Step *);

@@ -1,5 +1,6 @@
 #include "targets.h"
 
+#include <pthread.h>
 #include <string.h>
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
@@ -82,14 +83,22 @@ const Kernels *find_kernels(const char *name) {
     return nullptr;
 }
 
-const char *target_names(void) {
-    static char names[128];
+namespace {
+
+char names[64];
+void write_names() {
     const Kernels *found[8];
     const int num = find_targets(found);
-    names[0] = 0;
     for (int i = 0; i < num; i++) {
         if (i) strcat(names, " ");
         strcat(names, found[i]->name);
     }
+}
+
+} // namespace
+
+const char *target_names(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, write_names);
     return names;
 }

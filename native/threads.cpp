@@ -1,28 +1,24 @@
 #include "threads.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 #if defined(__linux__)
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace {
 
 constexpr int SPINS = 2000;  // pauses before a thread sleeps: longer than the gaps within a step, far below a time slice
-constexpr int NUM_JOBS = 8;
 
-// The one word that threads take items from: the job's number, how many items it has, the next one.
-// All three in one, so that a thread which comes late can't take an item of another job.
-constexpr int ITEM_BITS = 22;
-constexpr uint64_t ITEM_MASK = (1 << ITEM_BITS) - 1;
-inline uint64_t ticket(uint64_t job, uint64_t num_items) { return job << (2 * ITEM_BITS) | num_items << ITEM_BITS; }
-inline uint64_t job_of(uint64_t t) { return t >> (2 * ITEM_BITS); }
-inline uint64_t num_items_of(uint64_t t) { return t >> ITEM_BITS & ITEM_MASK; }
-inline uint64_t item_of(uint64_t t) { return t & ITEM_MASK; }
+// The one word that threads take items from: how many items the job has, and the next one. Both in one word, so that a
+// thread which comes late can't take an item of the job before. It may take one of the job after, which is as good.
+inline uint64_t ticket(uint32_t num_items) { return (uint64_t)num_items << 32; }
+inline bool has_item(uint64_t t) { return (uint32_t)t < t >> 32; }
 
 struct Job {
     Work work;
@@ -45,9 +41,9 @@ struct Pool {
     alignas(128) uint32_t epoch;    // changes with each job: what threads sleep on
     uint32_t num_sleeping;
     bool is_closing;
-    Job jobs[NUM_JOBS];
-    uint64_t job;
+    Job job;
     int num_threads;
+    pid_t process; // a fork has a copy of the pool without its threads
     pthread_t *threads;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -60,16 +56,14 @@ struct Start {
     int thread;
 };
 
-// Takes items until the job that is current has none left. Returns that job's number.
-uint64_t take_items(Pool *pool, int thread) {
-    for (;;) {
-        const uint64_t now = __atomic_load_n(&pool->next, __ATOMIC_ACQUIRE);
-        if (item_of(now) >= num_items_of(now)) return job_of(now);
+// Takes items until none is left.
+void take_items(Pool *pool, int thread) {
+    while (has_item(__atomic_load_n(&pool->next, __ATOMIC_ACQUIRE))) {
         const uint64_t t = __atomic_fetch_add(&pool->next, 1, __ATOMIC_ACQ_REL);
-        if (item_of(t) >= num_items_of(t)) return job_of(t);
-        // The job can't end before this item has, so its place in `jobs` is not written again meanwhile.
-        const Job job = pool->jobs[job_of(t) % NUM_JOBS];
-        job.work(job.context, (int)item_of(t), thread);
+        if (!has_item(t)) return;
+        // The job can't end before this item has, so `job` is not written meanwhile.
+        const Job job = pool->job;
+        job.work(job.context, (int)(uint32_t)t, thread);
         __atomic_fetch_add(&pool->num_done, 1, __ATOMIC_ACQ_REL);
     }
 }
@@ -125,6 +119,7 @@ Pool *pool_open(int num_threads) {
     if (!pool) return nullptr;
     *pool = Pool{};
     pool->num_threads = 1;
+    pool->process = getpid();
     pthread_mutex_init(&pool->lock, nullptr);
     pthread_cond_init(&pool->wake, nullptr);
     pool->threads = (pthread_t *)calloc((size_t)num_threads, sizeof(pthread_t));
@@ -132,24 +127,27 @@ Pool *pool_open(int num_threads) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool is_open = pool->threads != nullptr;
-    for (int i = 1; is_open && i < num_threads; i++) {
+    int error = pool->threads ? 0 : ENOMEM;
+    for (int i = 1; !error && i < num_threads; i++) {
         Start *start = (Start *)malloc(sizeof(Start));
-        is_open = start != nullptr;
-        if (!is_open) break;
+        if (!start) {
+            error = ENOMEM;
+            break;
+        }
         *start = Start{pool, i};
-        is_open = pthread_create(&pool->threads[i], nullptr, run_thread, start) == 0;
-        if (is_open) pool->num_threads++;
-        else free(start);
+        error = pthread_create(&pool->threads[i], nullptr, run_thread, start);
+        if (error) free(start);
+        else pool->num_threads++;
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (is_open) return pool;
+    if (!error) return pool;
     pool_close(pool);
+    errno = error;
     return nullptr;
 }
 
 void pool_close(Pool *pool) {
-    if (!pool) return;
+    if (!pool || pool->process != getpid()) return; // a fork has no threads to join; its memory ends with it
     __atomic_store_n(&pool->is_closing, true, __ATOMIC_RELEASE);
     wake_all(pool);
     for (int i = 1; i < pool->num_threads; i++) pthread_join(pool->threads[i], nullptr);
@@ -166,10 +164,9 @@ void pool_run(Pool *pool, Work work, void *context, int num_items) {
         for (int item = 0; item < num_items; item++) work(context, item, 0);
         return;
     }
-    pool->job++;
-    pool->jobs[pool->job % NUM_JOBS] = Job{work, context};
+    pool->job = Job{work, context};
     __atomic_store_n(&pool->num_done, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->next, ticket(pool->job % (1 << 20), (uint64_t)num_items), __ATOMIC_RELEASE);
+    __atomic_store_n(&pool->next, ticket((uint32_t)num_items), __ATOMIC_RELEASE);
     wake_all(pool);
     take_items(pool, 0);
     for (int spins = 0; __atomic_load_n(&pool->num_done, __ATOMIC_ACQUIRE) != (uint32_t)num_items; spins++) {

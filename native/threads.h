@@ -8,9 +8,10 @@
 struct Pool;
 typedef void (*Work)(void *context, int item, int thread);
 
-// Starts `num_threads - 1` threads beside the caller's. Null if there is no memory, or the system refuses a thread.
+// Starts `num_threads - 1` threads beside the caller's. Null on failure, with errno: ENOMEM, EAGAIN (no more threads).
 Pool *pool_open(int num_threads);
-void pool_close(Pool *);
+void pool_close(Pool *); // not while a job runs
 int pool_num_threads(const Pool *);
-// Runs work(context, item, thread) once for each item below `num_items`; returns when all of them are done.
+// Runs work(context, item, thread) once for each item below `num_items`; returns when all of them are done. One caller at a time.
+// In a fork of the process, which has no other threads, the caller does all items.
 void pool_run(Pool *, Work, void *context, int num_items);

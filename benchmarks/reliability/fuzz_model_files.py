@@ -39,7 +39,7 @@ from distilgpt2_api.core.errors import InvalidRequestError, ModelError
 from distilgpt2_api.core.model_folder import GENERATION_CONFIG_FILE
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
-from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
+from distilgpt2_api.model.weights.compiled_file import read_compiled_model
 from distilgpt2_api.model.weights.prepared import prepare_weights
 from distilgpt2_api.model.weights.weight_files import INDEX_FILE, SINGLE_FILE
 from distilgpt2_api.text.chat_template_files import load_chat_template

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from distilgpt2_api.core.errors import InvalidRequestError
@@ -36,7 +35,7 @@ class TextGenerator:
             settings.engine_config(),
             cache_folder=settings.cache_home,
             observer=SilentObserver(),
-            report=_ignore,
+            report=lambda _note: None,  # a library call prints nothing
         )
         self._lock = threading.Lock()
 
@@ -81,16 +80,10 @@ class TextGenerator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
 
 def _check_at_least(param: str, value: int, least: int) -> None:
     if value < least:
         raise InvalidRequestError(f"{param} is {value}; it must be at least {least}", param=param)
-
-
-def _ignore(note: str) -> None:
-    """Notes about the cache are for servers' logs; a library call prints nothing."""

@@ -24,7 +24,7 @@ from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment
-from distilgpt2_api.settings.open_files import allow_open_files
+from distilgpt2_api.settings.host_resources import allow_open_files
 
 FINAL_FLUSH_S = 0.5
 """After the drain, clients have this long to read the rest of their responses."""

@@ -13,13 +13,13 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 FRAGMENT = re.compile(r"(?:\d+|\+[a-z0-9-]+)\.(?P<type>[a-z]+)\.md")
-MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
+MAKE_TARGET = re.compile(r"\bmake ([a-z][a-z0-9-]*)")
 
 
 @pytest.fixture(scope="module")
 def make_targets(root: Path) -> set[str]:
     makefiles = [root / "Makefile", *root.glob("*/*.mk"), *root.glob("*/*/*.mk")]
-    return {name for path in makefiles for name in re.findall(r"^([a-z-]+):", path.read_text(), flags=re.MULTILINE)}
+    return {name for path in makefiles for name in re.findall(r"^([a-z0-9-]+):", path.read_text(), flags=re.MULTILINE)}
 
 
 def _named_paths(text: str) -> list[str]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.api_key import digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import CallerLimits, digest_of
 from distilgpt2_api.settings.key_file import read_key_file
 
 

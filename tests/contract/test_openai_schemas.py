@@ -186,9 +186,16 @@ def test_an_error_of_the_router(server: Any) -> None:
 
 def test_an_error_event_after_the_first_chunk(server: Any, read_events: Any) -> None:
     """It is the last event: no `[DONE]` makes it look like an end."""
-    with server.stream(max_tokens=16000, timeout_s=0.5) as response:
-        assert response.status_code == 200
-        *chunks, last = read_events(response)
+    chunks: list[Any] = []
+    last: Any = None
+    for timeout_s in (0.5, 1, 2, 4, 8):
+        with server.stream(max_tokens=16000, timeout_s=timeout_s) as response:
+            if response.status_code == 504:
+                continue  # a busy machine did not reach the first chunk
+            assert response.status_code == 200
+            *chunks, last = read_events(response)
+            break
+    assert chunks
     for chunk in chunks:
         check(chunk, CHUNK)
     check(last, ERROR)

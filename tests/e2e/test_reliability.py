@@ -125,7 +125,7 @@ def test_a_sigterm_ends_every_stream_properly_and_the_process_in_time(launch: Ca
     assert set(endings[1::2]) <= {FINISH, ERROR}  # on a slow machine even short ones may not finish
     assert late in {"503", "refused"}
     assert server.wait_exit() == 0
-    assert time.monotonic() - begun_s < 3
+    assert time.monotonic() - begun_s < 10  # Gunicorn would kill it after 30 s.
 
 
 def test_a_killed_worker_is_replaced_and_its_streams_do_not_look_whole(

@@ -11,7 +11,8 @@ from tests import scripted_runner
 from tests.scripted_runner import ENGINE_CONFIG, ScriptedRunner
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.events import SequenceFinished, StepStats
+from distilgpt2_api.core.events import StepStats
+from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
@@ -44,13 +45,13 @@ class ByteTokenizer:
 @dataclass
 class RecordingObserver:
     steps: list[StepStats] = field(default_factory=list)
-    finished: list[SequenceFinished] = field(default_factory=list)
+    finished: list[SequenceDelta] = field(default_factory=list)
 
     def on_step(self, stats: StepStats) -> None:
         self.steps.append(stats)
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None:
-        self.finished.append(finished)
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
+        self.finished.append(last)
 
 
 class TickingClock:

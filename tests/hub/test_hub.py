@@ -10,8 +10,7 @@ import pytest
 
 from distilgpt2_api.core.errors import ModelError, ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from distilgpt2_api.core.model_folder import DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
-from distilgpt2_api.model.hub.pull import pull_model
-from distilgpt2_api.model.hub.staging import gather_model
+from distilgpt2_api.model.hub.pull import gather_model, pull_model
 from distilgpt2_api.model.hub.store import ModelStore
 
 NAME = "distilbert/distilgpt2"

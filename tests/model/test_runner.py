@@ -213,7 +213,7 @@ def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, d
 
     runner = drive(make_model(n_embd=63, n_head=3).path, precision).runner
 
-    assert runner.kv_block_bytes == kv_block_bytes(runner.config, Precision(precision))
+    assert runner._forward_pass.kv_block_bytes == kv_block_bytes(runner.config, Precision(precision))
 
 
 def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[..., Any]) -> None:

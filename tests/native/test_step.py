@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.native.conftest import all_targets
+from tests.native.conftest import all_targets, driver_command
 from tests.native.driver import Driver, Row, quantize, to_bf16
 from tests.reference.numpy_gpt2 import NumpyGpt2
 
 PRECISIONS = ("f32", "bf16", "int8")
+ALL_TARGETS = ("avx512vnni", "avxvnni", "avx2", "sse2", "dotprod", "neon")
 SHAPES: dict[str, dict[str, Any]] = {
     "demo": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 100, "n_positions": 128},
     "heads of one": {"n_embd": 5, "n_head": 5, "n_layer": 1, "vocab_size": 7, "n_positions": 70},
@@ -87,10 +89,10 @@ def target(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def open_driver(driver_command: Callable[[str], list[str]], target: str) -> Open:
+def open_driver(target: str) -> Open:
     def open_model(config: Mapping[str, Any], tensors: Any, precision: str, num_threads: int = 2) -> Driver:
         return Driver(
-            driver_command(target),
+            driver_command(),
             config,
             tensors,
             precision=precision,
@@ -177,16 +179,39 @@ def test_many_rows(open_driver: Open) -> None:
             assert np.array_equal(driver.step([row], num_rows)[1], expected[:num_rows])
 
 
-def test_a_target_that_the_processor_lacks_is_refused(driver_command: Callable[[str], list[str]], target: str) -> None:
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_head_sizes(open_driver: Open, precision: str) -> None:
+    """Sizes around a quad, a vector, the 64 elements of a turn and the largest; in the cache's last blocks."""
+    for size in (1, 2, 3, 4, 5, 15, 16, 17, 33, 49, 63, 64, 65, 127, 129, 255, 257, 509, 511, 512):
+        config = {"n_embd": size, "n_head": 1, "n_layer": 1, "vocab_size": 3, "n_positions": 36, "n_inner": 1}
+        tensors = random_tensors(config)
+        ids = tokens(config, 35)
+        expected = NumpyGpt2(config, rounded(tensors, precision)).logits(ids)
+
+        with open_driver(config, tensors, precision) as driver:
+            _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[22, 23])], len(ids))
+
+        assert np.abs(logits - expected).max() <= 2 * ERRORS[precision] * np.abs(expected).max(), size
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_threads_run_each_item_once(num_threads: int) -> None:
+    subprocess.run([*driver_command(), "pool", str(num_threads), "400"], check=True, timeout=100)
+
+
+@pytest.mark.parametrize("name", ["quantum", *ALL_TARGETS])
+def test_a_target_that_the_processor_lacks_is_refused(name: str) -> None:
+    if name in all_targets():
+        pytest.skip("the processor has it")
     config = SHAPES["demo"]
     with (
         pytest.raises((AssertionError, RuntimeError), match="does not run that target"),
         Driver(
-            driver_command(target),
+            driver_command(),
             config,
             random_tensors(config),
             precision="int8",
-            target="quantum",
+            target=name,
             num_threads=1,
             num_blocks=1,
         ) as driver,

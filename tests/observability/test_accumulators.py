@@ -18,7 +18,7 @@ def test_it_equals_a_histogram_of_prometheus_client() -> None:
     for value in VALUES:
         for _ in range(3):
             theirs.observe(value)
-        ours.update([(value, 3)])
+        ours.update(value, 3)
     [expected] = registry.collect()
     family = ours.family()
     assert (family.name, family.type, family.documentation) == (expected.name, expected.type, expected.documentation)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from distilgpt2_api.core.events import ScheduleStats, SequenceFinished, StepStats
-from distilgpt2_api.core.outputs import FinishReason, RequestTimings
+from distilgpt2_api.core.events import ScheduleStats, StepStats
+from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 
 STEP = StepStats(
@@ -44,7 +44,7 @@ def metrics(registry: CollectorRegistry) -> EngineMetrics:
     return EngineMetrics(registry)
 
 
-def finished(**options: Any) -> SequenceFinished:
+def finished(**options: Any) -> SequenceDelta:
     timings = RequestTimings(queue_s=0.01, ttft_s=0.1, total_s=1.1)
     defaults: dict[str, Any] = {
         "finish_reason": FinishReason.STOP,
@@ -53,7 +53,7 @@ def finished(**options: Any) -> SequenceFinished:
         "num_completion_tokens": 11,
         "timings": timings,
     }
-    return SequenceFinished(**(defaults | options))
+    return SequenceDelta(index=0, **(defaults | options))
 
 
 def test_a_step_sets_gauges_and_adds_to_counters(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
@@ -107,7 +107,7 @@ def test_gauges_are_zero_after_the_last_abort(metrics: EngineMetrics, registry: 
 
 
 def test_a_sequences_end_is_counted_with_its_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
-    metrics.on_sequence_finished(finished())
+    metrics.on_sequence_finished(finished(), is_batch=False)
     values = {
         "prompt_tokens_total": 7,
         "cached_prompt_tokens_total": 3,
@@ -123,7 +123,8 @@ def test_a_sequences_end_is_counted_with_its_latencies(metrics: EngineMetrics, r
 
 def test_a_sequence_without_tokens_has_no_token_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     timings = RequestTimings(queue_s=1.0, ttft_s=None, total_s=1.0)
-    metrics.on_sequence_finished(finished(finish_reason=FinishReason.ABORT, num_completion_tokens=0, timings=timings))
+    aborted = finished(finish_reason=FinishReason.ABORT, num_completion_tokens=0, timings=timings)
+    metrics.on_sequence_finished(aborted, is_batch=False)
     assert registry.get_sample_value("distilgpt2_time_to_first_token_seconds_count") == 0
     assert registry.get_sample_value("distilgpt2_time_per_output_token_seconds_count") == 0
     assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "abort"}) == 1
@@ -137,7 +138,7 @@ def test_every_finish_reason_is_shown_from_the_start(metrics: EngineMetrics, reg
 
 def test_batch_work_has_no_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
     """Its tokens are counted, its latencies are not observed."""
-    metrics.on_sequence_finished(finished(is_batch=True))
+    metrics.on_sequence_finished(finished(), is_batch=True)
     assert registry.get_sample_value("distilgpt2_completion_tokens_total") == 11
     for name in ("queue_time", "time_to_first_token", "time_per_output_token", "end_to_end_latency"):
         assert registry.get_sample_value(f"distilgpt2_{name}_seconds_count") == 0

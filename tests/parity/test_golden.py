@@ -14,6 +14,7 @@ from make_golden import CASES, compute  # the script beside this file, which is 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
+@pytest.mark.timeout(900)  # a minute on idle cores
 @pytest.mark.parametrize("name", CASES)
 def test_golden_values_are_those_of_transformers(name: str) -> None:
     _, files = compute(CASES[name])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from distilgpt2_api.core.config import BLOCK_SIZE
-from distilgpt2_api.scheduling.prefix import block_digest
+from distilgpt2_api.scheduling.blocks import block_digest
 
 TOKENS = list(range(BLOCK_SIZE))
 

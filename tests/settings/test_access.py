@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distilgpt2_api.core.api_key import digest_of
+from distilgpt2_api.core.caller import digest_of
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings import Settings
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distilgpt2_api.core.api_key import digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import CallerLimits, digest_of
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_file import read_key_file
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file

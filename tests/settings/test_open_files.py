@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource
-from distilgpt2_api.settings.open_files import allow_open_files, choose_max_connections
+from distilgpt2_api.settings.host_resources import allow_open_files, choose_max_connections
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 num_connections = choose_max_connections({memory_bytes})
 allow_open_files(num_connections)

@@ -271,7 +271,7 @@ def test_messages_survive_a_template_that_changes_them() -> None:
     ],
 )  # fmt: skip
 def test_a_rendering_is_ended_soon_and_small_for_any_template(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "BASE_CPU_S", 0.03)  # Most of these use all of it.
+    monkeypatch.setattr(chat_template, "BASE_CPU_S", 0.01)  # Most of these use all of it.
     template = template_of(source)
     begin = time.monotonic()
 

@@ -99,15 +99,15 @@ def test_beside_a_vocabulary_the_flags_count(
     copytree(vocabulary_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = Tokenizer.from_folder(tmp_path)
-    assert tokenizer.frame.before == before
-    assert tokenizer.frame.after == tuple(map(tokenizer.token_id, after))
+    assert tokenizer.files.frame.before == before
+    assert tokenizer.files.frame.after == tuple(map(tokenizer.token_id, after))
 
 
 def test_beside_a_tokenizer_json_its_post_processor_counts_alone(json_folder: Path, tmp_path: Path) -> None:
     """As in `transformers`."""
     folder = write(json_folder, tmp_path, BYTE_LEVEL)
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": True}))
-    assert len(Tokenizer.from_folder(folder).frame) == 0
+    assert len(Tokenizer.from_folder(folder).files.frame) == 0
 
 
 def test_a_flag_for_a_missing_token_is_refused(vocabulary_folder: Path, tmp_path: Path) -> None:
@@ -125,5 +125,5 @@ def test_the_tokenizers_config_decides_on_a_prefix_space(
     plain = Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
     prefixing = Tokenizer.from_folder(tmp_path)
-    assert (plain.has_prefix_space, prefixing.has_prefix_space) == (False, True)
+    assert (plain.files.has_prefix_space, prefixing.files.has_prefix_space) == (False, True)
     assert prefixing.encode("king") == plain.encode(" king") != plain.encode("king")

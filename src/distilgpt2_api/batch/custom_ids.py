@@ -1,7 +1,5 @@
 """Finds custom ids that occur twice, in files of any length."""
 
-from __future__ import annotations
-
 from distilgpt2_api.batch.lines import DUPLICATE_ID, LineError
 from distilgpt2_api.batch.temporary_table import TemporaryTable
 

@@ -1,7 +1,5 @@
 """Errors that stop a whole batch. An error of one line is a `LineError`."""
 
-from __future__ import annotations
-
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 
 

@@ -3,8 +3,6 @@
 Source: `BatchRequestInput` and `BatchRequestOutput` of OpenAI's API, and the error codes of its Batch API.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

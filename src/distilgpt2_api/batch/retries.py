@@ -1,7 +1,5 @@
 """Retries after a temporary refusal, which is no answer to a line."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 

@@ -1,7 +1,5 @@
 """A temporary key-value table that may be larger than memory."""
 
-from __future__ import annotations
-
 import sqlite3
 from types import TracebackType
 from typing import Self

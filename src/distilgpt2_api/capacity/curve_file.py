@@ -1,7 +1,5 @@
 """Node curves on disk: a JSON object with the fields of `NodeCurve`, each checked against its limits."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

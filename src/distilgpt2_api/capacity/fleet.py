@@ -1,7 +1,5 @@
 """The smallest fleet of equal nodes that serves a load within its targets, and its cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from distilgpt2_api.capacity.queueing_model import BusyNode, ServiceRate

@@ -1,7 +1,5 @@
 """The node curve: one node's measured speed, as decode step times by number of sequences, and prefill rate."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from dataclasses import dataclass
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from types import TracebackType
 from typing import Self, TextIO
 
 from distilgpt2_api.batch.files.line_output import LineOutput
@@ -44,9 +43,7 @@ class BatchProgress:
         self._began_s = self._shown_s = self._clock()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._is_terminal and self._num_done_bytes:
             self._show(self._clock())
             self._stream.write("\n")

@@ -1,8 +1,7 @@
 """The caller of a request, and its limits."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 LOWEST_PRIORITY = -(2**31)
 """The most urgent priority."""
@@ -41,3 +40,22 @@ class Caller:
 
 ANONYMOUS = Caller(name="")
 """The caller of requests inside the process, where callers are not distinguished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    name: str
+    """Identifies the key in logs and when it is revoked."""
+    digest: bytes = field(repr=False)
+    """`digest_of` the key."""
+    limits: CallerLimits = NO_LIMITS
+    """For a limit of None, the setting's default applies."""
+
+
+def digest_of(key: bytes) -> bytes:
+    """SHA-256 of the key.
+
+    A slow password hash would protect keys that can be guessed. Ours are random, and 2**128 guesses take too long with
+    any hash; a slow one would only let strangers keep the service busy.
+    """
+    return hashlib.sha256(key).digest()

@@ -1,7 +1,5 @@
 """A model's shape, and the engine's configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,8 +22,6 @@ class Precision(StrEnum):
 
 
 class Activation(StrEnum):
-    """Activation functions."""
-
     GELU_TANH = "gelu_tanh"
     GELU_ERF = "gelu_erf"
     RELU = "relu"

@@ -28,8 +28,6 @@ Distilgpt2ApiError
 └── SettingsError                  a setting with a bad value, or an unknown name
 """
 
-from __future__ import annotations
-
 from typing import Self
 
 

@@ -1,11 +1,9 @@
 """Events that the engine reports to its observers. They contain no text of a prompt or completion."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 
-from distilgpt2_api.core.outputs import FinishReason, RequestTimings
+from distilgpt2_api.core.outputs import SequenceDelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,24 +48,12 @@ class StepStats:
     """Seconds from the end of the previous step to the end of this one: the latency of all other ITL samples."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SequenceFinished:
-    """The end of one sequence."""
-
-    finish_reason: FinishReason
-    num_prompt_tokens: int
-    num_cached_tokens: int
-    num_completion_tokens: int
-    timings: RequestTimings
-    is_batch: bool = False
-
-
 class EngineObserver(Protocol):
     """Called on the engine thread: implementations are quick and never raise."""
 
     def on_step(self, stats: StepStats) -> None: ...
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None: ...
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None: ...
 
 
 class SilentObserver:
@@ -76,5 +62,5 @@ class SilentObserver:
     def on_step(self, stats: StepStats) -> None:
         """Ignore."""
 
-    def on_sequence_finished(self, finished: SequenceFinished) -> None:
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
         """Ignore."""

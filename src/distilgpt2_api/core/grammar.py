@@ -1,7 +1,5 @@
 """A grammar that constrains a completion's text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import StrEnum
 

@@ -3,8 +3,6 @@
 All reads of a model folder go through this module. Every error message is one line that names the file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import stat

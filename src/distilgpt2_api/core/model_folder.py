@@ -3,8 +3,6 @@
 `serve` reads, `pull` fetches and images contain the files in these lists.
 """
 
-from __future__ import annotations
-
 CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -1,7 +1,5 @@
 """The engine's output for one sequence of a request."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,3 +57,11 @@ class SequenceDelta:
     """So far, including this delta."""
     timings: RequestTimings | None = None
     """Set on the sequence's last delta."""
+
+    @property
+    def tpot_s(self) -> float | None:
+        """On the last delta: the mean time per token after the first; None without such a token."""
+        num_later_tokens = self.num_completion_tokens - 1
+        if self.timings is None or self.timings.ttft_s is None or num_later_tokens < 1:
+            return None
+        return (self.timings.total_s - self.timings.ttft_s) / num_later_tokens

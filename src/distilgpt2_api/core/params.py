@@ -4,8 +4,6 @@ Request schemas, the command line, `TextGenerator`, beam search's refusals, the 
 from the fields of `SamplingParams`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """A request as entry points hand it to the engine."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from distilgpt2_api.core.params import SamplingParams

@@ -1,7 +1,5 @@
 """Seeds of sequences, derived from the seed of their request."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 NO_SEED = -1

@@ -1,7 +1,5 @@
 """Admission control: bounds the queue, and what each caller has in flight."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,7 +188,12 @@ class Admission:
     def _choose_shed(self, state: CallerState, num_requests: int, num_tokens: int) -> list[str]:
         """The waiting requests to shed. Raises OverloadedError if no other caller has more in the queue."""
         if num_requests > 1:
-            self._check_size(num_requests, num_tokens)
+            if num_requests > self._max_waiting_requests or num_tokens > self._max_waiting_tokens:
+                raise InvalidRequestError(  # it does not fit an empty queue: retrying would not help
+                    f"the request has {num_requests} prompts for {num_tokens} prompt and completion tokens; the"
+                    f" queue holds {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send"
+                    " fewer at a time"
+                )
         elif not self.num_waiting_requests:
             return []
         num_surplus = self.num_waiting_requests + num_requests - self._max_waiting_requests
@@ -213,14 +216,6 @@ class Admission:
             num_surplus -= 1
             num_surplus_tokens -= num_freed_tokens
         return shed
-
-    def _check_size(self, num_requests: int, num_tokens: int) -> None:
-        """Raise InvalidRequestError if the requests do not fit an empty queue: retrying would not help."""
-        if num_requests > self._max_waiting_requests or num_tokens > self._max_waiting_tokens:
-            raise InvalidRequestError(
-                f"the request has {num_requests} prompts for {num_tokens} prompt and completion tokens; the queue holds"
-                f" {self._max_waiting_requests} prompts and {self._max_waiting_tokens} tokens: send fewer at a time"
-            )
 
     def _dequeue(self, request_id: str) -> int:
         """Remove the request from the queue. Returns its tokens, or 0 if it was not waiting."""

@@ -1,12 +1,10 @@
 """The engine for asyncio code: admission, streams, draining, and the engine thread's callbacks."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 
 from distilgpt2_api.core.caller import ANONYMOUS, Caller
@@ -63,7 +61,8 @@ class AsyncEngine:
         self._step_timeout_s = step_timeout_s
         self._clock = clock
         self._watch: asyncio.Task[None] | None = None
-        self._state = EngineState.LOADING
+        self.state = EngineState.LOADING
+        """Read-only for others."""
         self._streams: dict[str, RequestStream] = {}
         self._engine: Engine | None = None
         self._loaded = asyncio.Event()
@@ -76,13 +75,9 @@ class AsyncEngine:
     # ---- for entry points
 
     @property
-    def state(self) -> EngineState:
-        return self._state
-
-    @property
     def is_healthy(self) -> bool:
         """Whether the engine can serve, now or after loading."""
-        return self._state is not EngineState.FAILED
+        return self.state is not EngineState.FAILED
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -134,7 +129,7 @@ class AsyncEngine:
         queue don't apply to batch work.
         """
         config = self._loaded_engine().config
-        if self._is_closed or (self._state is not EngineState.READY and not is_continuation):
+        if self._is_closed or (self.state is not EngineState.READY and not is_continuation):
             raise DrainingError("the service is shutting down", retry_after_s=5.0)
         for request in requests:
             validate_request(request, config)
@@ -148,14 +143,14 @@ class AsyncEngine:
             for request in requests:
                 self._params_budget.check(request.params)
             for request_id in self._admission.admit(requests, caller):
-                self._shed(self._streams[request_id])
+                self._abort(
+                    self._streams[request_id], self._admission.overloaded("other callers have fewer in the queue")
+                )
         return [self._begin(request, caller, is_continuation=is_continuation) for request in requests]
 
-    @contextmanager
-    def count_in_flight(self, caller: Caller, num_requests: int) -> Iterator[None]:
+    def count_in_flight(self, caller: Caller, num_requests: int) -> AbstractContextManager[None]:
         """Count `num_requests` requests of the caller as in flight, for work that consists of successive requests."""
-        with self._admission.count_in_flight(caller, num_requests):
-            yield
+        return self._admission.count_in_flight(caller, num_requests)
 
     @contextmanager
     def hold_drain(self) -> Iterator[None]:
@@ -170,15 +165,14 @@ class AsyncEngine:
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests. Let those in flight finish for up to `timeout_s` seconds, then fail them."""
-        if self._state in (EngineState.LOADING, EngineState.READY):
-            self._state = EngineState.DRAINING
+        if self.state in (EngineState.LOADING, EngineState.READY):
+            self.state = EngineState.DRAINING
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             self._is_closed = True
             for stream in list(self._streams.values()):
-                self._end(stream, DrainingError("the service shut down before the request was finished"))
-                self._thread.put(Abort(stream.request_id))
+                self._abort(stream, DrainingError("the service shut down before the request was finished"))
 
     async def stop(self) -> None:
         """Fail requests in flight and end the thread. Returns when it has ended."""
@@ -186,11 +180,11 @@ class AsyncEngine:
             self._watch.cancel()
         await self.drain(0.0)
         await self._thread.stop()
-        if self._state is not EngineState.FAILED:
-            self._state = EngineState.STOPPED
+        if self.state is not EngineState.FAILED:
+            self.state = EngineState.STOPPED
 
     def _loaded_engine(self) -> Engine:
-        if self._state is EngineState.FAILED:
+        if self.state is EngineState.FAILED:
             raise EngineFailedError("the engine has stopped", retry_after_s=10.0)
         if self._engine is None:
             raise NotReadyError("the model is still loading")
@@ -203,12 +197,8 @@ class AsyncEngine:
         self._thread.put(Submission(request, self._clock(), caller.name, is_continuation, caller.is_batch))
         return stream
 
-    def _abort(self, stream: RequestStream) -> None:
-        self._end(stream, None)
-        self._thread.put(Abort(stream.request_id))
-
-    def _shed(self, stream: RequestStream) -> None:
-        self._end(stream, self._admission.overloaded("other callers have fewer in the queue"))
+    def _abort(self, stream: RequestStream, error: Distilgpt2ApiError | None = None) -> None:
+        self._end(stream, error)
         self._thread.put(Abort(stream.request_id))
 
     def _end(self, stream: RequestStream, error: Distilgpt2ApiError | None) -> None:
@@ -227,32 +217,27 @@ class AsyncEngine:
 
     def note_loaded(self, engine: Engine) -> None:
         self._engine = engine
-        if self._state is EngineState.LOADING:
-            self._state = EngineState.READY
+        if self.state is EngineState.LOADING:
+            self.state = EngineState.READY
         self._loaded.set()
 
     def deliver(self, outputs: StepOutputs) -> None:
         try:
-            self._deliver(outputs)
+            for request_id in outputs.started:
+                self._admission.mark_started(request_id)
+            for request_id, deltas in outputs.deltas.items():
+                stream = self._streams.get(request_id)
+                if stream is not None and stream.push(deltas):  # None: aborted while the step ran
+                    self._end(stream, None)
         except Exception as error:
             # Otherwise the loop would only log it, and requests that wait for these outputs would never end.
             logger.exception("outputs of a step could not be delivered")
             self.fail(error)
 
-    def _deliver(self, outputs: StepOutputs) -> None:
-        for request_id in outputs.started:
-            self._admission.mark_started(request_id)
-        for request_id, deltas in outputs.deltas.items():
-            stream = self._streams.get(request_id)
-            if stream is None:
-                continue  # aborted while the step ran
-            if stream.push(deltas):
-                self._end(stream, None)
-
     def fail(self, error: Exception) -> None:
-        if self._state is EngineState.FAILED:
+        if self.state is EngineState.FAILED:
             return
-        self._state = EngineState.FAILED
+        self.state = EngineState.FAILED
         self._loaded.set()
         for stream in list(self._streams.values()):
             self._end(stream, EngineFailedError("the engine stopped after an internal error"))
@@ -264,7 +249,7 @@ class AsyncEngine:
         interval_s = min(1.0, self._step_timeout_s / 4)
         seen_started_s: float | None = None
         num_looks = 0  # not the time: a step does not hang while the process is paused
-        while self._state is not EngineState.FAILED:
+        while self.state is not EngineState.FAILED:
             await asyncio.sleep(interval_s)
             started_s = self._thread.work_started_s
             num_looks = num_looks + 1 if started_s is not None and started_s == seen_started_s else 0

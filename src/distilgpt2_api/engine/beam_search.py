@@ -79,23 +79,11 @@ class BeamSearch:
         self._ending_token_ids = ending_token_ids
         self._num_top = num_top
         self._length = 0
-        self._beams: list[Beam] = [Beam()]
-        self._hypotheses: list[Hypothesis] = []
-        self._is_done = False
-
-    @property
-    def beams(self) -> Sequence[Beam]:
-        """The live beams, best first. At the beginning, a single empty one."""
-        return self._beams
-
-    @property
-    def hypotheses(self) -> Sequence[Hypothesis]:
+        self.beams = [Beam()]
+        """The live beams, best first. At the beginning, a single empty one. Read-only for others, like the next two."""
+        self.hypotheses: list[Hypothesis] = []
         """The best ended beams, best first; `num_beams` of them when the search is done."""
-        return self._hypotheses
-
-    @property
-    def is_done(self) -> bool:
-        return self._is_done
+        self.is_done = False
 
     @property
     def num_candidates(self) -> int:
@@ -107,7 +95,7 @@ class BeamSearch:
 
     def advance(self, candidates: Sequence[Candidates]) -> None:
         """Extend the beams. `candidates`: the likeliest next tokens of each of `beams`, in their order."""
-        assert not self._is_done
+        assert not self.is_done
         num_beams = self._options.num_beams
         ranked = self._rank(candidates)
         self._length += 1
@@ -119,25 +107,25 @@ class BeamSearch:
             if rank >= num_beams and (is_last or is_ending or len(survivors) == num_beams):
                 continue
             top = tuple(candidates[beam_index][: self._num_top])
-            beam = self._beams[beam_index].extend(TokenLogprobs(token_id=token_id, logprob=logprob, top=top))
+            beam = self.beams[beam_index].extend(TokenLogprobs(token_id=token_id, logprob=logprob, top=top))
             if is_last or is_ending:
                 score = self._score(beam, self._length)
-                self._hypotheses.append(
+                self.hypotheses.append(
                     Hypothesis(beam=beam, score=score, ending_token_id=token_id if is_ending else None)
                 )
             else:
                 survivors.append(beam)
-        self._hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: among equals the earlier comes first
-        del self._hypotheses[num_beams:]
-        self._beams = survivors
-        self._is_done = is_last or not survivors or self._is_settled()
+        self.hypotheses.sort(key=lambda hypothesis: -hypothesis.score)  # stable: among equals the earlier comes first
+        del self.hypotheses[num_beams:]
+        self.beams = survivors
+        self.is_done = is_last or not survivors or self._is_settled()
 
     def _rank(self, candidates: Sequence[Candidates]) -> list[tuple[int, int, float]]:
         """The continuations of all beams, best first, as (beam, token, log-probability of the token)."""
         is_barred = self._length < self._min_tokens
         scored = [
             (-(beam.sum_logprob + logprob), index, token_id, logprob)
-            for index, (beam, of_beam) in enumerate(zip(self._beams, candidates, strict=True))
+            for index, (beam, of_beam) in enumerate(zip(self.beams, candidates, strict=True))
             for token_id, logprob in of_beam
             if not (is_barred and token_id in self._ending_token_ids)
         ]
@@ -147,13 +135,13 @@ class BeamSearch:
     def _is_settled(self) -> bool:
         """Whether no live beam can replace a hypothesis."""
         options = self._options
-        if len(self._hypotheses) < options.num_beams:
+        if len(self.hypotheses) < options.num_beams:
             return False
         if options.early_stopping is True:
             return True
         has_far_view = options.early_stopping == "never" and options.length_penalty > 0
         length = self._max_tokens if has_far_view else self._length
-        return self._score(self._beams[0], length) <= self._hypotheses[-1].score
+        return self._score(self.beams[0], length) <= self.hypotheses[-1].score
 
     def _score(self, beam: Beam, length: int) -> float:
         return beam.sum_logprob / math.pow(length, self._options.length_penalty)

@@ -1,7 +1,5 @@
 """The engine: each step schedules, runs, applies the results and collects output."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -10,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from typing import Protocol
 
 from distilgpt2_api.core.config import ModelConfig
-from distilgpt2_api.core.events import EngineObserver, SequenceFinished, StepStats
+from distilgpt2_api.core.events import EngineObserver, StepStats
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import StepPlan, StepResult
 from distilgpt2_api.core.request import GenerationRequest
@@ -146,7 +144,10 @@ class Engine:
         deadline_s = None if request.deadline_s is None or is_batch else submitted_s + request.deadline_s
         self._requests[request.request_id] = LiveRequest(sequence_ids=sequence_ids, deadline_s=deadline_s)
         if deadline_s is not None:
-            self._note_deadline(deadline_s, request.request_id)
+            if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_GC_THRESHOLD:
+                self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
+                heapify(self._deadlines)
+            heappush(self._deadlines, (deadline_s, request.request_id))
 
     def abort(self, request_id: str) -> list[SequenceDelta]:
         """End the remaining sequences of a request and free their blocks. Idempotent. Returns their last deltas."""
@@ -160,7 +161,6 @@ class Engine:
         return deltas
 
     def step(self) -> StepOutputs:
-        """Compute one step."""
         deltas = self._abort_overdue()
         scheduler = self._scheduler
         plan = scheduler.schedule()
@@ -236,22 +236,11 @@ class Engine:
         self._grammar_state.forget(sequence_id)
         delta = output.take(now_s, stop=stop)
         assert delta is not None
-        assert delta.finish_reason is not None
-        assert delta.timings is not None
         live = self._requests[output.request_id]
         live.sequence_ids.discard(sequence_id)
         if not live.sequence_ids:
             del self._requests[output.request_id]
-        self._observer.on_sequence_finished(
-            SequenceFinished(
-                finish_reason=delta.finish_reason,
-                num_prompt_tokens=delta.num_prompt_tokens,
-                num_cached_tokens=delta.num_cached_tokens,
-                num_completion_tokens=delta.num_completion_tokens,
-                timings=delta.timings,
-                is_batch=output.sequence.is_batch,
-            )
-        )
+        self._observer.on_sequence_finished(delta, is_batch=output.sequence.is_batch)
         return delta
 
     def _abort_overdue(self) -> dict[str, list[SequenceDelta]]:
@@ -264,12 +253,6 @@ class Engine:
             if self._is_live(deadline_s, request_id):
                 overdue[request_id] = self.abort(request_id)
         return overdue
-
-    def _note_deadline(self, deadline_s: float, request_id: str) -> None:
-        if len(self._deadlines) >= 2 * len(self._requests) + DEADLINES_GC_THRESHOLD:
-            self._deadlines = [entry for entry in self._deadlines if self._is_live(*entry)]
-            heapify(self._deadlines)
-        heappush(self._deadlines, (deadline_s, request_id))
 
     def _is_live(self, deadline_s: float, request_id: str) -> bool:
         """Whether the request has not ended. The deadline is compared because ids can be used again."""

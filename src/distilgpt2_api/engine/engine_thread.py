@@ -1,7 +1,5 @@
 """The engine thread: reads its inbox, computes a step and delivers the output."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -3,8 +3,6 @@
 Every token is scored once, after the first window with at least half a context before it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -1,12 +1,10 @@
 """Builds an engine from a model folder. Only this module constructs all of its parts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from distilgpt2_api.core.config import EngineConfig, ModelConfig
+from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.events import EngineObserver
 from distilgpt2_api.core.model_files import safe_repr
@@ -39,23 +37,28 @@ def load_engine(
     model_config = read_model_config(folder)
     block_bytes = kv_block_bytes(model_config, config.precision)
     tokenizer = Tokenizer.from_folder(folder, num_rows=model_config.vocab_size)
-    if tokenizer.left_out:
+    if tokenizer.files.left_out:
         report(
             f"the model has {model_config.vocab_size} tokens, so these tokens of its tokenizer are ignored: "
-            f"{safe_repr(', '.join(tokenizer.left_out))}"
+            f"{safe_repr(', '.join(tokenizer.files.left_out))}"
         )
     if tokenizer.vocab_size > model_config.vocab_size:
         raise ModelFormatError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {model_config.vocab_size}"
         )
-    model_config = _with_tokenizer_eos(model_config, tokenizer)
-    num_blocks = _num_kv_blocks(model_config, config, block_bytes)
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in model_config.eos_token_ids:
+        # It ends a text, too, as in vLLM.
+        model_config = replace(model_config, eos_token_ids=(*model_config.eos_token_ids, tokenizer.eos_token_id))
+    blocks_per_context = num_blocks_for(model_config.num_positions)
+    # At most what the batch can use, and at least one context.
+    max_blocks = min(config.kv_cache_bytes // block_bytes, config.max_num_sequences * blocks_per_context)
+    num_blocks = max(blocks_per_context, max_blocks)
     check_memory(
         folder,
         model_config,
         config.precision,
         num_blocks=num_blocks,
-        min_blocks=num_blocks_for(model_config.num_positions),
+        min_blocks=blocks_per_context,
         limit_bytes=config.memory_limit_bytes,
     )
     runner = Runner.load(
@@ -69,18 +72,3 @@ def load_engine(
     scheduler = Scheduler(config, num_blocks=num_blocks, num_eager_blocks=config.prefix_cache_bytes // block_bytes)
     grammars = GrammarCompiler(tokenizer, vocab_size=model_config.vocab_size, eos_token_ids=model_config.eos_token_ids)
     return Engine(runner=runner, scheduler=scheduler, tokenizer=tokenizer, grammars=grammars, observer=observer)
-
-
-def _with_tokenizer_eos(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """Adds the tokenizer's `eos_token` to the tokens that end a text, as vLLM does."""
-    token_id = tokenizer.eos_token_id
-    if token_id is None or token_id in config.eos_token_ids:
-        return config
-    return replace(config, eos_token_ids=(*config.eos_token_ids, token_id))
-
-
-def _num_kv_blocks(model_config: ModelConfig, config: EngineConfig, block_bytes: int) -> int:
-    """The blocks that fit in `kv_cache_bytes`, at most what the batch can use and at least one context."""
-    blocks_per_context = num_blocks_for(model_config.num_positions)
-    affordable = config.kv_cache_bytes // block_bytes
-    return max(blocks_per_context, min(affordable, config.max_num_sequences * blocks_per_context))

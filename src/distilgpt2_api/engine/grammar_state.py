@@ -1,7 +1,5 @@
 """Applies grammars to the running sequences. Masks are computed while the kernels run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +47,6 @@ class GrammarState:
                 self._ignoring_eos.add(sequence_id)
 
     def forget(self, sequence_id: int) -> None:
-        """The sequence has ended."""
         self._guides.pop(sequence_id, None)
         self._ignoring_eos.discard(sequence_id)
 

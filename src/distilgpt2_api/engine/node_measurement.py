@@ -1,7 +1,5 @@
 """Measures the node curve of this machine and a model on the engine, within seconds."""
 
-from __future__ import annotations
-
 import random
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Turns sampled tokens into text: detokenizes, matches stop sequences, and keeps usage and timings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Bounds the memory of the parameters of all requests in flight."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from distilgpt2_api.core.errors import OverloadedError

@@ -1,7 +1,5 @@
 """Measures the throughput of the queue, for `Retry-After`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

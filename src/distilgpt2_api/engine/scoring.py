@@ -1,10 +1,8 @@
 """Scores given texts: prompts whose tokens get log-probabilities, without sampling."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, GenerationError, InvalidRequestError
@@ -40,8 +38,6 @@ class ScoringPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The score of one prompt."""
-
     logprob: float
     """Natural logarithm of the joint probability of the scored tokens."""
     num_tokens: int
@@ -63,14 +59,7 @@ class Score:
 
     def as_fields(self) -> dict[str, object]:
         """The score as JSON fields."""
-        return {
-            "logprob": self.logprob,
-            "num_tokens": self.num_tokens,
-            "num_bytes": self.num_bytes,
-            "perplexity": self.perplexity,
-            "bits_per_byte": self.bits_per_byte,
-            "is_greedy": self.is_greedy,
-        }
+        return asdict(self) | {"perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
 
 
 def perplexity_of(logprob: float, num_tokens: int) -> float:
@@ -103,7 +92,7 @@ def encode_passages(passages: Sequence[Passage], tokenizer: Tokenizer, config: M
         raise
     return [
         scoring_prompt(
-            (*tokenizer.frame.before, *context_ids),
+            (*tokenizer.files.frame.before, *context_ids),
             whole_ids[len(context_ids) :],
             name=passage.name,
             tokenizer=tokenizer,
@@ -119,7 +108,10 @@ def scoring_prompt(
     """Raises InvalidRequestError(param=name), or ContextLengthError if the model has too few positions."""
     if not text_ids:
         raise InvalidRequestError(f"{name} adds no token to its context: together they are one token", param=name)
-    context = tuple(context_ids) or (_end_of_text_id(tokenizer, config, name=name),)
+    first_id = context_ids[0] if context_ids else tokenizer.end_of_text_id(config)
+    if first_id is None:
+        raise InvalidRequestError(f"{name} needs a context: this model has no end of text to start with", param=name)
+    context = tuple(context_ids) or (first_id,)
     token_ids = context + tuple(text_ids)
     if len(token_ids) > config.num_positions:
         raise ContextLengthError.exceeding(
@@ -170,10 +162,3 @@ def _raise_for_passage(passages: Sequence[Passage], tokenizer: Tokenizer) -> Non
             tokenizer.encode(passage.context + passage.text)
         except InvalidRequestError as error:
             raise InvalidRequestError(f"{passage.name}: {error}", param=passage.name) from None
-
-
-def _end_of_text_id(tokenizer: Tokenizer, config: ModelConfig, *, name: str) -> int:
-    token_id = tokenizer.end_of_text_id(config)
-    if token_id is None:
-        raise InvalidRequestError(f"{name} needs a context: this model has no end of text to start with", param=name)
-    return token_id

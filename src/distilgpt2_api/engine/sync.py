@@ -1,7 +1,5 @@
 """Generation without an event loop: the caller's thread runs the engine's steps."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """A token bucket: a rate limit that allows bursts."""
 
-from __future__ import annotations
-
 BURST_S = 60.0
 """Default capacity, in seconds of the rate."""
 

@@ -1,7 +1,5 @@
 """Checks requests against the model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """Compiles a model folder: writes its weights in the kernels' form, beside the tokenizer's and the config's files."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -5,8 +5,6 @@ so the token sampled after an accepted draft is the one that a separate step wou
 "Fast inference from transformers via speculative decoding", need rejection sampling, because their draws differ.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

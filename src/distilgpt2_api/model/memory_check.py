@@ -1,7 +1,5 @@
 """Checks that a model fits the memory before any is allocated, and turns allocation failures into one-line errors."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,10 +1,8 @@
 """Runs a step plan: lays the rows out, runs the forward pass, samples and scores."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,25 +23,13 @@ HEAD_ROWS = 64
 """Rows of logits computed at a time: bounds their memory (12.9 MB for GPT-2's vocabulary). More is not faster."""
 
 
-class LogitsReader(Protocol):
-    """Turns logits into results, as `Sampler` does."""
-
-    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int) -> list[RowResult]:
-        """Draws one token for each row of `logits` (R, V), which it may overwrite."""
-
-    def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> Sequence[TokenLogprobs]:
-        """Log-probabilities of one target for each row of `logits` (R, V)."""
-
-
 class Runner:
     """Owns the compiled model and its KV cache. One thread may call `run`, which releases the GIL while kernels run."""
 
-    def __init__(self, config: ModelConfig, forward_pass: ForwardPass, reader: LogitsReader) -> None:
+    def __init__(self, config: ModelConfig, forward_pass: ForwardPass, sampler: Sampler) -> None:
         self.config = config
         self._forward_pass: ForwardPass | None = forward_pass
-        self._reader = reader
-        self.kv_block_bytes = forward_pass.kv_block_bytes
-        """Memory of one block of the KV cache, all layers together."""
+        self._sampler = sampler
 
     @classmethod
     def load(
@@ -103,7 +89,7 @@ class Runner:
         last_positions = inputs.token_begins[1:][sampling] - 1
         for start, logits in self._portions(hidden, last_positions):
             indices = sampling[start : start + len(logits)]
-            drawn = self._reader.sample(logits, [rows[index] for index in indices], portion=start // HEAD_ROWS)
+            drawn = self._sampler.sample(logits, [rows[index] for index in indices], portion=start // HEAD_ROWS)
             for index, result in zip(indices, drawn, strict=True):
                 results[index] = result
         self._score(hidden, inputs.token_begins, rows, results)
@@ -130,7 +116,7 @@ class Runner:
                     ends[index] = len(targets)
             scores: list[TokenLogprobs] = []
             for start, logits in self._portions(hidden, np.array(positions)):
-                scores += self._reader.score(logits, targets[start : start + len(logits)], num_top)
+                scores += self._sampler.score(logits, targets[start : start + len(logits)], num_top)
             start = 0
             for index, end in ends.items():
                 results[index].prompt_logprobs = scores[start:end]

@@ -1,7 +1,5 @@
 """Lays the rows of a step plan out flat, as the kernels read them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,14 +3,12 @@
 The classes of prometheus_client lock for each value: too slow for every token of every step.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Protocol
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
 
@@ -20,18 +18,6 @@ class Accumulator(Protocol):
     def update(self, value: Any, /) -> None: ...
 
     def family(self) -> Metric: ...
-
-
-class Gauge:
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
-        self._value = 0.0
-
-    def update(self, value: float) -> None:
-        self._value = value
-
-    def family(self) -> Metric:
-        return GaugeMetricFamily(self._name, self._text, value=self._value)
 
 
 class Counter:
@@ -73,9 +59,9 @@ class WeightedHistogram:
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
 
-    def update(self, samples: Iterable[tuple[float, int]]) -> None:
-        """`samples`: values, each with the number of times that it occurred."""
-        for value, count in samples:
+    def update(self, value: float | None, count: int = 1) -> None:
+        """`count`: the number of times that the value occurred. None is no value."""
+        if value is not None:
             self._counts[bisect_left(self._bounds, value)] += count
             self._sum += value * count
 

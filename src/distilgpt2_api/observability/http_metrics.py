@@ -1,7 +1,5 @@
 """Prometheus metrics of HTTP requests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

@@ -1,7 +1,5 @@
 """Log lines on stderr, in one format for ours, Uvicorn's and Gunicorn's."""
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

@@ -1,7 +1,5 @@
 """`GET /metrics`: the metrics of the process that answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry

@@ -1,7 +1,5 @@
 """The record of one HTTP request: filled while it is served, then logged, counted and traced."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -93,26 +91,27 @@ class RequestRecord:
             "method": self.method,
             "route": self.route,
             "status": self.status,
-            "duration_ms": round(self.duration_s * 1000, 1),
+            "duration_ms": _ms(self.duration_s),
         }
-        if self.caller.is_key:
-            fields["key"] = self.caller.name
         if self.num_prompt_tokens is not None:
-            fields["prompt_tokens"] = self.num_prompt_tokens
-            fields["completion_tokens"] = self.num_completion_tokens
-            fields["cached_tokens"] = self.num_cached_tokens
-            fields["stream"] = self.is_streamed
-            fields["finish_reason"] = ",".join(sorted(set(self.finish_reasons))) or None
-        if self.queue_s is not None:
-            fields["queue_ms"] = round(self.queue_s * 1000, 1)
-        if self.ttft_s is not None:
-            fields["ttft_ms"] = round(self.ttft_s * 1000, 1)
-        if self.user_hash is not None:
-            fields["user_hash"] = self.user_hash
-        if self.error_code is not None:
-            fields["error_code"] = self.error_code
-        if self.abort_reason is not None:
-            fields["abort_reason"] = self.abort_reason
-        if self.is_disconnect:
-            fields["is_disconnect"] = True
-        return fields
+            fields |= {
+                "prompt_tokens": self.num_prompt_tokens,
+                "completion_tokens": self.num_completion_tokens,
+                "cached_tokens": self.num_cached_tokens,
+                "stream": self.is_streamed,
+                "finish_reason": ",".join(sorted(set(self.finish_reasons))) or None,
+            }
+        others = {
+            "key": self.caller.name if self.caller.is_key else None,
+            "queue_ms": _ms(self.queue_s),
+            "ttft_ms": _ms(self.ttft_s),
+            "user_hash": self.user_hash,
+            "error_code": self.error_code,
+            "abort_reason": self.abort_reason,
+            "is_disconnect": self.is_disconnect or None,
+        }
+        return fields | {name: value for name, value in others.items() if value is not None}
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

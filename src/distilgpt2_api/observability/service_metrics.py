@@ -1,10 +1,9 @@
 """Prometheus metrics of the service and its process."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,26 +19,13 @@ def add_service_metrics(
     """Register metrics that are read at each scrape. `read_state` returns one of `states`."""
     Info("distilgpt2_service", "The model, precision and version served: always 1.", registry=registry).info(dict(info))
     Counter("distilgpt2_worker_starts", "Starts of the worker that answers: always 1.", registry=registry).inc()
-    registry.register(StateCollector(tuple(states), read_state))
+    state = Gauge(
+        "distilgpt2_engine_state", "1 for the engine's present state, 0 for others.", ("state",), registry=registry
+    )
+    for name in states:
+        state.labels(name).set_function(partial(lambda of_label: float(read_state() == of_label), name))
     registry.register(ConnectionsCollector(read_num_connections))
     ProcessCollector(registry=registry)
-
-
-class StateCollector(Collector):
-    """The engine's state: one gauge for each possible state."""
-
-    def __init__(self, states: tuple[str, ...], read_state: Callable[[], str]) -> None:
-        self._states = states
-        self._read_state = read_state
-
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "distilgpt2_engine_state", "1 for the engine's present state, 0 for others.", labels=["state"]
-        )
-        current = self._read_state()
-        for state in self._states:
-            family.add_metric([state], float(state == current))
-        yield family
 
 
 class ConnectionsCollector(Collector):

@@ -4,8 +4,6 @@ An exception's message contains what the code was working on: a KeyError the key
 library's error its arguments. Any of these may be part of a prompt. Source lines and types are enough to find a bug.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from traceback import FrameSummary, extract_tb

@@ -5,8 +5,6 @@ OpenTelemetry's conventions for HTTP servers and for generative AI. They contain
 prompt.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

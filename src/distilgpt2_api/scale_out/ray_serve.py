@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
@@ -25,11 +24,12 @@ from starlette.types import Message
 from distilgpt2_api.application import build_app
 from distilgpt2_api.core.errors import OverloadedError, ReplicaLostError, SettingsError, UnavailableError
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.observability.logs import configure_logging
+from distilgpt2_api.engine_preload import read_settings
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, answer, whole_answer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.scale_out.gateway.prefixes import PrefixMemory
 from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment
@@ -134,7 +134,6 @@ class EngineReplica:
         self._is_loaded = False
         self._failures: list[Exception] = []
         settings = _replica_settings()
-        _configure_logging(settings)
         self._app = build_app(settings, on_failure=self._note_failure)
         self._engine: AsyncEngine = self._app.state.service.engine
         await self._running.enter_async_context(self._app.router.lifespan_context(self._app))
@@ -176,17 +175,16 @@ class GatewayReplica:
     """The gateway, in a process that Ray manages."""
 
     def __init__(self, engine: DeploymentHandle) -> None:
-        self._settings = Settings()
-        _configure_logging(self._settings)
+        self._settings = read_settings()
         self._replicas = EngineReplicas(engine)
 
     def __serve_build_asgi_app__(self) -> Gateway:
         settings = self._settings
         return Gateway(
-            self._replicas,
+            replicas=self._replicas,
             protocols=PROTOCOLS,
             max_body_bytes=settings.max_body_bytes,
-            max_uploads_bytes=settings.max_uploads_bytes,
+            uploads=Uploads(settings.max_uploads_bytes),
             body_timeout_s=settings.body_timeout_s,
             timeout_s=settings.timeout_s + DEADLINE_GRACE_S,
             root_path=settings.root_path,
@@ -286,12 +284,8 @@ def _replica_settings() -> Settings:
 
     Ray sets `OMP_NUM_THREADS`, which our kernels do not read: `auto` would take all cores, in each replica of a node.
     """
-    settings = Settings()
+    settings = read_settings()
     if settings.num_threads is not None:
         return settings
     cores = get_runtime_context().get_assigned_resources().get("CPU", 1.0)
     return Settings(num_threads=max(1, int(cores)))
-
-
-def _configure_logging(settings: Settings) -> None:
-    configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))

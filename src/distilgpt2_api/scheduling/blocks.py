@@ -1,16 +1,26 @@
 """The KV cache's block pool: which blocks are held, free or cached."""
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from struct import Struct
 
 from distilgpt2_api.core.config import BLOCK_SIZE
 
+_pack_block = Struct(f"<{BLOCK_SIZE}I").pack
+
 
 def num_blocks_for(num_tokens: int) -> int:
-    """Blocks that hold `num_tokens` tokens."""
     return -(-num_tokens // BLOCK_SIZE)
+
+
+def block_digest(parent: bytes, token_ids: Sequence[int]) -> bytes:
+    """256-bit digest of a full block: of its `BLOCK_SIZE` tokens and, through `parent`, of all tokens before them.
+
+    `parent` is the digest of the block before, b"" for a sequence's first block. The hash is cryptographic: otherwise
+    an attacker could make a prompt that collides with another caller's and read from that caller's keys and values.
+    """
+    return blake2b(parent + _pack_block(*token_ids), digest_size=32).digest()
 
 
 class BlockPool:

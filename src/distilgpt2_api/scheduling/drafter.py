@@ -3,8 +3,6 @@
 This works for names in the prompt, code, tables, and greedy decoding that repeats itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 NGRAM_TOKENS = 5

@@ -1,7 +1,5 @@
 """Fair shares: one caller's thousand requests don't delay another caller's first."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

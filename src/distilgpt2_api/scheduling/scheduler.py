@@ -1,7 +1,5 @@
 """Continuous batching: decides which tokens of which sequences the next step computes (Orca, 2022; vLLM, 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from distilgpt2_api.core.config import BLOCK_SIZE, EngineConfig

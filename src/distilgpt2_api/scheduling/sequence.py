@@ -1,7 +1,5 @@
 """One sequence in flight."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -12,9 +10,8 @@ from distilgpt2_api.core.config import BLOCK_SIZE
 from distilgpt2_api.core.outputs import FinishReason
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
-from distilgpt2_api.scheduling.blocks import num_blocks_for
+from distilgpt2_api.scheduling.blocks import block_digest, num_blocks_for
 from distilgpt2_api.scheduling.drafter import Drafter
-from distilgpt2_api.scheduling.prefix import block_digest
 
 
 class SequenceStatus(Enum):

@@ -1,7 +1,5 @@
 """The waiting and running sequences, and the KV cache blocks that the running ones hold."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """Decides which rows of a step get draft tokens, and how many."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from distilgpt2_api.core.plan import PlanRow

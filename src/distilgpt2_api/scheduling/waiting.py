@@ -1,7 +1,5 @@
 """The waiting sequences, ordered by priority class, then by their callers' fair shares, then by arrival."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from heapq import merge
@@ -72,10 +70,13 @@ class WaitingQueue:
             self._insert(follower)
 
     def remove(self, sequence: ScheduledSequence) -> None:
-        """Remove a waiting sequence."""
         self.num_batch -= sequence.is_batch
         if sequence.leader_id is not None:
-            self._remove_follower(sequence, sequence.leader_id)
+            followers = self._followers[sequence.leader_id]
+            del followers[sequence.sequence_id]
+            self._num_followers -= 1
+            if not followers:
+                del self._followers[sequence.leader_id]
             return
         queue = self._queues[sequence.caller_key]
         index = find_index(queue, sequence)
@@ -87,13 +88,6 @@ class WaitingQueue:
                 insort(self._heads, queue[0], key=rank_of)
             else:
                 del self._queues[sequence.caller_key]
-
-    def _remove_follower(self, sequence: ScheduledSequence, leader_id: int) -> None:
-        followers = self._followers[leader_id]
-        del followers[sequence.sequence_id]
-        self._num_followers -= 1
-        if not followers:
-            del self._followers[leader_id]
 
     def _insert(self, sequence: ScheduledSequence) -> None:
         queue = self._queues.setdefault(sequence.caller_key, [])

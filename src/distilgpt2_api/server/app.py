@@ -48,11 +48,10 @@ from distilgpt2_api.server.operation import metrics_and_version, probes
 from distilgpt2_api.server.pages import docs, playground
 from distilgpt2_api.server.protocols.openai.batches.line_client import line_asker
 from distilgpt2_api.server.protocols.openai.protocol import OPENAI
-from distilgpt2_api.server.protocols.score.protocol import SCORE
-from distilgpt2_api.server.protocols.tgi.protocol import TGI
-from distilgpt2_api.server.protocols.vllm.protocol import VLLM
-from distilgpt2_api.server.protocols.workshop.protocol import WORKSHOP
-from distilgpt2_api.server.protocols.workshop.route import PromptRoute
+from distilgpt2_api.server.protocols.score.route import SCORE
+from distilgpt2_api.server.protocols.tgi.route import TGI
+from distilgpt2_api.server.protocols.vllm.route import VLLM
+from distilgpt2_api.server.protocols.workshop.route import WORKSHOP, PromptRoute
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service

@@ -102,7 +102,7 @@ class Service:
             self.model.precision,
             self.model.kernels,
             repr(self.engine.model_config),
-            self.engine.tokenizer.digest,
+            self.engine.tokenizer.files.digest,
             "" if self.chat_template is None else self.chat_template.source,
         )
         return f"fp_{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:10]}"

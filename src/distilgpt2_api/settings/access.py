@@ -1,17 +1,15 @@
 """Settings for API keys and browser origins: who may use the service."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
-from distilgpt2_api.core.api_key import ApiKey
+from distilgpt2_api.core.caller import ApiKey
 from distilgpt2_api.settings.key_file import read_key_file
 from distilgpt2_api.settings.key_list import parse_key_list, parse_metrics_key
-from distilgpt2_api.settings.secret import SECRET
+from distilgpt2_api.settings.markers import SECRET
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers write it in the `Origin` header; `*` matches any."""

@@ -1,13 +1,10 @@
 """Settings for the Files and Batch API, and for the store behind it."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import BaseModel, ByteSize, Field
 
-from distilgpt2_api.settings.automatic import AutoInt
-from distilgpt2_api.settings.secret import SECRET
+from distilgpt2_api.settings.markers import SECRET, AutoInt
 
 
 class BatchSettings(BaseModel):

@@ -1,7 +1,5 @@
 """Descriptions of settings, for `distilgpt2-api config` and docs/configuration.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,8 +8,7 @@ from typing import get_args
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from distilgpt2_api.settings.automatic import is_auto
-from distilgpt2_api.settings.secret import is_secret
+from distilgpt2_api.settings.markers import is_auto, is_secret
 from distilgpt2_api.settings.sources import PLATFORM_VARIABLES, SettingSource, env_name
 
 BOUND_PHRASES = {"ge": "at least", "gt": "more than", "le": "at most"}

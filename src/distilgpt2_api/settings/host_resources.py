@@ -5,8 +5,6 @@ Reads `cpu.max` and `memory.max` (cgroup v2), `cpu.cfs_quota_us` and `memory.lim
 https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
 
-from __future__ import annotations
-
 import math
 import os
 import resource
@@ -18,6 +16,11 @@ AUTO_KV_CACHE_SHARE = 8
 """The KV cache takes at most `AUTO_KV_CACHE_BYTES`, and at most memory / `AUTO_KV_CACHE_SHARE`."""
 
 SYSTEM_ROOT = Path("/")
+AUTO_MAX_CONNECTIONS = 16384
+AUTO_CONNECTION_SHARE_BYTES = 64 << 10
+"""Memory per allowed connection; an idle one takes about a fifth of it."""
+RESERVED_FILES = 128
+"""Most open files that are not connections."""
 
 
 def count_usable_cores(root: Path = SYSTEM_ROOT) -> int:
@@ -40,6 +43,23 @@ def read_memory_limit_bytes(root: Path = SYSTEM_ROOT) -> int:
 def choose_kv_cache_bytes(memory_limit_bytes: int) -> int:
     """The KV cache's default size: small, because the service shares its machine."""
     return min(AUTO_KV_CACHE_BYTES, memory_limit_bytes // AUTO_KV_CACHE_SHARE)
+
+
+def choose_max_connections(memory_limit_bytes: int) -> int:
+    """The most connections that the open-file limit (less `RESERVED_FILES`) and a small share of memory allow."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    openable = AUTO_MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - RESERVED_FILES
+    return max(16, min(AUTO_MAX_CONNECTIONS, openable, memory_limit_bytes // AUTO_CONNECTION_SHARE_BYTES))
+
+
+def allow_open_files(num_connections: int) -> None:
+    """Raises this process's soft limit for `num_connections`, up to the hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = num_connections + RESERVED_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _read_cpu_quotas(root: Path) -> Iterator[float]:

@@ -1,7 +1,5 @@
 """The file of API keys: TOML that holds hashes and limits, and no key."""
 
-from __future__ import annotations
-
 import math
 import re
 import stat
@@ -10,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distilgpt2_api.core.api_key import ApiKey
-from distilgpt2_api.core.caller import LOWEST_PRIORITY, NO_LIMITS, CallerLimits
+from distilgpt2_api.core.caller import LOWEST_PRIORITY, NO_LIMITS, ApiKey, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_distinct
 

@@ -3,8 +3,6 @@
 Apart from `key_file.py` because only a command edits: importing tomlkit would slow a server's start.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import tempfile
@@ -14,8 +12,7 @@ from typing import Any
 
 import tomlkit
 
-from distilgpt2_api.core.api_key import digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import CallerLimits, digest_of
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_file import parse_keys, read_text
 from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE

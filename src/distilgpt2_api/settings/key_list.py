@@ -1,10 +1,8 @@
 """Parses API keys from a setting: `name:key`, or a key alone. No error message shows a key."""
 
-from __future__ import annotations
-
 import re
 
-from distilgpt2_api.core.api_key import ApiKey, digest_of
+from distilgpt2_api.core.caller import ApiKey, digest_of
 
 MIN_KEY_LENGTH = 16
 MAX_KEY_LENGTH = 256

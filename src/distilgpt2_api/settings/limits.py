@@ -1,11 +1,13 @@
 """Limits for one request, for one caller, and for all callers together."""
 
-from __future__ import annotations
+from typing import Annotated
 
 from pydantic import BaseModel, ByteSize, Field
 
 from distilgpt2_api.core.caller import CallerLimits
-from distilgpt2_api.settings.automatic import AutoInt
+from distilgpt2_api.settings.markers import AutoInt
+
+Timeout = Annotated[float, Field(gt=0, le=3600)]
 
 
 class LimitSettings(BaseModel):
@@ -69,30 +71,21 @@ class LimitSettings(BaseModel):
         le=86400,
         description="Maximum time of a request, including queue time; then it is aborted.",
     )
-    step_timeout_s: float = Field(
+    step_timeout_s: Timeout = Field(
         default=60.0,
-        gt=0,
-        le=3600,
         description="Maximum time of one engine step, or of adding one request. After it the engine counts as "
         "hung: `/livez` returns 503, requests in flight fail, and the process exits so that it is restarted.",
     )
-    header_timeout_s: float = Field(
+    header_timeout_s: Timeout = Field(
         default=10.0,
-        gt=0,
-        le=3600,
         description="Time for a request's head to arrive, counted from the opening of the connection or from the "
         "head's first byte; then the connection is closed.",
     )
-    body_timeout_s: float = Field(
-        default=30.0,
-        gt=0,
-        le=3600,
-        description="Time for a request's body to arrive; then the answer is 408.",
+    body_timeout_s: Timeout = Field(
+        default=30.0, description="Time for a request's body to arrive; then the answer is 408."
     )
-    write_timeout_s: float = Field(
+    write_timeout_s: Timeout = Field(
         default=30.0,
-        gt=0,
-        le=3600,
         description="Maximum time that a response waits for its client to read; then the connection is closed and the "
         "work for it is aborted. Until then up to 64 KiB of unread response are buffered.",
     )

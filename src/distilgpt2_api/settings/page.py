@@ -1,7 +1,5 @@
 """Generates docs/configuration.md, so that it lists every setting."""
 
-from __future__ import annotations
-
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.settings import Settings
 from distilgpt2_api.settings.sources import CONFIG_FILE_VARIABLE, SettingSource

@@ -1,13 +1,11 @@
 """Settings for the model, the address and the engine."""
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ByteSize, Field, PlainValidator, model_validator
 
 from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, Precision
-from distilgpt2_api.settings.automatic import AutoBytes, AutoInt
+from distilgpt2_api.settings.markers import AutoBytes, AutoInt
 
 MAX_NAME_LENGTH = 200
 

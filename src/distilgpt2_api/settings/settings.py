@@ -4,8 +4,6 @@ This is plain pydantic: pydantic-settings adds 0.1 s to every start, and can't r
 variables that platforms set, or reject unknown names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -21,12 +19,12 @@ from distilgpt2_api.settings.batch import BatchSettings
 from distilgpt2_api.settings.description import SettingDescription, describe_field
 from distilgpt2_api.settings.host_resources import (
     choose_kv_cache_bytes,
+    choose_max_connections,
     count_usable_cores,
     read_memory_limit_bytes,
 )
 from distilgpt2_api.settings.limits import LimitSettings
-from distilgpt2_api.settings.open_files import choose_max_connections
-from distilgpt2_api.settings.secret import is_secret
+from distilgpt2_api.settings.markers import is_secret
 from distilgpt2_api.settings.serving import ServingSettings
 from distilgpt2_api.settings.sources import (
     SettingSource,

@@ -1,7 +1,5 @@
 """Reads settings from the environment and the file. Only this module reads `os.environ`."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

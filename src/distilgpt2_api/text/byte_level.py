@@ -1,7 +1,5 @@
 """GPT-2's byte-level alphabet: a printable character for each of the 256 bytes (Radford et al. 2019, `encoder.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 

@@ -1,7 +1,5 @@
 """Renders a chat's messages to the text that the model continues, as `apply_chat_template` of `transformers` does."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime

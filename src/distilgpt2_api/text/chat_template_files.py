@@ -1,7 +1,5 @@
 """Loads a model's chat template: from the file that a setting names, or from the model's folder."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

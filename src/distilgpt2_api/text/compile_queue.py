@@ -1,7 +1,5 @@
 """A queue of calls that one thread makes one after another; all waiters for the same call share it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Decodes token ids to text as they are sampled; a character may be spread over several tokens."""
 
-from __future__ import annotations
-
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 MAX_DEPTH = 50
-"""Nested groups."""
 MAX_PASSES = 50
-"""Passes over the rules."""
 _LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)*"?i?|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/?[a-z]*|<[^<>\n]*>')
 """Texts, regular expressions, comments, special tokens. An unclosed one ends with its line: searching for its end from
 each of its characters would take quadratic time.

@@ -3,8 +3,6 @@
 A model would write such a value until its token limit.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from distilgpt2_api.text.json_schema_keywords import JsonSchema

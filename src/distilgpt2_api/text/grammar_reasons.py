@@ -1,7 +1,5 @@
 """Translates the grammar library's messages, which name its internals, into reasons for a grammar's author."""
 
-from __future__ import annotations
-
 import re
 
 MAX_REASON_CHARACTERS = 200

@@ -3,8 +3,6 @@
 A grammar that takes too long, takes too much memory or overflows the stack ends that process, not the service.
 """
 
-from __future__ import annotations
-
 import threading
 from functools import partial
 
@@ -26,23 +24,18 @@ LIMITS = LLParserLimits(
 """The library's own limits: a tenth of its defaults, and ten times what the schemas of forms need."""
 
 
-class GrammarSandbox:
+class GrammarSandbox(LimitedProcess):
     """Owns the process, which starts with the first grammar. Any thread may call it."""
 
     def __init__(self) -> None:
-        self._process = LimitedProcess(__name__)
+        super().__init__(__name__)
 
     def compiles(self, serialized: str) -> bool:
         """Whether compiling ends within its limits, with an error or without. OSError if no process can be started."""
-        return self._process.run(serialized, max_cpu_s=MAX_CPU_S) is not None
-
-    def close(self) -> None:
-        """End the process. Idempotent."""
-        self._process.close()
+        return self.run(serialized, max_cpu_s=MAX_CPU_S) is not None
 
 
 def main() -> None:
-    """The process."""
     tokenizer = LLTokenizer("byte")
     threading.stack_size(STACK_BYTES)
     serve(partial(_compile, tokenizer), has_threads=True)

@@ -1,7 +1,5 @@
 """Constrains completions to grammars: compiles grammars with llguidance, and tracks a sequence in its grammar."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

@@ -4,8 +4,6 @@ Every other keyword is an annotation or an extension (`title`, `examples`, `read
 `discriminator`, `x-…`) and is ignored, as the standard requires.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 JsonSchema = dict[str, Any]

@@ -1,7 +1,5 @@
 """Resolves references within a JSON schema: `#`, a pointer such as `#/$defs/NAME`, `#ANCHOR`, also after its `$id`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote

@@ -7,8 +7,6 @@ otherwise. Properties named beside a `$ref`, or by other parts of an `allOf`, `a
 standard's `unevaluatedProperties`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

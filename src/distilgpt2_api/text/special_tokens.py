@@ -4,8 +4,6 @@
 `added_tokens_decoder`; then the map wins over it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +31,6 @@ class SpecialTokens:
     added: Mapping[int, Mapping[str, Any]]
     """By id: tokens to add to the vocabulary if it lacks them, in the form of `tokenizer.json`."""
     added_path: Path
-    """The file that lists `added`."""
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

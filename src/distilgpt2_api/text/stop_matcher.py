@@ -1,7 +1,5 @@
 """Ends a text before its first stop sequence; the result does not depend on how the text is cut into pieces."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ The sandbox keeps a template from Python's internals and from changing its value
 for that a template that is not the operator's own is rendered in a limited process, whose main module this is.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import pprint

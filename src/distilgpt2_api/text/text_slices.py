@@ -6,8 +6,6 @@ follows another character, and the matches from there on do not depend on the te
 of a match.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Converts text to token ids, and token ids to bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -27,16 +25,7 @@ class Tokenizer:
     def __init__(self, tokenizer: tokenizers.Tokenizer, *, files: TokenizerFiles | None = None) -> None:
         """`files`: the settings in the model's folder. ModelFormatError if the vocabulary is not a byte-level BPE's."""
         self._tokenizer = tokenizer
-        files = files or TokenizerFiles(library=tokenizer)
-        self._roles = files.roles
-        self.frame = files.frame
-        """Tokens that `with_special_tokens` puts around a text's own tokens."""
-        self.has_prefix_space = files.has_prefix_space
-        """A text is tokenized as if a space stood before it."""
-        self.left_out = files.left_out
-        """Texts of added tokens that the model has no row for. They are plain text here."""
-        self.digest = files.digest
-        """Changes if the folder's files change how a text is tokenized."""
+        self.files = files or TokenizerFiles(library=tokenizer)
         added = tokenizer.get_added_tokens_decoder()
         texts = tokenizer.get_vocab(with_added_tokens=True)
         if not texts or max(texts.values()) > 2 * len(texts) + 1024:
@@ -113,7 +102,7 @@ class Tokenizer:
 
     def with_special_tokens(self, token_ids: Sequence[int]) -> list[int]:
         """`token_ids` with the tokens around them that the tokenizer's files require, such as a BOS token."""
-        return [*self.frame.before, *token_ids, *self.frame.after]
+        return [*self.files.frame.before, *token_ids, *self.files.frame.after]
 
     def _group_slices(self, texts: Sequence[str], max_unbroken_bytes: int | None) -> Iterator[list[tuple[int, str]]]:
         """Slices of texts, each with its text's index, in groups of `GROUP_CHARACTERS`, or of one long slice."""
@@ -167,7 +156,7 @@ class Tokenizer:
 
     def role_id(self, role: str) -> int | None:
         """The id of a role such as `bos_token`; None if no file names it, or the vocabulary lacks it."""
-        text = self._roles.get(role)
+        text = self.files.roles.get(role)
         return None if text is None else self.token_id(text)
 
     def end_of_text_id(self, config: ModelConfig) -> int | None:

@@ -6,8 +6,6 @@ a `Replace` any amount of memory. So the file is parsed here, and the library ge
 parts.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

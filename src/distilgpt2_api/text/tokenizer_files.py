@@ -1,7 +1,5 @@
 """Reads a model folder's tokenizer in each form of GPT-2 checkpoints. Refuses tokenizers of another kind."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

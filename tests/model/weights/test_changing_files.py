@@ -15,7 +15,7 @@ from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.compilation import compile_model
-from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
+from distilgpt2_api.model.weights.compiled_file import read_compiled_model
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 from distilgpt2_api.model.weights.weight_files import compiled_name
 

@@ -17,8 +17,7 @@ from distilgpt2_api.model.architectures.registry import read_model_config, tenso
 from distilgpt2_api.model.compilation import compile_model
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_cache import load_weights
-from distilgpt2_api.model.weights.compiled_file import write_compiled_file
-from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
+from distilgpt2_api.model.weights.compiled_file import read_compiled_model, write_compiled_file
 from distilgpt2_api.model.weights.prepared import PreparedWeights, prepare_weights
 from distilgpt2_api.model.weights.weight_files import compiled_name
 

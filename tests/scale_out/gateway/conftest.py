@@ -14,6 +14,7 @@ from tests.server.protocols.toy.protocol import TOY
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.protocol import Protocols
 
 Part = list[dict[str, Any]] | Exception
@@ -79,14 +80,26 @@ def replicas() -> ScriptedReplicas:
 
 
 @pytest.fixture
-def gateway(replicas: ScriptedReplicas) -> Gateway:
+def body_timeout_s() -> float:
+    """Long; a test of the limit parametrizes it."""
+    return 30.0
+
+
+@pytest.fixture
+def timeout_s() -> float:
+    """Long; a test of the limit parametrizes it."""
+    return 30.0
+
+
+@pytest.fixture
+def gateway(replicas: ScriptedReplicas, body_timeout_s: float, timeout_s: float) -> Gateway:
     return Gateway(
-        replicas,
+        replicas=replicas,
         protocols=Protocols(*PROTOCOLS, TOY),
         max_body_bytes=1024,
-        max_uploads_bytes=4096,
-        body_timeout_s=0.05,
-        timeout_s=0.5,
+        uploads=Uploads(4096),
+        body_timeout_s=body_timeout_s,
+        timeout_s=timeout_s,
         root_path="",
         cors_origins=("https://app.example.com",),
     )

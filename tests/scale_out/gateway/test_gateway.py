@@ -141,6 +141,7 @@ def test_an_internal_error_hides_its_details(call: Any, replicas: Any, messages:
     assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize("body_timeout_s", [0.05])
 def test_bodies_are_limited_before_they_are_forwarded(call: Any, replicas: Any) -> None:
     async def slowly() -> Any:
         yield b"{"
@@ -151,6 +152,7 @@ def test_bodies_are_limited_before_they_are_forwarded(call: Any, replicas: Any) 
     assert replicas.asked == []
 
 
+@pytest.mark.parametrize("timeout_s", [0.5])
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_a_response_has_a_deadline(call: Any, replicas: Any, messages: Any, has_begun: bool) -> None:
     """Also without a replica, and with one that sends nothing more."""

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import ApiKey, CallerLimits, digest_of
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
 from distilgpt2_api.text.chat_template import ChatTemplate

@@ -1,7 +1,5 @@
 """The protocol between the command and the process that drives a cluster for it: an assignment there, frames back."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

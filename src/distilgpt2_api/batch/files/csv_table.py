@@ -1,7 +1,5 @@
 """CSV tables (RFC 4180): a prompt in each row; the output repeats the row and adds the completion."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The formats of a batch's files: JSON lines here, CSV tables in `csv_table.py`."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import orjson

@@ -1,7 +1,5 @@
 """The input file: read as a stream, as often as needed."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The id of an output line names its input line, so the output itself says which lines are complete."""
 
-from __future__ import annotations
-
 import re
 
 from distilgpt2_api.batch.files.records import InputRecord

@@ -1,7 +1,5 @@
 """Answers a line: the output is an answer, or an error for the error file."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -27,7 +25,15 @@ class LineOutput:
 async def answer_line(pending: PendingLine, file_format: Format, handle_line: LineHandler) -> LineOutput:
     """Calls `handle_line`, again after temporary refusals. Raises what it raises otherwise."""
     if isinstance(pending.line, LineError):
-        content, is_failed = _failure(pending, pending.line), True
+        error, is_failed = pending.line, True
+        content = failed_line(
+            line_id(pending.record),
+            error.custom_id,
+            code=error.code,
+            message=str(error),
+            number=error.number,
+            param=error.param,
+        )
     else:
         line = pending.line
         answer = await ask_until_answered(lambda: handle_line(line))
@@ -37,14 +43,3 @@ async def answer_line(pending: PendingLine, file_format: Format, handle_line: Li
         else:
             content = file_format.write(pending.record, pending.line, answer)
     return LineOutput(num_bytes=pending.record.num_bytes, content=content, is_failed=is_failed)
-
-
-def _failure(pending: PendingLine, error: LineError) -> bytes:
-    return failed_line(
-        line_id(pending.record),
-        error.custom_id,
-        code=error.code,
-        message=str(error),
-        number=error.number,
-        param=error.param,
-    )

@@ -1,7 +1,5 @@
 """Writes the output of lines to their files: each once and, if order is kept, in the order of the input."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from distilgpt2_api.batch.files.line_output import LineOutput

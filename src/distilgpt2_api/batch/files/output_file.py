@@ -1,7 +1,5 @@
 """An append-only output file, which a later run can continue after a kill, a power cut or a full disk."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import stat

@@ -1,7 +1,5 @@
 """The lines without an answer or an error so far, in the order of the input."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

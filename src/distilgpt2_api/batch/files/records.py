@@ -1,7 +1,5 @@
 """Reads a file as records: lines, or rows of a table, where quoted cells may contain line ends."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass

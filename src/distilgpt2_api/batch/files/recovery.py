@@ -1,7 +1,5 @@
 """Finds out which lines earlier runs have completed, and what remains."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from distilgpt2_api.batch.errors import BatchFileError

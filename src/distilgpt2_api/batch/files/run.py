@@ -1,7 +1,5 @@
 """Keeps enough lines in flight to fill an engine; each is read when needed, and written once."""
 
-from __future__ import annotations
-
 import asyncio
 
 from distilgpt2_api.batch.custom_ids import CustomIds
@@ -60,7 +58,9 @@ class Run:
             except StopIteration:
                 return
             if one is None:
-                await self._yield_sometimes()
+                self._num_passed += 1
+                if not self._num_passed % YIELD_EVERY_LINES:
+                    await asyncio.sleep(0)
             else:
                 self._submit(one.position, await answer_line(one, self._format, self._handle_line))
                 # A line may fail without a single wait: let signals and other lines run.
@@ -72,8 +72,3 @@ class Run:
             self._has_room.set()
         else:
             self._has_room.clear()
-
-    async def _yield_sometimes(self) -> None:
-        self._num_passed += 1
-        if not self._num_passed % YIELD_EVERY_LINES:
-            await asyncio.sleep(0)

@@ -1,9 +1,8 @@
 """The callers' view of batches in the store."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
@@ -50,19 +49,15 @@ class Batches:
                     param="input_file_id",
                 )
             self._check_quota(connection, new.caller)
+            values = asdict(new) | {"metadata": None if new.metadata is None else json.dumps(dict(new.metadata))}
             connection.execute(
                 insert(BATCHES).values(
+                    **values,
                     batch_id=batch_id,
-                    caller=new.caller,
-                    endpoint=new.endpoint,
-                    input_file_id=new.input_file_id,
                     status=BatchStatus.VALIDATING.value,
                     ending=BatchStatus.COMPLETED.value,
                     created_s=now_s,
                     expires_s=now_s + WINDOW_S,
-                    metadata=None if new.metadata is None else json.dumps(dict(new.metadata)),
-                    model=new.model,
-                    output_expiry_s=new.output_expiry_s,
                     errors="[]",
                 )
             )
@@ -137,31 +132,14 @@ def read_batch(connection: Connection, batch_id: str) -> StoredBatch:
 
 
 def batch_of(row: RowMapping) -> StoredBatch:
-    errors: list[dict[str, Any]] = json.loads(row["errors"])
     stamps = {status: row[f"{status}_s"] for status in STAMPED_STATUSES}
-    return StoredBatch(
-        batch_id=row["batch_id"],
-        caller=row["caller"],
-        endpoint=row["endpoint"],
-        input_file_id=row["input_file_id"],
-        output_file_id=row["output_file_id"],
-        error_file_id=row["error_file_id"],
-        status=BatchStatus(row["status"]),
-        ending=BatchStatus(row["ending"]),
-        created_s=row["created_s"],
-        expires_s=row["expires_s"],
-        stamps={status: stamp for status, stamp in stamps.items() if stamp is not None},
-        metadata=None if row["metadata"] is None else json.loads(row["metadata"]),
-        model=row["model"],
-        output_expiry_s=row["output_expiry_s"],
-        errors=tuple(InputError(**error) for error in errors),
-        num_lines=row["num_lines"],
-        num_completed=row["num_completed"],
-        num_failed=row["num_failed"],
-        owner=row["owner"],
-        usage=TokenUsage(
-            num_prompt_tokens=row["num_prompt_tokens"],
-            num_cached_tokens=row["num_cached_tokens"],
-            num_completion_tokens=row["num_completion_tokens"],
-        ),
-    )
+    parsed: dict[str, Any] = {
+        "status": BatchStatus(row["status"]),
+        "ending": BatchStatus(row["ending"]),
+        "stamps": {status: stamp for status, stamp in stamps.items() if stamp is not None},
+        "metadata": None if row["metadata"] is None else json.loads(row["metadata"]),
+        "errors": tuple(InputError(**error) for error in json.loads(row["errors"])),
+        "usage": TokenUsage(**{field.name: row[field.name] for field in fields(TokenUsage)}),
+    }
+    plain = {field.name: row[field.name] for field in fields(StoredBatch) if field.name not in parsed}
+    return StoredBatch(**plain, **parsed)

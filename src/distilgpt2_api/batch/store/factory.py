@@ -1,7 +1,5 @@
 """Builds the batch service from all parts of the store."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

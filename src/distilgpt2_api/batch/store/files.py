@@ -1,8 +1,7 @@
 """Files in the store: complete ones, and uploads in progress."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
@@ -38,19 +37,10 @@ class Files:
         file_id = new_file_id()
         with self._store.writing() as connection:
             self._check_quota(connection, caller, num_more_files=1)
-            insert_file(
-                connection,
-                StoredFile(
-                    file_id=file_id,
-                    caller=caller,
-                    filename="",
-                    purpose=FilePurpose.BATCH,
-                    num_bytes=0,
-                    created_s=self._clock(),
-                    expires_s=None,
-                ),
-                is_complete=False,
+            file = StoredFile(
+                file_id=file_id, caller=caller, filename="", purpose=FilePurpose.BATCH, created_s=self._clock()
             )
+            insert_file(connection, file, is_complete=False)
         return file_id
 
     def append(self, file_id: str, *, caller: str, content: bytes) -> None:
@@ -151,19 +141,8 @@ class Files:
 
 
 def insert_file(connection: Connection, file: StoredFile, *, is_complete: bool) -> None:
-    connection.execute(
-        insert(FILES).values(
-            file_id=file.file_id,
-            caller=file.caller,
-            filename=file.filename,
-            purpose=file.purpose.value,
-            num_bytes=file.num_bytes,
-            num_chunks=0,
-            created_s=file.created_s,
-            expires_s=file.expires_s,
-            is_complete=is_complete,
-        )
-    )
+    values = asdict(file) | {"purpose": file.purpose.value, "num_chunks": 0, "is_complete": is_complete}
+    connection.execute(insert(FILES).values(**values))
 
 
 def append_chunk(connection: Connection, file_id: str, content: bytes) -> None:
@@ -193,12 +172,5 @@ def _visible(now_s: float) -> list[Any]:
 
 
 def file_of(row: RowMapping) -> StoredFile:
-    return StoredFile(
-        file_id=row["file_id"],
-        caller=row["caller"],
-        filename=row["filename"],
-        purpose=FilePurpose(row["purpose"]),
-        num_bytes=row["num_bytes"],
-        created_s=row["created_s"],
-        expires_s=row["expires_s"],
-    )
+    columns = {field.name: row[field.name] for field in fields(StoredFile)}
+    return StoredFile(**columns | {"purpose": FilePurpose(row["purpose"])})

@@ -1,7 +1,5 @@
 """Splits a batch's input into lines, and checks them all before any is answered."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from distilgpt2_api.batch.custom_ids import CustomIds

@@ -1,7 +1,5 @@
 """A batch under a lease: keeps the lease, follows the batch's state and writes results to the store."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

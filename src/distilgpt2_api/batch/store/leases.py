@@ -1,7 +1,5 @@
 """The workers' view of the store: a lease on a batch gives one worker at a time the right to change it."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable, Collection, Sequence
@@ -71,7 +69,7 @@ class Leases:
             taken = connection.execute(
                 update(BATCHES)
                 .where(BATCHES.c.batch_id == row["batch_id"], BATCHES.c.status.in_(OPEN_STATUSES), is_free)
-                .values(owner=new_lease_id(), lease_expires_s=now_s + LEASE_S)
+                .values(owner=secrets.token_hex(16), lease_expires_s=now_s + LEASE_S)
             )
             return read_batch(connection, row["batch_id"]) if taken.rowcount else None
 
@@ -107,7 +105,8 @@ class Leases:
         """Writes results of lines, except of lines that have one already."""
         with self._store.writing() as connection:
             batch = self._change(connection, held)  # from here on no other worker writes results for it
-            recorded = _recorded_numbers(connection, batch, [result.number for result in results])
+            is_among = RESULTS.c.number.in_([result.number for result in results])
+            recorded = _recorded_numbers(connection, batch.batch_id, is_among)
             new = [result for result in results if result.number not in recorded]
             if not new:
                 return batch
@@ -129,7 +128,7 @@ class Leases:
     def recorded_numbers(self, batch_id: str) -> set[int]:
         """The numbers of the lines that have results."""
         with self._store.reading() as connection:
-            return set(connection.execute(select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id)).scalars())
+            return _recorded_numbers(connection, batch_id)
 
     def finish(self, held: StoredBatch) -> StoredBatch:
         """Writes the results to files, in the order of the input, and ends the batch: all or nothing."""
@@ -160,7 +159,6 @@ class Leases:
             caller=batch.caller,
             filename=f"{batch.batch_id}_{name}.jsonl",
             purpose=FilePurpose.BATCH_OUTPUT,
-            num_bytes=0,
             created_s=now_s,
             expires_s=now_s + expiry_s,
         )
@@ -205,15 +203,11 @@ class Leases:
         return read_batch(connection, held.batch_id)
 
 
-def new_lease_id() -> str:
-    return secrets.token_hex(16)
-
-
 def _is_held(held: StoredBatch) -> tuple[ColumnElement[bool], ...]:
     assert held.owner is not None, "the batch was claimed"
     return BATCHES.c.batch_id == held.batch_id, BATCHES.c.owner == held.owner
 
 
-def _recorded_numbers(connection: Connection, batch: StoredBatch, among: Sequence[int]) -> set[int]:
-    found = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch.batch_id, RESULTS.c.number.in_(among))
-    return set(connection.execute(found).scalars())
+def _recorded_numbers(connection: Connection, batch_id: str, *conditions: ColumnElement[bool]) -> set[int]:
+    numbers = select(RESULTS.c.number).where(RESULTS.c.batch_id == batch_id, *conditions)
+    return set(connection.execute(numbers).scalars())

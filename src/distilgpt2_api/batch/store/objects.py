@@ -1,7 +1,5 @@
 """Types of stored files and batches. Times are Unix times, in seconds."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,9 +43,9 @@ class StoredFile:
     caller: str
     filename: str
     purpose: FilePurpose
-    num_bytes: int
     created_s: float
-    expires_s: float | None
+    num_bytes: int = 0
+    expires_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +139,6 @@ class StoreLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[Item]):
-    """One page of a list."""
-
     items: Sequence[Item]
     has_more: bool
 

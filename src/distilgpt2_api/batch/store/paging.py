@@ -1,7 +1,5 @@
 """Pages of a list: each starts after the last row of the page before, even if rows were added or deleted since."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The store's interface for a server. It imports no database: without a store, the packages need not be installed."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol

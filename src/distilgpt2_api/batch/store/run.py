@@ -1,7 +1,5 @@
 """Works on one batch from its claim to its end, or until another worker takes over."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import secrets

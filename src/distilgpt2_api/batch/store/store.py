@@ -1,7 +1,5 @@
 """The database of files and batches: SQLite in a folder, or PostgreSQL."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections.abc import Iterator

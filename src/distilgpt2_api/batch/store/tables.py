@@ -1,7 +1,5 @@
 """The store's tables. Raise VERSION with each change."""
 
-from __future__ import annotations
-
 from sqlalchemy import (
     BigInteger,
     Boolean,

@@ -1,7 +1,5 @@
 """Runs the store's blocking calls in threads."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The worker: claims batches in the store and answers them, as long as the process runs."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

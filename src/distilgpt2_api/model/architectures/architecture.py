@@ -1,7 +1,5 @@
 """The interface of an architecture: how its config is read, and which tensors its checkpoints have."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

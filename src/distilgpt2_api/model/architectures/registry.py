@@ -1,7 +1,5 @@
 """The supported architectures, by the `model_type` of their config.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Chooses the files of a hub repository that make a model, and checks downloads against size and hash."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Never uses the network: `pull.py` does.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

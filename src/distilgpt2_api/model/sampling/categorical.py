@@ -7,8 +7,6 @@ that a third of the points or more are accepted. Exact up to float32 rounding, a
 exponentials over all columns.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -6,15 +6,13 @@ distribution. Both samplers start with these maxima.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 GROUP_SIZE = 16
-"""Columns of a group."""
 BLOCK_GROUPS = 8
-"""Groups of a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +61,8 @@ class GroupMaxima:
         """The maxima of `rows`; the same object if these are all."""
         if len(rows) == len(self.logits):
             return self
-        return GroupMaxima(
-            logits=self.logits[rows],
-            of_groups=self.of_groups[rows],
-            of_blocks=self.of_blocks[rows],
-            of_rows=self.of_rows[rows],
-            num_groups=self.num_groups,
-        )
+        arrays = {name: getattr(self, name)[rows] for name in ("logits", "of_groups", "of_blocks", "of_rows")}
+        return replace(self, **arrays)
 
     def locate_columns(self, rows: NDArray[np.intp], groups: NDArray[np.intp]) -> NDArray[np.intp]:
         """Indices in the flat logits of the columns of N groups, (N, GROUP_SIZE).

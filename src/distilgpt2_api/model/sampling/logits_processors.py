@@ -1,7 +1,5 @@
 """Edits a row of logits in place before a token is sampled; rows without such parameters cost nothing."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Self

@@ -1,7 +1,5 @@
 """Inverse-CDF search, and sums of exponentials."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

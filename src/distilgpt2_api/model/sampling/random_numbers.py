@@ -5,8 +5,6 @@ A counter through a strong mixing function is a good generator (Salmon et al. 20
 generators"), applied to the seed first, so that neighbouring seeds give unrelated streams.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,16 +63,11 @@ class SamplingColumns:
         """The columns of `rows`; the same object if these are all."""
         if len(rows) == len(self.top_ks):
             return self
-        return replace(
-            self,
-            streams=self.streams[rows],
-            inverse_temperatures=self.inverse_temperatures[rows],
-            top_ks=self.top_ks[rows],
-            top_ps=self.top_ps[rows],
-            min_ps=self.min_ps[rows],
-            has_top_k=self.has_top_k[rows],
-            has_top_p=self.has_top_p[rows],
-        )
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        taken: dict[str, Any] = {
+            name: column[rows] for name, column in columns.items() if isinstance(column, np.ndarray)
+        }
+        return replace(self, **taken)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,5 @@
 """Samples a token for each row of a step, all rows at once, each with its own sampling parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import is_
 

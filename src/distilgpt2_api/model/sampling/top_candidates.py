@@ -1,7 +1,5 @@
 """Finds the likeliest tokens of many rows at once, exactly and in order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

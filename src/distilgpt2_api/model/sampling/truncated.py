@@ -1,7 +1,5 @@
 """Samples with top-k, top-p and min-p."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Locally typical sampling (Meister et al. 2023): only tokens with nearly average information can be sampled."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

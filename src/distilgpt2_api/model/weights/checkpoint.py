@@ -1,7 +1,5 @@
 """Opens a model's weights on disk, and checks files, names, shapes and types against the config."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -6,8 +6,6 @@ so they are read into memory. The file's name is a hash of all that the content 
 the source is unchanged, a checksum whether the file itself is. If any check fails, the file is compiled again.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile
@@ -18,8 +16,12 @@ from pathlib import Path
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.model.weights.checkpoint import Checkpoint, open_checkpoint
-from distilgpt2_api.model.weights.compiled_file import FILE_FORMAT, read_compiled_file, write_compiled_file
-from distilgpt2_api.model.weights.compiled_folder import read_compiled_model
+from distilgpt2_api.model.weights.compiled_file import (
+    FILE_FORMAT,
+    read_compiled_file,
+    read_compiled_model,
+    write_compiled_file,
+)
 from distilgpt2_api.model.weights.fingerprint import SourceState, content_key
 from distilgpt2_api.model.weights.prepared import PreparedWeights, prepare_weights
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
@@ -35,7 +37,7 @@ def load_weights(
 ) -> PreparedWeights:
     """The folder's weights, from the compiled file if there is a valid one, else from the source.
 
-    A compiled folder (`compiled_folder.py`) has no source and needs no cache. For any other folder the source's files,
+    A compiled folder has no source and needs no cache. For any other folder the source's files,
     names and shapes are always checked. Raises ModelError for a bad source. A cache folder that can't be read or
     written only costs time and one reported line.
     """

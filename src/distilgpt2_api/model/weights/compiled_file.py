@@ -1,19 +1,24 @@
 """Reads and writes files of prepared weights: safetensors with metadata.
 
-Such files are in the cache folder (`compiled_cache.py`) and in compiled model folders (`compiled_folder.py`).
+Such files are in the cache folder (`compiled_cache.py`) and in compiled model folders, which hold one instead of the
+checkpoint and serve only its precision. Container images hold their model in that form: they can't write the cache at
+run time, and the checkpoint would make the image larger.
 """
 
-from __future__ import annotations
-
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.core.model_files import safe_name
+from distilgpt2_api.model.weights.checkpoint import is_finite
 from distilgpt2_api.model.weights.prepared import PreparedWeights, expected_spans
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile, write_safetensors
+from distilgpt2_api.model.weights.weight_files import find_compiled_file
 
 FILE_FORMAT = "distilgpt2-api compiled weights 2"
 """Changes if the same model would give other bytes."""
@@ -38,6 +43,26 @@ def read_compiled_file(path: Path, config: ModelConfig, precision: Precision, *,
         return PreparedWeights({name: file.view(name) for name in file.spans}, file)
     weights = PreparedWeights({name: file.read(name) for name in file.spans})
     file.check_unchanged()
+    return weights
+
+
+def read_compiled_model(folder: Path, config: ModelConfig, precision: Precision) -> PreparedWeights | None:
+    """The weights compiled for `precision`; None if the folder has no compiled weights.
+
+    The file is memory-mapped if this process may not write to it, as in an image: installed files are replaced, not
+    rewritten. Otherwise it is read into memory, because a mapped file that changes would change answers or crash the
+    process.
+
+    Checks every name, shape and type against the config, the checksum, and that all numbers are finite. Raises
+    ModelFormatError, or ModelNotFoundError if the folder has weights for another precision only, and no checkpoint.
+    """
+    path = find_compiled_file(folder, precision)
+    if path is None:
+        return None
+    weights = read_compiled_file(path, config, precision, is_mapped=not os.access(path, os.W_OK))
+    for name, values in weights.tensors.items():
+        if values.dtype == np.float32 and not is_finite(values):
+            raise ModelFormatError(f"{path}: tensor {name} has values that are NaN or infinite")
     return weights
 
 

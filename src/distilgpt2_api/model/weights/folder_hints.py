@@ -1,7 +1,5 @@
 """Recognises folders that lack a model's files, such as training tools and hubs leave, and says what to do."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

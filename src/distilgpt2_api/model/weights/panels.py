@@ -5,8 +5,6 @@ Bytes are the weight plus 128: x86-64 multiplies unsigned by signed bytes. They 
 type that a safetensors file has for them. The layout is the same on every processor.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ Names are the checkpoint's. A matrix in int8 has a companion: `X.scale` (out,) f
 multiplied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,6 @@ from distilgpt2_api.model.weights.panels import pack_panels, panels_shape
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
 
 MATRIX_DTYPES = {Precision.INT8: "I8", Precision.BF16: "BF16", Precision.F32: "F32"}
-"""safetensors' words."""
 ROWS_AT_ONCE = 512
 """Rows quantised together: bounds the memory of intermediate arrays."""
 

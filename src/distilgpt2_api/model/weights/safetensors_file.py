@@ -4,8 +4,6 @@ Format: https://github.com/huggingface/safetensors#format. The header is untrust
 against the file before it is used; nothing is executed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import mmap

@@ -1,7 +1,5 @@
 """Finds the files with a model folder's weights: `model.safetensors`, or the shards that an index names."""
 
-from __future__ import annotations
-
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
@@ -49,6 +50,7 @@ class Replicas(Protocol):
         """The response of every replica. Raises UnavailableError if there is none, or if they take too long."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Gateway:
     """Forwards requests, and behaves towards clients like a single process.
 
@@ -57,36 +59,22 @@ class Gateway:
     here.
     """
 
-    def __init__(
-        self,
-        replicas: Replicas,
-        *,
-        protocols: Protocols,
-        max_body_bytes: int,
-        max_uploads_bytes: int,
-        body_timeout_s: float,
-        timeout_s: float,
-        root_path: str,
-        cors_origins: Collection[str] = (),
-    ) -> None:
-        """`timeout_s`: from the end of the body to the end of the response, with the wait for a replica.
-
-        `cors_origins`: origins whose pages may read the gateway's own errors. The replicas set their own headers.
-        """
-        self._replicas = replicas
-        self._protocols = protocols
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
-        self._timeout_s = timeout_s
-        self._root_path = root_path
-        self._cors_origins = cors_origins
-        self._uploads = Uploads(max_uploads_bytes)
+    replicas: Replicas
+    protocols: Protocols
+    max_body_bytes: int
+    uploads: Uploads
+    body_timeout_s: float
+    timeout_s: float
+    """From the end of the body to the end of the response, with the wait for a replica."""
+    root_path: str
+    cors_origins: Collection[str] = ()
+    """Origins whose pages may read the gateway's own errors. The replicas set their own headers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
-            await self._serve({**scope, "root_path": self._root_path or scope.get("root_path", "")}, receive, send)
+            await self._serve({**scope, "root_path": self.root_path or scope.get("root_path", "")}, receive, send)
         else:
             await send({"type": "websocket.close"})
 
@@ -94,14 +82,14 @@ class Gateway:
         original = forwardable_scope(scope)
         strip_trailing_slash(scope)
         path = path_below_root(scope)
-        protocol = self._protocols.find(scope["method"], path)
+        protocol = self.protocols.find(scope["method"], path)
         answer = _Answer(send, protocol.stream_format)
         try:
             body = await read_body(
                 Request(scope, receive),
-                max_bytes=self._max_body_bytes,
-                timeout_s=self._body_timeout_s,
-                uploads=self._uploads,
+                max_bytes=self.max_body_bytes,
+                timeout_s=self.body_timeout_s,
+                uploads=self.uploads,
             )
             request = ForwardedRequest(scope=original, body=body, prefixes=prefixes_of(body, protocol.prompt_keys))
             # The application refuses other methods.
@@ -113,7 +101,7 @@ class Gateway:
             elif is_read and path == METRICS_PATH:
                 await self._answer_metrics(request, answer)
             else:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self.timeout_s):
                     await self._forward(request, answer)
         except ClientDisconnect:
             return
@@ -124,9 +112,9 @@ class Gateway:
             described = describe_error(error)
             if not answer.has_begun:
                 refusal = CrossOrigin(
-                    self._protocols.error_response(described, scope),
-                    origins=self._cors_origins,
-                    protocols=self._protocols,
+                    self.protocols.error_response(described, scope),
+                    origins=self.cors_origins,
+                    protocols=self.protocols,
                 )
                 await refusal(scope, receive, answer.add_headers)
             elif answer.is_stream:
@@ -138,7 +126,7 @@ class Gateway:
         for num_lost in range(1, MAX_REPLICAS_TRIED + 1):
             is_last = num_lost == MAX_REPLICAS_TRIED
             try:
-                async with aclosing(self._replicas.ask(request)) as pieces:
+                async with aclosing(self.replicas.ask(request)) as pieces:
                     async for messages in pieces:
                         if not is_last and not answer.has_begun and _is_unavailable(messages[0]):
                             break
@@ -154,7 +142,7 @@ class Gateway:
 
     async def _answer_readiness(self, request: ForwardedRequest, answer: _Answer) -> None:
         try:
-            answers = await self._replicas.ask_all(request)
+            answers = await self.replicas.ask_all(request)
         except UnavailableError:
             answers = ()
         if not answers:
@@ -167,7 +155,7 @@ class Gateway:
         headers = Headers(scope=request.scope)
         plain = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
         asked = ForwardedRequest(scope={**request.scope, "method": "GET", "headers": plain}, body=b"")
-        answers = await self._replicas.ask_all(asked)
+        answers = await self.replicas.ask_all(asked)
         if refusal := next((one for one in answers if one.status != HTTPStatus.OK), None):
             await answer.write(refusal)
             return

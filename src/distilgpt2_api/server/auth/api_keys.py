@@ -11,8 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import NO_LIMITS, Caller, CallerLimits
+from distilgpt2_api.core.caller import NO_LIMITS, ApiKey, Caller, CallerLimits, digest_of
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings.key_file import is_open_to_others, read_key_file
 from distilgpt2_api.settings.key_list import check_distinct

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,38 +17,36 @@ from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 
-REFUSED = "no valid API key: send one as `Authorization: Bearer KEY`"
-"""The same text for a missing, an invalid and a duplicate key."""
+REFUSAL = describe_error(AuthenticationError("no valid API key: send one as `Authorization: Bearer KEY`"))
+"""The same for a missing, an invalid and a duplicate key."""
+LAST_REFUSAL = replace(REFUSAL, headers=REFUSAL.headers | {"connection": "close"})
 
 
+@dataclass(frozen=True, slots=True)
 class Authentication:
     """Plain ASGI, inside `RequestMiddleware`. Puts the caller into the request's record."""
 
-    def __init__(self, app: ASGIApp, *, access: Access, protocols: Protocols, on_failure: Callable[[], None]) -> None:
-        self._app = app
-        self._access = access
-        self._protocols = protocols
-        self._callers = Callers(access.address_limits)
-        self._on_failure = on_failure
-        self._refusal = describe_error(AuthenticationError(REFUSED))
-        self._last_refusal = describe_error(AuthenticationError(REFUSED))
-        self._last_refusal.headers["connection"] = "close"
+    app: ASGIApp
+    _: KW_ONLY
+    access: Access
+    protocols: Protocols
+    on_failure: Callable[[], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or request_record(scope).caller.is_batch:  # checked when the batch was created
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         area = area_of_request(scope)
-        if not self._access.needs_key(area):
-            request_record(scope).caller = self._callers.of(scope)
-        elif caller := self._access.find(_sent_key(scope), area):
+        if not self.access.needs_key(area):
+            request_record(scope).caller = _caller_at_address(scope, self.access.address_limits)
+        elif caller := self.access.find(_sent_key(scope), area):
             request_record(scope).caller = caller
         else:
-            self._on_failure()
-            refusal = self._last_refusal if is_long_body(scope["headers"]) else self._refusal
-            await self._protocols.error_response(refusal, scope)(scope, receive, send)
+            self.on_failure()
+            refusal = LAST_REFUSAL if is_long_body(scope["headers"]) else REFUSAL
+            await self.protocols.error_response(refusal, scope)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
 def _sent_key(scope: Scope) -> bytes:
@@ -74,18 +73,12 @@ IPV6_PREFIX_BITS = 64
 MAX_ADDRESS_LENGTH = 64
 
 
-class Callers:
-    """Makes one `Caller` per address, all with the same limits."""
-
-    def __init__(self, limits: CallerLimits) -> None:
-        self._limits = limits
-
-    def of(self, scope: Scope) -> Caller:
-        client = scope.get("client")
-        host = client[0] if client else ""
-        # A client may have written it into a header, so long values are not kept.
-        name = _address_name(host) if len(host) <= MAX_ADDRESS_LENGTH else UNKNOWN
-        return Caller(name=name, limits=self._limits)
+def _caller_at_address(scope: Scope, limits: CallerLimits) -> Caller:
+    client = scope.get("client")
+    host = client[0] if client else ""
+    # A client may have written it into a header, so long values are not kept.
+    name = _address_name(host) if len(host) <= MAX_ADDRESS_LENGTH else UNKNOWN
+    return Caller(name=name, limits=limits)
 
 
 @lru_cache(maxsize=4096)

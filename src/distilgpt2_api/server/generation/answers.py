@@ -6,18 +6,10 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
-from distilgpt2_api.server.generation.generation import PromptDeltas
+from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream
 from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
-
-
-class GenerationSource(Protocol):
-    """A `Generation` or a `BeamGeneration` that has not started."""
-
-    def updates(self) -> AsyncGenerator[list[PromptDeltas]]: ...
-
-    def abort(self) -> None: ...
 
 
 class JsonWriter(Protocol):
@@ -32,7 +24,7 @@ class EventWriter(Protocol):
     def last_events(self) -> bytes: ...
 
 
-def json_answer(source: GenerationSource, writer: JsonWriter) -> DeferredJsonResponse:
+def json_answer(source: Generation, writer: JsonWriter) -> DeferredJsonResponse:
     """One JSON body when the generation is complete."""
 
     async def collect() -> None:
@@ -44,7 +36,7 @@ def json_answer(source: GenerationSource, writer: JsonWriter) -> DeferredJsonRes
 
 
 def event_answer(
-    source: GenerationSource, writer: EventWriter, *, errors: ErrorShape, stream_format: StreamFormat = SSE
+    source: Generation, writer: EventWriter, *, errors: ErrorShape, stream_format: StreamFormat = SSE
 ) -> EventStream:
     """Events for each update, then the last ones. If the generation fails midway, `errors` has the last."""
 

@@ -22,15 +22,15 @@ from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_options import find_ending_token_ids
-from distilgpt2_api.server.generation.generation import PromptDeltas, check_end, check_num_prompts
+from distilgpt2_api.server.generation.generation import Generation, PromptDeltas, check_end, check_num_prompts
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 
 MAX_BEAMS = 1024
 """Over all prompts of one request: after the first step, beams bypass the admission queue."""
 
 
-class BeamGeneration:
-    """Like `Generation`, but an update has a prompt's best sequences, `index` 0 the best, once they are found.
+class BeamGeneration(Generation):
+    """A generation by beam search: an update has a prompt's best sequences, `index` 0 the best, once they are found.
 
     The first step admits all prompts or none. After it, neither a full queue nor a drain refuses the next steps.
     """
@@ -45,19 +45,9 @@ class BeamGeneration:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`check_beam_search` has passed; each request's `num_sequences`, at most `num_beams`, are returned."""
-        self._engine = engine
-        self._requests = requests
+        super().__init__(engine, requests, record)
         self._options = options
-        self._record = record
         self._clock = clock
-        self._streams: list[RequestStream] = []
-        self._is_aborted = False
-
-    def abort(self) -> None:
-        """End the iteration. Idempotent, and legal before it starts."""
-        self._is_aborted = True
-        for stream in self._streams:
-            stream.abort()
 
     async def updates(self) -> AsyncGenerator[list[PromptDeltas]]:
         """Each prompt's sequences, as soon as its search is done. Raises the engine's errors.

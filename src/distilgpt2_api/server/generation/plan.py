@@ -36,7 +36,7 @@ class GenerationPlan:
     def num_prompt_tokens(self) -> int:
         return sum(len(request.prompt_token_ids) for request in self.requests)
 
-    def run(self, engine: AsyncEngine, record: RequestRecord) -> Generation | BeamGeneration:
+    def run(self, engine: AsyncEngine, record: RequestRecord) -> Generation:
         """The plan's computation, which starts when its first update is read."""
         if self.beams is None:
             return Generation(engine, self.requests, record)

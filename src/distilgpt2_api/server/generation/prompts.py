@@ -92,7 +92,7 @@ async def encode_texts(
         if truncation is None:
             check_num_characters(len(text), encoder.tokenizer, config, what=f"the {param}", param=param)
     encoded = await encoder.encode(texts)
-    frame = encoder.tokenizer.frame if add_special_tokens else NO_FRAME
+    frame = encoder.tokenizer.files.frame if add_special_tokens else NO_FRAME
     return [_framed(text, token_ids, frame, truncation) for text, token_ids in zip(texts, encoded, strict=True)]
 
 

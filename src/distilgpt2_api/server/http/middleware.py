@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect
@@ -41,57 +42,47 @@ class AccessLog(Protocol):
     def exception(self, event: str, **fields: object) -> object: ...
 
 
+@dataclass(frozen=True, slots=True)
 class RequestMiddleware:
     """Plain ASGI, so that streams and disconnects pass through unchanged."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        metrics: HttpMetrics,
-        access_log: AccessLog,
-        protocols: Protocols,
-        shutdown: ShutdownState,
-        answer_failure: ASGIApp,
-        traces: Traces | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._app = app
-        self._metrics = metrics
-        self._access_log = access_log
-        self._protocols = protocols
-        self._shutdown = shutdown
-        self._answer_failure = answer_failure
-        self._traces = traces
-        self._clock = clock
+    app: ASGIApp
+    _: KW_ONLY
+    metrics: HttpMetrics
+    access_log: AccessLog
+    protocols: Protocols
+    shutdown: ShutdownState
+    answer_failure: ASGIApp
+    traces: Traces | None = None
+    clock: Callable[[], float] = time.perf_counter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or has_record(scope):  # a batch line, called in process, has one
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         record = RequestRecord(
             request_id=_request_id(scope),
             method=scope["method"],
             headers=scope["headers"],
-            clock=self._clock,
-            started_s=self._clock(),
+            clock=self.clock,
+            started_s=self.clock(),
         )
         scope.setdefault("state", {})["request_record"] = record
         header = (b"x-request-id", record.request_id.encode())
-        app: ASGIApp = self._app
+        app: ASGIApp = self.app
         if (refusal := check_head(scope)) is not None:
-            app = self._protocols.default_error_response(refusal, scope)
+            app = self.protocols.default_error_response(refusal, scope)
         # Bare Uvicorn may have left this request's body in the connection, so no request may follow on it.
         is_last = asks_for_other_protocol(scope["headers"])
-        self._metrics.begin()
-        self._shutdown.num_in_flight += 1
+        self.metrics.begin()
+        self.shutdown.num_in_flight += 1
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                is_closing = (is_last or self._shutdown.is_imminent) and CLOSE_HEADER not in message["headers"]
+                is_closing = (is_last or self.shutdown.is_imminent) and CLOSE_HEADER not in message["headers"]
                 add_security_headers(message, *((header, CLOSE_HEADER) if is_closing else (header,)))
             await send(message)
 
@@ -100,27 +91,27 @@ class RequestMiddleware:
         except ClientDisconnect:
             record.is_disconnect = True
         except Exception:
-            self._access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
+            self.access_log.exception("unexpected error", request_id=record.request_id, route=_route(scope))
             if status is not None:
                 record.error_code = INTERNAL.code
                 raise  # The server closes the connection: the only way left to show that the response is incomplete.
-            await self._answer_failure(scope, receive, send_with_id)
+            await self.answer_failure(scope, receive, send_with_id)
         finally:
-            self._shutdown.num_in_flight -= 1
+            self.shutdown.num_in_flight -= 1
             self._report(scope, record, status or CLIENT_CLOSED)
 
     def _report(self, scope: Scope, record: RequestRecord, status: int) -> None:
         record.status = status
-        record.duration_s = self._clock() - record.started_s
+        record.duration_s = self.clock() - record.started_s
         record.route = _route(scope)
-        record.operation = self._protocols.find_operation(record.route)
+        record.operation = self.protocols.find_operation(record.route)
         is_quiet = record.route in QUIET_ROUTES
         is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
-        self._metrics.observe(record, refusal_code=record.error_code if is_refusal else None)
+        self.metrics.observe(record, refusal_code=record.error_code if is_refusal else None)
         fields = record.log_fields()
-        if self._traces is not None and not is_quiet:
-            fields["trace_id"] = self._traces.add(record)
-        (self._access_log.debug if is_quiet else self._access_log.info)("request", **fields)
+        if self.traces is not None and not is_quiet:
+            fields["trace_id"] = self.traces.add(record)
+        (self.access_log.debug if is_quiet else self.access_log.info)("request", **fields)
 
 
 def _request_id(scope: Scope) -> str:

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from opentelemetry.trace import NoOpTracerProvider
 from tests.server.protocols.toy.protocol import TOY
 
-from distilgpt2_api.core.api_key import ApiKey, digest_of
+from distilgpt2_api.core.caller import ApiKey, digest_of
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.auth.access import Access

@@ -5,8 +5,6 @@ acts only in training, `reorder_and_upcast_attn` only changes the order of compu
 `summary_*` and the rest don't affect the forward pass.
 """
 
-from __future__ import annotations
-
 from distilgpt2_api.core.config import Activation, ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
 from distilgpt2_api.core.model_files import safe_repr

@@ -1,11 +1,16 @@
-"""The fields around the choices of a completion or chat completion, as one body or in chunks."""
+"""The base of the writers of completions and chat completions: the fields around the choices, and the usage."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 import orjson
 from pydantic import BaseModel
 
 from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.service import Service
 
@@ -24,8 +29,8 @@ class Usage(BaseModel):
     prompt_tokens_details: PromptTokensDetails
 
 
-class Envelope:
-    """Mutable: the fields around one answer's choices, and its token counts so far."""
+class OpenAiWriter(ABC):
+    """Mutable: one request's answer. Streamed or whole, each field of a choice has the same content."""
 
     def __init__(
         self,
@@ -54,8 +59,33 @@ class Envelope:
         self._num_prompt_tokens = num_prompt_tokens
         self._num_completion_tokens: dict[tuple[int, int], int] = {}
         self._num_cached_tokens: dict[int, int] = {}
+        self._bodies: list[dict[str, object]] = []
 
-    def count(self, prompt_index: int, delta: SequenceDelta) -> None:
+    @abstractmethod
+    def add_chunks(self, prompt_index: int, delta: SequenceDelta, pieces: list[bytes]) -> None:
+        """Append a delta's chunks to the pieces of an update, if there is something to show."""
+
+    @abstractmethod
+    def choices(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> Iterable[dict[str, object]]:
+        """The whole choices, from the only delta of each of their sequences."""
+
+    def events(self, update: Iterable[PromptDeltas]) -> bytes:
+        """The events of one update, to be written at once."""
+        pieces: list[bytes] = []
+        for prompt_index, deltas in update:
+            for delta in deltas:
+                self._count(prompt_index, delta)
+                self.add_chunks(prompt_index, delta, pieces)
+        return b"".join(pieces)
+
+    def collect(self, update: Iterable[PromptDeltas]) -> None:
+        """Add one update to the whole."""
+        for prompt_index, deltas in update:
+            for delta in deltas:
+                self._count(prompt_index, delta)
+            self._bodies += self.choices(prompt_index, deltas)
+
+    def _count(self, prompt_index: int, delta: SequenceDelta) -> None:
         """Take a sequence's token counts. A prompt counts once, however many completions it gets."""
         self._num_completion_tokens[prompt_index, delta.index] = delta.num_completion_tokens
         if delta.index == 0:  # the other sequences find the prompt's blocks in the cache, where this one left them
@@ -69,8 +99,8 @@ class Envelope:
         """The usage chunk, if the request asks for one, and the end of the stream."""
         return self.chunk_head + self._usage_tail() + DONE if self._has_usage_chunk else DONE
 
-    def body(self, choices: list[dict[str, object]]) -> bytes:
-        """The whole answer."""
+    def body(self) -> bytes:
+        choices = sorted(self._bodies, key=itemgetter("index"))
         return self._body_head + orjson.dumps(choices) + b',"usage":' + self._usage() + b"}"
 
     def _usage_tail(self) -> bytes:

@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import json_answer
 from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.score.plan import plan_score
@@ -36,3 +37,22 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
     record.note_user(request.user)
     plan = await plan_score(request, service, record, service.text_encoder(http))
     return json_answer(plan.run(service.engine, record), ScoreWriter(request, plan, service))
+
+
+SCORE = Protocol(
+    routes=router.routes,
+    errors=OPENAI_ERRORS,
+    bodies=(ScoreRequest,),
+    examples={
+        "/v1/score": {
+            "Texts": {"input": ["The king was glad.", "Glad the was king."]},
+            "Continuations": {
+                "input": [
+                    {"context": "The sky is", "continuation": " blue"},
+                    {"context": "The sky is", "continuation": " cheese"},
+                ],
+                "token_logprobs": True,
+            },
+        },
+    },
+)

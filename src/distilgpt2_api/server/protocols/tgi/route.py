@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.protocols.tgi.errors import TGI_ERRORS, TgiErrorResponse
 from distilgpt2_api.server.protocols.tgi.plan import check_tgi, plan_tgi
@@ -104,3 +107,16 @@ async def _answer(http: Request, service: Service, model: type[TgiRequest], *, i
     source = plan.run(service.engine, record)
     writer = TgiWriter(request, plan, service, is_list=is_list)
     return event_answer(source, writer, errors=TGI_ERRORS) if request.is_streamed else json_answer(source, writer)
+
+
+PARAMETERS: dict[str, Any] = {"max_new_tokens": 40, "do_sample": True, "temperature": 0.8, "details": True}
+EXAMPLE = {"A text": {"inputs": "Once upon a time there was a", "parameters": PARAMETERS}}
+
+TGI = Protocol(
+    routes=router.routes,
+    errors=TGI_ERRORS,
+    paths=frozenset({"POST /", "/generate", "/generate_stream", "/info"}),
+    bodies=(TgiRequest, TgiWholeRequest, TgiStreamRequest, TgiStreamEvent),
+    examples={"/": EXAMPLE, "/generate": EXAMPLE, "/generate_stream": EXAMPLE},
+    prompt_keys=("inputs",),
+)

@@ -14,6 +14,7 @@ from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.generation.text_work import encode_bounded
 from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.vllm.schema import (
     DetokenizeRequest,
@@ -103,9 +104,9 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
         eos_token=token_of("eos_token", end_of_text),
         unk_token=token_of("unk_token", end_of_text),  # GPT-2's default; a byte-level tokenizer never uses it
         pad_token=token_of("pad_token", None),
-        add_bos_token=bool(tokenizer.frame.before),
-        add_eos_token=bool(tokenizer.frame.after),
-        add_prefix_space=tokenizer.has_prefix_space,
+        add_bos_token=bool(tokenizer.files.frame.before),
+        add_eos_token=bool(tokenizer.files.frame.after),
+        add_prefix_space=tokenizer.files.has_prefix_space,
         chat_template=None if service.chat_template is None else service.chat_template.source,
     )
 
@@ -148,3 +149,14 @@ def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
         return None
     text = tokenizer.token_text(token_id)
     return text if tokenizer.encode(text) == [token_id] else None
+
+
+VLLM = Protocol(
+    routes=router.routes,
+    errors=OPENAI_ERRORS,
+    bodies=(TokenizeRequest, TokenizeChatRequest, DetokenizeRequest),
+    examples={
+        "/tokenize": {"A text": {"prompt": "Once upon a time there was a", "return_token_strs": True}},
+        "/detokenize": {"Token ids": {"tokens": [72, 105]}},
+    },
+)

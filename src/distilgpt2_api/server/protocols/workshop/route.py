@@ -25,7 +25,7 @@ from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.protocol import Protocol, Protocols
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
@@ -164,3 +164,6 @@ def _prompt_of(scope: Scope) -> tuple[str, bool]:
     below_root = without_root(path, root_path)
     num_slashes = raw_path.count(b"/") - (root_path.count("/") if below_root != path else 0)
     return below_root.removeprefix("/"), num_slashes > 1
+
+
+WORKSHOP = Protocol(routes=router.routes, errors=OPENAI_ERRORS)

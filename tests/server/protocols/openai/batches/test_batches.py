@@ -11,8 +11,7 @@ import pytest
 
 from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.batch.store.store import Store
-from distilgpt2_api.core.api_key import ApiKey, digest_of
-from distilgpt2_api.core.caller import CallerLimits
+from distilgpt2_api.core.caller import ApiKey, CallerLimits, digest_of
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
 

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
-from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
-from distilgpt2_api.server.protocols.openai.envelope import Envelope
+from distilgpt2_api.server.protocols.openai.envelope import OpenAiWriter
 from distilgpt2_api.server.service import Service
 
 FIRST_DELTA = b'{"role":"assistant","content":""}'
 
 
-class ChatWriter:
-    """Mutable: one request's choices. Streamed or whole, each field of a choice has the same content."""
-
+class ChatWriter(OpenAiWriter):
     def __init__(self, request: ChatCompletionRequest, plan: GenerationPlan, service: Service) -> None:
-        self._num_logprobs = request.num_logprobs
-        self._tokenizer = service.engine.tokenizer
-        self._envelope = Envelope(
+        super().__init__(
             request,
             service,
             answer_id=f"chatcmpl-{uuid.uuid4().hex}",
@@ -33,24 +27,11 @@ class ChatWriter:
             chunk_kind="chat.completion.chunk",
             num_prompt_tokens=plan.num_prompt_tokens,
         )
+        self._num_logprobs = request.num_logprobs
+        self._tokenizer = service.engine.tokenizer
         self._begun: set[int] = set()
-        self._bodies: list[dict[str, object]] = []
 
-    # ---- a stream
-
-    def events(self, update: Iterable[PromptDeltas]) -> bytes:
-        """The events of one update, to be written at once; empty if there is nothing to show."""
-        pieces: list[bytes] = []
-        for prompt_index, deltas in update:
-            for delta in deltas:
-                self._envelope.count(prompt_index, delta)
-                self._add_chunks(delta, pieces)
-        return b"".join(pieces)
-
-    def last_events(self) -> bytes:
-        return self._envelope.last_events()
-
-    def _add_chunks(self, delta: SequenceDelta, pieces: list[bytes]) -> None:
+    def add_chunks(self, prompt_index: int, delta: SequenceDelta, pieces: list[bytes]) -> None:  # noqa: ARG002 - a chat has one prompt
         """A choice's first chunk has the role, its last one the finish reason, and those between its content."""
         if delta.index not in self._begun:
             self._begun.add(delta.index)
@@ -64,31 +45,19 @@ class ChatWriter:
             self._add_chunk(delta.index, b"{}", b"null", end, pieces)
 
     def _add_chunk(self, index: int, content: bytes, logprobs: bytes, end: bytes, pieces: list[bytes]) -> None:
-        pieces += (self._envelope.chunk_head, b'{"index":%d,"delta":' % index, content, b',"logprobs":', logprobs)
-        pieces += (b',"finish_reason":', end, self._envelope.chunk_tail)
+        pieces += (self.chunk_head, b'{"index":%d,"delta":' % index, content, b',"logprobs":', logprobs)
+        pieces += (b',"finish_reason":', end, self.chunk_tail)
 
-    # ---- a whole
-
-    def collect(self, update: Iterable[PromptDeltas]) -> None:
-        """Add one update to the whole: the only delta of each of its sequences."""
-        for prompt_index, deltas in update:
-            for delta in deltas:
-                self._envelope.count(prompt_index, delta)
-                assert delta.finish_reason is not None
-                self._bodies.append(
-                    {
-                        "index": delta.index,
-                        "message": {"role": "assistant", "content": delta.text, "refusal": None},
-                        "logprobs": self._logprobs(delta.logprobs),
-                        "finish_reason": delta.finish_reason.value,
-                        "stop_reason": delta.stop,
-                    }
-                )
-
-    def body(self) -> bytes:
-        return self._envelope.body(sorted(self._bodies, key=itemgetter("index")))
-
-    # ---- both
+    def choices(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> Iterable[dict[str, object]]:  # noqa: ARG002 - the same
+        for delta in deltas:
+            assert delta.finish_reason is not None
+            yield {
+                "index": delta.index,
+                "message": {"role": "assistant", "content": delta.text, "refusal": None},
+                "logprobs": self._logprobs(delta.logprobs),
+                "finish_reason": delta.finish_reason.value,
+                "stop_reason": delta.stop,
+            }
 
     def _logprobs(self, logprobs: Iterable[TokenLogprobs]) -> dict[str, object] | None:
         num_top = self._num_logprobs

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
-from operator import itemgetter
+from collections.abc import Iterable, Sequence
 
 import orjson
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.server.generation.best_of import BestOf
-from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
 from distilgpt2_api.server.http.stream_formats import dump_line
@@ -21,20 +19,16 @@ from distilgpt2_api.server.protocols.openai.completions.logprobs import (
     prompt_logprobs_by_id,
 )
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
-from distilgpt2_api.server.protocols.openai.envelope import Envelope
+from distilgpt2_api.server.protocols.openai.envelope import OpenAiWriter
 from distilgpt2_api.server.service import Service
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 KIND = "text_completion"
 
 
-class CompletionWriter:
-    """Mutable: one request's choices. Streamed or whole, each field of a choice has the same content."""
-
+class CompletionWriter(OpenAiWriter):
     def __init__(self, request: CompletionRequest, plan: GenerationPlan, service: Service) -> None:
-        self._request = request
-        self._num_choices = request.num_choices
-        self._envelope = Envelope(
+        super().__init__(
             request,
             service,
             answer_id=f"cmpl-{request.request_id or uuid.uuid4().hex}",
@@ -42,36 +36,23 @@ class CompletionWriter:
             chunk_kind=KIND,
             num_prompt_tokens=plan.num_prompt_tokens,
         )
+        self._request = request
+        self._num_choices = request.num_choices
         prompts_of_choices = (prompt for prompt in plan.prompts for _ in range(self._num_choices))
         self._choices = [
             CompletionChoice(index, prompt, request, service.engine.tokenizer)
             for index, prompt in enumerate(prompts_of_choices)
         ]
         self._best_of = BestOf(num_sequences=plan.requests[0].num_sequences, num_kept=self._num_choices)
-        self._bodies: list[dict[str, object]] = []
 
-    # ---- a stream
-
-    def events(self, update: Iterable[PromptDeltas]) -> bytes:
-        """The events of one update, to be written at once; empty if there is nothing to show."""
-        pieces: list[bytes] = []
-        for prompt_index, deltas in update:
-            for delta in deltas:
-                self._envelope.count(prompt_index, delta)
-                self._add_chunk(self._choice(prompt_index, delta), delta, pieces)
-        return b"".join(pieces)
-
-    def last_events(self) -> bytes:
-        return self._envelope.last_events()
-
-    def _add_chunk(self, choice: CompletionChoice, delta: SequenceDelta, pieces: list[bytes]) -> None:
-        request, envelope = self._request, self._envelope
+    def add_chunks(self, prompt_index: int, delta: SequenceDelta, pieces: list[bytes]) -> None:
+        request, choice = self._request, self._choice(prompt_index, delta)
         is_first = not choice.has_begun
         text, logprobs = choice.accept(delta)
         finish_reason = delta.finish_reason
         if not (text or logprobs or finish_reason or request.return_token_ids or request.has_usage_in_chunks):
             return  # All is held back: half a character, or the possible beginning of a stop sequence.
-        pieces += (envelope.chunk_head, choice.chunk_head, dump_line(text), b',"logprobs":')
+        pieces += (self.chunk_head, choice.chunk_head, dump_line(text), b',"logprobs":')
         pieces.append(b"null" if logprobs is None else dump_line(logprobs))
         if request.return_token_ids:
             pieces += (b',"token_ids":', orjson.dumps(delta.token_ids))
@@ -82,20 +63,11 @@ class CompletionWriter:
         else:
             pieces += (b',"finish_reason":"', finish_reason.value.encode(), b'","stop_reason":')
             pieces += (dump_line(delta.stop), b"}")
-        pieces.append(envelope.chunk_tail)
+        pieces.append(self.chunk_tail)
 
-    # ---- a whole
-
-    def collect(self, update: Iterable[PromptDeltas]) -> None:
-        """Add one update to the whole: the only delta of each of its sequences."""
-        for prompt_index, deltas in update:
-            for delta in deltas:
-                self._envelope.count(prompt_index, delta)
-            for delta in self._best_of.choose(prompt_index, deltas):
-                self._bodies.append(self._choice(prompt_index, delta).whole(delta))
-
-    def body(self) -> bytes:
-        return self._envelope.body(sorted(self._bodies, key=itemgetter("index")))
+    def choices(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> Iterable[dict[str, object]]:
+        best = self._best_of.choose(prompt_index, deltas)
+        return [self._choice(prompt_index, delta).whole(delta) for delta in best]
 
     def _choice(self, prompt_index: int, delta: SequenceDelta) -> CompletionChoice:
         return self._choices[prompt_index * self._num_choices + delta.index]
