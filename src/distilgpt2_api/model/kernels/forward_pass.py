@@ -1,7 +1,5 @@
 """The forward pass: tokens in, hidden states out; hidden states in, logits out. Both are one call of the library."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import math

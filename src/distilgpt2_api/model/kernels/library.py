@@ -1,7 +1,5 @@
 """The native library: found beside this module, checked, and its functions typed (`native/step.h`)."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys
