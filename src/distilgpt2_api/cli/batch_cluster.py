@@ -1,7 +1,5 @@
 """Answers a batch on a Ray cluster: a driver process talks to Ray and returns frames over a pipe."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The command group: imports the requested command and prints errors in one line."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 import click

@@ -1,7 +1,5 @@
 """`distilgpt2-api healthcheck`: the container's HEALTHCHECK, so that the image needs no curl."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """`distilgpt2-api plan`: how many nodes a load needs, and what they cost."""
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

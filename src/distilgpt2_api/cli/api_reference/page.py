@@ -1,7 +1,5 @@
 """docs/api.md: the text of page.md, with tables from routes, errors and schemas."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The parameters that each route supports or refuses, read from its schema, for docs/api.md."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json

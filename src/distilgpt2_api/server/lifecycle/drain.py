@@ -1,7 +1,5 @@
 """Graceful shutdown from the signal on: servers tell an application only after its connections have closed."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import signal

@@ -1,7 +1,5 @@
 """The application's lifespan: loads the model at startup, drains and stops the engine at shutdown."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable

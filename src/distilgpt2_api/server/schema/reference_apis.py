@@ -1,7 +1,5 @@
 """The parameters of other servers' APIs, read from reference_apis.toml."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path

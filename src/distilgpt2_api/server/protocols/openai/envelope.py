@@ -1,7 +1,5 @@
 """The base of the writers of completions and chat completions: the fields around the choices, and the usage."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from operator import itemgetter

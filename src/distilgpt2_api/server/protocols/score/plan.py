@@ -1,7 +1,5 @@
 """A score request's `input`, checked and tokenized, and its plan."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as in vLLM."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

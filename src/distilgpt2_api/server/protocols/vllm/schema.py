@@ -1,7 +1,5 @@
 """Bodies of `/tokenize`, `/detokenize` and `/tokenizer_info`, as in vLLM."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, Field

@@ -1,7 +1,5 @@
 """`POST /v1/completions`: OpenAI's `CreateCompletionRequest`, with the extras that vLLM's clients send."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
