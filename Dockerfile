@@ -47,14 +47,16 @@ RUN /opt/venv/bin/python docker/trim.py \
 
 FROM --platform=${BUILDPLATFORM} ${PYTHON_IMAGE} AS kernels
 
+WORKDIR /src
 COPY pyproject.toml .
 # The version that pyproject.toml has.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m venv /opt/zig \
     && /opt/zig/bin/pip install --disable-pip-version-check --no-compile "$(grep -o 'ziglang==[0-9.]*' pyproject.toml)"
 COPY native native
-ARG TARGETPLATFORM
-RUN /opt/zig/bin/python native/build.py --platform "$(echo "${TARGETPLATFORM}" | cut -d/ -f1,2)" --out /kernels
+ARG TARGETOS
+ARG TARGETARCH
+RUN /opt/zig/bin/python native/build.py --platform "${TARGETOS}/${TARGETARCH}" --out /kernels
 
 # ---- source: the folder that MODEL names, if it is a folder
 # A separate stage, so that the next one depends only on that folder, not on the code beside it.

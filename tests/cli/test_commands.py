@@ -70,14 +70,14 @@ def test_an_error_is_one_line_and_exits_with_status_1(
 
 
 def test_help_and_healthcheck_import_no_kernels() -> None:
-    """Containers run the health check every few seconds: it must not import OpenVINO, NumPy, Gunicorn or FastAPI."""
+    """Containers run the health check every few seconds: it must not import the kernels, NumPy, Gunicorn or FastAPI."""
     program = """
 import sys
 from distilgpt2_api.cli import main
 try:
     main(["healthcheck", "--url", "http://127.0.0.1:9/"])
 finally:
-    heavy = {"numpy", "gunicorn", "fastapi", "tokenizers", "huggingface_hub"}
+    heavy = {"distilgpt2_api.model.kernels", "numpy", "gunicorn", "fastapi", "tokenizers", "huggingface_hub"}
     print(sorted(heavy & sys.modules.keys()))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from distilgpt2_api.server.app import PROTOCOLS
+from distilgpt2_api.server.http.errors import ErrorAnswer
+
 
 def test_the_document_has_bodies_and_errors(client: Any) -> None:
     document = client.get("/openapi.json").json()
@@ -18,7 +21,11 @@ def test_the_document_has_bodies_and_errors(client: Any) -> None:
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     assert set(operation["responses"]) >= {"400", "404", "413", "415", "429", "503", "504"}
     with_422 = {path for path, item in document["paths"].items() for one in item.values() if "422" in one["responses"]}
-    assert with_422 == {"/", "/generate", "/generate_stream", "/info"}, "TGI's routes only"
+    assert with_422 >= {"/", "/generate", "/generate_stream", "/info"}
+    wrong = ErrorAnswer(status=400, message="wrong", type="invalid_request_error")
+    for path in with_422:
+        errors = [PROTOCOLS.find(method.upper(), path).errors for method in document["paths"][path]]
+        assert 422 in {shape.status(wrong) for shape in errors}, "other protocols have 400"
     parameters = document["paths"]["/{prompt}"]["get"]["parameters"]
     assert [parameter["name"] for parameter in parameters][:3] == ["prompt", "max_new_tokens", "num_return_sequences"]
     assert all("head" not in path_item for path_item in document["paths"].values())

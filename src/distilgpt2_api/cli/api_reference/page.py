@@ -73,7 +73,8 @@ def _routes_table(routes: Iterable[object]) -> str:
 
 
 def _paths_of(shape: ErrorShape) -> list[str]:
-    return sorted({path for protocol in PROTOCOLS if protocol.errors is shape for path in protocol.paths})
+    protocols = [protocol for protocol in PROTOCOLS if protocol.errors is shape]
+    return sorted({path for one in protocols for path in (*one.paths, *(f"/{tree}/…" for tree in one.trees))})
 
 
 def _names_table() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import weakref
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
 from distilgpt2_api.model.kernels.library import choose_target, load_library
 from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm, Step
@@ -33,7 +35,7 @@ class ForwardPass:
     ) -> None:
         """Weights are read where they are and nothing is copied. `target`: an instruction set; empty: the best.
 
-        Raises UnsupportedProcessorError, and MemoryError.
+        Raises UnsupportedProcessorError, ModelError if the system refuses threads, and MemoryError.
         """
         self.target = choose_target(target)
         self.kv_block_bytes = kv_block_bytes(config, precision)
@@ -67,6 +69,11 @@ class ForwardPass:
         assert self._library.engine_block_bytes(model) == self.kv_block_bytes
         self._engine = self._library.engine_open(model, self.target.encode(), num_threads)
         if not self._engine:
+            if ctypes.get_errno() == errno.EAGAIN:
+                raise ModelError(
+                    f"the system refuses {num_threads} threads: allow more processes (ulimit -u, the container's pids"
+                    " limit), or lower DISTILGPT2_NUM_THREADS"
+                )
             raise MemoryError
         self._close = weakref.finalize(self, self._library.engine_close, self._engine)
         self._hidden = np.empty((0, config.width), np.float32)

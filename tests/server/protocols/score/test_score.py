@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -87,10 +88,31 @@ def test_each_token_as_likely_as_the_likeliest_is_greedy(client: Any) -> None:
     assert data[0]["perplexity"] == 1
 
 
-def test_many_texts_are_computed_together(client: Any) -> None:
-    score(client, ["abc", "de", "f", {"context": "gh", "continuation": "i"}])
-    assert max(len(plan.rows) for plan in client.scene.runner.plans) == 4
-    assert not any(row.is_sampling for plan in client.scene.runner.plans for row in plan.rows)
+def test_many_texts_are_computed_together(open_client: Callable[..., Any], build_runner: Callable[..., Any]) -> None:
+    """In one step, if they arrive while another step runs."""
+    has_begun, have_arrived = threading.Event(), threading.Event()
+
+    def hold_the_first_step(_plan: Any) -> None:
+        has_begun.set()
+        assert have_arrived.wait(20)
+
+    runner = build_runner(on_run=hold_the_first_step)
+    client = open_client(runner=runner)
+
+    async def play() -> None:
+        first = asyncio.create_task(client._http.post("/v1/score", json={"input": "x"}))
+        while not has_begun.is_set():  # noqa: ASYNC110 - the engine has no event for it
+            await asyncio.sleep(0)
+        values = ["abc", "de", "f", {"context": "gh", "continuation": "i"}]
+        others = asyncio.create_task(client._http.post("/v1/score", json={"input": values}))
+        while client.scene.engine.num_requests < 1 + len(values):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        have_arrived.set()
+        assert [(await one).status_code for one in (first, others)] == [200, 200]
+
+    client.runner.run(play())
+    assert max(len(plan.rows) for plan in runner.plans) == 4
+    assert not any(row.is_sampling for plan in runner.plans for row in plan.rows)
 
 
 def test_a_context_costs_no_logits_and_is_computed_once(client: Any) -> None:
