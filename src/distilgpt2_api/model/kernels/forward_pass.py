@@ -74,6 +74,7 @@ class ForwardPass:
                 )
             raise MemoryError
         self._close = weakref.finalize(self, self._library.engine_close, self._engine)
+        self._close.atexit = False  # the engine thread, a daemon, may be in a step when the process exits
         self._hidden = np.empty((0, config.width), np.float32)
         self._logits = np.empty((0, config.vocab_size), np.float32)
 
