@@ -12,6 +12,8 @@ POETRY_VERSION := 2.5.1
 TORCH_VERSION := 2.13.0
 TRANSFORMERS_VERSION := 5.23.0
 PRE_COMMIT_VERSION := 4.7.0
+CLANG_FORMAT_VERSION := 23.1.5
+CLANG_TIDY_VERSION := 23.1.4
 CORPUS ?= ../shared/corpus
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export HOST ?= 0.0.0.0
@@ -69,6 +71,13 @@ PRE_COMMIT := .tools/pre-commit/bin/pre-commit
 .tools/pre-commit/installed: Makefile
 	$(PYTHON) -m venv .tools/pre-commit
 	.tools/pre-commit/bin/python -m pip install --quiet --disable-pip-version-check pre-commit==$(PRE_COMMIT_VERSION)
+	@touch $@
+
+CLANG := .tools/clang/bin
+.tools/clang/installed: Makefile
+	$(PYTHON) -m venv .tools/clang
+	$(CLANG)/python -m pip install --quiet --disable-pip-version-check \
+		clang-format==$(CLANG_FORMAT_VERSION) clang-tidy==$(CLANG_TIDY_VERSION)
 	@touch $@
 
 # ---- for users
@@ -144,14 +153,17 @@ test-fuzz: .venv/installed-dev ## Send 100 000 requests generated from the OpenA
 check: lint types imports ## Check lint, types and import contracts
 
 .PHONY: lint
-lint: .venv/installed-dev ## Check rules and format with ruff
+lint: .venv/installed-dev .tools/clang/installed ## Check rules and format with ruff, and of C++ with clang-tidy and clang-format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(CLANG)/clang-format --dry-run -Werror native/*.cpp native/*.h
+	$(CLANG)/clang-tidy --quiet native/{step,threads,targets}.cpp -- -std=c++17
 
 .PHONY: format
-format: .venv/installed-dev ## Fix and format with ruff
+format: .venv/installed-dev .tools/clang/installed ## Fix and format with ruff, C++ with clang-format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(CLANG)/clang-format -i native/*.cpp native/*.h
 
 .PHONY: types
 types: .venv/installed-dev ## Check types with mypy, strict

@@ -116,12 +116,14 @@ int main(int num_words, char **words) {
         step.block_ids = block_ids;
         step.hidden = hidden;
         if (engine_step(engine, &step)) fail("no memory");
-        if (num_rows && engine_logits(engine, hidden + (tokens - (size_t)num_rows) * (size_t)model.width, num_rows, logits))
+        if (num_rows &&
+            engine_logits(engine, hidden + (tokens - (size_t)num_rows) * (size_t)model.width, num_rows, logits))
             fail("no memory");
         fwrite(hidden, 4, tokens * (size_t)model.width, stdout);
         fwrite(logits, 4, (size_t)num_rows * (size_t)model.vocab_size, stdout);
         fflush(stdout);
-        free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids), free(hidden), free(logits);
+        free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids), free(hidden),
+            free(logits);
     }
     engine_close(engine);
     free(model.cache);

@@ -127,17 +127,21 @@ INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, 
     }
 }
 
-typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row, int panel, int first, Epilogue, float *, int);
+typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row, int panel, int first, Epilogue,
+                     float *, int);
 
 template <int ROWS, bool IS_FIRST>
 void int8_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
                Epilogue epilogue, float *output, int stride) {
     Floats total[ROWS][TILE_VECTORS];
-    const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)panel * round_up(matrix.depth, 4) * PANEL + first * 4;
+    const uint8_t *weights =
+        (const uint8_t *)matrix.panels + (int64_t)panel * round_up(matrix.depth, 4) * PANEL + first * 4;
     const int64_t group = (int64_t)row * rows.num_groups;
-    dot_int8<ROWS, TILE_VECTORS, IS_FIRST>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes, rows.stride_bytes,
-                                 rows.scales + group, rows.sums + group, rows.num_groups, total);
-    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride, stride);
+    dot_int8<ROWS, TILE_VECTORS, IS_FIRST>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes,
+                                           rows.stride_bytes, rows.scales + group, rows.sums + group, rows.num_groups,
+                                           total);
+    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
+                               stride);
 }
 
 template <class Weights, int ROWS>
@@ -148,7 +152,8 @@ void float_tile(const Model &model, const Matrix &matrix, const Activations &row
     const Number *weights = (const Number *)matrix.panels + (int64_t)panel * matrix.depth * PANEL + first;
     dot_floats<Weights, ROWS, TILE_VECTORS>(weights, matrix.depth, rows.values + (int64_t)row * rows.stride_floats,
                                             rows.stride_floats, total);
-    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride, stride);
+    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
+                               stride);
 }
 
 // The tile of each number of rows up to `most`.
@@ -156,14 +161,20 @@ template <template <int> class Of, int most, int... ROWS> struct TilesUpTo : Til
 template <template <int> class Of, int... ROWS> struct TilesUpTo<Of, 0, ROWS...> {
     static constexpr Tile FIRST[] = {nullptr, Of<ROWS>::FIRST...}, OTHER[] = {nullptr, Of<ROWS>::OTHER...};
 };
-template <int ROWS> struct Int8Tile { static constexpr Tile FIRST = int8_tile<ROWS, true>, OTHER = int8_tile<ROWS, false>; };
-template <int ROWS> struct Bf16Tile { static constexpr Tile FIRST = float_tile<Bf16Weights, ROWS>, OTHER = FIRST; };
-template <int ROWS> struct F32Tile { static constexpr Tile FIRST = float_tile<F32Weights, ROWS>, OTHER = FIRST; };
+template <int ROWS> struct Int8Tile {
+    static constexpr Tile FIRST = int8_tile<ROWS, true>, OTHER = int8_tile<ROWS, false>;
+};
+template <int ROWS> struct Bf16Tile {
+    static constexpr Tile FIRST = float_tile<Bf16Weights, ROWS>, OTHER = FIRST;
+};
+template <int ROWS> struct F32Tile {
+    static constexpr Tile FIRST = float_tile<F32Weights, ROWS>, OTHER = FIRST;
+};
 
 // Tiles of `usual_rows` at most, unless one of `most_rows` takes them all.
 template <template <int> class Of, int usual_rows, int most_rows>
-void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue, float *output,
-              int stride) {
+void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
+              float *output, int stride) {
     const int num_tiles = rows.num_rows <= most_rows ? 1 : (rows.num_rows + usual_rows - 1) / usual_rows;
     for (int first = 0; first < PANEL; first += TILE_VECTORS * LANES)
         for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
@@ -174,10 +185,12 @@ void multiply(const Model &model, const Matrix &matrix, const Activations &rows,
         }
 }
 
-void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue, float *output,
-            int stride) {
-    if (model.precision == INT8) multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
-    else if (model.precision == BF16) multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
+            float *output, int stride) {
+    if (model.precision == INT8)
+        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+    else if (model.precision == BF16)
+        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
     else multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
 }
 
@@ -188,7 +201,8 @@ void embed(const Model &model, int64_t token, int64_t position, float *output) {
     const float *positions = model.positions + position * model.width;
     const int64_t panel = token / PANEL, column = token % PANEL;
     if (model.precision == INT8) {
-        const uint8_t *weights = (const uint8_t *)matrix.panels + panel * round_up(matrix.depth, 4) * PANEL + column * 4;
+        const uint8_t *weights =
+            (const uint8_t *)matrix.panels + panel * round_up(matrix.depth, 4) * PANEL + column * 4;
         const float scale = matrix.scale[token];
         for (int k = 0; k < model.width; k++)
             output[k] = ((int)weights[k / 4 * PANEL * 4 + k % 4] - 128) * scale + positions[k];
@@ -284,7 +298,8 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *sc
     const float factor = *scale > 1e-30f ? 1 / *scale : 0;
     typedef int8_t Bytes __attribute__((vector_size(LANES)));
     for (int i = 0; i < count; i += LANES) {
-        const Bytes b = __builtin_convertvector(round_to_ints((load_some(input + i, count - i) - *offset) * factor), Bytes);
+        const Bytes b =
+            __builtin_convertvector(round_to_ints((load_some(input + i, count - i) - *offset) * factor), Bytes);
         memcpy(bytes + i, &b, LANES);
     }
 }
@@ -354,7 +369,11 @@ INLINE float softmax(float *scores, int num_tokens, int padded) {
     return sum_lanes(sum);
 }
 
-INLINE int32_t load_int(const int8_t *from) { int32_t v; memcpy(&v, from, 4); return v; }
+INLINE int32_t load_int(const int8_t *from) {
+    int32_t v;
+    memcpy(&v, from, 4);
+    return v;
+}
 
 // The sum of values by their weights, of up to 64 elements of a head at a time.
 struct WeighBytes {
@@ -374,7 +393,8 @@ struct WeighBytes {
             low[v] = splat_int(-WEIGHT_OFFSET * sums[1]);
         }
         for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
-            const uint8_t *values = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values + first * 4;
+            const uint8_t *values =
+                cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values + first * 4;
             for (int i = 0; i < BLOCK_TOKENS; i += 4) {
                 const int32_t h = load_int(weights_high + begin + i), l = load_int(weights_low + begin + i);
                 // The next head's keys, which lie behind this one's values.
@@ -410,7 +430,8 @@ void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks
     }
     float most = max_lanes(largest);
     int32_t sums[2];
-    split_bytes(padded_query, round_up(size, LANES), most > 1e-30f ? LARGEST_16_BITS / most : 0, query_high, query_low, sums);
+    split_bytes(padded_query, round_up(size, LANES), most > 1e-30f ? LARGEST_16_BITS / most : 0, query_high, query_low,
+                sums);
     const float query_scale = most / LARGEST_16_BITS * model.layers[layer].attention_scale;
     const float query_sum = (256.0f * sums[0] + sums[1]) * query_scale;
 
@@ -473,7 +494,8 @@ void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks
     const float shift = sum_lanes(shifts) / sum;
     for (int d = 0; d < size; d += 64) { // the width of several chains of additions, which would wait for one alone
         const int count = size - d < 64 ? size - d : 64;
-        const WeighBytes weigh = {model, c, layer, head, blocks, num_tokens, weights_high, weights_low, sums, output_scale, shift};
+        const WeighBytes weigh = {model,        c,           layer, head,         blocks, num_tokens,
+                                  weights_high, weights_low, sums,  output_scale, shift};
         if (count > 48) weigh.run<64 / LANES>(d, count, output);
         else if (count > 32) weigh.run<48 / LANES>(d, count, output);
         else if (count > 16) weigh.run<32 / LANES>(d, count, output);
@@ -494,12 +516,14 @@ struct WeighFloats {
         Floats sum[VECTORS];
         for (int v = 0; v < VECTORS; v++) sum[v] = splat(0);
         for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
-            const float *values = (const float *)(cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values) + first;
+            const float *values =
+                (const float *)(cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values) + first;
             const int end = num_tokens - begin < BLOCK_TOKENS ? num_tokens - begin : BLOCK_TOKENS;
             for (int i = 0; i < end; i++)
 #pragma GCC unroll 16
                 for (int v = 0; v < VECTORS; v++)
-                    sum[v] = fma(splat(weights[begin + i]), load(values + (int64_t)i * c.padded_head + v * LANES), sum[v]);
+                    sum[v] =
+                        fma(splat(weights[begin + i]), load(values + (int64_t)i * c.padded_head + v * LANES), sum[v]);
         }
         for (int v = 0; v < VECTORS; v++)
             if (v * LANES < count) store_some(output + first + v * LANES, sum[v] * scale, count - v * LANES);
@@ -533,8 +557,8 @@ void attend_floats(const Model &model, int layer, int head, const int32_t *block
     }
 }
 
-void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query, float *output,
-            float *scratch) {
+void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
+            float *output, float *scratch) {
     if (model.precision == F32) return attend_floats(model, layer, head, blocks, num_tokens, query, output, scratch);
     attend_bytes(model, layer, head, blocks, num_tokens, query, output, scratch);
 }

@@ -4,10 +4,10 @@
 
 // Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
 struct Activations {
-    const float *values;  // (T, stride_floats), if they are not quantised
-    const int8_t *bytes;  // (T, stride_bytes)
-    const float *scales;  // (T, num_groups)
-    const int32_t *sums;  // (T, num_groups)
+    const float *values; // (T, stride_floats), if they are not quantised
+    const int8_t *bytes; // (T, stride_bytes)
+    const float *scales; // (T, num_groups)
+    const int32_t *sums; // (T, num_groups)
     int32_t stride_floats, stride_bytes, num_groups, num_rows;
 };
 
@@ -21,9 +21,11 @@ struct Kernels {
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
     // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.
     void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums);
-    void (*write_cache)(const Model &, int layer, int head, int block, int offset, const float *key, const float *value);
+    void (*write_cache)(const Model &, int layer, int head, int block, int offset, const float *key,
+                        const float *value);
     // One query against the `num_tokens` keys before and at it. `scratch`: attention_scratch_floats(num_tokens).
-    void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query, float *output, float *scratch);
+    void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
+                   float *output, float *scratch);
 };
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }

@@ -5,9 +5,9 @@
 enum Precision { INT8 = 0, BF16 = 1, F32 = 2 };
 enum Activation { GELU_TANH = 0, GELU_ERF = 1, RELU = 2, SILU = 3, TANH = 4 };
 
-constexpr int PANEL = 32;        // columns (output channels) of a weight panel
-constexpr int BLOCK_TOKENS = 32; // tokens of a KV-cache block
-constexpr int GROUP = 64;       // activations of a row that share a scale
+constexpr int PANEL = 32;          // columns (output channels) of a weight panel
+constexpr int BLOCK_TOKENS = 32;   // tokens of a KV-cache block
+constexpr int GROUP = 64;          // activations of a row that share a scale
 constexpr int MAX_HEAD_SIZE = 512; // as architectures/gpt2/config.py has it
 
 // A matrix (out N, in K) in panels of 32 columns, zero-padded:
@@ -53,10 +53,10 @@ struct Model {
 // T tokens of R sequences, those of a sequence side by side.
 struct Step {
     int32_t num_tokens, num_sequences;
-    const int64_t *token_ids;      // (T)
-    const int64_t *position_ids;   // (T)
-    const int32_t *token_begins;   // (R + 1): where each sequence's tokens begin in T
-    const int32_t *block_ids;      // all block tables, joined
-    const int32_t *block_begins;   // (R + 1): where each sequence's table begins
-    float *hidden;                 // (T, C): the final norm's output
+    const int64_t *token_ids;    // (T)
+    const int64_t *position_ids; // (T)
+    const int32_t *token_begins; // (R + 1): where each sequence's tokens begin in T
+    const int32_t *block_ids;    // all block tables, joined
+    const int32_t *block_begins; // (R + 1): where each sequence's table begins
+    float *hidden;               // (T, C): the final norm's output
 };

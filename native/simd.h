@@ -23,11 +23,27 @@
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 
-INLINE Floats load(const float *from) { Floats v; memcpy(&v, from, sizeof v); return v; }
+INLINE Floats load(const float *from) {
+    Floats v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
 INLINE void store(float *to, Floats v) { memcpy(to, &v, sizeof v); }
-INLINE Ints load_ints(const void *from) { Ints v; memcpy(&v, from, sizeof v); return v; }
-INLINE Floats bits_to_floats(Ints v) { Floats f; memcpy(&f, &v, sizeof f); return f; }
-INLINE Ints floats_to_bits(Floats v) { Ints i; memcpy(&i, &v, sizeof i); return i; }
+INLINE Ints load_ints(const void *from) {
+    Ints v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+INLINE Floats bits_to_floats(Ints v) {
+    Floats f;
+    memcpy(&f, &v, sizeof f);
+    return f;
+}
+INLINE Ints floats_to_bits(Floats v) {
+    Ints i;
+    memcpy(&i, &v, sizeof i);
+    return i;
+}
 INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
 // WEIGHT_OFFSET: 128 if dot() takes the bytes of a weight as unsigned (weight + 128), 0 if it takes the sign off itself.
@@ -85,7 +101,9 @@ constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 5, INT8_MOST_ROWS = 5, FLOAT_TI
 constexpr int WEIGHT_OFFSET = 0;
 INLINE Floats splat(float x) { return (Floats)vdupq_n_f32(x); }
 INLINE Ints splat_int(int32_t x) { return (Ints)vdupq_n_s32(x); }
-INLINE Floats fma(Floats a, Floats b, Floats c) { return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+INLINE Floats fma(Floats a, Floats b, Floats c) {
+    return (Floats)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
 INLINE Floats max(Floats a, Floats b) { return (Floats)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 INLINE Ints round_to_ints(Floats a) { return (Ints)vcvtnq_s32_f32((float32x4_t)a); }

@@ -24,15 +24,15 @@ struct Engine {
     int capacity, scratch_floats;
     int num_scratch_tokens;
     // Below: places in `memory`. T tokens, C width, I inner width.
-    float *residual;   // (T, C)
-    float *normal;     // (T, row_floats(C))
-    float *qkv;        // (T, 3C)
-    float *attended;   // (T, row_floats(C))
-    float *inner;      // (T, row_floats(I))
-    int8_t *bytes;     // (T, row_bytes(max(C, I)))
-    float *scales;     // (T, groups)
-    int32_t *sums;     // (T, groups)
-    float *scratch;    // (threads, scratch_floats)
+    float *residual;    // (T, C)
+    float *normal;      // (T, row_floats(C))
+    float *qkv;         // (T, 3C)
+    float *attended;    // (T, row_floats(C))
+    float *inner;       // (T, row_floats(I))
+    int8_t *bytes;      // (T, row_bytes(max(C, I)))
+    float *scales;      // (T, groups)
+    int32_t *sums;      // (T, groups)
+    float *scratch;     // (threads, scratch_floats)
     int32_t *sequences; // (T): which sequence a token is of
     const Step *step;
     int layer;
@@ -97,13 +97,14 @@ bool reserve(Engine *e, int num_tokens, int num_context_tokens) {
 
 void embed_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    e->kernels->embed(e->model, e->step->token_ids[row], e->step->position_ids[row], e->residual + (int64_t)row * e->model.width);
+    e->kernels->embed(e->model, e->step->token_ids[row], e->step->position_ids[row],
+                      e->residual + (int64_t)row * e->model.width);
 }
 
 void quantize_row(Engine *e, const float *input, int depth, int row) {
     const int num_groups = (depth + GROUP - 1) / GROUP;
-    e->kernels->quantize(input, depth, e->bytes + (int64_t)row * row_bytes(depth), e->scales + (int64_t)row * num_groups,
-                         e->sums + (int64_t)row * num_groups);
+    e->kernels->quantize(input, depth, e->bytes + (int64_t)row * row_bytes(depth),
+                         e->scales + (int64_t)row * num_groups, e->sums + (int64_t)row * num_groups);
 }
 
 void normalize_row(void *context, int row, int) {
@@ -122,8 +123,9 @@ void quantize_input(void *context, int row, int) {
 void multiply_panels(void *context, int item, int) {
     Engine *e = (Engine *)context;
     const int depth = e->matrix->depth, num_panels = (e->matrix->num_columns + PANEL - 1) / PANEL;
-    const Activations rows = {e->input, e->bytes, e->scales, e->sums, e->input_stride, row_bytes(depth),
-                              (depth + GROUP - 1) / GROUP, e->num_rows};
+    const Activations rows = {
+        e->input,   e->bytes, e->scales, e->sums, e->input_stride, row_bytes(depth), (depth + GROUP - 1) / GROUP,
+        e->num_rows};
     const int end = (item + 1) * e->panels_each < num_panels ? (item + 1) * e->panels_each : num_panels;
     for (int panel = item * e->panels_each; panel < end; panel++)
         e->kernels->matmul(e->model, *e->matrix, rows, panel, e->epilogue, e->output, e->output_stride);
@@ -163,8 +165,8 @@ void normalize(Engine *e, const Norm &norm) {
 }
 
 // output (rows, output_stride) = or += input (rows, input_stride) · matrix. Quantises the input if it isn't yet.
-void multiply(Engine *e, const Matrix &matrix, const float *input, int input_stride, bool is_quantized, Epilogue epilogue,
-              float *output, int output_stride) {
+void multiply(Engine *e, const Matrix &matrix, const float *input, int input_stride, bool is_quantized,
+              Epilogue epilogue, float *output, int output_stride) {
     e->matrix = &matrix;
     e->epilogue = epilogue;
     e->input = input;
@@ -240,7 +242,8 @@ int engine_step(Engine *e, const Step *step) {
         multiply(e, layer.down, e->inner, padded_inner, false, ADD, e->residual, m.width);
     }
     for (int row = 0; row < e->num_rows; row++)
-        e->kernels->layer_norm(m, m.final_norm, e->residual + (int64_t)row * m.width, step->hidden + (int64_t)row * m.width);
+        e->kernels->layer_norm(m, m.final_norm, e->residual + (int64_t)row * m.width,
+                               step->hidden + (int64_t)row * m.width);
     return 0;
 }
 

@@ -11,7 +11,9 @@ extern const Kernels avx512vnni, avxvnni, avx2, sse2;
 
 namespace {
 
-struct Registers { uint32_t a, b, c, d; };
+struct Registers {
+    uint32_t a, b, c, d;
+};
 Registers cpuid(uint32_t leaf, uint32_t subleaf) {
     Registers r;
     asm volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(subleaf));
@@ -33,7 +35,8 @@ struct Features {
         if (!has_xsave || !has_fma || (saved_states() & 6) != 6) return;
         has_avx2 = bit(seven.b, 5);
         has_avxvnni = has_avx2 && seven.a >= 1 && bit(cpuid(7, 1).a, 4);
-        const bool has_avx512 = bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 31) && bit(seven.b, 17); // F, BW, VL, DQ
+        const bool has_avx512 =
+            bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 31) && bit(seven.b, 17); // F, BW, VL, DQ
         has_avx512vnni = has_avx512 && bit(seven.c, 11) && (saved_states() & 0xe6) == 0xe6;
     }
 };

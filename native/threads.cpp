@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int SPINS = 2000;  // pauses before a thread sleeps: longer than the gaps within a step, far below a time slice
+constexpr int SPINS = 2000; // pauses before a thread sleeps: longer than the gaps within a step, far below a time slice
 
 // The one word that threads take items from: how many items the job has, and the next one. Both in one word, so that a
 // thread which comes late can't take an item of the job before. It may take one of the job after, which is as good.

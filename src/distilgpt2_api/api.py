@@ -1,7 +1,5 @@
 """The ASGI application `distilgpt2_api.api:app`, for Gunicorn and Uvicorn. Importing this module builds it."""
 
-from __future__ import annotations
-
 import gc
 import sys
 

@@ -1,7 +1,5 @@
 """Builds the application from the settings and passes every part its values."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ About half of a start is importing and building the server: Python, on one core.
 compiling the model, mostly outside the interpreter. This module therefore imports nothing of the server.
 """
 
-from __future__ import annotations
-
 import atexit
 import logging
 import os

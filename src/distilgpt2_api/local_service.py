@@ -1,7 +1,5 @@
 """The service in process, without a socket and without limits on callers: for one command or one batch worker."""
 
-from __future__ import annotations
-
 import logging
 import math
 import sys

@@ -1,7 +1,5 @@
 """The entry point for Python programs: generates text without a server."""
 
-from __future__ import annotations
-
 import random
 import threading
 from pathlib import Path

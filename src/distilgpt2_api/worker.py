@@ -1,7 +1,5 @@
 """Gunicorn's worker: `gunicorn distilgpt2_api.api:app --worker-class distilgpt2_api.worker.Worker`."""
 
-from __future__ import annotations
-
 import gc
 import ipaddress
 import mmap

@@ -1,7 +1,5 @@
 """URLs of a service, from the address that it listens on."""
 
-from __future__ import annotations
-
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
 """Loopback addresses that reach a service which listens on all addresses."""
 

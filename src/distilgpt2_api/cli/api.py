@@ -1,7 +1,5 @@
 """`distilgpt2-api api`: prints docs/api.md."""
 
-from __future__ import annotations
-
 import click
 
 from distilgpt2_api.cli.api_reference.page import api_page

@@ -1,7 +1,5 @@
 """`distilgpt2-api batch`: answers a file of requests, on this machine or a cluster, each line exactly once."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Answers a batch on a Ray cluster: a driver process talks to Ray and returns frames over a pipe."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -12,7 +10,7 @@ from importlib.util import find_spec
 from typing import BinaryIO
 
 from distilgpt2_api.batch.errors import ClusterError
-from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind, read_frames
+from distilgpt2_api.batch.files.cluster_pipe import Assignment, FrameKind, read_frames
 from distilgpt2_api.batch.files.line_output import LineOutput
 from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
 from distilgpt2_api.core.errors import SettingsError
@@ -58,7 +56,9 @@ def _pass(assignment: Assignment, writer: OrderedWriter, environment: Mapping[st
         process, frames = _start([sys.executable, "-P", "-m", driver], assignment, log, environment, stack)
         for frame in read_frames(frames):
             if frame.kind in (FrameKind.ANSWERED, FrameKind.FAILED):
-                writer.submit(frame.position, _line_output(frame))
+                is_failed = frame.kind is FrameKind.FAILED
+                output = LineOutput(num_bytes=frame.num_bytes, content=frame.content, is_failed=is_failed)
+                writer.submit(frame.position, output)
             elif frame.kind is FrameKind.REFUSED:
                 raise ClusterError(frame.content.decode())
             else:
@@ -99,10 +99,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _line_output(frame: Frame) -> LineOutput:
-    return LineOutput(num_bytes=frame.num_bytes, content=frame.content, is_failed=frame.kind is FrameKind.FAILED)
 
 
 def _describe_end(log: str) -> str:

@@ -1,7 +1,5 @@
 """Shows a batch's progress: a bar with the time left on a terminal, else a line at intervals."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """`distilgpt2-api config`: prints every setting with its value and source."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import click

@@ -1,7 +1,5 @@
 """`distilgpt2-api evaluate`: measures quality and speed of each precision on a given model and text."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`distilgpt2-api generate`: completes a prompt in the terminal, without a server."""
 
-from __future__ import annotations
-
 import random
 import sys
 from functools import partial

@@ -1,7 +1,5 @@
 """`distilgpt2-api healthcheck`: the container's HEALTHCHECK, so that the image needs no curl."""
 
-from __future__ import annotations
-
 import http.client
 import sys
 from urllib.parse import urlsplit
@@ -18,7 +16,9 @@ from distilgpt2_api.settings import Settings
 @click.option("--timeout", "timeout_s", type=FiniteRange(min=0.1), default=3.0, show_default=True, help="In seconds.")
 def command(*, url: str | None, timeout_s: float) -> None:
     """Check whether a running service is ready. Exit status: 0 if it is, 1 if it is not."""
-    url = url or _readiness_url()
+    if url is None:
+        settings = Settings()
+        url = f"{url_of(WILDCARDS.get(settings.host, settings.host), settings.port)}/readyz"
     try:
         status = _get_status(url, timeout_s)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -26,12 +26,6 @@ def command(*, url: str | None, timeout_s: float) -> None:
         sys.exit(1)
     click.echo(f"{'healthy' if status == http.client.OK else 'unhealthy'}: {url}: {status}")
     sys.exit(status != http.client.OK)
-
-
-def _readiness_url() -> str:
-    settings = Settings()
-    host = WILDCARDS.get(settings.host, settings.host)
-    return f"{url_of(host, settings.port)}/readyz"
 
 
 def _get_status(url: str, timeout_s: float) -> int:

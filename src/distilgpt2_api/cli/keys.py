@@ -1,7 +1,5 @@
 """`distilgpt2-api keys`: creates, lists and revokes API keys."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

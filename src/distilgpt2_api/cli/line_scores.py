@@ -1,7 +1,5 @@
 """`distilgpt2-api evaluate --jsonl`: scores each text of a file, as `POST /v1/score` does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An engine for one command, run on the command's own thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

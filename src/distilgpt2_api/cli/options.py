@@ -1,7 +1,5 @@
 """Options that several commands share, and their conversion to settings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar

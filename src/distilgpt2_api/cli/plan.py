@@ -1,7 +1,5 @@
 """`distilgpt2-api plan`: how many nodes a load needs, and what they cost."""
 
-from __future__ import annotations
-
 import json
 import platform
 import sys
@@ -114,7 +112,8 @@ def command(
     fleet = size_fleet(ServiceRate.of(curve, shape), qps, targets, num_spare_nodes=spare_nodes)
     figures = _figures(fleet, targets.percent, price)
     if is_json:
-        click.echo(json.dumps({"curve": _origin(curve), **figures}, indent=1))
+        origin = {"model": curve.model, "precision": curve.precision, "measured_on": curve.measured_on}
+        click.echo(json.dumps({"curve": origin, **figures}, indent=1))
     else:
         click.echo(_page(curve, figures))
 
@@ -163,10 +162,6 @@ def _processor() -> str:
 
 def _seconds(ms: float | None) -> float | None:
     return None if ms is None else ms / 1000
-
-
-def _origin(curve: NodeCurve) -> dict[str, str]:
-    return {"model": curve.model, "precision": curve.precision, "measured_on": curve.measured_on}
 
 
 def _figures(fleet: Fleet, percent: float, price: float | None) -> dict[str, Any]:

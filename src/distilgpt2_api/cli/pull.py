@@ -1,7 +1,5 @@
 """`distilgpt2-api pull`: fetches a model; the only command that connects to a network."""
 
-from __future__ import annotations
-
 import click
 
 from distilgpt2_api.cli.options import overrides_from, precision_option

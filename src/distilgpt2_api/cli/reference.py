@@ -1,7 +1,5 @@
 """`distilgpt2-api reference`: prints docs/cli.md, generated from the commands."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterator

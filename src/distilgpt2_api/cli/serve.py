@@ -1,7 +1,5 @@
 """`distilgpt2-api serve`: runs Gunicorn with our worker in this process; signals and exit status are Gunicorn's."""
 
-from __future__ import annotations
-
 import math
 import os
 import socket

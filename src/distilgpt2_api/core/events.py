@@ -59,8 +59,6 @@ class EngineObserver(Protocol):
 class SilentObserver:
     """Observes nothing."""
 
-    def on_step(self, stats: StepStats) -> None:
-        """Ignore."""
+    def on_step(self, stats: StepStats) -> None: ...
 
-    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
-        """Ignore."""
+    def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None: ...

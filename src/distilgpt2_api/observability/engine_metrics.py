@@ -115,7 +115,8 @@ class EngineMetrics(Collector):
         self._of_schedules.update(stats.schedule)
         self._of_steps.update(stats)
         self._inter_token_s.update(stats.inter_step_s, stats.num_itl_samples - stats.num_same_step_tokens)
-        self._inter_token_s.update(0.0, stats.num_same_step_tokens)
+        if stats.num_same_step_tokens:
+            self._inter_token_s.update(0.0, stats.num_same_step_tokens)
 
     def on_sequence_finished(self, last: SequenceDelta, *, is_batch: bool) -> None:
         self._of_sequences.update(last)

@@ -9,7 +9,7 @@ import os
 import random
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -145,12 +145,9 @@ class EngineReplica:
 
     async def answer(self, request: ForwardedRequest) -> AsyncGenerator[list[Message]]:
         """Yields the ASGI messages of one request. Cancelling it is a disconnect."""
-        messages = answer(self._app, request)
-        try:
+        async with aclosing(answer(self._app, request)) as messages:
             async for together in messages:
                 yield together
-        finally:
-            await messages.aclose()
 
     async def answer_whole(self, request: ForwardedRequest) -> WholeAnswer:
         return await whole_answer(self._app, request, replica=serve.get_replica_context().replica_id.unique_id)

@@ -1,7 +1,5 @@
 """Builds the FastAPI application from its parts."""
 
-from __future__ import annotations
-
 import random
 import re
 import time

@@ -1,7 +1,5 @@
 """The parts that every route works with, as a FastAPI dependency."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -130,9 +130,8 @@ def _add_special_tokens(description: dict[str, Any], special: SpecialTokens) -> 
         if token_id is not None:
             plain = {"id": token_id, "content": text, **dict.fromkeys(ADDED_TOKEN_FLAGS, False)}
             added[token_id] = {**added.get(token_id, plain), "special": True}
-    description["added_tokens"] = sorted(
-        added.values(), key=lambda token: token["id"]
-    )  # the library numbers them in this order
+    # The library numbers them in this order.
+    description["added_tokens"] = sorted(added.values(), key=lambda token: token["id"])
 
 
 def _leave_out(description: dict[str, Any], num_rows: int) -> list[str]:

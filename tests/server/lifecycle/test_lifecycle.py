@@ -170,7 +170,7 @@ async def working(scene: Any, **options: Any) -> AsyncIterator[ShutdownState]:
     await scene.engine.start()
     await scene.engine.wait_loaded()
     scene.engine.submit(GenerationRequest(request_id="a", prompt_token_ids=(1,), params=SamplingParams(max_tokens=3)))
-    with DrainOnSignal(scene.engine, shutdown, max_request_s=60.0, **options):
+    with DrainOnSignal(engine=scene.engine, shutdown=shutdown, max_request_s=60.0, **options):
         yield shutdown
     await scene.engine.stop()
 

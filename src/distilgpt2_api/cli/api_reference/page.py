@@ -1,7 +1,5 @@
 """docs/api.md: the text of page.md, with tables from routes, errors and schemas."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +9,7 @@ import orjson
 from fastapi.routing import APIRoute
 from jinja2 import StrictUndefined, Template
 
-from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterRow, ParameterTable, llama_cpp_rows, rows_of
+from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterTable, llama_cpp_rows, rows_of
 from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError, UnavailableError
 from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.http.error_shape import ErrorShape
@@ -118,7 +116,11 @@ def _parameters_section(table: ParameterTable) -> str:
     rows = list(rows_of(table))
     supported = [row for row in rows if row.is_supported]
     refused = [row for row in rows if not row.is_supported]
-    parts = [_supported_table(supported)]
+    supported_table = _table(
+        ("parameter", "known from", "values", "default", "meaning"),
+        [(f"`{row.name}`", ", ".join(row.known_from), row.values, row.default, row.note) for row in supported],
+    )
+    parts = [supported_table]
     if refused:
         listed = [(f"`{row.name}`", ", ".join(row.known_from), row.note) for row in refused]
         parts += ["Refused:", _table(("parameter", "known from", "note"), listed)]
@@ -129,13 +131,6 @@ def _parameters_section(table: ParameterTable) -> str:
 
 def _source(api: ReferenceApi) -> str:
     return f"{api.name}: {api.source}."
-
-
-def _supported_table(rows: Iterable[ParameterRow]) -> str:
-    return _table(
-        ("parameter", "known from", "values", "default", "meaning"),
-        [(f"`{row.name}`", ", ".join(row.known_from), row.values, row.default, row.note) for row in rows],
-    )
 
 
 def _llama_cpp_table() -> str:

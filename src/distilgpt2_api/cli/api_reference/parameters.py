@@ -1,7 +1,5 @@
 """The parameters that each route supports or refuses, read from its schema, for docs/api.md."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json
@@ -126,12 +124,8 @@ def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
     replacement = replacement_in(table.model, name)
     notes = [] if replacement is None else [f"use {replacement}"]
     if values := NO_OP_VALUES.get(name):
-        notes.append("accepted: " + " or ".join(_describe_value(value) for value in values))
+        notes.append("accepted: " + " or ".join("any text" if value is str else _as_json(value) for value in values))
     return ParameterRow(name=name, known_from=_owners(name, table), is_supported=False, note="; ".join(notes))
-
-
-def _describe_value(value: object) -> str:
-    return "any text" if value is str else f"`{json.dumps(value)}`"
 
 
 def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> ParameterRow:
@@ -144,7 +138,7 @@ def _supported_row(name: str, table: ParameterTable, schema: dict[str, Any]) -> 
     elif isinstance(default, str):
         words = default
     elif default is not None:
-        words = f"`{default:g}`" if isinstance(default, float) else f"`{json.dumps(default)}`"
+        words = f"`{default:g}`" if isinstance(default, float) else _as_json(default)
     else:
         words = "`false`" if _is_bool(schema["properties"][name]) else "none"
     return ParameterRow(

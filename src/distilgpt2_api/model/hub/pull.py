@@ -120,10 +120,8 @@ class Downloader:
     def __init__(self, name: str, commit: str, endpoint: str, *, earlier: Path) -> None:
         """`earlier`: the folder of an earlier pull, from which unchanged files are copied."""
         self._name, self._commit, self._endpoint, self._earlier = name, commit, endpoint, earlier
-        self._headers = {
-            **build_hf_headers(),
-            "Accept-Encoding": "identity",
-        }  # ranges must count bytes of the file itself
+        # Ranges must count bytes of the file itself.
+        self._headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
 
     def fetch(self, file: HubFile, folder: Path) -> None:
         """Write `folder / file.name`, resuming an earlier try. Raises ModelFormatError if its hash differs."""

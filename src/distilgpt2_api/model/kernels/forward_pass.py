@@ -1,8 +1,7 @@
 """The forward pass: tokens in, hidden states out; hidden states in, logits out. Both are one call of the library."""
 
-from __future__ import annotations
-
 import ctypes
+import errno
 import math
 import weakref
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
+from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
 from distilgpt2_api.model.kernels.library import choose_target, load_library
 from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm, Step
@@ -33,7 +33,7 @@ class ForwardPass:
     ) -> None:
         """Weights are read where they are and nothing is copied. `target`: an instruction set; empty: the best.
 
-        Raises UnsupportedProcessorError, and MemoryError.
+        Raises UnsupportedProcessorError, ModelError if the system refuses threads, and MemoryError.
         """
         self.target = choose_target(target)
         self.kv_block_bytes = kv_block_bytes(config, precision)
@@ -67,8 +67,14 @@ class ForwardPass:
         assert self._library.engine_block_bytes(model) == self.kv_block_bytes
         self._engine = self._library.engine_open(model, self.target.encode(), num_threads)
         if not self._engine:
+            if ctypes.get_errno() == errno.EAGAIN:
+                raise ModelError(
+                    f"the system refuses {num_threads} threads: allow more processes (ulimit -u, the container's pids"
+                    " limit), or lower DISTILGPT2_NUM_THREADS"
+                )
             raise MemoryError
         self._close = weakref.finalize(self, self._library.engine_close, self._engine)
+        self._close.atexit = False  # the engine thread, a daemon, may be in a step when the process exits
         self._hidden = np.empty((0, config.width), np.float32)
         self._logits = np.empty((0, config.vocab_size), np.float32)
 

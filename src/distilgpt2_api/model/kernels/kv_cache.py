@@ -2,8 +2,6 @@
 with PagedAttention"), in blocks of `BLOCK_SIZE` tokens. Its layout is in `native/kernels.h`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """The native library: found beside this module, checked, and its functions typed (`native/step.h`)."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import sys
@@ -13,24 +11,23 @@ from distilgpt2_api.model.kernels.structures import Model, Step
 
 INTERFACE = 1
 """`INTERFACE` of `native/step.h`: changes whenever a structure, a function or a layout does."""
-NAME = "libkernels.dylib" if sys.platform == "darwin" else "libkernels.so"
+LIBRARY = Path(__file__).with_name("libkernels.dylib" if sys.platform == "darwin" else "libkernels.so")
 WAY_OUT = "install the package again (from a checkout: make run, or python native/build.py)"
 
 
 @cache
-def load_library(path: Path | None = None) -> ctypes.CDLL:
-    """The library at `path`; the package's own if that is not given.
+def load_library() -> ctypes.CDLL:
+    """The package's library.
 
     Raises UnsupportedProcessorError if it is missing, of another platform, or of another version than this code.
     """
-    path = path or Path(__file__).with_name(NAME)
-    where = f"{path}: the native kernels"
-    if not path.exists():
+    where = f"{LIBRARY}: the native kernels"
+    if not LIBRARY.exists():
         raise UnsupportedProcessorError(
             f"{where} are missing for {platform.system()} on {platform.machine()}: {WAY_OUT}"
         )
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(LIBRARY), use_errno=True)
         library.engine_interface.restype = ctypes.c_int
         interface = library.engine_interface()
     except (OSError, AttributeError) as error:

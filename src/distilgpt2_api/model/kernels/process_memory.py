@@ -1,7 +1,5 @@
 """Memory that the process holds although nothing uses it."""
 
-from __future__ import annotations
-
 import ctypes
 
 

@@ -1,7 +1,5 @@
 """The structures of `native/model.h`, as ctypes has them. Fields stand in the same order there."""
 
-from __future__ import annotations
-
 import ctypes
 
 from distilgpt2_api.core.config import Activation, Precision

@@ -1,7 +1,5 @@
 """A request and its response between the gateway and a replica, as ASGI messages."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass

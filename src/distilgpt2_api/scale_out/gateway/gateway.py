@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
 import orjson
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from distilgpt2_api.core.errors import DeadlineExceededError, Distilgpt2ApiError, ReplicaLostError, UnavailableError
+from distilgpt2_api.observability.metrics_page import encode_families, label_samples
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, forwardable_scope
-from distilgpt2_api.scale_out.gateway.metrics import render_pages
 from distilgpt2_api.scale_out.gateway.prefixes import prefixes_of
 from distilgpt2_api.server.http.body import Uploads, read_body
 from distilgpt2_api.server.http.cross_origin import CrossOrigin
@@ -159,7 +161,7 @@ class Gateway:
         if refusal := next((one for one in answers if one.status != HTTPStatus.OK), None):
             await answer.write(refusal)
             return
-        page, content_type = render_pages(answers, headers.get("accept", ""))
+        page, content_type = _render_pages(answers, headers.get("accept", ""))
         sent = [(name, value) for name, value in answers[0].headers if name not in {b"content-type", b"content-length"}]
         new = [(b"content-type", content_type.encode()), (b"content-length", str(len(page)).encode())]
         await answer.write(WholeAnswer(replica="", status=HTTPStatus.OK, headers=(*sent, *new), body=page))
@@ -203,6 +205,20 @@ class _Answer:
 
     async def end_stream(self, event: bytes) -> None:
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+
+def _render_pages(answers: Iterable[WholeAnswer], accept: str) -> tuple[bytes, str]:
+    """One page of all metrics, in the format that the Accept header requests, and its content type.
+
+    Each sample has its replica as a label. In a sum, the end of a replica would look to Prometheus like a restarted
+    counter, and the counts of all others like an increase.
+    """
+    families: dict[str, Metric] = {}
+    for answer in answers:
+        for family in text_string_to_metric_families(answer.body.decode()):
+            known = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            known.samples += label_samples(family.samples, {"replica": answer.replica})
+    return encode_families(families.values(), accept)
 
 
 def _is_unavailable(first: Message) -> bool:

@@ -1,7 +1,5 @@
 """All replicas' metrics on one page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from prometheus_client.metrics_core import Metric

@@ -1,7 +1,5 @@
 """Prefixes of prompts, and the replica that computed each prefix last."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Sequence

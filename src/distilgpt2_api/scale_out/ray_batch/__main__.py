@@ -3,8 +3,6 @@
 It exits when its standard input closes, in case its parent process was killed.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -1,7 +1,5 @@
 """Access rules: the routes that need an API key."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum, auto
 

@@ -1,7 +1,5 @@
 """API keys and their callers, and the key file, which may change while the service runs."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import logging

@@ -1,7 +1,5 @@
 """Checks API keys before a route is found and before a body is read, and identifies the caller."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace

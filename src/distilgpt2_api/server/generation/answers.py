@@ -1,7 +1,5 @@
 """From a running generation and a writer to an HTTP response: one JSON body, or a stream of events."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Protocol

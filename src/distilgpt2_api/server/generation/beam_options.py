@@ -1,7 +1,5 @@
 """The parameters that a beam search supports."""
 
-from __future__ import annotations
-
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS, PARAMETERS, SamplingParams

@@ -1,7 +1,5 @@
 """`best_of`: more sequences are sampled of each prompt than the answer has, and the best are kept."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Chat messages to the prompt that the model completes."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from functools import partial

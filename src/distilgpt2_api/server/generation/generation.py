@@ -1,7 +1,5 @@
 """One HTTP request in the engine: a generation request for each of its prompts, read as one stream of updates."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing

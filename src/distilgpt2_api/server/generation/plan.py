@@ -1,7 +1,5 @@
 """The plan of one HTTP request: all that the engine is to compute for it, checked and frozen before anything runs."""
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Prompts, in every form that clients send, to token ids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """From a request's fields to the engine's sampling parameters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Work on long texts: off the event loop, and bounded in memory."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass

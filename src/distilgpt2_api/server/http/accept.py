@@ -1,7 +1,5 @@
 """Content negotiation: a page for a browser, or JSON for a program."""
 
-from __future__ import annotations
-
 from starlette.types import Scope
 
 PAGE = "text/html"

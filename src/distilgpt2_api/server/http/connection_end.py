@@ -1,7 +1,5 @@
 """How a connection ends after a response: announced with `Connection: close`, and not before the client has read it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from starlette.types import Message, Send

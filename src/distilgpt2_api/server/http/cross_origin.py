@@ -1,7 +1,5 @@
 """CORS: requests from pages of other origins."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 

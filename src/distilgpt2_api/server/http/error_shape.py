@@ -1,7 +1,5 @@
 """How the clients of one protocol read an error."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """The table of errors with their HTTP statuses. How an error looks in a protocol is its `ErrorShape`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from http import HTTPStatus

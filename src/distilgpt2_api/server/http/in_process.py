@@ -1,7 +1,5 @@
 """ASGI calls without a socket: requests to the application from within its own process."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass

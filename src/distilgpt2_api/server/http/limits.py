@@ -1,7 +1,5 @@
 """The limits of a request and of a connection, from the settings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """The outermost middleware: request ids, security headers, one log line per request, metrics, unexpected errors."""
 
-from __future__ import annotations
-
 import re
 import time
 import uuid

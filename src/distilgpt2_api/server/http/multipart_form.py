@@ -1,7 +1,5 @@
 """Forms as `multipart/form-data` (RFC 7578): small fields are kept, the one file is streamed."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Paths that several modules use, and a request's path without a proxy's prefix."""
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 from starlette.types import Scope

@@ -1,7 +1,5 @@
 """The protocol seam: what one protocol brings to the application, and which protocol a request speaks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 The connection ends with the response, because the end of such a request is unknown.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The request's record in its ASGI scope."""
 
-from __future__ import annotations
-
 from starlette.types import Scope
 
 from distilgpt2_api.observability.request_record import RequestRecord

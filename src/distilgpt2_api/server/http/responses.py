@@ -1,7 +1,5 @@
 """Responses that wait for the engine: one JSON body, or a stream. Both abort the generation on a disconnect."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable

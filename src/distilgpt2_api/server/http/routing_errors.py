@@ -1,7 +1,5 @@
 """404 for an unknown path and 405 for a wrong method, with advice."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """Headers that keep browsers from executing, framing, embedding or caching a response."""
 
-from __future__ import annotations
-
 from starlette.types import Message
 
 RawHeader = tuple[bytes, bytes]

@@ -1,7 +1,5 @@
 """Formats of streamed answers: server-sent events and NDJSON."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import orjson

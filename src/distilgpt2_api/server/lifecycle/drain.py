@@ -1,13 +1,11 @@
 """Graceful shutdown from the signal on: servers tell an application only after its connections have closed."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import signal
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
 
@@ -31,6 +29,7 @@ class ShutdownState:
     """HTTP requests without a complete response."""
 
 
+@dataclass(slots=True, kw_only=True)
 class DrainOnSignal:
     """Drains the engine on the first SIGTERM or SIGINT, then passes the signal to the server; a context manager.
 
@@ -41,27 +40,17 @@ class DrainOnSignal:
     alone can handle signals.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        shutdown: ShutdownState,
-        *,
-        drain_s: float,
-        max_request_s: float,
-        control: ServerControl | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        """`before`: awaited first, before requests are drained."""
-        self._engine = engine
-        self._shutdown = shutdown
-        self._drain_s = drain_s
-        self._max_request_s = max_request_s
-        self._control = control
-        self._before = before
-        self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._has_begun = False
-        self._previous: dict[signal.Signals, object] = {}
+    engine: AsyncEngine
+    shutdown: ShutdownState
+    drain_s: float
+    max_request_s: float
+    control: ServerControl | None = None
+    before: Callable[[], Awaitable[None]] | None = None
+    """Awaited first, before requests are drained."""
+    _loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.get_running_loop)
+    _task: asyncio.Task[None] | None = field(init=False, default=None)
+    _has_begun: bool = field(init=False, default=False)
+    _previous: dict[signal.Signals, object] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -86,19 +75,19 @@ class DrainOnSignal:
         self._task = self._loop.create_task(self._drain_and_pass_on(number))
 
     async def _drain_and_pass_on(self, number: int) -> None:
-        self._shutdown.is_imminent = True
-        control = self._control
+        self.shutdown.is_imminent = True
+        control = self.control
         if control is not None:
             control.announce_shutdown()
-        if self._before is not None:
-            await self._before()
+        if self.before is not None:
+            await self.before()
         if control is not None and control.is_superseded:
-            logger.info("superseded: completing %d requests", self._engine.num_requests)
+            logger.info("superseded: completing %d requests", self.engine.num_requests)
             control.stop_accepting()
             await self._complete_requests(control)
         else:
-            logger.info("draining: %d requests have %g s to complete", self._engine.num_requests, self._drain_s)
-            await self._engine.drain(self._drain_s)
+            logger.info("draining: %d requests have %g s to complete", self.engine.num_requests, self.drain_s)
+            await self.engine.drain(self.drain_s)
         self._pass_on(number, None)
 
     async def _complete_requests(self, control: ServerControl) -> None:
@@ -109,12 +98,12 @@ class DrainOnSignal:
         began_s = self._loop.time()
         while not control.is_service_ending:
             seconds = self._loop.time() - began_s
-            is_done = self._engine.is_idle and not self._shutdown.num_in_flight
-            has_waited = not control.num_connections or seconds >= self._drain_s
-            if (is_done and has_waited) or seconds >= self._max_request_s:
+            is_done = self.engine.is_idle and not self.shutdown.num_in_flight
+            has_waited = not control.num_connections or seconds >= self.drain_s
+            if (is_done and has_waited) or seconds >= self.max_request_s:
                 break
             await asyncio.sleep(POLL_S)
-        await self._engine.drain(self._drain_s)
+        await self.engine.drain(self.drain_s)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         handler = self._previous[signal.Signals(number)]

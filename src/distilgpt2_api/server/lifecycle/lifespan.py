@@ -1,7 +1,5 @@
 """The application's lifespan: loads the model at startup, drains and stops the engine at shutdown."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
@@ -48,8 +46,8 @@ def build_lifespan(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         control: ServerControl | None = getattr(app.state, SERVER_CONTROL, None)
         drain = DrainOnSignal(
-            engine,
-            shutdown,
+            engine=engine,
+            shutdown=shutdown,
             drain_s=drain_s,
             max_request_s=max_request_s,
             control=control,

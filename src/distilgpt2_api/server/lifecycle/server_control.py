@@ -3,8 +3,6 @@
 Separate from `drain`, which uses it: a Gunicorn master imports its worker's class, which must not import an engine.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 SERVER_CONTROL = "server_control"

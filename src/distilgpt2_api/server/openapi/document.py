@@ -1,7 +1,5 @@
 """The OpenAPI document: FastAPI's, with the bodies that our routes read themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`GET /metrics`, `GET /version` and `GET /robots.txt`."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response

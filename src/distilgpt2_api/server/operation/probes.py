@@ -1,7 +1,5 @@
 """Liveness and readiness probes, which are polled often. Neither uses the model."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Literal
 

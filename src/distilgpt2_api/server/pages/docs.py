@@ -1,7 +1,5 @@
 """`/docs`, `/redoc` and `/openapi.json`, from the package's own files: no CDN."""
 
-from __future__ import annotations
-
 import gzip
 from functools import partial
 from http import HTTPStatus

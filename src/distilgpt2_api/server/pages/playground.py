@@ -1,7 +1,5 @@
 """`/ui`, and `/` for browsers: a page for trying the service, from the package's own files, without a build step."""
 
-from __future__ import annotations
-
 import hashlib
 from http import HTTPStatus
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Fields of a request whose prompt is a chat: `/v1/chat/completions` and `/tokenize` share them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema

@@ -1,7 +1,5 @@
 """Each protocol's structured output fields to a grammar. The grammar compiler decides whether it is supported."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 

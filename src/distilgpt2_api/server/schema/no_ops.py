@@ -5,8 +5,6 @@ From the sources of clients and of the servers that they are made for: openai 3.
 huggingface 1.2, LlamaIndex's openai 0.8, guidellm 0.8, vLLM (commit 002032e) and llama.cpp (commit 00dc805).
 """
 
-from __future__ import annotations
-
 EITHER = (True, False)
 """Both values have the same effect here: none."""
 

@@ -1,7 +1,5 @@
 """OpenAPI fragments of request bodies and event streams, which routes handle without FastAPI."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel

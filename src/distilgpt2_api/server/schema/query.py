@@ -1,7 +1,5 @@
 """Checks of a request's query string: like a body, it has no unknown and no duplicate key."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The parameters of other servers' APIs, read from reference_apis.toml."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,9 @@ class ReferenceApi:
     parameters: tuple[str, ...]
 
 
-def _read_apis() -> dict[str, ReferenceApi]:
-    document = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return {
-        key: ReferenceApi(name=api["name"], source=api["source"], parameters=tuple(api["parameters"].split()))
-        for key, api in document.items()
-    }
-
-
-REFERENCE_APIS = _read_apis()
+REFERENCE_APIS = {
+    key: ReferenceApi(name=api["name"], source=api["source"], parameters=tuple(api["parameters"].split()))
+    for key, api in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
+}
 REFERENCE_PARAMETERS = frozenset(name for api in REFERENCE_APIS.values() for name in api.parameters)
 """Every route accepts null for these names: null requests nothing."""

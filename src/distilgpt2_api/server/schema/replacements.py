@@ -4,8 +4,6 @@ The names are those of OpenAI, vLLM, TGI, llama.cpp, Ollama, SGLang, Anthropic, 
 text-generation-webui. Each route's schema decides which of the replacements it has.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

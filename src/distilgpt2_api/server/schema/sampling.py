@@ -1,7 +1,5 @@
 """The fields that completion and chat requests share: how to sample, and how to answer."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field, create_model

@@ -1,7 +1,5 @@
 """Structured output fields of OpenAI's and vLLM's clients. `server/schema/grammars.py` reads them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema

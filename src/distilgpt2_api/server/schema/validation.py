@@ -1,7 +1,5 @@
 """Validation of request bodies, with errors that name the parameter."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache

@@ -1,13 +1,11 @@
 """The base of the writers of completions and chat completions: the fields around the choices, and the usage."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.server.generation.generation import PromptDeltas
@@ -20,6 +18,15 @@ DONE = b"data: [DONE]\n\n"
 
 class PromptTokensDetails(BaseModel):
     cached_tokens: int
+
+
+class AnswerFields(BaseModel):
+    """The fields of each answer and each chunk."""
+
+    id: str
+    created: int = Field(description="Unix time, in seconds.")
+    model: str
+    system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
 
 
 class Usage(BaseModel):

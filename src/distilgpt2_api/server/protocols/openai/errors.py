@@ -1,7 +1,5 @@
 """OpenAI's errors, which vLLM's routes, `/v1/score` and the workshop's routes share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import orjson

@@ -1,7 +1,5 @@
 """`GET /v1/models`: the served model, under each of its names."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel

@@ -1,7 +1,5 @@
 """OpenAI's protocol: completions, chat, files, batches and models."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from distilgpt2_api.server.http.protocol import Protocol

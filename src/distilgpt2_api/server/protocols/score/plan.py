@@ -1,7 +1,5 @@
 """A score request's `input`, checked and tokenized, and its plan."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -70,7 +68,9 @@ async def _encode_input(
             case _:
                 assert are_token_ids(item)
                 prompts[index] = _prompt_of_ids(name, (), item, tokenizer, config)
-    encoded = await _encode(list(passages.values()), encoder, config)
+    work = partial(encode_passages, list(passages.values()), tokenizer, config)
+    num_characters = sum(len(passage.context) + len(passage.text) for passage in passages.values())
+    encoded = await encoder.run(work, num_characters=num_characters)
     prompts |= dict(zip(passages, encoded, strict=True))
     return [prompts[index] for index in range(len(named))]
 
@@ -115,9 +115,3 @@ def _prompt_of_ids(
         raise InvalidRequestError(f"{name} is empty; it needs at least one token to score", param=name)
     check_token_ids(token_ids, config, param=name)
     return scoring_prompt(context, token_ids, name=name, tokenizer=tokenizer, config=config)
-
-
-async def _encode(passages: Sequence[Passage], encoder: TextEncoder, config: ModelConfig) -> list[ScoringPrompt]:
-    num_characters = sum(len(passage.context) + len(passage.text) for passage in passages)
-    work = partial(encode_passages, passages, encoder.tokenizer, config)
-    return await encoder.run(work, num_characters=num_characters)

@@ -1,7 +1,5 @@
 """`POST /v1/score`: our own protocol, in OpenAI's style."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema

@@ -1,7 +1,5 @@
 """Scores to the answer of `/v1/score`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import orjson

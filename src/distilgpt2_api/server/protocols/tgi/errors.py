@@ -1,7 +1,5 @@
 """TGI's errors: its own statuses and types."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A TGI request's checks across its fields, by TGI's own rules, and its plan."""
 
-from __future__ import annotations
-
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams

@@ -1,7 +1,5 @@
 """Hugging Face's TGI: `POST /`, `POST /generate`, `POST /generate_stream` and `GET /info`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from starlette.requests import Request

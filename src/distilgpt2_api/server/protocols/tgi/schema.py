@@ -1,7 +1,5 @@
 """Bodies of Hugging Face's Text Generation Inference (TGI) 3, as `huggingface_hub.InferenceClient` uses them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema

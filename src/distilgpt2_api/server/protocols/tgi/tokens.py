@@ -1,7 +1,5 @@
 """A sequence's tokens as TGI shows them: each with its part of the text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

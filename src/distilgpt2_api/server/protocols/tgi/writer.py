@@ -1,7 +1,5 @@
 """Deltas to TGI's answers: one object, or an event per token."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import orjson

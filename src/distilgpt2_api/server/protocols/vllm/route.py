@@ -1,7 +1,5 @@
 """`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as in vLLM."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,7 +21,6 @@ from distilgpt2_api.server.protocols.vllm.schema import (
     TokenizeRequest,
     TokenizeResponse,
     TokenizerInfo,
-    parse_tokenize_request,
 )
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.query import checked_router
@@ -51,7 +48,7 @@ router = checked_router("vLLM")
 async def tokenize(http: Request, service: ServiceDep) -> Response:
     """Text or chat messages to token ids. Special tokens in the text become their ids."""
     body = await read_json_object(http, service.limits, service.uploads)
-    request = parse_tokenize_request(body)
+    request = parse_body(TokenizeChatRequest, body) if "messages" in body else parse_body(TokenizeRequest, body)
     service.model.check_name(request.model)
     config, encoder = service.engine.model_config, service.text_encoder(http)
     describe = partial(

@@ -1,13 +1,11 @@
 """Bodies of `/tokenize`, `/detokenize` and `/tokenizer_info`, as in vLLM."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
-from distilgpt2_api.server.schema.validation import Body, parse_body
+from distilgpt2_api.server.schema.validation import Body
 
 
 class TokenizeRequest(Body):
@@ -24,11 +22,6 @@ class TokenizeChatRequest(ChatPromptFields):
 
     model: str | None = None
     return_token_strs: bool | None = None
-
-
-def parse_tokenize_request(body: dict[str, object]) -> TokenizeRequest | TokenizeChatRequest:
-    """Raises InvalidRequestError."""
-    return parse_body(TokenizeChatRequest, body) if "messages" in body else parse_body(TokenizeRequest, body)
 
 
 class TokenizeResponse(BaseModel):

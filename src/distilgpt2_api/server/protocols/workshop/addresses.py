@@ -1,7 +1,5 @@
 """Paths that are addresses, never prompts: browsers, platforms, monitors, SDKs and scanners request them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Mapping
 from fnmatch import translate

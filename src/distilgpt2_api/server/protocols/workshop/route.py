@@ -1,7 +1,5 @@
 """The workshop's routes: a health check at the root, and every other path is a prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Literal
 from urllib.parse import unquote_to_bytes

@@ -1,7 +1,5 @@
 """`/v1/batches`: files of requests, which run at a lower priority than all other requests."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from fastapi import Query

@@ -1,7 +1,5 @@
 """OpenAI's `Batch` objects: requests and answers."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints

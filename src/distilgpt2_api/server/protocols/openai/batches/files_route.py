@@ -1,7 +1,5 @@
 """`/v1/files`: the files that batches read and write."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal

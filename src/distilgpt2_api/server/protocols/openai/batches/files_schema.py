@@ -1,7 +1,5 @@
 """OpenAI's `File` objects."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """Answers the lines of batches: each line is an in-process request of the batch's caller."""
 
-from __future__ import annotations
-
 import logging
 import uuid
 

@@ -1,7 +1,5 @@
 """A chat request's checks across its fields, and its plan."""
 
-from __future__ import annotations
-
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.observability.request_record import RequestRecord

@@ -1,14 +1,12 @@
 """`POST /v1/chat/completions`: OpenAI's `CreateChatCompletionRequest`, with the extras that vLLM's clients send."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
-from distilgpt2_api.server.protocols.openai.envelope import Usage
+from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.schema.validation import parse_body
@@ -73,14 +71,10 @@ class ChatChoice(BaseModel):
     stop_reason: str | int | None = Field(description="The stop sequence or stop token id that ended it.")
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(AnswerFields):
     """OpenAI's `CreateChatCompletionResponse`."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int = Field(description="Unix time, in seconds.")
-    model: str
-    system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
     choices: list[ChatChoice]
     usage: Usage
 
@@ -98,13 +92,9 @@ class ChatChunkChoice(BaseModel):
     stop_reason: str | int | None = Field(None, description="In a choice's last chunk.")
 
 
-class ChatCompletionChunk(BaseModel):
+class ChatCompletionChunk(AnswerFields):
     """OpenAI's `CreateChatCompletionStreamResponse`: each event of a stream, except the last, `[DONE]`."""
 
-    id: str
     object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None

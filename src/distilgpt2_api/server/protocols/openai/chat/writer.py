@@ -1,7 +1,5 @@
 """Deltas to OpenAI's `chat.completion` objects: one whole, or chunks."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Sequence
 

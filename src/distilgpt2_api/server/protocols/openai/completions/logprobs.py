@@ -1,7 +1,5 @@
 """Log-probabilities as in OpenAI's completions, four parallel lists, and as in vLLM's `prompt_logprobs`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.plan import TokenLogprobs

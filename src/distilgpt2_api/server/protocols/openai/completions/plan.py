@@ -1,7 +1,5 @@
 """A completion request's checks across its fields, and its plan."""
 
-from __future__ import annotations
-
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.beam_search import BeamOptions

@@ -1,14 +1,12 @@
 """`POST /v1/completions`: OpenAI's `CreateCompletionRequest`, with the extras that vLLM's clients send."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
-from distilgpt2_api.server.protocols.openai.envelope import Usage
+from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
 
 
@@ -46,14 +44,10 @@ class Choice(BaseModel):
     )
 
 
-class Completion(BaseModel):
+class Completion(AnswerFields):
     """OpenAI's `CreateCompletionResponse`. In a stream each event is one, except the last, `[DONE]`."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int = Field(description="Unix time, in seconds.")
-    model: str
-    system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
     choices: list[Choice]
     usage: Usage | None = None
 
