@@ -91,6 +91,16 @@ for source in pathlib.Path(distilgpt2_api.__file__).parent.rglob("*.py"):
     assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
 
 
+def test_the_kernels_are_there_once_and_for_this_processor(docker: Docker, image: str) -> None:
+    """Without a compiler the image can't make them, and a copy in another layer would be dead weight."""
+    result = docker.run(image, "find", "/opt", "/src", "/kernels", "-name", "libkernels*")
+    (library,) = result.stdout.split()
+    assert library.endswith("/distilgpt2_api/model/kernels/libkernels.so")
+    program = "from distilgpt2_api.model.kernels.library import find_targets; print(*find_targets())"
+    result = docker.run(image, "python", "-c", program)
+    assert result.stdout.split(), result.stdout + result.stderr
+
+
 def test_processor_threads_are_those_of_the_cpuset(docker: Docker, image: str) -> None:
     result = docker.run(image, "distilgpt2-api", "config", options=Options(flags=("--cpuset-cpus=0",), is_offline=True))
     assert re.search(r"num_threads +auto \(1\)", result.stdout), result.stdout + result.stderr
