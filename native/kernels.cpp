@@ -332,6 +332,8 @@ void write_cache(const Model &model, int layer, int head, int block, int offset,
     for (int d = 0; d < size; d++) values[d * 4] = (uint8_t)(bytes[d] ^ 0x80);
 }
 
+// Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.
+constexpr int SUM_TOKENS = 2048;
 constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256 + low
 
 // `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
@@ -385,6 +387,7 @@ struct WeighBytes {
     const int8_t *weights_high, *weights_low;
     const int32_t (&sums)[2];
     float scale, shift;
+    bool is_first; // otherwise the result is added to what earlier tokens gave
 
     template <int VECTORS> INLINE void run(int first, int count, float *output) const {
         Ints high[VECTORS], low[VECTORS];
@@ -410,8 +413,10 @@ struct WeighBytes {
         }
         for (int v = 0; v < VECTORS; v++) {
             const Floats whole = fma(to_floats(high[v]), splat(256), to_floats(low[v]));
-            if (v * LANES < count)
-                store_some(output + first + v * LANES, fma(whole, splat(scale), splat(shift)), count - v * LANES);
+            if (v * LANES >= count) continue;
+            float *to = output + first + v * LANES;
+            const Floats before = is_first ? splat(shift) : load_some(to, count - v * LANES);
+            store_some(to, fma(whole, splat(scale), before), count - v * LANES);
         }
     }
 };
@@ -489,17 +494,21 @@ void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks
     }
     most = max_lanes(largest);
     int8_t *weights_high = (int8_t *)(scratch + padded), *weights_low = weights_high + padded;
-    split_bytes(scores, padded, most > 1e-30f ? LARGEST_16_BITS / most : 0, weights_high, weights_low, sums);
     const float output_scale = most / LARGEST_16_BITS / sum;
     const float shift = sum_lanes(shifts) / sum;
-    for (int d = 0; d < size; d += 64) { // the width of several chains of additions, which would wait for one alone
-        const int count = size - d < 64 ? size - d : 64;
-        const WeighBytes weigh = {model,        c,           layer, head,         blocks, num_tokens,
-                                  weights_high, weights_low, sums,  output_scale, shift};
-        if (count > 48) weigh.run<64 / LANES>(d, count, output);
-        else if (count > 32) weigh.run<48 / LANES>(d, count, output);
-        else if (count > 16) weigh.run<32 / LANES>(d, count, output);
-        else weigh.run<16 / LANES>(d, count, output);
+    for (int begin = 0; begin < num_tokens; begin += SUM_TOKENS) {
+        const int left = num_tokens - begin, num = left < SUM_TOKENS ? left : SUM_TOKENS;
+        split_bytes(scores + begin, round_up(num, BLOCK_TOKENS), most > 1e-30f ? LARGEST_16_BITS / most : 0, weights_high,
+                    weights_low, sums);
+        for (int d = 0; d < size; d += 64) { // wide enough for several chains of additions, each of which has to wait
+            const int count = size - d < 64 ? size - d : 64;
+            const WeighBytes weigh = {model, c, layer, head, blocks + begin / BLOCK_TOKENS, num, weights_high, weights_low,
+                                      sums, output_scale, shift, begin == 0};
+            if (count > 48) weigh.run<64 / LANES>(d, count, output);
+            else if (count > 32) weigh.run<48 / LANES>(d, count, output);
+            else if (count > 16) weigh.run<32 / LANES>(d, count, output);
+            else weigh.run<16 / LANES>(d, count, output);
+        }
     }
 }
 

@@ -90,7 +90,9 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def open_driver(target: str) -> Open:
-    def open_model(config: Mapping[str, Any], tensors: Any, precision: str, num_threads: int = 2) -> Driver:
+    def open_model(
+        config: Mapping[str, Any], tensors: Any, precision: str, num_threads: int = 2, num_blocks: int = 24
+    ) -> Driver:
         return Driver(
             driver_command(),
             config,
@@ -98,7 +100,7 @@ def open_driver(target: str) -> Open:
             precision=precision,
             target=target,
             num_threads=num_threads,
-            num_blocks=24,
+            num_blocks=num_blocks,
         )
 
     return open_model
@@ -192,6 +194,22 @@ def test_head_sizes(open_driver: Open, precision: str) -> None:
             _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[22, 23])], len(ids))
 
         assert np.abs(logits - expected).max() <= 2 * ERRORS[precision] * np.abs(expected).max(), size
+
+
+def test_a_context_beyond_one_integer_sum(open_driver: Open) -> None:
+    """Weighted values of 2048 tokens have one sum, and longer contexts several."""
+    config = {"n_embd": 16, "n_head": 2, "n_layer": 1, "vocab_size": 40, "n_positions": 2112}
+    tensors = random_tensors(config)
+    ids = tokens(config, 2100)
+    expected = NumpyGpt2(config, rounded(tensors, "int8")).logits(ids)
+    blocks = list(range(66))
+    with open_driver(config, tensors, "int8", num_blocks=132) as driver:
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=blocks)], 100)[1]
+        driver.step([Row(token_ids=ids[:2000], begin=0, block_ids=[66 + block for block in blocks])], 1)
+        rest = Row(token_ids=ids[2000:], begin=2000, block_ids=[66 + block for block in blocks])
+        assert np.array_equal(driver.step([rest], 100)[1], logits)
+
+    assert np.abs(logits - expected[-100:]).max() <= ERRORS["int8"] * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
