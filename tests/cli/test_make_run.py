@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 def test_make_run_pulls_a_named_model_if_it_is_missing_and_serves_it(arguments: list[str], commands: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in {"MODEL", "MAKEFLAGS"}}
     result = subprocess.run(
-        ["make", "--dry-run", "--assume-old=.venv/installed", "run", *arguments],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/installed", "run", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
