@@ -498,12 +498,22 @@ void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks
     const float shift = sum_lanes(shifts) / sum;
     for (int begin = 0; begin < num_tokens; begin += SUM_TOKENS) {
         const int left = num_tokens - begin, num = left < SUM_TOKENS ? left : SUM_TOKENS;
-        split_bytes(scores + begin, round_up(num, BLOCK_TOKENS), most > 1e-30f ? LARGEST_16_BITS / most : 0, weights_high,
-                    weights_low, sums);
+        split_bytes(scores + begin, round_up(num, BLOCK_TOKENS), most > 1e-30f ? LARGEST_16_BITS / most : 0,
+                    weights_high, weights_low, sums);
         for (int d = 0; d < size; d += 64) { // wide enough for several chains of additions, each of which has to wait
             const int count = size - d < 64 ? size - d : 64;
-            const WeighBytes weigh = {model, c, layer, head, blocks + begin / BLOCK_TOKENS, num, weights_high, weights_low,
-                                      sums, output_scale, shift, begin == 0};
+            const WeighBytes weigh = {model,
+                                      c,
+                                      layer,
+                                      head,
+                                      blocks + begin / BLOCK_TOKENS,
+                                      num,
+                                      weights_high,
+                                      weights_low,
+                                      sums,
+                                      output_scale,
+                                      shift,
+                                      begin == 0};
             if (count > 48) weigh.run<64 / LANES>(d, count, output);
             else if (count > 32) weigh.run<48 / LANES>(d, count, output);
             else if (count > 16) weigh.run<32 / LANES>(d, count, output);
