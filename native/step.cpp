@@ -210,7 +210,6 @@ void engine_close(Engine *e) {
 }
 
 int engine_interface(void) { return INTERFACE; }
-const char *engine_target(const Engine *e) { return e->kernels->name; }
 const char *engine_targets(void) { return target_names(); }
 
 int64_t engine_block_bytes(const Model *model) {

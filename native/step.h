@@ -14,7 +14,6 @@ struct Engine;
 Engine *engine_open(const Model *, const char *target, int num_threads);
 void engine_close(Engine *);
 int engine_interface(void);
-const char *engine_target(const Engine *);
 const char *engine_targets(void);          // names of what this processor runs, separated by spaces, the best first
 int64_t engine_block_bytes(const Model *); // of the KV cache, all layers together
 // Computes the tokens and writes their keys and values. 0; -1 if there is no memory.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelError
+from distilgpt2_api.model.architectures.registry import architecture_of, tensor_specs
 from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
 from distilgpt2_api.model.kernels.library import choose_target, load_library
 from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm, Step
@@ -40,12 +41,11 @@ class ForwardPass:
         self._library = load_library()
         self._weights = weights
         self._config = config
+        self._specs = tensor_specs(config)
         self._cache = allocate_cache(num_blocks * self.kv_block_bytes)
         self._layers = (Layer * config.num_layers)(*(self._layer(index) for index in range(config.num_layers)))
-        embedding = self._matrix("wte.weight", config.vocab_size, config.width)
-        head = embedding
-        if not config.has_tied_embeddings:
-            head = self._matrix("lm_head.weight", config.vocab_size, config.width)
+        architecture = architecture_of(config)
+        embedding = self._matrix(architecture.embedding)
         model = Model(
             PRECISIONS[precision],
             ACTIVATIONS[config.activation],
@@ -60,7 +60,7 @@ class ForwardPass:
             ctypes.addressof(self._layers),
             self._norm("ln_f"),
             embedding,
-            head,
+            embedding if config.has_tied_embeddings else self._matrix(architecture.lm_head),
             self._address("wpe.weight"),
             self._cache.ctypes.data,
         )
@@ -112,21 +112,22 @@ class ForwardPass:
         return self._logits[:num_rows]
 
     def _layer(self, index: int) -> Layer:
-        width, inner, name = self._config.width, self._config.inner_width, f"h.{index}"
+        name = f"h.{index}"
         return Layer(
             self._norm(f"{name}.ln_1"),
-            self._linear(f"{name}.attn.c_attn", 3 * width, width),
-            self._linear(f"{name}.attn.c_proj", width, width),
+            self._linear(f"{name}.attn.c_attn"),
+            self._linear(f"{name}.attn.c_proj"),
             self._norm(f"{name}.ln_2"),
-            self._linear(f"{name}.mlp.c_fc", inner, width),
-            self._linear(f"{name}.mlp.c_proj", width, inner),
+            self._linear(f"{name}.mlp.c_fc"),
+            self._linear(f"{name}.mlp.c_proj"),
             attention_scale(self._config, index),
         )
 
-    def _linear(self, name: str, num_out: int, num_in: int) -> Matrix:
-        return self._matrix(f"{name}.weight", num_out, num_in, self._address(f"{name}.bias"))
+    def _linear(self, name: str) -> Matrix:
+        return self._matrix(f"{name}.weight", self._address(f"{name}.bias"))
 
-    def _matrix(self, name: str, num_out: int, num_in: int, bias: int | None = None) -> Matrix:
+    def _matrix(self, name: str, bias: int | None = None) -> Matrix:
+        num_out, num_in = self._specs[name].kernel_shape
         has_scale = scale_name(name) in self._weights.tensors
         return Matrix(
             self._address(name), self._address(scale_name(name)) if has_scale else None, bias, num_out, num_in

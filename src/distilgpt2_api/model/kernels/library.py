@@ -41,8 +41,6 @@ def load_library() -> ctypes.CDLL:
     library.engine_open.argtypes = (ctypes.POINTER(Model), ctypes.c_char_p, number)
     library.engine_close.restype = None
     library.engine_close.argtypes = (pointer,)
-    library.engine_target.restype = ctypes.c_char_p
-    library.engine_target.argtypes = (pointer,)
     library.engine_targets.restype = ctypes.c_char_p
     library.engine_block_bytes.restype = ctypes.c_int64
     library.engine_block_bytes.argtypes = (ctypes.POINTER(Model),)
