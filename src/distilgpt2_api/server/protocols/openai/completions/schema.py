@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
+from distilgpt2_api.server.generation.timings import Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
 
@@ -50,6 +51,7 @@ class Completion(AnswerFields):
     object: Literal["text_completion"]
     choices: list[Choice]
     usage: Usage | None = None
+    timings: Timings | None = Field(None, description="With `timings`. In a stream: in the last chunk.")
 
 
 PROMPT_SCHEMA: dict[str, Any] = {
