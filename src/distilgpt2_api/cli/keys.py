@@ -34,7 +34,8 @@ def command() -> None:
 @click.option(
     "--burst-tokens",
     type=click.IntRange(1, MAX_COUNT),
-    help="Tokens that may be used at once after a pause. A larger request needs the whole burst; its surplus delays the next.",
+    help="Tokens that may be used at once after a pause. A larger request needs the whole burst; "
+    "its surplus delays the next.",
 )
 @click.option(
     "--min-priority",
