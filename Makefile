@@ -47,7 +47,7 @@ NATIVE := $(wildcard native/*)
 EXTRAS ?=
 OPTIONS_OF = $(foreach extra,$(sort $(1)),--extras $(extra))
 INSTALLED_EXTRAS := $(shell cat .venv/installed 2>/dev/null)
-.PHONY: more-extras
+more-extras: # never exists, so what depends on it is made
 
 .venv/installed: pyproject.toml poetry.lock $(NATIVE) $(if $(filter-out $(INSTALLED_EXTRAS),$(EXTRAS)),more-extras) \
 		| $(BIN)/python $(POETRY)
