@@ -2,19 +2,16 @@
 
 import logging
 import sys
-from typing import Any
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.core.exit_status import EXIT_MODEL, EXIT_SETTINGS, start_status
 from distilgpt2_api.observability.logs import build_formatter
 
-GUNICORNS_EXITS = {
-    "Worker (pid:%s) exited with code %s.": lambda _pid, code: code in (EXIT_MODEL, EXIT_SETTINGS),
-    "Shutting down: %s": lambda _master: True,
-    "Reason: %s": lambda reason: reason in ("Worker failed to boot.", "App failed to load."),
-    "Worker exiting (pid: %s)": lambda _pid: True,
-}
-"""Lines of Gunicorn that repeat less clearly what a worker's own line, or the next one, says."""
+WORKER_EXITED = "Worker (pid:%s) exited with code %s."
+REASON = "Reason: %s"
+REPEATED_REASONS = ("Worker failed to boot.", "App failed to load.")
+ENDINGS = ("Shutting down: %s", "Worker exiting (pid: %s)")
+"""Lines of Gunicorn that say less than a worker's own line, or than the next one."""
 
 
 def write_start_error(error: Distilgpt2ApiError, *, is_json: bool) -> int:
@@ -28,7 +25,10 @@ def write_start_error(error: Distilgpt2ApiError, *, is_json: bool) -> int:
 
 
 def is_not_gunicorns_exit(record: logging.LogRecord) -> bool:
-    """A filter of Gunicorn's log: leaves out `GUNICORNS_EXITS`."""
-    is_redundant = GUNICORNS_EXITS.get(str(record.msg))
-    arguments: Any = record.args or ()
-    return is_redundant is None or not is_redundant(*arguments)
+    """A filter of Gunicorn's log: leaves out what it says about the end of a worker that has written its own line."""
+    last = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+    if record.msg == WORKER_EXITED:
+        return last not in (EXIT_MODEL, EXIT_SETTINGS)
+    if record.msg == REASON:
+        return last not in REPEATED_REASONS
+    return record.msg not in ENDINGS
