@@ -108,7 +108,7 @@ def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:
         from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service  # noqa: PLC0415 - the reason stands above
         from distilgpt2_api.batch.store.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
-        raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
+        raise SettingsError.missing_extra("batch_store", "batch") from None
     return partial(
         build_batch_service,
         open_store(location),
@@ -133,7 +133,7 @@ def open_traces(model: str) -> Traces:
         # An optional extra, which takes 40 ms and 5 MB.
         from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
     except ImportError:
-        raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
+        raise SettingsError.missing_extra("traces", "otel") from None
     return collector_traces(version=version("distilgpt2-api"), model=model)
 
 

@@ -133,8 +133,8 @@ def import_application(before: str = "", **settings: str) -> subprocess.Complete
     ("settings", "line"),
     [
         ({"metrics_folder": "/tmp"}, "unknown setting DISTILGPT2_METRICS_FOLDER in the environment: it was removed, "),
-        ({"traces": "true"}, "traces need more packages: pip install 'distilgpt2-api[otel]'"),
-        ({"batch_store": "/nowhere"}, "batch_store needs more packages: pip install 'distilgpt2-api[batch]'"),
+        ({"traces": "true"}, "traces needs the extra `otel`, which is not installed: run `make install EXTRAS=otel` "),
+        ({"batch_store": "/nowhere"}, "batch_store needs the extra `batch`, which is not installed: run `make inst"),
     ],
 )
 def test_a_missing_package_of_an_option_stops_the_start_with_one_clear_line(

@@ -68,7 +68,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
     traces: bool = Field(
         default=False,
         description="Send a span for each request by OTLP over HTTP, to the address in the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs `pip install 'distilgpt2-api[otel]'`.",
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs the extra `otel` (`make install EXTRAS=otel`).",
     )
     home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_DATA_HOME", ".local/share"),

@@ -72,18 +72,17 @@ class OllamaWriter:
     def _end(self) -> dict[str, object]:
         last = self._last
         assert last is not None
-        assert last.timings is not None
-        total_s, queue_s = last.timings.total_s, last.timings.queue_s
-        first_token_s = total_s if last.timings.ttft_s is None else last.timings.ttft_s
+        timings = last.timings
+        assert timings is not None
         end: dict[str, object] = {
             "done": True,
             "done_reason": "length" if last.finish_reason is FinishReason.LENGTH else "stop",
-            "total_duration": _ns(total_s),
-            "load_duration": _ns(queue_s),
+            "total_duration": _ns(timings.total_s),
+            "load_duration": _ns(timings.queue_s),
             "prompt_eval_count": last.num_prompt_tokens,
-            "prompt_eval_duration": _ns(first_token_s - queue_s),
+            "prompt_eval_duration": _ns(timings.prefill_s or 0.0),
             "eval_count": last.num_completion_tokens,
-            "eval_duration": _ns(total_s - first_token_s),
+            "eval_duration": _ns(timings.decode_s or 0.0),
         }
         if isinstance(self._request, OllamaGenerateRequest) and not self._request.raw:
             end["context"] = [*self._prompt_token_ids, *self._completion_token_ids(last)]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.token_logprobs import token_with_top
 from distilgpt2_api.server.http.stream_formats import dump_line
@@ -16,10 +17,13 @@ FIRST_DELTA = b'{"role":"assistant","content":""}'
 
 
 class ChatWriter(OpenAiWriter):
-    def __init__(self, request: ChatCompletionRequest, plan: GenerationPlan, service: Service) -> None:
+    def __init__(
+        self, request: ChatCompletionRequest, plan: GenerationPlan, service: Service, record: RequestRecord
+    ) -> None:
         super().__init__(
             request,
             service,
+            record,
             answer_id=f"chatcmpl-{uuid.uuid4().hex}",
             kind="chat.completion",
             chunk_kind="chat.completion.chunk",
