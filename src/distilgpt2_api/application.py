@@ -16,6 +16,7 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.kernels.library import INTERFACE, choose_target
 from distilgpt2_api.observability.traces import Traces
@@ -40,8 +41,20 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     chat_template = load_chat_template(location.folder, settings.chat_template)
     model = served_model(location.name, engine_config, settings)
     traces = open_traces(model.shown_name) if settings.traces else None
+
+    def load() -> Engine:
+        engine = preload.result()
+        structlog.stdlib.get_logger("distilgpt2_api").info(
+            "serving",
+            model=location.name,
+            origin=location.origin.value,
+            precision=engine_config.precision.value,
+            threads=engine_config.num_threads,
+        )
+        return engine
+
     engine = AsyncEngine(
-        preload.result,
+        load,
         admission=Admission(
             max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
         ),
@@ -50,13 +63,6 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         step_timeout_s=settings.step_timeout_s,
     )
     open_batch_service = None if settings.batch_store is None else batch_service_opener(settings, settings.batch_store)
-    structlog.stdlib.get_logger("distilgpt2_api").info(
-        "serving",
-        model=location.name,
-        origin=location.origin.value,
-        precision=engine_config.precision.value,
-        threads=engine_config.num_threads,
-    )
     return create_app(
         engine=engine,
         model=model,
