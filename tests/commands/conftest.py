@@ -129,7 +129,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 
 
 def _copy_checkout(target: Path) -> None:
-    """What a clone of the present state has: all files that git knows or would add."""
+    """The files of a clone of the present state: all that git knows or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
@@ -140,7 +140,7 @@ def _copy_checkout(target: Path) -> None:
 
 
 def _readers_environment(home: Path, port: int) -> Mapping[str, str]:
-    """That of a new user: without our variables and environments. Downloads are cached as usual."""
+    """A new user's environment, without our variables. Downloads are cached as usual."""
     home.mkdir()
     (home / ".curlrc").write_text(CURL_OPTIONS, encoding="utf-8")
     environment = {

@@ -44,7 +44,7 @@ class Terminal:
 
     @property
     def output(self) -> str:
-        """What the latest block has written so far."""
+        """The output of the latest block so far."""
         return self._output_file.read_bytes()[self._num_read_bytes :].decode(errors="replace")
 
     def begin(self, text: str) -> None:
@@ -81,7 +81,7 @@ class Terminal:
         assert self._find_status() is not None, f"Ctrl+C did not end it within {timeout_s:g} s\n{self.output}"
 
     def close(self) -> None:
-        """Close the window: what still runs in it ends."""
+        """Close the window. A program that still runs in it ends."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._shell.pid, signal.SIGTERM)
         assert self._shell.stdin is not None
