@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field
 
+from distilgpt2_api.core.outputs import RequestTimings
 from distilgpt2_api.observability.request_record import RequestRecord
 
 
@@ -24,20 +25,31 @@ class Timings(BaseModel):
 
 def timings_of(record: RequestRecord) -> dict[str, object] | None:
     """The fields of `Timings`. None: no sequence of the request has ended."""
-    timings = record.timings
-    if timings is None:
+    if record.timings is None:
         return None
-    num_computed = (record.num_prompt_tokens or 0) - record.num_cached_tokens
+    return describe_timings(
+        record.timings,
+        num_prompt_tokens=record.num_prompt_tokens or 0,
+        num_cached_tokens=record.num_cached_tokens,
+        num_completion_tokens=record.num_completion_tokens,
+    )
+
+
+def describe_timings(
+    timings: RequestTimings, *, num_prompt_tokens: int, num_cached_tokens: int, num_completion_tokens: int
+) -> dict[str, object]:
+    """The fields of `Timings`, of a request or of one sequence."""
+    num_computed = num_prompt_tokens - num_cached_tokens
     prompt_per_s = num_computed / timings.prefill_s if timings.prefill_s and num_computed > 0 else None
     return {
         "queue_ms": _ms(timings.queue_s),
-        "cache_n": record.num_cached_tokens,
+        "cache_n": num_cached_tokens,
         "prompt_n": num_computed,
         "prompt_ms": _ms(timings.prefill_s or 0.0),
         **_rates("prompt", prompt_per_s),
-        "predicted_n": record.num_completion_tokens,
+        "predicted_n": num_completion_tokens,
         "predicted_ms": _ms(timings.decode_s or 0.0),
-        **_rates("predicted", record.tokens_per_s),
+        **_rates("predicted", timings.decode_tokens_per_s(num_completion_tokens)),
     }
 
 
