@@ -192,6 +192,13 @@ def test_biases(client: Any, logit_bias: object, biases: dict[int, float], banne
     assert [entry["token"] for entry in settings["logit_bias"]] == [*biases, *banned]
 
 
+def test_ignore_eos_bans_the_end_of_text(client: Any) -> None:
+    """As in llama.cpp, which lists it among the biases."""
+    settings = complete(client, ignore_eos=True, n_predict=20)["generation_settings"]
+    assert settings["logit_bias"] == [{"token": 256, "bias": None}]
+    assert params_of(client).bad_words == ((256,),)
+
+
 def test_a_json_schema_constrains_the_completion(open_client: Callable[..., Any], build_runner: Any) -> None:
     client = open_client(runner=build_runner(script=b'{"a": 1}'))
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

@@ -37,6 +37,7 @@ async def plan_completion(
     if grammar is not None:
         grammar = await engine.grammars.check_soon(grammar, param="json_schema")
     biases = read_biases(request.logit_bias, tokenizer=engine.tokenizer, config=config)
+    banned = dict.fromkeys([*biases.banned, *(config.eos_token_ids if request.ignore_eos else ())])
     params = SamplingParams(
         **plain_params(
             request.with_defaults(),
@@ -44,7 +45,7 @@ async def plan_completion(
             repetition_penalty=1.0 if request.repeat_penalty is None else float(request.repeat_penalty),
         ),
         logit_bias=tuple(biases.biases.items()),
-        bad_words=tuple((token_id,) for token_id in biases.banned),
+        bad_words=tuple((token_id,) for token_id in banned),
         grammar=grammar,
         seed=choose_seed(request.seed, service.draw_seed),
         stop=request.stop_sequences,
