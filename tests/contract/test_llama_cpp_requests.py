@@ -168,3 +168,12 @@ def test_health_props_and_slots(client: httpx.Client) -> None:
     assert len(slots) == props["total_slots"]
     assert slots[0]["n_ctx"] == props["default_generation_settings"]["n_ctx"]
     assert "params" not in slots[0]
+
+
+def test_the_web_client_starts(client: httpx.Client) -> None:
+    """It requests the properties first, then the models."""
+    props = client.get("/props?autoload=false").json()
+    assert props["modalities"] == {"vision": False, "audio": False}
+    assert props["default_generation_settings"]["params"]["temperature"] == 0.8
+    [model] = client.get("/v1/models").json()["data"]
+    assert client.get(f"/props?model={model['id']}&autoload=false").json() == props

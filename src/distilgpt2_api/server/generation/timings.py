@@ -1,5 +1,8 @@
 """A request's timings as answers and response headers have them. The engine has measured them: `RequestTimings`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.outputs import RequestTimings
@@ -50,6 +53,54 @@ def describe_timings(
         "predicted_n": num_completion_tokens,
         "predicted_ms": _ms(timings.decode_s or 0.0),
         **_rates("predicted", timings.decode_tokens_per_s(num_completion_tokens)),
+    }
+
+
+class LiveTimings:
+    """Mutable: timings of a request that still runs, as measured where its deltas arrive.
+
+    The queue is part of the prefill: the engine tells them apart at the end.
+    """
+
+    def __init__(self, record: RequestRecord) -> None:
+        self._record = record
+        self._first_s: float | None = None
+        """When the first delta arrived, on the record's clock."""
+
+    def describe(
+        self, *, num_prompt_tokens: int, num_cached_tokens: int, num_completion_tokens: int
+    ) -> dict[str, object]:
+        """The fields of `Timings`, when a delta has arrived."""
+        record, now_s = self._record, self._record.clock()
+        if self._first_s is None:
+            self._first_s = now_s
+        begun_s = record.started_s if record.admitted_s is None else record.admitted_s
+        timings = RequestTimings(queue_s=0.0, prefill_s=self._first_s - begun_s, decode_s=now_s - self._first_s)
+        return describe_timings(
+            timings,
+            num_prompt_tokens=num_prompt_tokens,
+            num_cached_tokens=num_cached_tokens,
+            num_completion_tokens=num_completion_tokens,
+        )
+
+
+class PromptProgress(BaseModel):
+    """llama.cpp's: here the whole prompt, once it is computed."""
+
+    total: int
+    cache: int = Field(description="Tokens that came from the prefix cache.")
+    processed: int
+    time_ms: float
+
+
+def prompt_progress(timings: Mapping[str, Any]) -> dict[str, object]:
+    """The fields of `PromptProgress` from those of `Timings`."""
+    num_tokens = timings["cache_n"] + timings["prompt_n"]
+    return {
+        "total": num_tokens,
+        "cache": timings["cache_n"],
+        "processed": num_tokens,
+        "time_ms": timings["prompt_ms"],
     }
 
 

@@ -71,6 +71,7 @@ _VALUES: list[tuple[tuple[object, ...], str]] = [
     ),
     (("",), "format grammar suffix system template"),
     (("none",), "reasoning_effort"),
+    (("none", "auto"), "reasoning_format"),
     (("none", "auto"), "function_call tool_choice"),
     (("auto", "default"), "service_tier"),
     (("auto", "guidance", "llguidance"), "guided_decoding_backend"),

@@ -76,6 +76,16 @@ def test_each_event_may_have_timings(client: Any) -> None:
     assert end["generation_settings"]["timings_per_token"] is True
 
 
+def test_a_stream_may_begin_with_the_progress_of_the_prompt(client: Any) -> None:
+    chunks = [event for event in stream(client, prompt=["abc", "de"], return_progress=True) if not event["stop"]]
+    for index, num_tokens in enumerate([3, 2]):
+        first, *others = [chunk for chunk in chunks if chunk["index"] == index]
+        progress = first["prompt_progress"]
+        assert (progress["total"], progress["processed"], progress["cache"]) == (num_tokens, num_tokens, 0)
+        assert progress["time_ms"] > 0
+        assert not any("prompt_progress" in chunk for chunk in others)
+
+
 def test_ends(open_client: Callable[..., Any], build_runner: Any) -> None:
     client = open_client(runner=build_runner(script=b"one\ntwo" + b"x" * 300))
     word = complete(client, stop=["two", "zzz"])
@@ -252,7 +262,6 @@ def test_slots_and_the_cache_change_no_answer(client: Any, body: Json) -> None:
         ({"grammar": 'root ::= "a"'}, "grammar"),
         ({"samplers": ["top_k"]}, "samplers"),
         ({"post_sampling_probs": True}, "post_sampling_probs"),
-        ({"return_progress": True}, "return_progress"),
         ({"lora": [{"id": 0, "scale": 1}]}, "lora"),
         ({"t_max_predict_ms": 100}, "t_max_predict_ms"),
         ({"n_keep": 5}, "n_keep"),
@@ -316,6 +325,8 @@ def test_props(client: Any, open_client: Callable[..., Any]) -> None:
     settings = complete(client)["generation_settings"]
     assert {name: settings[name] for name in defaults["params"]} == defaults["params"] | {"seed": 7}
     assert client.post("/props", json={}).status_code == 405
+    assert client.get("/props?model=tiny&autoload=false").json() == props
+    assert client.get("/props?model=other").json()["error"]["type"] == "not_found_error"
 
 
 def test_slots_are_busy_while_sequences_are_in_flight(

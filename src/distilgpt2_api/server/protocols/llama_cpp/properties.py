@@ -1,6 +1,6 @@
 """`GET /props` and `GET /slots`, as in llama.cpp's `tools/server`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Query
 
@@ -15,9 +15,16 @@ from distilgpt2_api.server.service import ServiceDep
 router = checked_router("llama.cpp")
 
 
-@router.get("/props", summary="Describe the service", responses=LLAMA_CPP_ERRORS.responses(503))
-async def read_props(service: ServiceDep) -> LlamaProps:
+@router.get("/props", summary="Describe the service", responses=LLAMA_CPP_ERRORS.responses(404, 503))
+async def read_props(
+    service: ServiceDep,
+    model: Annotated[str | None, Query(description="A name of the served model.")] = None,
+    autoload: Annotated[  # noqa: ARG001 - llama.cpp's web client sends it
+        Literal["true", "false"] | None, Query(description="No effect: the model is loaded.")
+    ] = None,
+) -> LlamaProps:
     """The model, its context, and the defaults of `/completion`."""
+    service.model.check_name(model)
     engine = service.engine
     config, tokenizer = engine.model_config, engine.tokenizer
     defaults = SamplingParams(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
-from distilgpt2_api.server.generation.timings import Timings
+from distilgpt2_api.server.generation.timings import PromptProgress, Timings
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
@@ -80,6 +80,9 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
     timings_per_token: bool | None = Field(
         None, description="Each event of a stream has `timings`, as measured where the event is written."
     )
+    return_progress: bool | None = Field(
+        None, description="The first event of each prompt in a stream has `prompt_progress`: all of it is computed."
+    )
     response_fields: list[str] | None = Field(
         None,
         max_length=MAX_FIELDS,
@@ -128,6 +131,7 @@ class LlamaChunk(BaseModel):
     tokens_predicted: int
     tokens_evaluated: int
     timings: Timings | None = Field(None, description="With `timings_per_token`.")
+    prompt_progress: PromptProgress | None = Field(None, description="With `return_progress`.")
     completion_probabilities: list[LlamaProbability] | None = Field(None, description="With `n_probs`.")
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import orjson
 
-from distilgpt2_api.core.outputs import FinishReason, RequestTimings, SequenceDelta
+from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
-from distilgpt2_api.server.generation.timings import describe_timings
+from distilgpt2_api.server.generation.timings import LiveTimings, describe_timings, prompt_progress
 from distilgpt2_api.server.generation.token_logprobs import token_body
 from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.llama_cpp.schema import LlamaCompletionRequest
@@ -33,9 +33,9 @@ class LlamaWriter:
         self._model_name = service.model.shown_name
         # Here, not at each delta: an engine that has failed has neither.
         self._tokenizer, self._config = service.engine.tokenizer, service.engine.model_config
-        self._record = record
-        self._first_s: float | None = None
-        """When the first delta came, on the record's clock."""
+        self._live = LiveTimings(record)
+        self._begun: set[int] = set()
+        """Prompts with a delta."""
         self._has_new_line: dict[int, bool] = {}
         self._completions: dict[int, dict[str, Any]] = {}
 
@@ -43,8 +43,6 @@ class LlamaWriter:
 
     def events(self, update: Iterable[PromptDeltas]) -> bytes:
         """An event for each delta with a token or a text, and one for each end."""
-        if self._first_s is None:
-            self._first_s = self._record.clock()
         pieces: list[bytes] = []
         for prompt_index, deltas in update:
             for delta in deltas:
@@ -71,20 +69,17 @@ class LlamaWriter:
             "tokens_predicted": delta.num_completion_tokens,
             "tokens_evaluated": len(self._plan.requests[prompt_index].prompt_token_ids),
         }
+        if self._request.return_progress and prompt_index not in self._begun:
+            chunk["prompt_progress"] = prompt_progress(self._live_timings(prompt_index, delta))
+        self._begun.add(prompt_index)
         if self._request.timings_per_token:
-            chunk["timings"] = self._timings_so_far(prompt_index, delta)
+            chunk["timings"] = self._live_timings(prompt_index, delta)
         if delta.logprobs:
             chunk["completion_probabilities"] = self._probabilities(delta.logprobs)
         return chunk
 
-    def _timings_so_far(self, prompt_index: int, delta: SequenceDelta) -> dict[str, object]:
-        """The queue is part of the prefill: the engine tells them apart at the end."""
-        assert self._first_s is not None
-        begun_s = self._record.started_s if self._record.admitted_s is None else self._record.admitted_s
-        timings = RequestTimings(
-            queue_s=0.0, prefill_s=self._first_s - begun_s, decode_s=self._record.clock() - self._first_s
-        )
-        return self._describe_timings(timings, prompt_index, delta)
+    def _live_timings(self, prompt_index: int, delta: SequenceDelta) -> dict[str, object]:
+        return self._live.describe(**self._counts(prompt_index, delta))
 
     # ---- a whole
 
@@ -126,7 +121,7 @@ class LlamaWriter:
             "stop_type": _stop_type(delta),
             "stopping_word": delta.stop if isinstance(delta.stop, str) else "",
             "tokens_cached": delta.num_cached_tokens,
-            "timings": self._describe_timings(delta.timings, prompt_index, delta),
+            "timings": describe_timings(delta.timings, **self._counts(prompt_index, delta)),
         }
         if request.n_probs and not request.stream:
             completion["completion_probabilities"] = self._probabilities(delta.logprobs)
@@ -163,13 +158,12 @@ class LlamaWriter:
             ],
         }
 
-    def _describe_timings(self, timings: RequestTimings, prompt_index: int, delta: SequenceDelta) -> dict[str, object]:
-        return describe_timings(
-            timings,
-            num_prompt_tokens=len(self._plan.requests[prompt_index].prompt_token_ids),
-            num_cached_tokens=delta.num_cached_tokens,
-            num_completion_tokens=delta.num_completion_tokens,
-        )
+    def _counts(self, prompt_index: int, delta: SequenceDelta) -> dict[str, int]:
+        return {
+            "num_prompt_tokens": len(self._plan.requests[prompt_index].prompt_token_ids),
+            "num_cached_tokens": delta.num_cached_tokens,
+            "num_completion_tokens": delta.num_completion_tokens,
+        }
 
     def _probabilities(self, logprobs: Iterable[TokenLogprobs]) -> list[dict[str, object]]:
         num_top = self._request.n_probs
