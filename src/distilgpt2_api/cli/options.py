@@ -42,10 +42,10 @@ def format_option(function: Command) -> Command:
     return click.option(
         "--format",
         "output_format",
-        type=click.Choice(["table", "json"]),
-        default="table",
+        type=click.Choice(["text", "json"]),
+        default="text",
         show_default=True,
-        help="A table for people, or JSON for programs.",
+        help="Text for people, or JSON for programs.",
     )(function)
 
 
