@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 1 << 20
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_COUNT = 1_000_000_000
 YEARS = range(2000, 9000)
-"""Of dates: outside of them, a conversion to UTC could overflow."""
+"""The years that a date may have: outside, a conversion to UTC could overflow."""
 
 
 def read_key_file(path: Path) -> tuple[ApiKey, ...]:
