@@ -64,6 +64,7 @@ class CallerFields(Body):
     timeout_s: float | None = Field(
         None, gt=0, description="Time limit in seconds, including the queue. After it the request fails."
     )
+    timings: bool | None = Field(None, description="The answer has `timings`. In a stream: its last chunk.")
     user: str | None = Field(None, description="Logged as a hash.")
 
 

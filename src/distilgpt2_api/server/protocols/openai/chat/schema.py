@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
+from distilgpt2_api.server.generation.timings import Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
 from distilgpt2_api.server.schema.sampling import SamplingFields
@@ -77,6 +78,7 @@ class ChatCompletion(AnswerFields):
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage
+    timings: Timings | None = Field(None, description="With `timings`.")
 
 
 class ChatDelta(BaseModel):
@@ -98,3 +100,4 @@ class ChatCompletionChunk(AnswerFields):
     object: Literal["chat.completion.chunk"]
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    timings: Timings | None = Field(None, description="With `timings`, in the last chunk.")
