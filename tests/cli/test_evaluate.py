@@ -170,7 +170,7 @@ def test_a_file_can_have_more_lines_than_run_at_once(tiny_model: Path, tmp_path:
         (b'"a"\n"a', "line 2 is not valid JSON"),
         (b'"a"\n\n[1]', "line 3 must be a string"),
         (b'{"context": "a"}', "line 1 must be a string"),
-        (b'{"text": "a", "context": "b"}', "line 1 must be a string, or an object with the string text, or with the"),
+        (b'{"text": "a", "context": "b"}', "line 1 must be a string, an object with the string text, or"),
         (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a string"),
         (b'{"context": "a", "continuation": "b", "text": "c"}', "line 1 must be a string"),
         (b'{"text": 1}', "line 1 must be a string"),

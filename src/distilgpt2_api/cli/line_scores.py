@@ -50,7 +50,7 @@ def _parse(line: str, field: str | None, *, name: str) -> Passage:
             return Passage(name=name, text=value)
         case {"context": str(context), "continuation": str(continuation), **others} if not others:
             return Passage(name=name, text=continuation, context=context)
-        case {"text": str(text), **others} if "continuation" not in others:
+        case {"text": str(text), **others} if not others.keys() & {"context", "continuation"}:
             return Passage(name=name, text=text)
     raise InvalidRequestError(
         f"{name} must be a string, an object with the string text, or one with only the strings context and "
