@@ -71,7 +71,18 @@ def measure(folder: Path, *, model: Path | None) -> dict[str, float]:
     run("first text, on the command line", program, "generate", PROMPT)
     shutil.copytree(model or checkout / MODEL, checkout / "my-model")
     began_s = time.perf_counter()
-    command = [str(program), "serve", "--model", "./my-model", "--host", "127.0.0.1", "--port", "0", "--log-format", "json"]
+    command = [
+        str(program),
+        "serve",
+        "--model",
+        "./my-model",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+    ]
     with subprocess.Popen(command, cwd=checkout, env=environment, stderr=subprocess.PIPE, text=True) as service:
         try:
             assert service.stderr is not None
