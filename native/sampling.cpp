@@ -204,9 +204,9 @@ int find(const double *cumulated, int count, double point) {
     return begin;
 }
 
-int sample_all(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+int sample_all(const Row &row, const Draw &draw, double number, const SamplingScratch &scratch) {
     const float scale = (float)(1 / draw.temperature);
-    const double point = scaled(uniform(draw.seed, draw.position), cumulate(row, scale, scratch.cumulated));
+    const double point = scaled(number, cumulate(row, scale, scratch.cumulated));
     const int span = find(scratch.cumulated, num_spans(row.count), point);
     const double start = span ? scratch.cumulated[span - 1] : 0;
     alignas(64) float masses[SPAN];
@@ -331,9 +331,9 @@ float least_of_min_p(const Row &row, const Draw &draw) {
     return least > LOWEST ? (float)least : LOWEST;
 }
 
-int sample_truncated(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+int sample_truncated(const Row &row, const Draw &draw, double number, const SamplingScratch &scratch) {
     const bool has_top_k = draw.top_k > 0 && draw.top_k < row.count, has_top_p = draw.top_p < 1;
-    const double scale = 1 / draw.temperature, number = uniform(draw.seed, draw.position);
+    const double scale = 1 / draw.temperature;
     double goal = INFINITE; // the mass that top-p keeps
     if (has_top_p && !has_top_k) goal = draw.top_p * cumulate(row, (float)scale, scratch.cumulated);
     // Where top-k and top-p both hold, top-p is of the mass of all top-k tokens: min-p must not take any of them first.
@@ -447,44 +447,39 @@ Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratc
 
 // -------------------------------------------------------------------------------------------------- draw and score
 
-bool draw(const Draw &draw, const float *logits, const float *maxima, int num_columns, const SamplingScratch &scratch,
-          Drawn *drawn) {
+int draw(const Draw &draw, int position, const float *logits, const float *maxima, int num_columns,
+         const SamplingScratch &scratch, float *largest) {
     Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
-    drawn->largest = row.largest;
-    drawn->token_id = -1;
-    if (!__builtin_isfinite(row.largest)) return false;
+    *largest = row.largest;
+    if (!__builtin_isfinite(row.largest)) return -1;
     if (draw.temperature > 0) {
         if (draw.typical_p < 1) row = keep_typical(row, draw, scratch);
-        if (draw.top_k != 1) {
-            const bool is_truncated = (draw.top_k > 0 && draw.top_k < num_columns) || draw.top_p < 1 || draw.min_p > 0;
-            drawn->token_id = is_truncated ? sample_truncated(row, draw, scratch) : sample_all(row, draw, scratch);
-            return true;
-        }
+        const double number = uniform(draw.seed, position);
+        if (draw.top_k != 1 && ((draw.top_k > 0 && draw.top_k < num_columns) || draw.top_p < 1 || draw.min_p > 0))
+            return sample_truncated(row, draw, number, scratch);
+        if (draw.top_k != 1) return sample_all(row, draw, number, scratch);
     }
-    drawn->token_id = row.token_of(first_column_of_largest(row));
-    return true;
+    return row.token_of(first_column_of_largest(row));
 }
 
-void score(const Draw &draw, const float *logits, const float *maxima, int num_columns, const SamplingScratch &scratch,
-           Drawn *drawn, int32_t *top_ids, double *top_logprobs) {
+double score(const Draw &draw, int token_id, const float *logits, const float *maxima, int num_columns,
+             const SamplingScratch &scratch, int32_t *top_ids, double *top_logprobs) {
     const Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
     const int num_top = smaller(draw.num_top, num_columns);
     if (!__builtin_isfinite(row.largest)) {
-        drawn->logprob = __builtin_nan("");
         for (int i = 0; i < num_top; i++) {
             top_ids[i] = i;
             top_logprobs[i] = __builtin_nan("");
         }
-        return;
+        return __builtin_nan("");
     }
     // Equal logits have equal log-probabilities: the denominator is the same.
     const double denominator = row.largest + log(cumulate(row, 1, scratch.cumulated));
-    drawn->logprob = logits[drawn->token_id] - denominator;
     if (num_top == 1) {
         top_ids[0] = first_column_of_largest(row);
         top_logprobs[0] = row.largest - denominator;
     } else if (num_top > 1) {
-        Candidates candidates = find_candidates(row, reached_by_columns(row, num_top), scratch);
+        const Candidates candidates = find_candidates(row, reached_by_columns(row, num_top), scratch);
         const int num = smaller(num_top, candidates.count);
         for (int i = 0; i < num; i++) {
             top_ids[i] = column_of(candidates.keys[i]);
@@ -496,6 +491,7 @@ void score(const Draw &draw, const float *logits, const float *maxima, int num_c
                 top_logprobs[i++] = -INFINITE;
             }
     }
+    return logits[token_id] - denominator;
 }
 
 } // namespace

@@ -42,7 +42,9 @@ struct Engine {
     float *maxima;      // (L, num_maxima(V))
     char *sampling;     // (threads, sampling_bytes)
     int64_t sampling_bytes;
-    const Step *step;
+    struct { // of the current step, as in Step
+        const int32_t *token_ids, *position_ids, *token_begins, *block_begins, *block_ids;
+    } inputs;
     int layer;
     // What the current job works on.
     const Matrix *matrix, *next_matrix; // null behind the last one
@@ -135,7 +137,7 @@ bool reserve(Engine *e, int num_tokens, int num_context_tokens, int num_logits) 
 
 void embed_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    e->kernels->embed(e->model, e->step->token_ids[row], e->step->position_ids[row],
+    e->kernels->embed(e->model, e->inputs.token_ids[row], e->inputs.position_ids[row],
                       e->residual + (int64_t)row * e->model.width);
 }
 
@@ -184,8 +186,8 @@ void multiply_panels(void *context, int item, int) {
 void write_keys(void *context, int token, int) {
     Engine *e = (Engine *)context;
     const Model &m = e->model;
-    const int position = (int)e->step->position_ids[token];
-    const int block = e->step->block_ids[e->step->block_begins[e->sequences[token]] + position / BLOCK_TOKENS];
+    const int position = e->inputs.position_ids[token];
+    const int block = e->inputs.block_ids[e->inputs.block_begins[e->sequences[token]] + position / BLOCK_TOKENS];
     const float *row = e->qkv + (int64_t)token * 3 * m.width;
     for (int head = 0; head < m.num_heads; head++)
         e->kernels->write_cache(m, e->layer, head, block, position % BLOCK_TOKENS, row + m.width + head * m.head_size,
@@ -200,18 +202,22 @@ void attend_heads(void *context, int item, int thread) {
     const int token = item / items_each, first = item % items_each * e->heads_each;
     const int end = first + e->heads_each < m.num_heads ? first + e->heads_each : m.num_heads;
     for (int head = first; head < end; head++)
-        e->kernels->attend(m, e->layer, head, e->step->block_ids + e->step->block_begins[e->sequences[token]],
-                           (int)e->step->position_ids[token] + 1,
+        e->kernels->attend(m, e->layer, head, e->inputs.block_ids + e->inputs.block_begins[e->sequences[token]],
+                           e->inputs.position_ids[token] + 1,
                            e->qkv + (int64_t)token * 3 * m.width + head * m.head_size,
                            e->attended + (int64_t)token * row_floats(m.width) + head * m.head_size,
                            e->scratch + (int64_t)thread * e->scratch_floats);
 }
 
-// The final norm of the token that a draw follows.
+// The step's token that a draw is behind.
+int token_before(const Engine *e, const Draw &draw) {
+    return draw.token >= 0 ? draw.token : e->inputs.token_begins[draw.sequence + 1] - 1;
+}
+
 void normalize_drawn(void *context, int row, int) {
     Engine *e = (Engine *)context;
     const int width = e->model.width;
-    const float *residual = e->residual + (int64_t)e->draws->draws[e->first_draw + row].token * width;
+    const float *residual = e->residual + (int64_t)token_before(e, e->draws->draws[e->first_draw + row]) * width;
     float *normal = e->normal + (int64_t)row * row_floats(width);
     e->kernels->layer_norm(e->model, e->model.final_norm, residual, normal);
     if (e->model.precision == INT8) quantize_row(e, normal, width, row);
@@ -229,19 +235,20 @@ void multiply_span(void *context, int span, int thread) {
 }
 
 // One draw from a row of logits with its maxima; `raw`: the row before it was edited, for log-probabilities.
-void draw_row(Engine *e, int index, const SamplingScratch &scratch, const float *logits, const float *maxima,
-              const float *raw, const float *raw_maxima) {
+void draw_row(Engine *e, int index, int position, const SamplingScratch &scratch, const float *logits,
+              const float *maxima, const float *raw, const float *raw_maxima) {
     const Sampling &sampling = *e->kernels->sampling;
     const Draws &draws = *e->draws;
     const int num_columns = e->model.vocab_size;
     const Draw &draw = draws.draws[index];
-    Drawn &drawn = draws.drawn[index];
-    drawn = {0, 0, draw.given};
-    if (draw.given < 0 && !sampling.draw(draw, logits, maxima, num_columns, scratch, &drawn)) return;
+    int token_id = draw.given;
+    if (token_id < 0)
+        token_id = sampling.draw(draw, position, logits, maxima, num_columns, scratch, &draws.largest[index]);
+    draws.token_ids[index] = token_id;
     const int64_t top = (int64_t)index * draws.max_top;
-    if (draw.num_top >= 0)
-        sampling.score(draw, raw, raw_maxima, num_columns, scratch, &drawn, draws.top_ids + top,
-                       draws.top_logprobs + top);
+    if (draw.num_top >= 0 && token_id >= 0)
+        draws.logprobs[index] = sampling.score(draw, token_id, raw, raw_maxima, num_columns, scratch,
+                                               draws.top_ids + top, draws.top_logprobs + top);
 }
 
 SamplingScratch scratch_of(const Engine *e, int thread) {
@@ -253,7 +260,9 @@ void draw_computed(void *context, int row, int thread) {
     Engine *e = (Engine *)context;
     const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
     const float *maxima = e->head_maxima + (int64_t)row * num_maxima(e->model.vocab_size);
-    draw_row(e, e->first_draw + row, scratch_of(e, thread), logits, maxima, logits, maxima);
+    const int index = e->first_draw + row;
+    const int position = e->inputs.position_ids[token_before(e, e->draws->draws[index])] + 1;
+    draw_row(e, index, position, scratch_of(e, thread), logits, maxima, logits, maxima);
 }
 
 const float *find_maxima(const Engine *e, const float *logits, float *maxima) {
@@ -272,7 +281,7 @@ void draw_edited(void *context, int row, int thread) {
     const float *maxima = find_maxima(e, logits, scratch.row_maxima);
     const float *raw_maxima = maxima;
     if (raw != logits && e->draws->draws[row].num_top >= 0) raw_maxima = find_maxima(e, raw, scratch.raw_maxima);
-    draw_row(e, row, scratch, logits, maxima, raw, raw_maxima);
+    draw_row(e, row, e->draws->draws[row].position, scratch, logits, maxima, raw, raw_maxima);
 }
 
 // --------------------------------------------------------------------------------------------------------- a step
@@ -364,16 +373,20 @@ int engine_step(Engine *e, Step *step) {
     const Model &m = e->model;
     const int padded_width = row_floats(m.width), padded_inner = row_floats(m.inner_width);
     int num_context_tokens = 0;
+    e->inputs.token_ids = step->inputs;
+    e->inputs.position_ids = e->inputs.token_ids + step->num_tokens;
+    e->inputs.token_begins = e->inputs.position_ids + step->num_tokens;
+    e->inputs.block_begins = e->inputs.token_begins + step->num_sequences + 1;
+    e->inputs.block_ids = e->inputs.block_begins + step->num_sequences + 1;
     for (int i = 0; i < step->num_tokens; i++)
-        num_context_tokens = most(num_context_tokens, (int)step->position_ids[i] + 1);
-    const Draws &draws = step->draws;
+        num_context_tokens = most(num_context_tokens, e->inputs.position_ids[i] + 1);
+    const Draws &draws = *step->draws;
     const int num_logits = bounded(draws.num_draws, 0, draws.num_edited + HEAD_ROWS);
     if (!reserve(e, most(step->num_tokens, num_logits), num_context_tokens, num_logits)) return -1;
-    e->step = step;
     e->num_rows = step->num_tokens;
     e->heads_each = bounded(e->num_rows * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
     for (int s = 0; s < step->num_sequences; s++)
-        for (int t = step->token_begins[s]; t < step->token_begins[s + 1]; t++) e->sequences[t] = s;
+        for (int t = e->inputs.token_begins[s]; t < e->inputs.token_begins[s + 1]; t++) e->sequences[t] = s;
     pool_run(e->pool, embed_row, e, e->num_rows);
     for (e->layer = 0; e->layer < m.num_layers; e->layer++) {
         const Layer &layer = m.layers[e->layer];
