@@ -10,7 +10,7 @@ from distilgpt2_api.cli.options import FiniteRange
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, CallerLimits
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.settings.key_file import MAX_COUNT, read_key_file
+from distilgpt2_api.settings.key_file import MAX_BUDGET, MAX_COUNT, read_key_file
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
 
 file_option: Callable[[Any], Any] = click.option(
@@ -37,6 +37,8 @@ def command() -> None:
     help="Tokens that may be used at once after a pause. A larger request needs the whole burst; "
     "its surplus delays the next.",
 )
+@click.option("--tokens-per-day", type=click.IntRange(1, MAX_BUDGET), help="Budget of tokens in a day, in UTC.")
+@click.option("--tokens-per-month", type=click.IntRange(1, MAX_BUDGET), help="Budget of tokens in a calendar month.")
 @click.option(
     "--min-priority",
     type=click.IntRange(LOWEST_PRIORITY, 0),

@@ -15,6 +15,7 @@ from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_dist
 MAX_FILE_BYTES = 1 << 20
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_COUNT = 1_000_000_000
+MAX_BUDGET = 1_000_000_000_000
 
 
 def read_key_file(path: Path) -> tuple[ApiKey, ...]:
@@ -77,6 +78,8 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
             max_requests=_whole(name, entry, "max_requests", 1, MAX_COUNT),
             tokens_per_s=_rate(name, entry),
             burst_tokens=_whole(name, entry, "burst_tokens", 1, MAX_COUNT),
+            tokens_per_day=_whole(name, entry, "tokens_per_day", 1, MAX_BUDGET),
+            tokens_per_month=_whole(name, entry, "tokens_per_month", 1, MAX_BUDGET),
             min_priority=_whole(name, entry, "min_priority", LOWEST_PRIORITY, 0),
         ),
     )

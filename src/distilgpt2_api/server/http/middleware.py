@@ -105,6 +105,7 @@ class RequestMiddleware:
         record.operation = self.protocols.find_operation(record.route)
         is_quiet = record.route in QUIET_ROUTES
         is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
+        record.settle(is_refusal=is_refusal)
         self.metrics.observe(record, refusal_code=record.error_code if is_refusal else None)
         fields = record.log_fields()
         if self.traces is not None and not is_quiet:
