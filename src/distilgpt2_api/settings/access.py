@@ -62,8 +62,8 @@ class AccessSettings(BaseModel):
         default=None,
         min_length=1,
         description="Where the usage of API keys is stored: a folder (SQLite), or a URL such as "
-        "`postgresql://USER:PASSWORD@HOST/NAME`, which needs `pip install 'distilgpt2-api[postgres]'`. Unset: the "
-        "location of `batch_store` or, if that is unset too, the folder `home`.",
+        "`postgresql://USER:PASSWORD@HOST/NAME`, which needs the extra `postgres` (`make install EXTRAS=postgres`). "
+        "Unset: the location of `batch_store` or, if that is unset too, the folder `home`.",
     )
     metrics_api_key: Annotated[ApiKey | None, PlainValidator(parse_metrics_key), SECRET] = Field(
         default=None,

@@ -254,9 +254,7 @@ def _postgres_store(url: str) -> UsageStore:
         import psycopg  # noqa: PLC0415 - the reason stands above
         from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - the same
     except ImportError:
-        raise SettingsError(
-            "usage_store needs a driver for PostgreSQL: pip install 'distilgpt2-api[postgres]'"
-        ) from None
+        raise SettingsError.missing_extra("usage_store with a PostgreSQL URL", "postgres") from None
     try:
         options = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
