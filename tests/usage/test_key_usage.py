@@ -289,12 +289,12 @@ def test_a_full_disk_keeps_counts_in_memory(
         connection.execute(f"PRAGMA max_page_count = {max_pages[0]}")
         return connection
 
-    usage = build(UsageStore(connect, name="full", is_sqlite=True))
+    usage = build(UsageStore(connect, name="full", file=tmp_path))
     until(lambda: usage.is_stored)
     with real.session() as session:
         [[num_pages]] = session._execute("PRAGMA page_count")
     max_pages[0] = num_pages
-    full = build(UsageStore(connect, name="full", is_sqlite=True))
+    full = build(UsageStore(connect, name="full", file=tmp_path))
     for number in range(500):
         use(full, key=f"key-{number}")
     until(lambda: not full.is_stored)
@@ -338,7 +338,7 @@ def test_a_store_of_another_version_is_refused(build: Callable[..., KeyUsage], t
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"can't use the folder .*file/usage \(usage_store\): Not a directory"):
-        usage_store_at(str(tmp_path / "file" / "usage"))
+        KeyUsage(Keys(), UsageLedger(), usage_store_at(str(tmp_path / "file" / "usage"))).load()
 
 
 @pytest.mark.parametrize("location", ["mysql://host/name", "sqlite://", "postgresql://host/name?secret=1"])

@@ -70,11 +70,20 @@ LAST_USES = "SELECT key_name, MAX(last_used_s) FROM distilgpt2_usage GROUP BY ke
 class UsageStore:
     """Opens sessions. Errors of the database become StoreError, or SettingsError if it can't be the right one."""
 
-    def __init__(self, connect: Callable[[], Any], *, name: str, is_sqlite: bool) -> None:
-        """`connect` returns a DB-API connection that begins no transaction itself. `name` is shown: no password."""
+    def __init__(self, connect: Callable[[], Any], *, name: str, file: Path | None) -> None:
+        """`connect` returns a DB-API connection that begins no transaction itself. `name` is shown: no password.
+
+        `file`: SQLite's database; None: PostgreSQL.
+        """
         self._connect = connect
         self.name = name
-        self._is_sqlite = is_sqlite
+        self._file = file
+        self._is_sqlite = file is not None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether a session would create it. Of PostgreSQL's databases that is not known."""
+        return self._file is not None and not self._file.exists()
 
     @contextmanager
     def session(self) -> Iterator["UsageSession"]:
@@ -218,18 +227,13 @@ class UsageSession:
 
 
 def usage_store_at(location: str) -> UsageStore:
-    """`location`: a folder, created if missing, or a URL. Opens nothing yet.
+    """`location`: a folder, or a URL. Opens and creates nothing yet.
 
     Raises SettingsError: one line, without the password.
     """
     scheme, separator, rest = location.partition("://")
     if not separator:
-        folder = Path(location)
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"can't use the folder {folder} (usage_store): {error.strerror}") from None
-        return _sqlite_store(folder / DATABASE_NAME)
+        return _sqlite_store(Path(location) / DATABASE_NAME)
     if scheme == "sqlite" and len(rest) > 1:
         return _sqlite_store(Path(rest.removeprefix("/").partition("?")[0]))
     if scheme in POSTGRES_SCHEMES:
@@ -239,13 +243,17 @@ def usage_store_at(location: str) -> UsageStore:
 
 def _sqlite_store(path: Path) -> UsageStore:
     def connect() -> sqlite3.Connection:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"can't use the folder {path.parent} (usage_store): {error.strerror}") from None
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         # A commit survives the end of the process without a wait for the disk. A power failure may lose the last ones.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    return UsageStore(connect, name=str(path), is_sqlite=True)
+    return UsageStore(connect, name=str(path), file=path)
 
 
 def _postgres_store(url: str) -> UsageStore:
@@ -264,4 +272,4 @@ def _postgres_store(url: str) -> UsageStore:
         "tcp_user_timeout": int(1000 * BUSY_TIMEOUT_S),
     }
     name = f"{options.get('host', 'localhost')}/{options.get('dbname', '')}"
-    return UsageStore(lambda: psycopg.connect(url, autocommit=True, **timeouts), name=name, is_sqlite=False)
+    return UsageStore(lambda: psycopg.connect(url, autocommit=True, **timeouts), name=name, file=None)
