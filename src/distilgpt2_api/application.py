@@ -158,7 +158,9 @@ def build_key_usage(settings: Settings, keys: KeyRing) -> KeyUsage:
     """
     location = settings.usage_location()
     try:
-        usage = KeyUsage(keys, UsageLedger(), usage_store_at(location))
+        store = usage_store_at(location)
+        journal_folder = settings.home if store.file is None else store.file.parent
+        usage = KeyUsage(keys, UsageLedger(), store, journal_folder=journal_folder)
         usage.load()
     except SettingsError as error:
         if settings.usage_store is not None or settings.batch_store is not None:

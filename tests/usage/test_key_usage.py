@@ -67,7 +67,7 @@ def build(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., KeyUsage]]:
 
     def start(store: UsageStore | None = None, **limits: CallerLimits) -> KeyUsage:
         keys = Keys(limits) if limits else Keys()
-        usage = KeyUsage(keys, UsageLedger(clock), store or usage_store_at(str(tmp_path)))
+        usage = KeyUsage(keys, UsageLedger(clock), store or usage_store_at(str(tmp_path)), journal_folder=tmp_path)
         usage.load()
         usage.start()
         built.append(usage)
@@ -248,8 +248,7 @@ def test_a_locked_store_is_written_later(
         until(lambda: not usage.is_stored)
         use(usage)
         assert usage.ledger.num_unwritten == 1
-    until(lambda: not usage.ledger.num_unwritten)
-    assert usage.is_stored
+    until(lambda: usage.is_stored and not usage.ledger.num_unwritten)
     assert stored(tmp_path) == [("alice", "2026-11-29", ONE + ONE + ONE)]
     [line] = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert line.startswith("usage is counted in memory until it can be stored: the usage store ")
@@ -364,3 +363,100 @@ def test_without_a_store_counts_live_in_memory(clock: Clock) -> None:
     use(usage)
     assert used_of(usage) == {"alice": ONE}
     asyncio.run(usage.close())
+
+
+# ---- the journal of a process that is killed
+
+
+def die(usage: KeyUsage) -> None:
+    """Ends as a killed process does: the kernel closes its files, and nothing else happens."""
+    usage._is_closing.set()
+    usage.ledger.has_changed.set()
+    assert usage._thread is not None
+    usage._thread.join(10)
+    assert usage._journal is not None
+    usage._journal.close(is_stored=False)
+    usage._journal = usage.ledger.journal = None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_next_process_stores_the_journal_once(build: Callable[..., KeyUsage], tmp_path: Path) -> None:
+    killed = build()
+    until(lambda: killed.is_stored)
+    use(killed)
+    until(lambda: not killed.ledger.num_unwritten)
+    with locked(tmp_path):
+        use(killed)
+        use(killed, key="bob")
+        die(killed)
+    assert stored(tmp_path) == [("alice", "2026-11-29", ONE)]
+    [journal] = tmp_path.glob("usage-*.journal")
+    content = journal.read_bytes()
+    for _ in range(2):
+        usage = build(alice=CallerLimits(tokens_per_day=25))
+        assert not journal.exists()
+        assert stored(tmp_path) == [("alice", "2026-11-29", ONE + ONE), ("bob", "2026-11-29", ONE)]
+        with pytest.raises(BudgetError):
+            usage.open_account("alice").reserve(6)
+        journal.write_bytes(content)  # as if the first had been killed before it removed the file
+
+
+def test_the_journal_of_a_living_process_is_left_alone(build: Callable[..., KeyUsage], tmp_path: Path) -> None:
+    build()
+    build()
+    assert len([*tmp_path.glob("usage-*.journal")]) == 2
+
+
+def test_a_journal_is_removed_at_the_end(build: Callable[..., KeyUsage], tmp_path: Path) -> None:
+    usage = build()
+    use(usage)
+    asyncio.run(usage.close())
+    assert [path.name for path in tmp_path.glob("*.journal")] == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_cannot_be_stored_at_the_end_is_kept_for_the_next_start(
+    build: Callable[..., KeyUsage], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = build()
+    until(lambda: usage.is_stored)
+    with locked(tmp_path):
+        use(usage)
+        asyncio.run(usage.close())
+    assert "usage of 1 keys and days could not be stored and is in " in caplog.text
+    build()
+    assert stored(tmp_path) == [("alice", "2026-11-29", ONE)]
+
+
+def test_a_journal_uses_the_place_of_a_past_month_again(
+    build: Callable[..., KeyUsage], tmp_path: Path, clock: Clock
+) -> None:
+    usage = build()
+    for month in (1, 2, 3):
+        clock.now = datetime(2027, month, 1, tzinfo=UTC)
+        use(usage)
+        until(lambda: not usage.ledger.num_unwritten and len(usage.ledger.own_rows()) == 1)
+    assert usage._journal is not None
+    assert usage._journal.path.stat().st_size <= 2 * 128
+
+
+def test_a_damaged_journal_does_not_stop_the_service(build: Callable[..., KeyUsage], tmp_path: Path) -> None:
+    (tmp_path / "usage-damaged.journal").write_bytes(b"\xff" * 300)
+    (tmp_path / "usage-empty.journal").write_bytes(b"")
+    use(build())
+    until(lambda: stored(tmp_path) == [("alice", "2026-11-29", ONE)])
+
+
+def test_without_a_folder_for_the_journal_usage_is_counted(
+    build: Callable[..., KeyUsage], tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    usage = KeyUsage(
+        Keys(), UsageLedger(clock), usage_store_at(str(tmp_path)), journal_folder=tmp_path / "file" / "folder"
+    )
+    usage.load()
+    usage.start()
+    use(usage)
+    asyncio.run(usage.close())
+    assert "no journal of usage in " in caplog.text
+    assert stored(tmp_path) == [("alice", "2026-11-29", ONE)]

@@ -66,7 +66,7 @@ class RequestRecord:
             self.account.reserve(num_tokens)
 
     def settle(self, *, is_refusal: bool = False) -> None:
-        """The request has ended: count its usage for its key."""
+        """The request has ended: count its usage for its key. Idempotent."""
         if self.account is None:
             return
         is_admitted = self.admitted_s is not None
@@ -78,6 +78,7 @@ class RequestRecord:
                 num_refusals=int(is_refusal),
             )
         )
+        self.account = None
 
     def admit(self, num_sequences: int) -> None:
         """Record that the engine admitted the request."""

@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Protocol
 
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.core.errors import SettingsError, StoreError
 from distilgpt2_api.core.usage import DailyUsage
 from distilgpt2_api.usage.budgets import Budget, KeyAccount, budgets_of
+from distilgpt2_api.usage.journal import Journal, store_journals
 from distilgpt2_api.usage.ledger import UsageLedger
 from distilgpt2_api.usage.store import KEEP_DAYS, UsageSession, UsageStore
 
@@ -42,14 +44,18 @@ class KeyUsage:
     """Counts usage in memory and writes it behind: no request waits for the store.
 
     A thread writes each change at once, or with others after `PAUSE_S`. If the store can't be written, it tries again
-    until it can. If the process is killed, the requests in flight are lost, and those that ended since the last write.
+    until it can. If the process is killed, the next one stores its journal, so only requests in flight are lost.
     """
 
-    def __init__(self, keys: KeyDirectory, ledger: UsageLedger, store: UsageStore | None) -> None:
-        """Without a store, counts end with the process."""
+    def __init__(
+        self, keys: KeyDirectory, ledger: UsageLedger, store: UsageStore | None, *, journal_folder: Path | None = None
+    ) -> None:
+        """Without a store, counts end with the process. `journal_folder`: where processes leave their journals."""
         self._keys = keys
         self._ledger = ledger
         self._store = store
+        self._journal_folder = journal_folder
+        self._journal: Journal | None = None
         self._process = ""
         self._thread: threading.Thread | None = None
         self._is_closing = threading.Event()
@@ -86,7 +92,9 @@ class KeyUsage:
         return [rows[place] for place in sorted(rows)]
 
     def load(self) -> None:
-        """Read this month's counts, on which budgets depend. Blocks. Raises SettingsError if the store is not ours.
+        """Store the journals of killed processes, and read this month's counts, on which budgets depend. Blocks.
+
+        Raises SettingsError if the store is not ours.
 
         If it is not available now, the log says so, and the thread reads it later.
         """
@@ -94,6 +102,7 @@ class KeyUsage:
             return
         try:
             with self._store.session() as session:
+                self._store_journals(session)
                 self._refresh(session)
         except StoreError as error:
             self._note_failure(error)
@@ -102,6 +111,7 @@ class KeyUsage:
         """Start the thread. In the process that counts: a fork must neither inherit connections nor share rows."""
         self._process = uuid.uuid4().hex
         if self._store is not None:
+            self._open_journal()
             self._thread = threading.Thread(target=self._run, name="usage-writer", daemon=True)
             self._thread.start()
 
@@ -111,8 +121,26 @@ class KeyUsage:
         self._ledger.has_changed.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, LAST_WRITE_S)
-        if self._store is not None and self._ledger.num_unwritten:
-            logger.error("usage of %d keys and days could not be stored and is lost", self._ledger.num_unwritten)
+        num_unwritten = self._ledger.num_unwritten if self._store is not None else 0
+        if num_unwritten:
+            place = "is lost" if self._journal is None else f"is in {self._journal.path}, for the next start"
+            logger.error("usage of %d keys and days could not be stored and %s", num_unwritten, place)
+        if self._journal is not None:
+            self._ledger.journal = None
+            self._journal.close(is_stored=not num_unwritten)
+            self._journal = None
+
+    def _open_journal(self) -> None:
+        if self._journal_folder is None:
+            return
+        try:
+            self._journal = self._ledger.journal = Journal(self._journal_folder, self._process)
+        except OSError as error:
+            logger.warning(
+                "no journal of usage in %s (%s): if the process is killed, its last requests are not counted",
+                self._journal_folder,
+                error.strerror,
+            )
 
     def _note_budget(self) -> None:
         if not self._has_budgets:
@@ -130,7 +158,7 @@ class KeyUsage:
 
     def _run(self) -> None:
         assert self._store is not None
-        has_deleted = False
+        is_new = True
         with ExitStack() as stack:
             session: UsageSession | None = None
             while True:
@@ -139,9 +167,10 @@ class KeyUsage:
                     session = session or stack.enter_context(self._store.session())
                     self._write(session)
                     self._refresh(session)
-                    if not has_deleted:
+                    if is_new:
+                        self._store_journals(session)
                         session.delete_before(self._ledger.now().date() - timedelta(days=KEEP_DAYS))
-                        has_deleted = True
+                        is_new = False
                     self._note_success()
                 except (StoreError, SettingsError) as error:
                     self._note_failure(error)
@@ -150,6 +179,14 @@ class KeyUsage:
                 if is_last:
                     return
                 self._wait()
+
+    def _store_journals(self, session: UsageSession) -> None:
+        if self._journal_folder is None:
+            return
+        try:
+            store_journals(self._journal_folder, session)
+        except OSError as error:
+            logger.warning("journals of usage in %s can't be stored: %s", self._journal_folder, error.strerror)
 
     def _write(self, session: UsageSession) -> None:
         self._ledger.has_changed.clear()

@@ -1,12 +1,26 @@
 """The counts of this process, and those of other processes as the store last had them."""
 
+import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
+from typing import Protocol
 
 from distilgpt2_api.core.usage import NO_USAGE, DailyUsage, Usage
+
+logger = logging.getLogger(__name__)
+
+
+class RowJournal(Protocol):
+    """Keeps rows when the process is killed."""
+
+    def put(self, row: DailyUsage) -> None:
+        """Write the row's present state. Raises OSError."""
+
+    def forget(self, key: str, day: date) -> None:
+        """The row is in the store and will not change."""
 
 
 class UsageLedger:
@@ -14,7 +28,7 @@ class UsageLedger:
 
     This process's counts are absolute and no other process writes them, so storing a row twice changes nothing.
     Stored rows of past months are forgotten. So memory holds a row for each key and day of this month, and of the time
-    in which the store could not be written. The lock is not held during input or output.
+    in which the store could not be written. The lock is not held while the store works.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -26,6 +40,9 @@ class UsageLedger:
         self._unwritten: set[tuple[str, date]] = set()
         self._since_start: dict[str, Usage] = {}
         self._reserved: dict[str, int] = defaultdict(int)
+        self.journal: RowJournal | None = None
+        """Gets each change at once."""
+        self._has_journal_failed = False
         self.has_changed = threading.Event()
         """Set after each change. The writer clears it."""
 
@@ -52,6 +69,7 @@ class UsageLedger:
             days = self._own[key]
             days[day] = days[day] + added if day in days else added
             self._unwritten.add((key, day))
+            self._write_journal(days[day])
         self._since_start[key] = self.since_start(key) + usage
         self.has_changed.set()
 
@@ -104,3 +122,17 @@ class UsageLedger:
         for key, days in self._own.items():
             for day in [day for day in days if day < start and (key, day) not in self._unwritten]:
                 del days[day]
+                if self.journal is not None:
+                    self.journal.forget(key, day)
+
+    def _write_journal(self, row: DailyUsage) -> None:
+        if self.journal is None:
+            return
+        try:
+            self.journal.put(row)
+        except OSError as error:
+            if not self._has_journal_failed:
+                logger.warning("usage can't be journaled, and is lost if the process is killed now: %s", error.strerror)
+            self._has_journal_failed = True
+        else:
+            self._has_journal_failed = False

@@ -77,13 +77,13 @@ class UsageStore:
         """
         self._connect = connect
         self.name = name
-        self._file = file
+        self.file = file
         self._is_sqlite = file is not None
 
     @property
     def is_missing(self) -> bool:
         """Whether a session would create it. Of PostgreSQL's databases that is not known."""
-        return self._file is not None and not self._file.exists()
+        return self.file is not None and not self.file.exists()
 
     @contextmanager
     def session(self) -> Iterator["UsageSession"]:
