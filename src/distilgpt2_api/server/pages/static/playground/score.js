@@ -51,7 +51,7 @@ export class Score {
       ["Tokens", String(score.num_tokens), score.is_greedy ? "Each is the likeliest at its position." : `${score.num_bytes} bytes of text.`],
       ["Most surprising token", spell(least.text), `Its probability was ${formatProbability(least.logprob)}.`],
     ];
-    const tiles = figures.map(([name, value, help]) => make("div", { class: "tile" },
+    const tiles = figures.map(([name, value, help]) => make("div", { class: "card tile" },
       make("dt", { text: name }), make("dd", { class: "figure", text: value }), make("dd", { class: "help", text: help })));
     this.root.replaceChildren(
       make("dl", { class: "tiles" }, ...tiles),

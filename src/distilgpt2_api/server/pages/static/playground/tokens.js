@@ -10,12 +10,30 @@ function bytesOf(text) {
   return Uint8Array.from(text.slice(8).split("\\x"), (hex) => Number.parseInt(hex, 16));
 }
 
+/** The text of a chat's token, as completions list it. */
+export function unlistedText({ token, bytes }) {
+  try {
+    return bytes.length ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)) : token;
+  } catch {
+    return `bytes:${bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+  }
+}
+
 /** A token's text with visible spaces, line breaks and partial characters. */
 export function spell(text) {
   if (text === "") return "(no text)";
   if (text.startsWith("bytes:\\x")) return `‹${text.slice(8).replaceAll("\\x", " ")}›`;
   return text.replaceAll(" ", "␣").replaceAll("\n", LINE_END).replaceAll("\t", "⇥").replaceAll("\r", "␍");
 }
+
+/** A token as a short list for storage, and back. */
+export const packToken = ({ text, id, logprob, top }) => (
+  [text, id ?? null, roundLogprob(logprob), (top ?? []).map((one) => [one.text, roundLogprob(one.logprob)])]
+);
+export const unpackToken = ([text, id, logprob, top]) => (
+  { text, id: id ?? undefined, logprob, top: top.map(([other, value]) => ({ text: other, logprob: value })), numAsked: top.length }
+);
+const roundLogprob = (value) => (value === null ? null : Number(value.toFixed(4)));
 
 /** A listing of `top_logprobs`, which may be null, as a token's `top`. */
 export function likeliestFirst(listing) {
@@ -26,8 +44,24 @@ const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
 
 const isSpecial = (text) => /^<\|.*\|>$/.test(text);
 
-/** From 0 (a probability of 0.001 or less) to 1 (certain), on a logarithmic scale. */
-const likelihoodOf = (logprob) => Math.min(1, Math.max(0, 1 + logprob / Math.log(1000)));
+/** From 0 (certain) to 1 (a probability of 0.001 or less), on a logarithmic scale. */
+const surpriseOf = (logprob) => Math.min(1, Math.max(0, -logprob / Math.log(1000)));
+
+/** Tokens below these probabilities are underlined, dotted or solid: a second sign, beside the colour. */
+const UNLIKELY = Math.log(0.1);
+const RARE = Math.log(0.01);
+
+/** The pointer's last place. After a reflow browsers report tokens that moved below a resting pointer. */
+let resting = { x: null, y: null };
+addEventListener("pointerdown", ({ screenX: x, screenY: y }) => {
+  resting = { x, y };
+}, true);
+
+function hasMoved({ screenX: x, screenY: y }) {
+  const moved = x !== resting.x || y !== resting.y;
+  resting = { x, y };
+  return moved;
+}
 
 /**
  * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token under the pointer or the keyboard
@@ -40,12 +74,16 @@ export class TokenStrip {
   tokens = [];
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #current = 0;
+  #hovered = null;
 
   constructor(label, { onLook, onLeave }) {
     this.node = make("div", {
       class: "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal", dir: "auto",
-      onpointerover: (event) => event.pointerType === "mouse" && this.#at(event, (token) => onLook(token, false)),
-      onpointerleave: onLeave,
+      onpointermove: (event) => event.pointerType === "mouse" && hasMoved(event) && this.#at(event, (token) => this.#hover(token, onLook)),
+      onpointerleave: () => {
+        this.#hovered = null;
+        onLeave();
+      },
       onclick: (event) => this.#at(event, (token) => {
         this.#focus(token.index);
         onLook(token, true);
@@ -58,9 +96,11 @@ export class TokenStrip {
     });
   }
 
-  get text() {
+  /** The text of the tokens before `index`, by default of all. */
+  textBefore(index = this.tokens.length) {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return this.tokens.map(({ text }) => (isSpecial(text) ? "" : decoder.decode(bytesOf(text), { stream: true }))).join("");
+    const shown = this.tokens.slice(0, index).filter(({ text }) => !isSpecial(text));
+    return shown.map(({ text }) => decoder.decode(bytesOf(text), { stream: true })).join("");
   }
 
   add(token, { isKept = false, isChosen = false } = {}) {
@@ -78,7 +118,8 @@ export class TokenStrip {
     if (isChosen) node.classList.add("chosen");
     if (token.logprob !== null) {
       node.classList.add("rated");
-      node.style.setProperty("--likelihood", likelihoodOf(token.logprob).toFixed(3));
+      if (token.logprob < UNLIKELY) node.classList.add(token.logprob < RARE ? "rare" : "unlikely");
+      node.style.setProperty("--share", surpriseOf(token.logprob).toFixed(3));
     }
     if (special || shown === "") node.textContent = spell(token.text);
     else node.append(...shown.split("\n").flatMap((line, at) => (at ? [lineEnd(), `\n${line}`] : [line])));
@@ -90,6 +131,12 @@ export class TokenStrip {
   /** Greys out the tokens from an index on: a stop sequence cut them off the text. */
   fade(fromIndex) {
     for (const { node } of this.tokens.slice(fromIndex)) node.classList.add("cut");
+  }
+
+  #hover(token, onLook) {
+    if (token === this.#hovered) return;
+    this.#hovered = token;
+    onLook(token, false);
   }
 
   #at(event, use) {
