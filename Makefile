@@ -11,6 +11,7 @@ POETRY := .tools/poetry/bin/poetry
 POETRY_VERSION := 2.5.1
 TORCH_VERSION := 2.13.0
 TRANSFORMERS_VERSION := 5.23.0
+PEFT_VERSION := 0.21.2
 PRE_COMMIT_VERSION := 4.7.0
 CLANG_FORMAT_VERSION := 23.1.5
 CLANG_TIDY_VERSION := 23.1.4
@@ -26,6 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is not Python 3.11 or newer; choose one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo 'Making an environment in .venv and installing into it: this takes about a minute.'
 	$(PYTHON) -m venv .venv
 
 $(POETRY):
@@ -43,12 +45,21 @@ endef
 
 NATIVE := $(wildcard native/*)
 
-.venv/installed: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
-	$(call install_locked,--extras hub)
+# EXTRAS adds optional dependencies of pyproject.toml: make install EXTRAS="batch otel". The file has all extras so far.
+EXTRAS ?=
+OPTIONS_OF = $(foreach extra,$(sort $(1)),--extras $(extra))
+INSTALLED_EXTRAS := $(shell cat .venv/installed 2>/dev/null)
+more-extras: # never exists, so what depends on it is made
 
+.venv/installed: pyproject.toml poetry.lock $(NATIVE) $(if $(filter-out $(INSTALLED_EXTRAS),$(EXTRAS)),more-extras) \
+		| $(BIN)/python $(POETRY)
+	$(call install_locked,$(call OPTIONS_OF,hub $(INSTALLED_EXTRAS) $(EXTRAS)))
+	@echo $(sort hub $(INSTALLED_EXTRAS) $(EXTRAS)) > $@
+
+DEV_EXTRAS := hub otel batch postgres
 .venv/installed-dev: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
-	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
-	@touch .venv/installed
+	$(call install_locked,--with test --with lint $(call OPTIONS_OF,$(DEV_EXTRAS) $(INSTALLED_EXTRAS)))
+	@echo $(sort $(DEV_EXTRAS) $(INSTALLED_EXTRAS)) > .venv/installed
 
 # The environment of users. Libraries import development packages that they find, which costs time and memory.
 SERVICE_PYTHON := .tools/service/bin/python
@@ -63,7 +74,7 @@ TORCH_PYTHON := .tools/torch/bin/python
 .tools/torch/installed: Makefile
 	$(PYTHON) -m venv .tools/torch
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check \
-		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout orjson
+		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) peft==$(PEFT_VERSION) pytest pytest-timeout orjson
 	@touch $@
 
 # Separate from .venv: it only runs installed tools.
@@ -88,7 +99,8 @@ run: .venv/installed ## Serve on http://localhost:8000 (MODEL=distilgpt2, anothe
 	exec $(BIN)/distilgpt2-api serve $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: install
-install: .venv/installed ## Install the service into .venv
+install: .venv/installed ## Install the service into .venv (EXTRAS="batch otel": with optional dependencies)
+	@echo 'Installed. Use it in this terminal: source .venv/bin/activate'
 
 # ---- for developers
 

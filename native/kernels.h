@@ -1,6 +1,7 @@
 // The table of one target's kernels. All that is here computes; what is handed out to which thread is step.cpp's.
 #pragma once
 #include "model.h"
+#include "sampling.h"
 
 // Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
 struct Activations {
@@ -16,7 +17,9 @@ enum Epilogue { STORE, ACTIVATE, ADD };
 struct Kernels {
     const char *name;
     // Columns [panel · 32, …) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added there.
-    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride);
+    // `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
+    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride,
+                   const uint8_t *fetch);
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
     // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.
@@ -26,6 +29,7 @@ struct Kernels {
     // One query against the `num_tokens` keys before and at it. `scratch`: attention_scratch_floats(num_tokens).
     void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
                    float *output, float *scratch);
+    const Sampling *sampling;
 };
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }

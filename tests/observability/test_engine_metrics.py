@@ -45,7 +45,7 @@ def metrics(registry: CollectorRegistry) -> EngineMetrics:
 
 
 def finished(**options: Any) -> SequenceDelta:
-    timings = RequestTimings(queue_s=0.01, ttft_s=0.1, total_s=1.1)
+    timings = RequestTimings(queue_s=0.01, prefill_s=0.09, decode_s=1.0)
     defaults: dict[str, Any] = {
         "finish_reason": FinishReason.STOP,
         "num_prompt_tokens": 7,
@@ -113,8 +113,10 @@ def test_a_sequences_end_is_counted_with_its_latencies(metrics: EngineMetrics, r
         "cached_prompt_tokens_total": 3,
         "completion_tokens_total": 11,
         "queue_time_seconds_sum": 0.01,
-        "time_to_first_token_seconds_sum": 0.1,
-        "end_to_end_latency_seconds_sum": 1.1,
+        "prefill_time_seconds_sum": 0.09,
+        "decode_time_seconds_sum": 1.0,
+        "time_to_first_token_seconds_sum": pytest.approx(0.1),
+        "end_to_end_latency_seconds_sum": pytest.approx(1.1),
         "time_per_output_token_seconds_sum": pytest.approx(0.1),
     }
     assert {name: registry.get_sample_value(f"distilgpt2_{name}") for name in values} == values
@@ -122,10 +124,11 @@ def test_a_sequences_end_is_counted_with_its_latencies(metrics: EngineMetrics, r
 
 
 def test_a_sequence_without_tokens_has_no_token_latencies(metrics: EngineMetrics, registry: CollectorRegistry) -> None:
-    timings = RequestTimings(queue_s=1.0, ttft_s=None, total_s=1.0)
+    timings = RequestTimings(queue_s=1.0, prefill_s=None, decode_s=None)
     aborted = finished(finish_reason=FinishReason.ABORT, num_completion_tokens=0, timings=timings)
     metrics.on_sequence_finished(aborted, is_batch=False)
-    assert registry.get_sample_value("distilgpt2_time_to_first_token_seconds_count") == 0
+    for name in ("prefill_time", "decode_time", "time_to_first_token"):
+        assert registry.get_sample_value(f"distilgpt2_{name}_seconds_count") == 0
     assert registry.get_sample_value("distilgpt2_time_per_output_token_seconds_count") == 0
     assert registry.get_sample_value("distilgpt2_sequences_total", {"finish_reason": "abort"}) == 1
 

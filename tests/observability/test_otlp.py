@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from distilgpt2_api.core.outputs import RequestTimings
 from distilgpt2_api.observability.otlp import collector_traces
 from distilgpt2_api.observability.request_record import RequestRecord
 
@@ -23,8 +24,7 @@ REQUEST = RequestRecord(
     status=200,
     duration_s=1.0,
     admitted_s=0.0,
-    queue_s=0.1,
-    ttft_s=0.2,
+    timings=RequestTimings(queue_s=0.1, prefill_s=0.1, decode_s=0.5),
     num_prompt_tokens=7,
     num_completion_tokens=5,
     finish_reasons=["stop"],

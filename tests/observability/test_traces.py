@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from distilgpt2_api.core.outputs import RequestTimings
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.observability.traces import Traces
 
@@ -52,8 +53,7 @@ def served(*headers: tuple[str, str], **options: Any) -> RequestRecord:
         "started_s": 10.0,
         "admitted_s": 10.25,
         "num_sequences": 1,
-        "queue_s": 0.5,
-        "ttft_s": 0.75,
+        "timings": RequestTimings(queue_s=0.5, prefill_s=0.25, decode_s=1.0),
         "num_prompt_tokens": 7,
         "num_cached_tokens": 3,
         "num_completion_tokens": 5,
@@ -180,7 +180,7 @@ def test_only_server_errors_are_errors_of_the_span(
 def test_a_request_that_never_left_the_queue_has_no_generate_span(
     traces: Traces, exporter: InMemorySpanExporter
 ) -> None:
-    traces.add(served(queue_s=None, ttft_s=None, is_disconnect=True, finish_reasons=[], status=499))
+    traces.add(served(timings=None, is_disconnect=True, finish_reasons=[], status=499))
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert spans.keys() == {"POST /v1/completions", "queue"}
     assert after_start_s(spans["queue"].end_time) == 2.0

@@ -1,5 +1,7 @@
 """The engine's output for one sequence of a request."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,13 +20,53 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTimings:
-    """Seconds, on the engine's monotonic clock."""
+    """The phases of a sequence or a request, one after the other: seconds on the engine's monotonic clock."""
 
     queue_s: float
-    """From submission to the first step that computed a token of the sequence."""
-    ttft_s: float | None
-    """From submission to the first sampled token; None without one."""
-    total_s: float
+    """From submission to the first step that computed a token."""
+    prefill_s: float | None
+    """From then to the first sampled token or, without one, to the end. None: no step computed a token."""
+    decode_s: float | None
+    """From the first sampled token to the end. None: no token was sampled."""
+
+    @classmethod
+    def between(
+        cls, submitted_s: float, started_s: float | None, first_token_s: float | None, ended_s: float
+    ) -> RequestTimings:
+        """The phases between these moments; None for one that did not come."""
+        if started_s is None:
+            return cls(queue_s=ended_s - submitted_s, prefill_s=None, decode_s=None)
+        return cls(
+            queue_s=started_s - submitted_s,
+            prefill_s=(ended_s if first_token_s is None else first_token_s) - started_s,
+            decode_s=None if first_token_s is None else ended_s - first_token_s,
+        )
+
+    @property
+    def ttft_s(self) -> float | None:
+        """From submission to the first sampled token (TTFT); None without one."""
+        if self.prefill_s is None or self.decode_s is None:
+            return None
+        return self.queue_s + self.prefill_s
+
+    @property
+    def total_s(self) -> float:
+        """From submission to the end."""
+        return self.queue_s + (self.prefill_s or 0.0) + (self.decode_s or 0.0)
+
+    def merge(self, other: RequestTimings) -> RequestTimings:
+        """The timings of both as one request: to its first step, to its first token, to its last end."""
+        starts_s = [timings.queue_s for timings in (self, other) if timings.prefill_s is not None]
+        ttfts_s = [timings.ttft_s for timings in (self, other) if timings.ttft_s is not None]
+        return RequestTimings.between(
+            0.0, min(starts_s, default=None), min(ttfts_s, default=None), max(self.total_s, other.total_s)
+        )
+
+    def decode_tokens_per_s(self, num_completion_tokens: int) -> float | None:
+        """Tokens after the first per second of decoding; None without such a token."""
+        if not self.decode_s or num_completion_tokens < 2:
+            return None
+        return (num_completion_tokens - 1) / self.decode_s
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +103,6 @@ class SequenceDelta:
     @property
     def tpot_s(self) -> float | None:
         """On the last delta: the mean time per token after the first; None without such a token."""
-        num_later_tokens = self.num_completion_tokens - 1
-        if self.timings is None or self.timings.ttft_s is None or num_later_tokens < 1:
+        if self.timings is None or self.timings.decode_s is None or self.num_completion_tokens < 2:
             return None
-        return (self.timings.total_s - self.timings.ttft_s) / num_later_tokens
+        return self.timings.decode_s / (self.num_completion_tokens - 1)

@@ -76,7 +76,9 @@ class SequenceOutput:
             num_prompt_tokens=sequence.num_prompt_tokens,
             num_cached_tokens=sequence.num_cached_tokens,
             num_completion_tokens=num_completion_tokens,
-            timings=None if finish_reason is None else self._timings(now_s),
+            timings=None
+            if finish_reason is None
+            else RequestTimings.between(self.submitted_s, self.started_s, self.first_token_s, now_s),
         )
         self.text = ""
         self.token_ids.clear()
@@ -96,14 +98,6 @@ class SequenceOutput:
         stop = self._add_text(self.detokenizer.flush())
         if stop is None and self.stop_matcher is not None:
             self.text += self.stop_matcher.flush()
-
-    def _timings(self, now_s: float) -> RequestTimings:
-        started_s = self.started_s if self.started_s is not None else now_s
-        return RequestTimings(
-            queue_s=started_s - self.submitted_s,
-            ttft_s=None if self.first_token_s is None else self.first_token_s - self.submitted_s,
-            total_s=now_s - self.submitted_s,
-        )
 
 
 class OutputProcessor:

@@ -74,6 +74,18 @@ LATENCY_METRICS: Metrics = (
         "timings.queue_s",
     ),
     (
+        "prefill_time_seconds",
+        "Time from a sequence's first step to its first token in seconds.",
+        LATENCY_S,
+        "timings.prefill_s",
+    ),
+    (
+        "decode_time_seconds",
+        "Time from a sequence's first token to its end in seconds.",
+        LATENCY_S,
+        "timings.decode_s",
+    ),
+    (
         "time_to_first_token_seconds",
         "Time from submission to a sequence's first token (TTFT) in seconds.",
         LATENCY_S,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from distilgpt2_api.core.caller import ANONYMOUS, Caller
-from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.core.outputs import RequestTimings, SequenceDelta
 
 DISCONNECT = "disconnect"
 ABORT_REASONS: Mapping[str, str] = {"deadline_exceeded": "deadline", "draining": "drain", "overloaded": "shed"}
@@ -47,8 +47,8 @@ class RequestRecord:
     """Prompt tokens from the prefix cache. Of several sequences of one prompt, only the first counts."""
     num_completion_tokens: int = 0
     finish_reasons: list[str] = field(default_factory=list)
-    queue_s: float | None = None
-    ttft_s: float | None = None
+    timings: RequestTimings | None = None
+    """The timings of all ended sequences together. None: none has ended."""
     error_code: str | None = None
     """Code of the error that the client got, as a status or as an event."""
 
@@ -80,9 +80,12 @@ class RequestRecord:
         self.num_completion_tokens += delta.num_completion_tokens
         if delta.index == 0:
             self.num_cached_tokens += delta.num_cached_tokens
-        self.queue_s = timings.queue_s if self.queue_s is None else min(self.queue_s, timings.queue_s)
-        if timings.ttft_s is not None:
-            self.ttft_s = timings.ttft_s if self.ttft_s is None else min(self.ttft_s, timings.ttft_s)
+        self.timings = timings if self.timings is None else self.timings.merge(timings)
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Completion tokens after the first per second of decoding, of all sequences together."""
+        return None if self.timings is None else self.timings.decode_tokens_per_s(self.num_completion_tokens)
 
     def log_fields(self) -> dict[str, object]:
         """The known fields for the log line; times in milliseconds."""
@@ -103,14 +106,25 @@ class RequestRecord:
             }
         others = {
             "key": self.caller.name if self.caller.is_key else None,
-            "queue_ms": _ms(self.queue_s),
-            "ttft_ms": _ms(self.ttft_s),
+            **self._log_timings(),
             "user_hash": self.user_hash,
             "error_code": self.error_code,
             "abort_reason": self.abort_reason,
             "is_disconnect": self.is_disconnect or None,
         }
         return fields | {name: value for name, value in others.items() if value is not None}
+
+    def _log_timings(self) -> dict[str, float | None]:
+        timings, rate = self.timings, self.tokens_per_s
+        if timings is None:
+            return {}
+        return {
+            "queue_ms": _ms(timings.queue_s),
+            "prefill_ms": _ms(timings.prefill_s),
+            "decode_ms": _ms(timings.decode_s),
+            "ttft_ms": _ms(timings.ttft_s),
+            "tokens_per_s": None if rate is None else round(rate, 1),
+        }
 
 
 def _ms(seconds: float | None) -> float | None:

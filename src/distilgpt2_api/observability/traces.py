@@ -82,13 +82,14 @@ class Traces:
     def _add_phases(self, parent: Span, request: RequestRecord, admitted_ns: int, end_ns: int) -> None:
         """Add spans for the queue and for the generation, with its first token."""
         context = set_span_in_context(parent)
-        started_ns = end_ns if request.queue_s is None else min(end_ns, admitted_ns + _ns(request.queue_s))
+        timings = request.timings
+        started_ns = end_ns if timings is None else min(end_ns, admitted_ns + _ns(timings.queue_s))
         self._tracer.start_span("queue", context=context, start_time=admitted_ns).end(started_ns)
-        if request.queue_s is None:
+        if timings is None:
             return
         generation = self._tracer.start_span("generate", context=context, start_time=started_ns)
-        if request.ttft_s is not None:
-            generation.add_event("first token", timestamp=min(end_ns, admitted_ns + _ns(request.ttft_s)))
+        if timings.ttft_s is not None:
+            generation.add_event("first token", timestamp=min(end_ns, admitted_ns + _ns(timings.ttft_s)))
         generation.end(end_ns)
 
     def _parent(self, headers: Iterable[tuple[bytes, bytes]]) -> Context:
@@ -128,10 +129,10 @@ class Traces:
             "gen_ai.usage.cache_read.input_tokens": request.num_cached_tokens,
             "gen_ai.usage.output_tokens": request.num_completion_tokens,
         }
-        if request.queue_s is not None:
-            attributes["distilgpt2.queue_time_s"] = request.queue_s
-        if request.ttft_s is not None:
-            attributes["gen_ai.server.time_to_first_token"] = request.ttft_s
+        if request.timings is not None:
+            attributes["distilgpt2.queue_time_s"] = request.timings.queue_s
+            if request.timings.ttft_s is not None:
+                attributes["gen_ai.server.time_to_first_token"] = request.timings.ttft_s
         return attributes
 
 

@@ -1,12 +1,12 @@
 """From a running generation and a writer to an HTTP response: one JSON body, or a stream of events."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 from distilgpt2_api.server.http.error_shape import ErrorShape
-from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream
+from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream, Headers
 from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
 
 
@@ -22,7 +22,9 @@ class EventWriter(Protocol):
     def last_events(self) -> bytes: ...
 
 
-def json_answer(source: Generation, writer: JsonWriter) -> DeferredJsonResponse:
+def json_answer(
+    source: Generation, writer: JsonWriter, *, make_headers: Callable[[], Headers] = list
+) -> DeferredJsonResponse:
     """One JSON body when the generation is complete."""
 
     async def collect() -> None:
@@ -30,7 +32,7 @@ def json_answer(source: Generation, writer: JsonWriter) -> DeferredJsonResponse:
             async for update in updates:
                 writer.collect(update)
 
-    return DeferredJsonResponse(collect, writer.body, abort=source.abort)
+    return DeferredJsonResponse(collect, writer.body, abort=source.abort, make_headers=make_headers)
 
 
 def event_answer(

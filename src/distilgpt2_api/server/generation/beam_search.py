@@ -199,9 +199,7 @@ class PromptSearch:
             num_prompt_tokens=first.num_prompt_tokens,
             num_cached_tokens=first.num_cached_tokens,
             num_completion_tokens=len(token_ids),
-            timings=RequestTimings(
-                queue_s=first.timings.queue_s, ttft_s=first.timings.ttft_s, total_s=now_s - self._begun_s
-            ),
+            timings=RequestTimings.between(0.0, first.timings.queue_s, first.timings.ttft_s, now_s - self._begun_s),
         )
 
     def _text(self, token_ids: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.request_record import request_record
@@ -20,22 +21,30 @@ logger = logging.getLogger(__name__)
 PING_INTERVAL_S = 15.0
 """Shorter than the idle timeouts of common proxies (nginx: 60 s, Azure Load Balancer: 230 s)."""
 
-JSON_HEADERS = [(b"content-type", b"application/json")]
+Headers = list[tuple[bytes, bytes]]
+"""As in ASGI: names are in lower case."""
+JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
 
 class DeferredJsonResponse(Response):
     """One JSON body, which `make_body` returns after `work`. An error of `work` becomes a status.
 
-    If the client disconnects, `abort` ends the work, and no body is made.
+    If the client disconnects, `abort` ends the work, and no body is made. `make_headers` are added to our own.
     """
 
     def __init__(
-        self, work: Callable[[], Awaitable[None]], make_body: Callable[[], bytes], *, abort: Callable[[], None]
+        self,
+        work: Callable[[], Awaitable[None]],
+        make_body: Callable[[], bytes],
+        *,
+        abort: Callable[[], None],
+        make_headers: Callable[[], Headers] = list,
     ) -> None:
         super().__init__()
         self._work = work
         self._make_body = make_body
         self._abort = abort
+        self._make_headers = make_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with DisconnectWatcher(receive, on_disconnect=self._abort) as client:
@@ -49,9 +58,21 @@ class DeferredJsonResponse(Response):
         if client.is_disconnected:
             return
         body = self._make_body()
-        headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
+        headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode()), *self._make_headers()]
+        if (timing := _server_timing(request_record(scope))) is not None:
+            headers.append((b"server-timing", timing))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _server_timing(record: RequestRecord) -> bytes | None:
+    """The value of `Server-Timing` (W3C), with durations in milliseconds. None: the engine computed nothing."""
+    timings, rate = record.timings, record.tokens_per_s
+    if timings is None:
+        return None
+    phases = {"queue": timings.queue_s, "prefill": timings.prefill_s, "decode": timings.decode_s}
+    value = ", ".join(f"{name};dur={1000 * phase_s:.3f}" for name, phase_s in phases.items() if phase_s is not None)
+    return (value if rate is None else f'{value};desc="{rate:.1f} tokens/s"').encode()
 
 
 class EventStream(Response):

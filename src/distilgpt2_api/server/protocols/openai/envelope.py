@@ -8,7 +8,9 @@ import orjson
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.generation import PromptDeltas
+from distilgpt2_api.server.generation.timings import timings_of
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.service import Service
 
@@ -43,6 +45,7 @@ class OpenAiWriter(ABC):
         self,
         request: SamplingFields,
         service: Service,
+        record: RequestRecord,
         *,
         answer_id: str,
         kind: str,
@@ -63,6 +66,7 @@ class OpenAiWriter(ABC):
         self._has_usage_in_chunks = request.has_usage_in_chunks
         # If a usage chunk follows, the specification wants `usage: null` in all the others.
         self._plain_tail = b'],"usage":null}\n\n' if request.has_usage_chunk else b"]}\n\n"
+        self._record = record if request.timings else None
         self._num_prompt_tokens = num_prompt_tokens
         self._num_completion_tokens: dict[tuple[int, int], int] = {}
         self._num_cached_tokens: dict[int, int] = {}
@@ -103,12 +107,18 @@ class OpenAiWriter(ABC):
         return self._usage_tail() if self._has_usage_in_chunks else self._plain_tail
 
     def last_events(self) -> bytes:
-        """The usage chunk, if the request asks for one, and the end of the stream."""
-        return self.chunk_head + self._usage_tail() + DONE if self._has_usage_chunk else DONE
+        """A chunk of usage and timings, if the request asks for either, and the end of the stream."""
+        if not self._has_usage_chunk and self._record is None:
+            return DONE
+        usage = b',"usage":' + self._usage() if self._has_usage_chunk else b""
+        return self.chunk_head + b"]" + usage + self._timings() + b"}\n\n" + DONE
 
     def body(self) -> bytes:
         choices = sorted(self._bodies, key=itemgetter("index"))
-        return self._body_head + orjson.dumps(choices) + b',"usage":' + self._usage() + b"}"
+        return self._body_head + orjson.dumps(choices) + b',"usage":' + self._usage() + self._timings() + b"}"
+
+    def _timings(self) -> bytes:
+        return b"" if self._record is None else b',"timings":' + orjson.dumps(timings_of(self._record))
 
     def _usage_tail(self) -> bytes:
         return b'],"usage":' + self._usage() + b"}\n\n"

@@ -34,7 +34,7 @@ async def create_scores(http: Request, service: ServiceDep) -> Response:
     service.model.check_name(request.model)
     record.note_user(request.user)
     plan = await plan_score(request, service, record, service.text_encoder(http))
-    return json_answer(plan.run(service.engine, record), ScoreWriter(request, plan, service))
+    return json_answer(plan.run(service.engine, record), ScoreWriter(request, plan, service, record))
 
 
 SCORE = Protocol(

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from distilgpt2_api.server.generation.timings import Timings
 from distilgpt2_api.server.schema.sampling import CallerFields
 
 TEXT_OR_IDS: list[dict[str, Any]] = [
@@ -84,3 +85,4 @@ class ScoreList(BaseModel):
     data: list[TextScore]
     model: str
     usage: ScoreUsage
+    timings: Timings | None = Field(None, description="With `timings`.")

@@ -7,8 +7,10 @@ import orjson
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB, score_of
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
+from distilgpt2_api.server.generation.timings import timings_of
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 from distilgpt2_api.server.service import Service
 
@@ -16,8 +18,9 @@ from distilgpt2_api.server.service import Service
 class ScoreWriter:
     """Mutable: one request's scores as they arrive, in any order."""
 
-    def __init__(self, request: ScoreRequest, plan: GenerationPlan, service: Service) -> None:
+    def __init__(self, request: ScoreRequest, plan: GenerationPlan, service: Service, record: RequestRecord) -> None:
         self._request = request
+        self._record = record
         self._model = service.model.shown_name
         self._tokenizer = service.engine.tokenizer
         self._num_prompt_tokens = plan.num_prompt_tokens
@@ -37,7 +40,8 @@ class ScoreWriter:
             "total_tokens": self._num_prompt_tokens,
             "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
         }
-        return orjson.dumps({"object": "list", "data": self._scores, "model": self._model, "usage": usage})
+        body: dict[str, object] = {"object": "list", "data": self._scores, "model": self._model, "usage": usage}
+        return orjson.dumps(body | {"timings": timings_of(self._record)} if self._request.timings else body)
 
     def _score(self, index: int, delta: SequenceDelta) -> dict[str, object]:
         logprobs = delta.prompt_logprobs or ()

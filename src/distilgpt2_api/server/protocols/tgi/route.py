@@ -1,5 +1,6 @@
 """Hugging Face's TGI: `POST /`, `POST /generate`, `POST /generate_stream` and `GET /info`."""
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -19,7 +20,7 @@ from distilgpt2_api.server.protocols.tgi.schema import (
     TgiStreamRequest,
     TgiWholeRequest,
 )
-from distilgpt2_api.server.protocols.tgi.writer import TgiWriter
+from distilgpt2_api.server.protocols.tgi.writer import TgiWriter, timing_headers
 from distilgpt2_api.server.schema.openapi_fragments import event_stream, json_body
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
@@ -104,7 +105,9 @@ async def _answer(http: Request, service: Service, model: type[TgiRequest], *, i
     plan = await plan_tgi(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
     writer = TgiWriter(request, plan, service, is_list=is_list)
-    return event_answer(source, writer, errors=TGI_ERRORS) if request.is_streamed else json_answer(source, writer)
+    if request.is_streamed:
+        return event_answer(source, writer, errors=TGI_ERRORS)
+    return json_answer(source, writer, make_headers=partial(timing_headers, record))
 
 
 PARAMETERS: dict[str, Any] = {"max_new_tokens": 40, "do_sample": True, "temperature": 0.8, "details": True}

@@ -7,9 +7,11 @@ import orjson
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.best_of import ranked
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
+from distilgpt2_api.server.http.responses import Headers
 from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.tgi.tokens import ShownToken, TgiTokens, token_body, top_token_bodies
@@ -126,6 +128,24 @@ class TgiWriter:
 
     def _answer_text(self, tokens: TgiTokens) -> str:
         return self._text_before + tokens.generated_text()
+
+
+def timing_headers(record: RequestRecord) -> Headers:
+    """TGI's headers of a whole answer: times in whole milliseconds, as TGI has them."""
+    timings = record.timings
+    assert timings is not None, "the answer is complete"
+    assert record.admitted_s is not None
+    inference_s = timings.total_s - timings.queue_s
+    values = {
+        b"x-total-time": 1000 * (record.clock() - record.started_s),
+        b"x-validation-time": 1000 * (record.admitted_s - record.started_s),
+        b"x-queue-time": 1000 * timings.queue_s,
+        b"x-inference-time": 1000 * inference_s,
+        b"x-time-per-token": 1000 * inference_s / max(1, record.num_completion_tokens),
+        b"x-prompt-tokens": record.num_prompt_tokens or 0,
+        b"x-generated-tokens": record.num_completion_tokens,
+    }
+    return [(name, b"%d" % value) for name, value in values.items()]
 
 
 def _finish_reason(delta: SequenceDelta) -> str:

@@ -56,5 +56,5 @@ async def create_chat_completion(http: Request, service: ServiceDep) -> Response
     record.note_user(request.user)
     plan = await plan_chat(request, template, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
-    writer = ChatWriter(request, plan, service)
+    writer = ChatWriter(request, plan, service, record)
     return event_answer(source, writer, errors=OPENAI_ERRORS) if request.stream else json_answer(source, writer)

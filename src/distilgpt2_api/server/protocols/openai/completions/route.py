@@ -49,5 +49,5 @@ async def create_completion(http: Request, service: ServiceDep) -> Response:
     record.note_user(request.user)
     plan = await plan_completion(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
-    writer = CompletionWriter(request, plan, service)
+    writer = CompletionWriter(request, plan, service, record)
     return event_answer(source, writer, errors=OPENAI_ERRORS) if request.stream else json_answer(source, writer)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
+from distilgpt2_api.server.generation.timings import Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
 
@@ -50,6 +51,7 @@ class Completion(AnswerFields):
     object: Literal["text_completion"]
     choices: list[Choice]
     usage: Usage | None = None
+    timings: Timings | None = Field(None, description="With `timings`. In a stream: in the last chunk.")
 
 
 PROMPT_SCHEMA: dict[str, Any] = {
@@ -71,6 +73,7 @@ PROMPT_SCHEMA: dict[str, Any] = {
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
 """Checked during tokenization: pydantic would try each branch of a union on a long list of ids."""
 
+DEFAULT_MAX_TOKENS = 16
 MaxTokens = Annotated[int, Field(ge=0, le=2**31)]
 PromptLength = Annotated[int, Field(ge=1, le=2**31)]
 TruncatedLength = Literal[-1] | PromptLength
@@ -89,7 +92,9 @@ class CompletionRequest(SamplingFields):
     }
 
     prompt: Prompt = None
-    max_tokens: MaxTokens | None = Field(None, description="16 by default. 0 with `echo` scores the prompt.")
+    max_tokens: MaxTokens | None = Field(
+        None, description=f"{DEFAULT_MAX_TOKENS} by default. 0 with `echo` scores the prompt."
+    )
     best_of: int | None = Field(
         None,
         ge=1,

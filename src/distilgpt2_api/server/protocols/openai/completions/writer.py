@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from distilgpt2_api.core.outputs import SequenceDelta
+from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.best_of import BestOf
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
@@ -27,10 +28,13 @@ KIND = "text_completion"
 
 
 class CompletionWriter(OpenAiWriter):
-    def __init__(self, request: CompletionRequest, plan: GenerationPlan, service: Service) -> None:
+    def __init__(
+        self, request: CompletionRequest, plan: GenerationPlan, service: Service, record: RequestRecord
+    ) -> None:
         super().__init__(
             request,
             service,
+            record,
             answer_id=f"cmpl-{request.request_id or uuid.uuid4().hex}",
             kind=KIND,
             chunk_kind=KIND,
