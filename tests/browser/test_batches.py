@@ -47,7 +47,7 @@ def test_a_file_is_answered_with_progress(page: Any, chatty: Any, tmp_path: Path
         file = tmp_path / f"questions{width}-{suffix}.jsonl"
         text = page.see(lambda file=file: file.exists() and file.read_text(), "the file")
         assert len(text.splitlines()) == number
-    assert "custom_id" in text
+        assert "custom_id" in text
 
 
 def test_progress_is_shown_while_it_runs_and_a_batch_can_be_cancelled(page: Any, chatty: Any, tmp_path: Path) -> None:
