@@ -147,6 +147,11 @@ class Page:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
+    def slow_down(self) -> None:
+        """Receive 50 kB per second until the test ends, so that a stream is still running when it is stopped."""
+        rates = {"offline": False, "latency": 0, "downloadThroughput": 50_000, "uploadThroughput": -1}
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", rates)
+
     def violations(self) -> Sequence[str]:
         """Violations of WCAG 2.2, levels A and AA, that axe-core finds: contrast, names, roles."""
         self.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
@@ -211,6 +216,8 @@ def page(browser: Any) -> Iterator[Page]:
     page.requested_urls()
     yield page
     errors = page.errors()
+    full = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", full)
     browser.execute_script("try { localStorage.clear(); sessionStorage.clear(); } catch {}")
     browser.get("about:blank")
     assert errors == []

@@ -32,7 +32,7 @@ def test_runs_stay_and_the_newest_is_first(page: Any, storyteller: Any) -> None:
         page.set(max_tokens=8, temperature=temperature)
         page.generate()
         texts.append(page.story())
-        assert f"temperature {temperature}" in page.text(".run:first-child .chosen")
+        assert f"temperature {temperature}" in page.text(".run:first-child .given")
     shown = [page.story(f".run:nth-child({index}) .answer") for index in (3, 2, 1)]
     assert shown == texts
     page.click(".run:first-child .remove")

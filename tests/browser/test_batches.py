@@ -56,7 +56,7 @@ def test_progress_is_shown_while_it_runs_and_a_batch_can_be_cancelled(page: Any,
     page.one("#batch-file").send_keys(write_lines(tmp_path / "long.jsonl", *bodies))
     bar = page.see(lambda: page.one(".batch progress[max='400']"), "the lines are counted")
     page.see(lambda: int(page.one(".batch progress").get_attribute("value")) > 0, "some are answered")
-    assert state(page) == "running"
+    assert state(page) == "in progress"
     assert bar
     page.click(".batch .actions button:last-child")
     page.see(lambda: state(page) == "cancelled", "it is cancelled")

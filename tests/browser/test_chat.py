@@ -98,6 +98,7 @@ def test_an_answer_can_be_stopped(page: Any, chatty: Any) -> None:
     page.set(max_tokens=450)
     page.run("document.querySelector('#set-ignore_eos').click()")
     page.click("#tab-chat")
+    page.slow_down()
     page.one("#chat-input").send_keys(FIRST, Keys.ENTER)
     page.see(lambda: page.all("#chat .token"), "the first token")
     page.one("body").send_keys(Keys.ESCAPE)

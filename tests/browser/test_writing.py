@@ -43,6 +43,7 @@ def test_a_key_and_a_button_stop_a_stream(page: Any, storyteller: Any, is_by_key
     page.open(storyteller)
     page.set(max_tokens=480, n=8)
     page.run("document.querySelector('#set-ignore_eos').checked = true")
+    page.slow_down()
     page.one("#prompt").send_keys(Keys.CONTROL + Keys.ENTER)
     page.see(page.tokens, "the first token")
     if is_by_key:

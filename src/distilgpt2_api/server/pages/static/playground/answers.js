@@ -10,11 +10,10 @@ const NOTE = "Probabilities are the model's, before temperature and filters.";
 const MAX_SHOWN_PROMPT = 400;
 const ENDINGS = { length: "stopped at length limit", stop: "ended by the model", stopped: "stopped by you" };
 
-/** Tokens per second. If all tokens arrived at once, the time since the request counts, not the time between them. */
+/** Tokens per second after the first one; if all arrived at once, since the request. */
 function rateOf(numTokens, startMs, firstMs, lastMs) {
   const isSpread = numTokens > 1 && lastMs - firstMs > 20;
-  const seconds = (isSpread ? lastMs - firstMs : lastMs - startMs) / 1000;
-  return seconds > 0 ? (isSpread ? numTokens - 1 : numTokens) / seconds : 0;
+  return (1000 * (isSpread ? numTokens - 1 : numTokens)) / Math.max(1, lastMs - (isSpread ? firstMs : startMs));
 }
 
 /** How an answer ended, in words. */
@@ -24,9 +23,8 @@ export function endingOf(finishReason, stopReason) {
 }
 
 /**
- * Mutable: a card. `origin` is the text before the answer: { promptText, promptIds, kept, chosen }, where `kept` has the
- * parent answer's tokens before the chosen one. `actions`: onBranch(card, index, alternative), and by name those that it
- * has buttons for: onCode(card), onPin(card), onReuse(card), onRemove(card), onAgain(card).
+ * Mutable: a card. `origin`: { promptText, promptIds }, in a branch also { kept, chosen }, its parent's tokens and the new
+ * one. `actions`: onBranch(card, index, alternative), and those that it has buttons for, called with the card.
  */
 export class AnswerCard {
   text = "";
@@ -39,11 +37,10 @@ export class AnswerCard {
   #numIds = 0;
   #startMs = performance.now();
   #firstMs = null;
-  #lastMs = null;
   #figures = { rate: null, firstTokenMs: null };
   #facts = make("p", { class: "facts" });
   #buttons = make("div", { class: "actions", hidden: true });
-  #chosen = make("ul", { class: "chosen", "aria-label": "Settings" });
+  #given = make("ul", { class: "given", "aria-label": "Settings" });
   #pin;
   #continue;
 
@@ -62,7 +59,7 @@ export class AnswerCard {
     this.#keptCount = this.strip.tokens.length;
   }
 
-  /** A card of an earlier answer, complete: from its `record`. */
+  /** A complete card from its `record`. */
   static restore(record, actions) {
     const tokens = record.tokens.map(unpackToken);
     const kept = tokens.slice(0, record.chosenAt ?? record.numKept);
@@ -100,29 +97,26 @@ export class AnswerCard {
     return this.#finishReason === null;
   }
 
-  /** Ids of the prompt and of the tokens before `index`: the prompt of a branch there. */
+  /** The prompt of a branch at `index`. */
   idsBefore(index) {
     return [...this.promptIds, ...this.strip.tokens.slice(0, index).map(({ id }) => id)];
   }
 
-  /** Adds one choice of an event. */
   accept(choice) {
     this.promptIds ??= choice.prompt_token_ids ?? null;
     this.text += choice.text;
     const { tokens, token_logprobs: logprobs, top_logprobs: tops } = choice.logprobs ?? { tokens: [] };
-    tokens.forEach((text, index) => {
-      this.strip.add({ text, logprob: logprobs[index], top: likeliestFirst(tops[index]), numAsked: this.request.top_logprobs ?? this.request.logprobs });
-    });
+    const numAsked = this.request.top_logprobs ?? this.request.logprobs;
+    tokens.forEach((text, index) => this.strip.add({ text, logprob: logprobs[index], top: likeliestFirst(tops[index]), numAsked }));
     for (const id of choice.token_ids ?? []) {
       const token = this.strip.tokens[this.#keptCount + this.#numIds];
       if (token) token.id = id;
       this.#numIds += 1;
     }
     if (tokens.length) {
-      this.#lastMs = performance.now();
-      this.#firstMs ??= this.#lastMs;
-      const rate = rateOf(this.numTokens, this.#startMs, this.#firstMs, this.#lastMs);
-      this.#figures = { rate, firstTokenMs: this.#firstMs - this.#startMs };
+      const nowMs = performance.now();
+      this.#firstMs ??= nowMs;
+      this.#figures = { rate: rateOf(this.numTokens, this.#startMs, this.#firstMs, nowMs), firstTokenMs: this.#firstMs - this.#startMs };
     }
     if (choice.finish_reason) this.#finish(choice.finish_reason, choice.stop_reason);
     this.#showFacts();
@@ -138,10 +132,10 @@ export class AnswerCard {
     this.#showFacts();
   }
 
-  /** Marks the settings with these names, in which compared answers differ. */
+  /** Marks the settings with these names. */
   showDifferences(names) {
     const settings = Object.entries(settingsOf(this.request));
-    this.#chosen.replaceChildren(...settings.map(([name, value]) => make("li", {},
+    this.#given.replaceChildren(...settings.map(([name, value]) => make("li", {},
       `${labelOf(name)} `, make(names.has(name) ? "mark" : "span", { text: valueText(value) }))));
   }
 
@@ -161,13 +155,13 @@ export class AnswerCard {
       offer(actions.onAgain, "Again", "Generate another answer"), this.#continue, copy, offer(actions.onCode, "Code"),
       offer(actions.onReuse, "Reuse", "Use this prompt, settings and seed again"),
     ].filter(Boolean));
-    const pin = offer(actions.onPin, "", `Pin ${this.title}`, { class: "quiet pin", title: "Pin to compare" });
+    const pin = offer(actions.onPin, "", `Pin ${this.title}`, { class: "quiet pin" });
     pin?.append(find("pin-icon").content.cloneNode(true));
     this.#pin = pin;
     const remove = offer(actions.onRemove, "×", `Remove ${this.title}`, { class: "quiet remove" });
     this.showPinned(false);
     this.node = make("article", { class: "card answer running", "aria-label": this.title, "aria-busy": "true" },
-      make("header", {}, ...[make("h3", { text: this.title }), pin, remove, this.#chosen].filter(Boolean)),
+      make("header", {}, ...[make("h3", { text: this.title }), pin, remove, this.#given].filter(Boolean)),
       make("div", { class: "story" }, prompt, this.strip.node),
       make("footer", {}, this.#facts, this.#buttons));
   }
@@ -178,23 +172,10 @@ export class AnswerCard {
     return tokens.at(-1)?.node.classList.contains("special") ? tokens.length - 1 : tokens.length;
   }
 
-  #finish(reason, stop) {
+  #finish(reason, stop = null) {
     this.#finishReason = reason;
-    this.#stopReason = stop ?? null;
-    if (typeof stop === "string") this.#fadeCut();
-  }
-
-  #fadeCut() {
-    const encoder = new TextEncoder();
-    let room = encoder.encode(this.text).length;
-    const { tokens } = this.strip;
-    for (let index = this.#keptCount; index < tokens.length; index += 1) {
-      room -= encoder.encode(tokens[index].text).length;
-      if (room < 0) {
-        this.strip.fade(index);
-        return;
-      }
-    }
+    this.#stopReason = stop;
+    if (typeof stop === "string") this.strip.cutAfter(this.text, this.#keptCount);
   }
 
   #showFacts() {

@@ -51,7 +51,7 @@ export function uploadFile(file, onProgress) {
     request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 1);
     request.onerror = () => reject(new OfflineError("The upload was interrupted."));
     request.onload = async () => {
-      const answer = new Response(request.responseText, { status: request.status, statusText: request.statusText });
+      const answer = new Response(request.response, { status: request.status });
       if (answer.ok) resolve(await answer.json());
       else reject(await errorOf(answer));
     };
@@ -75,9 +75,7 @@ export async function* postStream(path, body, signal) {
   throw brokenOff();
 }
 
-function brokenOff() {
-  return new OfflineError("The connection was lost in the middle of the answer.");
-}
+const brokenOff = () => new OfflineError("The connection was lost in the middle of the answer.");
 
 async function send(path, { body, method, signal, accept = "application/json" } = {}) {
   const headers = { accept };
@@ -99,8 +97,7 @@ async function send(path, { body, method, signal, accept = "application/json" } 
 }
 
 async function errorOf(answer) {
-  const wait = Number(answer.headers.get("retry-after-ms") ?? NaN) / 1000 || Number(answer.headers.get("retry-after"));
-  const retryAfterS = Number.isFinite(wait) && wait > 0 ? wait : null;
+  const retryAfterS = answer.headers.get("retry-after-ms") / 1000 || Number(answer.headers.get("retry-after")) || null;
   let error = { message: `The service answered ${answer.status} ${answer.statusText}`.trim() };
   try {
     const body = await answer.json();

@@ -10,7 +10,6 @@ const MAX_ERRORS = 5;
 const HEAD_BYTES = 1 << 20;
 const URLS = ["/v1/completions", "/v1/chat/completions", "/v1/score"];
 const ENDED = new Set(["completed", "failed", "expired", "cancelled"]);
-const STATES = { validating: "being checked", in_progress: "running", finalizing: "being written", cancelling: "being cancelled" };
 
 /** Mutable: the caller's newest batches, read again while one of them runs and the page shows them. */
 export class Batches {
@@ -19,15 +18,7 @@ export class Batches {
 
   constructor(onError) {
     this.onError = onError;
-    const drop = find("batch-drop");
     find("batch-file").addEventListener("change", ({ target }) => this.#start(target.files[0]));
-    for (const type of ["dragover", "dragleave", "drop"]) {
-      drop.addEventListener(type, (event) => {
-        event.preventDefault();
-        drop.classList.toggle("over", type === "dragover");
-        if (type === "drop") this.#start(event.dataTransfer.files[0]);
-      });
-    }
     document.addEventListener("visibilitychange", () => this.show(this.#isShown));
   }
 
@@ -95,7 +86,7 @@ export class Batches {
     const problems = (errors?.data ?? []).slice(0, MAX_ERRORS).map(({ line, message }) =>
       make("li", { text: line === null ? message : `Line ${line}: ${message}` }));
     return make("li", { class: `card batch ${status}` },
-      make("div", { class: "head" }, make("h3", { text: name }), make("span", { class: "state", text: STATES[status] ?? status })),
+      make("div", { class: "head" }, make("h3", { text: name }), make("span", { class: "state", text: status.replace("_", " ") })),
       make("progress", { max: Math.max(1, total), value: completed + failed, "aria-label": `Lines done of ${name}` }),
       make("ul", { class: "problems" }, ...problems),
       make("div", { class: "head" }, make("p", { class: "facts", text: facts.filter(Boolean).join(" · ") }), make("div", { class: "actions" }, ...buttons)));

@@ -6,7 +6,6 @@ import { differencesOf } from "./requests.js";
 import { keep, recall } from "./storage.js";
 
 const MAX_RUNS = 20;
-const MAX_PINNED = 8;
 
 /**
  * Mutable: owns the cards. A run is { id, promptText, cards, node }, its cards in the order of the page. `actions`: what
@@ -39,10 +38,6 @@ export class Board {
 
   newCard(title, request, origin) {
     return new AnswerCard({ title, request, origin }, this.#actions);
-  }
-
-  runOf(card) {
-    return this.#runOf.get(card);
   }
 
   /** Shows a run above the others. */
@@ -105,9 +100,6 @@ export class Board {
       if (this.#runs.includes(run)) this.#place(run, card);
       else this.begin({ promptText: card.origin.promptText, cards: [card] });
       announce(`${card.title} unpinned`);
-    } else if (this.#pinned.length >= MAX_PINNED) {
-      announce(`At most ${MAX_PINNED} answers can be pinned`);
-      return;
     } else {
       this.#pinned.push(card);
       announce(`${card.title} pinned, ${formatCount(this.#pinned.length, "answer")} to compare`);

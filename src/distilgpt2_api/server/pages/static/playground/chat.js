@@ -23,7 +23,6 @@ export class Chat {
       "chat-send": () => this.send(),
       "chat-stop": () => this.stop(),
       "chat-clear": () => this.#cut(0),
-      "chat-code": () => this.#showCode(),
     })) find(id).addEventListener("click", act);
     find("chat-system").addEventListener("input", () => this.#save());
     find("chat-input").addEventListener("keydown", (event) => {
@@ -61,15 +60,15 @@ export class Chat {
     return { onCode: (card) => this.onCode(card.request), onAgain: (card) => this.#again(card) };
   }
 
-  #requestFor({ n: _, model, max_tokens: maxTokens, logprobs, ...sampling }, turns) {
+  #requestFor({ n: _, model, max_tokens: maxTokens, logprobs, ...sampling }) {
     const system = find("chat-system").value.trim();
-    const messages = turns.map((turn) => (typeof turn === "string" ? { role: "user", content: turn } : { role: "assistant", content: turn.text }));
+    const messages = this.#turns.map((turn) => (typeof turn === "string" ? { role: "user", content: turn } : { role: "assistant", content: turn.text }));
     if (system) messages.unshift({ role: "system", content: system });
-    return { ...(model && { model }), messages, max_completion_tokens: maxTokens, ...sampling, logprobs: true, top_logprobs: logprobs };
+    return { model, messages, max_completion_tokens: maxTokens, ...sampling, logprobs: true, top_logprobs: logprobs, stream: true };
   }
 
   async #answer(fields) {
-    const request = { ...this.#requestFor(fields, this.#turns), stream: true };
+    const request = this.#requestFor(fields);
     const card = new AnswerCard({ title: "Model", request, origin: { promptText: "" } }, this.#actions);
     this.#turns.push(card);
     this.#controller = new AbortController();
@@ -104,12 +103,6 @@ export class Chat {
     this.#save();
     this.#draw();
     find("chat-input").focus();
-  }
-
-  #showCode() {
-    const text = find("chat-input").value.trim();
-    const fields = this.readFields();
-    if (fields) this.onCode(this.#requestFor(fields, text ? [...this.#turns, text] : this.#turns));
   }
 
   #save() {

@@ -84,9 +84,9 @@ export class Generation {
   /** Log-probabilities list alternatives by text. Requests the same position as a prompt token, which is listed by id. */
   async #withId(token, alternative, before) {
     const { model } = this.readService();
-    const request = { ...(model && { model }), prompt: [...before, token.id], max_tokens: 0, echo: true };
-    const answer = await postJson("v1/completions", { ...request, prompt_logprobs: token.top.length });
-    const listed = Object.entries(answer.choices[0].prompt_logprobs.at(-1))
+    const request = { model, prompt: [...before, token.id], max_tokens: 0, echo: true, prompt_logprobs: token.top.length };
+    const { choices: [choice] } = await postJson("v1/completions", request);
+    const listed = Object.entries(choice.prompt_logprobs.at(-1))
       .filter(([, { decoded_token: text }]) => text === alternative.text)
       .sort(([, a], [, b]) => b.logprob - a.logprob);
     if (!listed.length) throw new Error("The service now lists other tokens at this position. Generate again.");

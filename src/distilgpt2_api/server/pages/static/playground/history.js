@@ -42,7 +42,7 @@ export class History {
   #draw() {
     const format = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "short" });
     find("history-list").replaceChildren(...this.#entries.map((entry) => make("li", {},
-      make("button", { type: "button", class: "past", onclick: () => this.onPick(entry) },
+      make("button", { class: "past", onclick: () => this.onPick(entry) },
         make("span", { class: "past-prompt", text: entry.promptText || "A scored text" }),
         make("span", { class: "past-text", text: entry.answers[0]?.text }),
         make("time", { class: "help", datetime: new Date(entry.id).toISOString(), text: format.format(entry.id) })))));

@@ -3,9 +3,7 @@
 import { OfflineError, getJson, getText } from "./api.js";
 import { find } from "./dom.js";
 
-const INTERVAL_MS = 2000;
-const BUSY_INTERVAL_MS = 700;
-const NUM_POINTS = 40;
+const INTERVAL_MS = 1500;
 
 /** Samples by name, summed over labels. The engine's state is the label with the value 1. */
 function readMetrics(text) {
@@ -19,14 +17,12 @@ function readMetrics(text) {
 
 /** Mutable. `onState(state, last)` is called on each change: `ready`, `loading`, …, or `offline`; null at first. */
 export class Live {
-  isBusy = false;
   areFiguresShown = false;
   #timer = 0;
   /** Until `unlock`: without a key, requests for metrics would count as failed logins. */
   #isLocked = true;
   #state = null;
   #last = null;
-  #points = [];
 
   constructor(onState) {
     this.onState = onState;
@@ -60,7 +56,7 @@ export class Live {
       this.onState(state, last);
     }
     clearTimeout(this.#timer);
-    if (!document.hidden) this.#timer = setTimeout(() => this.#look(), this.isBusy ? BUSY_INTERVAL_MS : INTERVAL_MS);
+    if (!document.hidden) this.#timer = setTimeout(() => this.#look(), INTERVAL_MS);
   }
 
   async #readState() {
@@ -82,17 +78,9 @@ export class Live {
     find("live-kv").textContent = `${(100 * share).toFixed(share && share < 0.1 ? 1 : 0)} %`;
     find("live-kv-bar").style.setProperty("--share", share);
     const computed = valueOf("computed_tokens_total");
-    if (this.#last) this.#draw(Math.max(0, ((computed - this.#last.computed) * 1000) / (now - this.#last.now)));
+    const rate = this.#last && ((computed - this.#last.computed) * 1000) / (now - this.#last.now);
+    if (rate !== null) find("live-rate").textContent = Math.max(0, rate).toFixed(0);
     this.#last = { computed, now };
     return metrics.get("state") ?? "ready";
-  }
-
-  #draw(rate) {
-    find("live-rate").textContent = rate.toFixed(0);
-    this.#points = [...this.#points, rate].slice(-NUM_POINTS);
-    const max = Math.max(10, ...this.#points);
-    const xOf = (index) => 100 - (100 * (this.#points.length - 1 - index)) / (NUM_POINTS - 1);
-    const line = this.#points.map((value, index) => `${xOf(index).toFixed(1)},${(27 - (24 * value) / max).toFixed(1)}`);
-    find("live-line").setAttribute("points", line.join(" "));
   }
 }

@@ -24,12 +24,12 @@ import { switchTheme } from "./theme-switch.js";
 const STATES = { loading: "loading the model", draining: "shutting down" };
 /** The panels beside each view: only those with an effect on it. */
 const PANELS = { write: ["settings", "history", "service"], chat: ["settings", "service"], score: ["service"], batch: ["service"] };
-/** The requests' fields that are texts on the page. */
 const TEXTS = { prompt: "prompt", messages: "chat-input", input: "score-text" };
 const MAX_ANSWERS = 8;
 const isNarrow = matchMedia("(max-width: 62rem)");
-const service = { model: null, maxTokens: null };
+const service = { model: undefined, maxTokens: undefined };
 const prompt = find("prompt");
+const form = recall("form");
 
 setKeyReader(readKey);
 const settings = new Settings(find("settings"), find("presets"), { onChange: saveForm, onReveal: revealSettings });
@@ -90,6 +90,8 @@ async function describeService() {
     document.title = `${model} · playground`;
     const { max_total_tokens: maxTokens, max_best_of: maxN } = await getJson("info");
     service.maxTokens = maxTokens;
+    const { data: [card] } = await getJson("v1/models");
+    settings.offerDefaults(card.generation_config ?? {}, !form);
     settings.limit({ n: Math.min(MAX_ANSWERS, maxN), max_tokens: maxTokens - 1, min_tokens: maxTokens - 1 });
     views.show((name) => ({ chat: hasChat, batch: hasBatches })[name] ?? true);
     openLink();
@@ -133,7 +135,7 @@ function revealSettings() {
 /** The model, the texts of a request and the settings as its fields; null if a setting is invalid. */
 function readFields(texts) {
   const fields = settings.readFields();
-  return fields && { ...(service.model && { model: service.model }), ...texts, ...fields };
+  return fields && { model: service.model, ...texts, ...fields };
 }
 
 /** Streamed, and with token ids, which a branch's prompt needs. */
@@ -171,7 +173,6 @@ function takeOver(text, request, isSeedLocked) {
 function showRunning(isRunning) {
   find("generate").hidden = isRunning;
   find("stop").hidden = !isRunning;
-  live.isBusy = isRunning;
 }
 
 function saveForm() {
@@ -242,7 +243,6 @@ document.addEventListener("keydown", onKey);
 addEventListener("hashchange", openLink);
 isNarrow.addEventListener("change", () => find("side").hidePopover());
 
-const form = recall("form");
 if (typeof form?.prompt === "string") prompt.value = form.prompt;
 if (form?.values) settings.apply(form.values);
 find("forget-key").hidden = readKey() === null;

@@ -22,13 +22,13 @@ const PLACED = {
     { ...number("typical_p", "Typical p", 0.05, 1, 0.01), least: 0.01 },
   ],
   Repetition: [
-    number("repetition_penalty", "Repetition penalty", 0.5, 2, 0.01, "Above 1, tokens that already occurred get less likely. 1 is off."),
+    number("repetition_penalty", "Repetition penalty", 0.5, 2, 0.01),
     number("presence_penalty", "Presence penalty", -2, 2, 0.1),
     number("frequency_penalty", "Frequency penalty", -2, 2, 0.1),
     number("no_repeat_ngram_size", "No repeated n-gram", 0, 10, 1),
   ],
   Ending: [
-    number("min_tokens", "Minimum length", 0, 500, 1, "The text does not end before this many tokens."),
+    number("min_tokens", "Minimum length", 0, 500, 1),
     other("lines", "stop", "Stop at", "Texts that end the answer, one per line. \\n is a line break."),
     other("toggle", "include_stop_str_in_output", "Show the stop text", "Keeps it at the answer's end."),
     other("ids", "stop_token_ids", "Stop at tokens", "Token ids, separated by commas."),

@@ -7,7 +7,9 @@ const OWN = new Set(["stream", "return_token_ids", "logprobs", "top_logprobs"]);
 const LABELS = new Map(PARAMETERS.map(({ name, label }) => [name, label.toLowerCase()]));
 const ALIASES = { max_completion_tokens: "max_tokens" };
 
-export const withoutOwn = (request) => Object.fromEntries(Object.entries(request).filter(([name]) => !OWN.has(name)));
+export function withoutOwn(request) {
+  return Object.fromEntries(Object.entries(request).filter(([name, value]) => !OWN.has(name) && value !== undefined));
+}
 
 /** The parameters of a request, by name: all but its model and its prompt. */
 export function settingsOf(request) {

@@ -5,13 +5,15 @@ import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, neutralOf } fr
 import { boundsOf, fieldOf, problemOf, valueOf } from "./values.js";
 
 /**
- * Owns the form. Its values are those of the inputs: numbers are texts, so that a wrong one can be reported.
- * `onChange()`; `onReveal()` is called before a field with a problem gets the focus.
+ * Owns the form. Its values are those of the inputs: numbers are texts. `onReveal()` is called before a field with a
+ * problem gets the focus.
  */
 export class Settings {
   #inputs = new Map();
   #sliders = new Map();
   #limits = new Map();
+  /** The service's own, which apply to fields that a request leaves out. */
+  #defaults = {};
   #groups = [];
   #presets = [];
   #lock;
@@ -66,7 +68,8 @@ export class Settings {
       seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     }
     const { values } = this;
-    const fields = PARAMETERS.map((parameter) => [parameter.name, fieldOf(parameter, values[parameter.name])]);
+    const isSent = (name) => ALWAYS_SENT.has(name) || name in this.#defaults;
+    const fields = PARAMETERS.map((one) => [one.name, fieldOf(one, values[one.name], isSent(one.name))]);
     return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
   }
 
@@ -78,6 +81,19 @@ export class Settings {
     this.#markInvalid(parameter.name, isNamed ? parameter.label + message.slice(param.length) : message);
     this.#reveal(parameter.name);
     return true;
+  }
+
+  /** Offers the service's own defaults as a preset, and begins with it if `isFirst`. */
+  offerDefaults(defaults, isFirst) {
+    if (!Object.keys(defaults).length || this.#presets[0].preset.name === "Service") return;
+    this.#defaults = defaults;
+    const given = PARAMETERS.filter(({ name }) => name in defaults).map((one) => [one.name, valueOf(one, defaults[one.name])]);
+    const preset = { name: "Service", help: "The service's own defaults.", values: Object.fromEntries(given) };
+    find("presets").prepend(this.#preset(preset));
+    this.#presets.unshift(this.#presets.pop());
+    const length = defaults.max_new_tokens;
+    if (isFirst) this.#use({ values: { ...preset.values, ...(length && { max_tokens: length }) } });
+    else this.#refresh();
   }
 
   /** Applies the service's limits. */
@@ -167,13 +183,17 @@ export class Settings {
   }
 
   #preset(preset) {
-    const radio = make("input", { type: "radio", name: "preset", value: preset.name, "aria-describedby": "preset-help", onchange: () => {
-      const kept = Object.entries(this.values).filter(([name]) => KEPT.has(name));
-      this.apply({ ...Object.fromEntries(kept), ...preset.values });
+    const radio = make("input", { type: "radio", name: "preset", value: preset.name, onchange: () => {
+      this.#use(preset);
       this.onChange();
     } });
     this.#presets.push({ preset, radio });
     return make("label", { class: "chip" }, radio, make("span", { text: preset.name }));
+  }
+
+  #use({ values }) {
+    const kept = Object.entries(this.values).filter(([name]) => KEPT.has(name));
+    this.apply({ ...Object.fromEntries(kept), ...values });
   }
 
   #changed(name) {

@@ -4,7 +4,7 @@ import { formatProbability, make } from "./dom.js";
 
 const LINE_END = "↵";
 
-/** A listed token's bytes. Listings have its text, or `bytes:\xe2\x80` if it is only a part of a character. */
+/** A listed token's bytes: its text, or `bytes:\xe2\x80` for a part of a character. */
 function bytesOf(text) {
   if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(text)) return new TextEncoder().encode(text);
   return Uint8Array.from(text.slice(8).split("\\x"), (hex) => Number.parseInt(hex, 16));
@@ -27,17 +27,15 @@ export function spell(text) {
 }
 
 /** A token as a short list for storage, and back. */
-export const packToken = ({ text, id, logprob, top }) => (
-  [text, id ?? null, roundLogprob(logprob), (top ?? []).map((one) => [one.text, roundLogprob(one.logprob)])]
+export const packToken = ({ text, id, logprob, top, numAsked }) => [text, id, logprob, top.map((one) => [one.text, one.logprob]), numAsked];
+export const unpackToken = ([text, id, logprob, top, numAsked]) => (
+  { text, id: id ?? undefined, logprob, top: top.map(([other, value]) => ({ text: other, logprob: value })), numAsked }
 );
-export const unpackToken = ([text, id, logprob, top]) => (
-  { text, id: id ?? undefined, logprob, top: top.map(([other, value]) => ({ text: other, logprob: value })), numAsked: top.length }
-);
-const roundLogprob = (value) => (value === null ? null : Number(value.toFixed(4)));
 
-/** A listing of `top_logprobs`, which may be null, as a token's `top`. */
+/** A listing of `top_logprobs`, rounded for storage, as a token's `top`. */
 export function likeliestFirst(listing) {
-  return Object.entries(listing ?? {}).map(([text, logprob]) => ({ text, logprob })).sort((a, b) => b.logprob - a.logprob);
+  const top = Object.entries(listing ?? {}).map(([text, logprob]) => ({ text, logprob: Number(logprob.toFixed(4)) }));
+  return top.sort((a, b) => b.logprob - a.logprob);
 }
 
 const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
@@ -51,21 +49,17 @@ const surpriseOf = (logprob) => Math.min(1, Math.max(0, -logprob / Math.log(1000
 const UNLIKELY = Math.log(0.1);
 const RARE = Math.log(0.01);
 
-/** The pointer's last place. After a reflow browsers report tokens that moved below a resting pointer. */
-let resting = { x: null, y: null };
-addEventListener("pointerdown", ({ screenX: x, screenY: y }) => {
-  resting = { x, y };
-}, true);
-
-function hasMoved({ screenX: x, screenY: y }) {
-  const moved = x !== resting.x || y !== resting.y;
-  resting = { x, y };
-  return moved;
+/** The pointer's last place: after a reflow browsers also report tokens that moved below a resting pointer. */
+let resting = "";
+function hasMoved({ screenX, screenY }) {
+  const last = resting;
+  resting = `${screenX} ${screenY}`;
+  return resting !== last;
 }
+addEventListener("pointerdown", hasMoved, true);
 
 /**
- * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token under the pointer or the keyboard
- * focus; `isMeant` if it was clicked or opened. `onLeave()` is called when the pointer leaves.
+ * Mutable: a list box of tokens. `onLook(token, isMeant)`: the token under pointer or focus, `isMeant` if it was opened.
  *
  * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null for a first token
  * without prediction, and `top` has the `numAsked` likeliest tokens and the token itself.
@@ -128,9 +122,14 @@ export class TokenStrip {
     return token;
   }
 
-  /** Greys out the tokens from an index on: a stop sequence cut them off the text. */
-  fade(fromIndex) {
-    for (const { node } of this.tokens.slice(fromIndex)) node.classList.add("cut");
+  /** Strikes out the tokens from `start` on that a stop sequence cut off the text. */
+  cutAfter(text, start) {
+    const encoder = new TextEncoder();
+    let room = encoder.encode(text).length;
+    for (const token of this.tokens.slice(start)) {
+      room -= encoder.encode(token.text).length;
+      if (room < 0) token.node.classList.add("cut");
+    }
   }
 
   #hover(token, onLook) {
@@ -176,17 +175,11 @@ export class TokenStrip {
 
   /** Moves to the nearest token in the line above or below. */
   #focusLine(token, direction) {
-    const boxOf = (index) => this.tokens[index].node.getClientRects()[0] ?? this.tokens[index].node.getBoundingClientRect();
-    const from = boxOf(token.index);
-    let best = null;
-    for (let index = token.index + direction; index >= 0 && index < this.tokens.length; index += direction) {
-      const box = boxOf(index);
-      if (Math.abs(box.top - from.top) < 4) continue;
-      best ??= { top: box.top, index, distance: Infinity };
-      if (Math.abs(box.top - best.top) >= 4) break;
-      const distance = Math.abs(box.left - from.left);
-      if (distance < best.distance) Object.assign(best, { index, distance });
-    }
-    if (best) this.#focus(best.index);
+    const boxes = this.tokens.map(({ node }) => node.getClientRects()[0] ?? node.getBoundingClientRect());
+    const from = boxes[token.index];
+    const away = boxes.filter(({ top }) => direction * (top - from.top) >= 4).map(({ top }) => direction * top);
+    const line = direction * Math.min(...away);
+    const distances = boxes.map(({ top, left }) => (Math.abs(top - line) < 4 ? Math.abs(left - from.left) : Infinity));
+    if (away.length) this.#focus(distances.indexOf(Math.min(...distances)));
   }
 }

@@ -1,6 +1,5 @@
 // Values of the form: whether they are valid, and as fields of a request.
 
-import { ALWAYS_SENT } from "./parameters.js";
 import { REGISTER } from "./register.js";
 
 const UNESCAPED = { "\\n": "\n", "\\t": "\t", "\\\\": "\\" };
@@ -24,18 +23,16 @@ const WRITE = {
   lines: (lines) => lines.map((line) => line.replaceAll("\\", "\\\\").replaceAll("\n", "\\n").replaceAll("\t", "\\t")).join("\n"),
   ids: (ids) => ids.join(", "),
   bias: (bias) => Object.entries(bias).map((pair) => pair.join(": ")).join(", "),
-  toggle: () => true,
 };
 
-/** A request's field for a valid value; undefined if the value has no effect. */
-export function fieldOf({ kind, name, neutral, on }, value) {
-  if (kind === "toggle") return value ? (on ?? true) : undefined;
-  if (!value.trim() || (Number(value) === neutral && !ALWAYS_SENT.has(name))) return undefined;
-  return READ[kind](value);
+/** A request's field for a valid value; undefined if it may be left out. `isSent`: also if it has no effect. */
+export function fieldOf({ kind, neutral, on = true }, value, isSent) {
+  if (kind === "toggle") return value || isSent ? value === on : undefined;
+  return !value.trim() || (Number(value) === neutral && !isSent) ? undefined : READ[kind](value);
 }
 
 /** The form's value of a request's field. */
-export const valueOf = ({ kind }, field) => (WRITE[kind] ?? String)(field);
+export const valueOf = ({ kind, on = true }, field) => (kind === "toggle" ? field === on : (WRITE[kind] ?? String)(field));
 
 /** The numbers that the service accepts. `most`: this service's own limit, if it has told one. */
 export function boundsOf({ name, min, max, least }, most) {
