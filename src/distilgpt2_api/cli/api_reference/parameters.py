@@ -108,7 +108,7 @@ OLLAMA_OPTIONS = ParameterTable(
     path="/api/chat",
     model=OllamaOptions,
     reference_apis=(REFERENCE_APIS["ollama_options"],),
-    defaults={**SAMPLING_DEFAULTS, **OLLAMA_DEFAULTS}
+    defaults={**SAMPLING_DEFAULTS, **OLLAMA_DEFAULTS.params}
     | {"num_predict": -1, "num_ctx": "the model's context", "repeat_penalty": 1.0},
     prefix="options",
 )

@@ -16,6 +16,7 @@ def test_models_are_listed_and_described_by_each_name(client: Any) -> None:
         "owned_by": "distilgpt2-api",
         "root": "organisation/tiny",
         "max_model_len": 256,
+        "generation_config": {},
     }
     assert client.get("/v1/models").json() == {"object": "list", "data": [card]}
     assert client.get("/v1/models/organisation/tiny").json() == card
