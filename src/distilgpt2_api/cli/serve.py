@@ -64,7 +64,7 @@ def command(**options: str | None) -> None:
     is_terminal = sys.stderr.isatty()
     try:
         settings = Settings(**overrides)
-        model = settings.locate_model()
+        settings.locate_model()
         settings.check_keys_file()
         listener = listen(settings.host, settings.port)
     except Distilgpt2ApiError as error:
@@ -73,7 +73,7 @@ def command(**options: str | None) -> None:
     export_to_environment(overrides)
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=is_terminal))
     url = shown_url(*listener.getsockname()[:2])
-    structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=model.name)
+    structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=settings.model_label())
     Server(listener, settings).run()
 
 

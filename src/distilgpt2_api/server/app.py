@@ -110,7 +110,12 @@ def create_app(
     )
     add_service_metrics(
         registry,
-        info={"version": app.version, "model": model.shown_name, "precision": model.precision},
+        info={
+            "version": app.version,
+            "model": model.shown_name,
+            "served_names": ",".join(model.listed_names),
+            "precision": model.precision,
+        },
         states=[state.value for state in EngineState],
         read_state=lambda: engine.state.value,
         read_num_connections=app.count_connections,

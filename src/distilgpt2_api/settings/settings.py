@@ -104,6 +104,10 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, GenerationSettings,
         """Finds the model to serve. Raises ModelNotFoundError, which says what to do."""
         return ModelStore(self.home).locate(self.model)
 
+    def model_label(self) -> str:
+        """The names of the model to serve, as clients see them. Raises ModelNotFoundError."""
+        return ", ".join(self.served_model_names) or self.locate_model().name
+
     def engine_config(self) -> EngineConfig:
         """The engine's configuration; `auto` is resolved to what this process may use."""
         memory_limit_bytes = read_memory_limit_bytes()
