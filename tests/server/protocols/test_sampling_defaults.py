@@ -43,6 +43,7 @@ ROUTES = (
     Route("/generate", {"inputs": "a"}, inner="parameters", length="max_new_tokens"),
     Route("/api/generate", {"prompt": "a", "stream": False}, inner="options", length="num_predict"),
     Route("/api/chat", {"messages": MESSAGES, "stream": False}, inner="options", length="num_predict"),
+    Route("/completion", {"prompt": "a"}, length="n_predict"),
     Route("/Hello", None, length="max_new_tokens"),
 )
 PARAMETRIZED = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
@@ -87,10 +88,12 @@ def test_a_parameter_that_is_sent_replaces_the_default(route: Route, serve: Any)
 def test_without_a_default_each_protocol_has_its_own(route: Route, serve: Any) -> None:
     client = serve()
     own = {"/api/generate": (0.8, 40, 0.9), "/api/chat": (0.8, 40, 0.9), "/Hello": (1.0, 50, 1.0)}
+    own["/completion"] = (0.8, 40, 0.95)
     params = params_of(client, route.send(client, **({route.length: 2} if route.body else {})))
     expected = own.get(route.path, (0.0 if route.path == "/generate" else 1.0, 0, 1.0))
     assert (params.temperature, params.top_k, params.top_p) == expected
     others = PLAIN_PARAMETERS.keys() - {"temperature", "top_k", "top_p", "skip_special_tokens"}
+    others -= {"min_p"} if route.path == "/completion" else set()
     others -= {"include_stop_str_in_output"} if route.path == "/generate" else set()
     assert all(getattr(params, name) == PLAIN_PARAMETERS[name].neutral for name in others)
 
@@ -133,11 +136,13 @@ def test_beam_search_ignores_the_defaults_that_it_does_not_follow(serve: Any) ->
 
 
 def test_the_defaults_are_shown(serve: Any) -> None:
-    """By `/v1/models`, Ollama's `/api/show` and the OpenAPI document; another default changes the fingerprint."""
+    """By `/v1/models`, `/api/show`, `/props` and the OpenAPI document. Another default changes the fingerprint."""
     client = serve(**VALUES)
     assert client.get("/v1/models").json()["data"][0]["generation_config"] == VALUES
     shown = client.post("/api/show", json={}).json()["parameters"].splitlines()
     assert {"temperature 0.5", "repeat_penalty 1.5", "num_predict 3"} <= {*shown}
+    props = client.get("/props").json()["default_generation_settings"]["params"]
+    assert (props["temperature"], props["min_p"], props["n_predict"]) == (0.5, 0.125, 3)
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     for name, field in (("CompletionRequest", "max_tokens"), ("TgiParameters", "max_new_tokens")):

@@ -18,7 +18,7 @@ from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
 from distilgpt2_api.server.schema.query import allows_any_query
 
-LENGTHS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "num_predict")
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "num_predict", "n_predict")
 """The protocols' names of the maximum of completion tokens."""
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
@@ -59,8 +59,10 @@ def build_openapi(
 
 def _apply_limits(document: dict[str, Any], limits: RequestLimits) -> None:
     """Lower the schemas' bounds to the limits of the settings."""
-    maxima = dict.fromkeys(("n", "best_of", "num_return_sequences"), limits.max_n)
-    maxima |= dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens"), limits.max_logprobs)
+    maxima = dict.fromkeys(("n", "best_of", "n_cmpl", "num_return_sequences"), limits.max_n)
+    maxima |= dict.fromkeys(
+        ("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens", "n_probs"), limits.max_logprobs
+    )
     for name, schema in _named_schemas(document):
         for choice in schema.get("anyOf", [schema]):
             if name in maxima and choice.get("type") == "integer":

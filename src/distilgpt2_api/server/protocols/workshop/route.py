@@ -53,7 +53,7 @@ MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """A client that sends these means another route. It gets 404, not 405: TGI's clients expect that."""
 
 
-DEFAULTS = SamplingDefaults(params={"top_k": 50})
+DEFAULTS = SamplingDefaults.parse({"top_k": 50})
 """The workshop's, where they differ from the neutral values."""
 
 
