@@ -40,7 +40,6 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     location, engine_config = preload.location, preload.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
     model = served_model(location.name, engine_config, settings)
-    sampling_defaults = settings.sampling_defaults(location.folder)
     traces = open_traces(model.shown_name) if settings.traces else None
 
     def load() -> Engine:
@@ -77,7 +76,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         access=build_access(settings),
         root_path=settings.root_path,
         chat_template=chat_template,
-        sampling_defaults=sampling_defaults,
+        sampling_defaults=settings.sampling_defaults(location.folder),
         open_batch_service=open_batch_service,
     )
 

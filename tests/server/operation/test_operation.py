@@ -15,8 +15,7 @@ def test_head_is_get_without_a_body(client: Any, path: str) -> None:
 
 
 def test_the_version_names_model_precision_and_kernels(client: Any) -> None:
-    names = {"model": "organisation/tiny", "served_model_names": ["organisation/tiny"]}
-    expected = {**names, "precision": "f32", "kernels": "script"}
+    expected = {"model": "organisation/tiny", "precision": "f32", "kernels": "script"}
     assert client.get("/version").json() == {"version": client.scene.app.version, **expected}
 
 

@@ -1,6 +1,6 @@
 """`GET /metrics`, `GET /version` and `GET /robots.txt`."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -12,9 +12,6 @@ from distilgpt2_api.server.service import ServiceDep
 class Version(BaseModel):
     version: str
     model: str
-    served_model_names: tuple[str, ...] = Field(
-        description="The names that requests may use. Responses show the first."
-    )
     precision: str
     kernels: str
 
@@ -33,7 +30,6 @@ async def read_version(service: ServiceDep) -> Version:
     return Version(
         version=service.version,
         model=service.model.shown_name,
-        served_model_names=service.model.listed_names,
         precision=service.model.precision,
         kernels=service.model.kernels,
     )
