@@ -43,12 +43,21 @@ endef
 
 NATIVE := $(wildcard native/*)
 
-.venv/installed: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
-	$(call install_locked,--extras hub)
+# EXTRAS adds optional dependencies of pyproject.toml: make install EXTRAS="batch otel". The file has all extras so far.
+EXTRAS ?=
+OPTIONS_OF = $(foreach extra,$(sort $(1)),--extras $(extra))
+INSTALLED_EXTRAS := $(shell cat .venv/installed 2>/dev/null)
+more-extras: # never exists, so what depends on it is made
 
+.venv/installed: pyproject.toml poetry.lock $(NATIVE) $(if $(filter-out $(INSTALLED_EXTRAS),$(EXTRAS)),more-extras) \
+		| $(BIN)/python $(POETRY)
+	$(call install_locked,$(call OPTIONS_OF,hub $(INSTALLED_EXTRAS) $(EXTRAS)))
+	@echo $(sort hub $(INSTALLED_EXTRAS) $(EXTRAS)) > $@
+
+DEV_EXTRAS := hub otel batch postgres
 .venv/installed-dev: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
-	$(call install_locked,--with test --with lint --extras hub --extras otel --extras batch --extras postgres)
-	@touch .venv/installed
+	$(call install_locked,--with test --with lint $(call OPTIONS_OF,$(DEV_EXTRAS) $(INSTALLED_EXTRAS)))
+	@echo $(sort $(DEV_EXTRAS) $(INSTALLED_EXTRAS)) > .venv/installed
 
 # The environment of users. Libraries import development packages that they find, which costs time and memory.
 SERVICE_PYTHON := .tools/service/bin/python
@@ -88,7 +97,8 @@ run: .venv/installed ## Serve on http://localhost:8000 (MODEL=distilgpt2, anothe
 	exec $(BIN)/distilgpt2-api serve $(if $(MODEL),--model "$(MODEL)")
 
 .PHONY: install
-install: .venv/installed ## Install the service into .venv
+install: .venv/installed ## Install the service into .venv (EXTRAS="batch otel": with optional dependencies)
+	@echo 'Installed. Use it in this terminal: source .venv/bin/activate'
 
 # ---- for developers
 

@@ -5,16 +5,19 @@ error before anything starts.
 `docker inspect` shows it and `docker run IMAGE gunicorn …` can change it.
 """
 
+import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # Gunicorn has no types
 
 from distilgpt2_api.cli.serve import gunicorn_options, listen
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.model.weights.weight_files import find_compiled_file
-from distilgpt2_api.settings import Settings
+from distilgpt2_api.observability.logs import configure_logging
+from distilgpt2_api.observability.start_errors import write_start_error
+from distilgpt2_api.settings import Settings, read_log_format
 from distilgpt2_api.settings.host_resources import read_memory_limit_bytes
 
 LEAST_BYTES = 96 << 20
@@ -47,6 +50,11 @@ def check_heartbeat_folder() -> None:
         ) from None
 
 
+def end_start(error: Distilgpt2ApiError) -> NoReturn:
+    is_json = read_log_format().is_json(is_terminal=sys.stderr.isatty())
+    raise SystemExit(write_start_error(error, is_json=is_json))
+
+
 try:
     settings = Settings()
     check(settings)
@@ -54,8 +62,9 @@ try:
     if "worker_tmp_dir" not in options:
         check_heartbeat_folder()
 except Distilgpt2ApiError as error:
-    raise SystemExit(f"error: {error}") from None
+    end_start(error)
 
+configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))
 globals().update(options)
 # Gunicorn adds this folder to the import path: a read-only one, whatever the caller's working directory was.
 chdir = "/"
@@ -68,7 +77,7 @@ def on_starting(server: Any) -> None:  # noqa: ARG001 - Gunicorn's signature
     try:
         listen(settings.host, settings.port).close()
     except Distilgpt2ApiError as error:
-        raise SystemExit(f"error: {error}") from None
+        end_start(error)
 
 
 def pre_fork(server: Any, worker: Any) -> None:  # noqa: ARG001 - Gunicorn's signature

@@ -6,18 +6,18 @@ import sys
 from fastapi import FastAPI
 
 from distilgpt2_api.application import build_app
-from distilgpt2_api.core.errors import Distilgpt2ApiError, ModelError
+from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine_preload import read_settings
-from distilgpt2_api.server.lifecycle.lifespan import EXIT_MODEL
-from distilgpt2_api.settings import EXIT_SETTINGS
+from distilgpt2_api.observability.start_errors import write_start_error
+from distilgpt2_api.settings import read_log_format
 
 
 def _build_or_exit() -> FastAPI:
     try:
         return build_app(read_settings())
     except Distilgpt2ApiError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_MODEL if isinstance(error, ModelError) else EXIT_SETTINGS)
+        is_json = read_log_format().is_json(is_terminal=sys.stderr.isatty())
+        sys.exit(write_start_error(error, is_json=is_json))
 
 
 app = _build_or_exit()

@@ -16,6 +16,7 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
+from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.kernels.library import INTERFACE, choose_target
 from distilgpt2_api.observability.traces import Traces
@@ -40,8 +41,20 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     chat_template = load_chat_template(location.folder, settings.chat_template)
     model = served_model(location.name, engine_config, settings)
     traces = open_traces(model.shown_name) if settings.traces else None
+
+    def load() -> Engine:
+        engine = preload.result()
+        structlog.stdlib.get_logger("distilgpt2_api").info(
+            "serving",
+            model=location.name,
+            origin=location.origin.value,
+            precision=engine_config.precision.value,
+            threads=engine_config.num_threads,
+        )
+        return engine
+
     engine = AsyncEngine(
-        preload.result,
+        load,
         admission=Admission(
             max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
         ),
@@ -50,13 +63,6 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         step_timeout_s=settings.step_timeout_s,
     )
     open_batch_service = None if settings.batch_store is None else batch_service_opener(settings, settings.batch_store)
-    structlog.stdlib.get_logger("distilgpt2_api").info(
-        "serving",
-        model=location.name,
-        origin=location.origin.value,
-        precision=engine_config.precision.value,
-        threads=engine_config.num_threads,
-    )
     return create_app(
         engine=engine,
         model=model,
@@ -108,7 +114,7 @@ def batch_service_opener(settings: Settings, location: str) -> OpenBatchService:
         from distilgpt2_api.batch.store.factory import WorkLimits, build_batch_service  # noqa: PLC0415 - the reason stands above
         from distilgpt2_api.batch.store.store import open_store  # noqa: PLC0415 - the same
     except ImportError:
-        raise SettingsError("batch_store needs more packages: pip install 'distilgpt2-api[batch]'") from None
+        raise SettingsError.missing_extra("batch_store", "batch") from None
     return partial(
         build_batch_service,
         open_store(location),
@@ -133,7 +139,7 @@ def open_traces(model: str) -> Traces:
         # An optional extra, which takes 40 ms and 5 MB.
         from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
     except ImportError:
-        raise SettingsError("traces need more packages: pip install 'distilgpt2-api[otel]'") from None
+        raise SettingsError.missing_extra("traces", "otel") from None
     return collector_traces(version=version("distilgpt2-api"), model=model)
 
 

@@ -17,11 +17,13 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the sa
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
+from distilgpt2_api.core.exit_status import EXIT_SETTINGS
+from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit
 from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.settings import EXIT_SETTINGS, Settings, export_to_environment
+from distilgpt2_api.settings import Settings, export_to_environment
 from distilgpt2_api.settings.host_resources import allow_open_files
 
 FINAL_FLUSH_S = 0.5
@@ -84,6 +86,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """In the master, before the fork."""
         super().__init__(*args, **kwargs)
+        self.log.error_log.addFilter(is_not_gunicorns_exit)
         if self.cfg.preload_app and self.cfg.workers > 1:
             # The application would be built once, without the number of workers that share cores and memory.
             raise HaltServer("error: preload_app works only with one worker; unset it for several", EXIT_SETTINGS)
@@ -175,7 +178,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         self.config.http = limited_protocol(limits, OPENAI_ERRORS)
         server = ControlledServer(self)
         self._install_sigquit_handler()
-        await server.serve(sockets=self.sockets)
+        # Python's own sockets: uvloop knows that it shares only those, and closes no descriptor twice.
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 

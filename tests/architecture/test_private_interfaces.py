@@ -42,7 +42,14 @@ PRIVATE = {
 """Undocumented modules of each package, and underscore names of its classes, each with its use here."""
 
 DOCUMENTED = {
-    *("click.core", "fastapi.exceptions", "fastapi.openapi.utils", "fastapi.routing", "gunicorn.app.base"),
+    *(
+        "click.core",
+        "fastapi.exceptions",
+        "fastapi.openapi.utils",
+        "fastapi.routing",
+        "gunicorn.app.base",
+        "gunicorn.glogging",
+    ),
     *("huggingface_hub.errors", "huggingface_hub.hf_api", "huggingface_hub.utils"),
     *("jinja2.ext", "jinja2.runtime", "jinja2.sandbox"),
     *("numpy.typing", "pydantic.fields", "pydantic.json_schema"),

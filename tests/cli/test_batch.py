@@ -87,7 +87,11 @@ def test_a_table_gets_its_completions(batch: Command) -> None:
     Path("in.csv").write_text('title,prompt,max_tokens\nfirst,"Once, upon",3\nsecond,Twice,4\n')
     result = batch("in.csv", "-o", "out.csv")
     assert (result.exit_code, result.stdout) == (0, ""), result.output
-    assert result.stderr == "parameters from columns: max_tokens\n2 lines, 2 answered: out.csv\n"
+    assert result.stderr == (
+        "parameters from columns: max_tokens\n"
+        "a row without max_tokens gets up to 16 tokens\n"
+        "2 lines, 2 answered: out.csv\n"
+    )
     with Path("out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["title"], row["prompt"], row["completion_tokens"], row["finish_reason"]) for row in rows] == [

@@ -81,17 +81,19 @@ def score_lines(folder: Path, *values: Any, invoke: Any, model: Path) -> list[di
 
 def test_each_line_of_a_file_gets_a_score(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     """In order. Of a pair, only the continuation is scored; a text scores like a continuation without context."""
-    whole, bare, continuation = score_lines(
+    whole, bare, continuation, named = score_lines(
         tmp_path,
         "The king went home.",
         {"context": "", "continuation": "The king went home."},
         {"context": "The king", "continuation": " went home."},
+        {"text": "The king went home."},
         invoke=invoke,
         model=tiny_model,
     )
 
-    assert [line["index"] for line in (whole, bare, continuation)] == [0, 1, 2]
+    assert [line["index"] for line in (whole, bare, continuation, named)] == [0, 1, 2, 3]
     assert whole | {"index": 1} == bare
+    assert whole | {"index": 3} == named
     assert (whole["num_tokens"], whole["num_bytes"], continuation["num_tokens"]) == (19, 19, 11)
     assert whole["perplexity"] == pytest.approx(math.exp(-whole["logprob"] / 19))
     assert whole["bits_per_byte"] == pytest.approx(-whole["logprob"] / math.log(2) / 19)
@@ -112,6 +114,7 @@ def test_a_file_can_have_more_lines_than_run_at_once(tiny_model: Path, tmp_path:
         (b'"a"\n"a', "line 2 is not valid JSON"),
         (b'"a"\n\n[1]', "line 3 must be a string"),
         (b'{"context": "a"}', "line 1 must be a string"),
+        (b'{"text": "a", "context": "b"}', "line 1 must be a string, or an object with the string text, or with the"),
         (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a string"),
         (b'"a"\n""', "line 2 is empty"),
         (b'"a"\n"\\ud800"', "line 2: prompt is not Unicode text"),

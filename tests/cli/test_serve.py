@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from distilgpt2_api.cli.serve import shown_url
+from distilgpt2_api.core.exit_status import EXIT_SETTINGS
 
 START_LIMIT_S = 60.0
 
@@ -116,16 +117,15 @@ def test_a_port_in_use_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> 
         port = taken.getsockname()[1]
         process = start("serve", "--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model))
         _, errors = process.communicate(timeout=START_LIMIT_S)
-    assert process.returncode == 1
-    assert errors == f"error: can't listen on 127.0.0.1 port {port}: Address already in use\n"
+    assert process.returncode == EXIT_SETTINGS
+    assert json.loads(errors)["event"] == f"can't listen on 127.0.0.1 port {port}: Address already in use"
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "not an address"])
 def test_an_address_of_another_machine_is_one_line(host: str, invoke: Any, tiny_model: Path) -> None:
     result = invoke("serve", "--host", host, "--port", "0", "--model", str(tiny_model))
-    assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: can't listen on {host} port 0: ")
-    assert result.stderr.count("\n") == 1
+    assert result.exit_code == EXIT_SETTINGS
+    assert json.loads(result.stderr)["event"].startswith(f"can't listen on {host} port 0: ")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""An invalid configuration ends the container at once, with a one-line error and an exit status other than 0."""
+"""An invalid configuration ends the container at once, with a one-line error and its exit status."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 
@@ -9,14 +10,16 @@ import pytest
 from tests.container.engines import HARDENED, Engine, Options, Result
 from tests.container.http import complete
 
+from distilgpt2_api.core.exit_status import EXIT_MODEL, EXIT_SETTINGS
+
 
 def the_error(result: Result) -> str:
-    """The only line that begins with `error:`."""
-    assert result.returncode != 0, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, result.stdout + result.stderr
-    return errors[0]
+    """The event of the only line, which is JSON."""
+    assert result.returncode in (EXIT_MODEL, EXIT_SETTINGS), result.stdout + result.stderr
+    (line,) = result.stderr.splitlines()
+    event = json.loads(line)["event"]
+    assert isinstance(event, str)
+    return event
 
 
 @pytest.mark.parametrize(

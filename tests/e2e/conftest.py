@@ -41,7 +41,16 @@ COMMANDS = {
     "uvicorn": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0"],
     "uvicorn-h11": ["uvicorn", "distilgpt2_api.api:app", "--host", "127.0.0.1", "--port", "0", "--http", "h11"],
     "serve": ["distilgpt2_api", "serve", "--host", "127.0.0.1", "--port", "0"],
+    "image": [
+        "gunicorn",
+        "distilgpt2_api.api:app",
+        "--worker-class",
+        "distilgpt2_api.worker.Worker",
+        "--config",
+        str(Path(__file__).parents[2] / "docker" / "gunicorn.conf.py"),
+    ],
 }
+"""`image`: the image's CMD. It logs no address."""
 GUNICORN_OPTIONS = ["--workers", "1", "--bind", "127.0.0.1:0", "--no-control-socket", "--worker-tmp-dir", "/dev/shm"]
 
 
@@ -215,7 +224,7 @@ def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         chosen = {"model": model_folder, "precision": "f32", "num_threads": 1, "cache_home": cache_folder, **settings}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_")}
         environment |= {f"DISTILGPT2_{name.upper()}": str(value) for name, value in chosen.items()}
-        environment.pop("PORT", None)
+        environment |= {"HOST": "127.0.0.1", "PORT": "0"} if kind == "image" else {"PORT": ""}
         log_file = tmp_path_factory.mktemp("log") / "log"
         command = [sys.executable, "-m", *COMMANDS[kind]]
         if kind.startswith("gunicorn"):

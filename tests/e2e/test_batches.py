@@ -133,6 +133,6 @@ def test_a_store_of_another_version_stops_the_start_with_one_clear_line(
     engine.dispose()
     server = launch(batch_store=tmp_path)
     assert server.wait_exit() != 0
-    assert server.log.count("error: the store sqlite:///") == 1
+    assert server.log.count('"event": "the store sqlite:///') == 1
     assert "has version 7, but this program needs version 1" in server.log
     assert "Traceback" not in server.log

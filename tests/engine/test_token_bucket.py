@@ -24,6 +24,15 @@ def test_it_never_exceeds_its_capacity() -> None:
     assert bucket.wait_for(20, 1000.0) == pytest.approx(2.0)
 
 
+def test_a_request_over_the_capacity_needs_all_of_it_and_delays_the_next() -> None:
+    bucket = TokenBucket(10.0, 50, now_s=0.0)
+    bucket.take(20, 0.0)
+    assert bucket.wait_for(150, 0.0) == pytest.approx(2.0)
+    assert bucket.wait_for(150, 2.0) == 0.0
+    bucket.take(150, 2.0)
+    assert bucket.wait_for(1, 2.0) == pytest.approx(10.1)
+
+
 def test_a_negative_level_is_refilled_first() -> None:
     bucket = TokenBucket(10.0, 50, now_s=0.0)
     bucket.take(150, 0.0)

@@ -28,7 +28,7 @@ from distilgpt2_api.cli.batch_progress import BatchProgress
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.core.errors import DrainingError, EngineFailedError
 from distilgpt2_api.core.model_files import is_folder
-from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
+from distilgpt2_api.server.protocols.openai.completions.schema import DEFAULT_MAX_TOKENS, CompletionRequest
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import child_environment
 
@@ -102,6 +102,7 @@ def command(
     )
     if isinstance(requests.format, CsvTable):
         click.echo(f"parameters from columns: {', '.join(requests.format.parameters) or 'none'}", err=True)
+        click.echo(f"a row without max_tokens gets up to {DEFAULT_MAX_TOKENS} tokens", err=True)
     with ExitStack() as stack:
         completed = stack.enter_context(CompletedLines())
         answers = OutputFile(output, file_format=requests.format)

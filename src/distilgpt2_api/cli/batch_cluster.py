@@ -24,7 +24,7 @@ END_TIMEOUT_S = 10.0
 def check_ray() -> None:
     """Raises SettingsError if the packages are not installed."""
     if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise SettingsError("--ray needs more packages: pip install 'distilgpt2-api[ray]'")
+        raise SettingsError.missing_extra("--ray", "ray")
 
 
 def finish_on_cluster(

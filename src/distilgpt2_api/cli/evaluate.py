@@ -33,9 +33,9 @@ def command(*, file: Path, precisions: tuple[str, ...], is_jsonl: bool, **option
     windows of the model's context length that overlap by half. Bits per byte is the bits of all tokens divided by the
     bytes of the documents.
 
-    With --jsonl, each line of FILE is a JSON text or pair ("…", or {"context": "…", "continuation": "…"}), and each
-    line of the output is the score of that text, or of that continuation, as POST /v1/score returns it. A text may be
-    as long as the model's context.
+    With --jsonl, each line of FILE is a JSON text or pair ("…", {"text": "…"}, or {"context": "…", "continuation":
+    "…"}), and each line of the output is the score of that text, or of that continuation, as POST /v1/score returns
+    it. A text may be as long as the model's context.
     """
     if is_jsonl and len(precisions) > 1:
         raise click.UsageError("--jsonl takes only one --precision.")

@@ -32,7 +32,10 @@ def command() -> None:
 @click.option("--max-requests", type=click.IntRange(1, MAX_COUNT), help="Limit on concurrent requests.")
 @click.option("--tokens-per-s", type=FiniteRange(0, MAX_COUNT, min_open=True), help="Limit on tokens per second.")
 @click.option(
-    "--burst-tokens", type=click.IntRange(1, MAX_COUNT), help="Tokens that may be used at once after a pause."
+    "--burst-tokens",
+    type=click.IntRange(1, MAX_COUNT),
+    help="Tokens that may be used at once after a pause. A larger request needs the whole burst; "
+    "its surplus delays the next.",
 )
 @click.option(
     "--min-priority",

@@ -40,9 +40,13 @@ def _parse(line: str, *, name: str) -> Passage:
     match value:
         case str():
             return Passage(name=name, text=value)
+        case {"text": str(text), **others} if not others:
+            return Passage(name=name, text=text)
         case {"context": str(context), "continuation": str(continuation), **others} if not others:
             return Passage(name=name, text=continuation, context=context)
-    raise InvalidRequestError(f"{name} must be a string, or an object with the strings context and continuation")
+    raise InvalidRequestError(
+        f"{name} must be a string, or an object with the string text, or with the strings context and continuation"
+    )
 
 
 def print_scores(passages: Sequence[Passage], settings: Settings) -> None:

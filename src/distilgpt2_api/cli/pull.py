@@ -48,11 +48,9 @@ def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:
     try:
         # An optional extra: everything else works without it.
         from distilgpt2_api.model.hub.pull import pull_model  # noqa: PLC0415 - the reason stands above
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"pull needs {error.name}, which is not installed: pip install 'distilgpt2-api[hub]' (or copy the model's "
-            "folder to this machine and pass it as --model)"
-        ) from None
+    except ModuleNotFoundError:
+        remedy = SettingsError.missing_extra("pull", "hub")
+        raise SettingsError(f"{remedy}; or copy the model's folder to this machine and pass it as --model") from None
     return pull_model(ModelStore(settings.home), name, revision=revision, report=_say)
 
 

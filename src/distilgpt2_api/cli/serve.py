@@ -14,9 +14,10 @@ from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
 from distilgpt2_api.cli.addresses import WILDCARDS, url_of
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
-from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.observability.logs import configure_logging
-from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment
+from distilgpt2_api.observability.start_errors import write_start_error
+from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment, read_log_format
 
 APP = "distilgpt2_api.api:app"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Gunicorn creates its own temporary file there, safely
@@ -49,12 +50,17 @@ def command(**options: str | None) -> None:
     the network; it only listens. `distilgpt2-api config` lists all settings.
     """
     overrides = overrides_from(**options)
-    settings = Settings(**overrides)
-    model = settings.locate_model()
-    settings.check_keys_file()
-    listener = listen(settings.host, settings.port)
+    is_terminal = sys.stderr.isatty()
+    try:
+        settings = Settings(**overrides)
+        model = settings.locate_model()
+        settings.check_keys_file()
+        listener = listen(settings.host, settings.port)
+    except Distilgpt2ApiError as error:
+        is_json = read_log_format(options["log_format"]).is_json(is_terminal=is_terminal)
+        sys.exit(write_start_error(error, is_json=is_json))
     export_to_environment(overrides)
-    configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=sys.stderr.isatty()))
+    configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=is_terminal))
     url = shown_url(*listener.getsockname()[:2])
     structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=model.name)
     Server(listener, settings).run()
@@ -79,6 +85,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
 def gunicorn_options(settings: Settings) -> dict[str, object]:
     options: dict[str, object] = {
         "worker_class": "distilgpt2_api.worker.Worker",
+        "logger_class": "distilgpt2_api.observability.gunicorn_log.GunicornLog",
         "workers": settings.num_workers,
         "keepalive": KEEP_ALIVE_S,
         "graceful_timeout": math.ceil(settings.drain_s) + 1,  # workers drain by themselves; Gunicorn ends hung ones

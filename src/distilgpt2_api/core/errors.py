@@ -153,3 +153,11 @@ class ModelMemoryError(ModelError):
 
 class SettingsError(Distilgpt2ApiError):
     """A setting has an invalid value or an unknown name."""
+
+    @classmethod
+    def missing_extra(cls, user: str, extra: str) -> Self:
+        """`user` needs packages of an optional extra. There is no package index to name yet."""
+        return cls(
+            f"{user} needs the extra `{extra}`, which is not installed: run `make install EXTRAS={extra}` in the"
+            f" checkout, or build the image with --build-arg EXTRAS={extra}"
+        )

@@ -17,8 +17,17 @@ ACCESS_LOGGERS = ("uvicorn.access", "gunicorn.access")
 """Silenced loggers: they would log a second line per request, with a path that can be a prompt."""
 
 
-WEBSOCKET_ADVICE = "No supported WebSocket library detected"
-"""Uvicorn logs this for every request with `Upgrade`. The service has no WebSocket routes, so it is left out."""
+UVICORNS_NOISE = (
+    "No supported WebSocket library detected",  # for every request with `Upgrade`; the service has no WebSocket routes
+    "Started server process",
+    "Waiting for application startup.",
+    "Application startup complete.",  # the model loads after that: our own lines say when the service serves
+    "Shutting down",
+    "Waiting for application shutdown.",
+    "Application shutdown complete.",
+    "Finished server process",
+)
+"""Beginnings of Uvicorn's lines that are left out: they say nothing beside ours."""
 
 
 def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None) -> None:
@@ -37,7 +46,7 @@ def configure_logging(*, level: str, is_json: bool, stream: TextIO | None = None
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    logging.getLogger("uvicorn.error").addFilter(_is_not_websocket_advice)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_noise)
     for name in ACCESS_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -78,8 +87,8 @@ def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Forma
     )
 
 
-def _is_not_websocket_advice(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(WEBSOCKET_ADVICE)
+def _is_not_noise(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(UVICORNS_NOISE)
 
 
 def _drop_color(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -1,6 +1,6 @@
 """The settings of the service. Precedence: command line, environment, file, default."""
 
-from distilgpt2_api.settings.settings import EXIT_SETTINGS, LogFormat, LogLevel, Settings
+from distilgpt2_api.settings.settings import LogFormat, LogLevel, Settings, read_log_format
 from distilgpt2_api.settings.sources import export_to_environment
 
-__all__ = ["EXIT_SETTINGS", "LogFormat", "LogLevel", "Settings", "export_to_environment"]
+__all__ = ["LogFormat", "LogLevel", "Settings", "export_to_environment", "read_log_format"]

@@ -14,8 +14,8 @@ class BatchSettings(BaseModel):
         default=None,
         min_length=1,
         description="Where files and batches are stored: a folder (SQLite), or a URL such as "
-        "`postgresql+psycopg://USER:PASSWORD@HOST/NAME`. Needs `pip install 'distilgpt2-api[batch]'`, for PostgreSQL "
-        "`[batch,postgres]`. Unset: /v1/files and /v1/batches are disabled.",
+        "`postgresql+psycopg://USER:PASSWORD@HOST/NAME`. Needs the extra `batch` (`make install EXTRAS=batch`), for "
+        "PostgreSQL also `postgres`. Unset: /v1/files and /v1/batches are disabled.",
     )
     batch_step_tokens: int = Field(
         default=2,

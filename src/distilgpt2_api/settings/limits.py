@@ -42,6 +42,7 @@ class LimitSettings(BaseModel):
         ge=1,
         le=1_000_000_000,
         description="Tokens that one API key (or address) may use at once before `key_tokens_per_s` applies. "
+        "A larger request is admitted once the whole burst is available; its surplus delays the next requests. "
         "Unset: 60 seconds of `key_tokens_per_s`.",
     )
     max_body_bytes: ByteSize = Field(

@@ -31,12 +31,10 @@ from distilgpt2_api.settings.sources import (
     nearest,
     read_environment,
     read_file,
+    read_unchecked,
     variable_in_use,
     xdg_folder,
 )
-
-EXIT_SETTINGS = 4
-"""Gunicorn stops if a worker exits with 4 (`the application can't be loaded`), instead of starting the next one."""
 
 
 class LogLevel(StrEnum):
@@ -51,6 +49,10 @@ class LogFormat(StrEnum):
     """`console` on a terminal, else `json`."""
     JSON = "json"
     CONSOLE = "console"
+
+    def is_json(self, *, is_terminal: bool) -> bool:
+        """Whether log lines are JSON; `auto` depends on whether the log goes to a terminal."""
+        return self is LogFormat.JSON or (self is LogFormat.AUTO and not is_terminal)
 
 
 class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
@@ -68,7 +70,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
     traces: bool = Field(
         default=False,
         description="Send a span for each request by OTLP over HTTP, to the address in the standard variable "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs `pip install 'distilgpt2-api[otel]'`.",
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs the extra `otel` (`make install EXTRAS=otel`).",
     )
     home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_DATA_HOME", ".local/share"),
@@ -125,7 +127,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
 
     def has_json_logs(self, *, is_terminal: bool) -> bool:
         """Whether log lines are JSON; `auto` depends on whether the log goes to a terminal."""
-        return self.log_format is LogFormat.JSON or (self.log_format is LogFormat.AUTO and not is_terminal)
+        return self.log_format.is_json(is_terminal=is_terminal)
 
     def describe(self) -> list[SettingDescription]:
         """All settings, in field order."""
@@ -135,6 +137,14 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
             )
             for name, field in type(self).model_fields.items()
         ]
+
+
+def read_log_format(chosen: str | None = None) -> LogFormat:
+    """The log's format although other settings may be invalid: an error about them has it, too. `chosen`: an option."""
+    try:
+        return LogFormat(chosen or read_unchecked("log_format") or LogFormat.AUTO)
+    except ValueError:
+        return LogFormat.AUTO
 
 
 def _first_line(error: ValidationError, sources: Mapping[str, SettingSource]) -> str:

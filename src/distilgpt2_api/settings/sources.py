@@ -95,6 +95,16 @@ def read_file() -> dict[str, object]:
         raise SettingsError(f"the settings file {path} ({CONFIG_FILE_VARIABLE}) is not TOML: {error}") from None
 
 
+def read_unchecked(name: str) -> str:
+    """The setting's value in the environment or the file; empty if it has none there, or the file can't be read."""
+    if (variable := variable_in_use(name)) is not None:
+        return os.environ[variable]
+    try:
+        return str(read_file().get(name, ""))
+    except SettingsError:
+        return ""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean X?` for the closest name, why a setting was removed, or an empty string."""
     if reason := REMOVED_SETTINGS.get(name.removeprefix(ENV_PREFIX).lower()):

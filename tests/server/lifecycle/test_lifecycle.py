@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.exit_status import EXIT_ENGINE, EXIT_MODEL
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.async_engine import EngineState
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
-from distilgpt2_api.server.lifecycle.lifespan import EXIT_ENGINE, EXIT_MODEL, exit_on_failure
+from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 
 
 def test_probes_and_requests_get_503_while_the_model_loads(open_client: Callable[..., Any]) -> None:

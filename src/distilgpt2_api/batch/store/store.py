@@ -22,7 +22,6 @@ READING = "distilgpt2_reading"
 SCHEMA_LOCK = 0x6470_7432
 """PostgreSQL's advisory lock while tables are created: an arbitrary number."""
 POSTGRES_DISK_FULL = "53100"
-NEEDS = "pip install 'distilgpt2-api[postgres]'"
 
 
 class Store:
@@ -112,7 +111,7 @@ def _build_engine(url: URL) -> Engine:
     try:
         return create_engine(url, pool_pre_ping=True, connect_args=options)
     except ImportError:
-        raise SettingsError(f"batch_store needs a driver for PostgreSQL: {NEEDS}") from None
+        raise SettingsError.missing_extra("batch_store with a PostgreSQL URL", "postgres") from None
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

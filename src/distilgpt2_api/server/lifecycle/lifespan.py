@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import ModelError
+from distilgpt2_api.core.exit_status import EXIT_ENGINE, EXIT_MODEL
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
@@ -17,10 +18,6 @@ from distilgpt2_api.text.chat_template import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
-EXIT_MODEL = 3
-"""Gunicorn stops if a worker exits with 3, instead of starting the next one."""
-EXIT_ENGINE = 70
-"""EX_SOFTWARE of sysexits: a supervisor restarts the process."""
 ERROR_FLUSH_S = 0.5
 """Time to send the error responses of the requests that a failing engine aborted."""
 HEARTBEAT_S = 1.0

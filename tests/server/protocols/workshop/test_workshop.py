@@ -16,7 +16,8 @@ ADDRESSES = """
 /browserconfig.xml /crossdomain.xml /apple-app-site-association /.well-known/security.txt
 /.well-known/appspecific/com.chrome.devtools.json /.well-known/acme-challenge/x /static/js/main.js.map
 /robots933456.txt /_ah/health /_ah/warmup /_health /health/live /health/ready /healthz/ping /health_check
-/health-check /healthcheck /live /ready /liveness /readiness /startupz /status /up /-/healthy /-/ready /debug/pprof
+/health-check /healthcheck /metric /live /ready /liveness /readiness /startupz /status /up
+/-/healthy /-/ready /debug/pprof
 /actuator /actuator/health /nginx_status /stub_status /server-status /metrics/cadvisor /api/health /hc/live
 /models /models/tiny /completion /completions /chat/completions /embeddings /rerank /api/tags /api/version /api/show
 /api/generate /api/chat /props /slots /infill /load /server_info /get_model_info /health_generate /invocations

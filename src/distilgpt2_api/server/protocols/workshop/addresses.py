@@ -7,7 +7,7 @@ from fnmatch import translate
 from distilgpt2_api.server.http.paths import PAGE_PATHS
 
 NAMES: Mapping[str, str] = {
-    "health checks and monitors": "alive health-check healthcheck healthy heartbeat live liveness prometheus "
+    "health checks and monitors": "alive health-check healthcheck healthy heartbeat live liveness metric prometheus "
     "readiness ready server-info server-status startup startupz stats status statusz up varz warmup",
     "clients of other services": "api api-docs apply-template chat classify completion completions embed embedding "
     "embeddings engines graphql inference infill invocations load lora-adapters mcp messages model models openai "

@@ -10,10 +10,8 @@ from distilgpt2_api.server.generation.prompts import Truncation, encode_prompts
 from distilgpt2_api.server.generation.sampling_params import check_at_most, check_limits, read_grammar, sampling_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
+from distilgpt2_api.server.protocols.openai.completions.schema import DEFAULT_MAX_TOKENS, CompletionRequest
 from distilgpt2_api.server.service import Service
-
-DEFAULT_MAX_TOKENS = 16
 
 
 def check_completion(request: CompletionRequest, limits: RequestLimits) -> None:

@@ -73,6 +73,7 @@ PROMPT_SCHEMA: dict[str, Any] = {
 Prompt = Annotated[Any, WithJsonSchema(PROMPT_SCHEMA)]
 """Checked during tokenization: pydantic would try each branch of a union on a long list of ids."""
 
+DEFAULT_MAX_TOKENS = 16
 MaxTokens = Annotated[int, Field(ge=0, le=2**31)]
 PromptLength = Annotated[int, Field(ge=1, le=2**31)]
 TruncatedLength = Literal[-1] | PromptLength
@@ -91,7 +92,9 @@ class CompletionRequest(SamplingFields):
     }
 
     prompt: Prompt = None
-    max_tokens: MaxTokens | None = Field(None, description="16 by default. 0 with `echo` scores the prompt.")
+    max_tokens: MaxTokens | None = Field(
+        None, description=f"{DEFAULT_MAX_TOKENS} by default. 0 with `echo` scores the prompt."
+    )
     best_of: int | None = Field(
         None,
         ge=1,

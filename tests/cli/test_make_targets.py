@@ -1,0 +1,90 @@
+"""`make run` and `make install`: the commands that they start, with a model's name, with extras and without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def dry_run(folder: Path, *arguments: str) -> list[str]:
+    """The commands that make would start."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"MODEL", "MAKEFLAGS", "EXTRAS"}}
+    result = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.strip() for line in result.stdout.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        ([], ["exec .venv/bin/distilgpt2-api serve"]),
+        (
+            ["MODEL=distilgpt2"],
+            [
+                '.venv/bin/distilgpt2-api pull --if-missing "distilgpt2"',
+                'exec .venv/bin/distilgpt2-api serve --model "distilgpt2"',
+            ],
+        ),
+        (
+            ["MODEL=./my model"],
+            [
+                '.venv/bin/distilgpt2-api pull --if-missing "./my model"',
+                'exec .venv/bin/distilgpt2-api serve --model "./my model"',
+            ],
+        ),
+    ],
+)
+def test_make_run_pulls_a_named_model_if_it_is_missing_and_serves_it(arguments: list[str], commands: list[str]) -> None:
+    assert dry_run(ROOT, "--assume-old=.venv/installed", "run", *arguments) == commands
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The files that make looks at, with an environment to which the extra `hub` was installed."""
+    for makefile in [ROOT / "Makefile", *ROOT.glob("*/*.mk"), *ROOT.glob("tests/*/*.mk")]:
+        copy = tmp_path / makefile.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(makefile, copy)
+    for name in ("pyproject.toml", "poetry.lock", ".venv/bin/python", ".tools/poetry/bin/poetry", ".venv/installed"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("hub\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("before", "extras", "exported"),
+    [
+        ("hub", "", []),
+        ("hub", "otel", ["hub", "otel"]),
+        ("batch hub", "otel", ["batch", "hub", "otel"]),
+        ("batch hub otel", "otel", []),
+        ("hub", "postgres batch", ["batch", "hub", "postgres"]),
+    ],
+)
+def test_make_install_adds_extras_to_those_that_are_installed(
+    checkout: Path, before: str, extras: str, exported: list[str]
+) -> None:
+    (checkout / ".venv" / "installed").write_text(f"{before}\n")
+    exports = [line.split() for line in dry_run(checkout, "install", f"EXTRAS={extras}") if " export " in line]
+    assert [[word for word in line if word in before.split() + extras.split()] for line in exports] == (
+        [exported] if exported else []
+    )
+
+
+def test_an_extra_is_named_as_in_the_project_file() -> None:
+    """Messages and pages name extras for `make install EXTRAS=…`."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert {"hub", "otel", "batch", "postgres", "ray"} == set(extras)
