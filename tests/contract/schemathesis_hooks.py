@@ -42,6 +42,11 @@ CROSS_FIELD = {
     "early_stopping": "only with use_beam_search",
     "add_generation_prompt": "not with continue_final_message",
     "chat_template_kwargs": "what the model's template does not read",
+    # Ollama's.
+    "keep_alive": "0, which would unload the model; texts that are no duration",
+    "system": "with raw",
+    "context": "with raw; ids outside the vocabulary",
+    "format": "a schema that can't be compiled",
     "continue_final_message": "not with add_generation_prompt",
     # Languages that JSON Schema can't describe.
     "response_format": "a schema that can't be compiled; two grammars at once",

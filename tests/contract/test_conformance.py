@@ -64,6 +64,11 @@ STREAMS: dict[str, list[Json]] = {
     ],
     "/": [{"inputs": "on", "stream": True, "parameters": {"max_new_tokens": 4, "details": True, "top_n_tokens": 2}}],
     "/generate_stream": [{"inputs": "on", "parameters": {"max_new_tokens": 4}}],
+    "/api/generate": [
+        {"prompt": "on", "options": {"num_predict": 4}},
+        {"prompt": "on", "logprobs": True, "top_logprobs": 2, "raw": True, "options": {"num_predict": 4}},
+    ],
+    "/api/chat": [{"messages": [{"role": "user", "content": "on"}], "options": {"num_predict": 4}}],
 }
 """Requests for streams, by path: the conformance run checks the frame of an event, these what its data are."""
 
@@ -74,15 +79,17 @@ def test_every_event_matches_the_documented_schema(
 ) -> None:
     answer = httpx.post(small_server.url + path, json=body, timeout=DEADLINE_S)
     assert answer.status_code == 200, answer.text
-    content = document["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
-    data_schema = content["itemSchema"]["properties"]["data"]
-    choices = data_schema.get("anyOf", [data_schema])
-    has_done = any(choice.get("const") == "[DONE]" for choice in choices)
-    schema = next(choice["contentSchema"] for choice in choices if "contentSchema" in choice)
+    content_type = answer.headers["content-type"].partition(";")[0]
+    schema = document["paths"][path]["post"]["responses"]["200"]["content"][content_type]["itemSchema"]
+    events = answer.text.splitlines()
+    if content_type == "text/event-stream":
+        events = [line.removeprefix("data:").strip() for line in events if line.startswith("data:")]
+        data_schema = schema["properties"]["data"]
+        choices = data_schema.get("anyOf", [data_schema])
+        if any(choice.get("const") == "[DONE]" for choice in choices):
+            assert events.pop() == "[DONE]"
+        schema = next(choice["contentSchema"] for choice in choices if "contentSchema" in choice)
     validator = jsonschema.Draft202012Validator({**schema, "components": document["components"]})
-    events = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
-    if has_done:
-        assert events.pop() == "[DONE]"
     assert events
     for event in events:
         validator.validate(json.loads(event))

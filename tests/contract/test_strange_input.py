@@ -25,6 +25,7 @@ class Protocol:
     text: str = "prompt"
     """The name that an error about the text begins with."""
     is_tgi: bool = False
+    is_ollama: bool = False
     reads_ids: bool = False
     """Whether the text may be token ids."""
     number: str = ""
@@ -45,6 +46,9 @@ class Protocol:
             assert isinstance(body["error"], str)
             assert body["error_type"] == "validation"
             message: str = body["error"]
+        elif self.is_ollama:
+            assert body.keys() == {"error"}
+            message = body["error"]
         else:
             assert body.keys() == {"error"}
             error = body["error"]
@@ -70,6 +74,15 @@ PROTOCOLS = [
     Protocol("/", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
     Protocol("/generate", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
     Protocol("/generate_stream", {"inputs": "on", "parameters": {"max_new_tokens": 1}}, text="inputs", is_tgi=True),
+    Protocol("/api/generate", {"prompt": "on", "options": {"num_predict": 1}}, is_ollama=True, number="top_logprobs"),
+    Protocol(
+        "/api/chat",
+        {"messages": [{"role": "user", "content": "on"}], "options": {"num_predict": 1}},
+        text="messages",
+        is_ollama=True,
+        number="top_logprobs",
+    ),
+    Protocol("/api/show", {"model": ""}, text="model", is_ollama=True),
     Protocol("/tokenize", {"prompt": "on"}),
     Protocol("/detokenize", {"tokens": [111]}, text="tokens"),
 ]
@@ -200,10 +213,10 @@ def test_a_megabyte_of_text_gets_an_answer(client: httpx.Client, protocol: Proto
     if protocol.path == "/tokenize":
         assert answer.json()["count"] == 2**20
     else:
-        protocol.check_error(answer, 400, 413, 422)
+        protocol.check_error(answer, *((404,) if protocol.text == "model" else (400, 413, 422)))
 
 
-@only([one for one in PROTOCOLS if one.text != "tokens"])
+@only([one for one in PROTOCOLS if one.text not in {"tokens", "model"}])
 @pytest.mark.parametrize("text", ["\x00", "\ufeff", "\x7f\x1b[31m", "a\u202eb", "\U0010ffff", "e\u0301" * 40])
 def test_any_unicode_is_text(client: httpx.Client, protocol: Protocol, text: str) -> None:
     """NUL, byte order mark, control characters, right-to-left marks, the last code point, combining marks."""

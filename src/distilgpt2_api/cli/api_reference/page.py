@@ -144,7 +144,8 @@ def _llama_cpp_table() -> str:
 def _other_names_table() -> str:
     tables = [table for table in TABLES if table.reference_apis]
     rows = [(f"`{name}`", *(_name_in(table, name) for table in tables)) for name in sorted(REPLACEMENTS)]
-    return _table(("name", *(table.path for table in tables)), rows)
+    titles = [f"{table.path}, `{table.prefix}`" if table.prefix else table.path for table in tables]
+    return _table(("name", *titles), rows)
 
 
 def _name_in(table: ParameterTable, name: str) -> str:

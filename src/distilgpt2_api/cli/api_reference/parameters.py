@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distilgpt2_api.core.params import PARAMETERS
+from distilgpt2_api.server.protocols.ollama.schema import DEFAULTS as OLLAMA_DEFAULTS
+from distilgpt2_api.server.protocols.ollama.schema import OllamaGenerateRequest, OllamaOptions
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
@@ -96,8 +98,22 @@ GENERATE = ParameterTable(
     prefix="parameters",
 )
 SCORE = ParameterTable(path="/v1/score", model=ScoreRequest, reference_apis=(), defaults=COMMON_DEFAULTS)
+OLLAMA_GENERATE = ParameterTable(
+    path="/api/generate",
+    model=OllamaGenerateRequest,
+    reference_apis=(REFERENCE_APIS["ollama"],),
+    defaults={"model": "the served model", "stream": True, "top_logprobs": 0},
+)
+OLLAMA_OPTIONS = ParameterTable(
+    path="/api/chat",
+    model=OllamaOptions,
+    reference_apis=(REFERENCE_APIS["ollama_options"],),
+    defaults={**SAMPLING_DEFAULTS, **OLLAMA_DEFAULTS}
+    | {"num_predict": -1, "num_ctx": "the model's context", "repeat_penalty": 1.0},
+    prefix="options",
+)
 LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, reference_apis=(REFERENCE_APIS["llama_cpp"],))
-TABLES = (COMPLETIONS, CHAT, GENERATE, SCORE)
+TABLES = (COMPLETIONS, CHAT, GENERATE, OLLAMA_GENERATE, OLLAMA_OPTIONS, SCORE)
 
 
 def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:

@@ -15,16 +15,16 @@ from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 NO_TEMPLATE = (
-    "this model has no chat template, so it cannot chat: send a prompt to /v1/completions, or ask the operator to add "
-    "a template: chat_template.jinja in the model's folder, chat_template in its tokenizer_config.json, or a file "
-    "named by the setting DISTILGPT2_CHAT_TEMPLATE"
+    "this model has no chat template, so it cannot chat: send a prompt to {path}, or ask the operator to add a "
+    "template: chat_template.jinja in the model's folder, chat_template in its tokenizer_config.json, or a file named "
+    "by the setting DISTILGPT2_CHAT_TEMPLATE"
 )
 
 
-def require_template(template: ChatTemplate | None) -> ChatTemplate:
-    """Raises InvalidRequestError if the model has no chat template."""
+def require_template(template: ChatTemplate | None, *, instead: str = "/v1/completions") -> ChatTemplate:
+    """Raises InvalidRequestError if the model has no chat template. `instead`: the protocol's route for prompts."""
     if template is None:
-        raise InvalidRequestError(NO_TEMPLATE)
+        raise InvalidRequestError(NO_TEMPLATE.format(path=instead))
     return template
 
 
@@ -96,8 +96,8 @@ def _special_tokens(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, obje
 
 UNSUPPORTED_ROLES = ("tool", "function")
 UNSUPPORTED_FIELDS = (
-    *("audio", "annotations", "function_call", "prefix", "reasoning", "reasoning_content", "refusal"),
-    *("tool_call_id", "tool_calls", "tools"),
+    *("audio", "annotations", "function_call", "images", "prefix", "reasoning", "reasoning_content", "refusal"),
+    *("thinking", "tool_call_id", "tool_calls", "tool_name", "tools"),
 )
 """Clients send the assistant's messages back as they received them, with these null or empty."""
 

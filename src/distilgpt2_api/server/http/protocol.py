@@ -35,6 +35,8 @@ class Protocol:
     """Keys of a request body that may hold the prompt. The gateway sends prompts with one prefix to one replica."""
     operations: Mapping[str, str] = field(default_factory=dict)
     """`gen_ai.operation.name` of a request's span by route, if it is not `text_completion`."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Paths of the protocol that this service does not have, and what to do instead: for the error of a request."""
 
 
 class Protocols:
@@ -63,6 +65,11 @@ class Protocols:
     def find_operation(self, route: str) -> str:
         """A route's `gen_ai.operation.name`."""
         return next((known.operations[route] for known in self._all if route in known.operations), "text_completion")
+
+    def find_substitute(self, path: str) -> str | None:
+        """For a path that its protocol has and this service does not: what to do instead. None for any other path."""
+        names = [path, "/".join(path.split("/")[:3])]
+        return next((known.missing[name] for known in self._all for name in names if name in known.missing), None)
 
     def error_response(self, answer: ErrorAnswer, scope: Scope) -> Response:
         """The error in the shape of the request's protocol. Notes it in the request's record."""

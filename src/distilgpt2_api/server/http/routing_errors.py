@@ -36,6 +36,8 @@ async def answer_http_error(protocols: Protocols, request: Request, error: Excep
 
 def _advice(scope: Scope, sent: str, protocols: Protocols) -> str:
     requested = without_root(sent, scope.get("root_path", ""))
+    if (substitute := protocols.find_substitute(requested.rstrip("/"))) is not None:
+        return substitute
     for path in _similar_paths(requested, protocols.trees):
         if path != requested and _allowed_methods(_at(scope, path)):
             return f"did you mean {path[:200]}?"

@@ -47,6 +47,17 @@ def tgi_grammar(grammar: object) -> Grammar | None:
     return _typed_value(fields.get("type"), fields["value"], param)
 
 
+def ollama_grammar(value: object) -> Grammar | None:
+    """`format` of Ollama: "json", or a schema. Raises like `openai_grammar`."""
+    if value is None or value == "":
+        return None
+    if value == "json":
+        return ANY_OBJECT
+    if not isinstance(value, dict):
+        raise InvalidRequestError('format must be "json" or a JSON schema, an object', param="format")
+    return _schema(value, "format")
+
+
 def _typed_value(kind: object, value: object, param: str) -> Grammar:
     """TGI's form, `{"type": …, "value": …}`, which its chat also accepts in `response_format`."""
     match kind:

@@ -1,4 +1,4 @@
-"""OpenAPI fragments of request bodies and event streams, which routes handle without FastAPI."""
+"""OpenAPI fragments of request bodies and streams, which routes handle without FastAPI."""
 
 from typing import Any
 
@@ -40,3 +40,9 @@ def event_stream(description: str, *models: type[BaseModel], has_done: bool = Fa
         "description": description,
         "content": {"text/event-stream": {"itemSchema": event, "example": example}},
     }
+
+
+def json_lines(description: str, *models: type[BaseModel], example: str) -> dict[str, Any]:
+    """A streamed response for a route's `responses`: each line is JSON, one of the models."""
+    line = {"anyOf": [reference(model) for model in models]}
+    return {"description": description, "content": {"application/x-ndjson": {"itemSchema": line, "example": example}}}

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
-from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan
+from distilgpt2_api.server.generation.token_logprobs import token_with_top
 from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.protocols.openai.envelope import OpenAiWriter
@@ -65,18 +65,5 @@ class ChatWriter(OpenAiWriter):
         num_top = self._num_logprobs
         if num_top is None:
             return None
-        content = [
-            self._token(token.token_id, token.logprob)
-            | {"top_logprobs": [self._token(token_id, logprob) for token_id, logprob in token.top[:num_top]]}
-            for token in logprobs
-        ]
+        content = [token_with_top(token, self._tokenizer, num_top=num_top) for token in logprobs]
         return {"content": content, "refusal": None}
-
-    def _token(self, token_id: int, logprob: float) -> dict[str, object]:
-        # A padded model has tokens beyond its tokenizer's.
-        token = self._tokenizer.token_bytes[token_id] if token_id < self._tokenizer.vocab_size else b""
-        return {
-            "token": self._tokenizer.token_text(token_id),
-            "logprob": max(logprob, MIN_LOGPROB),
-            "bytes": list(token),
-        }

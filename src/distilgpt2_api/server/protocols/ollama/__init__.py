@@ -1,0 +1,1 @@
+"""Ollama's API: `/api/generate`, `/api/chat`, and what describes the model."""
