@@ -11,6 +11,7 @@ POETRY := .tools/poetry/bin/poetry
 POETRY_VERSION := 2.5.1
 TORCH_VERSION := 2.13.0
 TRANSFORMERS_VERSION := 5.23.0
+PEFT_VERSION := 0.21.2
 PRE_COMMIT_VERSION := 4.7.0
 CLANG_FORMAT_VERSION := 23.1.5
 CLANG_TIDY_VERSION := 23.1.4
@@ -72,7 +73,7 @@ TORCH_PYTHON := .tools/torch/bin/python
 .tools/torch/installed: Makefile
 	$(PYTHON) -m venv .tools/torch
 	$(TORCH_PYTHON) -m pip install --quiet --disable-pip-version-check \
-		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) pytest pytest-timeout orjson
+		torch==$(TORCH_VERSION) transformers==$(TRANSFORMERS_VERSION) peft==$(PEFT_VERSION) pytest pytest-timeout orjson
 	@touch $@
 
 # Separate from .venv: it only runs installed tools.

@@ -9,10 +9,11 @@ namespace {
 
 // ------------------------------------------------------------------------------------------------ matrix products
 
-// One tile: ROWS rows × VECTORS vectors of columns. `weights` points at the tile's first column in its panel.
-template <int ROWS, int VECTORS, bool IS_FIRST>
+// One tile: ROWS rows × VECTORS vectors of columns. `weights` points at the tile's first column in its panel. Beside its
+// work it fetches FETCH cache lines for each four weights of a column.
+template <int ROWS, int VECTORS, int FETCH>
 INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
-                     const int32_t *sums, int num_groups, Floats (&total)[ROWS][VECTORS]) {
+                     const int32_t *sums, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
     const int num_quads = (depth + 3) / 4;
@@ -25,11 +26,7 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
             for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(-WEIGHT_OFFSET * sums[r * num_groups + group]);
         for (; quad < end; quad++) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            if (!IS_FIRST) { // a later tile has this panel in the cache, and time to fetch the next one
-                const uint8_t *next = line + (int64_t)num_quads * PANEL * 4;
-                __builtin_prefetch(next, 0, 2);
-                __builtin_prefetch(next + 64, 0, 2);
-            }
+            for (int i = 0; i < FETCH; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH + i) * 64, 0, 2);
             Ints w[VECTORS];
             for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
 #pragma GCC unroll 16
@@ -127,26 +124,26 @@ INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, 
     }
 }
 
-typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row, int panel, int first, Epilogue,
-                     float *, int);
+typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row, int panel, int first,
+                     const uint8_t *fetch, Epilogue, float *, int);
 
-template <int ROWS, bool IS_FIRST>
+template <int ROWS, int FETCH>
 void int8_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
-               Epilogue epilogue, float *output, int stride) {
+               const uint8_t *fetch, Epilogue epilogue, float *output, int stride) {
     Floats total[ROWS][TILE_VECTORS];
     const uint8_t *weights =
         (const uint8_t *)matrix.panels + (int64_t)panel * round_up(matrix.depth, 4) * PANEL + first * 4;
     const int64_t group = (int64_t)row * rows.num_groups;
-    dot_int8<ROWS, TILE_VECTORS, IS_FIRST>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes,
-                                           rows.stride_bytes, rows.scales + group, rows.sums + group, rows.num_groups,
-                                           total);
+    dot_int8<ROWS, TILE_VECTORS, FETCH>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes,
+                                        rows.stride_bytes, rows.scales + group, rows.sums + group, rows.num_groups,
+                                        fetch, total);
     finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
                                stride);
 }
 
 template <class Weights, int ROWS>
 void float_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
-                Epilogue epilogue, float *output, int stride) {
+                const uint8_t *, Epilogue epilogue, float *output, int stride) {
     typedef typename Weights::Number Number;
     Floats total[ROWS][TILE_VECTORS];
     const Number *weights = (const Number *)matrix.panels + (int64_t)panel * matrix.depth * PANEL + first;
@@ -159,39 +156,46 @@ void float_tile(const Model &model, const Matrix &matrix, const Activations &row
 // The tile of each number of rows up to `most`.
 template <template <int> class Of, int most, int... ROWS> struct TilesUpTo : TilesUpTo<Of, most - 1, most, ROWS...> {};
 template <template <int> class Of, int... ROWS> struct TilesUpTo<Of, 0, ROWS...> {
-    static constexpr Tile FIRST[] = {nullptr, Of<ROWS>::FIRST...}, OTHER[] = {nullptr, Of<ROWS>::OTHER...};
+    static constexpr Tile TILES[][3] = {
+        {}, {Of<ROWS>::template TILE<0>, Of<ROWS>::template TILE<1>, Of<ROWS>::template TILE<2>}...};
 };
 template <int ROWS> struct Int8Tile {
-    static constexpr Tile FIRST = int8_tile<ROWS, true>, OTHER = int8_tile<ROWS, false>;
+    template <int FETCH> static constexpr Tile TILE = int8_tile<ROWS, FETCH>;
 };
 template <int ROWS> struct Bf16Tile {
-    static constexpr Tile FIRST = float_tile<Bf16Weights, ROWS>, OTHER = FIRST;
+    template <int> static constexpr Tile TILE = float_tile<Bf16Weights, ROWS>;
 };
 template <int ROWS> struct F32Tile {
-    static constexpr Tile FIRST = float_tile<F32Weights, ROWS>, OTHER = FIRST;
+    template <int> static constexpr Tile TILE = float_tile<F32Weights, ROWS>;
 };
 
 // Tiles of `usual_rows` at most, unless one of `most_rows` takes them all.
 template <template <int> class Of, int usual_rows, int most_rows>
 void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
-              float *output, int stride) {
+              float *output, int stride, const uint8_t *fetch) {
     const int num_tiles = rows.num_rows <= most_rows ? 1 : (rows.num_rows + usual_rows - 1) / usual_rows;
     for (int first = 0; first < PANEL; first += TILE_VECTORS * LANES)
         for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
             const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
-            const Tile *tiles = row ? TilesUpTo<Of, most_rows>::OTHER : TilesUpTo<Of, most_rows>::FIRST;
-            tiles[num](model, matrix, rows, row, panel, first, epilogue, output, stride);
+            // A panel has two lines for each four weights. The last tiles fetch the next one, half of it each.
+            const int lines = !fetch || first ? 0 : num_tiles == 1 ? 2 : left <= 2 ? 1 : 0;
+            TilesUpTo<Of, most_rows>::TILES[num][lines](model, matrix, rows, row, panel, first, fetch, epilogue, output,
+                                                        stride);
+            if (lines == 1) fetch += (int64_t)round_up(matrix.depth, 4) / 4 * 64;
             row += num;
         }
 }
 
 void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
-            float *output, int stride) {
+            float *output, int stride, const uint8_t *fetch) {
     if (model.precision == INT8)
-        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride, fetch);
     else if (model.precision == BF16)
-        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
-    else multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride);
+        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride,
+                                                             fetch);
+    else
+        multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride,
+                                                            fetch);
 }
 
 // ------------------------------------------------------------------------------------------------------ row kernels

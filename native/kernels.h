@@ -16,7 +16,9 @@ enum Epilogue { STORE, ACTIVATE, ADD };
 struct Kernels {
     const char *name;
     // Columns [panel · 32, …) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added there.
-    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride);
+    // `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
+    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride,
+                   const uint8_t *fetch);
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
     // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.

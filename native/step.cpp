@@ -37,7 +37,7 @@ struct Engine {
     const Step *step;
     int layer;
     // What the current job works on.
-    const Matrix *matrix;
+    const Matrix *matrix, *next_matrix; // null behind the last one
     Epilogue epilogue;
     const float *input;
     const Norm *norm;
@@ -120,6 +120,12 @@ void quantize_input(void *context, int row, int) {
     quantize_row(e, e->input + (int64_t)row * e->input_stride, e->matrix->depth, row);
 }
 
+const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
+    const int64_t line_bytes = PANEL * (m.precision == INT8 ? 1 : m.precision == BF16 ? 2 : 4);
+    const int num_lines = m.precision == INT8 ? round_up(matrix.depth, 4) : matrix.depth;
+    return (const uint8_t *)matrix.panels + (int64_t)panel * num_lines * line_bytes;
+}
+
 void multiply_panels(void *context, int item, int) {
     Engine *e = (Engine *)context;
     const int depth = e->matrix->depth, num_panels = (e->matrix->num_columns + PANEL - 1) / PANEL;
@@ -127,8 +133,14 @@ void multiply_panels(void *context, int item, int) {
         e->input,   e->bytes, e->scales, e->sums, e->input_stride, row_bytes(depth), (depth + GROUP - 1) / GROUP,
         e->num_rows};
     const int end = (item + 1) * e->panels_each < num_panels ? (item + 1) * e->panels_each : num_panels;
-    for (int panel = item * e->panels_each; panel < end; panel++)
-        e->kernels->matmul(e->model, *e->matrix, rows, panel, e->epilogue, e->output, e->output_stride);
+    for (int panel = item * e->panels_each; panel < end; panel++) {
+        // Behind the item's last panel: other threads have the next items, this one will get one further on.
+        const int next = panel + 1 < end ? panel + 1 : end + (pool_num_threads(e->pool) - 1) * e->panels_each;
+        const uint8_t *fetch = next < num_panels ? weights_of(e->model, *e->matrix, next)
+                               : e->next_matrix  ? weights_of(e->model, *e->next_matrix, next - num_panels)
+                                                 : nullptr;
+        e->kernels->matmul(e->model, *e->matrix, rows, panel, e->epilogue, e->output, e->output_stride, fetch);
+    }
 }
 
 void write_keys(void *context, int token, int) {
@@ -165,9 +177,10 @@ void normalize(Engine *e, const Norm &norm) {
 }
 
 // output (rows, output_stride) = or += input (rows, input_stride) · matrix. Quantises the input if it isn't yet.
-void multiply(Engine *e, const Matrix &matrix, const float *input, int input_stride, bool is_quantized,
-              Epilogue epilogue, float *output, int output_stride) {
+void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const float *input, int input_stride,
+              bool is_quantized, Epilogue epilogue, float *output, int output_stride) {
     e->matrix = &matrix;
+    e->next_matrix = next;
     e->epilogue = epilogue;
     e->input = input;
     e->input_stride = input_stride;
@@ -232,13 +245,14 @@ int engine_step(Engine *e, const Step *step) {
     for (e->layer = 0; e->layer < m.num_layers; e->layer++) {
         const Layer &layer = m.layers[e->layer];
         normalize(e, layer.norm_1);
-        multiply(e, layer.qkv, e->normal, padded_width, true, STORE, e->qkv, 3 * m.width);
+        multiply(e, layer.qkv, &layer.projection, e->normal, padded_width, true, STORE, e->qkv, 3 * m.width);
         pool_run(e->pool, write_keys, e, e->num_rows);
         pool_run(e->pool, attend_heads, e, e->num_rows * ((m.num_heads + e->heads_each - 1) / e->heads_each));
-        multiply(e, layer.projection, e->attended, padded_width, false, ADD, e->residual, m.width);
+        multiply(e, layer.projection, &layer.up, e->attended, padded_width, false, ADD, e->residual, m.width);
         normalize(e, layer.norm_2);
-        multiply(e, layer.up, e->normal, padded_width, true, ACTIVATE, e->inner, padded_inner);
-        multiply(e, layer.down, e->inner, padded_inner, false, ADD, e->residual, m.width);
+        multiply(e, layer.up, &layer.down, e->normal, padded_width, true, ACTIVATE, e->inner, padded_inner);
+        const Matrix *next = e->layer + 1 < m.num_layers ? &m.layers[e->layer + 1].qkv : &m.head;
+        multiply(e, layer.down, next, e->inner, padded_inner, false, ADD, e->residual, m.width);
     }
     for (int row = 0; row < e->num_rows; row++)
         e->kernels->layer_norm(m, m.final_norm, e->residual + (int64_t)row * m.width,
@@ -249,7 +263,7 @@ int engine_step(Engine *e, const Step *step) {
 int engine_logits(Engine *e, const float *hidden, int num_rows, float *logits) {
     if (!reserve(e, num_rows, 1)) return -1;
     e->num_rows = num_rows;
-    multiply(e, e->model.head, hidden, e->model.width, false, STORE, logits, e->model.vocab_size);
+    multiply(e, e->model.head, nullptr, hidden, e->model.width, false, STORE, logits, e->model.vocab_size);
     return 0;
 }
 }

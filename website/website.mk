@@ -16,5 +16,5 @@ docs-serve: .tools/docs/installed ## Serve the documentation on http://127.0.0.1
 	$(PROPERDOCS) serve --strict --config-file mkdocs.yml --dev-addr 127.0.0.1:$(DOCS_PORT)
 
 .PHONY: test-docs
-test-docs: .venv/installed-dev ## Run the documentation's commands against live servers
+test-docs: .venv/installed-dev ## Type the documentation's commands, page by page, in a fresh copy of the checkout (installs it there)
 	$(BIN)/python -m pytest tests/commands $(ARGS)

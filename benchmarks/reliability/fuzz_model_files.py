@@ -3,9 +3,10 @@
     python -m benchmarks.reliability.fuzz_model_files --files 10000
 
 Each seed corrupts one file of a small model: header, offsets and lengths of safetensors (a checkpoint, an index of
-shards, a compiled model), `config.json`, `generation_config.json`, tokenizer files, special tokens, a chat template; by
-structure and by bytes; or replaces it with a pipe, a device, a folder or a link. The file must either load (a harmless
-change) or be refused with a one-line ModelError that names the file. Everything else is a failure and exits with 1:
+shards, a compiled model), archives and pickles of PyTorch, an adapter, `config.json`, `generation_config.json`,
+tokenizer files, special tokens, a chat template; by structure and by bytes; or replaces it with a pipe, a device, a
+folder or a link. The file must either load (a harmless change) or be refused with a one-line ModelError that names the
+file. Everything else is a failure and exits with 1:
 
 - another exception, or a message of several lines, without the file's name, or too long;
 - a crash: the files are opened in separate processes, and the seed of a crash is known;
@@ -31,13 +32,21 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from benchmarks.reliability.model_mutations import COMPILED_FILE, Corruption, corrupt, write_model
+from benchmarks.reliability.model_mutations import (
+    ADAPTER_FILES,
+    COMPILED_FILE,
+    PICKLES,
+    Corruption,
+    corrupt,
+    write_model,
+)
 from benchmarks.report import print_table
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import InvalidRequestError, ModelError
 from distilgpt2_api.core.model_folder import GENERATION_CONFIG_FILE
 from distilgpt2_api.model.architectures.registry import read_model_config
+from distilgpt2_api.model.conversion import convert_model
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_file import read_compiled_model
 from distilgpt2_api.model.weights.prepared import prepare_weights
@@ -198,6 +207,10 @@ def open_file(folder: Path, target: str) -> None:
     config = read_model_config(folder)
     if target in ("config.json", SINGLE_FILE, INDEX_FILE):
         prepare_weights(config, open_checkpoint(folder, config), Precision.INT8)
+    elif target in PICKLES:
+        convert_model(folder, folder.parent / "converted", weights=folder / target)
+    elif target in ADAPTER_FILES:
+        convert_model(folder, folder.parent / "converted", adapter=folder)
     elif target == COMPILED_FILE:
         read_compiled_model(folder, config, Precision.INT8)
     elif target != GENERATION_CONFIG_FILE:  # read with the config

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from benchmarks.make_model import END_OF_TEXT, write_tokenizer
+from benchmarks.reliability.torch_file_mutations import corrupt_torch_file
+from benchmarks.torch_file import save
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import Precision
@@ -48,6 +50,15 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 319,
 }
 COMPILED_FILE = compiled_name(Precision.INT8)
+PICKLES = ("pytorch_model.bin", "legacy.pt")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.bin")
+ADAPTER_CONFIG = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "rank_pattern": {"h.1.attn.c_attn": 4},
+    "use_rslora": True,
+}
 TARGETS = (
     SINGLE_FILE,
     CONFIG_FILE,
@@ -55,6 +66,8 @@ TARGETS = (
     *VOCABULARY_FILES[0],
     INDEX_FILE,
     COMPILED_FILE,
+    *PICKLES,
+    *ADAPTER_FILES,
     *OPTIONAL_FILES,
 )
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -114,6 +127,11 @@ def write_model(folder: Path) -> dict[str, bytes]:
     for shard, part in halves.items():
         files[shard] = _pack(*_describe({name: tensors[name] for name in part}))
     weight_map = {name: shard for shard, part in halves.items() for name in part}
+    files |= {name: save(tensors, is_legacy=name == PICKLES[1]) for name in PICKLES}
+    adapter = {"lora_A": draw.normal(size=(4, 16)), "lora_B": draw.normal(size=(48, 4))}
+    names = {f"base_model.model.transformer.h.1.attn.c_attn.{part}.weight": part for part in adapter}
+    files["adapter_model.bin"] = save({name: adapter[part].astype(np.float32) for name, part in names.items()})
+    files["adapter_config.json"] = json.dumps(ADAPTER_CONFIG).encode()
     files[INDEX_FILE] = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}).encode()
     files["tokenizer.json"] = _tokenizer_json(files["vocab.json"], files["merges.txt"])
     files |= {name: json.dumps(content).encode() for name, content in SPECIAL_FILES.items()}
@@ -131,6 +149,7 @@ def corrupt(files: dict[str, bytes], folder: Path, seed: int) -> Corruption:
     companions = {"merges.txt": ["vocab.json"], "vocab.json": ["merges.txt"], INDEX_FILE: [*SHARDS]}
     companions |= {name: [TOKENIZER_FILE] for name in (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)}
     companions[ADDED_TOKENS_FILE].append(SPECIAL_TOKENS_FILE)
+    companions |= {name: [SINGLE_FILE, *ADAPTER_FILES] for name in ADAPTER_FILES}
     companions[CHAT_TEMPLATE_FILE] = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE]
     needed = {"config.json", SINGLE_FILE} if target == "config.json" else {"config.json", *companions.get(target, [])}
     for name in needed:
@@ -156,6 +175,8 @@ def _corrupt_content(rng: random.Random, target: str, content: bytes) -> tuple[b
         return _corrupt_bytes(rng, content)
     if target.endswith(".safetensors"):
         return _corrupt_safetensors(rng, content)
+    if target.endswith((".bin", ".pt")):
+        return corrupt_torch_file(rng, content)
     if target in ("merges.txt", CHAT_TEMPLATE_FILE):
         return _corrupt_lines(rng, content)
     return _corrupt_json(rng, content)

@@ -52,7 +52,7 @@ DOCUMENTED = {
     ),
     *("huggingface_hub.errors", "huggingface_hub.hf_api", "huggingface_hub.utils"),
     *("jinja2.ext", "jinja2.runtime", "jinja2.sandbox"),
-    *("numpy.typing", "pydantic.fields", "pydantic.json_schema"),
+    *("numpy.lib.stride_tricks", "numpy.typing", "pydantic.fields", "pydantic.json_schema"),
     *("prometheus_client.metrics_core", "prometheus_client.parser", "prometheus_client.registry"),
     *("prometheus_client.samples", "python_multipart.exceptions", "python_multipart.multipart"),
     *("sqlalchemy.engine", "sqlalchemy.exc", "starlette.datastructures", "starlette.exceptions"),

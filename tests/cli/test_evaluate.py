@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,33 @@ def test_each_precision_has_a_row_and_they_agree(tiny_model: Path, text_file: Pa
     result = invoke("evaluate", str(text_file), "--model", str(tiny_model))
     assert result.exit_code == 0, result.output
     title, header, *rows = result.stdout.splitlines()
-    assert title.startswith(f"tiny: {6 * 20 + 1} tokens of {6 * 19} bytes")
-    assert header.split() == ["precision", "perplexity", "bits/byte", "tokens/s"]
-    figures = {row.split()[0]: [float(figure) for figure in row.split()[1:]] for row in rows}
+    assert title.startswith(f"{6 * 19} bytes of text, ")
+    assert header.split() == ["model", "precision", "tokens", "perplexity", "bits/byte", "ratio", "tokens/s"]
+    figures = {row.split()[1]: [float(figure) for figure in row.split()[2:]] for row in rows}
     assert list(figures) == ["int8", "bf16", "f32"]
-    for precision in ("int8", "bf16"):
-        assert figures[precision][0] == pytest.approx(figures["f32"][0], rel=0.05)
+    for num_tokens, perplexity, _, ratio, _ in figures.values():
+        assert num_tokens == 6 * 20
+        assert perplexity == pytest.approx(figures["f32"][1], rel=0.05)
+        assert ratio == pytest.approx(1, abs=0.02)
+    assert figures["int8"][3] == 1
+
+
+def test_models_are_compared_with_the_first(
+    tiny_model: Path, other_end_model: Path, text_file: Path, invoke: Any
+) -> None:
+    """The models differ in their separators alone. The JSON has the same figures as the table."""
+    options = ["--model", str(tiny_model), "--model", str(other_end_model), "--precision", "f32", "--precision", "bf16"]
+    table = invoke("evaluate", str(text_file), *options).stdout.splitlines()
+    result = invoke("evaluate", str(text_file), *options, "--format", "json")
+    rows = json.loads(result.stdout)["results"]
+    assert [(row["model"], row["precision"]) for row in rows] == [
+        (str(model), precision) for model in (tiny_model, other_end_model) for precision in ("f32", "bf16")
+    ]
+    assert [line.split()[:2] for line in table[2:]] == [[row["model"], row["precision"]] for row in rows]
+    for row, line in zip(rows, table[2:], strict=True):
+        assert row["ratio"] == pytest.approx(row["bits_per_byte"] / rows[0]["bits_per_byte"])
+        assert f"{row['perplexity']:.3f}" in line
+        assert (row["num_tokens"], row["num_bytes"]) == (6 * 20, 6 * 19)
 
 
 @pytest.fixture
@@ -51,12 +73,13 @@ def test_documents_end_with_the_end_of_text_of_the_config(
     result = invoke("evaluate", str(tmp_path / "stories.txt"), "--model", str(other_end_model), "--precision", "f32")
 
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"other: {6 * 20 + 1} tokens of {6 * 19} bytes")
+    assert result.stdout.startswith(f"{6 * 19} bytes of text, ")
+    assert result.stdout.splitlines()[2].split()[2] == str(6 * 20)
 
 
 def test_one_precision_alone(tiny_model: Path, text_file: Path, invoke: Any) -> None:
     result = invoke("evaluate", str(text_file), "--model", str(tiny_model), "--precision", "f32")
-    assert [line.split()[0] for line in result.stdout.splitlines()[2:]] == ["f32"]
+    assert [line.split()[1] for line in result.stdout.splitlines()[2:]] == ["f32"]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +95,10 @@ def test_a_file_that_can_not_be_scored_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
-def score_lines(folder: Path, *values: Any, invoke: Any, model: Path) -> list[dict[str, Any]]:
+def score_lines(folder: Path, *values: Any, invoke: Any, model: Path, options: Sequence[str] = ()) -> list[Any]:
     (folder / "texts.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
-    result = invoke("evaluate", str(folder / "texts.jsonl"), "--jsonl", "--precision", "f32", "--model", str(model))
+    flags = ["--jsonl", "--precision", "f32", "--model", str(model), *options]
+    result = invoke("evaluate", str(folder / "texts.jsonl"), *flags)
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
@@ -100,6 +124,38 @@ def test_each_line_of_a_file_gets_a_score(tiny_model: Path, tmp_path: Path, invo
     assert whole["is_greedy"] is False
 
 
+@pytest.mark.reported("a newcomer's first hour: the line of a dataset was refused")
+def test_a_line_can_be_an_object_with_a_text(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+    """Its other fields are ignored. `--field` names the text's field."""
+    options = {"invoke": invoke, "model": tiny_model}
+    plain, row = score_lines(tmp_path, "The king.", {"text": "The king.", "id": 7}, **options)
+    lines = [{"story": "The king.", "text": 1, "context": ""}]
+    [named] = score_lines(tmp_path, *lines, options=["--field", "story"], **options)
+    assert plain == row | {"index": 0} == named
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--field", "text"], "--field needs --jsonl"),
+        (["--jsonl", "--format", "json"], "leave out --format"),
+        (["--jsonl", "--model", "a", "--model", "b"], "--jsonl takes only one --model"),
+    ],
+)
+def test_options_that_exclude_each_other_are_named(
+    options: list[str], message: str, text_file: Path, invoke: Any
+) -> None:
+    result = invoke("evaluate", str(text_file), *options)
+    assert (result.exit_code, message in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("line", ['"a"', '{"text": "a"}', '{"story": 1}', "[]"])
+def test_a_line_without_the_field_is_named(line: str, tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+    (tmp_path / "bad.jsonl").write_text(line)
+    result = invoke("evaluate", str(tmp_path / "bad.jsonl"), "--jsonl", "--field", "story", "--model", str(tiny_model))
+    assert (result.exit_code, "line 1 must be an object with the string story" in result.stderr) == (1, True)
+
+
 def test_a_file_can_have_more_lines_than_run_at_once(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     texts = [f"{'x' * (index % 5)}{index}" for index in range(600)]
     lines = score_lines(tmp_path, *texts, invoke=invoke, model=tiny_model)
@@ -114,8 +170,10 @@ def test_a_file_can_have_more_lines_than_run_at_once(tiny_model: Path, tmp_path:
         (b'"a"\n"a', "line 2 is not valid JSON"),
         (b'"a"\n\n[1]', "line 3 must be a string"),
         (b'{"context": "a"}', "line 1 must be a string"),
-        (b'{"text": "a", "context": "b"}', "line 1 must be a string, or an object with the string text, or with the"),
+        (b'{"text": "a", "context": "b"}', "line 1 must be a string, an object with the string text, or"),
         (b'{"context": "a", "continuation": "b", "id": 1}', "line 1 must be a string"),
+        (b'{"context": "a", "continuation": "b", "text": "c"}', "line 1 must be a string"),
+        (b'{"text": 1}', "line 1 must be a string"),
         (b'"a"\n""', "line 2 is empty"),
         (b'"a"\n"\\ud800"', "line 2: prompt is not Unicode text"),
         (b'"' + b"a" * 64 + b'"', "you requested 65 tokens (64 in "),

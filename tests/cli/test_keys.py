@@ -1,7 +1,9 @@
-"""`distilgpt2-api keys`: a key is shown once, the file holds its hash."""
+"""`distilgpt2-api keys`: a key is shown once, the file holds its hash, limits and dates."""
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from distilgpt2_api.core.caller import CallerLimits, digest_of
 from distilgpt2_api.settings.key_file import read_key_file
+
+DIGEST = digest_of(b"dg2-0123456789abcdef").hex()
 
 
 def test_a_key_goes_to_stdout_and_its_hash_to_the_file(invoke: Any, tmp_path: Path) -> None:
@@ -29,9 +33,65 @@ def test_keys_are_listed_and_removed_in_the_file_of_the_setting(
     monkeypatch.setenv("DISTILGPT2_API_KEYS_FILE", str(tmp_path / "keys.toml"))
     for name in ("alice", "bob"):
         assert invoke("keys", "add", name).exit_code == 0
-    assert invoke("keys", "list").stdout == "alice\nbob\n"
+    assert listed_names(invoke) == ["alice", "bob"]
     assert invoke("keys", "remove", "alice").exit_code == 0
-    assert invoke("keys", "list").stdout == "bob\n"
+    assert listed_names(invoke) == ["bob"]
+
+
+def listed_names(invoke: Any) -> list[str]:
+    return [line.split()[0] for line in invoke("keys", "list").stdout.splitlines()[1:]]
+
+
+def test_a_list_has_limits_and_dates(invoke: Any, tmp_path: Path) -> None:
+    """A key of an older file has no dates. JSON has the moments, the table their days in UTC."""
+    file = tmp_path / "keys.toml"
+    file.write_text(
+        f'[keys.old]\nsha256 = "{DIGEST}"\n\n[keys.gone]\nsha256 = "{"0" * 64}"\nexpires = 2020-02-29T23:30:00-01:00\n'
+    )
+    options = ["--max-requests", "8", "--tokens-per-s", "0.5", "--expires", "2999-12-31", "--file", str(file)]
+    assert invoke("keys", "add", "new", *options).exit_code == 0
+    day = datetime.now(UTC).date().isoformat()
+
+    table = invoke("keys", "list", "--file", str(file)).stdout
+    listed = json.loads(invoke("keys", "list", "--format", "json", "--file", str(file)).stdout)
+
+    assert [line.split() for line in table.splitlines()] == [
+        ["name", "created", "expires", "max_requests", "tokens_per_s", "burst_tokens", "min_priority"],
+        ["old", "-", "never", "-", "-", "-", "-"],
+        ["gone", "-", "2020-03-01", "(expired)", "-", "-", "-", "-"],
+        ["new", day, "2999-12-31", "8", "0.5", "-", "-"],
+    ]
+    assert [entry["name"] for entry in listed] == ["old", "gone", "new"]
+    assert listed[1]["expires"] == "2020-02-29T23:30:00-01:00"
+    assert listed[2]["expires"] == "2999-12-31T00:00:00+00:00"
+    assert listed[2]["created"].startswith(day)
+    assert (listed[2]["max_requests"], listed[2]["tokens_per_s"], listed[2]["burst_tokens"]) == (8, 0.5, None)
+
+
+def test_a_key_expires_some_days_from_now(invoke: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    assert invoke("keys", "add", "alice", "--expires", "90d", "--file", str(file)).exit_code == 0
+    [entry] = read_key_file(file)
+    assert entry.created is not None
+    assert entry.expires is not None
+    assert entry.expires - entry.created == timedelta(days=90)
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("2020-01-31", "2020-01-31 is in the past"),
+        ("2999-01-31T12:00:00", "nor a time with its offset"),
+        ("0d", "neither days from now"),
+        ("soon", "neither days from now"),
+        ("9999-12-31", "neither days from now"),
+    ],
+)
+def test_an_unclear_or_past_end_creates_no_key(when: str, message: str, invoke: Any) -> None:
+    result = invoke("keys", "add", "alice", "--expires", when)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
 
 
 def test_without_a_file_the_entry_is_shown_beside_the_key(invoke: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_plan_names_its_curve_and_the_number_of_nodes(invoke: Any) -> None:
 
 def test_json_has_the_same_figures(invoke: Any) -> None:
     page = invoke(*LOAD).stdout
-    plan = json.loads(invoke(*LOAD, "--json").stdout)
+    plan = json.loads(invoke(*LOAD, "--format", "json").stdout)
     assert f"{'nodes':<13}{plan['num_nodes']}\n" in page
     assert f"{plan['node']['ttft_percentile_ms']:.0f} ms p99" in page
     assert plan["curve"].keys() == {"model", "precision", "measured_on"}
@@ -48,15 +48,15 @@ def test_json_has_the_same_figures(invoke: Any) -> None:
     ],
 )
 def test_each_option_changes_the_plan(options: list[str], has_more: bool, invoke: Any) -> None:
-    usual = json.loads(invoke(*LOAD, "--json").stdout)
-    changed = json.loads(invoke(*LOAD, "--json", *options).stdout)
+    usual = json.loads(invoke(*LOAD, "--format", "json").stdout)
+    changed = json.loads(invoke(*LOAD, "--format", "json", *options).stdout)
     assert (changed["num_nodes"] > usual["num_nodes"]) is has_more
     assert changed != usual
 
 
 def test_a_machine_is_measured_saved_and_used_for_a_plan(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     path = tmp_path / "curve.json"
-    load = ("plan", "--qps", "5", "--tokens", "8", "--prompt-tokens", "8", "--json")
+    load = ("plan", "--qps", "5", "--tokens", "8", "--prompt-tokens", "8", "--format", "json")
     result = invoke(*load, "--measure", "--save", str(path), "--model", str(tiny_model), "--precision", "f32")
     assert result.exit_code == 0, result.output
     curve = json.loads(path.read_text())

@@ -1,131 +1,164 @@
-"""A reader's terminal in a temporary folder, beside a server of the bundled model."""
+"""A reader with a fresh checkout and two terminals, who types each page's commands in the order of the pages."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import socket
-import stat
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.docs.blocks import ROOT, Block
-from tests.e2e.conftest import eventually, launch, model_folder
+from tests.commands.terminal import CommandsFailed, Terminal
+from tests.docs.blocks import ACTIVATION, ROOT, Block
 
-__all__ = ["launch", "model_folder"]
+DOCUMENTED_ADDRESSES = ("localhost:8000", "0.0.0.0:8000")
+BLOCK_TIMEOUT_S = 300.0
+"""Installations are the longest blocks."""
+START_TIMEOUT_S = 300.0
+"""`make run` installs first."""
+STOP_TIMEOUT_S = 15.0
 
-MODEL = ROOT / "src" / "distilgpt2_api" / "models" / "storyteller"
-DOCUMENTED_ADDRESS = "localhost:8000"
-TIMEOUT_S = 60
-
-COMMAND = f"""\
-#!/bin/bash
-# The readers' distilgpt2-api. `serve` runs in the background, so that the block's next lines can use it.
-if [[ "$1" != serve ]]; then exec '{sys.executable}' -m distilgpt2_api "$@"; fi
-'{sys.executable}' -m distilgpt2_api "$@" --host 127.0.0.1 </dev/null >serve.log 2>&1 &
-until curl "127.0.0.1:$PORT/readyz" >/dev/null 2>&1; do
-    kill -0 $! || {{ cat serve.log >&2; exit 1; }}
-    sleep 0.05
-done
-"""
-CURL_OPTIONS = f"silent\nshow-error\nfail-with-body\nmax-time = {TIMEOUT_S}\n"
+CURL_OPTIONS = "silent\nshow-error\nfail-with-body\nmax-time = 60\n"
 """Without these, curl exits with 0 for an HTTP error."""
+UNSET = (
+    "VIRTUAL_ENV",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "MODEL",
+    "EXTRAS",
+    "ARGS",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "KEY",
+)
 
 
-class Terminal:
-    """Runs a page's blocks one after another in one folder, so that each finds the files of earlier ones."""
+class Reader:
+    """Types a page's blocks. Blocks that serve run in one terminal until the next such block, all others in another.
 
-    def __init__(self, folder: Path, cache_folder: Path, port: int) -> None:
-        self._folder = folder
-        self._port = port
-        self._groups: list[tuple[int, int]] = []
-        """Process groups that may contain a server, each with its port."""
-        programs = folder / ".venv" / "bin"
-        programs.mkdir(parents=True)
-        command = programs / "distilgpt2-api"
-        command.write_text(COMMAND, encoding="utf-8")
-        command.chmod(command.stat().st_mode | stat.S_IXUSR)
-        (folder / ".curlrc").write_text(CURL_OPTIONS, encoding="utf-8")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_")}
-        self._environment = kept | {
-            "HOME": str(folder),
-            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT / "src"),
-            "DISTILGPT2_HOME": str(folder / "home"),
-            "DISTILGPT2_CACHE_HOME": str(cache_folder),
-            "DISTILGPT2_NUM_THREADS": "1",
-        }
+    Only the service's address differs from what the pages say, so that the test needs no certain port.
+    """
 
-    def run(self, block: Block) -> None:
-        """Raise AssertionError with the block's output if it fails."""
-        port = _free_port() if "distilgpt2-api serve" in block.text else self._port
-        program = block.text.replace(DOCUMENTED_ADDRESS, f"127.0.0.1:{port}")
-        shell = ["bash", "-euo", "pipefail", "-c"]
-        process = subprocess.Popen(
-            [*([sys.executable, "-c"] if block.language == "python" else shell), program],
-            cwd=self._folder,
-            env=self._environment | {"PORT": str(port)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        if port != self._port:
-            self._groups.append((process.pid, port))
+    def __init__(self, checkout: Path, scratch: Path) -> None:
+        self.checkout = checkout
+        self._scratch = scratch
+        self._port = _free_port()
+        self._environment = _readers_environment(scratch / "home", self._port)
+        self._num_terminals = 0
+        self._serving: Terminal | None = None
+        """The terminal of the running service, which the next page may still use."""
+
+    def read_page(self, blocks: list[Block]) -> str:
+        """Type all blocks of one page. Returns their output. Raises CommandsFailed with page and line."""
+        is_activated = not any(ACTIVATION in block.text.splitlines() for block in blocks)
+        outputs = []
+        terminal = self._open_terminal(is_activated=is_activated)
         try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            output, _ = process.communicate()
-        assert process.returncode == 0, f"{block.name}: exit status {process.returncode}\n{program}\n{output}"
+            for block in blocks:
+                try:
+                    if block.is_serving:
+                        self._serve(block, is_activated=is_activated)
+                    else:
+                        outputs.append(terminal.run(self._typed(block), timeout_s=BLOCK_TIMEOUT_S))
+                except CommandsFailed as error:
+                    raise CommandsFailed(f"{block.name}: {error}\n{self._service_log}") from None
+                is_activated = is_activated or ACTIVATION in block.text.splitlines()
+        finally:
+            terminal.close()
+        return "".join(outputs)
 
-    def close(self) -> None:
-        """Stop the servers that blocks have started."""
-        for group, port in self._groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGTERM)
-            eventually(partial(_is_closed, port), f"the server at port {port} ends")
+    def stop_service(self) -> None:
+        """Ctrl+C, as the pages say. Ctrl+C does nothing if no service runs."""
+        if self._serving is not None:
+            self._serving.interrupt(timeout_s=STOP_TIMEOUT_S)
+            self._serving.close()
+            self._serving = None
+
+    def _serve(self, block: Block, *, is_activated: bool) -> None:
+        self.stop_service()
+        self._serving = self._open_terminal(is_activated=is_activated)
+        self._serving.begin(self._typed(block))
+        self._serving.wait(timeout_s=START_TIMEOUT_S, until=self._is_ready)
+        if not self._is_ready():
+            raise CommandsFailed(f"the service has ended\n{self._serving.output}")
+
+    def _open_terminal(self, *, is_activated: bool) -> Terminal:
+        self._num_terminals += 1
+        scratch = self._scratch / f"terminal-{self._num_terminals}"
+        scratch.mkdir()
+        terminal = Terminal(self.checkout, self._environment, scratch)
+        if is_activated:
+            terminal.run(f"{ACTIVATION}\n", timeout_s=BLOCK_TIMEOUT_S)
+        return terminal
+
+    def _typed(self, block: Block) -> str:
+        text = block.text
+        for address in DOCUMENTED_ADDRESSES:
+            text = text.replace(address, f"127.0.0.1:{self._port}")
+        if block.language != "python":
+            return text
+        program = self._scratch / "program.py"
+        program.write_text(text, encoding="utf-8")
+        return f"python {program}\n"
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    @property
+    def _service_log(self) -> str:
+        return "" if self._serving is None else f"the service's terminal:\n{self._serving.output}"
 
 
 @pytest.fixture(scope="session")
-def storyteller(launch: Callable[..., Any]) -> Any:
-    server = launch("serve", model=MODEL)
-    server.wait_listening()
-    server.wait_ready()
-    return server
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    folder = tmp_path_factory.mktemp("reader")
+    checkout = folder / "distilgpt2-api"
+    _copy_checkout(checkout)
+    reader = Reader(checkout, folder)
+    yield reader
+    reader.stop_service()
 
 
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
+def _copy_checkout(target: Path) -> None:
+    """The files of a clone of the present state: all that git knows or would add."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        source, copy = ROOT / name, target / name
+        if source.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy, follow_symlinks=False)
 
 
-@pytest.fixture
-def terminal(storyteller: Any, cache_folder: Path, tmp_path: Path) -> Iterator[Terminal]:
-    """A terminal in a folder with the files that the pages assume: texts, a table, and the reader's own model."""
-    (tmp_path / "story.txt").write_text("Once upon a time there was a king who had three sons.\n", encoding="utf-8")
-    (tmp_path / "texts.jsonl").write_text('"Once upon a time"\n"There was a king."\n', encoding="utf-8")
-    (tmp_path / "prompts.csv").write_text("prompt,max_tokens\nOnce upon a time,9\nThe king,9\n", encoding="utf-8")
-    shutil.copytree(MODEL, tmp_path / "my-fine-tuned-gpt2")
-    terminal = Terminal(tmp_path, cache_folder, storyteller.port)
-    yield terminal
-    terminal.close()
+def _readers_environment(home: Path, port: int) -> Mapping[str, str]:
+    """A new user's environment, without our variables. Downloads are cached as usual."""
+    home.mkdir()
+    (home / ".curlrc").write_text(CURL_OPTIONS, encoding="utf-8")
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_") and name not in UNSET
+    }
+    caches = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    path = [folder for folder in environment["PATH"].split(":") if not Path(folder).is_relative_to(ROOT)]
+    return environment | {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": caches,
+        "DISTILGPT2_CACHE_HOME": str(home / "compiled"),
+        "PATH": ":".join(path),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+    }
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _is_closed(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) != 0

@@ -9,6 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+READING_ORDER = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in re.findall(r": ([\w/.-]+\.md)$", NAVIGATION, re.MULTILINE)),
+]
+"""The README, then the pages as the site lists them."""
+ACTIVATION = "source .venv/bin/activate"
+"""The one way in which commands are typed: in a terminal where this was typed once."""
+SERVING = re.compile(r"(?:[A-Z0-9_]+=\S+ )*(?:distilgpt2-api serve|make run|gunicorn|uvicorn|serve run)\b.*")
+"""A command that serves until Ctrl+C."""
 COMMAND_LANGUAGES = frozenset({"sh", "bash", "console", "python", "js"})
 
 FENCE = re.compile(
@@ -27,6 +37,11 @@ class Block:
     text: str
     reason: str | None
     """The marker's reason why no test runs it; None without a marker."""
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether its last command serves, so that the terminal takes no other."""
+        return self.language == "sh" and SERVING.fullmatch(self.text.splitlines()[-1]) is not None
 
     @property
     def name(self) -> str:

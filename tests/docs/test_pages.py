@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.docs.blocks import COMMAND_LANGUAGES, FENCE, PAGES, ROOT, command_blocks, page_name
+from tests.docs.blocks import (
+    ACTIVATION,
+    COMMAND_LANGUAGES,
+    FENCE,
+    PAGES,
+    READING_ORDER,
+    ROOT,
+    SERVING,
+    command_blocks,
+    page_name,
+)
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 MAKEFILES = [ROOT / "Makefile", *ROOT.glob("*/*.mk"), *ROOT.glob("tests/*/*.mk")]
@@ -78,13 +89,41 @@ def test_commands_stand_in_blocks_that_say_their_language(page: Path) -> None:
             assert not re.search(rf"^{command}", fence["text"], re.MULTILINE), fence["text"]
 
 
+@pytest.mark.reported("first hour: one block served and then sent a request, which needs a second terminal")
+def test_a_command_that_serves_is_the_last_of_its_block_and_the_page_says_where_to_go_on(page: Path) -> None:
+    """A second service on a page needs the port of the first: the page says to stop that one."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    typed = [block for block in command_blocks(page) if block.reason is None]
+    assert not [block.name for block in typed if any(map(SERVING.fullmatch, block.text.splitlines()[:-1]))]
+    is_served = False
+    for block, following in pairwise(typed):
+        is_served = is_served or block.is_serving
+        between = "\n".join(lines[block.line : following.line])
+        if following.is_serving and is_served:
+            assert "Ctrl+C" in between, f"{following.name}: say to stop the service before"
+        elif block.is_serving:
+            assert re.search("another terminal|Ctrl", between), f"{following.name}: say to open another terminal"
+
+
+@pytest.mark.reported("first hour: the README typed .venv/bin/distilgpt2-api, other pages distilgpt2-api")
+def test_commands_are_typed_in_the_activated_environment(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"\.venv/bin/(?!activate)", "".join(block.text for block in command_blocks(page)))
+    assert "pip install 'distilgpt2-api" not in text, "there is no such package on an index"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md"])
+def test_the_first_pages_say_how_to_activate_it(name: str) -> None:
+    lines = [line for block in command_blocks(ROOT / name) for line in block.text.splitlines()]
+    assert ACTIVATION in lines
+
+
 def test_every_page_of_the_site_is_in_the_navigation() -> None:
     """Except decisions, which have their own index."""
-    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     docs = ROOT / "docs"
     pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     decisions = {path for path in pages if re.match(r"decisions/\d", path)}
-    assert pages - decisions <= set(re.findall(r": ([\w/.-]+\.md)$", navigation, re.MULTILINE))
+    assert pages - decisions <= {path.relative_to(docs).as_posix() for path in READING_ORDER[1:]}
 
 
 def test_the_readme_is_short() -> None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "generate": "Complete a prompt in the terminal.",
     "batch": "Answer a file of requests without a server.",
     "pull": "Fetch a model from the Hugging Face hub.",
+    "convert": "Convert a PyTorch checkpoint, or merge an adapter.",
     "evaluate": "Measure perplexity and speed on a text, or score texts.",
     "plan": "Calculate how many nodes a load needs, and their cost.",
     "keys": "Create, list and revoke API keys.",

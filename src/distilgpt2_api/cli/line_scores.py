@@ -17,14 +17,17 @@ BATCH_SIZE = 256
 """Texts in flight: enough to fill each step, few enough to print the first scores soon."""
 
 
-def read_passages(file: Path) -> list[Passage]:
-    """One passage per non-blank line. Raises InvalidRequestError, which names file and line."""
+def read_passages(file: Path, *, field: str | None) -> list[Passage]:
+    """One passage per non-blank line. `field`: the field of each line that has the text.
+
+    Raises InvalidRequestError, which names file and line.
+    """
     passages = []
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    passages.append(_parse(line, name=f"{file} line {number}"))
+                    passages.append(_parse(line, field, name=f"{file} line {number}"))
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
     if not passages:
@@ -32,20 +35,26 @@ def read_passages(file: Path) -> list[Passage]:
     return passages
 
 
-def _parse(line: str, *, name: str) -> Passage:
+def _parse(line: str, field: str | None, *, name: str) -> Passage:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         raise InvalidRequestError(f"{name} is not valid JSON") from None
+    if field is not None:
+        text = value.get(field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"{name} must be an object with the string {field}")
+        return Passage(name=name, text=text)
     match value:
         case str():
             return Passage(name=name, text=value)
-        case {"text": str(text), **others} if not others:
-            return Passage(name=name, text=text)
         case {"context": str(context), "continuation": str(continuation), **others} if not others:
             return Passage(name=name, text=continuation, context=context)
+        case {"text": str(text), **others} if not others.keys() & {"context", "continuation"}:
+            return Passage(name=name, text=text)
     raise InvalidRequestError(
-        f"{name} must be a string, or an object with the string text, or with the strings context and continuation"
+        f"{name} must be a string, an object with the string text, or one with only the strings context and "
+        "continuation; --field names another field"
     )
 
 

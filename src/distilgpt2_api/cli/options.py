@@ -38,6 +38,17 @@ def num_threads_option(function: Command) -> Command:
     return click.option("--num-threads", metavar="N", help="Compute threads. Default: the usable cores.")(function)
 
 
+def format_option(function: Command) -> Command:
+    return click.option(
+        "--format",
+        "output_format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Text for people, or JSON for programs.",
+    )(function)
+
+
 def plain_parameter_options(**defaults: float) -> Callable[[Command], Command]:
     """Add an option for each plain sampling parameter. `defaults` replaces the neutral values as defaults."""
 

@@ -14,7 +14,14 @@ from distilgpt2_api.capacity.fleet import Fleet, Targets, size_fleet
 from distilgpt2_api.capacity.node_curve import NodeCurve
 from distilgpt2_api.capacity.queueing_model import RequestShape, ServiceRate
 from distilgpt2_api.cli.local_engine import open_engine
-from distilgpt2_api.cli.options import FiniteRange, model_option, num_threads_option, overrides_from, precision_option
+from distilgpt2_api.cli.options import (
+    FiniteRange,
+    format_option,
+    model_option,
+    num_threads_option,
+    overrides_from,
+    precision_option,
+)
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 from distilgpt2_api.settings import Settings
 
@@ -82,13 +89,13 @@ sequence."""
 @model_option
 @precision_option
 @num_threads_option
-@click.option("--json", "is_json", is_flag=True, help="Print the plan as JSON.")
+@format_option
 def command(
     *,
     qps: float,
     spare_nodes: int,
     price: float | None,
-    is_json: bool,
+    output_format: str,
     tokens: int,
     prompt_tokens: int,
     cached_share: float,
@@ -111,7 +118,7 @@ def command(
     )
     fleet = size_fleet(ServiceRate.of(curve, shape), qps, targets, num_spare_nodes=spare_nodes)
     figures = _figures(fleet, targets.percent, price)
-    if is_json:
+    if output_format == "json":
         origin = {"model": curve.model, "precision": curve.precision, "measured_on": curve.measured_on}
         click.echo(json.dumps({"curve": origin, **figures}, indent=1))
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import datetime
 
 LOWEST_PRIORITY = -(2**31)
 """The most urgent priority."""
@@ -50,6 +51,13 @@ class ApiKey:
     """`digest_of` the key."""
     limits: CallerLimits = NO_LIMITS
     """For a limit of None, the setting's default applies."""
+    created: datetime | None = None
+    """With an offset from UTC, as `expires`. None: not known."""
+    expires: datetime | None = None
+    """The key is not valid from then on. None: it never expires."""
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires is not None and self.expires <= now
 
 
 def digest_of(key: bytes) -> bytes:

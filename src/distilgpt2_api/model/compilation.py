@@ -18,8 +18,13 @@ def compile_model(folder: Path, target: Path, precision: Precision) -> None:
     config = read_model_config(folder)
     weights = prepare_weights(config, open_checkpoint(folder, config), precision)
     target.mkdir(parents=True)
+    copy_companions(folder, target)
+    with (target / compiled_name(precision)).open("wb") as file:
+        write_compiled_file(file, weights, {})
+
+
+def copy_companions(folder: Path, target: Path) -> None:
+    """Copies the model's files beside the weights, as far as it has them. Raises ModelFormatError."""
     for name in COMPANION_FILES:
         if has_file(folder / name):
             shutil.copyfile(resolve_inside(folder / name), target / name)
-    with (target / compiled_name(precision)).open("wb") as file:
-        write_compiled_file(file, weights, {})

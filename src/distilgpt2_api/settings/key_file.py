@@ -1,10 +1,11 @@
-"""The file of API keys: TOML that holds hashes and limits, and no key."""
+"""The file of API keys: TOML that holds hashes, limits and dates, and no key."""
 
 import math
 import re
 import stat
 import tomllib
 from dataclasses import asdict
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_dist
 MAX_FILE_BYTES = 1 << 20
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_COUNT = 1_000_000_000
+YEARS = range(2000, 9000)
+"""The years that a date may have: outside, a conversion to UTC could overflow."""
 
 
 def read_key_file(path: Path) -> tuple[ApiKey, ...]:
@@ -64,7 +67,7 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
         raise ValueError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
     if not isinstance(entry, dict):
         raise ValueError(f"{name}: a key must be a table [keys.NAME]")  # noqa: TRY004 - `parse_keys` reports it
-    if unknown := entry.keys() - {"sha256", *asdict(NO_LIMITS)}:
+    if unknown := entry.keys() - {"sha256", "created", "expires", *asdict(NO_LIMITS)}:
         raise ValueError(f"{name}: unknown option {min(unknown)[:100]!r}")
     digest = entry.get("sha256")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
@@ -79,6 +82,8 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
             burst_tokens=_whole(name, entry, "burst_tokens", 1, MAX_COUNT),
             min_priority=_whole(name, entry, "min_priority", LOWEST_PRIORITY, 0),
         ),
+        created=_moment(name, entry, "created"),
+        expires=_moment(name, entry, "expires"),
     )
 
 
@@ -99,3 +104,25 @@ def _rate(name: str, entry: dict[str, Any]) -> float | None:
     if not is_number or not math.isfinite(value) or not 0 < value <= MAX_COUNT:
         raise ValueError(f"{name}: tokens_per_s must be a number above 0, at most {MAX_COUNT}")
     return float(value)
+
+
+def _moment(name: str, entry: dict[str, Any], field: str) -> datetime | None:
+    value = entry.get(field)
+    if value is None:
+        return None
+    moment = start_of(value)
+    if moment is None:
+        raise ValueError(
+            f"{name}: {field} must be a date, such as 2027-01-31, or a time with its offset, such as "
+            "2027-01-31T12:00:00Z; neither has quotes"
+        )
+    return moment
+
+
+def start_of(value: object) -> datetime | None:
+    """The first moment of a date, in UTC; a time with an offset as it is. None for anything else."""
+    if not isinstance(value, date) or value.year not in YEARS:
+        return None
+    if isinstance(value, datetime):  # which is a date, too
+        return None if value.tzinfo is None else value
+    return datetime.combine(value, time(), UTC)

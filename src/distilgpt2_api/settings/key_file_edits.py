@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ def make_key() -> str:
     return KEY_PREFIX + secrets.token_urlsafe(32)
 
 
-def describe_key(name: str, key: str, limits: CallerLimits) -> str:
+def describe_key(
+    name: str, key: str, limits: CallerLimits, *, created: datetime | None = None, expires: datetime | None = None
+) -> str:
     """The file's entry for a new key. Raises SettingsError."""
     if not KEY_NAME.fullmatch(name):
         raise SettingsError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
-    given = {limit: value for limit, value in asdict(limits).items() if value is not None}
+    values = {"created": created, "expires": expires, **asdict(limits)}
+    given = {field: value for field, value in values.items() if value is not None}
     return tomlkit.dumps({"keys": {name: {"sha256": digest_of(key.encode()).hex(), **given}}})
 
 

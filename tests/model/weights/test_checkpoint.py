@@ -121,7 +121,7 @@ def test_an_adapter_that_is_not_merged_says_how_to_merge_it(make_model: Any, nam
     ("names", "message"),
     [
         (["training_args.bin", "optimizer.pt", "rng_state.pth"], r"no model\.safetensors and no .*index\.json$"),
-        (["training_args.bin", "pytorch_model.bin"], r"pytorch_model\.bin: pickle files are not read.*save_pretrained"),
+        (["training_args.bin", "pytorch_model.bin"], r"pytorch_model\.bin: pickle files are not served; convert the"),
         (["adapter_model.safetensors"], "a PEFT adapter; merge it"),
         (["checkpoint-500", "checkpoint-1000"], "give one of them, such as checkpoint-1000"),
         (["tf_model.h5"], r"tf_model\.h5 has an unsupported format"),
@@ -288,7 +288,9 @@ def test_pickle_files_alone_are_refused_with_the_way_out(make_model: Any) -> Non
     model = make_model()
     (model.path / "model.safetensors").rename(model.path / "pytorch_model.bin")
 
-    with pytest.raises(UnsupportedModelError, match=r"pytorch_model\.bin: pickle .* safe_serialization=True"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"pytorch_model\.bin: pickle .* distilgpt2-api convert \S+ NEW_FOLDER"
+    ):
         open_folder(model.path)
 
 

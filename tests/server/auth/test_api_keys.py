@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,16 @@ def test_a_running_service_watches_the_file(
                 await asyncio.sleep(0)
 
     client.runner.run(until_refused())
+
+
+def test_a_key_is_valid_until_it_expires(tmp_path: Path) -> None:
+    """Without a reload of the file."""
+    end = datetime(2027, 1, 31, tzinfo=UTC)
+    now = end - timedelta(seconds=1)
+    path = tmp_path / "keys.toml"
+    add_to_key_file(path, describe_key("alice", ALICE, CallerLimits(), expires=end))
+    add_to_key_file(path, describe_key("bob", BOB, CallerLimits()))
+    ring = KeyRing((), file=path, clock=lambda: now)
+    assert names(ring) == ["alice", "bob"]
+    now = end
+    assert names(ring) == ["bob"]

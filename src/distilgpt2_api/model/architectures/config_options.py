@@ -30,11 +30,12 @@ class ConfigOptions:
     values: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> ConfigOptions:
+    def read(cls, folder: Path, name: str = CONFIG_FILE) -> ConfigOptions:
         """Raises ModelNotFoundError or ModelFormatError."""
-        path = folder / CONFIG_FILE
+        path = folder / name
         if not has_file(path):
-            raise ModelNotFoundError(f"{path}: not found; a model folder needs config.json")
+            kind = "a model" if name == CONFIG_FILE else "an adapter"
+            raise ModelNotFoundError(f"{path}: not found; {kind} folder needs {name}")
         return cls(path, parse_json_object(path, read_model_file(path, MAX_CONFIG_BYTES)))
 
     def with_aliases(self, aliases: Mapping[str, str]) -> ConfigOptions:

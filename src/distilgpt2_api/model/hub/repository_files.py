@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
 from distilgpt2_api.core.model_folder import CONFIG_FILE, DOCUMENT_FILES, OPTIONAL_FILES, TOKENIZER_FORMS
-from distilgpt2_api.model.weights.folder_hints import find_pickled_weights, hint_at
+from distilgpt2_api.model.weights.folder_hints import hint_at, pickled_weights
 from distilgpt2_api.model.weights.weight_files import INDEX_FILE, SINGLE_FILE, read_index
 
 
@@ -54,11 +54,10 @@ def choose_weights(name: str, files: Mapping[str, HubFile]) -> HubFile:
     for wanted in (SINGLE_FILE, INDEX_FILE):
         if wanted in files:
             return files[wanted]
-    if (pickle := find_pickled_weights([*files])) is not None:
+    if pickles := pickled_weights([*files]):
         raise UnsupportedModelError(
-            f"{name} has only pickled weights ({pickle}), and reading a pickle can run any code; convert them on an "
-            "isolated machine (save_pretrained of transformers writes safetensors) and serve that folder, "
-            f"or pull a revision that has {SINGLE_FILE}"
+            f"{name} has only pickled weights ({pickles[0]}); download the repository's files to a folder and convert "
+            f"them (distilgpt2-api convert FOLDER NEW_FOLDER), or pull a revision that has {SINGLE_FILE}"
         )
     raise ModelFormatError(f"{name} has no weights: no {SINGLE_FILE}{hint_at([*files])}")
 

@@ -1,7 +1,7 @@
 """Opens a model's weights on disk, and checks files, names, shapes and types against the config."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ModelFormatError, UnsupportedModelError
 from distilgpt2_api.core.model_files import safe_name
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.architectures.architecture import Architecture
 from distilgpt2_api.model.architectures.registry import architecture_of, count_weights, tensor_specs
 from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
+from distilgpt2_api.model.weights.tensor_file import TensorFile, TensorSpan
 from distilgpt2_api.model.weights.weight_files import WeightFile, find_weight_files
 
 WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -29,8 +31,28 @@ LEAST_ITEM_BYTES = 2
 class StoredTensor:
     """A tensor's file, and its name in that file."""
 
-    file: SafetensorsFile
+    file: TensorFile
     name: str
+
+    @property
+    def span(self) -> TensorSpan:
+        return self.file.spans[self.name]
+
+    def read(self) -> NDArray[np.float32]:
+        """Values as float32, in their own memory. Raises ModelFormatError for NaN and infinity."""
+        values = np.empty(self.span.shape, np.float32)
+        flat = values.reshape(-1)
+        for begin, part in self.file.parts(self.name):
+            piece = flat[begin : begin + len(part)]
+            piece[...] = _widen(part)
+            if not is_finite(piece):
+                raise ModelFormatError(f"{self.where} has values that are NaN or infinite")
+        return values
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"{self.file.path}: tensor {safe_name(self.name)}"
 
 
 class Checkpoint:
@@ -44,15 +66,11 @@ class Checkpoint:
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """Values as float32, in their own memory. Raises ModelFormatError for NaN and infinity."""
-        stored = self._tensors[name]
-        values = np.empty(stored.file.spans[stored.name].shape, np.float32)
-        flat = values.reshape(-1)
-        for begin, part in stored.file.parts(stored.name):
-            piece = flat[begin : begin + len(part)]
-            piece[...] = _widen(part)
-            if not is_finite(piece):
-                raise ModelFormatError(f"{stored.file.path}: tensor {stored.name} has values that are NaN or infinite")
-        return values
+        return self._tensors[name].read()
+
+    def dtype(self, name: str) -> str:
+        """The format's name of the stored type."""
+        return self._tensors[name].span.dtype
 
     def check_tied_head(self) -> None:
         """Raises ModelFormatError if the config ties the embeddings, but the file has a different LM head."""
@@ -91,6 +109,13 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     ModelNotFoundError, ModelFormatError or UnsupportedModelError, naming the file and the tensor.
     """
     weight_files = [(weight_file, SafetensorsFile(weight_file.path)) for weight_file in find_weight_files(folder)]
+    return check_checkpoint(folder, config, weight_files)
+
+
+def check_checkpoint(
+    folder: Path, config: ModelConfig, weight_files: Sequence[tuple[WeightFile, TensorFile]]
+) -> Checkpoint:
+    """The checkpoint in these open files, checked as `open_checkpoint` says."""
     architecture = architecture_of(config)
     tensors: dict[str, StoredTensor] = {}
     for name, stored in _stored_tensors(weight_files, architecture):
@@ -106,11 +131,13 @@ def open_checkpoint(folder: Path, config: ModelConfig) -> Checkpoint:
     if config.has_tied_embeddings:
         shapes[architecture.lm_head] = shapes[architecture.embedding]  # redundant, but often stored
     for name, stored in tensors.items():
-        _check_tensor(name, stored, shapes)
+        if name not in shapes:
+            raise UnsupportedModelError(f"{stored.where}: a model with this config has no such tensor")
+        check_tensor(stored, shapes[name])
     return Checkpoint(tensors, config)
 
 
-def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[SafetensorsFile], config: ModelConfig) -> None:
+def _add_shared(tensors: dict[str, StoredTensor], files: Iterable[TensorFile], config: ModelConfig) -> None:
     """Adds tensors that were left out because they share memory with another one: safetensors' `save_model` keeps only
     one of a tied pair, and names the other in the metadata.
     """
@@ -136,7 +163,7 @@ def _check_size(folder: Path, config: ModelConfig, num_bytes: int, tensors: Mapp
 
 
 def _stored_tensors(
-    weight_files: Iterable[tuple[WeightFile, SafetensorsFile]], architecture: Architecture
+    weight_files: Iterable[tuple[WeightFile, TensorFile]], architecture: Architecture
 ) -> Iterator[tuple[str, StoredTensor]]:
     """All tensors except the ignored ones, by their names without prefixes."""
     for weight_file, file in weight_files:
@@ -164,12 +191,12 @@ def plain_name(stored_name: str, architecture: Architecture) -> str:
     return name
 
 
-def _check_tensor(name: str, stored: StoredTensor, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    where = f"{stored.file.path}: tensor {safe_name(stored.name)}"
-    if name not in shapes:
-        raise UnsupportedModelError(f"{where}: a model with this config has no such tensor")
-    span = stored.file.spans[stored.name]
-    if span.shape != shapes[name]:
-        raise ModelFormatError(f"{where} has shape {list(span.shape)}, but config.json requires {list(shapes[name])}")
+def check_tensor(stored: StoredTensor, shape: tuple[int, ...], source: str = CONFIG_FILE) -> None:
+    """Raises ModelFormatError unless the tensor has this shape, which the file `source` requires; UnsupportedModelError
+    unless its type is one of `FLOAT_DTYPES`.
+    """
+    span = stored.span
+    if span.shape != shape:
+        raise ModelFormatError(f"{stored.where} has shape {list(span.shape)}, but {source} requires {list(shape)}")
     if span.dtype not in FLOAT_DTYPES:
-        raise UnsupportedModelError(f"{where} has type {span.dtype}; supported are F32, F16 and BF16")
+        raise UnsupportedModelError(f"{stored.where} has type {span.dtype}; supported are F32, F16 and BF16")

@@ -24,7 +24,7 @@ from distilgpt2_api.model.weights.compiled_file import (
 )
 from distilgpt2_api.model.weights.fingerprint import SourceState, content_key
 from distilgpt2_api.model.weights.prepared import PreparedWeights, prepare_weights
-from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
+from distilgpt2_api.model.weights.tensor_file import TensorFile
 
 
 def load_weights(
@@ -72,9 +72,7 @@ def _prepare(config: ModelConfig, checkpoint: Checkpoint, precision: Precision) 
     return prepared
 
 
-def _read(
-    path: Path, config: ModelConfig, precision: Precision, source_files: Sequence[SafetensorsFile]
-) -> PreparedWeights:
+def _read(path: Path, config: ModelConfig, precision: Precision, source_files: Sequence[TensorFile]) -> PreparedWeights:
     """Raises FileNotFoundError, OSError, or ModelFormatError if file or source has changed."""
     path.stat()  # a missing file is not reported, a bad one is
     weights = read_compiled_file(path, config, precision, is_mapped=True)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.model.weights.safetensors_file import SafetensorsFile
+from distilgpt2_api.model.weights.tensor_file import TensorFile
 
 WHOLE_BYTES = 1 << 24
 """Files up to this size are hashed whole, larger ones by samples."""
@@ -22,7 +22,7 @@ NUM_SAMPLES = 64
 SAMPLE_BYTES = 1 << 16
 
 
-def content_key(files: Sequence[SafetensorsFile], config: ModelConfig, precision: Precision, file_format: str) -> str:
+def content_key(files: Sequence[TensorFile], config: ModelConfig, precision: Precision, file_format: str) -> str:
     """32 hexadecimal digits. Another config, precision, size, header or retrained content gives another key.
 
     The config's token ids don't count: they don't change the weights.
@@ -51,18 +51,18 @@ class SourceState:
     sha256: str
 
     @classmethod
-    def of(cls, files: Sequence[SafetensorsFile]) -> SourceState:
+    def of(cls, files: Sequence[TensorFile]) -> SourceState:
         return cls(modified_s=modification_times(files), sha256=content_digest(files))
 
-    def matches(self, files: Sequence[SafetensorsFile]) -> bool:
+    def matches(self, files: Sequence[TensorFile]) -> bool:
         return self.modified_s == modification_times(files) or self.sha256 == content_digest(files)
 
 
-def modification_times(files: Sequence[SafetensorsFile]) -> tuple[int, ...]:
+def modification_times(files: Sequence[TensorFile]) -> tuple[int, ...]:
     return tuple(int(os.fstat(file.descriptor).st_mtime) for file in files)
 
 
-def content_digest(files: Sequence[SafetensorsFile]) -> str:
+def content_digest(files: Sequence[TensorFile]) -> str:
     """Digest of all bytes of all files. Read, not mapped: mapped pages would count as this process's memory."""
     digest = hashlib.sha256()
     for source in files:

@@ -15,17 +15,15 @@ FOREIGN_WEIGHTS = re.compile(r".+\.(h5|msgpack|ot|gguf|onnx|ckpt\.(index|meta|da
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-def find_pickled_weights(names: list[str]) -> str | None:
-    """The first name that may be of pickled weights."""
-    return min(
-        (name for name in names if Path(name).suffix in PICKLE_SUFFIXES and not TRAINER_FILE.match(name)), default=None
-    )
+def pickled_weights(names: list[str]) -> list[str]:
+    """The names that may be of pickled weights, sorted."""
+    return sorted(name for name in names if Path(name).suffix in PICKLE_SUFFIXES and not TRAINER_FILE.match(name))
 
 
 def hint_at(names: list[str]) -> str:
     """A hint at the kind of a folder with these files, and at what to do; begins with a colon. Empty if unknown."""
     if ADAPTER_FILES.intersection(names):
-        return ": it is a PEFT adapter; merge it into its base model: merge_and_unload(), then save_pretrained(folder)"
+        return ": it is a PEFT adapter; merge it: distilgpt2-api convert BASE_MODEL NEW_FOLDER --adapter THIS_FOLDER"
     if "snapshots" in names:
         return ": it is a repository of the hub's cache; give the folder below snapshots/"
     if checkpoints := sorted(int(found[1]) for name in names if (found := CHECKPOINT.fullmatch(name))):

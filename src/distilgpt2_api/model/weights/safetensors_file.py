@@ -8,10 +8,8 @@ import json
 import math
 import mmap
 import os
-import weakref
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -20,71 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import ModelFormatError
-from distilgpt2_api.core.model_files import open_model_file, parse_json_object, safe_name, safe_repr
+from distilgpt2_api.core.model_files import parse_json_object, safe_name, safe_repr
+from distilgpt2_api.model.weights.tensor_file import (
+    ITEM_BYTES,
+    MAX_RANK,
+    NUMPY_DTYPES,
+    READ_BYTES,
+    TensorFile,
+    TensorSpan,
+)
 
 MAX_HEADER_BYTES = 8_000_000
 """The format allows 100 000 000; a GPT-2 with a thousand layers needs 2 000 000."""
-MAX_RANK = 8
-ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
-}  # fmt: skip
-"""Bytes of an element, by the format's dtype names."""
-NUMPY_DTYPES = {"I8": "<i1", "F16": "<f2", "BF16": "<u2", "F32": "<f4"}
-"""NumPy's types of tensors; bf16 as its bits, because NumPy has no such type."""
-READ_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorSpan:
-    """A tensor's position: bytes `[begin, end)` of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
-class SafetensorsFile:
+class SafetensorsFile(TensorFile):
     """One open file. Its header is read and checked at once, a tensor's values on demand.
 
-    `parts` and `read` copy values into their own memory, so later changes of the file don't matter. `view` maps the
-    file, for files that are never rewritten: a rewrite would change values, or kill the process by SIGBUS.
+    `view` maps the file, for files that are never rewritten: a rewrite would change values, or kill the process by
+    SIGBUS.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ModelFormatError, naming the file, if it violates the format."""
-        self.path = path
-        self.descriptor = open_model_file(path)
-        weakref.finalize(self, os.close, self.descriptor)
-        self._state = self._read_state()
-        self.num_bytes = os.fstat(self.descriptor).st_size
+        super().__init__(path)
         header_bytes = self._read_header()
         self._data_begin = 8 + len(header_bytes)
         self.spans, self.metadata = _parse_header(path, header_bytes, num_bytes=self.num_bytes)
-
-    def parts(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The tensor in its stored type (bf16 as uint16), flat, in pieces: each with its start index.
-
-        A piece is valid until the next one. Raises ModelFormatError if the file has become shorter.
-        """
-        span = self.spans[name]
-        dtype = self._dtype(name)
-        num_items = min(READ_BYTES // dtype.itemsize, math.prod(span.shape))
-        buffer = np.empty(num_items, dtype)
-        for begin in range(span.begin, span.end, READ_BYTES):
-            piece = buffer[: (min(begin + READ_BYTES, span.end) - begin) // dtype.itemsize]
-            if os.preadv(self.descriptor, [piece.view(np.uint8).data], begin) != piece.nbytes:
-                raise ModelFormatError(f"{self.path}: the file became shorter while it was read")
-            yield (begin - span.begin) // dtype.itemsize, piece
-
-    def read(self, name: str) -> NDArray[Any]:
-        """The tensor in its stored type, in its own memory."""
-        values = np.empty(self.spans[name].shape, self._dtype(name))
-        flat = values.reshape(-1)
-        for begin, part in self.parts(name):
-            flat[begin : begin + len(part)] = part
-        return values
 
     def view(self, name: str) -> NDArray[Any]:
         """The tensor in its stored type, without a copy. Views keep the map alive; it is unmapped with the last one.
@@ -107,31 +67,12 @@ class SafetensorsFile:
             position += num_bytes
         return self.metadata.get("crc32") == str(checksum)
 
-    def check_unchanged(self) -> None:
-        """Raises ModelFormatError if the file was written to since it was opened: values may be old or new. (A file
-        that another one has replaced is unchanged.)
-        """
-        if self._read_state() != self._state:
-            raise ModelFormatError(f"{self.path}: the file changed while it was read; start again")
-
-    def _read_state(self) -> tuple[int, int]:
-        status = os.fstat(self.descriptor)
-        return status.st_size, status.st_mtime_ns
-
     @cached_property
     def _map(self) -> mmap.mmap:
         try:
             return mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:  # ValueError: the file has become empty
             raise ModelFormatError(f"{self.path}: can't be mapped: {error}") from error
-
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        stored = self.spans[name].dtype
-        if stored not in NUMPY_DTYPES:
-            raise ModelFormatError(
-                f"{self.path}: tensor {safe_name(name)} has type {stored}; supported are {', '.join(NUMPY_DTYPES)}"
-            )
-        return np.dtype(NUMPY_DTYPES[stored])
 
     def _read_header(self) -> bytes:
         if self.num_bytes < 8:
@@ -199,15 +140,22 @@ def write_safetensors(file: IO[bytes], tensors: Mapping[str, NDArray[Any]], meta
     checksum = 0
     for _, tensor in ordered:
         checksum = zlib.crc32(np.ascontiguousarray(tensor).data, checksum)
-    header: dict[str, Any] = {"__metadata__": {**metadata, "crc32": str(checksum)}}
+    layout = {name: (names[tensor.dtype], tensor.shape) for name, tensor in ordered}
+    file.write(pack_header(layout, {**metadata, "crc32": str(checksum)}))
+    for _, tensor in ordered:
+        file.write(np.ascontiguousarray(tensor).data)
+
+
+def pack_header(layout: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """The beginning of a file, before the data. `layout`: name → the format's dtype and the shape, in the order of the
+    data, which begin on a multiple of 64 bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
     begin = 0
-    for name, tensor in ordered:
-        end = begin + tensor.nbytes
-        header[name] = {"dtype": names[tensor.dtype], "shape": tensor.shape, "data_offsets": [begin, end]}
+    for name, (dtype, shape) in layout.items():
+        end = begin + math.prod(shape) * ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         begin = end
     header_bytes = json.dumps(header, separators=(",", ":")).encode()
     header_bytes += b" " * (-(8 + len(header_bytes)) % 64)
-    file.write(len(header_bytes).to_bytes(8, "little"))
-    file.write(header_bytes)
-    for _, tensor in ordered:
-        file.write(np.ascontiguousarray(tensor).data)
+    return len(header_bytes).to_bytes(8, "little") + header_bytes

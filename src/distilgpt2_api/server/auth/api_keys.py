@@ -6,6 +6,8 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +22,9 @@ POLL_INTERVAL_S = 1.0
 
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[None]]
 Signature: TypeAlias = tuple[int, int, int, int]
+Clock: TypeAlias = Callable[[], datetime]
+
+utc_now: Clock = partial(datetime.now, UTC)
 
 
 class KeyTable:
@@ -30,12 +35,17 @@ class KeyTable:
     a key that lies close to an entry.
     """
 
-    def __init__(self, keys: Iterable[ApiKey], *, default_limits: CallerLimits = NO_LIMITS) -> None:
+    def __init__(
+        self, keys: Iterable[ApiKey], *, default_limits: CallerLimits = NO_LIMITS, clock: Clock = utc_now
+    ) -> None:
         self._secret = secrets.token_bytes(32)
-        self._callers = {self._keyed_digest(key.digest): _caller_of(key, default_limits) for key in keys}
+        self._keys = {self._keyed_digest(key.digest): (key, _caller_of(key, default_limits)) for key in keys}
+        self._clock = clock
 
     def find(self, key: bytes) -> Caller | None:
-        return self._callers.get(self._keyed_digest(digest_of(key)))
+        """None: there is no such key, or it has expired."""
+        found = self._keys.get(self._keyed_digest(digest_of(key)))
+        return None if found is None or found[0].is_expired(self._clock()) else found[1]
 
     def _keyed_digest(self, digest: bytes) -> bytes:
         return hashlib.blake2b(digest, key=self._secret, digest_size=32).digest()
@@ -45,12 +55,18 @@ class KeyRing:
     """All keys of the setting and the file. Mutable: a changed file replaces all its keys at once."""
 
     def __init__(
-        self, fixed: tuple[ApiKey, ...], *, file: Path | None = None, default_limits: CallerLimits = NO_LIMITS
+        self,
+        fixed: tuple[ApiKey, ...],
+        *,
+        file: Path | None = None,
+        default_limits: CallerLimits = NO_LIMITS,
+        clock: Clock = utc_now,
     ) -> None:
         """Raises SettingsError if the file can't be read or repeats a key or name of the setting."""
         self._fixed = fixed
         self._file = file
         self._default_limits = default_limits
+        self._clock = clock
         self._signature = None if file is None else _signature_of(file)
         self._table = self._read()
         if file is not None and is_open_to_others(file):
@@ -110,7 +126,7 @@ class KeyRing:
                 check_distinct(keys)
             except ValueError as error:
                 raise SettingsError(f"api_keys and the file of API keys {self._file}: {error}") from None
-        return KeyTable(keys, default_limits=self._default_limits)
+        return KeyTable(keys, default_limits=self._default_limits, clock=self._clock)
 
 
 def _caller_of(key: ApiKey, default: CallerLimits) -> Caller:
