@@ -44,7 +44,7 @@ from distilgpt2_api.core.config import Precision
 
 MIB = 1 << 20
 ALONE = COMPILED / "engine"
-"""Of the engine alone: pages of one file would be shared, and the server's share of them smaller."""
+"""The engine alone has a file to itself: it would share the pages of the server's, and lower the server's PSS."""
 PROBE_INTERVAL_S = 0.02
 TOP_K = 50
 """The load client's default."""
