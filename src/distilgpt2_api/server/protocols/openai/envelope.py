@@ -85,7 +85,8 @@ class OpenAiWriter(ABC):
         pieces: list[bytes] = []
         for prompt_index, deltas in update:
             for delta in deltas:
-                self._count(prompt_index, delta)
+                if self._has_usage_in_chunks or delta.finish_reason is not None:
+                    self._count(prompt_index, delta)
                 self.add_chunks(prompt_index, delta, pieces)
         return b"".join(pieces)
 
