@@ -1,11 +1,12 @@
 """A request's timings as answers and response headers have them. The engine has measured them: `RequestTimings`."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class Timings(BaseModel):
+class Timings(DeferredModel):
     """llama.cpp's `timings`, for all prompts and completions of the request together, and the time in the queue."""
 
     queue_ms: float = Field(description="From the request's admission to its first step, in milliseconds.")

@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema, create_model
+from pydantic import Field, WithJsonSchema, create_model
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.chat_prompt import MESSAGES_SCHEMA
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.schema.sampling import MAX_TOKEN_IDS, SEED_DESCRIPTION, StopSequence, TokenId, plain_field
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA
@@ -141,7 +142,7 @@ class OllamaChatRequest(OllamaRequest):
     )
 
 
-class OllamaToken(BaseModel):
+class OllamaToken(DeferredModel):
     token: str
     logprob: float
     bytes: list[int]
@@ -151,7 +152,7 @@ class OllamaLogprob(OllamaToken):
     top_logprobs: list[OllamaToken]
 
 
-class OllamaAnswer(BaseModel):
+class OllamaAnswer(DeferredModel):
     """Fields of generations and chats: of the answer or of a line. Times are nanoseconds."""
 
     model: str
@@ -176,7 +177,7 @@ class OllamaGeneration(OllamaAnswer):
     )
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(DeferredModel):
     role: Literal["assistant"]
     content: str
 

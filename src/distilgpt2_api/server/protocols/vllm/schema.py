@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.validation import Body
 
 
@@ -24,7 +25,7 @@ class TokenizeChatRequest(ChatPromptFields):
     return_token_strs: bool | None = None
 
 
-class TokenizeResponse(BaseModel):
+class TokenizeResponse(DeferredModel):
     count: int
     max_model_len: int
     tokens: list[int]
@@ -36,11 +37,11 @@ class DetokenizeRequest(Body):
     tokens: list[int]
 
 
-class DetokenizeResponse(BaseModel):
+class DetokenizeResponse(DeferredModel):
     prompt: str
 
 
-class TokenizerInfo(BaseModel):
+class TokenizerInfo(DeferredModel):
     """The fields of a `tokenizer_config.json`, as in vLLM. lm-evaluation-harness reads the special tokens."""
 
     tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"

@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from fastapi import Path, Query
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -28,16 +28,17 @@ from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
 
 
-class GeneratedSequences(BaseModel):
+class GeneratedSequences(DeferredModel):
     generated_sequences: list[str] = Field(description="Each begins with the prompt.")
 
 
-class Health(BaseModel):
+class Health(DeferredModel):
     health: Literal["ok"]
     version: str
     model: str
@@ -51,7 +52,7 @@ MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """A client that sends these means another route. It gets 404, not 405: TGI's clients expect that."""
 
 
-class GenerateQuery(BaseModel):
+class GenerateQuery(DeferredModel):
     """Unknown names are refused, so that a typo does not silently give the default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
