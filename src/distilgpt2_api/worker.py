@@ -104,6 +104,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def init_process(self) -> None:
         """In the worker: a re-executed master must not inherit the variables that are set here."""
         export_to_environment({"num_workers": self.cfg.workers})
+        # NumPy multiplies no matrices here, and the import of its BLAS waits for the threads that it starts.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         super().init_process()
 
     def load_wsgi(self) -> None:
