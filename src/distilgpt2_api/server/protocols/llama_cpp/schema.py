@@ -76,6 +76,7 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
     json_schema: Annotated[Any, WithJsonSchema({"anyOf": [JSON_SCHEMA, NULL]})] = Field(
         None, description="A JSON schema. Objects have no additional properties unless it allows them."
     )
+    grammar: str | None = Field(None, description="A grammar in GBNF. Not with `json_schema`.")
     n_probs: int | None = Field(None, ge=0, description="Number of likeliest tokens listed for each sampled token.")
     return_tokens: bool | None = Field(None, description="The answer has `tokens`. The events of a stream always do.")
     timings_per_token: bool | None = Field(
