@@ -68,8 +68,9 @@ def export_to_environment(values: Mapping[str, object]) -> None:
 
 
 def keep_blas_single_threaded() -> None:
-    """Keeps NumPy's BLAS from starting threads, unless the operator's environment says otherwise. Call it before NumPy is
-    imported: serving multiplies no matrices in NumPy, and the import would wait for the threads.
+    """Keeps NumPy's BLAS from starting threads, unless the operator's environment says otherwise.
+
+    Call it before NumPy is imported: serving multiplies no matrices in NumPy, and an import waits for the threads.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
