@@ -40,6 +40,7 @@ from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 
 def byte_tokenizer() -> tokenizers.Tokenizer:
@@ -99,6 +100,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         open_batch_service: OpenBatchService | None = None,
+        usage: KeyUsage | None = None,
         protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
@@ -152,6 +154,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             clock=lambda: 1_700_000_000.5,
             protocols=protocols,
             open_batch_service=open_batch_service,
+            usage=usage,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 

@@ -18,6 +18,7 @@ from distilgpt2_api.server.http.errors import NotEnabledError, UnknownModelError
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 PLACEHOLDER_NAMES = frozenset({"tgi", "dummy"})
 """The names that TGI's own client and InferenceClient send if the user gave none."""
@@ -82,6 +83,8 @@ class Service:
     """None: chat is refused."""
     batch_service: BatchService | None = None
     """None: files and batches are disabled."""
+    usage: KeyUsage | None = None
+    """None: there are no API keys whose usage could be counted."""
     text_queue: TextQueue = field(default_factory=TextQueue)
 
     def text_encoder(self, http: Request) -> TextEncoder:

@@ -121,6 +121,10 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
             prefix_cache_bytes=int(self.prefix_cache_bytes),
         )
 
+    def usage_location(self) -> str:
+        """The folder or URL of the usage store."""
+        return self.usage_store or self.batch_store or str(self.home)
+
     def choose_max_connections(self) -> int:
         """`max_connections`; `auto` is resolved."""
         return self.max_connections or choose_max_connections(read_memory_limit_bytes() // self.num_workers)

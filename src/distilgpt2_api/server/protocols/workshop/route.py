@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from fastapi import Path, Query
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -52,7 +52,7 @@ MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """A client that sends these means another route. It gets 404, not 405: TGI's clients expect that."""
 
 
-class GenerateQuery(BaseModel):
+class GenerateQuery(DeferredModel):
     """Unknown names are refused, so that a typo does not silently give the default."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
