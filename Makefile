@@ -27,6 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "error: $(PYTHON) is not Python 3.11 or newer; choose one: make PYTHON=python3.12 …" >&2; exit 1; }
+	@echo 'Making an environment in .venv and installing into it: this takes about a minute.'
 	$(PYTHON) -m venv .venv
 
 $(POETRY):

@@ -2,7 +2,8 @@
 
 .PHONY: bench bench-engine bench-scoring bench-batch bench-http bench-start bench-transformers bench-compare peers \
         bench-scheduling bench-growth bench-precision bench-drafts bench-check \
-        bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray bench-batch-ray
+        bench-reliability bench-soak bench-fuzz-models bench-batch-latency bench-routing bench-ray bench-batch-ray \
+        bench-first-text
 bench: bench-engine bench-scoring bench-http bench-start bench-compare ## Measure engine, service and start on this machine, then the installed peers (minutes; with peers an hour)
 
 bench-engine: .venv/installed-dev ## Tokens/s of the engine alone, and the parts of a step's time
@@ -22,6 +23,9 @@ bench-http: .venv/installed-dev .tools/service/installed ## Tokens/s, latencies,
 
 bench-start: .venv/installed-dev .tools/service/installed ## Seconds from the start to the first token
 	$(BIN)/python -m benchmarks.start --server-python $(SERVICE_PYTHON) $(BENCH)
+
+bench-first-text: .venv/installed-dev ## Seconds from a clone to the first text, and to an answer of your own model (installs into a temporary folder)
+	$(BIN)/python -m benchmarks.first_text $(BENCH)
 
 bench-ray: .tools/ray/installed ## Ray Serve from one replica to one per core, and its overhead (installs Ray)
 	$(RAY_PYTHON) -m benchmarks.ray_scaling $(BENCH)

@@ -35,7 +35,7 @@ from benchmarks.report import (
     repeat_interleaved,
     write_json,
 )
-from benchmarks.sampling import KINDS, VOCAB_SIZE, make_logits, make_rows
+from benchmarks.sampling import KINDS, make_logits, open_kernels, partial_draw
 from benchmarks.sampling import measure as measure_median_ms
 from benchmarks.server_process import ServerProcess
 from benchmarks.timed_engine import MAX_STEP_TOKENS, Load, TimedEngine
@@ -43,7 +43,6 @@ from benchmarks.workload import Workload
 
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.model.architectures.registry import read_model_config
-from distilgpt2_api.model.sampling.sampler import Sampler
 
 NEEDED = "import fastapi, gunicorn, numpy, tokenizers, uvicorn"
 PREFILL_TOKENS = 1000
@@ -51,15 +50,14 @@ NUM_SERVED = 8
 
 
 class Measurer:
-    """Owns an engine, the reference kernel and a sampler."""
+    """Owns an engine, the reference kernel and draws."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._engine = TimedEngine(folder, precision=Precision.INT8, num_threads=None, cache_folder=COMPILED)
         self._reference = ReferenceKernel(read_model_config(folder))
-        self._sampler = Sampler(vocab_size=VOCAB_SIZE)
         self._logits = make_logits(32)
-        self._rows = make_rows(KINDS["top-k 50"], 32)
+        self._draw = partial_draw(open_kernels(1), self._logits, KINDS["top-k 50"])
 
     def close(self) -> None:
         self._engine.close()
@@ -79,7 +77,7 @@ class Measurer:
 
     def draw(self) -> float:
         """Speed of sampling, relative to the partition at the start of a plain top-k."""
-        ours_ms = measure_median_ms(partial(self._sampler.sample, self._logits, self._rows), 20)
+        ours_ms = measure_median_ms(self._draw, 20)
         return measure_median_ms(partial(np.argpartition, self._logits, -50, axis=1), 10) / ours_ms
 
     def serve(self, peer: HttpPeer) -> float:

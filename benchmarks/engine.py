@@ -4,8 +4,8 @@
     python -m benchmarks.engine --with-transformers .venv/bin/python     and transformers in float32, alternating
 
 Engine: scheduling, forward pass, sampling and text of sequences that all start at once; the time includes prefill.
-Forward pass: only the forward passes of the same steps, directly afterwards. Measurements alternate; the output has
-medians and ranges. On a shared machine, compare the ratios.
+Forward pass: only the forward passes of the same steps, without draws, directly afterwards. Measurements alternate; the
+output has medians and ranges. On a shared machine, compare the ratios.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def print_rates(args: argparse.Namespace, results: dict[str, list[Any]]) -> None
 
 def print_parts(args: argparse.Namespace, results: dict[str, list[Any]]) -> None:
     """Print the parts of the run with the median rate, which add up to its step."""
-    print("Milliseconds of an average step; body and LM head are the forward pass\n")
+    print("Milliseconds of an average step; kernels are forward pass and draws\n")
     rows = []
     for num_sequences in args.sequences:
         runs = sorted(results[f"ours {num_sequences}"], key=lambda run: run.engine_rate)
         parts = runs[len(runs) // 2].step_parts_ms
-        python_ms = sum(parts.values()) - parts["body"] - parts["LM head"]
+        python_ms = sum(parts.values()) - parts["kernels"]
         rows.append([num_sequences, *(f"{ms:.3f}" for ms in parts.values()), f"{python_ms:.3f}"])
-    print_table(["sequences", *PARTS, "all but forward"], rows)
+    print_table(["sequences", *PARTS, "all but kernels"], rows)
 
 
 class TransformersProcess:

@@ -14,12 +14,14 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
 from distilgpt2_api.model.architectures.registry import read_model_config
+from distilgpt2_api.model.kernels.draws import DrawBatch, scoring_draws
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
 from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
@@ -69,7 +71,7 @@ def load_filled(
     )
     rows = [fill_row(block_id, config.vocab_size) for block_id in range(num_blocks)]
     for start in range(0, num_blocks, FILL_ROWS):
-        forward_pass.hidden_states(lay_out(rows[start : start + FILL_ROWS]))
+        forward_pass.engine.step(lay_out(rows[start : start + FILL_ROWS]), logits_alone([]))
     return forward_pass
 
 
@@ -103,15 +105,22 @@ def decode_row(index: int, context: int, blocks_each: int) -> PlanRow:
     )
 
 
+def logits_alone(tokens: Sequence[int]) -> DrawBatch:
+    """Draws that compute the logits behind a step's `tokens`, and do nothing with them."""
+    nothing = [-1] * len(tokens)
+    return DrawBatch(scoring_draws(tokens, [0] * len(tokens), nothing, vocab_size=1))
+
+
 def time_steps(forward_pass: ForwardPass, rows: list[PlanRow], seconds: float) -> list[float]:
-    """Seconds of each step, without the first ones, in which the kernels prepare for this number of rows."""
+    """Seconds of each step, without the first ones, in which the kernels reserve memory."""
+    draws = logits_alone(range(len(rows)))
     for _ in range(3):
-        forward_pass.logits(forward_pass.hidden_states(lay_out(rows)))
+        forward_pass.engine.step(lay_out(rows), draws)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         begin = time.perf_counter()
-        forward_pass.logits(forward_pass.hidden_states(lay_out(rows)))
+        forward_pass.engine.step(lay_out(rows), draws)
         times.append(time.perf_counter() - begin)
     return times
 

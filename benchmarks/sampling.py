@@ -1,8 +1,10 @@
-"""Milliseconds to sample a step's tokens, by kind of row and number of rows, compared with numpy.argpartition.
+"""Milliseconds to draw a step's tokens, by kind of row and number of rows, and their share of the step.
 
     python -m benchmarks.sampling [--rows 1 8 32 64] [--repeats 100]
 
-Logits follow Zipf's law over GPT-2's vocabulary, in a different order in each row. Prints medians.
+Logits follow Zipf's law over GPT-2's vocabulary, in a different order in each row. The forward pass is that of
+DistilGPT-2's shape in int8. The draws read each row of logits for its maxima, which in a step the LM head does. Prints
+medians, and each kind's share of forward pass and draws.
 """
 
 from __future__ import annotations
@@ -10,25 +12,31 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
+from benchmarks.forward import decode_row, load_filled, time_steps
+from benchmarks.model_folder import COMPILED, prepare_model_folder
 from numpy.typing import NDArray
 
+from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams
-from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.sampling.sampler import Sampler
+from distilgpt2_api.model.kernels.draws import DrawBatch, sampling_draws
+from distilgpt2_api.model.kernels.kernel_engine import KernelEngine
+from distilgpt2_api.model.kernels.structures import Model
+from distilgpt2_api.settings.host_resources import count_usable_cores
 
 VOCAB_SIZE = 50_257
+CONTEXT, BLOCKS_EACH = 96, 3
 KINDS = {
     "greedy": SamplingParams(temperature=0.0),
     "whole distribution": SamplingParams(),
     "top-k 50": SamplingParams(top_k=50),
+    "top-k 1000": SamplingParams(top_k=1000),
     "top-p 0.9, temperature 0.7": SamplingParams(top_p=0.9, temperature=0.7),
+    "top-p 0.9": SamplingParams(top_p=0.9),
     "top-k 50, top-p 0.9": SamplingParams(top_k=50, top_p=0.9),
     "min-p 0.05": SamplingParams(min_p=0.05),
-    "top-k 1000": SamplingParams(top_k=1000),
-    "top-k 50, repetition penalty": SamplingParams(top_k=50, repetition_penalty=1.2),
+    "typical 0.9": SamplingParams(typical_p=0.9),
     "greedy, 5 log-probabilities": SamplingParams(temperature=0.0, num_logprobs=5),
 }
 
@@ -38,16 +46,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--repeats", type=int, default=100)
     arguments = parser.parse_args()
-    sampler = Sampler(vocab_size=VOCAB_SIZE)
     logits = [make_logits(num_rows) for num_rows in arguments.rows]
-    print(f"{'ms per step of … rows':30}", *(f"{num_rows:>8}" for num_rows in arguments.rows))
+    forward_ms = [measure_forward(num_rows) for num_rows in arguments.rows]
+    print(f"{'ms for … rows':30}", *(f"{num_rows:>15}" for num_rows in arguments.rows))
+    print(f"{'(forward pass)':30}", *(f"{one:15.3f}" for one in forward_ms), flush=True)
+    engine = open_kernels(count_usable_cores())
     for kind, params in KINDS.items():
-        times = [
-            measure(partial(sampler.sample, one, make_rows(params, len(one))), arguments.repeats) for one in logits
-        ]
-        print_line(kind, times)
-    times = [measure(partial(np.argpartition, one, -50, axis=1), arguments.repeats // 10) for one in logits]
-    print_line("(numpy.argpartition, k = 50)", times)
+        times = [measure(partial_draw(engine, one, params), arguments.repeats) for one in logits]
+        shares = [100 * one / (one + step) for one, step in zip(times, forward_ms, strict=True)]
+        cells = [f"{one:.3f} ({share:.1f} %)" for one, share in zip(times, shares, strict=True)]
+        print(f"{kind:30}", *(f"{cell:>15}" for cell in cells), flush=True)
+
+
+def open_kernels(num_threads: int) -> KernelEngine:
+    """Kernels that only draw."""
+    return KernelEngine(Model(vocab_size=VOCAB_SIZE), num_threads=num_threads)
 
 
 def make_logits(num_rows: int) -> NDArray[np.float32]:
@@ -56,21 +69,30 @@ def make_logits(num_rows: int) -> NDArray[np.float32]:
     return (-1.2 * np.log(ranks)).astype(np.float32)
 
 
-def make_rows(params: SamplingParams, num_rows: int) -> list[PlanRow]:
-    return [
-        PlanRow(
-            sequence_id=index,
-            token_ids=list(range(100)),
-            num_prompt_tokens=50,
-            num_computed_tokens=99,
-            num_new_tokens=1,
-            block_ids=[0],
-            params=params,
-            seed=index,
-            is_sampling=True,
-        )
-        for index in range(num_rows)
-    ]
+def partial_draw(engine: KernelEngine, logits: NDArray[np.float32], params: SamplingParams) -> Callable[[], object]:
+    """Draws from all rows, at other positions each time."""
+    draws = DrawBatch(sampling_draws([params] * len(logits), range(len(logits)), vocab_size=VOCAB_SIZE))
+
+    def draw() -> None:
+        draws.positions[:] += 1
+        engine.draw(draws, logits, logits)
+
+    return draw
+
+
+def measure_forward(num_rows: int) -> float:
+    """Median milliseconds of the forward pass."""
+    forward_pass = load_filled(
+        prepare_model_folder(None),
+        precision=Precision.INT8,
+        num_threads=count_usable_cores(),
+        num_blocks=num_rows * BLOCKS_EACH,
+        cache_folder=COMPILED,
+    )
+    rows = [decode_row(index, CONTEXT, BLOCKS_EACH) for index in range(num_rows)]
+    times = time_steps(forward_pass, rows, 0.5)
+    forward_pass.close()
+    return float(np.median(times)) * 1e3
 
 
 def measure(action: Callable[[], object], repeats: int) -> float:
@@ -81,10 +103,6 @@ def measure(action: Callable[[], object], repeats: int) -> float:
         action()
         times.append(time.perf_counter() - begin)
     return float(np.median(times)) * 1e3
-
-
-def print_line(kind: str, times: list[float]) -> None:
-    print(f"{kind:30}", *(f"{one:8.3f}" for one in times), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 
 Three loads alternate: texts with every token scored, as in `/v1/score`; pairs whose second half is scored after the
 first; and prompts without scores: prefill alone. The body of the model computes every token, the LM head (50 257
-columns) every scored token, so nothing can score faster than both together: this is the limit, from the times of the
-same run. On a shared machine, compare the shares.
+columns) every scored token, so nothing can score faster than both together: this is the limit, from the same steps
+without scores, directly afterwards. On a shared machine, compare the shares.
 """
 
 from __future__ import annotations
@@ -53,8 +53,6 @@ class ScoringRun:
     body_rate: float
     head_rate: float | None
     """The LM head's rate, of scored tokens."""
-    score_share: float
-    """Share of the engine's time from logits to log-probabilities."""
 
     @property
     def share_of_roof(self) -> float:
@@ -64,27 +62,9 @@ class ScoringRun:
 class ScoringEngine(TimedEngine):
     """Owns an engine that scores. For use by one thread."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        precision: Precision,
-        num_threads: int | None,
-        cache_folder: Path,
-        max_step_tokens: int,
-    ) -> None:
-        super().__init__(
-            folder,
-            precision=precision,
-            num_threads=num_threads,
-            cache_folder=cache_folder,
-            max_step_tokens=max_step_tokens,
-        )
-        self._time(self._engine._runner._sampler, "score")  # type: ignore[attr-defined]  # noqa: SLF001 - the benchmark times private parts
-
     def score(self, load: ScoringLoad) -> ScoringRun:
         """Run the load through the engine, including perplexities."""
-        self._seconds.clear()
+        self._steps.clear()
         for request in self._requests(load):
             self._engine.add(request, submitted_s=time.monotonic())
         num_scored = 0
@@ -96,14 +76,14 @@ class ScoringEngine(TimedEngine):
                     num_scored += score.num_tokens
         engine_s = time.perf_counter() - begin_s
         assert num_scored == load.num_scored
-        body_s, head_s = self._seconds["hidden_states"], self._seconds["logits"]
+        forward_s, body_s = self._replay(), self._replay(has_head=False)
+        head_s = forward_s - body_s
         num_tokens = load.num_texts * load.num_tokens
         return ScoringRun(
             engine_rate=num_tokens / engine_s,
-            roof=num_tokens / (body_s + head_s),
+            roof=num_tokens / forward_s,
             body_rate=num_tokens / body_s,
-            head_rate=load.num_scored / head_s if head_s else None,
-            score_share=self._seconds["score"] / engine_s,
+            head_rate=load.num_scored / head_s if load.num_scored else None,
         )
 
     def _requests(self, load: ScoringLoad) -> list[GenerationRequest]:
@@ -154,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_runs(results: dict[str, list[ScoringRun]]) -> None:
-    header = ["", "engine", "roof", "share", "body alone", "LM head alone", "log-softmax"]
+    header = ["", "engine", "roof", "share", "body alone", "LM head alone"]
     rows = []
     for name, runs in results.items():
         head_rates = [run.head_rate for run in runs if run.head_rate is not None]
@@ -166,7 +146,6 @@ def print_runs(results: dict[str, list[ScoringRun]]) -> None:
                 f"{Spread.of([100 * run.share_of_roof for run in runs]):.0f} %",
                 f"{Spread.of([run.body_rate for run in runs]):.0f}",
                 f"{Spread.of(head_rates):.0f}" if head_rates else "-",
-                f"{Spread.of([100 * run.score_share for run in runs]):.0f} %",
             ]
         )
     print_table(header, rows)

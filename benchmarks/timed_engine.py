@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.forward import logits_alone
+from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, EngineConfig, Precision
 from distilgpt2_api.core.events import SilentObserver
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.model.kernels.draws import DrawBatch
+from distilgpt2_api.model.kernels.kernel_engine import KernelEngine
+from distilgpt2_api.model.step_inputs import StepInputs
 from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 
 MAX_NUM_SEQUENCES = 64
 MAX_STEP_TOKENS = 256
 """The settings' defaults."""
-PARTS = ("schedule", "lay out", "body", "LM head", "sampling", "update", "collect")
-"""The parts of a step, in order; `body` and `LM head` are the forward pass."""
+PARTS = ("schedule", "kernels", "runner", "update", "collect")
+"""The parts of a step: `kernels` are forward pass and draws, `runner` is what it does beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,7 @@ class EngineRun:
     forward_rate: float
     """Rate of the same steps' forward passes alone, one after the other."""
     step_parts_ms: dict[str, float]
-    """Average milliseconds of each part of a step. They add up to the step; body and LM head are the forward pass."""
+    """Average milliseconds of each part of a step. They add up to the step."""
 
     @property
     def share_of_forward(self) -> float:
@@ -91,28 +96,27 @@ class TimedEngine:
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._forward_calls: list[tuple[str, Any]] = []
+        self._steps: list[tuple[StepInputs, NDArray[np.int32]]] = []
+        """Inputs of each step, and the tokens whose logits it computed."""
         runner: Any = self._engine._runner  # noqa: SLF001 - the benchmark times private parts
         scheduler = self._engine._scheduler  # noqa: SLF001 - the benchmark times private parts
-        self._forward_pass: Any = runner._forward_pass  # noqa: SLF001 - the benchmark times private parts
-        self._hidden_states, self._logits = self._forward_pass.hidden_states, self._forward_pass.logits
-        self._record("hidden_states", lambda inputs: inputs)
-        self._record("logits", len)
-        for owner, method in (
-            (self._forward_pass, "hidden_states"),
-            (self._forward_pass, "logits"),
-            (runner._sampler, "sample"),  # noqa: SLF001 - the benchmark times private parts
-            (runner, "run"),
-            (scheduler, "schedule"),
-            (scheduler, "update"),
-            (self._engine, "step"),
+        self._kernels: KernelEngine = runner._forward_pass.engine  # noqa: SLF001 - the benchmark times private parts
+        self._compute = self._kernels.step
+        self._record()
+        for owner, method, part in (
+            (self._kernels, "step", "kernels"),
+            (self._kernels, "draw", "kernels"),
+            (runner, "run", "run"),
+            (scheduler, "schedule", "schedule"),
+            (scheduler, "update", "update"),
+            (self._engine, "step", "step"),
         ):
-            self._time(owner, method)
+            self._time(owner, method, part)
 
     def run(self, load: Load) -> EngineRun:
         """Run the load through the engine, then its forward passes alone."""
         self._seconds.clear()
-        self._forward_calls.clear()
+        self._steps.clear()
         for index in range(load.num_sequences):
             prompt = self._random.integers(0, self._engine.config.vocab_size - 1, load.num_prompt_tokens)
             params = SamplingParams(max_tokens=load.num_new_tokens, top_k=load.top_k, ignore_eos=True, seed=index)
@@ -127,9 +131,7 @@ class TimedEngine:
             num_steps += 1
         engine_s = time.perf_counter() - begin_s
         parts = {name: 1000 * part_s / num_steps for name, part_s in self._parts_s().items()}
-        begin_s = time.perf_counter()
-        self._replay()
-        forward_s = time.perf_counter() - begin_s
+        forward_s = self._replay()
         return EngineRun(
             engine_rate=load.num_tokens / engine_s, forward_rate=load.num_tokens / forward_s, step_parts_ms=parts
         )
@@ -137,30 +139,26 @@ class TimedEngine:
     def close(self) -> None:
         self._engine.close()
 
-    def _replay(self) -> None:
-        """Run the recorded forward passes again, with the same tokens, positions and blocks."""
-        hidden = np.empty((0, 0), np.float32)
-        for name, argument in self._forward_calls:
-            if name == "hidden_states":
-                hidden = self._hidden_states(argument)
-            else:
-                self._logits(hidden[:argument])
+    def _replay(self, *, has_head: bool = True) -> float:
+        """Run the recorded forward passes again, with the same tokens, positions and blocks. Returns seconds."""
+        draws = [logits_alone(tokens.tolist() if has_head else []) for _, tokens in self._steps]
+        begin_s = time.perf_counter()
+        for (inputs, _), one in zip(self._steps, draws, strict=True):
+            self._compute(inputs, one)
+        return time.perf_counter() - begin_s
 
     def _parts_s(self) -> dict[str, float]:
         seconds = self._seconds
-        forward_s = seconds["hidden_states"] + seconds["logits"]
         times = (
             seconds["schedule"],
-            seconds["run"] - forward_s - seconds["sample"],
-            seconds["hidden_states"],
-            seconds["logits"],
-            seconds["sample"],
+            seconds["kernels"],
+            seconds["run"] - seconds["kernels"],
             seconds["update"],
             seconds["step"] - seconds["schedule"] - seconds["run"] - seconds["update"],
         )
         return dict(zip(PARTS, times, strict=True))
 
-    def _time(self, owner: object, method: str) -> None:
+    def _time(self, owner: object, method: str, part: str) -> None:
         """Sum the seconds of all calls of a method; costs a third of a microsecond per call."""
         call: Callable[..., Any] = getattr(owner, method)
         seconds, clock = self._seconds, time.perf_counter
@@ -169,18 +167,17 @@ class TimedEngine:
         def timed(*args: Any, **options: Any) -> Any:
             begin_s = clock()
             result = call(*args, **options)
-            seconds[method] += clock() - begin_s
+            seconds[part] += clock() - begin_s
             return result
 
         setattr(owner, method, timed)
 
-    def _record(self, method: str, describe: Callable[[Any], Any]) -> None:
-        call: Callable[..., Any] = getattr(self._forward_pass, method)
-        calls = self._forward_calls
+    def _record(self) -> None:
+        steps, compute = self._steps, self._compute
 
-        @wraps(call)
-        def recorded(argument: Any) -> Any:
-            calls.append((method, describe(argument)))
-            return call(argument)
+        @wraps(compute)
+        def recorded(inputs: StepInputs, draws: DrawBatch) -> Any:
+            steps.append((inputs, draws.tokens.copy()))
+            return compute(inputs, draws)
 
-        setattr(self._forward_pass, method, recorded)
+        setattr(self._kernels, "step", recorded)  # noqa: B010 - mypy refuses an assignment to a method

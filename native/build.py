@@ -24,6 +24,7 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parent
 PACKAGE = SOURCES.parent / "src" / "distilgpt2_api" / "model" / "kernels"
 SHARED_SOURCES = ("step.cpp", "threads.cpp", "targets.cpp")
+TARGET_SOURCES = ("kernels.cpp", "sampling.cpp")
 DRIVER_SOURCES = ("driver.cpp", "pool_test.cpp")
 FLAGS = (
     "-std=c++17",
@@ -105,7 +106,7 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
     architecture = "x86_64" if target_platform.endswith("amd64") else "aarch64"
     for name, target_flags in TARGETS[architecture].items():
         words = ZIG_FLAGS.get(target_flags, target_flags) if is_zig else target_flags
-        jobs.append(("kernels.cpp", name, [f"-DTARGET={name}", *words.split()]))
+        jobs += ((source, f"{name}-{source}", [f"-DTARGET={name}", *words.split()]) for source in TARGET_SOURCES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         commands = (
             [*compiler, *flags, *extra, "-c", str(SOURCES / source), "-o", str(out / f"{stem}.o")]
@@ -117,7 +118,7 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
     link = [f"-fsanitize={sanitizers}"] if sanitizers else ["-s"]
     link += [] if is_driver else ["-shared"]
     link += ["-nostdlib++"] if is_zig else []
-    run([*compiler, *link, *(str(out / f"{stem}.o") for _, stem, _ in jobs), "-lpthread", "-o", str(result)])
+    run([*compiler, *link, *(str(out / f"{stem}.o") for _, stem, _ in jobs), "-lpthread", "-lm", "-o", str(result)])
     return result
 
 

@@ -2,8 +2,11 @@
 // emulation, and under sanitizers. Numbers are in this machine's order, pointers are offsets into one block of bytes.
 //
 //   int32 target length, target name, int32 threads, int64 size, that many bytes, the Model (pointers: offset + 1, 0: null)
-//   then steps:  int32 number of tokens T (0 ends), int32 sequences R, the arrays of Step, int32 rows N for logits
-//   answer:      hidden (T, C), logits of the last N tokens (N, V)
+//   then steps:  int32 number of tokens T, int32 sequences R, the arrays of Step, draws
+//   or, T = -1:  draws, logits (N, V), logits before they were edited (N, V)
+//   T = 0 ends
+//   draws:       int32 number N, int32 edited ones M, int32 listed tokens each L, Draw[N]
+//   answer:      after a step logits (M, V); then Drawn[N], top ids int32 (N, L), their log-probabilities double (N, L)
 //
 // `driver targets` names what this processor runs; `driver pool THREADS JOBS` tests the pool of threads.
 #include <errno.h>
@@ -27,6 +30,12 @@ void read_all(void *to, size_t size) {
 template <class T> T *read_array(size_t count) {
     T *array = (T *)malloc(count * sizeof(T) + 1);
     if (!array) fail("no memory");
+    read_all(array, count * sizeof(T));
+    return array;
+}
+template <class T> T *read_exact(size_t count) {
+    T *array = (T *)malloc(count * sizeof(T));
+    if (!array && count) fail("no memory");
     read_all(array, count * sizeof(T));
     return array;
 }
@@ -59,6 +68,58 @@ void relocate(Matrix &matrix, char *base) {
     relocate(matrix.panels, base);
     relocate(matrix.scale, matrix.num_columns, base);
     relocate(matrix.bias, matrix.num_columns, base);
+}
+
+Draws read_draws() {
+    Draws draws = {};
+    draws.num_draws = read_one<int32_t>();
+    draws.num_edited = read_one<int32_t>();
+    draws.max_top = read_one<int32_t>();
+    const size_t num = (size_t)draws.num_draws, num_top = num * (size_t)draws.max_top;
+    draws.draws = read_array<Draw>(num);
+    draws.drawn = (Drawn *)calloc(num + 1, sizeof(Drawn));
+    draws.top_ids = (int32_t *)calloc(num_top + 1, sizeof(int32_t));
+    draws.top_logprobs = (double *)calloc(num_top + 1, sizeof(double));
+    if (!draws.drawn || !draws.top_ids || !draws.top_logprobs) fail("no memory");
+    return draws;
+}
+void write_draws(const Draws &draws) {
+    const size_t num = (size_t)draws.num_draws, num_top = num * (size_t)draws.max_top;
+    fwrite(draws.drawn, sizeof(Drawn), num, stdout);
+    fwrite(draws.top_ids, sizeof(int32_t), num_top, stdout);
+    fwrite(draws.top_logprobs, sizeof(double), num_top, stdout);
+    free((void *)draws.draws), free(draws.drawn), free(draws.top_ids), free(draws.top_logprobs);
+}
+
+void run_step(Engine *engine, const Model &model, int num_tokens) {
+    Step step = {};
+    step.num_tokens = num_tokens;
+    step.num_sequences = read_one<int32_t>();
+    const size_t tokens = (size_t)num_tokens, begins = (size_t)step.num_sequences + 1;
+    int64_t *token_ids = read_array<int64_t>(tokens), *position_ids = read_array<int64_t>(tokens);
+    int32_t *token_begins = read_array<int32_t>(begins), *block_begins = read_array<int32_t>(begins);
+    int32_t *block_ids = read_array<int32_t>((size_t)block_begins[step.num_sequences]);
+    step.token_ids = token_ids;
+    step.position_ids = position_ids;
+    step.token_begins = token_begins;
+    step.block_begins = block_begins;
+    step.block_ids = block_ids;
+    step.draws = read_draws();
+    if (engine_step(engine, &step)) fail("no memory");
+    for (int row = 0; row < step.draws.num_edited; row++)
+        fwrite(step.logits + (int64_t)row * engine_logits_stride(&model), 4, (size_t)model.vocab_size, stdout);
+    write_draws(step.draws);
+    free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids);
+}
+
+// Each array has memory of its own, without padding: the address sanitizer sees a read behind the last logit.
+void run_draws(Engine *engine, const Model &model) {
+    const Draws draws = read_draws();
+    const size_t num_logits = (size_t)draws.num_draws * (size_t)model.vocab_size;
+    float *logits = read_exact<float>(num_logits), *raw = read_exact<float>(num_logits);
+    if (engine_draw(engine, &draws, logits, model.vocab_size, raw, model.vocab_size)) fail("no memory");
+    write_draws(draws);
+    free(logits), free(raw);
 }
 
 } // namespace
@@ -96,34 +157,10 @@ int main(int num_words, char **words) {
     memset(model.cache, 0xff, cache_bytes); // NaN in every float: what is not written must not count
     Engine *engine = engine_open(&model, target, num_threads);
     if (!engine) fail(errno == ENOTSUP ? "this processor does not run that target" : strerror(errno));
-    for (;;) {
-        Step step = {};
-        step.num_tokens = read_one<int32_t>();
-        if (step.num_tokens == 0) break;
-        step.num_sequences = read_one<int32_t>();
-        const size_t tokens = (size_t)step.num_tokens, begins = (size_t)step.num_sequences + 1;
-        int64_t *token_ids = read_array<int64_t>(tokens), *position_ids = read_array<int64_t>(tokens);
-        int32_t *token_begins = read_array<int32_t>(begins), *block_begins = read_array<int32_t>(begins);
-        int32_t *block_ids = read_array<int32_t>((size_t)block_begins[step.num_sequences]);
-        const int num_rows = read_one<int32_t>();
-        float *hidden = (float *)malloc(tokens * (size_t)model.width * 4);
-        float *logits = (float *)malloc((size_t)num_rows * (size_t)model.vocab_size * 4 + 1);
-        if (!hidden || !logits) fail("no memory");
-        step.token_ids = token_ids;
-        step.position_ids = position_ids;
-        step.token_begins = token_begins;
-        step.block_begins = block_begins;
-        step.block_ids = block_ids;
-        step.hidden = hidden;
-        if (engine_step(engine, &step)) fail("no memory");
-        if (num_rows &&
-            engine_logits(engine, hidden + (tokens - (size_t)num_rows) * (size_t)model.width, num_rows, logits))
-            fail("no memory");
-        fwrite(hidden, 4, tokens * (size_t)model.width, stdout);
-        fwrite(logits, 4, (size_t)num_rows * (size_t)model.vocab_size, stdout);
+    while (const int num_tokens = read_one<int32_t>()) {
+        if (num_tokens > 0) run_step(engine, model, num_tokens);
+        else run_draws(engine, model);
         fflush(stdout);
-        free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids), free(hidden),
-            free(logits);
     }
     engine_close(engine);
     free(model.cache);

@@ -590,5 +590,9 @@ void attend(const Model &model, int layer, int head, const int32_t *blocks, int 
 
 #define QUOTE_(x) #x
 #define QUOTE(x) QUOTE_(x)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+extern const Sampling JOIN(TARGET, _sampling); // sampling.cpp
 extern const Kernels TARGET;
-const Kernels TARGET = {QUOTE(TARGET), matmul, embed, layer_norm, quantize, write_cache, attend};
+const Kernels TARGET = {QUOTE(TARGET), matmul,      embed,  layer_norm,
+                        quantize,      write_cache, attend, &JOIN(TARGET, _sampling)};

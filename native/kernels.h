@@ -1,6 +1,7 @@
 // The table of one target's kernels. All that is here computes; what is handed out to which thread is step.cpp's.
 #pragma once
 #include "model.h"
+#include "sampling.h"
 
 // Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
 struct Activations {
@@ -28,6 +29,7 @@ struct Kernels {
     // One query against the `num_tokens` keys before and at it. `scratch`: attention_scratch_floats(num_tokens).
     void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
                    float *output, float *scratch);
+    const Sampling *sampling;
 };
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }

@@ -50,6 +50,36 @@ struct Model {
     uint8_t *cache;         // num_layers × num_blocks × block_bytes(model)
 };
 
+// How the token behind a computed one is drawn, or scored if it is given. Parameters apply in this order.
+struct Draw {
+    double temperature; // 0: the likeliest token, whatever the others are
+    double typical_p;   // 1: off
+    int32_t top_k;      // 0: off
+    int32_t num_top;    // likeliest tokens to list with log-probabilities; -1: no log-probabilities at all
+    double top_p;       // 1: off
+    double min_p;       // 0: off
+    uint64_t seed;      // with `position`, the key of its random number
+    int32_t position;   // of the drawn token in its sequence
+    int32_t given;      // a token to score; -1: draw one
+    int32_t token;      // the computed token's index in the step
+    int32_t unused;
+};
+
+struct Drawn {
+    double logprob; // the model's own, without the parameters
+    float largest;  // logit. If it isn't finite, no token can be drawn
+    int32_t token_id;
+};
+
+// N draws of a step. Only logits of the first `num_edited` are computed: the caller edits them, then engine_draw() draws.
+struct Draws {
+    int32_t num_draws, num_edited, max_top, unused;
+    const Draw *draws;    // (N)
+    Drawn *drawn;         // (N)
+    int32_t *top_ids;     // (N, max_top), the likeliest first
+    double *top_logprobs; // (N, max_top)
+};
+
 // T tokens of R sequences, those of a sequence side by side.
 struct Step {
     int32_t num_tokens, num_sequences;
@@ -58,5 +88,6 @@ struct Step {
     const int32_t *token_begins; // (R + 1): where each sequence's tokens begin in T
     const int32_t *block_ids;    // all block tables, joined
     const int32_t *block_begins; // (R + 1): where each sequence's table begins
-    float *hidden;               // (T, C): the final norm's output
+    Draws draws;
+    float *logits; // result: (num_edited, logits_stride(V)), until the next step
 };

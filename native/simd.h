@@ -58,6 +58,7 @@ INLINE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm512_fmadd_ps
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE Ints round_to_ints(Floats a) { return (Ints)_mm512_cvtps_epi32((__m512)a); }
+INLINE uint32_t bits_of_lanes(Ints mask) { return _mm512_movepi32_mask((__m512i)mask); }
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
 #if defined(__clang__)
     return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, _mm512_set1_epi32(activations));
@@ -79,6 +80,7 @@ INLINE Floats fma(Floats a, Floats b, Floats c) { return (Floats)_mm256_fmadd_ps
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE Ints round_to_ints(Floats a) { return (Ints)_mm256_cvtps_epi32((__m256)a); }
+INLINE uint32_t bits_of_lanes(Ints mask) { return (uint32_t)_mm256_movemask_ps((__m256)mask); }
 #if defined(__AVXVNNI__)
 constexpr int WEIGHT_OFFSET = 128;
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
@@ -107,6 +109,10 @@ INLINE Floats fma(Floats a, Floats b, Floats c) {
 INLINE Floats max(Floats a, Floats b) { return (Floats)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b); }
 INLINE Ints round_to_ints(Floats a) { return (Ints)vcvtnq_s32_f32((float32x4_t)a); }
+INLINE uint32_t bits_of_lanes(Ints mask) {
+    const uint32x4_t bits = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32((uint32x4_t)mask, bits));
+}
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     const int8x16_t w = veorq_s8((int8x16_t)weights, vdupq_n_s8((int8_t)-128));
     const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));
@@ -129,6 +135,7 @@ INLINE Floats fma(Floats a, Floats b, Floats c) { return a * b + c; } // two rou
 INLINE Floats max(Floats a, Floats b) { return (Floats)_mm_max_ps((__m128)a, (__m128)b); }
 INLINE Floats min(Floats a, Floats b) { return (Floats)_mm_min_ps((__m128)a, (__m128)b); }
 INLINE Ints round_to_ints(Floats a) { return (Ints)_mm_cvtps_epi32((__m128)a); }
+INLINE uint32_t bits_of_lanes(Ints mask) { return (uint32_t)_mm_movemask_ps((__m128)mask); }
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     const __m128i zero = _mm_setzero_si128(), a8 = _mm_set1_epi32(activations);
     const __m128i a = _mm_srai_epi16(_mm_unpacklo_epi8(zero, a8), 8);
@@ -143,6 +150,8 @@ constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TI
 #else
 #error "no kernels for this processor"
 #endif
+
+// bits_of_lanes(): a comparison's lanes as bits, the first one lowest.
 
 // The sum of all lanes, always in the same order.
 INLINE float sum_lanes(Floats v) {

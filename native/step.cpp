@@ -14,6 +14,10 @@ namespace {
 int row_bytes(int num_bytes) { return (round_up(num_bytes, 64) / 64 | 1) * 64; }
 int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4; }
 
+// Rows of the LM head that are computed at a time: bounds the memory of their logits. More is not faster.
+constexpr int HEAD_ROWS = 64;
+constexpr int SPAN_PANELS = SPAN / PANEL;
+
 } // namespace
 
 struct Engine {
@@ -21,9 +25,9 @@ struct Engine {
     const Kernels *kernels;
     Pool *pool;
     void *memory; // all that a step needs, for `capacity` tokens
-    int capacity, scratch_floats;
+    int capacity, logits_capacity, scratch_floats;
     int num_scratch_tokens;
-    // Below: places in `memory`. T tokens, C width, I inner width.
+    // Below: places in `memory`. T tokens, C width, I inner width, L rows of logits.
     float *residual;    // (T, C)
     float *normal;      // (T, row_floats(C))
     float *qkv;         // (T, 3C)
@@ -34,6 +38,10 @@ struct Engine {
     int32_t *sums;      // (T, groups)
     float *scratch;     // (threads, scratch_floats)
     int32_t *sequences; // (T): which sequence a token is of
+    float *logits;      // (L, logits_stride)
+    float *maxima;      // (L, num_maxima(V))
+    char *sampling;     // (threads, sampling_bytes)
+    int64_t sampling_bytes;
     const Step *step;
     int layer;
     // What the current job works on.
@@ -43,6 +51,10 @@ struct Engine {
     const Norm *norm;
     float *output;
     int num_rows, input_stride, output_stride, panels_each, heads_each;
+    const Draws *draws;
+    int first_draw, logits_stride, raw_stride;
+    const float *drawn_logits, *raw_logits; // of the first draw
+    float *head_maxima;
 };
 
 namespace {
@@ -56,7 +68,23 @@ template <class T> T *take(char *&at, int64_t count) {
     return place;
 }
 
-int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens) {
+int logits_stride(const Model &m) { return round_up(m.vocab_size, 32); }
+
+SamplingScratch sampling_scratch(char *&at, int num_columns) {
+    SamplingScratch s;
+    s.keys = take<uint64_t>(at, num_columns);
+    s.sorted = take<uint64_t>(at, num_columns);
+    s.masses = take<double>(at, num_columns);
+    s.values = take<float>(at, num_columns);
+    s.token_ids = take<int32_t>(at, num_columns);
+    s.maxima = take<float>(at, num_maxima(num_columns));
+    s.cumulated = take<double>(at, num_spans(num_columns));
+    s.row_maxima = take<float>(at, num_maxima(num_columns));
+    s.raw_maxima = take<float>(at, num_maxima(num_columns));
+    return s;
+}
+
+int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens, int64_t num_logits) {
     const Model &m = e->model;
     const int widest = most(m.width, m.inner_width), num_groups = (widest + GROUP - 1) / GROUP;
     const char *begin = at;
@@ -71,25 +99,35 @@ int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens)
     e->sequences = take<int32_t>(at, num_tokens);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
     e->scratch = take<float>(at, (int64_t)e->scratch_floats * pool_num_threads(e->pool));
+    e->logits = take<float>(at, num_logits * logits_stride(m));
+    e->maxima = take<float>(at, num_logits * num_maxima(m.vocab_size));
+    e->sampling = at;
+    sampling_scratch(at, m.vocab_size);
+    e->sampling_bytes = at - e->sampling;
+    take<char>(at, e->sampling_bytes * (pool_num_threads(e->pool) - 1));
     return at - begin;
 }
 
-// Memory for a step of `num_tokens`, the longest sequence of which has `num_context_tokens`.
-bool reserve(Engine *e, int num_tokens, int num_context_tokens) {
-    if (num_tokens <= e->capacity && num_context_tokens <= e->num_scratch_tokens) return true;
+// Memory for a step of `num_tokens`, the longest sequence of which has `num_context_tokens`, with rows of logits.
+bool reserve(Engine *e, int num_tokens, int num_context_tokens, int num_logits) {
+    if (e->memory && num_tokens <= e->capacity && num_context_tokens <= e->num_scratch_tokens &&
+        num_logits <= e->logits_capacity)
+        return true;
     num_tokens = most(num_tokens, e->capacity);
     num_context_tokens = round_up(most(num_context_tokens, e->num_scratch_tokens), 256);
-    const int64_t size = lay_out(e, nullptr, num_tokens, num_context_tokens);
+    num_logits = most(num_logits, e->logits_capacity);
+    const int64_t size = lay_out(e, nullptr, num_tokens, num_context_tokens, num_logits);
     void *memory = aligned_alloc(128, (size_t)size);
     if (!memory) {
-        if (e->memory) lay_out(e, (char *)e->memory, e->capacity, e->num_scratch_tokens);
+        if (e->memory) lay_out(e, (char *)e->memory, e->capacity, e->num_scratch_tokens, e->logits_capacity);
         return false;
     }
     free(e->memory);
     e->memory = memory;
     e->capacity = num_tokens;
     e->num_scratch_tokens = num_context_tokens;
-    lay_out(e, (char *)memory, num_tokens, num_context_tokens);
+    e->logits_capacity = num_logits;
+    lay_out(e, (char *)memory, num_tokens, num_context_tokens, num_logits);
     return true;
 }
 
@@ -169,6 +207,74 @@ void attend_heads(void *context, int item, int thread) {
                            e->scratch + (int64_t)thread * e->scratch_floats);
 }
 
+// The final norm of the token that a draw follows.
+void normalize_drawn(void *context, int row, int) {
+    Engine *e = (Engine *)context;
+    const int width = e->model.width;
+    const float *residual = e->residual + (int64_t)e->draws->draws[e->first_draw + row].token * width;
+    float *normal = e->normal + (int64_t)row * row_floats(width);
+    e->kernels->layer_norm(e->model, e->model.final_norm, residual, normal);
+    if (e->model.precision == INT8) quantize_row(e, normal, width, row);
+}
+
+// The panels of a span of logits, and the span's maxima while it is in the cache.
+void multiply_span(void *context, int span, int thread) {
+    Engine *e = (Engine *)context;
+    multiply_panels(context, span, thread);
+    const int num_columns = e->model.vocab_size;
+    for (int row = 0; row < e->num_rows; row++)
+        e->kernels->sampling->write_maxima(
+            e->output + (int64_t)row * e->output_stride + span * SPAN, num_columns - span * SPAN,
+            e->head_maxima + (int64_t)row * num_maxima(num_columns) + span * SPAN_MAXIMA);
+}
+
+// One draw from a row of logits with its maxima; `raw`: the row before it was edited, for log-probabilities.
+void draw_row(Engine *e, int index, const SamplingScratch &scratch, const float *logits, const float *maxima,
+              const float *raw, const float *raw_maxima) {
+    const Sampling &sampling = *e->kernels->sampling;
+    const Draws &draws = *e->draws;
+    const int num_columns = e->model.vocab_size;
+    const Draw &draw = draws.draws[index];
+    Drawn &drawn = draws.drawn[index];
+    drawn = {0, 0, draw.given};
+    if (draw.given < 0 && !sampling.draw(draw, logits, maxima, num_columns, scratch, &drawn)) return;
+    const int64_t top = (int64_t)index * draws.max_top;
+    if (draw.num_top >= 0)
+        sampling.score(draw, raw, raw_maxima, num_columns, scratch, &drawn, draws.top_ids + top,
+                       draws.top_logprobs + top);
+}
+
+SamplingScratch scratch_of(const Engine *e, int thread) {
+    char *at = e->sampling + thread * e->sampling_bytes;
+    return sampling_scratch(at, e->model.vocab_size);
+}
+
+void draw_computed(void *context, int row, int thread) {
+    Engine *e = (Engine *)context;
+    const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
+    const float *maxima = e->head_maxima + (int64_t)row * num_maxima(e->model.vocab_size);
+    draw_row(e, e->first_draw + row, scratch_of(e, thread), logits, maxima, logits, maxima);
+}
+
+const float *find_maxima(const Engine *e, const float *logits, float *maxima) {
+    const int num_columns = e->model.vocab_size;
+    for (int span = 0; span < num_spans(num_columns); span++)
+        e->kernels->sampling->write_maxima(logits + span * SPAN, num_columns - span * SPAN,
+                                           maxima + span * SPAN_MAXIMA);
+    return maxima;
+}
+
+void draw_edited(void *context, int row, int thread) {
+    Engine *e = (Engine *)context;
+    const SamplingScratch scratch = scratch_of(e, thread);
+    const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
+    const float *raw = e->raw_logits + (int64_t)row * e->raw_stride;
+    const float *maxima = find_maxima(e, logits, scratch.row_maxima);
+    const float *raw_maxima = maxima;
+    if (raw != logits && e->draws->draws[row].num_top >= 0) raw_maxima = find_maxima(e, raw, scratch.raw_maxima);
+    draw_row(e, row, scratch, logits, maxima, raw, raw_maxima);
+}
+
 // --------------------------------------------------------------------------------------------------------- a step
 
 void normalize(Engine *e, const Norm &norm) {
@@ -191,6 +297,29 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const float *
     // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight.
     e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8), 1, 8);
     pool_run(e->pool, multiply_panels, e, (num_panels + e->panels_each - 1) / e->panels_each);
+}
+
+// Logits and draws of `num` draws from e->first_draw on; the logits begin in row `row` of e->logits.
+void compute_draws(Engine *e, int num, int row) {
+    const Model &m = e->model;
+    e->num_rows = num;
+    pool_run(e->pool, normalize_drawn, e, num);
+    e->matrix = &m.head;
+    e->next_matrix = nullptr;
+    e->epilogue = STORE;
+    e->input = e->normal;
+    e->input_stride = row_floats(m.width);
+    e->output_stride = e->logits_stride = logits_stride(m);
+    e->output = e->logits + (int64_t)row * e->logits_stride;
+    e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
+    e->panels_each = SPAN_PANELS;
+    pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));
+    const int num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);
+    e->first_draw += num_edited;
+    e->head_maxima += (int64_t)num_edited * num_maxima(m.vocab_size);
+    e->drawn_logits = e->output + (int64_t)num_edited * e->logits_stride;
+    pool_run(e->pool, draw_computed, e, num - num_edited);
+    e->first_draw += num - num_edited;
 }
 
 } // namespace
@@ -229,13 +358,17 @@ int64_t engine_block_bytes(const Model *model) {
     return cache_layout(*model).head_bytes * model->num_heads * model->num_layers;
 }
 
-int engine_step(Engine *e, const Step *step) {
+int engine_logits_stride(const Model *model) { return logits_stride(*model); }
+
+int engine_step(Engine *e, Step *step) {
     const Model &m = e->model;
     const int padded_width = row_floats(m.width), padded_inner = row_floats(m.inner_width);
     int num_context_tokens = 0;
     for (int i = 0; i < step->num_tokens; i++)
         num_context_tokens = most(num_context_tokens, (int)step->position_ids[i] + 1);
-    if (!reserve(e, step->num_tokens, num_context_tokens)) return -1;
+    const Draws &draws = step->draws;
+    const int num_logits = bounded(draws.num_draws, 0, draws.num_edited + HEAD_ROWS);
+    if (!reserve(e, most(step->num_tokens, num_logits), num_context_tokens, num_logits)) return -1;
     e->step = step;
     e->num_rows = step->num_tokens;
     e->heads_each = bounded(e->num_rows * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
@@ -254,16 +387,25 @@ int engine_step(Engine *e, const Step *step) {
         const Matrix *next = e->layer + 1 < m.num_layers ? &m.layers[e->layer + 1].qkv : &m.head;
         multiply(e, layer.down, next, e->inner, padded_inner, false, ADD, e->residual, m.width);
     }
-    for (int row = 0; row < e->num_rows; row++)
-        e->kernels->layer_norm(m, m.final_norm, e->residual + (int64_t)row * m.width,
-                               step->hidden + (int64_t)row * m.width);
+    e->draws = &draws;
+    e->first_draw = 0;
+    while (e->first_draw < draws.num_draws) {
+        // Edited rows, which come first, stay; the others' logits are of no use once they are drawn from.
+        const int row = bounded(e->first_draw, 0, draws.num_edited);
+        compute_draws(e, bounded(draws.num_draws - e->first_draw, 1, HEAD_ROWS), row);
+    }
+    step->logits = e->logits;
     return 0;
 }
 
-int engine_logits(Engine *e, const float *hidden, int num_rows, float *logits) {
-    if (!reserve(e, num_rows, 1)) return -1;
-    e->num_rows = num_rows;
-    multiply(e, e->model.head, nullptr, hidden, e->model.width, false, STORE, logits, e->model.vocab_size);
+int engine_draw(Engine *e, const Draws *draws, const float *logits, int stride, const float *raw, int raw_stride) {
+    if (!reserve(e, 0, 0, 0)) return -1; // nothing, after a step: its logits stay
+    e->draws = draws;
+    e->drawn_logits = logits;
+    e->raw_logits = raw;
+    e->logits_stride = stride;
+    e->raw_stride = raw_stride;
+    pool_run(e->pool, draw_edited, e, draws->num_draws);
     return 0;
 }
 }

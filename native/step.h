@@ -3,7 +3,7 @@
 #include "kernels.h"
 
 // Changes whenever a structure, a function or a layout of weights does: the Python code refuses another number.
-constexpr int INTERFACE = 1;
+constexpr int INTERFACE = 2;
 
 extern "C" {
 struct Engine;
@@ -16,9 +16,12 @@ void engine_close(Engine *);
 int engine_interface(void);
 const char *engine_targets(void);          // names of what this processor runs, separated by spaces, the best first
 int64_t engine_block_bytes(const Model *); // of the KV cache, all layers together
-// Computes the tokens and writes their keys and values. 0; -1 if there is no memory.
-int engine_step(Engine *, const Step *);
-// hidden (N, C) → logits (N, V). 0; -1 if there is no memory.
-int engine_logits(Engine *, const float *hidden, int num_rows, float *logits);
+// Floats between rows of logits.
+int engine_logits_stride(const Model *);
+// Computes the tokens, writes their keys and values, and draws. 0; -1 if there is no memory.
+int engine_step(Engine *, Step *);
+// Draws from edited rows of logits (N, stride). Log-probabilities are of `raw` (N, raw_stride), the model's own; the same
+// pointer if nothing was edited. 0; -1 if there is no memory.
+int engine_draw(Engine *, const Draws *, const float *logits, int stride, const float *raw, int raw_stride);
 #pragma GCC visibility pop
 }

@@ -118,7 +118,10 @@ def test_a_port_in_use_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> 
         process = start("serve", "--host", "127.0.0.1", "--port", str(port), "--model", str(tiny_model))
         _, errors = process.communicate(timeout=START_LIMIT_S)
     assert process.returncode == EXIT_SETTINGS
-    assert json.loads(errors)["event"] == f"can't listen on 127.0.0.1 port {port}: Address already in use"
+    assert json.loads(errors)["event"] == (
+        f"can't listen on 127.0.0.1 port {port}: Address already in use; stop the program that uses it, or choose"
+        " another PORT"
+    )
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "not an address"])

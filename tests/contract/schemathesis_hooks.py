@@ -47,6 +47,7 @@ CROSS_FIELD = {
     "system": "with raw",
     "context": "with raw; ids outside the vocabulary",
     "format": "a schema that can't be compiled",
+    "json_schema": "a schema that can't be compiled",
     "continue_final_message": "not with add_generation_prompt",
     # Languages that JSON Schema can't describe.
     "response_format": "a schema that can't be compiled; two grammars at once",

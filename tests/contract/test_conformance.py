@@ -68,6 +68,9 @@ STREAMS: dict[str, list[Json]] = {
         {"prompt": "on", "options": {"num_predict": 4}},
         {"prompt": "on", "logprobs": True, "top_logprobs": 2, "raw": True, "options": {"num_predict": 4}},
     ],
+    "/completion": [
+        {"prompt": ["on", "a"], "stream": True, "n_predict": 4, "n_probs": 2, "timings_per_token": True},
+    ],
     "/api/chat": [{"messages": [{"role": "user", "content": "on"}], "options": {"num_predict": 4}}],
 }
 """Requests for streams, by path: the conformance run checks the frame of an event, these what its data are."""

@@ -26,6 +26,7 @@ class Protocol:
     """The name that an error about the text begins with."""
     is_tgi: bool = False
     is_ollama: bool = False
+    is_llama: bool = False
     reads_ids: bool = False
     """Whether the text may be token ids."""
     number: str = ""
@@ -49,6 +50,11 @@ class Protocol:
         elif self.is_ollama:
             assert body.keys() == {"error"}
             message = body["error"]
+        elif self.is_llama:
+            assert body.keys() == {"error"}
+            assert body["error"].keys() == {"code", "message", "type"}
+            assert body["error"]["code"] == answer.status_code
+            message = body["error"]["message"]
         else:
             assert body.keys() == {"error"}
             error = body["error"]
@@ -83,6 +89,7 @@ PROTOCOLS = [
         number="top_logprobs",
     ),
     Protocol("/api/show", {"model": ""}, text="model", is_ollama=True),
+    Protocol("/completion", {"prompt": "on", "n_predict": 1}, is_llama=True, reads_ids=True, number="n_predict"),
     Protocol("/tokenize", {"prompt": "on"}),
     Protocol("/detokenize", {"tokens": [111]}, text="tokens"),
 ]
@@ -165,6 +172,8 @@ def test_text_that_is_not_valid_json_is_refused(client: httpx.Client, protocol: 
 
 @pytest.mark.parametrize("value", [True, {}, 5, [None], [[]], [{}], [1.5], ["a", 1], [[True]]], ids=repr)
 def test_a_text_of_another_type_is_refused_by_name(client: httpx.Client, protocol: Protocol, value: object) -> None:
+    if protocol.is_llama and value == ["a", 1]:
+        pytest.skip("texts and token ids together are one prompt there")
     answer = client.post(protocol.path, json=protocol.with_text(value))
     assert protocol.text in protocol.check_error(answer, *BAD)
 

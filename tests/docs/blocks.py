@@ -17,7 +17,10 @@ READING_ORDER = [
 """The README, then the pages as the site lists them."""
 ACTIVATION = "source .venv/bin/activate"
 """The one way in which commands are typed: in a terminal where this was typed once."""
-SERVING = re.compile(r"(?:[A-Z0-9_]+=\S+ )*(?:distilgpt2-api serve|make run|gunicorn|uvicorn|serve run)\b.*")
+SERVING = re.compile(
+    r"(?:[A-Z0-9_]+=\S+ )*(?:distilgpt2-api serve|make run|gunicorn|uvicorn|serve run|docker compose up"
+    r"|(?:docker|podman) run .*-p |kubectl .*port-forward|apptainer run )\b.*"
+)
 """A command that serves until Ctrl+C."""
 COMMAND_LANGUAGES = frozenset({"sh", "bash", "console", "python", "js"})
 
@@ -41,7 +44,12 @@ class Block:
     @property
     def is_serving(self) -> bool:
         """Whether its last command serves, so that the terminal takes no other."""
-        return self.language == "sh" and SERVING.fullmatch(self.text.splitlines()[-1]) is not None
+        return self.language == "sh" and SERVING.fullmatch(self.commands[-1]) is not None
+
+    @property
+    def commands(self) -> list[str]:
+        """Its lines; a command that a backslash continues is one."""
+        return self.text.replace("\\\n", "").splitlines()
 
     @property
     def name(self) -> str:

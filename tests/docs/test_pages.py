@@ -93,8 +93,9 @@ def test_commands_stand_in_blocks_that_say_their_language(page: Path) -> None:
 def test_a_command_that_serves_is_the_last_of_its_block_and_the_page_says_where_to_go_on(page: Path) -> None:
     """A second service on a page needs the port of the first: the page says to stop that one."""
     lines = page.read_text(encoding="utf-8").splitlines()
-    typed = [block for block in command_blocks(page) if block.reason is None]
-    assert not [block.name for block in typed if any(map(SERVING.fullmatch, block.text.splitlines()[:-1]))]
+    blocks = list(command_blocks(page))
+    assert not [block.name for block in blocks if any(map(SERVING.fullmatch, block.commands[:-1]))]
+    typed = [block for block in blocks if block.reason is None]
     is_served = False
     for block, following in pairwise(typed):
         is_served = is_served or block.is_serving

@@ -157,7 +157,7 @@ def test_a_completion_is_one_of_its_choices(engine: Engine, build_request: Reque
     read = openai_grammar(guided_choice=choices)
     assert read is not None
     seen = set()
-    for seed in range(24):
+    for seed in range(80):
         request = build_request(encode(engine, "It was"), grammar=read[0], seed=seed, temperature=2.0)
         seen.add(text_of(list(run_request(engine, request))))
 

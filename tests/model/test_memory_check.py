@@ -51,7 +51,7 @@ import resource, sys
 import distilgpt2_api.model.runner
 from distilgpt2_api.cli import main
 pages = int(open("/proc/self/statm").read().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (40 << 20),) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (52 << 20),) * 2)
 sys.argv = ["distilgpt2-api", "generate", "--model", {str(BUNDLED_FOLDER)!r}, "Once"]
 main()
 """

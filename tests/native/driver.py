@@ -33,6 +33,43 @@ class Row:
     block_ids: Sequence[int]
 
 
+DRAW = np.dtype(
+    [
+        ("temperature", np.float64),
+        ("typical_p", np.float64),
+        ("top_k", np.int32),
+        ("num_top", np.int32),
+        ("top_p", np.float64),
+        ("min_p", np.float64),
+        ("seed", np.uint64),
+        ("position", np.int32),
+        ("given", np.int32),
+        ("token", np.int32),
+        ("unused", np.int32),
+    ]
+)
+DRAWN = np.dtype([("logprob", np.float64), ("largest", np.float32), ("token_id", np.int32)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """Results of N draws."""
+
+    token_ids: NDArray[np.int32]
+    largest: NDArray[np.float32]
+    logprobs: NDArray[np.float64]
+    top_ids: NDArray[np.int32]
+    top_logprobs: NDArray[np.float64]
+
+
+def _max_top(draws: NDArray[np.void]) -> int:
+    return max(int(draws["num_top"].max(initial=0)), 0)
+
+
+def _pack_draws(draws: NDArray[np.void], num_edited: int) -> bytes:
+    return struct.pack("<iii", len(draws), num_edited, _max_top(draws)) + draws.tobytes()
+
+
 class Driver:
     """One model in one process; `with` ends it."""
 
@@ -57,8 +94,17 @@ class Driver:
         content = weights.content()
         self._send(struct.pack(f"<i{len(name)}siq", len(name), name, num_threads, len(content)) + content + model)
 
-    def step(self, rows: Sequence[Row], num_logits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Hidden states of all tokens (T, C), and logits of the last `num_logits` of them (N, V)."""
+    def step(self, rows: Sequence[Row], num_logits: int) -> NDArray[np.float32]:
+        """Logits of the last `num_logits` tokens (N, V)."""
+        num_tokens = sum(len(row.token_ids) for row in rows)
+        draws = np.zeros(num_logits, DRAW)
+        draws["token"] = np.arange(num_tokens - num_logits, num_tokens)
+        return self.sample(rows, draws, num_edited=num_logits)[0]
+
+    def sample(
+        self, rows: Sequence[Row], draws: NDArray[np.void], *, num_edited: int = 0
+    ) -> tuple[NDArray[np.float32], Drawn]:
+        """Logits of the first `num_edited` draws (M, V), and the results of all."""
         ids = [token for row in rows for token in row.token_ids]
         positions = [row.begin + index for row in rows for index in range(len(row.token_ids))]
         begins = np.cumsum([0, *(len(row.token_ids) for row in rows)], dtype=np.int32)
@@ -71,10 +117,15 @@ class Driver:
             + begins.tobytes()
             + block_begins.tobytes()
             + np.array(list(chain.from_iterable(tables)), np.int32).tobytes()
-            + struct.pack("<i", num_logits)
+            + _pack_draws(draws, num_edited)
         )
-        hidden = self._receive(len(ids), self._config["n_embd"])
-        return hidden, self._receive(num_logits, self._config["vocab_size"])
+        logits = self._receive((num_edited, self._config["vocab_size"]), np.float32)
+        return logits, self._receive_drawn(draws)
+
+    def draw(self, draws: NDArray[np.void], logits: NDArray[np.float32], raw: NDArray[np.float32]) -> Drawn:
+        """Draws from rows of `logits` (N, V); log-probabilities are of `raw` (N, V)."""
+        self._send(struct.pack("<i", -1) + _pack_draws(draws, 0) + logits.tobytes() + raw.tobytes())
+        return self._receive_drawn(draws)
 
     def __enter__(self) -> Self:
         return self
@@ -97,13 +148,24 @@ class Driver:
         except BrokenPipeError:
             self._fail()
 
-    def _receive(self, num_rows: int, num_columns: int) -> NDArray[np.float32]:
+    def _receive_drawn(self, draws: NDArray[np.void]) -> Drawn:
+        shape = (len(draws), _max_top(draws))
+        drawn = self._receive((len(draws),), DRAWN)
+        return Drawn(
+            token_ids=drawn["token_id"],
+            largest=drawn["largest"],
+            logprobs=drawn["logprob"],
+            top_ids=self._receive(shape, np.int32),
+            top_logprobs=self._receive(shape, np.float64),
+        )
+
+    def _receive(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         assert self._process.stdout is not None
-        size = num_rows * num_columns * 4
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         content = self._process.stdout.read(size)
         if len(content) != size:
             self._fail()
-        return np.frombuffer(content, np.float32).reshape(num_rows, num_columns)
+        return np.frombuffer(content, dtype).reshape(shape)
 
     def _fail(self) -> None:
         assert self._process.stdin is not None

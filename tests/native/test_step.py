@@ -118,7 +118,7 @@ def test_logits_are_those_of_the_reference(open_driver: Open, precision: str, sh
     expected = NumpyGpt2(shape, rounded(tensors, precision)).logits(ids)
 
     with open_driver(shape, tensors, precision) as driver:
-        _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[9, 2, 7, 4])], len(ids))
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[9, 2, 7, 4])], len(ids))
 
     assert np.abs(logits - expected).max() <= ERRORS[precision] * np.abs(expected).max()
 
@@ -131,7 +131,7 @@ def test_activations(open_driver: Open, activation: str) -> None:
     expected = NumpyGpt2(config, tensors).logits(ids)
 
     with open_driver(config, tensors, "f32") as driver:
-        _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[1, 0])], len(ids))
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[1, 0])], len(ids))
 
     assert np.abs(logits - expected).max() <= ERRORS["f32"] * np.abs(expected).max()
 
@@ -152,21 +152,19 @@ def test_other_sequences_change_no_bit(open_driver: Open, precision: str, shape:
 
     for num_threads in (1, 2, 3):
         with open_driver(config, tensors, precision, num_threads) as driver:
-            hidden, logits = driver.step([other[0], whole], len(ids))
-            assert np.array_equal(hidden[-len(ids) :], expected[0])
-            assert np.array_equal(logits, expected[1])
+            assert np.array_equal(driver.step([other[0], whole], len(ids)), expected)
         with open_driver(config, tensors, precision, num_threads) as driver:
             begin = 0
             for num in (1, 7, 25, 1, 11):
                 row = Row(token_ids=ids[begin : begin + num], begin=begin, block_ids=[5, 6])
-                hidden, logits = driver.step([*other[: begin % 12], row], num)
-                assert np.array_equal(logits, expected[1][begin : begin + num])
+                logits = driver.step([*other[: begin % 12], row], num)
+                assert np.array_equal(logits, expected[begin : begin + num])
                 begin += num
             # The last token again, and beside it the same sequence on the first one's prefix.
             last = Row(token_ids=ids[-1:], begin=44, block_ids=[5, 6])
             shared = Row(token_ids=ids[32:], begin=32, block_ids=[5, 2])
-            _, logits = driver.step([last, shared], 13)
-            assert np.array_equal(logits, expected[1][32:])
+            logits = driver.step([last, shared], 13)
+            assert np.array_equal(logits, expected[32:])
 
 
 def test_many_rows(open_driver: Open) -> None:
@@ -175,10 +173,10 @@ def test_many_rows(open_driver: Open) -> None:
     tensors = random_tensors(config)
     ids = tokens(config, 33)
     with open_driver(config, tensors, "int8", 1) as driver:
-        expected = driver.step([Row(token_ids=ids, begin=0, block_ids=[0, 1])], len(ids))[1]
+        expected = driver.step([Row(token_ids=ids, begin=0, block_ids=[0, 1])], len(ids))
         for num_rows in range(1, 33):
             row = Row(token_ids=ids[:num_rows], begin=0, block_ids=[2, 3])
-            assert np.array_equal(driver.step([row], num_rows)[1], expected[:num_rows])
+            assert np.array_equal(driver.step([row], num_rows), expected[:num_rows])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -191,7 +189,7 @@ def test_head_sizes(open_driver: Open, precision: str) -> None:
         expected = NumpyGpt2(config, rounded(tensors, precision)).logits(ids)
 
         with open_driver(config, tensors, precision) as driver:
-            _, logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[22, 23])], len(ids))
+            logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[22, 23])], len(ids))
 
         assert np.abs(logits - expected).max() <= 2 * ERRORS[precision] * np.abs(expected).max(), size
 
@@ -204,10 +202,10 @@ def test_a_context_beyond_one_integer_sum(open_driver: Open) -> None:
     expected = NumpyGpt2(config, rounded(tensors, "int8")).logits(ids)
     blocks = list(range(66))
     with open_driver(config, tensors, "int8", num_blocks=132) as driver:
-        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=blocks)], 100)[1]
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=blocks)], 100)
         driver.step([Row(token_ids=ids[:2000], begin=0, block_ids=[66 + block for block in blocks])], 1)
         rest = Row(token_ids=ids[2000:], begin=2000, block_ids=[66 + block for block in blocks])
-        assert np.array_equal(driver.step([rest], 100)[1], logits)
+        assert np.array_equal(driver.step([rest], 100), logits)
 
     assert np.abs(logits - expected[-100:]).max() <= ERRORS["int8"] * np.abs(expected).max()
 

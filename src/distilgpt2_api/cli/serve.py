@@ -1,5 +1,6 @@
 """`distilgpt2-api serve`: runs Gunicorn with our worker in this process; signals and exit status are Gunicorn's."""
 
+import errno
 import math
 import os
 import socket
@@ -110,7 +111,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         # Errors of name resolution have negative numbers and their own text.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise SettingsError(f"can't listen on {host} port {port}: {reason}") from None
+        remedy = "; stop the program that uses it, or choose another PORT" if error.errno == errno.EADDRINUSE else ""
+        raise SettingsError(f"can't listen on {host} port {port}: {reason}{remedy}") from None
 
 
 def shown_url(host: str, port: int) -> str:

@@ -129,7 +129,7 @@ class SamplingParams:
     _derived: dict[type, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        edits = self.is_typical or any(getattr(self, name) != neutral for name, neutral in LOGITS_EDITING.items())
+        edits = any(getattr(self, name) != neutral for name, neutral in LOGITS_EDITING.items())
         object.__setattr__(self, "has_logits_processors", edits)
 
     def derive(self, kind: type[Derived], make: Callable[[], Derived]) -> Derived:
@@ -150,11 +150,6 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_TEMPERATURE
-
-    @property
-    def is_typical(self) -> bool:
-        """Whether `typical_p` excludes any token. Greedy decoding ignores it, like every truncation."""
-        return self.typical_p < 1.0 and not self.is_greedy
 
 
 def _entry(item: Field[Any]) -> Parameter:

@@ -92,6 +92,11 @@ class AsyncEngine:
         return self._loaded_engine().config
 
     @property
+    def max_num_sequences(self) -> int:
+        """The most sequences that run at the same time."""
+        return self._loaded_engine().max_num_sequences
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is in flight and `hold_drain` is not active."""
         return not self._streams and not self._num_drain_holds
@@ -100,6 +105,11 @@ class AsyncEngine:
     def num_requests(self) -> int:
         """Requests in flight, waiting and running."""
         return len(self._streams)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences of all requests in flight, waiting and running."""
+        return sum(stream.num_sequences for stream in self._streams.values())
 
     async def start(self) -> None:
         """Start the engine thread, which loads the model; returns at once."""

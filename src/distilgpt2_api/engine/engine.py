@@ -102,6 +102,10 @@ class Engine:
         return self._runner.config
 
     @property
+    def max_num_sequences(self) -> int:
+        return self._scheduler.max_num_sequences
+
+    @property
     def has_work(self) -> bool:
         return self._scheduler.has_work
 

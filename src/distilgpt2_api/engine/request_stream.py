@@ -24,6 +24,7 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
 
     def __init__(self, request: GenerationRequest, *, abort: Callable[[RequestStream], None]) -> None:
         self.request_id = request.request_id
+        self.num_sequences = request.num_sequences
         self._request = request
         self._num_unfinished = request.num_sequences
         self._num_drawn = [0] * request.num_sequences

@@ -47,6 +47,7 @@ class Scheduler:
         `num_eager_blocks`: see `BlockPool`.
         """
         self._config = config
+        self.max_num_sequences = config.max_num_sequences
         self._pool = SequencePool(config, num_blocks=num_blocks, num_eager_blocks=num_eager_blocks)
         self._sequences: dict[int, Sequence] = {}
         self._shares = FairShares()

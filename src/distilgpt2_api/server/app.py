@@ -44,6 +44,7 @@ from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, Serve
 from distilgpt2_api.server.openapi.document import build_openapi
 from distilgpt2_api.server.operation import metrics_and_version, probes
 from distilgpt2_api.server.pages import docs, playground
+from distilgpt2_api.server.protocols.llama_cpp.route import LLAMA_CPP
 from distilgpt2_api.server.protocols.ollama.route import OLLAMA
 from distilgpt2_api.server.protocols.openai.batches.line_client import line_asker
 from distilgpt2_api.server.protocols.openai.protocol import OPENAI
@@ -57,12 +58,12 @@ from distilgpt2_api.server.service import ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
-Hugging Face's TGI, Ollama's API.
+Hugging Face's TGI, Ollama's API and llama.cpp's.
 
-Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`, on Ollama's an `OllamaErrorResponse`. Every
-answer has an `x-request-id`: the request's own, if it sent one."""
+Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`, on Ollama's an `OllamaErrorResponse`, on
+llama.cpp's a `LlamaErrorResponse`. Every answer has an `x-request-id`: the request's own, if it sent one."""
 
-PROTOCOLS = Protocols(OPENAI, SCORE, TGI, OLLAMA, VLLM, WORKSHOP)
+PROTOCOLS = Protocols(OPENAI, SCORE, TGI, OLLAMA, LLAMA_CPP, VLLM, WORKSHOP)
 """All protocols. A request that belongs to none gets the first one's errors."""
 
 

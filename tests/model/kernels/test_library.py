@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from distilgpt2_api.core.config import Activation, ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelError, UnsupportedProcessorError
-from distilgpt2_api.model.kernels import forward_pass, process_memory
+from distilgpt2_api.model.kernels import kernel_engine, process_memory
 from distilgpt2_api.model.kernels.kv_cache import ALIGNMENT, allocate_cache, kv_block_bytes
 from distilgpt2_api.model.kernels.library import choose_target, find_targets, load_library
 from distilgpt2_api.model.kernels.structures import PRECISIONS, Matrix, Model, Norm
@@ -138,7 +138,7 @@ class Refusing:
 def test_an_engine_that_does_not_open(
     code: int, message: str, make_model: Any, drive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward_pass, "load_library", lambda: Refusing(code))
+    monkeypatch.setattr(kernel_engine, "load_library", lambda: Refusing(code))
     with pytest.raises(ModelError, match=message):
         drive(make_model().path)
 

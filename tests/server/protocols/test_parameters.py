@@ -16,14 +16,13 @@ from distilgpt2_api.cli.api_reference.parameters import (
     CHAT,
     COMPLETIONS,
     GENERATE,
-    LLAMA_CPP_COMPLETION,
+    LLAMA_CPP,
     OLLAMA_GENERATE,
     OLLAMA_OPTIONS,
     SCORE,
     TABLES,
     ParameterTable,
     describe_schema,
-    llama_cpp_rows,
     rows_of,
 )
 from distilgpt2_api.core.params import SamplingParams
@@ -43,6 +42,7 @@ BODIES: dict[str, Json] = {
     CHAT.path: {"messages": MESSAGES, "max_completion_tokens": 1},
     GENERATE.path: {"inputs": "a", "parameters": {"max_new_tokens": 1}},
     OLLAMA_GENERATE.path: {"prompt": "a", "options": {"num_predict": 1}, "stream": False},
+    LLAMA_CPP.path: {"prompt": "a", "n_predict": 1},
     OLLAMA_OPTIONS.path: {"messages": MESSAGES, "options": {"num_predict": 1}, "stream": False},
     SCORE.path: {"input": "ab"},
 }
@@ -50,6 +50,7 @@ VALUES: dict[str, object] = {
     "format": {"type": "integer"},
     "grammar": {"type": "regex", "value": "1+"},
     "guided_choice": ["1"],
+    "json_schema": {"type": "integer"},
     "guided_grammar": 'start: "1"',
     "guided_json": {"type": "integer"},
     "guided_regex": "1+",
@@ -150,16 +151,16 @@ def test_values_without_effect_are_accepted(client: Any, table: ParameterTable) 
 
 def test_every_refused_parameter_has_no_op_values() -> None:
     """At least null: parameters that only a reference API has are known by name."""
-    for table in (*TABLES, LLAMA_CPP_COMPLETION):
+    for table in TABLES:
         referenced = {name for api in table.reference_apis for name in api.parameters}
         assert {name for name in referenced if not table.model.supports(name)} <= NO_OP_VALUES.keys(), table.path
 
 
-def test_parameters_of_llama_cpp_work_or_are_refused_by_name(client: Any) -> None:
-    for row in llama_cpp_rows():
-        if not row.is_supported:
-            answer = post(client, COMPLETIONS, {row.name: {"asks": "for something"}})
-            assert (answer.status_code, answer.json()["error"]["param"]) == (400, row.name)
+def test_parameters_of_llama_cpp_are_refused_by_name_in_openais_protocol(client: Any) -> None:
+    for name in REFERENCE_APIS["llama_cpp"].parameters:
+        if not COMPLETIONS.model.supports(name):
+            answer = post(client, COMPLETIONS, {name: {"asks": "for something"}})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
 
 @pytest.mark.reported("users of llama.cpp, Ollama and TGI: their parameters were refused without a hint")

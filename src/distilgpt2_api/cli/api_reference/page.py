@@ -9,7 +9,7 @@ import orjson
 from fastapi.routing import APIRoute
 from jinja2 import StrictUndefined, Template
 
-from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterTable, llama_cpp_rows, rows_of
+from distilgpt2_api.cli.api_reference.parameters import TABLES, ParameterTable, rows_of
 from distilgpt2_api.core.errors import Distilgpt2ApiError, InvalidRequestError, UnavailableError
 from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.http.error_shape import ErrorShape
@@ -17,7 +17,7 @@ from distilgpt2_api.server.http.errors import ERROR_MAPPINGS, INTERNAL, ErrorAns
 from distilgpt2_api.server.protocols.openai.chat import route as chat_route
 from distilgpt2_api.server.protocols.openai.completions import route as completions_route
 from distilgpt2_api.server.protocols.workshop.addresses import NAMES
-from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS, ReferenceApi
+from distilgpt2_api.server.schema.reference_apis import ReferenceApi
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import replacement_in
 
@@ -52,8 +52,6 @@ def api_page(routes: Iterable[object]) -> str:
         completion_example=completions_route.STREAM_EXAMPLE.strip(),
         chat_example=chat_route.STREAM_EXAMPLE.strip(),
         parameters={table.path: _parameters_section(table) for table in TABLES}.__getitem__,
-        llama_cpp=_llama_cpp_table(),
-        llama_cpp_source=_source(REFERENCE_APIS["llama_cpp"]),
         other_names=_other_names_table(),
     )
     return page
@@ -131,14 +129,6 @@ def _parameters_section(table: ParameterTable) -> str:
 
 def _source(api: ReferenceApi) -> str:
     return f"{api.name}: {api.source}."
-
-
-def _llama_cpp_table() -> str:
-    rows = [
-        (f"`{row.name}`", "yes" if row.is_supported else "refused", row.values if row.is_supported else row.note)
-        for row in llama_cpp_rows()
-    ]
-    return _table(("parameter", "/v1/completions", "values, or note"), rows)
 
 
 def _other_names_table() -> str:

@@ -1,6 +1,5 @@
 """The parameters that each route supports or refuses, read from its schema, for docs/api.md."""
 
-import dataclasses
 import inspect
 import json
 from collections.abc import Iterator, Mapping
@@ -8,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distilgpt2_api.core.params import PARAMETERS
+from distilgpt2_api.server.protocols.llama_cpp.schema import DEFAULTS as LLAMA_CPP_DEFAULTS
+from distilgpt2_api.server.protocols.llama_cpp.schema import LlamaCompletionRequest
 from distilgpt2_api.server.protocols.ollama.schema import DEFAULTS as OLLAMA_DEFAULTS
 from distilgpt2_api.server.protocols.ollama.schema import OllamaGenerateRequest, OllamaOptions
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
@@ -112,8 +113,14 @@ OLLAMA_OPTIONS = ParameterTable(
     | {"num_predict": -1, "num_ctx": "the model's context", "repeat_penalty": 1.0},
     prefix="options",
 )
-LLAMA_CPP_COMPLETION = dataclasses.replace(COMPLETIONS, reference_apis=(REFERENCE_APIS["llama_cpp"],))
-TABLES = (COMPLETIONS, CHAT, GENERATE, OLLAMA_GENERATE, OLLAMA_OPTIONS, SCORE)
+LLAMA_CPP = ParameterTable(
+    path="/completion",
+    model=LlamaCompletionRequest,
+    reference_apis=(REFERENCE_APIS["llama_cpp"],),
+    defaults={**SAMPLING_DEFAULTS, **LLAMA_CPP_DEFAULTS}
+    | {"n_predict": -1, "n_cmpl": 1, "repeat_penalty": 1.0, "n_probs": 0},
+)
+TABLES = (COMPLETIONS, CHAT, GENERATE, OLLAMA_GENERATE, OLLAMA_OPTIONS, LLAMA_CPP, SCORE)
 
 
 def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
@@ -126,14 +133,6 @@ def rows_of(table: ParameterTable) -> Iterator[ParameterRow]:
     referenced = {name for api in table.reference_apis for name in api.parameters}
     for name in sorted(referenced.difference(supported)):
         yield _refused_row(name, table)
-
-
-def llama_cpp_rows() -> Iterator[ParameterRow]:
-    """llama.cpp's own parameters, as `/v1/completions` takes them."""
-    table = LLAMA_CPP_COMPLETION
-    schema = table.model.model_json_schema()
-    for name in REFERENCE_APIS["llama_cpp"].parameters:
-        yield _supported_row(name, table, schema) if table.model.supports(name) else _refused_row(name, table)
 
 
 def _refused_row(name: str, table: ParameterTable) -> ParameterRow:
@@ -177,7 +176,14 @@ def _is_bool(schema: dict[str, Any]) -> bool:
 
 Schema = Mapping[str, Any]
 
-PLURALS = {"string": "strings", "integer": "integers", "number": "numbers", "list": "lists", "object": "objects"}
+PLURALS = {
+    "string": "strings",
+    "integer": "integers",
+    "number": "numbers",
+    "list": "lists",
+    "object": "objects",
+    "pair": "pairs",
+}
 
 
 def describe_schema(schema: Schema, definitions: Schema) -> str:
@@ -213,6 +219,8 @@ def _describe_type(schema: Schema, definitions: Schema) -> str:
 
 
 def _describe_list(schema: Schema, definitions: Schema) -> str:
+    if "prefixItems" in schema:
+        return "pair of " + " and ".join(describe_schema(item, definitions) for item in schema["prefixItems"])
     most = f"at most {schema['maxItems']} " if "maxItems" in schema else ""
     noun, space, rest = describe_schema(schema["items"], definitions).partition(" ")
     return f"list of {most}{PLURALS.get(noun, noun)}{space}{rest}"

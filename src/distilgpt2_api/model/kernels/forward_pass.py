@@ -1,26 +1,22 @@
-"""The forward pass: tokens in, hidden states out; hidden states in, logits out. Both are one call of the library."""
+"""The forward pass of a model: its weights and its KV cache, as the kernels read them."""
 
 import ctypes
-import errno
 import math
-import weakref
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
-from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.model.architectures.registry import architecture_of, tensor_specs
+from distilgpt2_api.model.kernels.kernel_engine import KernelEngine
 from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
-from distilgpt2_api.model.kernels.library import choose_target, load_library
-from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm, Step
-from distilgpt2_api.model.step_inputs import StepInputs
+from distilgpt2_api.model.kernels.library import load_library
+from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm
 from distilgpt2_api.model.weights.prepared import PreparedWeights, scale_name
 
 
 class ForwardPass:
-    """Owns the KV cache and the library's threads. One thread at a time; both calls release the GIL."""
+    """Owns the memory that `engine` computes in: weights and KV cache."""
 
     def __init__(
         self,
@@ -36,9 +32,7 @@ class ForwardPass:
 
         Raises UnsupportedProcessorError, ModelError if the system refuses threads, and MemoryError.
         """
-        self.target = choose_target(target)
         self.kv_block_bytes = kv_block_bytes(config, precision)
-        self._library = load_library()
         self._weights = weights
         self._config = config
         self._specs = tensor_specs(config)
@@ -64,52 +58,12 @@ class ForwardPass:
             self._address("wpe.weight"),
             self._cache.ctypes.data,
         )
-        assert self._library.engine_block_bytes(model) == self.kv_block_bytes
-        self._engine = self._library.engine_open(model, self.target.encode(), num_threads)
-        if not self._engine:
-            if ctypes.get_errno() == errno.EAGAIN:
-                raise ModelError(
-                    f"the system refuses {num_threads} threads: allow more processes (ulimit -u, the container's pids"
-                    " limit), or lower DISTILGPT2_NUM_THREADS"
-                )
-            raise MemoryError
-        self._close = weakref.finalize(self, self._library.engine_close, self._engine)
-        self._close.atexit = False  # the engine thread, a daemon, may be in a step when the process exits
-        self._hidden = np.empty((0, config.width), np.float32)
-        self._logits = np.empty((0, config.vocab_size), np.float32)
+        assert load_library().engine_block_bytes(model) == self.kv_block_bytes
+        self.engine = KernelEngine(model, num_threads=num_threads, target=target)
 
     def close(self) -> None:
         """Ends the threads. Idempotent; nothing may be computed after it."""
-        self._close()
-
-    def hidden_states(self, inputs: StepInputs) -> NDArray[np.float32]:
-        """(T, C): computes the tokens and writes their keys and values. A view, valid until the next call."""
-        num_tokens = len(inputs.token_ids)
-        if len(self._hidden) < num_tokens:
-            self._hidden = np.empty((num_tokens, self._config.width), np.float32)
-        step = Step(
-            num_tokens,
-            len(inputs.token_begins) - 1,
-            inputs.token_ids.ctypes.data,
-            inputs.position_ids.ctypes.data,
-            inputs.token_begins.ctypes.data,
-            inputs.block_ids.ctypes.data,
-            inputs.block_begins.ctypes.data,
-            self._hidden.ctypes.data,
-        )
-        if self._library.engine_step(self._engine, step) != 0:
-            raise MemoryError
-        return self._hidden[:num_tokens]
-
-    def logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, C) → (N, V). A view, writable and valid until the next call."""
-        num_rows = len(hidden)
-        if len(self._logits) < num_rows:
-            self._logits = np.empty((num_rows, self._config.vocab_size), np.float32)
-        hidden = np.ascontiguousarray(hidden)
-        if self._library.engine_logits(self._engine, hidden.ctypes.data, num_rows, self._logits.ctypes.data) != 0:
-            raise MemoryError
-        return self._logits[:num_rows]
+        self.engine.close()
 
     def _layer(self, index: int) -> Layer:
         name = f"h.{index}"

@@ -62,6 +62,19 @@ class Model(ctypes.Structure):
     ]
 
 
+class Draws(ctypes.Structure):
+    _fields_ = [
+        ("num_draws", ctypes.c_int32),
+        ("num_edited", ctypes.c_int32),
+        ("max_top", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("draws", ctypes.c_void_p),
+        ("drawn", ctypes.c_void_p),
+        ("top_ids", ctypes.c_void_p),
+        ("top_logprobs", ctypes.c_void_p),
+    ]
+
+
 class Step(ctypes.Structure):
     _fields_ = [
         ("num_tokens", ctypes.c_int32),
@@ -71,5 +84,6 @@ class Step(ctypes.Structure):
         ("token_begins", ctypes.c_void_p),
         ("block_ids", ctypes.c_void_p),
         ("block_begins", ctypes.c_void_p),
-        ("hidden", ctypes.c_void_p),
+        ("draws", Draws),
+        ("logits", ctypes.c_void_p),
     ]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.sampling.typical import keep_typical
 
 
 class LogitsProcessors:
@@ -42,8 +41,6 @@ class LogitsProcessors:
             np.add.at(logits, self._biased_ids, self._biases)
         self._ban(logits, row)
         self._penalise(logits, row)
-        if self._params.is_typical:
-            keep_typical(logits, temperature=self._params.temperature, typical_p=self._params.typical_p)
 
     def _ban(self, logits: NDArray[np.float32], row: PlanRow) -> None:
         params = self._params

@@ -1,141 +1,166 @@
-"""Samples a token for each row of a step, all rows at once, each with its own sampling parameters."""
+"""Samples and scores a step's rows. The kernels draw, in the call that computes the step.
 
-from collections.abc import Sequence
-from operator import is_
+Only rows with logits processors need Python: the kernels hand their logits over, the processors edit them, and a second
+call draws from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.errors import GenerationError
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW, PlanRow, RowResult, TokenLogprobs
-from distilgpt2_api.model.sampling.categorical import sample_categorical
-from distilgpt2_api.model.sampling.group_maxima import GroupMaxima
-from distilgpt2_api.model.sampling.log_probabilities import TokenScorer, score_tokens
-from distilgpt2_api.model.sampling.random_numbers import make_keys
-from distilgpt2_api.model.sampling.rules import SamplingRules
-from distilgpt2_api.model.sampling.truncated import sample_truncated
+from distilgpt2_api.model.kernels.draws import DrawBatch, scoring_draws
+from distilgpt2_api.model.sampling.sampling_rules import SamplingRules
+from distilgpt2_api.model.step_inputs import StepInputs
+
+
+class StepKernels(Protocol):
+    """Computes steps and draws: `KernelEngine`."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def step(self, inputs: StepInputs, draws: DrawBatch) -> NDArray[np.float32]: ...
+
+    def draw(self, draws: DrawBatch, logits: NDArray[np.float32], raw: NDArray[np.float32]) -> None: ...
 
 
 class Sampler:
-    """Samples tokens and scores them. Caches the last step's rules, because consecutive decode steps have the same
-    rows. A step of many rows is sampled in portions, each with its own rules.
+    """Keeps the last step's rules, because consecutive decode steps have the same rows.
 
     A row's token depends only on its logits, parameters, seed and position, not on other rows.
     """
 
-    def __init__(self, *, vocab_size: int, eos_token_ids: Sequence[int] = (), num_threads: int = 1) -> None:
-        """`num_threads` is for `score`; `sample` has too few rows for more than one."""
-        self._scorer = TokenScorer(num_threads=num_threads)
-        self._vocab_size = vocab_size
+    def __init__(self, kernels: StepKernels, *, eos_token_ids: Sequence[int] = ()) -> None:
+        self._kernels = kernels
         self._eos_token_ids = eos_token_ids
-        self._rules: list[SamplingRules] = []
-        """By portion. If a portion's rows change, the rules of later portions are dropped, since their rows have moved.
-        """
+        self._rules = SamplingRules.of([], [], vocab_size=kernels.vocab_size, eos_token_ids=eos_token_ids)
 
-    def sample(self, logits: NDArray[np.float32], rows: Sequence[PlanRow], *, portion: int = 0) -> list[RowResult]:
-        """Sample a token for each row. `logits` (R, V), C-contiguous and writable, are edited in place.
+    def step(self, inputs: StepInputs, rows: Sequence[PlanRow]) -> list[RowResult]:
+        """Computes the rows' new tokens; samples and scores as they ask. Results are in row order.
 
-        `portion`: the index of this portion in the step. A row gets an `error` if its logits have NaN or only -inf, or
-        if its grammar can't compute a mask; the other rows are not affected.
+        A row gets an `error` if its logits have NaN or only -inf, or if its grammar can't compute a mask; the other
+        rows are not affected.
         """
-        assert logits.shape == (len(rows), self._vocab_size)
-        assert logits.flags.c_contiguous
-        if not rows:
-            return []
-        rules = self._find_rules(rows, portion)
-        unprocessed, failures = self._process(rules, logits, rows)
-        token_ids, largest = self._sample_rows(rules, logits, rows)
-        results = [
-            RowResult(token_id=token_id) if is_finite else RowResult(error=_describe(value))
-            for token_id, is_finite, value in zip(
-                token_ids.tolist(), np.isfinite(largest).tolist(), largest.tolist(), strict=True
-            )
-        ]
-        for index, failure in failures.items():
-            results[index] = RowResult(error=str(failure))
-        for index, raw in unprocessed.items():
-            logits[index] = raw
-        self._add_logprobs(rules, results, logits, rows)
+        sampling = [index for index, row in enumerate(rows) if row.is_sampling]
+        rules = self._find_rules([rows[index] for index in sampling])
+        last_tokens = inputs.token_begins[1:][sampling] - 1
+        draws = rules.draws
+        draws.tokens[:] = last_tokens[rules.order]
+        draws.positions[:] = inputs.position_ids[draws.tokens] + 1
+        scores = _PromptScores.of(rows, inputs.token_begins)
+        if scores.given:
+            draws = draws.followed_by(scores.draws(self._kernels.vocab_size))
+        logits = self._kernels.step(inputs, draws)
+        results = [RowResult() for _ in rows]
+        for row, result in zip(rules.order.tolist(), _read_results(draws, len(sampling)), strict=True):
+            results[sampling[row]] = result
+        if rules.edited:
+            edited = [sampling[row] for row in rules.edited]
+            drawn = self._draw_edited(rules, logits, [rows[index] for index in edited])
+            for index, result in zip(edited, drawn, strict=True):
+                results[index] = result
+        if scores.given:
+            scores.add_to(results, _read_logprobs(draws, range(len(sampling), len(draws))))
         return results
 
-    def score(self, logits: NDArray[np.float32], target_ids: Sequence[int], num_top: int) -> list[TokenLogprobs]:
-        """Log-probabilities of `target_ids[i]` and of the `num_top` likeliest tokens under row i of `logits` (R, V)."""
-        return self._scorer.score(logits, target_ids, [num_top] * len(target_ids))
+    def _find_rules(self, rows: Sequence[PlanRow]) -> SamplingRules:
+        if not self._rules.are_of(rows):
+            self._rules = SamplingRules.of(
+                [row.params for row in rows],
+                [row.seed for row in rows],
+                vocab_size=self._kernels.vocab_size,
+                eos_token_ids=self._eos_token_ids,
+            )
+        return self._rules
 
-    def _find_rules(self, rows: Sequence[PlanRow], portion: int) -> SamplingRules:
-        """The previous step's rules if the portion has the same rows, else new ones."""
-        params, seeds = [row.params for row in rows], [row.seed for row in rows]
-        if portion < len(self._rules):
-            last = self._rules[portion]
-            # By identity: equal parameters may have 50 000 biases to compare.
-            if seeds == last.seeds and all(map(is_, params, last.params)):
-                return last
-        rules = SamplingRules.of(params, seeds, vocab_size=self._vocab_size, eos_token_ids=self._eos_token_ids)
-        self._rules[portion:] = [rules]
-        return rules
-
-    def _process(
+    def _draw_edited(
         self, rules: SamplingRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
-    ) -> tuple[dict[int, NDArray[np.float32]], dict[int, GenerationError]]:
-        """Run the logits processors. Returns copies of the original rows that log-probabilities need, and failures by
-        row.
-        """
-        unprocessed = {}
+    ) -> list[RowResult]:
+        """Runs the processors of the edited `rows` on their `logits` (R, V), then draws."""
+        has_logprobs = any(row.params.num_logprobs is not None for row in rows)
+        raw = logits.copy() if has_logprobs else logits
         failures = {}
-        for index, processors in rules.processed:
-            row = rows[index]
-            if row.params.num_logprobs is not None:
-                unprocessed[index] = logits[index].copy()
+        for index, (processors, row) in enumerate(zip(rules.processors, rows, strict=True)):
             try:
                 processors.apply(logits[index], row)
             except GenerationError as error:
-                failures[index] = error
-        return unprocessed, failures
-
-    def _sample_rows(
-        self, rules: SamplingRules, logits: NDArray[np.float32], rows: Sequence[PlanRow]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Token ids and largest logits, (R,) each. If a largest logit isn't finite, its token id is meaningless."""
-        token_ids = np.zeros(len(rows), dtype=np.int64)
-        largest = np.empty(len(rows), dtype=np.float32)
-        if len(rules.greedy):
-            taken = _take_rows(logits, rules.greedy)
-            token_ids[rules.greedy] = likeliest = taken.argmax(axis=1)  # the first NaN, if there is one
-            largest[rules.greedy] = taken[np.arange(len(taken)), likeliest]
-        for indices, columns, sample in (
-            (rules.full, rules.full_columns, sample_categorical),
-            (rules.truncated, rules.truncated_columns, sample_truncated),
-        ):
-            if len(indices):
-                maxima = GroupMaxima.of(_take_rows(logits, indices))
-                largest[indices] = maxima.of_rows
-                fine = np.flatnonzero(np.isfinite(maxima.of_rows))
-                if len(fine):
-                    chosen = indices[fine]
-                    row_columns = columns.take_rows(fine)
-                    keys = make_keys(row_columns.streams, [len(rows[index].token_ids) for index in chosen.tolist()])
-                    token_ids[chosen] = sample(maxima.take_rows(fine), row_columns, keys)
-        return token_ids, largest
-
-    def _add_logprobs(
-        self, rules: SamplingRules, results: Sequence[RowResult], logits: NDArray[np.float32], rows: Sequence[PlanRow]
-    ) -> None:
-        asking = [
-            (index, token_id, rows[index].params.num_logprobs)
-            for index in rules.scored
-            if (token_id := results[index].token_id) is not None
-        ]
-        if not asking:
-            return
-        indices, token_ids, nums_top = zip(*asking, strict=True)
-        scores = score_tokens(_take_rows(logits, np.array(indices)), token_ids, nums_top)
-        for index, scored in zip(indices, scores, strict=True):
-            results[index].logprobs = scored
+                failures[index] = RowResult(error=str(error))
+        draws = rules.edited_draws
+        draws.positions[:] = rules.draws.positions[: len(rows)]
+        self._kernels.draw(draws, logits, raw)
+        return [failures.get(index, result) for index, result in enumerate(_read_results(draws, len(rows)))]
 
 
-def _take_rows(logits: NDArray[np.float32], rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """`logits[rows]`, without a copy if these are all rows."""
-    return logits if len(rows) == len(logits) else logits[rows]
+@dataclass(slots=True)
+class _PromptScores:
+    """Mutable: the prompt tokens that a step scores. The last token of a chunk scores the next one's first."""
+
+    tokens: list[int] = field(default_factory=list)
+    """Index in the step of the token before each."""
+    given: list[int] = field(default_factory=list)
+    nums_top: list[int] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+    """By row: where its scores end."""
+
+    @classmethod
+    def of(cls, rows: Sequence[PlanRow], begins: NDArray[np.int32]) -> _PromptScores:
+        """`begins` (R + 1,): where each row's tokens begin in the step."""
+        scores = cls()
+        for index, row in enumerate(rows):
+            if row.num_prompt_logprobs is not None:
+                first = row.num_computed_tokens
+                last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
+                begin = int(begins[index])
+                scores.tokens += range(begin, begin + last - first)
+                scores.given += row.token_ids[first + 1 : last + 1]
+                scores.nums_top += [row.num_prompt_logprobs] * (last - first)
+                scores.ends[index] = len(scores.given)
+        return scores
+
+    def draws(self, vocab_size: int) -> NDArray[np.void]:
+        return scoring_draws(self.tokens, self.given, self.nums_top, vocab_size=vocab_size)
+
+    def add_to(self, results: Sequence[RowResult], logprobs: Iterable[TokenLogprobs]) -> None:
+        """`logprobs`: of all given tokens."""
+        whole = list(logprobs)
+        begin = 0
+        for index, end in self.ends.items():
+            results[index].prompt_logprobs = whole[begin:end]
+            begin = end
+
+
+def _read_results(draws: DrawBatch, num_draws: int) -> Iterator[RowResult]:
+    token_ids = draws.token_ids[:num_draws].tolist()
+    nums_top = draws.nums_top[:num_draws].tolist()
+    for index, (token_id, num_top) in enumerate(zip(token_ids, nums_top, strict=True)):
+        if token_id < 0:
+            yield RowResult(error=_describe(draws.largest[index]))
+        elif num_top < 0:
+            yield RowResult(token_id=token_id)
+        else:
+            (logprobs,) = _read_logprobs(draws, range(index, index + 1))
+            yield RowResult(token_id=token_id, logprobs=logprobs)
+
+
+def _read_logprobs(draws: DrawBatch, indices: range) -> Iterator[TokenLogprobs]:
+    part = slice(indices.start, indices.stop)
+    for token_id, logprob, num_top, ids, values in zip(
+        draws.token_ids[part].tolist(),
+        draws.logprobs[part].tolist(),
+        draws.nums_top[part].tolist(),
+        draws.top_ids[part].tolist(),
+        draws.top_logprobs[part].tolist(),
+        strict=True,
+    ):
+        top = tuple(zip(ids[:num_top], values[:num_top], strict=True))
+        yield TokenLogprobs(token_id=token_id, logprob=logprob, top=top)
 
 
 def _describe(largest_logit: float) -> str:

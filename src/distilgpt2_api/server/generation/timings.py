@@ -1,7 +1,11 @@
 """A request's timings as answers and response headers have them. The engine has measured them: `RequestTimings`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, Field
 
+from distilgpt2_api.core.outputs import RequestTimings
 from distilgpt2_api.observability.request_record import RequestRecord
 
 
@@ -24,20 +28,79 @@ class Timings(BaseModel):
 
 def timings_of(record: RequestRecord) -> dict[str, object] | None:
     """The fields of `Timings`. None: no sequence of the request has ended."""
-    timings = record.timings
-    if timings is None:
+    if record.timings is None:
         return None
-    num_computed = (record.num_prompt_tokens or 0) - record.num_cached_tokens
+    return describe_timings(
+        record.timings,
+        num_prompt_tokens=record.num_prompt_tokens or 0,
+        num_cached_tokens=record.num_cached_tokens,
+        num_completion_tokens=record.num_completion_tokens,
+    )
+
+
+def describe_timings(
+    timings: RequestTimings, *, num_prompt_tokens: int, num_cached_tokens: int, num_completion_tokens: int
+) -> dict[str, object]:
+    """The fields of `Timings`, of a request or of one sequence."""
+    num_computed = num_prompt_tokens - num_cached_tokens
     prompt_per_s = num_computed / timings.prefill_s if timings.prefill_s and num_computed > 0 else None
     return {
         "queue_ms": _ms(timings.queue_s),
-        "cache_n": record.num_cached_tokens,
+        "cache_n": num_cached_tokens,
         "prompt_n": num_computed,
         "prompt_ms": _ms(timings.prefill_s or 0.0),
         **_rates("prompt", prompt_per_s),
-        "predicted_n": record.num_completion_tokens,
+        "predicted_n": num_completion_tokens,
         "predicted_ms": _ms(timings.decode_s or 0.0),
-        **_rates("predicted", record.tokens_per_s),
+        **_rates("predicted", timings.decode_tokens_per_s(num_completion_tokens)),
+    }
+
+
+class LiveTimings:
+    """Mutable: timings of a request that still runs, as measured where its deltas arrive.
+
+    The queue is part of the prefill: the engine tells them apart at the end.
+    """
+
+    def __init__(self, record: RequestRecord) -> None:
+        self._record = record
+        self._first_s: float | None = None
+        """When the first delta arrived, on the record's clock."""
+
+    def describe(
+        self, *, num_prompt_tokens: int, num_cached_tokens: int, num_completion_tokens: int
+    ) -> dict[str, object]:
+        """The fields of `Timings`, when a delta has arrived."""
+        record, now_s = self._record, self._record.clock()
+        if self._first_s is None:
+            self._first_s = now_s
+        begun_s = record.started_s if record.admitted_s is None else record.admitted_s
+        timings = RequestTimings(queue_s=0.0, prefill_s=self._first_s - begun_s, decode_s=now_s - self._first_s)
+        return describe_timings(
+            timings,
+            num_prompt_tokens=num_prompt_tokens,
+            num_cached_tokens=num_cached_tokens,
+            num_completion_tokens=num_completion_tokens,
+        )
+
+
+class PromptProgress(BaseModel):
+    """llama.cpp's: here the whole prompt, once it is computed."""
+
+    total: int
+    cache: int = Field(description="Tokens that came from the prefix cache.")
+    processed: int
+    time_ms: float
+
+
+def prompt_progress(timings: Mapping[str, Any]) -> dict[str, object]:
+    """The fields of `PromptProgress` from those of `Timings`."""
+    num_tokens = timings["cache_n"] + timings["prompt_n"]
+    return {
+        "total": num_tokens,
+        "cache": timings["cache_n"],
+        "processed": num_tokens,
+        "time_ms": timings["prompt_ms"],
     }
 
 

@@ -53,8 +53,10 @@ def build_openapi(app: FastAPI, protocols: Protocols, limits: RequestLimits, acc
 
 def _apply_limits(document: dict[str, Any], limits: RequestLimits) -> None:
     """Lower the schemas' bounds to the limits of the settings."""
-    maxima = dict.fromkeys(("n", "best_of", "num_return_sequences"), limits.max_n)
-    maxima |= dict.fromkeys(("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens"), limits.max_logprobs)
+    maxima = dict.fromkeys(("n", "best_of", "n_cmpl", "num_return_sequences"), limits.max_n)
+    maxima |= dict.fromkeys(
+        ("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens", "n_probs"), limits.max_logprobs
+    )
     named = [
         (parameter["name"], parameter["schema"])
         for operation in _operations(document)

@@ -47,6 +47,15 @@ def tgi_grammar(grammar: object) -> Grammar | None:
     return _typed_value(fields.get("type"), fields["value"], param)
 
 
+def llama_grammar(json_schema: object) -> Grammar | None:
+    """`json_schema` of llama.cpp; an empty one means any object. Raises like `openai_grammar`."""
+    if json_schema is None:
+        return None
+    if not isinstance(json_schema, dict):
+        raise InvalidRequestError("json_schema must be a JSON schema: an object", param="json_schema")
+    return _schema(json_schema, "json_schema") if json_schema else ANY_OBJECT
+
+
 def ollama_grammar(value: object) -> Grammar | None:
     """`format` of Ollama: "json", or a schema. Raises like `openai_grammar`."""
     if value is None or value == "":

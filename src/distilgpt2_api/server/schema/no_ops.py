@@ -32,19 +32,23 @@ _VALUES: list[tuple[tuple[object, ...], str]] = [
     ((True,), "add_special_tokens penalize_newline return_mm_kwargs"),
     (
         EITHER,
-        "cache_prompt details f16_kv include_reasoning parallel_tool_calls spaces_between_special_tokens use_mmap",
+        """
+        backend_sampling cache_prompt details f16_kv include_reasoning parallel_tool_calls
+        spaces_between_special_tokens use_mmap
+        """,
     ),
     (
         (0,),
         """
-        dry_multiplier dynatemp_range main_gpu min_keep mirostat n_cache_reuse n_indent n_keep n_probs
+        dry_multiplier dynatemp_range main_gpu n_discard min_keep mirostat n_cache_reuse n_indent n_keep n_probs
         num_thread routed_experts_prompt_start t_max_predict_ms top_logprobs top_n_tokens xtc_probability
         """,
     ),
     ((1,), "best_of dynatemp_exponent length_penalty n_cmpl repeat_penalty stream_interval tfs_z"),
-    ((-1,), "dry_penalty_last_n id_slot thinking_token_budget"),
+    ((-1,), "adaptive_target top_n_sigma dry_penalty_last_n id_slot thinking_token_budget"),
     ((0, -1), "num_gpu"),
     ((0, 4), "num_keep"),
+    ((0.9,), "adaptive_decay"),
     ((0.1,), "mirostat_eta xtc_threshold"),
     ((1.75,), "dry_base"),
     ((2,), "dry_allowed_length"),
@@ -67,6 +71,7 @@ _VALUES: list[tuple[tuple[object, ...], str]] = [
     ),
     (("",), "format grammar suffix system template"),
     (("none",), "reasoning_effort"),
+    (("none", "auto"), "reasoning_format"),
     (("none", "auto"), "function_call tool_choice"),
     (("auto", "default"), "service_tier"),
     (("auto", "guidance", "llguidance"), "guided_decoding_backend"),
@@ -79,7 +84,8 @@ NO_OP_VALUES = {name: values for values, names in _VALUES for name in names.spli
 `add_special_tokens`: a score's texts always get them. `spaces_between_special_tokens`: a byte-level tokenizer adds no
 spaces. `cache_prompt` and `prompt_cache_key`: the prefix cache needs neither. `guided_decoding_backend`: llguidance is
 the backend. `details`: the answer has its finish reason either way. `parallel_tool_calls` and `include_reasoning`: the
-model has neither tools nor reasoning. `f16_kv` and `use_mmap`: how Ollama loads a model. The numbers of llama.cpp and
+model has neither tools nor reasoning. `f16_kv` and `use_mmap`: how Ollama loads a model.
+`backend_sampling`: where llama.cpp samples. The numbers of llama.cpp and
 Ollama are the defaults of samplers that are off.
 """
 

@@ -21,10 +21,14 @@ _NAMES: list[tuple[str, str, str]] = [
         max_completion_tokens max_gen_len max_new_tokens max_output_tokens max_tokens max_tokens_to_sample n_predict
         num_predict
         """,
-        "max_tokens max_new_tokens max_completion_tokens num_predict",
+        "max_tokens max_new_tokens max_completion_tokens num_predict n_predict",
         "",
     ),
-    ("max_length", "max_tokens max_new_tokens max_completion_tokens num_predict", "without the prompt's tokens"),
+    (
+        "max_length",
+        "max_tokens max_new_tokens max_completion_tokens num_predict n_predict",
+        "without the prompt's tokens",
+    ),
     ("min_length", "min_tokens", "without the prompt's tokens"),
     ("min_new_tokens", "min_tokens", ""),
     ("t_max_predict_ms", "timeout_s", "in seconds, queue included"),
@@ -57,20 +61,22 @@ _NAMES: list[tuple[str, str, str]] = [
     ("ebnf", "guided_grammar", "in Lark's notation"),
     ("format", "guided_json response_format grammar", "a JSON schema"),
     ("grammar", "guided_grammar", "in Lark's notation; TGI's as `response_format`"),
-    ("guided_json", "response_format grammar format", 'with the type "json"'),
+    ("guided_grammar", "json_schema", "or send the grammar to /v1/completions"),
+    ("guided_json", "response_format grammar format json_schema", 'with the type "json"'),
     ("guided_regex", "response_format grammar", 'with the type "regex"'),
     ("json_schema", "guided_json response_format grammar format", ""),
     ("regex", "guided_regex response_format grammar", ""),
-    ("response_format", "response_format grammar format", ""),
+    ("response_format", "response_format grammar format json_schema", ""),
     # Answers
     ("decoder_input_details", "prompt_logprobs", ""),
     ("echo", "return_full_text", ""),
-    ("logprobs", "top_n_tokens token_logprobs", ""),
-    ("n_probs top_logprobs top_n_tokens", "top_logprobs logprobs top_n_tokens", ""),
+    ("logprobs", "top_n_tokens token_logprobs n_probs", ""),
+    ("n_probs top_logprobs top_n_tokens", "top_logprobs logprobs top_n_tokens n_probs", ""),
     ("prompt_logprobs", "decoder_input_details", ""),
     ("return_full_text", "echo", ""),
     ("template", "raw", "with a prompt in the template's form"),
     ("return_tokens", "return_token_ids", ""),
+    ("return_token_ids", "return_tokens", ""),
     # Others
     ("engine", "model", ""),
 ]

@@ -7,6 +7,7 @@ from pydantic import Field, create_model
 from distilgpt2_api.core.caller import LOWEST_PRIORITY
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.schema.structured import StructuredFields
 from distilgpt2_api.server.schema.validation import Body
 
@@ -38,6 +39,15 @@ def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
     if not bounds and entry.maximum is not None:
         bounds = {"gt" if entry.excludes_minimum else "ge": entry.minimum, "le": entry.maximum}
     return Field(default, description=entry.description, **bounds)
+
+
+def shared_fields(api: str) -> Any:
+    """A body with the register's plain parameters that a reference API has under the same name."""
+    names = PLAIN_PARAMETERS.keys() & set(REFERENCE_APIS[api].parameters)
+    fields: dict[str, Any] = {
+        name: (entry.type | None, plain_field(name)) for name, entry in PLAIN_PARAMETERS.items() if name in names
+    }
+    return create_model(f"SharedWith_{api}", __base__=Body, __module__=__name__, **fields)
 
 
 _plain_fields: dict[str, Any] = {

@@ -194,7 +194,7 @@ def test_detokenize_inverts_tokenize(client: Any) -> None:
     assert answer["tokens"] == [110, 195, 169, 32, 256]
     assert answer["token_strs"] == ["n", "bytes:\\xc3", "bytes:\\xa9", " ", "<|endoftext|>"]
     assert (answer["count"], answer["max_model_len"]) == (5, 256)
-    assert client.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
+    assert client.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text, "content": text}
     assert client.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
 
 
@@ -210,3 +210,30 @@ def test_tokenizer_info_has_the_special_tokens(client: Any) -> None:
 def test_a_long_text_is_tokenized_like_a_short_one(client: Any) -> None:
     answer = client.post("/tokenize", json={"prompt": "a" * 20_000}).json()
     assert answer["count"] == 20_000
+
+
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        ({}, [111, 110]),
+        ({"add_special": True}, [BOS_ID, 111, 110, EOS_ID]),
+        ({"with_pieces": True}, [{"id": 111, "piece": "o"}, {"id": 110, "piece": "n"}]),
+        ({"parse_special": True}, [111, 110]),
+    ],
+)
+def test_llama_cpps_form_is_answered_in_llama_cpps_form(framing: Any, options: dict[str, Any], tokens: object) -> None:
+    assert framing.post("/tokenize", json={"content": "on", **options}).json() == {"tokens": tokens}
+
+
+def test_a_piece_of_a_character_is_its_bytes(client: Any) -> None:
+    answer = client.post("/tokenize", json={"content": "\u00e1", "with_pieces": True}).json()
+    assert answer == {"tokens": [{"id": 195, "piece": [195]}, {"id": 161, "piece": [161]}]}
+    assert client.post("/tokenize", json={"content": ""}).json() == {"tokens": []}
+
+
+@pytest.mark.parametrize(
+    "body", [{"content": 5}, {"content": "a", "prompt": "a"}, {"content": "a", "parse_special": False}]
+)
+def test_llama_cpps_form_names_the_invalid_parameter(client: Any, body: dict[str, Any]) -> None:
+    error = client.post("/tokenize", json=body).json()["error"]
+    assert error["param"] == list(body)[-1]

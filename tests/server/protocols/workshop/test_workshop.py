@@ -19,8 +19,8 @@ ADDRESSES = """
 /health-check /healthcheck /metric /live /ready /liveness /readiness /startupz /status /up
 /-/healthy /-/ready /debug/pprof
 /actuator /actuator/health /nginx_status /stub_status /server-status /metrics/cadvisor /api/health /hc/live
-/models /models/tiny /completion /completions /chat/completions /embeddings /rerank /api /api/ /api/embed /api/x
-/props /slots /infill /load /server_info /get_model_info /health_generate /invocations
+/models /models/tiny /completions /chat/completions /embeddings /rerank /api /api/ /api/embed /api/x
+/infill /load /server_info /get_model_info /health_generate /invocations
 /predictions/gpt2 /openai/deployments/x/chat/completions /generate/v1/models /generate/health /engines/x/completions
 /.env /.env.local /.env~ /.git/config /.DS_Store /.aws/credentials /wp-login.php /wp-admin/ /wp-content/plugins/x
 /xmlrpc.php /index.php /phpinfo.php /phpmyadmin/ /config.json /config.php.bak /backup.zip /backup.sql.gz /dump.7z

@@ -4,13 +4,19 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema, create_model
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.chat_prompt import MESSAGES_SCHEMA
-from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
-from distilgpt2_api.server.schema.sampling import MAX_TOKEN_IDS, SEED_DESCRIPTION, StopSequence, TokenId, plain_field
+from distilgpt2_api.server.schema.sampling import (
+    MAX_TOKEN_IDS,
+    SEED_DESCRIPTION,
+    StopSequence,
+    TokenId,
+    plain_field,
+    shared_fields,
+)
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA
 from distilgpt2_api.server.schema.validation import Body
 
@@ -18,16 +24,8 @@ DEFAULTS: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 """Ollama's, where they differ from the neutral values."""
 ZERO_DURATION = re.compile(r"[^1-9]*")
 
-_shared_fields: dict[str, Any] = {
-    name: (entry.type | None, plain_field(name))
-    for name, entry in PLAIN_PARAMETERS.items()
-    if name in REFERENCE_APIS["ollama_options"].parameters
-}
-SharedOptions: Any = create_model("SharedOptions", __base__=Body, __module__=__name__, **_shared_fields)
-"""The register's parameters that Ollama has under the same name."""
 
-
-class OllamaOptions(SharedOptions):  # type: ignore[misc]  # the register's fields, which mypy can't see
+class OllamaOptions(shared_fields("ollama_options")):  # type: ignore[misc]  # the register's fields, which mypy can't see
     """Null means the default, for every option."""
 
     num_predict: int | None = Field(

@@ -22,6 +22,8 @@ class OllamaWriter:
     def __init__(self, request: Request, plan: GenerationPlan, service: Service) -> None:
         self._request = request
         self._service = service
+        # Here, not at each delta: an engine that has failed has neither.
+        self._tokenizer, self._eos_token_ids = service.engine.tokenizer, service.engine.model_config.eos_token_ids
         [generation] = plan.requests
         self._prompt_token_ids = generation.prompt_token_ids
         self._token_ids: list[int] = []
@@ -57,8 +59,9 @@ class OllamaWriter:
                 self._text.append(delta.text)
                 self._token_ids += delta.token_ids
                 if num_top is not None:
-                    tokenizer = self._service.engine.tokenizer
-                    self._logprobs += [token_with_top(token, tokenizer, num_top=num_top) for token in delta.logprobs]
+                    self._logprobs += [
+                        token_with_top(token, self._tokenizer, num_top=num_top) for token in delta.logprobs
+                    ]
                 yield delta
 
     def _take_logprobs(self) -> dict[str, object]:
@@ -91,8 +94,8 @@ class OllamaWriter:
     def _completion_token_ids(self, last: SequenceDelta) -> list[int]:
         """Without what ended the text: a stop sequence, which may end within a token, or the end-of-text token."""
         if isinstance(last.stop, str):
-            return self._service.engine.tokenizer.encode("".join(self._text))
-        is_ended = self._token_ids and self._token_ids[-1] in self._service.engine.model_config.eos_token_ids
+            return self._tokenizer.encode("".join(self._text))
+        is_ended = self._token_ids and self._token_ids[-1] in self._eos_token_ids
         return self._token_ids[:-1] if is_ended else self._token_ids
 
 

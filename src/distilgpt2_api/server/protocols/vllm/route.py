@@ -1,4 +1,4 @@
-"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as in vLLM."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as in vLLM; the first two also as in llama.cpp."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
-from distilgpt2_api.server.generation.text_work import encode_bounded
+from distilgpt2_api.server.generation.text_work import TextEncoder, encode_bounded
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
@@ -18,6 +18,8 @@ from distilgpt2_api.server.protocols.vllm.schema import (
     DetokenizeRequest,
     DetokenizeResponse,
     TokenizeChatRequest,
+    TokenizeContentRequest,
+    TokenizeContentResponse,
     TokenizeRequest,
     TokenizeResponse,
     TokenizerInfo,
@@ -41,13 +43,15 @@ router = checked_router("vLLM")
 
 @router.post(
     "/tokenize",
-    response_model=TokenizeResponse,
+    response_model=TokenizeResponse | TokenizeContentResponse,
     responses=ERRORS,
-    openapi_extra=json_body(TokenizeRequest, TokenizeChatRequest),
+    openapi_extra=json_body(TokenizeRequest, TokenizeChatRequest, TokenizeContentRequest),
 )
 async def tokenize(http: Request, service: ServiceDep) -> Response:
     """Text or chat messages to token ids. Special tokens in the text become their ids."""
     body = await read_json_object(http, service.limits, service.uploads)
+    if "content" in body:
+        return await _tokenize_content(parse_body(TokenizeContentRequest, body), service.text_encoder(http))
     request = parse_body(TokenizeChatRequest, body) if "messages" in body else parse_body(TokenizeRequest, body)
     service.model.check_name(request.model)
     config, encoder = service.engine.model_config, service.text_encoder(http)
@@ -108,6 +112,28 @@ async def tokenizer_info(service: ServiceDep) -> TokenizerInfo:
     )
 
 
+async def _tokenize_content(request: TokenizeContentRequest, encoder: TextEncoder) -> Response:
+    tokenizer = encoder.tokenizer
+
+    def encode() -> bytes:
+        [token_ids] = encode_bounded(tokenizer, [request.content])
+        if request.add_special:
+            token_ids = tokenizer.with_special_tokens(token_ids)
+        if not request.with_pieces:
+            return orjson.dumps({"tokens": token_ids})
+        pieces = {token_id: _piece(tokenizer.token_bytes[token_id]) for token_id in set(token_ids)}
+        return orjson.dumps({"tokens": [{"id": token_id, "piece": pieces[token_id]} for token_id in token_ids]})
+
+    return _json(await encoder.run(encode, num_characters=len(request.content)))
+
+
+def _piece(token: bytes) -> str | list[int]:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return list(token)
+
+
 def _describe_tokens(
     token_ids: Sequence[int], *, tokenizer: Tokenizer, config: ModelConfig, has_texts: bool | None
 ) -> bytes:
@@ -133,7 +159,8 @@ def _decode(token_ids: Sequence[int], tokenizer: Tokenizer) -> bytes:
             f"tokens are {num_bytes} bytes of text; at most {MAX_DECODED_BYTES} fit one answer: send fewer tokens",
             param="tokens",
         )
-    return orjson.dumps({"prompt": tokenizer.decode(token_ids)})
+    text = tokenizer.decode(token_ids)
+    return orjson.dumps({"prompt": text, "content": text})
 
 
 def _json(content: bytes) -> Response:
@@ -151,7 +178,7 @@ def _special_token(token_id: int | None, tokenizer: Tokenizer) -> str | None:
 VLLM = Protocol(
     routes=router.routes,
     errors=OPENAI_ERRORS,
-    bodies=(TokenizeRequest, TokenizeChatRequest, DetokenizeRequest),
+    bodies=(TokenizeRequest, TokenizeChatRequest, TokenizeContentRequest, DetokenizeRequest),
     examples={
         "/tokenize": {"A text": {"prompt": "Once upon a time there was a", "return_token_strs": True}},
         "/detokenize": {"Token ids": {"tokens": [72, 105]}},

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
-from distilgpt2_api.server.schema.validation import Body
+from distilgpt2_api.server.schema.validation import Body, OnlyTrue
 
 
 class TokenizeRequest(Body):
@@ -24,6 +24,28 @@ class TokenizeChatRequest(ChatPromptFields):
     return_token_strs: bool | None = None
 
 
+class TokenizeContentRequest(Body):
+    """llama.cpp's form."""
+
+    content: str
+    add_special: bool | None = Field(
+        None, description="Adds the special tokens that the tokenizer's files want around a text. False by default."
+    )
+    parse_special: OnlyTrue | None = Field(None, description="Special tokens in the text always become their ids.")
+    with_pieces: bool | None = Field(None, description="Each token with its text.")
+
+
+class TokenPiece(BaseModel):
+    id: int
+    piece: str | list[int] = Field(description="The token's text or, if it is only a part of a character, its bytes.")
+
+
+class TokenizeContentResponse(BaseModel):
+    """llama.cpp's answer to `content`."""
+
+    tokens: list[int] | list[TokenPiece]
+
+
 class TokenizeResponse(BaseModel):
     count: int
     max_model_len: int
@@ -38,6 +60,7 @@ class DetokenizeRequest(Body):
 
 class DetokenizeResponse(BaseModel):
     prompt: str
+    content: str = Field(description="The same, by llama.cpp's name.")
 
 
 class TokenizerInfo(BaseModel):

@@ -178,6 +178,32 @@ def test_usage_can_come_with_every_chunk(client: Any) -> None:
     assert counts == sorted(counts)
 
 
+@pytest.mark.parametrize("has_usage", [False, True])
+def test_llama_cpps_web_client_gets_progress_and_timings(client: Any, has_usage: bool) -> None:
+    """It sends these fields with every message (`tools/ui/src/lib/services/chat.service.ts`)."""
+    progress, *chunks = stream(
+        client,
+        return_progress=True,
+        reasoning_format="auto",
+        timings_per_token=True,
+        backend_sampling=False,
+        stream_options={"include_usage": has_usage},
+    )
+    num_tokens = len("[user]hi.[assistant]")
+    assert progress["choices"] == []
+    assert progress["prompt_progress"] == {
+        "total": num_tokens,
+        "cache": 0,
+        "processed": num_tokens,
+        "time_ms": progress["timings"]["prompt_ms"],
+    }
+    assert all(("usage" in chunk) is has_usage for chunk in [progress, *chunks])
+    counts = [chunk["timings"]["predicted_n"] for chunk in chunks]
+    assert counts == sorted(counts)
+    assert (chunks[-1]["choices"], chunks[-1]["timings"]["predicted_n"]) == ([], 13)
+    assert chat(client, timings_per_token=True).json()["timings"]["predicted_n"] == 13
+
+
 def test_an_event_is_one_line_for_every_reader(open_chat: Callable[..., Any], build_runner: Any) -> None:
     script = "a\u0085b\u2028c\u2029d\r\n"
     client = open_chat(runner=build_runner(script=script.encode()))

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
-from distilgpt2_api.server.generation.timings import Timings
+from distilgpt2_api.server.generation.timings import PromptProgress, Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
 from distilgpt2_api.server.schema.sampling import SamplingFields
@@ -25,6 +25,17 @@ class ChatCompletionRequest(ChatPromptFields, SamplingFields):
     logprobs: bool | None = Field(None, description="Return log-probabilities of the sampled tokens.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Number of likeliest tokens listed for each sampled token. Requires `logprobs`."
+    )
+
+    timings_per_token: bool | None = Field(
+        None,
+        description="Each chunk of a stream has `timings`, as measured where it is written, and the answer those of "
+        "`timings`. llama.cpp's web client sends it.",
+    )
+    return_progress: bool | None = Field(
+        None,
+        description="A stream's first chunk has no choices but `prompt_progress`, when the prompt is computed. "
+        "llama.cpp's web client sends it.",
     )
 
     @property
@@ -100,4 +111,7 @@ class ChatCompletionChunk(AnswerFields):
     object: Literal["chat.completion.chunk"]
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
-    timings: Timings | None = Field(None, description="With `timings`, in the last chunk.")
+    timings: Timings | None = Field(
+        None, description="With `timings`, in the last chunk; with `timings_per_token`, in every one."
+    )
+    prompt_progress: PromptProgress | None = Field(None, description="With `return_progress`, in the first chunk.")

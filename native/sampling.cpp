@@ -1,0 +1,486 @@
+// Samples tokens: written once against simd.h, compiled for each target (-DTARGET=name).
+//
+// A row's token is a function of its logits, its parameters, its seed and its position. Parameters apply in the order of
+// `Draw`. Each row is sampled by inverse CDF with one random number: over all tokens in the order of their ids, or, if
+// top-k, top-p or min-p truncate it, over the likeliest tokens in descending order, equals in the order of their ids.
+//
+// Where a sampler goes: one that keeps a part of the likeliest tokens (a threshold, a number, a mass) is a line of
+// sample_truncated(), beside top-p; one that keeps other tokens makes a smaller row of them first, as keep_typical();
+// one that changes logits by what the sequence has is a logits processor, in Python.
+#include "sampling.h"
+
+#include <math.h>
+
+#include "simd.h"
+
+namespace {
+
+constexpr float INFINITE = __builtin_inff(), LOWEST = -3.40282347e38f;
+constexpr int VECTORS = SPAN_MAXIMA / LANES;
+constexpr int FIRST_CANDIDATES = 64; // likeliest tokens tried first if only a mass bounds their number
+
+inline int smaller(int a, int b) { return a < b ? a : b; }
+inline float larger(float a, float b) { return a > b ? a : b; }
+
+// Logits of `count` tokens, all of a vocabulary or some of them.
+struct Row {
+    const float *values;
+    const float *maxima;      // of spans
+    const int32_t *token_ids; // ascending; null: the columns are the tokens
+    int count;
+    float largest; // finite
+
+    int token_of(int column) const { return token_ids ? token_ids[column] : column; }
+};
+
+// LANES columns from `first` on, -inf for those that the row has not.
+INLINE Floats load_columns(const float *columns, int first, int count) {
+    if (first + LANES <= count) return load(columns + first);
+    float part[LANES];
+    for (int i = 0; i < LANES; i++) part[i] = first + i < count ? columns[first + i] : -INFINITE;
+    return load(part);
+}
+
+// ------------------------------------------------------------------------------------------------------- maxima
+
+template <bool IS_WHOLE> INLINE void write_span_maxima(const float *columns, int num_columns, float *maxima) {
+    Floats largest[VECTORS];
+    Ints is_nan[VECTORS];
+    for (int v = 0; v < VECTORS; v++) {
+        largest[v] = splat(-INFINITE);
+        is_nan[v] = splat_int(0);
+    }
+    for (int i = 0; i < SPAN; i += SPAN_MAXIMA)
+        for (int v = 0; v < VECTORS; v++) {
+            const int first = i + v * LANES;
+            const Floats x = IS_WHOLE ? load(columns + first) : load_columns(columns, first, num_columns);
+            largest[v] = max(largest[v], x);
+            is_nan[v] |= (Ints)(x != x);
+        }
+    for (int v = 0; v < VECTORS; v++) // all bits set are a NaN
+        store(maxima + v * LANES, bits_to_floats(floats_to_bits(largest[v]) | is_nan[v]));
+}
+
+void write_maxima(const float *columns, int num_columns, float *maxima) {
+    if (num_columns >= SPAN) write_span_maxima<true>(columns, num_columns, maxima);
+    else write_span_maxima<false>(columns, num_columns, maxima);
+}
+
+// NaN if there is one among `num`, a multiple of SPAN_MAXIMA.
+float largest_of(const float *maxima, int num) {
+    Floats largest = splat(-INFINITE);
+    Ints is_nan = splat_int(0);
+    for (int i = 0; i < num; i += LANES) {
+        const Floats x = load(maxima + i);
+        largest = max(largest, x);
+        is_nan |= (Ints)(x != x);
+    }
+    return bits_of_lanes(is_nan) ? __builtin_nanf("") : max_lanes(largest);
+}
+
+int first_column_of_largest(const Row &row) {
+    for (int span = 0; span < num_spans(row.count); span++) {
+        const float *maxima = row.maxima + span * SPAN_MAXIMA;
+        bool is_in = false;
+        for (int i = 0; i < SPAN_MAXIMA; i++) is_in |= maxima[i] == row.largest;
+        if (!is_in) continue;
+        for (int column = span * SPAN;; column++)
+            if (row.values[column] == row.largest) return column;
+    }
+    return 0; // not reached: the largest is in a span
+}
+
+// ------------------------------------------------------------------------------------------------ random numbers
+
+// SplitMix64 (Steele, Lea and Flood 2014) over a counter: the seed's stream, then the position in it. Neighbouring seeds
+// give unrelated streams, because the seed is mixed first.
+uint64_t mix(uint64_t z) {
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+// In [0, 1), with 53 random bits.
+double uniform(uint64_t seed, int64_t position) {
+    return (double)(mix(mix(seed) + ((uint64_t)position + 1) * 0x9e3779b97f4a7c15u) >> 11) * 0x1p-53;
+}
+// `uniform` times a positive total, kept below the total if the product rounds up.
+double scaled(double uniform, double total) {
+    const double point = uniform * total;
+    if (point < total) return point;
+    uint64_t bits;
+    memcpy(&bits, &total, 8);
+    bits--;
+    memcpy(&total, &bits, 8);
+    return total;
+}
+
+// -------------------------------------------------------------------------------------------------------- masses
+
+// e^x for x of at most 0, to the last bit or two; 0 below -708.
+inline double precise_exponential(double x) {
+    const double bounded = x > -708.0 ? x : -708.0;
+    const double shifted = bounded * 1.4426950408889634 + 0x1.8p52; // the nearest integer is in its lowest bits
+    const double whole = shifted - 0x1.8p52;
+    const double r = bounded - whole * 0x1.62e42fefa3800p-1 - whole * 0x1.ef35793c76730p-45; // ln 2 in two parts
+    double p = 1.0 / 6227020800;
+    p = p * r + 1.0 / 479001600;
+    p = p * r + 1.0 / 39916800;
+    p = p * r + 1.0 / 3628800;
+    p = p * r + 1.0 / 362880;
+    p = p * r + 1.0 / 40320;
+    p = p * r + 1.0 / 5040;
+    p = p * r + 1.0 / 720;
+    p = p * r + 1.0 / 120;
+    p = p * r + 1.0 / 24;
+    p = p * r + 1.0 / 6;
+    p = p * r + 0.5;
+    p = p * r * r + r + 1.0;
+    uint64_t bits;
+    memcpy(&bits, &shifted, 8);
+    bits = (bits + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, 8);
+    return x > -708.0 ? p * power : 0.0;
+}
+
+// e^((x - largest) · scale) of the columns of a span, in float32: as many as a span has, 0 behind the row's last.
+struct SpanMasses {
+    const Row &row;
+    float scale;
+
+    INLINE Floats exponents(int first, bool is_whole) const {
+        const Floats x = is_whole ? load(row.values + first) : load_columns(row.values, first, row.count);
+        return (x - row.largest) * scale;
+    }
+    bool is_whole(int span) const { return (span + 1) * SPAN <= row.count; }
+    // Always in the same order, whatever the target's vectors are.
+    INLINE float sum(int span) const {
+        Floats sums[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sums[v] = splat(0);
+        const bool whole = is_whole(span);
+        for (int i = span * SPAN; i < (span + 1) * SPAN; i += SPAN_MAXIMA)
+            for (int v = 0; v < VECTORS; v++) sums[v] = sums[v] + exponential(exponents(i + v * LANES, whole));
+        for (int width = VECTORS / 2; width; width /= 2)
+            for (int v = 0; v < width; v++) sums[v] = sums[v] + sums[v + width];
+        return sum_lanes(sums[0]);
+    }
+    void write(int span, float *masses) const {
+        for (int i = 0; i < SPAN; i += LANES)
+            store(masses + i, exponential(exponents(span * SPAN + i, is_whole(span))));
+    }
+};
+
+// Sums of the masses of all spans up to each. Returns the last, the row's.
+double cumulate(const Row &row, float scale, double *cumulated) {
+    const SpanMasses masses = {row, scale};
+    double total = 0;
+    for (int span = 0; span < num_spans(row.count); span++) cumulated[span] = total += masses.sum(span);
+    return total;
+}
+
+// The first index of which the cumulated mass exceeds the point: one that has mass itself.
+int find(const double *cumulated, int count, double point) {
+    int begin = 0, end = count - 1;
+    while (begin < end) {
+        const int middle = (begin + end) / 2;
+        if (cumulated[middle] > point) end = middle;
+        else begin = middle + 1;
+    }
+    return begin;
+}
+
+int sample_all(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    const float scale = (float)(1 / draw.temperature);
+    const double point = scaled(uniform(draw.seed, draw.position), cumulate(row, scale, scratch.cumulated));
+    const int span = find(scratch.cumulated, num_spans(row.count), point);
+    const double start = span ? scratch.cumulated[span - 1] : 0;
+    alignas(64) float masses[SPAN];
+    SpanMasses{row, scale}.write(span, masses);
+    // The span's mass is a sum in float32: the point is found in its exact masses by its share of it.
+    double cumulated[SPAN], total = 0;
+    for (int i = 0; i < SPAN; i++) cumulated[i] = total += masses[i];
+    const double share = (point - start) / (scratch.cumulated[span] - start);
+    return row.token_of(span * SPAN + find(cumulated, SPAN, scaled(share, total)));
+}
+
+// ---------------------------------------------------------------------------------------------------- candidates
+
+// Keys sort by their upper half, ascending: logits from the largest down. Their lower half is the column.
+uint64_t descending_key(float value, int column) {
+    const float positive_zero = value + 0.0f; // -0 equals 0, but has other bits
+    int32_t bits;
+    memcpy(&bits, &positive_zero, 4);
+    const uint32_t ascending = (uint32_t)(bits ^ (bits >> 31 & 0x7fffffff)) ^ 0x80000000u;
+    return (uint64_t)~ascending << 32 | (uint32_t)column;
+}
+int column_of(uint64_t key) { return (int)(uint32_t)key; }
+
+// Sorts by the upper half; equals stay in their order (radix sort). Returns `keys` or `other`, which is written to.
+uint64_t *sort(uint64_t *keys, uint64_t *other, int count) {
+    constexpr int DIGITS = 4;
+    int32_t begins[DIGITS][256] = {};
+    for (int i = 0; i < count; i++)
+        for (int digit = 0; digit < DIGITS; digit++) begins[digit][keys[i] >> (32 + 8 * digit) & 255]++;
+    for (int digit = 0; digit < DIGITS; digit++) {
+        int32_t *const place = begins[digit], shift = 32 + 8 * digit;
+        if (!count || place[keys[0] >> shift & 255] == count) continue; // all have the same
+        int32_t begin = 0;
+        for (int value = 0; value < 256; value++) {
+            const int32_t num = place[value];
+            place[value] = begin;
+            begin += num;
+        }
+        for (int i = 0; i < count; i++) other[place[keys[i] >> shift & 255]++] = keys[i];
+        uint64_t *const swapped = keys;
+        keys = other;
+        other = swapped;
+    }
+    return keys;
+}
+
+int count_from(const float *values, int count, float least) {
+    Ints hits = splat_int(0);
+    const int whole = count / LANES * LANES;
+    for (int i = 0; i < whole; i += LANES) hits = hits - (Ints)(load(values + i) >= splat(least));
+    int32_t total = 0;
+    for (int i = 0; i < LANES; i++) total += hits[i];
+    for (int i = whole; i < count; i++) total += values[i] >= least;
+    return total;
+}
+
+// A number that `wanted` of the values reach, and few more; LOWEST if fewer are above -inf. `largest`: of the values.
+float reached_by(const float *values, int count, int wanted, float largest) {
+    float below = largest, above = largest; // the search is between: enough values reach `below`
+    for (float distance = 1;; distance *= 2) {
+        below = larger(largest - distance, LOWEST);
+        const int num = count_from(values, count, below);
+        if (num >= wanted && num <= wanted + wanted / 8) return below;
+        if (num >= wanted) break;
+        if (below == LOWEST) return LOWEST;
+        above = below;
+    }
+    for (;;) {
+        const float middle = below / 2 + above / 2;
+        if (!(middle > below && middle < above)) return below;
+        const int num = count_from(values, count, middle);
+        if (num < wanted) above = middle;
+        else if (num <= wanted + wanted / 8) return middle;
+        else below = middle;
+    }
+}
+
+// The number that at least `wanted` columns reach, and few more; LOWEST if fewer are above -inf.
+float reached_by_columns(const Row &row, int wanted) {
+    const int num = num_maxima(row.count);
+    // As many columns as maxima reach a number, so few that they decide are few columns.
+    if (wanted <= num / 2) return reached_by(row.maxima, num, wanted, row.largest);
+    if (wanted >= row.count) return LOWEST;
+    return reached_by(row.values, row.count, wanted, row.largest);
+}
+
+// Calls use(column) for each column from `least` to `most`, in order.
+template <class Use> INLINE void each_column(const Row &row, float least, float most, Use use) {
+    for (int span = 0; span < num_spans(row.count); span++) {
+        uint32_t hits = 0;
+        for (int v = 0; v < VECTORS; v++)
+            hits |= bits_of_lanes((Ints)(load(row.maxima + span * SPAN_MAXIMA + v * LANES) >= splat(least)));
+        if (!hits) continue;
+        const int end = smaller((span + 1) * SPAN, row.count);
+        for (int first = span * SPAN; first < end; first += LANES) {
+            const Floats x = load_columns(row.values, first, row.count);
+            uint32_t bits = bits_of_lanes((Ints)(x >= splat(least)) & (Ints)(x <= splat(most)));
+            for (; bits; bits &= bits - 1) use(first + __builtin_ctz(bits));
+        }
+    }
+}
+
+struct Candidates {
+    const uint64_t *keys; // sorted
+    int count;
+    bool is_all; // no other column is above -inf
+};
+
+// All columns from `least` on, the likeliest first. `least` is above -inf.
+Candidates find_candidates(const Row &row, float least, const SamplingScratch &scratch) {
+    int count = 0;
+    each_column(row, least, INFINITE,
+                [&](int column) { scratch.keys[count++] = descending_key(row.values[column], column); });
+    return {sort(scratch.keys, scratch.sorted, count), count, least == LOWEST};
+}
+
+// The logit from which on masses reach min-p, or a little less.
+float least_of_min_p(const Row &row, const Draw &draw) {
+    if (draw.min_p <= 0) return LOWEST;
+    const double below = log(draw.min_p) * draw.temperature;
+    const double least = row.largest + below - (1e-6 * (fabs((double)row.largest) - below) + 1e-9 * draw.temperature);
+    return least > LOWEST ? (float)least : LOWEST;
+}
+
+int sample_truncated(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    const bool has_top_k = draw.top_k > 0 && draw.top_k < row.count, has_top_p = draw.top_p < 1;
+    const double scale = 1 / draw.temperature;
+    double goal = INFINITE; // the mass that top-p keeps
+    if (has_top_p && !has_top_k) goal = draw.top_p * cumulate(row, (float)scale, scratch.cumulated);
+    // Where top-k and top-p both hold, top-p is of the mass of all top-k tokens: min-p must not take any of them first.
+    const float least = has_top_k && has_top_p ? LOWEST : least_of_min_p(row, draw);
+    double *const masses = scratch.masses; // cumulated below
+    for (int64_t wanted = has_top_k ? draw.top_k : has_top_p ? FIRST_CANDIDATES : row.count;; wanted *= 8) {
+        const float reached = reached_by_columns(row, (int)(wanted < row.count ? wanted : row.count));
+        const Candidates candidates = find_candidates(row, larger(reached, least), scratch);
+        int num = has_top_k ? smaller(candidates.count, draw.top_k) : candidates.count;
+        for (int i = 0; i < num; i++)
+            masses[i] = precise_exponential(((double)row.values[column_of(candidates.keys[i])] - row.largest) * scale);
+        int num_above = num; // of min-p
+        while (num_above > 1 && masses[num_above - 1] < draw.min_p) num_above--;
+        for (int i = 1; i < num; i++) masses[i] += masses[i - 1];
+        if (has_top_p) {
+            if (has_top_k) goal = draw.top_p * masses[num - 1];
+            // More candidates, unless the cut is within these, or there are no others that count.
+            else if (masses[num - 1] < goal && num_above == num && reached > least && !candidates.is_all) continue;
+            int num_before = 0; // the goal: these are kept, and the one that reaches it
+            while (num_before < num - 1 && masses[num_before] < goal) num_before++;
+            num = num_before + 1;
+        }
+        num = smaller(num, num_above);
+        const double point = scaled(uniform(draw.seed, draw.position), masses[num - 1]);
+        return row.token_of(column_of(candidates.keys[find(masses, num, point)]));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- typical
+
+constexpr float LEAST_EXPONENT = -120; // its mass is nearly 0 in float32: smaller exponents have no weight
+
+INLINE Floats exponents_of(const Row &row, float scale, Floats x) {
+    return max((x - row.largest) * scale, splat(LEAST_EXPONENT));
+}
+float exponent_of(const Row &row, float scale, int column) {
+    return larger((row.values[column] - row.largest) * scale, LEAST_EXPONENT);
+}
+
+// The tokens whose information is nearest to the entropy (Meister et al. 2023), until their probability reaches
+// `typical_p`: at least one, and of equal distances all or none. As `TypicalLogitsWarper` of transformers.
+Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    const float scale = (float)(1 / draw.temperature);
+    double total = 0, weighted = 0;
+    for (int first = 0; first < row.count; first += SPAN) {
+        Floats masses[VECTORS], products[VECTORS];
+        for (int v = 0; v < VECTORS; v++) masses[v] = products[v] = splat(0);
+        for (int i = first; i < first + SPAN; i += SPAN_MAXIMA)
+            for (int v = 0; v < VECTORS; v++) {
+                const Floats x = exponents_of(row, scale, load_columns(row.values, i + v * LANES, row.count));
+                const Floats mass = exponential(x);
+                masses[v] = masses[v] + mass;
+                products[v] = products[v] + mass * x;
+            }
+        for (int width = VECTORS / 2; width; width /= 2)
+            for (int v = 0; v < width; v++) {
+                masses[v] = masses[v] + masses[v + width];
+                products[v] = products[v] + products[v + width];
+            }
+        total += sum_lanes(masses[0]);
+        weighted += sum_lanes(products[0]);
+    }
+    // -log p is log(total) - exponent, and the entropy is its mean: the logarithm cancels in their difference.
+    const float mean = (float)(weighted / total);
+    const double goal = draw.typical_p * total;
+    for (float width = 1;; width *= 2) { // in nats; the nearest tokens are rarely more than a thousand
+        const double reach = 1.0001 * width / scale;
+        const double least = row.largest + mean / (double)scale - reach;
+        const double most = row.largest + mean / (double)scale + reach;
+        const bool is_all = mean - width <= LEAST_EXPONENT || !(least > LOWEST);
+        int count = 0;
+        const auto add = [&](int column) {
+            const float distance = __builtin_fabsf(exponent_of(row, scale, column) - mean);
+            if (distance > width && !is_all) return;
+            uint32_t bits;
+            memcpy(&bits, &distance, 4);
+            scratch.keys[count++] = (uint64_t)bits << 32 | (uint32_t)column;
+        };
+        each_column(row, is_all ? LOWEST : (float)least, is_all ? INFINITE : (float)most, add);
+        uint64_t *const keys = sort(scratch.keys, scratch.sorted, count);
+        double reached = 0;
+        int last = 0; // the one that reaches the goal
+        for (; last < count; last++) {
+            reached += precise_exponential((double)exponent_of(row, scale, column_of(keys[last])));
+            if (reached >= goal && reached > 0) break;
+        }
+        if (last == count && !is_all) continue;
+        const uint32_t limit = (uint32_t)(keys[smaller(last, count - 1)] >> 32);
+        // The kept ones, in order again, as a row of their own.
+        uint64_t *const kept = keys == scratch.keys ? scratch.sorted : scratch.keys;
+        int num_kept = 0;
+        for (int i = 0; i < count && keys[i] >> 32 <= limit; i++) kept[num_kept++] = keys[i] << 32;
+        const uint64_t *ordered = sort(kept, keys, num_kept);
+        float largest = -INFINITE;
+        for (int i = 0; i < num_kept; i++) {
+            const int column = (int)(ordered[i] >> 32);
+            scratch.token_ids[i] = row.token_of(column);
+            scratch.values[i] = row.values[column];
+            largest = larger(scratch.values[i], largest);
+        }
+        for (int span = 0; span < num_spans(num_kept); span++)
+            write_maxima(scratch.values + span * SPAN, num_kept - span * SPAN, scratch.maxima + span * SPAN_MAXIMA);
+        return {scratch.values, scratch.maxima, scratch.token_ids, num_kept, largest};
+    }
+}
+
+// -------------------------------------------------------------------------------------------------- draw and score
+
+bool draw(const Draw &draw, const float *logits, const float *maxima, int num_columns, const SamplingScratch &scratch,
+          Drawn *drawn) {
+    Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
+    drawn->largest = row.largest;
+    drawn->token_id = -1;
+    if (!__builtin_isfinite(row.largest)) return false;
+    if (draw.temperature > 0) {
+        if (draw.typical_p < 1) row = keep_typical(row, draw, scratch);
+        if (draw.top_k != 1) {
+            const bool is_truncated = (draw.top_k > 0 && draw.top_k < num_columns) || draw.top_p < 1 || draw.min_p > 0;
+            drawn->token_id = is_truncated ? sample_truncated(row, draw, scratch) : sample_all(row, draw, scratch);
+            return true;
+        }
+    }
+    drawn->token_id = row.token_of(first_column_of_largest(row));
+    return true;
+}
+
+void score(const Draw &draw, const float *logits, const float *maxima, int num_columns, const SamplingScratch &scratch,
+           Drawn *drawn, int32_t *top_ids, double *top_logprobs) {
+    const Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
+    const int num_top = smaller(draw.num_top, num_columns);
+    if (!__builtin_isfinite(row.largest)) {
+        drawn->logprob = __builtin_nan("");
+        for (int i = 0; i < num_top; i++) {
+            top_ids[i] = i;
+            top_logprobs[i] = __builtin_nan("");
+        }
+        return;
+    }
+    // Equal logits have equal log-probabilities: the denominator is the same.
+    const double denominator = row.largest + log(cumulate(row, 1, scratch.cumulated));
+    drawn->logprob = logits[drawn->token_id] - denominator;
+    if (num_top == 1) {
+        top_ids[0] = first_column_of_largest(row);
+        top_logprobs[0] = row.largest - denominator;
+    } else if (num_top > 1) {
+        Candidates candidates = find_candidates(row, reached_by_columns(row, num_top), scratch);
+        const int num = smaller(num_top, candidates.count);
+        for (int i = 0; i < num; i++) {
+            top_ids[i] = column_of(candidates.keys[i]);
+            top_logprobs[i] = logits[top_ids[i]] - denominator;
+        }
+        for (int i = num, column = 0; i < num_top; column++) // the others are equals: -inf
+            if (logits[column] == -INFINITE) {
+                top_ids[i] = column;
+                top_logprobs[i++] = -INFINITE;
+            }
+    }
+}
+
+} // namespace
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+extern const Sampling JOIN(TARGET, _sampling);
+const Sampling JOIN(TARGET, _sampling) = {write_maxima, draw, score};
