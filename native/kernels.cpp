@@ -82,8 +82,8 @@ INLINE void dot_floats(const typename Weights::Number *weights, int depth, const
 INLINE Floats activate(int activation, Floats x) {
     switch (activation) {
     case GELU_TANH: {
-        const Floats inner = 0.7978845608f * fma(0.044715f * x * x, x, x);
-        return 0.5f * x * (1.0f + hyperbolic_tangent(inner));
+        // 0.5 · (1 + tanh u) = sigmoid(2u), which takes one exponential
+        return x * sigmoid(1.5957691216f * fma(0.044715f * x * x, x, x));
     }
     case GELU_ERF: return 0.5f * x * (1.0f + error_function(x * 0.7071067812f));
     case RELU: return max(x, splat(0));
@@ -262,8 +262,7 @@ INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_
         const Bytes b = __builtin_convertvector(q, Bytes);
         memcpy(bytes + i, &b, LANES);
     }
-    int32_t total = 0;
-    for (int i = 0; i < LANES; i++) total += sums[i];
+    int32_t total = sum_lanes(sums);
     for (int i = whole; i < count; i++) {
         const int32_t q = round_to_int(input[i] * factor);
         bytes[i] = (int8_t)q;
@@ -308,32 +307,57 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *sc
     }
 }
 
-void write_cache(const Model &model, int layer, int head, int block, int offset, const float *key, const float *value) {
+void write_floats(const Model &model, const CacheLayout &c, uint8_t *memory, int offset, const float *key,
+                  const float *value) {
+    float *keys = (float *)memory, *values = (float *)(memory + c.values);
+    for (int d = 0; d < model.head_size; d++) {
+        keys[d * BLOCK_TOKENS + offset] = key[d];
+        values[offset * c.padded_head + d] = value[d];
+    }
+    for (int d = model.head_size; d < c.padded_head; d++) values[offset * c.padded_head + d] = 0;
+}
+
+void write_cache(const Model &model, int layer, int head, const int32_t *blocks, int position, int num_tokens,
+                 const float *key, const float *value, int stride) {
     const CacheLayout c = cache_layout(model);
-    uint8_t *memory = cache_head(model, c, layer, block, head);
     const int size = model.head_size;
-    if (model.precision == F32) {
-        float *keys = (float *)memory, *values = (float *)(memory + c.values);
-        for (int d = 0; d < size; d++) {
-            keys[d * BLOCK_TOKENS + offset] = key[d];
-            values[offset * c.padded_head + d] = value[d];
+    for (int token = 0; token < num_tokens;) {
+        const int offset = (position + token) % BLOCK_TOKENS;
+        uint8_t *memory = cache_head(model, c, layer, blocks[(position + token) / BLOCK_TOKENS], head);
+        if (model.precision == F32) {
+            write_floats(model, c, memory, offset, key, value);
+            token++, key += stride, value += stride;
+            continue;
         }
-        for (int d = size; d < c.padded_head; d++) values[offset * c.padded_head + d] = 0;
-        return;
+        // Values lie in fours of tokens, which are written as one number where all four are here.
+        const int num = offset % 4 == 0 && num_tokens - token >= 4 ? 4 : 1;
+        alignas(64) int8_t bytes[4][MAX_HEAD_SIZE];
+        for (int i = 0; i < num; i++, key += stride) {
+            float *scales = (float *)(memory + c.key_scales) + offset + i;
+            spread_bytes(key, size, bytes[0], scales, scales + BLOCK_TOKENS);
+            for (int d = 0; d < size; d += 4) {
+                uint32_t quad;
+                memcpy(&quad, bytes[0] + d, 4);
+                quad ^= 0x80808080u;
+                memcpy(memory + d * BLOCK_TOKENS + (offset + i) * 4, &quad, 4);
+            }
+        }
+        for (int i = 0; i < num; i++, value += stride) {
+            float *scales = (float *)(memory + c.value_scales) + offset + i;
+            spread_bytes(value, size, bytes[i], scales, scales + BLOCK_TOKENS);
+        }
+        uint8_t *values = memory + c.values + (int64_t)(offset / 4) * c.padded_head * 4;
+        if (num == 1)
+            for (int d = 0; d < size; d++) values[d * 4 + offset % 4] = (uint8_t)(bytes[0][d] ^ 0x80);
+        else
+            for (int d = 0; d < size; d++) {
+                const uint32_t quad = (uint32_t)(uint8_t)bytes[0][d] | (uint32_t)(uint8_t)bytes[1][d] << 8 |
+                                      (uint32_t)(uint8_t)bytes[2][d] << 16 | (uint32_t)(uint8_t)bytes[3][d] << 24;
+                const uint32_t offset_quad = quad ^ 0x80808080u;
+                memcpy(values + d * 4, &offset_quad, 4);
+            }
+        token += num;
     }
-    alignas(64) int8_t bytes[MAX_HEAD_SIZE];
-    float *scales = (float *)(memory + c.key_scales) + offset;
-    spread_bytes(key, size, bytes, scales, scales + BLOCK_TOKENS);
-    for (int d = 0; d < size; d += 4) {
-        uint32_t quad;
-        memcpy(&quad, bytes + d, 4);
-        quad ^= 0x80808080u;
-        memcpy(memory + d * BLOCK_TOKENS + offset * 4, &quad, 4);
-    }
-    scales = (float *)(memory + c.value_scales) + offset;
-    spread_bytes(value, size, bytes, scales, scales + BLOCK_TOKENS);
-    uint8_t *values = memory + c.values + (int64_t)(offset / 4) * c.padded_head * 4 + offset % 4;
-    for (int d = 0; d < size; d++) values[d * 4] = (uint8_t)(bytes[d] ^ 0x80);
 }
 
 // Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.
@@ -353,11 +377,8 @@ INLINE void split_bytes(const float *input, int count, float factor, int8_t *hig
         memcpy(high + i, &hb, LANES);
         memcpy(low + i, &lb, LANES);
     }
-    sums[0] = sums[1] = 0;
-    for (int i = 0; i < LANES; i++) {
-        sums[0] += high_sum[i];
-        sums[1] += low_sum[i];
-    }
+    sums[0] = sum_lanes(high_sum);
+    sums[1] = sum_lanes(low_sum);
 }
 
 // Softmax of scores[0 … num_tokens), in place and not yet divided; behind them zeros. Returns the sum.
@@ -381,104 +402,157 @@ INLINE int32_t load_int(const int8_t *from) {
     return v;
 }
 
-// The sum of values by their weights, of up to 64 elements of a head at a time.
-struct WeighBytes {
+// One or several queries of a sequence that follow each other, against the same keys: what each of them needs. Behind a
+// query's own last token its weights are zero, so that the tokens of the others don't count.
+constexpr int QUERIES = 4;
+struct Query {
+    const float *vector; // (D)
+    float *output;       // (D)
+    int num_tokens;      // it sees these many
+    float *scores;       // (padded tokens)
+    int8_t *high, *low;  // first the query's, then the weights', 16 bits as two bytes
+    int32_t sums[2];
+    float scale, shift; // of the products
+};
+
+// Scores of NUM queries, each of which has its bytes in `high` and `low`.
+template <int NUM>
+INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int head, const int32_t *blocks,
+                        int num_tokens, const Query (&queries)[NUM]) {
+    const int num_quads = (model.head_size + 3) / 4;
+    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+        const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
+        const float *scales = (const float *)(memory + c.key_scales);
+        constexpr int VECTORS = BLOCK_TOKENS / LANES, TOGETHER = NUM > 1 && VECTORS > 2 ? 2 : VECTORS;
+        for (int first = 0; first < VECTORS; first += TOGETHER) {
+            Ints high[NUM][TOGETHER], low[NUM][TOGETHER];
+            for (int q = 0; q < NUM; q++)
+                for (int v = 0; v < TOGETHER; v++) {
+                    high[q][v] = splat_int(-WEIGHT_OFFSET * queries[q].sums[0]);
+                    low[q][v] = splat_int(-WEIGHT_OFFSET * queries[q].sums[1]);
+                }
+            for (int quad = 0; quad < num_quads; quad++) {
+                if (NUM == 1) { // the values lie behind the keys, two cache lines for each quad: they arrive meanwhile
+                    const uint8_t *values = memory + c.values + (int64_t)quad * BLOCK_TOKENS * 4;
+                    __builtin_prefetch(values);
+                    __builtin_prefetch(values + 64);
+                }
+                Ints keys[TOGETHER];
+                for (int v = 0; v < TOGETHER; v++)
+                    keys[v] = load_ints(memory + (int64_t)quad * BLOCK_TOKENS * 4 + (first + v) * LANES * 4);
+#pragma GCC unroll 16
+                for (int q = 0; q < NUM; q++) {
+                    const int32_t h = load_int(queries[q].high + quad * 4), l = load_int(queries[q].low + quad * 4);
+                    for (int v = 0; v < TOGETHER; v++) {
+                        high[q][v] = dot(high[q][v], keys[v], h);
+                        low[q][v] = dot(low[q][v], keys[v], l);
+                    }
+                }
+            }
+            for (int q = 0; q < NUM; q++) {
+                const float scale = queries[q].scale, sum = queries[q].shift;
+                for (int v = 0; v < TOGETHER; v++) {
+                    const int at = (first + v) * LANES;
+                    const Floats product = fma(to_floats(high[q][v]), splat(256), to_floats(low[q][v]));
+                    const Floats shift = load(scales + BLOCK_TOKENS + at) * sum;
+                    store(queries[q].scores + begin + at, fma(product, load(scales + at) * scale, shift));
+                }
+            }
+        }
+    }
+}
+
+// The sum of values by the weights of NUM queries, of up to 64 elements of a head at a time.
+template <int NUM> struct WeighBytes {
     const Model &model;
     const CacheLayout &c;
     int layer, head;
     const int32_t *blocks;
     int num_tokens;
-    const int8_t *weights_high, *weights_low;
-    const int32_t (&sums)[2];
-    float scale, shift;
+    const Query (&queries)[NUM];
     bool is_first; // otherwise the result is added to what earlier tokens gave
 
-    template <int VECTORS> INLINE void run(int first, int count, float *output) const {
-        Ints high[VECTORS], low[VECTORS];
-        for (int v = 0; v < VECTORS; v++) {
-            high[v] = splat_int(-WEIGHT_OFFSET * sums[0]);
-            low[v] = splat_int(-WEIGHT_OFFSET * sums[1]);
-        }
+    template <int VECTORS> INLINE void run(int first, int count) const {
+        Ints high[NUM][VECTORS], low[NUM][VECTORS];
+        for (int q = 0; q < NUM; q++)
+            for (int v = 0; v < VECTORS; v++) {
+                high[q][v] = splat_int(-WEIGHT_OFFSET * queries[q].sums[0]);
+                low[q][v] = splat_int(-WEIGHT_OFFSET * queries[q].sums[1]);
+            }
         for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
             const uint8_t *values =
                 cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values + first * 4;
             for (int i = 0; i < BLOCK_TOKENS; i += 4) {
-                const int32_t h = load_int(weights_high + begin + i), l = load_int(weights_low + begin + i);
-                // The next head's keys, which lie behind this one's values.
-                const uint8_t *next = values + c.head_bytes - c.values + (int64_t)i * c.padded_head;
-                for (int line = 0; line < VECTORS * LANES / 16; line++) __builtin_prefetch(next + line * 64);
+                if (NUM == 1) { // the next head's keys, which lie behind this one's values
+                    const uint8_t *next = values + c.head_bytes - c.values + (int64_t)i * c.padded_head;
+                    for (int line = 0; line < VECTORS * LANES / 16; line++) __builtin_prefetch(next + line * 64);
+                }
+                Ints value[VECTORS];
 #pragma GCC unroll 16
-                for (int v = 0; v < VECTORS; v++) {
-                    const Ints value = load_ints(values + (int64_t)i * c.padded_head + v * LANES * 4);
-                    high[v] = dot(high[v], value, h);
-                    low[v] = dot(low[v], value, l);
+                for (int v = 0; v < VECTORS; v++)
+                    value[v] = load_ints(values + (int64_t)i * c.padded_head + v * LANES * 4);
+#pragma GCC unroll 16
+                for (int q = 0; q < NUM; q++) {
+                    const int32_t h = load_int(queries[q].high + begin + i), l = load_int(queries[q].low + begin + i);
+#pragma GCC unroll 16
+                    for (int v = 0; v < VECTORS; v++) {
+                        high[q][v] = dot(high[q][v], value[v], h);
+                        low[q][v] = dot(low[q][v], value[v], l);
+                    }
                 }
             }
         }
-        for (int v = 0; v < VECTORS; v++) {
-            const Floats whole = fma(to_floats(high[v]), splat(256), to_floats(low[v]));
-            if (v * LANES >= count) continue;
-            float *to = output + first + v * LANES;
-            const Floats before = is_first ? splat(shift) : load_some(to, count - v * LANES);
-            store_some(to, fma(whole, splat(scale), before), count - v * LANES);
-        }
+        for (int q = 0; q < NUM; q++)
+            for (int v = 0; v < VECTORS; v++) {
+                const Floats whole = fma(to_floats(high[q][v]), splat(256), to_floats(low[q][v]));
+                if (v * LANES >= count) continue;
+                float *to = queries[q].output + first + v * LANES;
+                const Floats before = is_first ? splat(queries[q].shift) : load_some(to, count - v * LANES);
+                store_some(to, fma(whole, splat(queries[q].scale), before), count - v * LANES);
+            }
     }
 };
 
-void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
-                  float *output, float *scratch) {
-    const CacheLayout c = cache_layout(model);
-    const int size = model.head_size, num_quads = (size + 3) / 4, padded = round_up(num_tokens, BLOCK_TOKENS);
-    alignas(64) float padded_query[MAX_HEAD_SIZE];
-    alignas(64) int8_t query_high[MAX_HEAD_SIZE], query_low[MAX_HEAD_SIZE];
+// Values by weights in tiles of as many queries and vectors as the registers hold.
+template <int NUM>
+INLINE void weigh_bytes(const Model &model, const CacheLayout &c, int layer, int head, const int32_t *blocks,
+                        int num_tokens, const Query (&queries)[NUM], bool is_first) {
+    const WeighBytes<NUM> weigh = {model, c, layer, head, blocks, num_tokens, queries, is_first};
+    constexpr int WIDTH = NUM == 1 ? 64 : 32; // one query: several chains of additions, each of which has to wait
+    for (int d = 0; d < model.head_size; d += WIDTH) {
+        const int count = model.head_size - d < WIDTH ? model.head_size - d : WIDTH;
+        if (WIDTH > 32 && count > 48) weigh.template run<(WIDTH > 32 ? 64 : 16) / LANES>(d, count);
+        else if (WIDTH > 32 && count > 32) weigh.template run<(WIDTH > 32 ? 48 : 16) / LANES>(d, count);
+        else if (count > 16) weigh.template run<32 / LANES>(d, count);
+        else weigh.template run<16 / LANES>(d, count);
+    }
+}
+
+// The query's 16 bits, in bytes; scale and shift of its scores.
+INLINE void split_query(const Model &model, int layer, Query &query) {
+    const int size = model.head_size;
+    alignas(64) float padded[MAX_HEAD_SIZE];
     Floats largest = splat(0);
     for (int d = 0; d < size; d += LANES) {
-        const Floats part = load_some(query + d, size - d);
-        store(padded_query + d, part);
+        const Floats part = load_some(query.vector + d, size - d);
+        store(padded + d, part);
         largest = max(largest, abs(part));
     }
-    float most = max_lanes(largest);
-    int32_t sums[2];
-    split_bytes(padded_query, round_up(size, LANES), most > 1e-30f ? LARGEST_16_BITS / most : 0, query_high, query_low,
-                sums);
-    const float query_scale = most / LARGEST_16_BITS * model.layers[layer].attention_scale;
-    const float query_sum = (256.0f * sums[0] + sums[1]) * query_scale;
+    const float most = max_lanes(largest);
+    split_bytes(padded, round_up(size, LANES), most > 1e-30f ? LARGEST_16_BITS / most : 0, query.high, query.low,
+                query.sums);
+    query.scale = most / LARGEST_16_BITS * model.layers[layer].attention_scale;
+    query.shift = (256.0f * query.sums[0] + query.sums[1]) * query.scale;
+}
 
-    float *scores = scratch;
-    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
-        const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
-        const float *scales = (const float *)(memory + c.key_scales);
-        constexpr int VECTORS = BLOCK_TOKENS / LANES;
-        Ints high[VECTORS], low[VECTORS];
-        for (int v = 0; v < VECTORS; v++) {
-            high[v] = splat_int(-WEIGHT_OFFSET * sums[0]);
-            low[v] = splat_int(-WEIGHT_OFFSET * sums[1]);
-        }
-        for (int quad = 0; quad < num_quads; quad++) {
-            // The values lie behind the keys, two cache lines of them for each quad: they arrive while scores are made.
-            const uint8_t *values = memory + c.values + (int64_t)quad * BLOCK_TOKENS * 4;
-            __builtin_prefetch(values);
-            __builtin_prefetch(values + 64);
-            const int32_t h = load_int(query_high + quad * 4), l = load_int(query_low + quad * 4);
-            for (int v = 0; v < VECTORS; v++) {
-                const Ints keys = load_ints(memory + (int64_t)quad * BLOCK_TOKENS * 4 + v * LANES * 4);
-                high[v] = dot(high[v], keys, h);
-                low[v] = dot(low[v], keys, l);
-            }
-        }
-        for (int v = 0; v < VECTORS; v++) {
-            const Floats product = fma(to_floats(high[v]), splat(256), to_floats(low[v]));
-            const Floats shift = load(scales + BLOCK_TOKENS + v * LANES) * query_sum;
-            store(scores + begin + v * LANES, fma(product, load(scales + v * LANES) * query_scale, shift));
-        }
-    }
-    const float sum = softmax(scores, num_tokens, padded);
-
-    // Each token's weight takes the scale of its values along; the offsets add up to one number. Behind the last token
-    // both are numbers of any kind, which must not count.
-    largest = splat(0);
-    Floats shifts = splat(0);
-    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+// Weights from scores: softmax, each times the scale of its token's values. Returns the largest and the sum of weights;
+// `shift` takes what the offsets of all values add up to. Behind the last token the scales are numbers of any kind, which
+// must not count.
+INLINE float weigh_scores(const Model &model, const CacheLayout &c, int layer, int head, const int32_t *blocks,
+                          int num_tokens, int padded, Query &query) {
+    const float sum = softmax(query.scores, query.num_tokens, padded);
+    Floats largest = splat(0), shifts = splat(0);
+    for (int begin = 0; begin < query.num_tokens; begin += BLOCK_TOKENS) {
         const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
         const float *scales = (const float *)(memory + c.value_scales);
         float last[2 * BLOCK_TOKENS] = {};
@@ -490,39 +564,44 @@ void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks
             scales = last;
         }
         for (int i = 0; i < BLOCK_TOKENS; i += LANES) {
-            const Floats weight = load(scores + begin + i), scaled = weight * load(scales + i);
+            const Floats weight = load(query.scores + begin + i), scaled = weight * load(scales + i);
             shifts = fma(weight, load(scales + BLOCK_TOKENS + i), shifts);
-            store(scores + begin + i, scaled);
+            store(query.scores + begin + i, scaled);
             largest = max(largest, scaled);
         }
     }
-    most = max_lanes(largest);
-    int8_t *weights_high = (int8_t *)(scratch + padded), *weights_low = weights_high + padded;
-    const float output_scale = most / LARGEST_16_BITS / sum;
-    const float shift = sum_lanes(shifts) / sum;
+    const float most = max_lanes(largest);
+    query.scale = most / LARGEST_16_BITS / sum;
+    query.shift = sum_lanes(shifts) / sum;
+    return most;
+}
+
+template <int NUM>
+INLINE void attend_bytes(const Model &model, int layer, int head, const int32_t *blocks, Query (&queries)[NUM],
+                         float *scratch) {
+    const CacheLayout c = cache_layout(model);
+    const int num_tokens = queries[NUM - 1].num_tokens, padded = round_up(num_tokens, BLOCK_TOKENS);
+    alignas(64) int8_t bytes[NUM][2][MAX_HEAD_SIZE];
+    for (int q = 0; q < NUM; q++) {
+        queries[q].scores = scratch + (int64_t)q * padded;
+        queries[q].high = bytes[q][0];
+        queries[q].low = bytes[q][1];
+        split_query(model, layer, queries[q]);
+    }
+    score_bytes<NUM>(model, c, layer, head, blocks, num_tokens, queries);
+    float most[NUM];
+    for (int q = 0; q < NUM; q++) {
+        most[q] = weigh_scores(model, c, layer, head, blocks, num_tokens, padded, queries[q]);
+        queries[q].high = (int8_t *)(scratch + (int64_t)NUM * padded) + (int64_t)q * 2 * SUM_TOKENS;
+        queries[q].low = queries[q].high + SUM_TOKENS;
+    }
     for (int begin = 0; begin < num_tokens; begin += SUM_TOKENS) {
         const int left = num_tokens - begin, num = left < SUM_TOKENS ? left : SUM_TOKENS;
-        split_bytes(scores + begin, round_up(num, BLOCK_TOKENS), most > 1e-30f ? LARGEST_16_BITS / most : 0,
-                    weights_high, weights_low, sums);
-        for (int d = 0; d < size; d += 64) { // wide enough for several chains of additions, each of which has to wait
-            const int count = size - d < 64 ? size - d : 64;
-            const WeighBytes weigh = {model,
-                                      c,
-                                      layer,
-                                      head,
-                                      blocks + begin / BLOCK_TOKENS,
-                                      num,
-                                      weights_high,
-                                      weights_low,
-                                      sums,
-                                      output_scale,
-                                      shift,
-                                      begin == 0};
-            if (count > 48) weigh.run<64 / LANES>(d, count, output);
-            else if (count > 32) weigh.run<48 / LANES>(d, count, output);
-            else if (count > 16) weigh.run<32 / LANES>(d, count, output);
-            else weigh.run<16 / LANES>(d, count, output);
-        }
+        for (int q = 0; q < NUM; q++)
+            split_bytes(queries[q].scores + begin, round_up(num, BLOCK_TOKENS),
+                        most[q] > 1e-30f ? LARGEST_16_BITS / most[q] : 0, queries[q].high, queries[q].low,
+                        queries[q].sums);
+        weigh_bytes<NUM>(model, c, layer, head, blocks + begin / BLOCK_TOKENS, num, queries, begin == 0);
     }
 }
 
@@ -553,10 +632,9 @@ struct WeighFloats {
     }
 };
 
-void attend_floats(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
-                   float *output, float *scratch) {
+void attend_floats(const Model &model, int layer, int head, const int32_t *blocks, const Query &query, float *scratch) {
     const CacheLayout c = cache_layout(model);
-    const int size = model.head_size, padded = round_up(num_tokens, BLOCK_TOKENS);
+    const int size = model.head_size, num_tokens = query.num_tokens, padded = round_up(num_tokens, BLOCK_TOKENS);
     const float scale = model.layers[layer].attention_scale;
     float *scores = scratch;
     for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
@@ -566,24 +644,36 @@ void attend_floats(const Model &model, int layer, int head, const int32_t *block
         for (int v = 0; v < VECTORS; v++) sum[v] = splat(0);
         for (int d = 0; d < size; d++)
             for (int v = 0; v < VECTORS; v++)
-                sum[v] = fma(splat(query[d]), load(keys + d * BLOCK_TOKENS + v * LANES), sum[v]);
+                sum[v] = fma(splat(query.vector[d]), load(keys + d * BLOCK_TOKENS + v * LANES), sum[v]);
         for (int v = 0; v < VECTORS; v++) store(scores + begin + v * LANES, sum[v] * scale);
     }
     const float inverse = 1.0f / softmax(scores, num_tokens, padded);
     for (int d = 0; d < size; d += 64) {
         const int count = size - d < 64 ? size - d : 64;
         const WeighFloats weigh = {model, c, layer, head, blocks, num_tokens, scores, inverse};
-        if (count > 48) weigh.run<64 / LANES>(d, count, output);
-        else if (count > 32) weigh.run<48 / LANES>(d, count, output);
-        else if (count > 16) weigh.run<32 / LANES>(d, count, output);
-        else weigh.run<16 / LANES>(d, count, output);
+        if (count > 48) weigh.run<64 / LANES>(d, count, query.output);
+        else if (count > 32) weigh.run<48 / LANES>(d, count, query.output);
+        else if (count > 16) weigh.run<32 / LANES>(d, count, query.output);
+        else weigh.run<16 / LANES>(d, count, query.output);
     }
 }
 
-void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
-            float *output, float *scratch) {
-    if (model.precision == F32) return attend_floats(model, layer, head, blocks, num_tokens, query, output, scratch);
-    attend_bytes(model, layer, head, blocks, num_tokens, query, output, scratch);
+void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, int num_queries,
+            const float *query, int query_stride, float *output, int output_stride, float *scratch) {
+    for (int i = 0; i < num_queries;) {
+        const int num = model.precision != F32 && num_queries - i >= QUERIES ? QUERIES : 1;
+        Query queries[QUERIES] = {};
+        for (int q = 0; q < num; q++) {
+            queries[q].vector = query + (int64_t)(i + q) * query_stride;
+            queries[q].output = output + (int64_t)(i + q) * output_stride;
+            queries[q].num_tokens = num_tokens + i + q;
+        }
+        Query one[1] = {queries[0]};
+        if (model.precision == F32) attend_floats(model, layer, head, blocks, queries[0], scratch);
+        else if (num == 1) attend_bytes<1>(model, layer, head, blocks, one, scratch);
+        else attend_bytes<QUERIES>(model, layer, head, blocks, queries, scratch);
+        i += num;
+    }
 }
 
 } // namespace

@@ -5,10 +5,10 @@
 
 // Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
 struct Activations {
-    const float *values; // (T, stride_floats), if they are not quantised
-    const int8_t *bytes; // (T, stride_bytes)
-    const float *scales; // (T, num_groups)
-    const int32_t *sums; // (T, num_groups)
+    float *values; // (T, stride_floats)
+    int8_t *bytes; // (T, stride_bytes), INT8 only
+    float *scales; // (T, num_groups)
+    int32_t *sums; // (T, num_groups)
     int32_t stride_floats, stride_bytes, num_groups, num_rows;
 };
 
@@ -24,11 +24,13 @@ struct Kernels {
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
     // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.
     void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums);
-    void (*write_cache)(const Model &, int layer, int head, int block, int offset, const float *key,
-                        const float *value);
-    // One query against the `num_tokens` keys before and at it. `scratch`: attention_scratch_floats(num_tokens).
-    void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, const float *query,
-                   float *output, float *scratch);
+    // Keys and values (num_tokens, stride) of one head, from `position` on.
+    void (*write_cache)(const Model &, int layer, int head, const int32_t *blocks, int position, int num_tokens,
+                        const float *keys, const float *values, int stride);
+    // `num_queries` that follow each other (query, query_stride): the first one against `num_tokens` keys before and at it,
+    // each further one against one more. `scratch`: attention_scratch_floats(keys of the last one).
+    void (*attend)(const Model &, int layer, int head, const int32_t *blocks, int num_tokens, int num_queries,
+                   const float *query, int query_stride, float *output, int output_stride, float *scratch);
     const Sampling *sampling;
 };
 
@@ -60,4 +62,6 @@ inline CacheLayout cache_layout(const Model &m) {
 inline uint8_t *cache_head(const Model &m, const CacheLayout &c, int layer, int block, int head) {
     return m.cache + (((int64_t)layer * m.num_blocks + block) * m.num_heads + head) * c.head_bytes;
 }
-inline int attention_scratch_floats(int num_tokens) { return round_up(num_tokens, BLOCK_TOKENS) * 2 + 4096; }
+inline int attention_scratch_floats(int num_tokens) { // scores of 4 queries, and bytes of 2048 weights of each
+    return 4 * (round_up(num_tokens, BLOCK_TOKENS) + 2048 * 2 / 4);
+}

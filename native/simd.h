@@ -153,20 +153,43 @@ constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TI
 
 // bits_of_lanes(): a comparison's lanes as bits, the first one lowest.
 
-// The sum of all lanes, always in the same order.
-INLINE float sum_lanes(Floats v) {
-    float lanes[LANES];
-    store(lanes, v);
-    for (int width = LANES / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
-    return lanes[0];
+// Lane i of the result is lane (i + WIDTH) % LANES.
+template <int WIDTH, class Vector> INLINE Vector rotate(Vector v) {
+#if LANES == 16
+#define LANE(i) ((i) + WIDTH) % 16
+    return __builtin_shufflevector(v, v, LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7),
+                                   LANE(8), LANE(9), LANE(10), LANE(11), LANE(12), LANE(13), LANE(14), LANE(15));
+#elif LANES == 8
+#define LANE(i) ((i) + WIDTH) % 8
+    return __builtin_shufflevector(v, v, LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7));
+#else
+#define LANE(i) ((i) + WIDTH) % 4
+    return __builtin_shufflevector(v, v, LANE(0), LANE(1), LANE(2), LANE(3));
+#endif
+#undef LANE
 }
+// The sum of all lanes, always in the same order.
+template <class Vector> INLINE Vector sum_everywhere(Vector v) {
+#if LANES == 16
+    v = v + rotate<8>(v);
+#endif
+#if LANES >= 8
+    v = v + rotate<4>(v);
+#endif
+    v = v + rotate<2>(v);
+    return v + rotate<1>(v);
+}
+INLINE float sum_lanes(Floats v) { return sum_everywhere(v)[0]; }
+INLINE int32_t sum_lanes(Ints v) { return sum_everywhere(v)[0]; }
 INLINE float max_lanes(Floats v) {
-    float lanes[LANES];
-    store(lanes, v);
-    float largest = lanes[0];
-    for (int i = 1; i < LANES; i++) largest = lanes[i] > largest ? lanes[i] : largest;
-    return largest;
+#if LANES == 16
+    v = max(v, rotate<8>(v));
+#endif
+#if LANES >= 8
+    v = max(v, rotate<4>(v));
+#endif
+    v = max(v, rotate<2>(v));
+    return max(v, rotate<1>(v))[0];
 }
 INLINE Floats abs(Floats v) { return bits_to_floats(floats_to_bits(v) & 0x7fffffff); }
 INLINE Ints loads_bf16(const uint16_t *from) { // LANES numbers of 16 bits, widened to the bits of floats

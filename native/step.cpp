@@ -29,15 +29,10 @@ struct Engine {
     int num_scratch_tokens;
     // Below: places in `memory`. T tokens, C width, I inner width, L rows of logits.
     float *residual;    // (T, C)
-    float *normal;      // (T, row_floats(C))
     float *qkv;         // (T, 3C)
-    float *attended;    // (T, row_floats(C))
-    float *inner;       // (T, row_floats(I))
-    int8_t *bytes;      // (T, row_bytes(max(C, I)))
-    float *scales;      // (T, groups)
-    int32_t *sums;      // (T, groups)
+    Activations narrow; // (T, C): from the layer norms, from the attention
+    Activations wide;   // (T, I): from the activation
     float *scratch;     // (threads, scratch_floats)
-    int32_t *sequences; // (T): which sequence a token is of
     float *logits;      // (L, logits_stride)
     float *maxima;      // (L, num_maxima(V))
     char *sampling;     // (threads, sampling_bytes)
@@ -47,10 +42,10 @@ struct Engine {
     // What the current job works on.
     const Matrix *matrix, *next_matrix; // null behind the last one
     Epilogue epilogue;
-    const float *input;
+    Activations input;
     const Norm *norm;
     float *output;
-    int num_rows, input_stride, output_stride, panels_each, heads_each;
+    int num_rows, output_stride, panels_each, heads_each;
     const Draws *draws;
     int first_draw, logits_stride, raw_stride;
     const float *drawn_logits, *raw_logits; // of the first draw
@@ -66,6 +61,19 @@ template <class T> T *take(char *&at, int64_t count) {
     T *place = (T *)at;
     at += (count * (int64_t)sizeof(T) + 127) / 128 * 128;
     return place;
+}
+
+Activations take_activations(char *&at, int64_t num_tokens, int depth, bool has_bytes) {
+    Activations a = {};
+    a.stride_floats = row_floats(depth);
+    a.values = take<float>(at, num_tokens * a.stride_floats);
+    if (!has_bytes) return a;
+    a.stride_bytes = row_bytes(depth);
+    a.num_groups = (depth + GROUP - 1) / GROUP;
+    a.bytes = take<int8_t>(at, num_tokens * a.stride_bytes);
+    a.scales = take<float>(at, num_tokens * a.num_groups);
+    a.sums = take<int32_t>(at, num_tokens * a.num_groups);
+    return a;
 }
 
 int logits_stride(const Model &m) { return round_up(m.vocab_size, 32); }
@@ -86,17 +94,11 @@ SamplingScratch sampling_scratch(char *&at, int num_columns) {
 
 int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens, int64_t num_logits) {
     const Model &m = e->model;
-    const int widest = most(m.width, m.inner_width), num_groups = (widest + GROUP - 1) / GROUP;
     const char *begin = at;
     e->residual = take<float>(at, num_tokens * m.width);
-    e->normal = take<float>(at, num_tokens * row_floats(m.width));
     e->qkv = take<float>(at, num_tokens * 3 * m.width);
-    e->attended = take<float>(at, num_tokens * row_floats(m.width));
-    e->inner = take<float>(at, num_tokens * row_floats(m.inner_width));
-    e->bytes = take<int8_t>(at, num_tokens * row_bytes(widest));
-    e->scales = take<float>(at, num_tokens * num_groups);
-    e->sums = take<int32_t>(at, num_tokens * num_groups);
-    e->sequences = take<int32_t>(at, num_tokens);
+    e->narrow = take_activations(at, num_tokens, m.width, m.precision == INT8);
+    e->wide = take_activations(at, num_tokens, m.inner_width, m.precision == INT8);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
     e->scratch = take<float>(at, (int64_t)e->scratch_floats * pool_num_threads(e->pool));
     e->logits = take<float>(at, num_logits * logits_stride(m));
@@ -139,23 +141,24 @@ void embed_row(void *context, int row, int) {
                       e->residual + (int64_t)row * e->model.width);
 }
 
-void quantize_row(Engine *e, const float *input, int depth, int row) {
-    const int num_groups = (depth + GROUP - 1) / GROUP;
-    e->kernels->quantize(input, depth, e->bytes + (int64_t)row * row_bytes(depth),
-                         e->scales + (int64_t)row * num_groups, e->sums + (int64_t)row * num_groups);
+// Columns [first, end) of a row, whose `values` are written; `first` is a multiple of GROUP.
+void quantize_columns(const Engine *e, const Activations &a, const float *values, int row, int first, int end) {
+    const int64_t group = (int64_t)row * a.num_groups + first / GROUP;
+    e->kernels->quantize(values + first, end - first, a.bytes + (int64_t)row * a.stride_bytes + first, a.scales + group,
+                         a.sums + group);
 }
 
 void normalize_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
     const int width = e->model.width;
-    float *normal = e->normal + (int64_t)row * row_floats(width);
+    float *normal = e->narrow.values + (int64_t)row * e->narrow.stride_floats;
     e->kernels->layer_norm(e->model, *e->norm, e->residual + (int64_t)row * width, normal);
-    if (e->model.precision == INT8) quantize_row(e, normal, width, row);
+    if (e->narrow.bytes) quantize_columns(e, e->narrow, normal, row, 0, width);
 }
 
-void quantize_input(void *context, int row, int) {
+void quantize_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    quantize_row(e, e->input + (int64_t)row * e->input_stride, e->matrix->depth, row);
+    quantize_columns(e, e->narrow, e->narrow.values + (int64_t)row * e->narrow.stride_floats, row, 0, e->model.width);
 }
 
 const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
@@ -166,10 +169,7 @@ const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
 
 void multiply_panels(void *context, int item, int) {
     Engine *e = (Engine *)context;
-    const int depth = e->matrix->depth, num_panels = (e->matrix->num_columns + PANEL - 1) / PANEL;
-    const Activations rows = {
-        e->input,   e->bytes, e->scales, e->sums, e->input_stride, row_bytes(depth), (depth + GROUP - 1) / GROUP,
-        e->num_rows};
+    const int num_columns = e->matrix->num_columns, num_panels = (num_columns + PANEL - 1) / PANEL;
     const int end = (item + 1) * e->panels_each < num_panels ? (item + 1) * e->panels_each : num_panels;
     for (int panel = item * e->panels_each; panel < end; panel++) {
         // Behind the item's last panel: other threads have the next items, this one will get one further on.
@@ -177,34 +177,40 @@ void multiply_panels(void *context, int item, int) {
         const uint8_t *fetch = next < num_panels ? weights_of(e->model, *e->matrix, next)
                                : e->next_matrix  ? weights_of(e->model, *e->next_matrix, next - num_panels)
                                                  : nullptr;
-        e->kernels->matmul(e->model, *e->matrix, rows, panel, e->epilogue, e->output, e->output_stride, fetch);
+        e->kernels->matmul(e->model, *e->matrix, e->input, panel, e->epilogue, e->output, e->output_stride, fetch);
     }
+    if (e->epilogue != ACTIVATE || !e->wide.bytes) return;
+    const int first = item * e->panels_each * PANEL, last = end * PANEL < num_columns ? end * PANEL : num_columns;
+    for (int row = 0; row < e->num_rows; row++)
+        quantize_columns(e, e->wide, e->output + (int64_t)row * e->output_stride, row, first, last);
 }
 
-void write_keys(void *context, int token, int) {
-    Engine *e = (Engine *)context;
-    const Model &m = e->model;
-    const int position = (int)e->step->position_ids[token];
-    const int block = e->step->block_ids[e->step->block_begins[e->sequences[token]] + position / BLOCK_TOKENS];
-    const float *row = e->qkv + (int64_t)token * 3 * m.width;
-    for (int head = 0; head < m.num_heads; head++)
-        e->kernels->write_cache(m, e->layer, head, block, position % BLOCK_TOKENS, row + m.width + head * m.head_size,
-                                row + 2 * m.width + head * m.head_size);
-}
+// Whether what a head gives can be quantised without the others.
+bool heads_are_groups(const Model &m) { return m.precision == INT8 && m.head_size % GROUP == 0; }
 
-// Neighbouring heads of one token: their keys and values are neighbours in memory.
+// Neighbouring heads of one sequence: their keys and values are neighbours in memory. A thread writes those of all new
+// tokens, then attends to them, so nothing waits for another thread in between.
 void attend_heads(void *context, int item, int thread) {
     Engine *e = (Engine *)context;
     const Model &m = e->model;
+    const Step &step = *e->step;
     const int items_each = (m.num_heads + e->heads_each - 1) / e->heads_each;
-    const int token = item / items_each, first = item % items_each * e->heads_each;
+    const int sequence = item / items_each, first = item % items_each * e->heads_each;
     const int end = first + e->heads_each < m.num_heads ? first + e->heads_each : m.num_heads;
-    for (int head = first; head < end; head++)
-        e->kernels->attend(m, e->layer, head, e->step->block_ids + e->step->block_begins[e->sequences[token]],
-                           (int)e->step->position_ids[token] + 1,
-                           e->qkv + (int64_t)token * 3 * m.width + head * m.head_size,
-                           e->attended + (int64_t)token * row_floats(m.width) + head * m.head_size,
-                           e->scratch + (int64_t)thread * e->scratch_floats);
+    const int begin = step.token_begins[sequence], num_tokens = step.token_begins[sequence + 1] - begin;
+    const int32_t *blocks = step.block_ids + step.block_begins[sequence];
+    const int position = (int)step.position_ids[begin], stride = 3 * m.width;
+    for (int head = first; head < end; head++) {
+        const float *query = e->qkv + (int64_t)begin * stride + head * m.head_size, *key = query + m.width;
+        float *output = e->narrow.values + (int64_t)begin * e->narrow.stride_floats + head * m.head_size;
+        e->kernels->write_cache(m, e->layer, head, blocks, position, num_tokens, key, key + m.width, stride);
+        e->kernels->attend(m, e->layer, head, blocks, position + 1, num_tokens, query, stride, output,
+                           e->narrow.stride_floats, e->scratch + (int64_t)thread * e->scratch_floats);
+    }
+    if (!heads_are_groups(m)) return;
+    for (int row = begin; row < begin + num_tokens; row++)
+        quantize_columns(e, e->narrow, e->narrow.values + (int64_t)row * e->narrow.stride_floats, row,
+                         first * m.head_size, end * m.head_size);
 }
 
 // The final norm of the token that a draw follows.
@@ -212,9 +218,9 @@ void normalize_drawn(void *context, int row, int) {
     Engine *e = (Engine *)context;
     const int width = e->model.width;
     const float *residual = e->residual + (int64_t)e->draws->draws[e->first_draw + row].token * width;
-    float *normal = e->normal + (int64_t)row * row_floats(width);
+    float *normal = e->narrow.values + (int64_t)row * e->narrow.stride_floats;
     e->kernels->layer_norm(e->model, e->model.final_norm, residual, normal);
-    if (e->model.precision == INT8) quantize_row(e, normal, width, row);
+    if (e->narrow.bytes) quantize_columns(e, e->narrow, normal, row, 0, width);
 }
 
 // The panels of a span of logits, and the span's maxima while it is in the cache.
@@ -282,20 +288,21 @@ void normalize(Engine *e, const Norm &norm) {
     pool_run(e->pool, normalize_row, e, e->num_rows);
 }
 
-// output (rows, output_stride) = or += input (rows, input_stride) · matrix. Quantises the input if it isn't yet.
-void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const float *input, int input_stride,
-              bool is_quantized, Epilogue epilogue, float *output, int output_stride) {
+// output (rows, output_stride) = or += input · matrix. `next`: the matrix that comes after this one.
+void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
+              float *output, int output_stride) {
     e->matrix = &matrix;
     e->next_matrix = next;
     e->epilogue = epilogue;
     e->input = input;
-    e->input_stride = input_stride;
+    e->input.num_rows = e->num_rows;
     e->output = output;
     e->output_stride = output_stride;
-    if (e->model.precision == INT8 && !is_quantized) pool_run(e->pool, quantize_input, e, e->num_rows);
     const int num_panels = (matrix.num_columns + PANEL - 1) / PANEL;
-    // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight.
-    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8), 1, 8);
+    // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
+    // even number: whole groups of the next matrix's input.
+    static_assert(GROUP == 2 * PANEL, "two panels are a group");
+    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 8);
     pool_run(e->pool, multiply_panels, e, (num_panels + e->panels_each - 1) / e->panels_each);
 }
 
@@ -307,8 +314,8 @@ void compute_draws(Engine *e, int num, int row) {
     e->matrix = &m.head;
     e->next_matrix = nullptr;
     e->epilogue = STORE;
-    e->input = e->normal;
-    e->input_stride = row_floats(m.width);
+    e->input = e->narrow;
+    e->input.num_rows = num;
     e->output_stride = e->logits_stride = logits_stride(m);
     e->output = e->logits + (int64_t)row * e->logits_stride;
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
@@ -362,7 +369,6 @@ int engine_logits_stride(const Model *model) { return logits_stride(*model); }
 
 int engine_step(Engine *e, Step *step) {
     const Model &m = e->model;
-    const int padded_width = row_floats(m.width), padded_inner = row_floats(m.inner_width);
     int num_context_tokens = 0;
     for (int i = 0; i < step->num_tokens; i++)
         num_context_tokens = most(num_context_tokens, (int)step->position_ids[i] + 1);
@@ -371,21 +377,21 @@ int engine_step(Engine *e, Step *step) {
     if (!reserve(e, most(step->num_tokens, num_logits), num_context_tokens, num_logits)) return -1;
     e->step = step;
     e->num_rows = step->num_tokens;
-    e->heads_each = bounded(e->num_rows * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
-    for (int s = 0; s < step->num_sequences; s++)
-        for (int t = step->token_begins[s]; t < step->token_begins[s + 1]; t++) e->sequences[t] = s;
+    e->heads_each = bounded(step->num_sequences * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
+    const int attention_items = step->num_sequences * ((m.num_heads + e->heads_each - 1) / e->heads_each);
+    const Activations &narrow = e->narrow, &wide = e->wide;
     pool_run(e->pool, embed_row, e, e->num_rows);
     for (e->layer = 0; e->layer < m.num_layers; e->layer++) {
         const Layer &layer = m.layers[e->layer];
-        normalize(e, layer.norm_1);
-        multiply(e, layer.qkv, &layer.projection, e->normal, padded_width, true, STORE, e->qkv, 3 * m.width);
-        pool_run(e->pool, write_keys, e, e->num_rows);
-        pool_run(e->pool, attend_heads, e, e->num_rows * ((m.num_heads + e->heads_each - 1) / e->heads_each));
-        multiply(e, layer.projection, &layer.up, e->attended, padded_width, false, ADD, e->residual, m.width);
-        normalize(e, layer.norm_2);
-        multiply(e, layer.up, &layer.down, e->normal, padded_width, true, ACTIVATE, e->inner, padded_inner);
         const Matrix *next = e->layer + 1 < m.num_layers ? &m.layers[e->layer + 1].qkv : &m.head;
-        multiply(e, layer.down, next, e->inner, padded_inner, false, ADD, e->residual, m.width);
+        normalize(e, layer.norm_1);
+        multiply(e, layer.qkv, &layer.projection, narrow, STORE, e->qkv, 3 * m.width);
+        pool_run(e->pool, attend_heads, e, attention_items);
+        if (narrow.bytes && !heads_are_groups(m)) pool_run(e->pool, quantize_row, e, e->num_rows);
+        multiply(e, layer.projection, &layer.up, narrow, ADD, e->residual, m.width);
+        normalize(e, layer.norm_2);
+        multiply(e, layer.up, &layer.down, narrow, ACTIVATE, wide.values, wide.stride_floats);
+        multiply(e, layer.down, next, wide, ADD, e->residual, m.width);
     }
     e->draws = &draws;
     e->first_draw = 0;

@@ -10,8 +10,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from tests.commands.hub import run_hub
 from tests.commands.terminal import CommandsFailed, Terminal
 from tests.docs.blocks import ACTIVATION, ROOT, Block
 
@@ -42,14 +44,14 @@ UNSET = (
 class Reader:
     """Types a page's blocks. Blocks that serve run in one terminal until the next such block, all others in another.
 
-    Only the service's address differs from what the pages say, so that the test needs no certain port.
+    Only the service's address differs from the pages, so that the test needs no certain port.
     """
 
-    def __init__(self, checkout: Path, scratch: Path) -> None:
+    def __init__(self, checkout: Path, scratch: Path, variables: Mapping[str, str] = MappingProxyType({})) -> None:
         self.checkout = checkout
         self._scratch = scratch
         self._port = _free_port()
-        self._environment = _readers_environment(scratch / "home", self._port)
+        self._environment = {**_readers_environment(scratch / "home", self._port), **variables}
         self._num_terminals = 0
         self._serving: Terminal | None = None
         """The terminal of the running service, which the next page may still use."""
@@ -126,9 +128,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     _copy_checkout(checkout)
     if (tool := ROOT / POETRY).exists():  # saves a quarter of the installation
         shutil.copytree(tool, checkout / POETRY, symlinks=True)
-    reader = Reader(checkout, folder)
-    yield reader
-    reader.stop_service()
+    with run_hub() as hub:
+        reader = Reader(checkout, folder, {"HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"})
+        yield reader
+        reader.stop_service()
 
 
 def _copy_checkout(target: Path) -> None:

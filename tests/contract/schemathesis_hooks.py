@@ -47,6 +47,8 @@ CROSS_FIELD = {
     "system": "with raw",
     "context": "with raw; ids outside the vocabulary",
     "format": "a schema that can't be compiled",
+    "name": "another value than model",
+    "n": "another value than n_cmpl",
     "json_schema": "a schema that can't be compiled",
     "continue_final_message": "not with add_generation_prompt",
     # Languages that JSON Schema can't describe.

@@ -13,6 +13,8 @@ class GrammarKind(StrEnum):
     """A regular expression that the whole text matches."""
     LARK = "lark"
     """A context-free grammar in llguidance's dialect of Lark. A choice between texts is written as one."""
+    GBNF = "gbnf"
+    """A context-free grammar in llama.cpp's notation, or in xgrammar's EBNF."""
 
 
 @dataclass(frozen=True, slots=True)

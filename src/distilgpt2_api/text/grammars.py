@@ -14,6 +14,7 @@ from distilgpt2_api.core.errors import GenerationError, InvalidRequestError, Ove
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.text.compile_queue import CompileQueue
 from distilgpt2_api.text.finite_rules import find_endless_rule
+from distilgpt2_api.text.gbnf import to_lark
 from distilgpt2_api.text.grammar_reasons import describe
 from distilgpt2_api.text.grammar_sandbox import LIMITS, GrammarSandbox
 from distilgpt2_api.text.json_schemas import close
@@ -36,6 +37,7 @@ NAMES = {
     GrammarKind.JSON_SCHEMA: "JSON schema",
     GrammarKind.REGEX: "regular expression",
     GrammarKind.LARK: "Lark grammar",
+    GrammarKind.GBNF: "GBNF grammar",
 }
 NOWHERE = r"(?!)"
 
@@ -252,6 +254,11 @@ def _serialize(grammar: Grammar) -> str:
             if (name := find_endless_rule(grammar.source)) is not None:
                 raise ValueError(f"its rule {name!r} never ends: it needs itself")
             return LLMatcher.grammar_from_lark(grammar.source)
+        case GrammarKind.GBNF:
+            lark = to_lark(grammar.source)
+            if find_endless_rule(lark) is not None:
+                raise ValueError("one of its rules never ends: it needs itself")
+            return LLMatcher.grammar_from_lark(lark)
 
 
 def _closed(source: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
-from distilgpt2_api.server.schema.grammars import openai_grammar, tgi_grammar
+from distilgpt2_api.server.schema.grammars import llama_grammar, openai_grammar, tgi_grammar
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"const": "é"}}}
 SOURCE = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(SCHEMA, ensure_ascii=False))
@@ -132,7 +132,6 @@ def test_two_equal_grammars_count_as_one() -> None:
         ({"guided_choice": ["a", 1]}, "guided_choice"),
         ({"guided_choice": "ab"}, "guided_choice"),
         ({"guided_choice": ["a"] * 10_001}, "guided_choice"),
-        ({"guided_grammar": 'root ::= "a"'}, "guided_grammar"),
         ({"guided_grammar": {}}, "guided_grammar"),
         ({"structured_outputs": []}, "structured_outputs"),
         ({"structured_outputs": {}}, "structured_outputs"),
@@ -164,9 +163,21 @@ def test_other_vllm_options_are_not_supported(name: str) -> None:
     assert refused.value.param == f"structured_outputs.{name}"
 
 
-def test_a_grammar_in_the_wrong_dialect_is_told_which_is_right() -> None:
-    with pytest.raises(InvalidRequestError, match="llguidance's dialect of Lark"):
-        openai_grammar(guided_grammar='root ::= "a"')
+def test_a_grammar_with_gbnfs_sign_is_gbnf() -> None:
+    """Users of xgrammar send it to vLLM in `guided_grammar`."""
+    grammar = Grammar(GrammarKind.GBNF, 'root ::= "a"')
+    assert openai_grammar(guided_grammar=grammar.source) == (grammar, "guided_grammar")
+    assert llama_grammar(None, grammar.source) == (grammar, "grammar")
+    assert llama_grammar(None, "") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "param"), [(("{}", None), "json_schema"), (({}, 'root ::= "a"'), "grammar"), (([], None), "json_schema")]
+)
+def test_llama_cpps_errors_name_the_parameter(values: tuple[object, str | None], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        llama_grammar(*values)
+    assert error.value.param == param
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,18 @@ def tgi_grammar(grammar: object) -> Grammar | None:
     return _typed_value(fields.get("type"), fields["value"], param)
 
 
-def llama_grammar(json_schema: object) -> Grammar | None:
-    """`json_schema` of llama.cpp; an empty one means any object. Raises like `openai_grammar`."""
+def llama_grammar(json_schema: object, gbnf: str | None) -> tuple[Grammar, str] | None:
+    """`json_schema` or `grammar` of llama.cpp, and its name; an empty schema means any object.
+
+    Raises like `openai_grammar`.
+    """
     if json_schema is None:
-        return None
+        return (Grammar(GrammarKind.GBNF, gbnf), "grammar") if gbnf else None
+    if gbnf:
+        raise InvalidRequestError("grammar cannot be used with json_schema", param="grammar")
     if not isinstance(json_schema, dict):
         raise InvalidRequestError("json_schema must be a JSON schema: an object", param="json_schema")
-    return _schema(json_schema, "json_schema") if json_schema else ANY_OBJECT
+    return (_schema(json_schema, "json_schema") if json_schema else ANY_OBJECT), "json_schema"
 
 
 def ollama_grammar(value: object) -> Grammar | None:
@@ -172,14 +177,8 @@ def _regex(value: object, param: str) -> Grammar:
 
 
 def _lark(value: object, param: str) -> Grammar:
-    source = _text(value, param, "a grammar in llguidance's dialect of Lark")
-    if "::=" in source:
-        raise InvalidRequestError(
-            f"{param} is GBNF or EBNF ('::='); it must be a grammar in llguidance's dialect of Lark, for example"
-            ' start: "yes" | "no"',
-            param=param,
-        )
-    return Grammar(GrammarKind.LARK, source)
+    source = _text(value, param, "a grammar in llguidance's dialect of Lark, or in GBNF")
+    return Grammar(GrammarKind.GBNF if "::=" in source else GrammarKind.LARK, source)
 
 
 def _choice(value: object, param: str) -> Grammar:

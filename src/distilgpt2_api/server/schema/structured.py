@@ -87,7 +87,8 @@ class StructuredFields(Body):
         "additional properties unless the schema allows them.",
     )
     structured_outputs: Annotated[Any, WithJsonSchema(STRUCTURED_OUTPUTS)] = Field(
-        None, description="A JSON schema, a regular expression, a choice of texts or a grammar in llguidance's Lark."
+        None,
+        description="A JSON schema, a regular expression, a choice of texts, or a grammar as in `guided_grammar`.",
     )
     guided_json: Annotated[Any, _or_null(JSON_SCHEMA_OR_TEXT)] = Field(
         None, description="A JSON schema. Objects have no additional properties unless it allows them."
@@ -97,5 +98,5 @@ class StructuredFields(Body):
     )
     guided_choice: Annotated[Any, _or_null(CHOICE)] = Field(None, description="The completion is one of these texts.")
     guided_grammar: Annotated[Any, _or_null(TEXT)] = Field(
-        None, description="A grammar in llguidance's dialect of Lark."
+        None, description="A grammar in llguidance's dialect of Lark or, with `::=`, in GBNF."
     )

@@ -217,6 +217,13 @@ def test_a_json_schema_constrains_the_completion(open_client: Callable[..., Any]
         assert params_of(client).grammar is not None
 
 
+def test_a_grammar_constrains_the_completion(client: Any) -> None:
+    assert complete(client, grammar='root ::= " hello" (" " [a-z]+)?')["content"] == " hello world"
+    assert params_of(client).grammar is not None
+    complete(client, grammar="")
+    assert params_of(client).grammar is None
+
+
 @pytest.mark.parametrize("body", [{"id_slot": 3}, {"id_slot": -1}, {"cache_prompt": False}, {"cache_prompt": True}])
 def test_slots_and_the_cache_change_no_answer(client: Any, body: Json) -> None:
     answer = complete(client, **body)
@@ -259,7 +266,8 @@ def test_slots_and_the_cache_change_no_answer(client: Any, body: Json) -> None:
         ({"logit_bias": "x"}, "logit_bias"),
         ({"json_schema": {"type": "nonsense"}}, "json_schema"),
         ({"json_schema": "{}"}, "json_schema"),
-        ({"grammar": 'root ::= "a"'}, "grammar"),
+        ({"grammar": "root ::= missing"}, "grammar"),
+        ({"grammar": 'root ::= "a"', "json_schema": {}}, "grammar"),
         ({"samplers": ["top_k"]}, "samplers"),
         ({"post_sampling_probs": True}, "post_sampling_probs"),
         ({"lora": [{"id": 0, "scale": 1}]}, "lora"),

@@ -33,9 +33,9 @@ async def plan_completion(
 ) -> GenerationPlan:
     """Raises InvalidRequestError."""
     engine, config = service.engine, service.engine.model_config
-    grammar = llama_grammar(request.json_schema)
-    if grammar is not None:
-        grammar = await engine.grammars.check_soon(grammar, param="json_schema")
+    grammar = None
+    if (found := llama_grammar(request.json_schema, request.grammar)) is not None:
+        grammar = await engine.grammars.check_soon(found[0], param=found[1])
     biases = read_biases(request.logit_bias, tokenizer=engine.tokenizer, config=config)
     banned = dict.fromkeys([*biases.banned, *(config.eos_token_ids if request.ignore_eos else ())])
     params = SamplingParams(

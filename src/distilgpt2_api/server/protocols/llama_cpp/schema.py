@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.generation.timings import PromptProgress, Timings
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
@@ -75,6 +76,7 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
     json_schema: Annotated[Any, WithJsonSchema({"anyOf": [JSON_SCHEMA, NULL]})] = Field(
         None, description="A JSON schema. Objects have no additional properties unless it allows them."
     )
+    grammar: str | None = Field(None, description="A grammar in GBNF. Not with `json_schema`.")
     n_probs: int | None = Field(None, ge=0, description="Number of likeliest tokens listed for each sampled token.")
     return_tokens: bool | None = Field(None, description="The answer has `tokens`. The events of a stream always do.")
     timings_per_token: bool | None = Field(
@@ -109,7 +111,7 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
         return completed
 
 
-class LlamaToken(BaseModel):
+class LlamaToken(DeferredModel):
     id: int
     token: str
     bytes: list[int]
@@ -120,7 +122,7 @@ class LlamaProbability(LlamaToken):
     top_logprobs: list[LlamaToken]
 
 
-class LlamaChunk(BaseModel):
+class LlamaChunk(DeferredModel):
     """Each event of a stream but a completion's last one."""
 
     index: int = Field(description="The prompt's index times `n_cmpl`, plus the completion's.")
@@ -135,7 +137,7 @@ class LlamaChunk(BaseModel):
     completion_probabilities: list[LlamaProbability] | None = Field(None, description="With `n_probs`.")
 
 
-class LlamaCompletion(BaseModel):
+class LlamaCompletion(DeferredModel):
     """A completion, and its last event in a stream. With `response_fields` it has only those."""
 
     model_config = ConfigDict(extra="allow")
@@ -161,17 +163,17 @@ class LlamaCompletion(BaseModel):
     )
 
 
-class LlamaSlotSettings(BaseModel):
+class LlamaSlotSettings(DeferredModel):
     n_ctx: int
     params: dict[str, Any]
 
 
-class LlamaModalities(BaseModel):
+class LlamaModalities(DeferredModel):
     vision: Literal[False] = False
     audio: Literal[False] = False
 
 
-class LlamaProps(BaseModel):
+class LlamaProps(DeferredModel):
     model_config = ConfigDict(protected_namespaces=())
 
     default_generation_settings: LlamaSlotSettings
@@ -186,7 +188,7 @@ class LlamaProps(BaseModel):
     is_sleeping: Literal[False] = False
 
 
-class LlamaSlot(BaseModel):
+class LlamaSlot(DeferredModel):
     """A slot of the batch. It tells nothing of the request that it runs."""
 
     id: int

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
-from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.observability.request_record import RequestRecord
@@ -16,8 +16,11 @@ from distilgpt2_api.server.generation.timings import LiveTimings, describe_timin
 from distilgpt2_api.server.generation.token_logprobs import token_body
 from distilgpt2_api.server.http.stream_formats import dump_line
 from distilgpt2_api.server.protocols.llama_cpp.schema import LlamaCompletionRequest
+from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.service import Service
 
+SHARED_NAMES = sorted(PLAIN_PARAMETERS.keys() & set(REFERENCE_APIS["llama_cpp"].parameters))
+"""The register's plain parameters that llama.cpp has under the same name."""
 SAMPLERS = ["penalties", "temperature", "typ_p", "top_k", "top_p", "min_p"]
 """The samplers in the order of this service, by llama.cpp's names."""
 
@@ -179,19 +182,12 @@ class LlamaWriter:
 
 def completion_settings(params: SamplingParams, *, n_predict: int, n_ctx: int) -> dict[str, object]:
     """llama.cpp's `generation_settings`: the parameters of a completion by llama.cpp's names."""
-    return {
+    shared = {name: getattr(params, name) for name in SHARED_NAMES}
+    return shared | {
         "n_ctx": n_ctx,
         "n_predict": n_predict,
         "max_tokens": n_predict,
-        "temperature": params.temperature,
-        "top_k": params.top_k,
-        "top_p": params.top_p,
-        "min_p": params.min_p,
-        "typical_p": params.typical_p,
         "repeat_penalty": params.repetition_penalty,
-        "presence_penalty": params.presence_penalty,
-        "frequency_penalty": params.frequency_penalty,
-        "ignore_eos": params.ignore_eos,
         "stop": [*params.stop],
         "n_probs": params.num_logprobs or 0,
         "samplers": SAMPLERS,

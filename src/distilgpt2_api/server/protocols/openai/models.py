@@ -2,15 +2,14 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
-
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import Service, ServiceDep
 
 
-class ServedModelCard(BaseModel):
+class ServedModelCard(DeferredModel):
     """OpenAI's `Model`, with vLLM's `max_model_len`: null while the model loads."""
 
     id: str
@@ -21,7 +20,7 @@ class ServedModelCard(BaseModel):
     max_model_len: int | None
 
 
-class ServedModelList(BaseModel):
+class ServedModelList(DeferredModel):
     object: Literal["list"] = "list"
     data: list[ServedModelCard]
 
