@@ -1,4 +1,4 @@
-"""What happens to memory that the process has freed: glibc keeps much of it, other C libraries keep less."""
+"""Memory that the process has freed: glibc keeps much of it, other C libraries keep less."""
 
 import ctypes
 
