@@ -5,7 +5,6 @@ compiling the model, mostly outside the interpreter. This module therefore impor
 """
 
 import atexit
-import ctypes
 import logging
 import os
 import sys
@@ -23,7 +22,7 @@ from distilgpt2_api.engine.engine_thread import STOP_S
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
-from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings import Settings, freed_memory
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while another waits. Imports rarely release it, and the loading thread
@@ -95,18 +94,8 @@ class EnginePreload:
             observer=self.metrics,
             report=self._report,
         )
-        release_free_memory()
+        freed_memory.release()
         return engine
-
-
-def release_free_memory() -> None:
-    """Return freed memory to the system: reading a tokenizer leaves tens of megabytes, which glibc would keep.
-
-    Other C libraries have no such function and keep less.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 _started: list[EnginePreload] = []
