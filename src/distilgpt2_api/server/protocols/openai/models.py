@@ -1,6 +1,8 @@
 """`GET /v1/models`: the served model, under each of its names."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
@@ -18,6 +20,9 @@ class ServedModelCard(DeferredModel):
     owned_by: str
     root: str
     max_model_len: int | None
+    generation_config: dict[str, Any] = Field(
+        description="The service's own defaults of parameters that a request leaves out."
+    )
 
 
 class ServedModelList(DeferredModel):
@@ -52,4 +57,5 @@ def _card(service: Service, name: str) -> ServedModelCard:
         owned_by="distilgpt2-api",
         root=service.model.name,
         max_model_len=max_model_len,
+        generation_config=service.sampling_defaults.as_dict(),
     )
