@@ -28,8 +28,10 @@ function write(value, style, indent = "") {
   return `${open}\n${inner}${lines.join(`,\n${inner}`)}${style.end}\n${indent}${close}`;
 }
 
-function curl(body, path, hasKey) {
-  const lines = [`curl ${body.stream ? "-N " : ""}${quoteShell(`${ROOT.href}v1/${path}`)}`, "-H 'Content-Type: application/json'"];
+const curl = (body, path, hasKey) => curlOf(body, `v1/${path}`, hasKey);
+
+function curlOf(body, path, hasKey) {
+  const lines = [`curl ${body.stream ? "-N " : ""}${quoteShell(`${ROOT.href}${path}`)}`, "-H 'Content-Type: application/json'"];
   if (hasKey) lines.push('-H "Authorization: Bearer $KEY"');
   return `${[...lines, `-d ${quoteShell(write(body, JSON_STYLE))}`].join(" \\\n  ")}\n`;
 }
@@ -57,7 +59,33 @@ ${lines.join("")})
 ${print}`;
 }
 
-const LANGUAGES = { curl, Python: python };
+/** Ollama's options by the names of this service. */
+const OLLAMA_OPTIONS = {
+  max_tokens: "num_predict", max_completion_tokens: "num_predict", temperature: "temperature", top_k: "top_k",
+  top_p: "top_p", min_p: "min_p", typical_p: "typical_p", repetition_penalty: "repeat_penalty",
+  presence_penalty: "presence_penalty", frequency_penalty: "frequency_penalty", seed: "seed", stop: "stop",
+};
+/** What Ollama's API would do otherwise: it has defaults of its own. */
+const NO_OLLAMA_DEFAULTS = { temperature: 1, top_k: 0, top_p: 1 };
+
+function ollama(body, path, hasKey) {
+  const { model, prompt, messages, stream = false, logprobs, top_logprobs, ...others } = body;
+  const options = { ...NO_OLLAMA_DEFAULTS };
+  for (const [name, value] of Object.entries(others)) {
+    if (name in OLLAMA_OPTIONS) options[OLLAMA_OPTIONS[name]] = name === "stop" ? [value].flat() : value;
+  }
+  const missing = Object.keys(others).filter((name) => !(name in OLLAMA_OPTIONS));
+  if (Array.isArray(prompt)) missing.unshift("prompt as token ids");
+  const top = typeof logprobs === "number" ? logprobs : top_logprobs;
+  const sent = {
+    model, ...(messages ? { messages } : { prompt: Array.isArray(prompt) ? "" : prompt, raw: true }), stream, options,
+    ...((logprobs || logprobs === 0) && { logprobs: true, top_logprobs: top ?? 0 }),
+  };
+  const note = missing.length ? `# Ollama's API has no ${missing.join(", ")}.\n` : "";
+  return note + curlOf(sent, `api/${path === "completions" ? "generate" : "chat"}`, hasKey);
+}
+
+const LANGUAGES = { curl, Python: python, Ollama: ollama };
 
 /** Shows a dialog with a request as the user set it. A stream and log-probabilities are added on demand. */
 export function showCode(request, hasKey) {
