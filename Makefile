@@ -153,7 +153,7 @@ test-sanitized: .venv/installed-dev ## Test the kernels with the sanitizers for 
 	done
 
 .PHONY: test-postgres
-test-postgres: .venv/installed-dev ## Test the store of files and batches on a temporary PostgreSQL (installs it on Debian as root)
+test-postgres: .venv/installed-dev ## Test the stores of files and batches, and of usage, on a temporary PostgreSQL (installs it on Debian as root)
 	@tests/postgres/install-postgres.sh
 	$(BIN)/python -m pytest tests/postgres $(ARGS)
 

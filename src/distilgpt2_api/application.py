@@ -1,5 +1,6 @@
 """Builds the application from the settings and passes every part its values."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,11 @@ from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_template_files import load_chat_template
+from distilgpt2_api.usage.key_usage import KeyUsage
+from distilgpt2_api.usage.ledger import UsageLedger
+from distilgpt2_api.usage.store import usage_store_at
+
+logger = logging.getLogger(__name__)
 
 
 def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | None = None) -> FastAPI:
@@ -40,6 +46,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     location, engine_config = preload.location, preload.config
     chat_template = load_chat_template(location.folder, settings.chat_template)
     model = served_model(location.name, engine_config, settings)
+    access = build_access(settings)
     traces = open_traces(model.shown_name) if settings.traces else None
 
     def load() -> Engine:
@@ -73,9 +80,11 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         drain_s=settings.drain_s,
         metrics_labels={"pid": str(os.getpid())} if settings.num_workers > 1 else None,
         traces=traces,
-        access=build_access(settings),
+        access=access,
+        usage=None if access.keys is None else build_key_usage(settings, access.keys),
         root_path=settings.root_path,
         chat_template=chat_template,
+        sampling_defaults=settings.sampling_defaults(location.folder),
         open_batch_service=open_batch_service,
     )
 
@@ -143,17 +152,40 @@ def open_traces(model: str) -> Traces:
     return collector_traces(version=version("distilgpt2-api"), model=model)
 
 
+def build_key_usage(settings: Settings, keys: KeyRing) -> KeyUsage:
+    """Reads the usage of this month. Raises SettingsError if a store that a setting names can't be used.
+
+    The default folder may be read-only, as in a container. The log then says that usage ends with the process.
+    """
+    location = settings.usage_location()
+    try:
+        store = usage_store_at(location)
+        journal_folder = settings.home if store.file is None else store.file.parent
+        usage = KeyUsage(keys, UsageLedger(), store, journal_folder=journal_folder)
+        usage.load()
+    except SettingsError as error:
+        if settings.usage_store is not None or settings.batch_store is not None:
+            raise
+        logger.warning("usage of API keys is counted in memory only: %s; the setting usage_store names a store", error)
+        return KeyUsage(keys, UsageLedger(), store=None)
+    return usage
+
+
 def build_access(settings: Settings) -> Access:
     """Raises SettingsError if the key file can't be read."""
     limits = settings.caller_limits()
     keys = None
     if settings.api_keys or settings.api_keys_file is not None:
         keys = KeyRing(settings.api_keys, file=settings.api_keys_file, default_limits=limits)
+    known = [] if keys is None else keys.names
+    if unknown := [name for name in settings.operator_keys if name not in known]:
+        logger.warning("operator_keys names keys that don't exist now: %s", ", ".join(unknown))
     return Access(
         keys=keys,
         metrics_key=None if settings.metrics_api_key is None else KeyTable([settings.metrics_api_key]),
         has_public_metrics=settings.public_metrics,
         has_public_docs=settings.public_docs,
         cors_origins=settings.cors_origins,
+        operators=frozenset(settings.operator_keys),
         address_limits=limits,
     )

@@ -15,6 +15,7 @@ LATE_IMPORTS = {
     "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",
     "cli/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
+    "usage/store.py": "the driver of PostgreSQL is an optional dependency",
     "worker.py": "the kernels: the workers load them, the master does not",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""

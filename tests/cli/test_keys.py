@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distilgpt2_api.core.caller import CallerLimits, digest_of
+from distilgpt2_api.core.usage import DailyUsage, Usage
 from distilgpt2_api.settings.key_file import read_key_file
+from distilgpt2_api.usage.store import usage_store_at
 
 DIGEST = digest_of(b"dg2-0123456789abcdef").hex()
 
@@ -18,12 +21,20 @@ DIGEST = digest_of(b"dg2-0123456789abcdef").hex()
 def test_a_key_goes_to_stdout_and_its_hash_to_the_file(invoke: Any, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     options = ["--max-requests", "8", "--tokens-per-s", "500", "--burst-tokens", "20000", "--min-priority", "-2"]
+    options += ["--tokens-per-day", "100000", "--tokens-per-month", "2000000"]
     result = invoke("keys", "add", "alice", "--file", str(file), *options)
     assert result.exit_code == 0
     key = result.stdout.removesuffix("\n")
     [entry] = read_key_file(file)
     assert entry.digest == digest_of(key.encode())
-    assert entry.limits == CallerLimits(max_requests=8, tokens_per_s=500.0, burst_tokens=20000, min_priority=-2)
+    assert entry.limits == CallerLimits(
+        max_requests=8,
+        tokens_per_s=500.0,
+        burst_tokens=20000,
+        tokens_per_day=100_000,
+        tokens_per_month=2_000_000,
+        min_priority=-2,
+    )
     assert key not in file.read_text()
 
 
@@ -56,10 +67,10 @@ def test_a_list_has_limits_and_dates(invoke: Any, tmp_path: Path) -> None:
     listed = json.loads(invoke("keys", "list", "--format", "json", "--file", str(file)).stdout)
 
     assert [line.split() for line in table.splitlines()] == [
-        ["name", "created", "expires", "max_requests", "tokens_per_s", "burst_tokens", "min_priority"],
-        ["old", "-", "never", "-", "-", "-", "-"],
-        ["gone", "-", "2020-03-01", "(expired)", "-", "-", "-", "-"],
-        ["new", day, "2999-12-31", "8", "0.5", "-", "-"],
+        ["name", "created", "expires", "last_used", *asdict(CallerLimits())],
+        ["old", "-", "never", "-", *["-"] * 6],
+        ["gone", "-", "2020-03-01", "(expired)", "-", *["-"] * 6],
+        ["new", day, "2999-12-31", "-", "8", "0.5", *["-"] * 4],
     ]
     assert [entry["name"] for entry in listed] == ["old", "gone", "new"]
     assert listed[1]["expires"] == "2020-02-29T23:30:00-01:00"
@@ -130,3 +141,95 @@ def test_an_error_is_one_line_and_changes_nothing(arguments: list[str], line: st
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert file.read_text() == before
+
+
+# ---- usage
+
+
+@pytest.fixture
+def used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with the usage of two keys."""
+    folder = tmp_path / "usage"
+    monkeypatch.setenv("DISTILGPT2_USAGE_STORE", str(folder))
+    rows = [
+        daily("alice", date(2026, 11, 28), num_requests=1, num_prompt_tokens=10, num_completion_tokens=5),
+        daily("alice", date(2026, 11, 29), num_requests=2, num_prompt_tokens=20, num_refusals=3),
+        daily("bob", date(2026, 11, 29), num_requests=4),
+    ]
+    with usage_store_at(str(folder)).session() as session:
+        session.write("process", rows)
+    return folder
+
+
+def daily(key: str, day: date, **counts: int) -> DailyUsage:
+    last_used = datetime.combine(day, time(12), UTC)
+    return DailyUsage(key=key, day=day, usage=Usage(**counts), last_used_s=last_used.timestamp())
+
+
+@pytest.mark.usefixtures("used")
+def test_usage_is_printed_by_key_and_by_day(invoke: Any) -> None:
+    days = ["--since", "2026-11-01", "--until", "2026-11-30"]
+    table = invoke("keys", "usage", *days).stdout.splitlines()
+    assert [line.split() for line in table] == [
+        ["key", "requests", "prompt", "tokens", "completion", "tokens", "refusals", "last", "used"],
+        ["alice", "3", "30", "5", "3", "2026-11-29T12:00:00+00:00"],
+        ["bob", "4", "0", "0", "0", "2026-11-29T12:00:00+00:00"],
+    ]
+    by_day = invoke("keys", "usage", "alice", "--by-day", *days).stdout.splitlines()
+    assert [line.split()[:3] for line in by_day[1:]] == [["alice", "2026-11-28", "1"], ["alice", "2026-11-29", "2"]]
+
+
+@pytest.mark.usefixtures("used")
+def test_usage_is_json_for_programs(invoke: Any) -> None:
+    days = ["--since", "2026-11-29", "--until", "2026-11-29"]
+    [alice, bob] = json.loads(invoke("keys", "usage", "--format", "json", *days).stdout)
+    assert alice == {
+        "key": "alice",
+        "requests": 2,
+        "prompt_tokens": 20,
+        "completion_tokens": 0,
+        "refusals": 3,
+        "last_used": "2026-11-29T12:00:00+00:00",
+    }
+    assert bob["requests"] == 4
+    [entry] = json.loads(invoke("keys", "usage", "bob", "--by-day", "--format", "json", *days).stdout)
+    assert entry["date"] == "2026-11-29"
+
+
+@pytest.mark.usefixtures("used")
+def test_the_list_has_the_last_use(invoke: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    for name in ("alice", "carol"):
+        invoke("keys", "add", name, "--file", str(file))
+    alice, carol = json.loads(invoke("keys", "list", "--format", "json", "--file", str(file)).stdout)
+    assert (alice["last_used"], carol["last_used"]) == ("2026-11-29T12:00:00+00:00", None)
+    assert "2026-11-29" in invoke("keys", "list", "--file", str(file)).stdout
+
+
+def test_a_store_that_cannot_be_read_hides_only_the_last_use(used: Path, invoke: Any, tmp_path: Path) -> None:
+    (used / "usage.sqlite3").write_bytes(b"no database at all" * 100)
+    file = tmp_path / "keys.toml"
+    invoke("keys", "add", "alice", "--file", str(file))
+    result = invoke("keys", "list", "--file", str(file))
+    assert (result.exit_code, result.stdout.splitlines()[1].split()[0]) == (0, "alice")
+    assert "(last uses are not known: can't use " in result.stderr
+
+
+def test_without_a_store_there_is_no_usage_and_none_is_created(invoke: Any, tmp_path: Path) -> None:
+    result = invoke("keys", "usage")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: no usage is stored: there is no ")
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--since", "2026-11-30", "--until", "2026-11-29"], "2026-11-29 is before --since, 2026-11-30."),
+        (["--since", "yesterday"], "'yesterday' does not match the format"),
+    ],
+)
+def test_unclear_days_are_refused(invoke: Any, options: list[str], message: str) -> None:
+    result = invoke("keys", "usage", *options)
+    assert (result.exit_code, message in result.stderr) == (2, True)

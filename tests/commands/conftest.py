@@ -18,7 +18,11 @@ from tests.commands.terminal import CommandsFailed, Terminal
 from tests.docs.blocks import ACTIVATION, ROOT, Block
 
 POETRY = ".tools/poetry"
-DOCUMENTED_ADDRESSES = ("localhost:8000", "0.0.0.0:8000")
+DOCUMENTED_ADDRESSES = {
+    "localhost:8000": "127.0.0.1:{port}",
+    "0.0.0.0:8000": "127.0.0.1:{port}",
+    "--port 8000": "--port {port}",
+}
 BLOCK_TIMEOUT_S = 300.0
 """Installations are the longest blocks."""
 START_TIMEOUT_S = 300.0
@@ -101,8 +105,8 @@ class Reader:
 
     def _typed(self, block: Block) -> str:
         text = block.text
-        for address in DOCUMENTED_ADDRESSES:
-            text = text.replace(address, f"127.0.0.1:{self._port}")
+        for documented, typed in DOCUMENTED_ADDRESSES.items():
+            text = text.replace(documented, typed.format(port=self._port))
         if block.language != "python":
             return text
         program = self._scratch / "program.py"

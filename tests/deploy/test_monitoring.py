@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from distilgpt2_api.core.usage import Usage
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.service_metrics import add_service_metrics
+from distilgpt2_api.observability.usage_metrics import UsageMetrics
 
 DASHBOARD = "deploy/monitoring/grafana/dashboards/distilgpt2-api.json"
 SERIES_OF = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum"), "info": ("_info",)}
@@ -25,6 +27,13 @@ def series() -> set[str]:
     registry = CollectorRegistry()
     EngineMetrics(registry)
     HttpMetrics(registry)
+    UsageMetrics(
+        registry,
+        list_keys=list,
+        read_usage=lambda _: Usage(),
+        read_is_stored=lambda: True,
+        read_num_unwritten=lambda: 0,
+    )
     add_service_metrics(registry, info={}, states=["ready"], read_state=lambda: "ready", read_num_connections=lambda: 1)
     return {family.name + suffix for family in registry.collect() for suffix in SERIES_OF[family.type]}
 

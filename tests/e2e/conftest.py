@@ -218,10 +218,10 @@ Launcher = Callable[..., Server]
 def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     """Starts a server of one of the kinds in `COMMANDS`, with settings; ends it after the tests."""
     servers: list[Server] = []
-    cache_folder = tmp_path_factory.mktemp("cache")
+    folders = {f"{name}home": tmp_path_factory.mktemp(f"{name}home") for name in ("", "cache_")}
 
     def start(kind: str = "gunicorn", **settings: object) -> Server:
-        chosen = {"model": model_folder, "precision": "f32", "num_threads": 1, "cache_home": cache_folder, **settings}
+        chosen = {"model": model_folder, "precision": "f32", "num_threads": 1, **folders, **settings}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_")}
         environment |= {f"DISTILGPT2_{name.upper()}": str(value) for name, value in chosen.items()}
         environment |= {"HOST": "127.0.0.1", "PORT": "0"} if kind == "image" else {"PORT": ""}

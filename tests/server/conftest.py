@@ -26,6 +26,7 @@ from distilgpt2_api.batch.store.objects import StoreLimits
 from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.batch.store.store import Store, open_store
 from distilgpt2_api.core.plan import StepPlan
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.engine import Engine
@@ -40,6 +41,7 @@ from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 
 def byte_tokenizer() -> tokenizers.Tokenizer:
@@ -94,11 +96,13 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         served_names: tuple[str, ...] = (),
         root_path: str = "",
         chat_template: ChatTemplate | None = None,
+        sampling_defaults: SamplingDefaults = NO_DEFAULTS,
         drain_s: float = 1.0,
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
         traces: Traces | None = None,
         open_batch_service: OpenBatchService | None = None,
+        usage: KeyUsage | None = None,
         protocols: Protocols = PROTOCOLS,
         max_draft_tokens: int = 0,
         tokenizer: Tokenizer = tokenizer,
@@ -148,10 +152,12 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             access=access,
             root_path=root_path,
             chat_template=chat_template,
+            sampling_defaults=sampling_defaults,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
             protocols=protocols,
             open_batch_service=open_batch_service,
+            usage=usage,
         )
         return Scene(app=app, engine=engine, engines=engines, runner=runner, log=log)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from itertools import accumulate
 
 import pytest
 from tests.server.conftest import byte_tokenizer
@@ -13,10 +17,23 @@ from tests.server.conftest import byte_tokenizer
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.text.gbnf import MAX_RULES, to_lark
+from distilgpt2_api.text.gbnf_parser import (
+    CharacterClass,
+    Choice,
+    GbnfParser,
+    Literal,
+    Node,
+    Reference,
+    Repetition,
+    Sequence,
+)
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 END = 256
+MAX_LENGTH = 4
+"""Grammars with recursion are tried on texts up to this length."""
+TEXTS = ["".join(text) for length in range(1, MAX_LENGTH + 1) for text in itertools.product("abc", repeat=length)]
 
 JSON = r"""
 # As in llama.cpp's `grammars/json.gbnf`.
@@ -128,6 +145,66 @@ def test_regular_grammars_allow_what_the_regular_expression_matches(compiler: Gr
             text = "".join(rng.choice("abc") for _ in range(rng.randrange(1, 5)))
             expected = pattern.fullmatch(text) is not None
             assert allows(compiler, f'root ::= "(" {source} ")"', f"({text})") is expected, (source, text)
+
+
+def join(begun: set[str], others: set[str]) -> set[str]:
+    return {one + other for one in begun for other in others if len(one + other) <= MAX_LENGTH}
+
+
+def repeat(one: set[str], least: int, most: int | None) -> set[str]:
+    steps = [*accumulate([one] * (MAX_LENGTH + least if most is None else most), join, initial={""})]
+    return set().union(*steps[least:])
+
+
+def language(rules: Mapping[str, Node]) -> dict[str, set[str]]:
+    """By brute force: the texts of a, b and c of each rule, up to a length."""
+    texts: dict[str, set[str]] = {name: set() for name in rules}
+
+    def find(node: Node) -> set[str]:
+        match node:
+            case Literal(text):
+                return {text}
+            case CharacterClass(ranges, is_negated):
+                return {one for one in "abc" if any(low <= ord(one) <= high for low, high in ranges) is not is_negated}
+            case Reference(name):
+                return texts[name]
+            case Choice(options):
+                return set().union(*map(find, options))
+            case Sequence(parts):
+                return reduce(join, map(find, parts), {""})
+            case Repetition(part, least, most):
+                return repeat(find(part), least, most)
+
+    while (found := {name: find(node) for name, node in rules.items()}) != texts:
+        texts = found
+    return texts
+
+
+def test_grammars_with_recursion_allow_none_but_their_own_texts(compiler: GrammarCompiler) -> None:
+    """The lexer takes the longest match, so it may miss some of them."""
+    rng = random.Random(1)
+
+    def make(depth: int) -> str:
+        kind = rng.randrange(7) if depth else rng.randrange(2)
+        if kind == 0:
+            return rng.choice(['"a"', '"b"', '"ab"', "[ab]", "[^a]", '"c"'])
+        if kind == 1:
+            return rng.choice(["root", "x"])
+        if kind < 6:
+            return f"({make(depth - 1)} {'|' if kind > 3 else ''} {make(depth - 1)})"
+        return f"({make(depth - 1)}){rng.choice(['*', '+', '?', '{1,2}'])}"
+
+    num_allowed = num_grammars = 0
+    while num_grammars < 40:
+        source = f"root ::= {make(3)}\nx ::= {make(3)}"
+        with contextlib.suppress(InvalidRequestError):  # a rule that never ends
+            compiler.check(Grammar(GrammarKind.GBNF, source), param="grammar")
+            num_grammars += 1
+            own = language(GbnfParser(source).parse())["root"]
+            allowed = {text for text in TEXTS if allows(compiler, source, text)}
+            assert allowed <= own, source
+            num_allowed += len(allowed)
+    assert num_allowed > 500
 
 
 @pytest.mark.parametrize(

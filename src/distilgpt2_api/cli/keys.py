@@ -1,11 +1,14 @@
-"""`distilgpt2-api keys`: creates, lists and revokes API keys."""
+"""`distilgpt2-api keys`: creates, lists and revokes API keys, and prints their usage."""
 
 import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from itertools import groupby
+from operator import add, attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import click
 from distilgpt2_api.cli.options import FiniteRange, format_option
 from distilgpt2_api.cli.tables import print_table
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, ApiKey, CallerLimits
-from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.core.errors import SettingsError, StoreError
+from distilgpt2_api.core.usage import DailyUsage
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.settings.key_file import MAX_COUNT, read_key_file, start_of
+from distilgpt2_api.settings.key_file import MAX_BUDGET, MAX_COUNT, read_key_file, start_of
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
+from distilgpt2_api.usage.store import usage_store_at
 
 file_option: Callable[[Any], Any] = click.option(
     "--file", type=click.Path(path_type=Path), help="The key file. Default: the setting api_keys_file."
@@ -73,6 +78,8 @@ def command() -> None:
     help="Tokens that may be used at once after a pause. A larger request needs the whole burst; "
     "its surplus delays the next.",
 )
+@click.option("--tokens-per-day", type=click.IntRange(1, MAX_BUDGET), help="Budget of tokens in a day, in UTC.")
+@click.option("--tokens-per-month", type=click.IntRange(1, MAX_BUDGET), help="Budget of tokens in a calendar month.")
 @click.option(
     "--min-priority",
     type=click.IntRange(LOWEST_PRIORITY, 0),
@@ -84,7 +91,7 @@ def command() -> None:
     help="When the key ends: days from now (90d), a date (2027-01-31, from its first moment in UTC) or a time with its "
     "offset. Default: never.",
 )
-def add(*, name: str, file: Path | None, expires: datetime | None, **limits: Any) -> None:
+def add_key(*, name: str, file: Path | None, expires: datetime | None, **limits: Any) -> None:
     """Create a key for NAME and print it. It can't be shown again.
 
     The entry is added to the file or, without a file, printed to stderr. The service's limits apply unless given here.
@@ -105,13 +112,15 @@ def add(*, name: str, file: Path | None, expires: datetime | None, **limits: Any
 @file_option
 @format_option
 def list_keys(*, file: Path | None, output_format: str) -> None:
-    """Print the keys in the file: names, dates and limits.
+    """Print the keys in the file: names, dates and limits, and when a service was last used with them.
 
-    In the table, `-` means that the entry has no such value: for a limit, the service's default applies.
+    In the table, `-` means that there is no such value: for a limit, the service's default applies.
     """
     keys = read_key_file(_chosen(file))
+    last_uses = _read_last_uses()
     if output_format == "json":
-        click.echo(json.dumps([_fields_of(key) for key in keys], indent=2))
+        fields = [_fields_of(key) | {"last_used": last_uses.get(key.name)} for key in keys]
+        click.echo(json.dumps(fields, indent=2))
         return
     now = datetime.now(UTC)
     limits = list(asdict(CallerLimits()))
@@ -120,6 +129,7 @@ def list_keys(*, file: Path | None, output_format: str) -> None:
             key.name,
             _day(key.created, default="-"),
             _day(key.expires, default="never") + (" (expired)" if key.is_expired(now) else ""),
+            last_uses.get(key.name, "-").partition("T")[0],
             *(
                 "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
                 for value in asdict(key.limits).values()
@@ -127,7 +137,7 @@ def list_keys(*, file: Path | None, output_format: str) -> None:
         ]
         for key in keys
     ]
-    print_table(["name", "created", "expires", *limits], rows, num_left=3)
+    print_table(["name", "created", "expires", "last_used", *limits], rows, num_left=4)
 
 
 def _fields_of(key: ApiKey) -> dict[str, object]:
@@ -142,6 +152,72 @@ def _fields_of(key: ApiKey) -> dict[str, object]:
 def _day(moment: datetime | None, *, default: str) -> str:
     """In UTC."""
     return default if moment is None else moment.astimezone(UTC).date().isoformat()
+
+
+Day = click.DateTime(["%Y-%m-%d"])
+
+
+@command.command("usage")
+@click.argument("name", required=False)
+@click.option("--since", type=Day, help="The first day, in UTC. Default: the first of this month.")
+@click.option("--until", type=Day, help="The last day, in UTC. Default: today.")
+@click.option("--by-day", is_flag=True, help="A row for each day.")
+@format_option
+def print_usage(
+    *, name: str | None, since: datetime | None, until: datetime | None, by_day: bool, output_format: str
+) -> None:
+    """Print what each key, or the key NAME, has used: requests, tokens and refusals.
+
+    Reads the store of running services (the setting usage_store). Keys that have been removed are in it, too.
+    """
+    today = datetime.now(UTC).date()
+    first = today.replace(day=1) if since is None else since.date()
+    last = max(first, today) if until is None else until.date()
+    if last < first:
+        raise click.BadParameter(f"{last} is before --since, {first}.", param_hint="--until")
+    store = usage_store_at(Settings().usage_location())
+    if store.is_missing:
+        raise SettingsError(f"no usage is stored: there is no {store.name} (usage_store)")
+    with store.session() as session:
+        rows = [row for row in session.read(first, last) if name in (None, row.key)]
+    if not by_day:
+        by_key = groupby(rows, key=attrgetter("key"))
+        rows = [reduce(add, [replace(row, day=first) for row in of_key]) for _, of_key in by_key]
+    if output_format == "json":
+        click.echo(json.dumps([_usage_fields(row, by_day=by_day) for row in rows], indent=2))
+        return
+    header = ["key", *(["day"] if by_day else []), "requests", "prompt tokens", "completion tokens", "refusals"]
+    cells = [list(map(str, _usage_fields(row, by_day=by_day).values())) for row in rows]
+    print_table([*header, "last used"], cells, num_left=1 + by_day)
+
+
+def _usage_fields(row: DailyUsage, *, by_day: bool) -> dict[str, object]:
+    return {
+        "key": row.key,
+        **({"date": row.day.isoformat()} if by_day else {}),
+        "requests": row.usage.num_requests,
+        "prompt_tokens": row.usage.num_prompt_tokens,
+        "completion_tokens": row.usage.num_completion_tokens,
+        "refusals": row.usage.num_refusals,
+        "last_used": _moment_text(row.last_used_s),
+    }
+
+
+def _moment_text(unix_s: float) -> str:
+    return datetime.fromtimestamp(int(unix_s), UTC).isoformat()
+
+
+def _read_last_uses() -> dict[str, str]:
+    """The moment of each key's last request. Without a store that can be read, a line on stderr says so."""
+    try:
+        store = usage_store_at(Settings().usage_location())
+        if store.is_missing:
+            return {}
+        with store.session() as session:
+            return {key: _moment_text(last_s) for key, last_s in session.last_uses().items()}
+    except (SettingsError, StoreError) as error:
+        click.echo(f"(last uses are not known: {error})", err=True)
+        return {}
 
 
 @command.command("remove")

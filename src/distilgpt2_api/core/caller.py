@@ -18,6 +18,9 @@ class CallerLimits:
     """Fill rate of its token bucket, for prompt and completion tokens."""
     burst_tokens: int | None = None
     """Capacity of the bucket. None: what fills in a minute."""
+    tokens_per_day: int | None = None
+    """Its budget of prompt and completion tokens for a day, in UTC. For keys only, as `tokens_per_month`."""
+    tokens_per_month: int | None = None
     min_priority: int | None = None
     """The lowest priority that its requests may have. None: 0, the default, so that they can only be less urgent."""
 

@@ -4,17 +4,18 @@ Distilgpt2ApiError
 ├── InvalidRequestError            the request can't be served as it is
 │   ├── ContextLengthError         prompt (and completion) over the model's positions
 │   ├── UnsupportedParameterError  a known parameter that is not supported
-│   ├── NotFoundError              no file or batch with that id
+│   ├── NotFoundError              no file, batch or key with that id or name
 │   ├── ConflictError              not possible in the file's or batch's state
 │   └── QuotaError                 the caller's storage quota is exceeded
 ├── UnavailableError               the service can't take the request now
 │   ├── OverloadedError            the queue is full
 │   │   └── RateLimitError         the caller is at one of its limits
+│   │       └── BudgetError        its budget of this day or month is used up
 │   ├── DrainingError              shutting down
 │   ├── NotReadyError              the model is still loading
 │   ├── EngineFailedError          the engine thread stopped
 │   │   └── EngineHungError        or is stuck in a step
-│   ├── StoreError                 the store of files and batches is unavailable
+│   ├── StoreError                 a store is unavailable
 │   │   └── StoreFullError         because its disk is full
 │   └── ReplicaLostError           the process that handled the request has ended
 ├── GenerationError                one request failed while it ran
@@ -64,7 +65,7 @@ class UnsupportedParameterError(InvalidRequestError):
 
 
 class NotFoundError(InvalidRequestError):
-    """No file or batch has that id, or it belongs to another caller."""
+    """No file, batch or key has that id or name, or it belongs to another caller."""
 
 
 class ConflictError(InvalidRequestError):
@@ -91,6 +92,10 @@ class RateLimitError(OverloadedError):
     """The caller has reached its limit of requests in flight or of tokens."""
 
 
+class BudgetError(RateLimitError):
+    """The key has used up its budget of tokens for this day or month."""
+
+
 class DrainingError(UnavailableError):
     """The service is shutting down."""
 
@@ -108,7 +113,7 @@ class EngineHungError(EngineFailedError):
 
 
 class StoreError(UnavailableError):
-    """The store of files and batches is temporarily unavailable."""
+    """A store, of files and batches or of usage, is temporarily unavailable."""
 
 
 class StoreFullError(StoreError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from distilgpt2_api.core.caller import ANONYMOUS, Caller
 from distilgpt2_api.core.outputs import RequestTimings, SequenceDelta
+from distilgpt2_api.core.usage import Account, Usage
 
 DISCONNECT = "disconnect"
 ABORT_REASONS: Mapping[str, str] = {"deadline_exceeded": "deadline", "draining": "drain", "overloaded": "shed"}
@@ -32,6 +33,8 @@ class RequestRecord:
     duration_s: float = 0.0
     caller: Caller = ANONYMOUS
     """The caller whose limits and share apply."""
+    account: Account | None = None
+    """The account of the caller's key. None: there are no keys, or the request needs none."""
     clock: Callable[[], float] = time.perf_counter
     started_s: float = 0.0
     admitted_s: float | None = None
@@ -56,6 +59,26 @@ class RequestRecord:
         """Record the caller's end user as a hash, which tells users apart without identifying them."""
         if user:
             self.user_hash = hashlib.sha256(user.encode()).hexdigest()[:16]
+
+    def reserve(self, num_tokens: int) -> None:
+        """Reserve tokens of the key's budgets. Raises as `Account.reserve` does."""
+        if self.account is not None:
+            self.account.reserve(num_tokens)
+
+    def settle(self, *, is_refusal: bool = False) -> None:
+        """The request has ended: count its usage for its key. Idempotent."""
+        if self.account is None:
+            return
+        is_admitted = self.admitted_s is not None
+        self.account.settle(
+            Usage(
+                num_requests=int(is_admitted),
+                num_prompt_tokens=(self.num_prompt_tokens or 0) if is_admitted else 0,
+                num_completion_tokens=self.num_completion_tokens,
+                num_refusals=int(is_refusal),
+            )
+        )
+        self.account = None
 
     def admit(self, num_sequences: int) -> None:
         """Record that the engine admitted the request."""

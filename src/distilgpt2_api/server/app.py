@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from distilgpt2_api.batch.store.objects import ENDED_STATUSES
 from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
@@ -28,6 +29,7 @@ from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.observability.service_metrics import add_service_metrics
 from distilgpt2_api.observability.traces import Traces
+from distilgpt2_api.observability.usage_metrics import UsageMetrics
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.auth.middleware import Authentication
 from distilgpt2_api.server.http.body import Uploads
@@ -50,12 +52,14 @@ from distilgpt2_api.server.protocols.openai.batches.line_client import line_aske
 from distilgpt2_api.server.protocols.openai.protocol import OPENAI
 from distilgpt2_api.server.protocols.score.route import SCORE
 from distilgpt2_api.server.protocols.tgi.route import TGI
+from distilgpt2_api.server.protocols.usage.route import USAGE
 from distilgpt2_api.server.protocols.vllm.route import VLLM
 from distilgpt2_api.server.protocols.workshop.route import WORKSHOP, PromptRoute
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,
 Hugging Face's TGI, Ollama's API and llama.cpp's.
@@ -63,7 +67,7 @@ Hugging Face's TGI, Ollama's API and llama.cpp's.
 Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`, on Ollama's an `OllamaErrorResponse`, on
 llama.cpp's a `LlamaErrorResponse`. Every answer has an `x-request-id`: the request's own, if it sent one."""
 
-PROTOCOLS = Protocols(OPENAI, SCORE, TGI, OLLAMA, LLAMA_CPP, VLLM, WORKSHOP)
+PROTOCOLS = Protocols(OPENAI, SCORE, TGI, OLLAMA, LLAMA_CPP, USAGE, VLLM, WORKSHOP)
 """All protocols. A request that belongs to none gets the first one's errors."""
 
 
@@ -81,15 +85,17 @@ def create_app(
     access: Access = OPEN,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
+    sampling_defaults: SamplingDefaults = NO_DEFAULTS,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
     protocols: Protocols = PROTOCOLS,
     open_batch_service: OpenBatchService | None = None,
+    usage: KeyUsage | None = None,
 ) -> FastAPI:
     """An application whose lifespan starts and stops `engine` and `traces`.
 
     `metrics_labels` are added to every sample of `/metrics`.
-    `open_batch_service`: files and batches; None disables them.
+    `open_batch_service`: files and batches; None disables them. `usage`: counts the usage of the keys in `access`.
     """
     metrics_page = MetricsPage(
         registry,
@@ -109,16 +115,31 @@ def create_app(
     )
     add_service_metrics(
         registry,
-        info={"version": app.version, "model": model.shown_name, "precision": model.precision},
+        info={
+            "version": app.version,
+            "model": model.shown_name,
+            "served_names": ",".join(model.listed_names),
+            "precision": model.precision,
+        },
         states=[state.value for state in EngineState],
         read_state=lambda: engine.state.value,
         read_num_connections=app.count_connections,
     )
     http_metrics = HttpMetrics(registry, refusal_codes=REFUSAL_CODES)
+    if usage is not None:
+        UsageMetrics(
+            registry,
+            list_keys=lambda: usage.key_names,
+            read_usage=usage.ledger.since_start,
+            read_is_stored=lambda: usage.is_stored,
+            read_num_unwritten=lambda: usage.ledger.num_unwritten,
+        )
     batch_service = None
     if open_batch_service is not None:
         batch_service = open_batch_service(
-            line_asker(app, engine), model.check_name, BatchMetrics(registry, statuses=ENDED_STATUSES)
+            line_asker(app, engine, _no_account if usage is None else usage.open_account),
+            model.check_name,
+            BatchMetrics(registry, statuses=ENDED_STATUSES),
         )
     lifespan = build_lifespan(
         engine,
@@ -127,6 +148,7 @@ def create_app(
         max_request_s=limits.timeout_s,
         traces=traces,
         batch_service=batch_service,
+        usage=usage,
         chat_template=chat_template,
     )
     app.router.lifespan_context = lifespan if access.keys is None else access.keys.watched(lifespan)
@@ -141,7 +163,9 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
+        sampling_defaults=sampling_defaults,
         batch_service=batch_service,
+        usage=usage,
     )
     app.router.routes.extend(build_routes(protocols))
     app.state.protocols = protocols
@@ -149,7 +173,13 @@ def create_app(
     app.add_exception_handler(HTTPException, partial(answer_http_error, protocols))
     app.add_exception_handler(RequestValidationError, partial(_answer_validation_error, protocols))
     # The middleware added last is the outermost.
-    app.add_middleware(Authentication, access=access, protocols=protocols, on_failure=http_metrics.count_auth_failure)
+    app.add_middleware(
+        Authentication,
+        access=access,
+        protocols=protocols,
+        on_failure=http_metrics.count_auth_failure,
+        usage=usage,
+    )
     # Outside authentication: a browser's preflight has no key.
     app.add_middleware(CrossOrigin, origins=access.cors_origins, protocols=protocols)
     app.add_middleware(
@@ -190,7 +220,9 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             service = self.state.service
-            self.openapi_schema = build_openapi(self, self.state.protocols, service.limits, service.access)
+            self.openapi_schema = build_openapi(
+                self, self.state.protocols, service.limits, service.access, service.sampling_defaults
+            )
         return self.openapi_schema
 
 
@@ -206,6 +238,10 @@ def build_routes(protocols: Protocols = PROTOCOLS) -> list[BaseRoute]:
         if isinstance(route, Route):  # `$` accepts a line break at the path's end
             route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$").removesuffix(r"\Z") + r"\Z")
     return routes
+
+
+def _no_account(_caller: str) -> None:
+    """The account of a caller if usage is not counted."""
 
 
 def _draw_seed() -> int:

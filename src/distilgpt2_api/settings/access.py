@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from distilgpt2_api.core.caller import ApiKey
 from distilgpt2_api.settings.key_file import read_key_file
-from distilgpt2_api.settings.key_list import parse_key_list, parse_metrics_key
+from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, parse_key_list, parse_metrics_key
 from distilgpt2_api.settings.markers import SECRET
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?")
@@ -27,6 +27,18 @@ def _parse_origins(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _parse_names(value: object) -> tuple[str, ...]:
+    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
+    if isinstance(value, str):
+        value = [name for part in value.split(",") if (name := part.strip())]
+    if not isinstance(value, list | tuple):
+        raise ValueError("names must be strings")  # noqa: TRY004 - pydantic takes ValueError
+    for name in value:
+        if not isinstance(name, str) or not KEY_NAME.fullmatch(name):
+            raise ValueError(f"{str(name)[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
+    return tuple(value)
+
+
 class AccessSettings(BaseModel):
     """Part of `Settings`."""
 
@@ -40,6 +52,18 @@ class AccessSettings(BaseModel):
         default=None,
         description="TOML file of hashed keys, written by `distilgpt2-api keys`. The service reloads it within seconds "
         "of a change. A file without keys rejects every request that needs one.",
+    )
+    operator_keys: Annotated[tuple[str, ...], PlainValidator(_parse_names)] = Field(
+        default=(),
+        description="Names of the API keys that may read the usage of every key, comma-separated. Other keys read only "
+        "their own.",
+    )
+    usage_store: Annotated[str | None, SECRET] = Field(
+        default=None,
+        min_length=1,
+        description="Where the usage of API keys is stored: a folder (SQLite), or a URL such as "
+        "`postgresql://USER:PASSWORD@HOST/NAME`, which needs the extra `postgres` (`make install EXTRAS=postgres`). "
+        "Unset: the location of `batch_store` or, if that is unset too, the folder `home`.",
     )
     metrics_api_key: Annotated[ApiKey | None, PlainValidator(parse_metrics_key), SECRET] = Field(
         default=None,

@@ -16,6 +16,7 @@ from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, check_dist
 MAX_FILE_BYTES = 1 << 20
 DIGEST = re.compile(r"[0-9a-f]{64}")
 MAX_COUNT = 1_000_000_000
+MAX_BUDGET = 1_000_000_000_000
 YEARS = range(2000, 9000)
 """The years that a date may have: outside, a conversion to UTC could overflow."""
 
@@ -80,6 +81,8 @@ def _parse_entry(name: str, entry: object) -> ApiKey:
             max_requests=_whole(name, entry, "max_requests", 1, MAX_COUNT),
             tokens_per_s=_rate(name, entry),
             burst_tokens=_whole(name, entry, "burst_tokens", 1, MAX_COUNT),
+            tokens_per_day=_whole(name, entry, "tokens_per_day", 1, MAX_BUDGET),
+            tokens_per_month=_whole(name, entry, "tokens_per_month", 1, MAX_BUDGET),
             min_priority=_whole(name, entry, "min_priority", LOWEST_PRIORITY, 0),
         ),
         created=_moment(name, entry, "created"),

@@ -45,6 +45,17 @@ class LimitSettings(BaseModel):
         "A larger request is admitted once the whole burst is available; its surplus delays the next requests. "
         "Unset: 60 seconds of `key_tokens_per_s`.",
     )
+    key_tokens_per_day: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000_000,
+        description="Budget of each API key: prompt and completion tokens in a day, in UTC. A request that may exceed "
+        "it is refused with 429 until the next day begins. A key's own entry in the key file overrides this. Unset: no "
+        "budget.",
+    )
+    key_tokens_per_month: int | None = Field(
+        default=None, ge=1, le=1_000_000_000_000, description="The same for a calendar month."
+    )
     max_body_bytes: ByteSize = Field(
         default=ByteSize(2 << 20),
         ge=1024,
@@ -116,4 +127,6 @@ class LimitSettings(BaseModel):
             max_requests=self.key_max_requests,
             tokens_per_s=self.key_tokens_per_s,
             burst_tokens=self.key_burst_tokens,
+            tokens_per_day=self.key_tokens_per_day,
+            tokens_per_month=self.key_tokens_per_month,
         )

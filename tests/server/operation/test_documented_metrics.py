@@ -11,6 +11,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from distilgpt2_api.batch.store.ports import OpenBatchService
+from distilgpt2_api.core.caller import ApiKey
+from distilgpt2_api.server.auth.api_keys import KeyRing
+from distilgpt2_api.usage.key_usage import KeyUsage
+from distilgpt2_api.usage.ledger import UsageLedger
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"\| `[a-z0-9_]+` \| (counter|gauge|histogram) \|")
@@ -36,7 +40,9 @@ def test_the_page_lists_exactly_the_metrics(
     open_client: Callable[..., Any], open_batch_service: OpenBatchService
 ) -> None:
     """To fix a failure, copy the rows that differ."""
-    client = open_client(open_batch_service=open_batch_service)
+    ring = KeyRing((ApiKey(name="alice", digest=b""),))
+    usage = KeyUsage(ring, UsageLedger(), store=None)
+    client = open_client(open_batch_service=open_batch_service, usage=usage)
     written = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if ROW.match(line)]
     assert sorted(written) == shown_rows(client)
 

@@ -21,18 +21,9 @@ MAX_BYTES = 120_000
 """Limit of the page and all its assets, as sent."""
 NOT_OFFERED = {
     # Used by the page itself, or not useful in it.
-    *(
-        "prompt",
-        "model",
-        "stream",
-        "stream_options",
-        "timings",
-        "echo",
-        "prompt_logprobs",
-        "return_token_ids",
-        "request_id",
-    ),
-    *("return_tokens_as_token_ids", "truncate_prompt_tokens", "truncation_side", "priority", "timeout_s", "user"),
+    *("prompt", "model", "stream", "stream_options", "echo", "prompt_logprobs", "return_token_ids", "request_id"),
+    *("return_tokens_as_token_ids", "truncate_prompt_tokens", "truncation_side", "priority", "timeout_s", "timings"),
+    "user",
     # Aliases of parameters that it offers or uses, and `do_sample`, which its temperature covers.
     *CompletionRequest.aliases,
     "do_sample",

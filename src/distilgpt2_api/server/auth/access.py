@@ -61,6 +61,8 @@ class Access:
     has_public_metrics: bool = False
     has_public_docs: bool = False
     cors_origins: tuple[str, ...] = ()
+    operators: frozenset[str] = frozenset()
+    """Names of the keys that may read the usage of every key."""
     address_limits: CallerLimits = NO_LIMITS
     """Limits of each address if there are no keys."""
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -41,6 +41,8 @@ class KeyTable:
         self._secret = secrets.token_bytes(32)
         self._keys = {self._keyed_digest(key.digest): (key, _caller_of(key, default_limits)) for key in keys}
         self._clock = clock
+        self.limits = {caller.name: caller.limits for _, caller in self._keys.values()}
+        """By the key's name, in order. Read-only for others."""
 
     def find(self, key: bytes) -> Caller | None:
         """None: there is no such key, or it has expired."""
@@ -74,6 +76,14 @@ class KeyRing:
 
     def find(self, key: bytes) -> Caller | None:
         return self._table.find(key)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [*self._table.limits]
+
+    def limits_of(self, name: str) -> CallerLimits:
+        """No limits for a key that has been removed."""
+        return self._table.limits.get(name, NO_LIMITS)
 
     def refresh(self) -> None:
         """Reload the file if it has changed. Blocks on the disk, so call it on a thread.
@@ -137,6 +147,8 @@ def _caller_of(key: ApiKey, default: CallerLimits) -> Caller:
         tokens_per_s=own.tokens_per_s or default.tokens_per_s,
         # The default burst does not fit a rate of its own.
         burst_tokens=own.burst_tokens or (None if has_own_rate else default.burst_tokens),
+        tokens_per_day=own.tokens_per_day or default.tokens_per_day,
+        tokens_per_month=own.tokens_per_month or default.tokens_per_month,
         min_priority=own.min_priority,
     )
     return Caller(name=key.name, limits=limits, is_key=True)

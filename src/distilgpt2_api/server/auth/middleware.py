@@ -8,12 +8,13 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.core.caller import Caller, CallerLimits
-from distilgpt2_api.server.auth.access import Access, area_of_request
+from distilgpt2_api.server.auth.access import Access, Area, area_of_request
 from distilgpt2_api.server.http.connection_end import is_long_body
 from distilgpt2_api.server.http.errors import AuthenticationError, describe_error
 from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 REFUSAL = describe_error(AuthenticationError("no valid API key: send one as `Authorization: Bearer KEY`"))
 """The same for a missing, an invalid and a duplicate key."""
@@ -29,6 +30,8 @@ class Authentication:
     access: Access
     protocols: Protocols
     on_failure: Callable[[], None]
+    usage: KeyUsage | None = None
+    """None: usage is not counted."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or request_record(scope).caller.is_batch:  # checked when the batch was created
@@ -38,7 +41,10 @@ class Authentication:
         if not self.access.needs_key(area):
             request_record(scope).caller = _caller_at_address(scope, self.access.address_limits)
         elif caller := self.access.find(_sent_key(scope), area):
-            request_record(scope).caller = caller
+            record = request_record(scope)
+            record.caller = caller
+            if self.usage is not None and area is Area.REST:
+                record.account = self.usage.open_account(caller.name)
         else:
             self.on_failure()
             refusal = LAST_REFUSAL if is_long_body(scope["headers"]) else REFUSAL

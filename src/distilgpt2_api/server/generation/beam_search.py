@@ -22,7 +22,13 @@ from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import validate_request
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_options import find_ending_token_ids
-from distilgpt2_api.server.generation.generation import Generation, PromptDeltas, check_end, check_num_prompts
+from distilgpt2_api.server.generation.generation import (
+    Generation,
+    PromptDeltas,
+    check_end,
+    check_num_prompts,
+    count_tokens_at_most,
+)
 from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
 
 MAX_BEAMS = 1024
@@ -58,6 +64,7 @@ class BeamGeneration(Generation):
             if self._is_aborted:
                 return
             check_num_prompts(len(self._requests), self._record.caller)
+            self._record.reserve(count_tokens_at_most(self._requests, self._engine.model_config))
             self._check_size()
             begun_s = self._clock()
             live = [

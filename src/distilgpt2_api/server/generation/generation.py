@@ -1,11 +1,12 @@
 """One HTTP request in the engine: a generation request for each of its prompts, read as one stream of updates."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from distilgpt2_api.core.caller import Caller
+from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError, InvalidRequestError
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW
@@ -46,6 +47,7 @@ class Generation:
             if self._is_aborted:
                 return
             check_num_prompts(len(self._requests), self._record.caller)
+            self._record.reserve(count_tokens_at_most(self._requests, self._engine.model_config))
             self._streams = self._engine.submit_all(self._requests, caller=self._record.caller)
             self._record.admit(sum(request.num_sequences for request in self._requests))
             merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
@@ -77,6 +79,15 @@ def check_num_prompts(num_prompts: int, caller: Caller) -> None:
         raise InvalidRequestError(
             f"the request has {num_prompts} prompts; you may have at most {max_requests} in flight: send fewer at once"
         )
+
+
+def count_tokens_at_most(requests: Iterable[GenerationRequest], config: ModelConfig) -> int:
+    """The tokens that the requests use at most, as answers count them: each prompt once."""
+    return sum(
+        num_prompt_tokens + request.num_sequences * min(request.params.max_tokens, config.num_positions)
+        for request in requests
+        for num_prompt_tokens in [len(request.prompt_token_ids)]
+    )
 
 
 def check_end(delta: SequenceDelta, *, is_aborted: bool) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from distilgpt2_api.core.errors import (
+    BudgetError,
     ConflictError,
     ContextLengthError,
     DeadlineExceededError,
@@ -95,6 +96,10 @@ ERROR_MAPPINGS: dict[type[Distilgpt2ApiError], ErrorMapping] = {
     RateLimitError: ErrorMapping(
         HTTPStatus.TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", is_retryable=True
     ),
+    # OpenAI's type and code, which clients don't retry: the next period may be weeks away.
+    BudgetError: ErrorMapping(
+        HTTPStatus.TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota", is_retryable=False
+    ),
     DrainingError: ErrorMapping(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", is_retryable=True),
     NotReadyError: ErrorMapping(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "not_ready", is_retryable=True),
     EngineFailedError: ErrorMapping(HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE, "engine_failed", is_retryable=True),
@@ -153,7 +158,9 @@ def describe_error(error: Exception) -> ErrorAnswer:
     if mapping.is_retryable is not None:
         headers["x-should-retry"] = "true" if mapping.is_retryable else "false"
     if isinstance(error, UnavailableError):
-        wait_s = min(max(error.retry_after_s, 0.0), MAX_RETRY_AFTER_S)
+        # An estimate is bounded. The end of a budget's period is exact.
+        longest_s = math.inf if isinstance(error, BudgetError) else MAX_RETRY_AFTER_S
+        wait_s = min(max(error.retry_after_s, 0.0), longest_s)
         headers["retry-after"] = str(math.ceil(wait_s))
         headers["retry-after-ms"] = str(math.ceil(wait_s * 1000))
     if isinstance(error, AuthenticationError):

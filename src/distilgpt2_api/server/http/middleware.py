@@ -82,6 +82,8 @@ class RequestMiddleware:
                 status = message["status"]
                 is_closing = (is_last or self.shutdown.is_imminent) and CLOSE_HEADER not in message["headers"]
                 add_security_headers(message, *((header, CLOSE_HEADER) if is_closing else (header,)))
+            elif not message.get("more_body"):
+                record.settle(is_refusal=_is_refusal(record, status))  # before the client has the whole answer
             await send(message)
 
         try:
@@ -104,12 +106,17 @@ class RequestMiddleware:
         record.route = _route(scope)
         record.operation = self.protocols.find_operation(record.route)
         is_quiet = record.route in QUIET_ROUTES
-        is_refusal = status in REFUSALS and record.admitted_s is None and not is_quiet
+        is_refusal = _is_refusal(record, status) and not is_quiet
+        record.settle()
         self.metrics.observe(record, refusal_code=record.error_code if is_refusal else None)
         fields = record.log_fields()
         if self.traces is not None and not is_quiet:
             fields["trace_id"] = self.traces.add(record)
         (self.access_log.debug if is_quiet else self.access_log.info)("request", **fields)
+
+
+def _is_refusal(record: RequestRecord, status: int | None) -> bool:
+    return status in REFUSALS and record.admitted_s is None
 
 
 def _request_id(scope: Scope) -> str:

@@ -15,6 +15,7 @@ from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
 from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.usage.key_usage import KeyUsage
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def build_lifespan(
     max_request_s: float,
     traces: Traces | None,
     batch_service: BatchService | None,
+    usage: KeyUsage | None,
     chat_template: ChatTemplate | None,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Builds a lifespan that loads the model after the port is bound: until then, probes and requests get 503.
@@ -51,6 +53,8 @@ def build_lifespan(
             before=None if batch_service is None else batch_service.worker.stop,
         )
         await engine.start()
+        if usage is not None:
+            usage.start()
         try:
             with drain:
                 if control is not None and control.is_replacement:
@@ -62,6 +66,8 @@ def build_lifespan(
             if batch_service is not None:
                 await batch_service.close()
             await engine.stop()
+            if usage is not None:
+                await usage.close()
             if chat_template is not None:
                 chat_template.close()
             if traces is not None:

@@ -97,4 +97,5 @@ TOY = Protocol(
     examples={"/toy/write": {"A text": {"text": "Once"}}},
     prompt_keys=("text",),
     operations={"/toy/write": "toy"},
+    missing={"/toy/paint": "this toy only writes: use /toy/write"},
 )

@@ -68,6 +68,14 @@ def test_its_paths_are_no_prompts(client: Any, toy_client: Any) -> None:
     assert "did you mean /toy/write?" in toy_client.post("/write").json()["error"]["message"]
 
 
+def test_a_path_that_it_lacks_gets_advice(client: Any, toy_client: Any) -> None:
+    for path in ("/toy/paint", "/toy/paint/", "/toy/paint/red"):
+        answer = toy_client.post(path, json={})
+        assert answer.status_code == 404
+        assert answer.json()["failure"].endswith("; this toy only writes: use /toy/write")
+    assert "toy" not in client.post("/toy/paint", json={}).json()["error"]["message"].partition(";")[2]
+
+
 def test_the_document_has_it(open_client: Callable[..., Any]) -> None:
     document = open_client(protocols=PROTOCOLS_WITH_TOY, access=KEYS).scene.app.openapi()
     operation = document["paths"]["/toy/write"]["post"]

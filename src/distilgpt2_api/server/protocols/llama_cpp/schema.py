@@ -6,12 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.generation.timings import PromptProgress, Timings
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
-DEFAULTS: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05})
 """llama.cpp's, where they differ from the neutral values."""
 MAX_FIELDS = 64
 
@@ -103,11 +104,6 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
     @property
     def stop_sequences(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    def with_defaults(self) -> "LlamaCompletionRequest":
-        missing = {name: value for name, value in DEFAULTS.items() if getattr(self, name) is None}
-        completed: LlamaCompletionRequest = self.model_copy(update=missing)
-        return completed
 
 
 class LlamaToken(BaseModel):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import UnavailableError
+from distilgpt2_api.core.sampling_defaults import MAX_TOKENS, SamplingDefaults
 from distilgpt2_api.model.architectures.registry import count_weights
 from distilgpt2_api.model.memory_check import WEIGHT_BYTES
 from distilgpt2_api.server.http.body import read_json_object
@@ -68,7 +69,7 @@ class OllamaShowAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     modelfile: str = Field(description="Empty: this service has no Modelfile.")
-    parameters: str = Field(description="Empty: requests have Ollama's defaults.")
+    parameters: str = Field(description="The service's own defaults, a line each. For others, requests have Ollama's.")
     template: str = Field(description="The model's chat template, in Jinja. Empty without one.")
     details: OllamaModelDetails
     model_info: dict[str, str | int]
@@ -116,7 +117,7 @@ async def show_model(http: Request, service: ServiceDep) -> OllamaShowAnswer:
     family = config.model_type
     return OllamaShowAnswer(
         modelfile="",
-        parameters="",
+        parameters=_parameters(service.sampling_defaults),
         template="" if service.chat_template is None else service.chat_template.source,
         details=_details(service, config),
         model_info={
@@ -159,6 +160,11 @@ def _details(service: Service, config: ModelConfig) -> OllamaModelDetails:
         parameter_size=_short_count(count_weights(config)),
         quantization_level=service.model.precision.upper(),
     )
+
+
+def _parameters(defaults: SamplingDefaults) -> str:
+    names = {"repetition_penalty": "repeat_penalty", MAX_TOKENS: "num_predict"}
+    return "\n".join(f"{names.get(name, name)} {value}" for name, value in defaults.as_dict().items())
 
 
 def _modified_at(service: Service) -> str:

@@ -52,8 +52,11 @@ OPENAI_ERRORS = ErrorShape(
 
 
 def raise_refusal(answer: InProcessAnswer, final: Mapping[str, type[UnavailableError]]) -> None:
-    """Raises UnavailableError if the service can't take the request now. `final`: subclasses for codes of refusals."""
-    if answer.status in REFUSALS:
+    """Raises UnavailableError if the service can't take the request now, but may later.
+
+    `final`: subclasses for codes of refusals.
+    """
+    if answer.status in REFUSALS and answer.headers.get("x-should-retry") != "false":
         error = orjson.loads(answer.body)["error"]
         retry_after_s = float(answer.headers.get("retry-after", "1"))
         raise final.get(error["code"], UnavailableError)(error["message"], retry_after_s=retry_after_s)

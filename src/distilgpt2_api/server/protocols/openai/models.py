@@ -1,8 +1,8 @@
 """`GET /v1/models`: the served model, under each of its names."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
@@ -19,6 +19,9 @@ class ServedModelCard(BaseModel):
     owned_by: str
     root: str
     max_model_len: int | None
+    generation_config: dict[str, Any] = Field(
+        description="The service's own defaults of parameters that a request leaves out."
+    )
 
 
 class ServedModelList(BaseModel):
@@ -53,4 +56,5 @@ def _card(service: Service, name: str) -> ServedModelCard:
         owned_by="distilgpt2-api",
         root=service.model.name,
         max_model_len=max_model_len,
+        generation_config=service.sampling_defaults.as_dict(),
     )

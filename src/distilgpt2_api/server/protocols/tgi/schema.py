@@ -4,11 +4,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue
 
+SHAPES = ("temperature", "top_k", "top_p", "typical_p")
+"""Parameters that sample if they are set."""
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
 
@@ -65,10 +68,16 @@ class TgiParameters(Body):
     def num_sequences(self) -> int:
         return self.best_of or 1
 
-    @property
-    def is_sampled(self) -> bool:
-        values = (self.temperature, self.top_k, self.top_p, self.typical_p)
-        return bool(self.do_sample) or any(value is not None for value in values)
+    def is_sampled(self, defaults: SamplingDefaults) -> bool:
+        """Without `do_sample`, a default of the service samples as a parameter of the request does."""
+        if any(getattr(self, name) is not None for name in SHAPES):
+            return True
+        is_greedy = defaults.params.get("temperature") == 0
+        if self is DEFAULT_PARAMETERS:
+            return not is_greedy
+        if self.do_sample is not None:
+            return self.do_sample
+        return not is_greedy and any(name in defaults.params for name in SHAPES)
 
     @property
     def has_details(self) -> bool:

@@ -10,12 +10,6 @@ const NOTE = "Probabilities are the model's, before temperature and filters.";
 const MAX_SHOWN_PROMPT = 400;
 const ENDINGS = { length: "stopped at length limit", stop: "ended by the model", stopped: "stopped by you" };
 
-/** Tokens per second after the first one; if all arrived at once, since the request. */
-function rateOf(numTokens, startMs, firstMs, lastMs) {
-  const isSpread = numTokens > 1 && lastMs - firstMs > 20;
-  return (1000 * (isSpread ? numTokens - 1 : numTokens)) / Math.max(1, lastMs - (isSpread ? firstMs : startMs));
-}
-
 /** How an answer ended, in words. */
 export function endingOf(finishReason, stopReason) {
   if (stopReason !== null && stopReason !== undefined) return `ended at ${JSON.stringify(stopReason)}`;
@@ -116,7 +110,9 @@ export class AnswerCard {
     if (tokens.length) {
       const nowMs = performance.now();
       this.#firstMs ??= nowMs;
-      this.#figures = { rate: rateOf(this.numTokens, this.#startMs, this.#firstMs, nowMs), firstTokenMs: this.#firstMs - this.#startMs };
+      // Since the request: how tokens are spread within it depends on when the browser reads them.
+      const rate = (1000 * this.numTokens) / (nowMs - this.#startMs);
+      this.#figures = { rate, firstTokenMs: this.#firstMs - this.#startMs };
     }
     if (choice.finish_reason) this.#finish(choice.finish_reason, choice.stop_reason);
     this.#showFacts();

@@ -1,0 +1,1 @@
+"""`/v1/usage`: what each API key has used."""
