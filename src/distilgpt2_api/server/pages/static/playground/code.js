@@ -59,30 +59,22 @@ ${lines.join("")})
 ${print}`;
 }
 
-/** Ollama's options by the names of this service. */
-const OLLAMA_OPTIONS = {
-  max_tokens: "num_predict", max_completion_tokens: "num_predict", temperature: "temperature", top_k: "top_k",
-  top_p: "top_p", min_p: "min_p", typical_p: "typical_p", repetition_penalty: "repeat_penalty",
-  presence_penalty: "presence_penalty", frequency_penalty: "frequency_penalty", seed: "seed", stop: "stop",
-};
-/** What Ollama's API would do otherwise: it has defaults of its own. */
-const NO_OLLAMA_DEFAULTS = { temperature: 1, top_k: 0, top_p: 1 };
+/** Ollama's names of this service's parameters, where they differ. */
+const RENAMED = { max_tokens: "num_predict", max_completion_tokens: "num_predict", repetition_penalty: "repeat_penalty" };
+const OLLAMA = /^(num_predict|temperature|top_[kp]|min_p|typical_p|(repeat|presence|frequency)_penalty|seed|stop)$/;
 
-function ollama(body, path, hasKey) {
-  const { model, prompt, messages, stream = false, logprobs, top_logprobs, ...others } = body;
-  const options = { ...NO_OLLAMA_DEFAULTS };
+function ollama({ model, prompt, messages, stream = false, logprobs, top_logprobs, ...others }, path, hasKey) {
+  const options = { temperature: 1, top_k: 0, top_p: 1 }; // Ollama has defaults of its own.
+  const missing = Array.isArray(prompt) ? ["prompt of token ids"] : [];
   for (const [name, value] of Object.entries(others)) {
-    if (name in OLLAMA_OPTIONS) options[OLLAMA_OPTIONS[name]] = name === "stop" ? [value].flat() : value;
+    const theirs = RENAMED[name] ?? name;
+    if (OLLAMA.test(theirs)) options[theirs] = name === "stop" ? [value].flat() : value;
+    else missing.push(name);
   }
-  const missing = Object.keys(others).filter((name) => !(name in OLLAMA_OPTIONS));
-  if (Array.isArray(prompt)) missing.unshift("prompt as token ids");
-  const top = typeof logprobs === "number" ? logprobs : top_logprobs;
-  const sent = {
-    model, ...(messages ? { messages } : { prompt: Array.isArray(prompt) ? "" : prompt, raw: true }), stream, options,
-    ...((logprobs || logprobs === 0) && { logprobs: true, top_logprobs: top ?? 0 }),
-  };
-  const note = missing.length ? `# Ollama's API has no ${missing.join(", ")}.\n` : "";
-  return note + curlOf(sent, `api/${path === "completions" ? "generate" : "chat"}`, hasKey);
+  const body = { model, ...(messages ? { messages } : { prompt: `${prompt}`, raw: true }), stream, options };
+  if (logprobs) Object.assign(body, { logprobs: true, top_logprobs: top_logprobs ?? (logprobs === true ? 0 : logprobs) });
+  return (missing.length ? `# Ollama's API has no ${missing.join(", ")}.\n` : "")
+    + curlOf(body, messages ? "api/chat" : "api/generate", hasKey);
 }
 
 const LANGUAGES = { curl, Python: python, Ollama: ollama };
