@@ -84,6 +84,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
         usage=None if access.keys is None else build_key_usage(settings, access.keys),
         root_path=settings.root_path,
         chat_template=chat_template,
+        sampling_defaults=settings.sampling_defaults(location.folder),
         open_batch_service=open_batch_service,
     )
 
@@ -176,6 +177,9 @@ def build_access(settings: Settings) -> Access:
     keys = None
     if settings.api_keys or settings.api_keys_file is not None:
         keys = KeyRing(settings.api_keys, file=settings.api_keys_file, default_limits=limits)
+    known = [] if keys is None else keys.names
+    if unknown := [name for name in settings.operator_keys if name not in known]:
+        logger.warning("operator_keys names keys that don't exist now: %s", ", ".join(unknown))
     return Access(
         keys=keys,
         metrics_key=None if settings.metrics_api_key is None else KeyTable([settings.metrics_api_key]),

@@ -71,6 +71,7 @@ async def open_service(settings: Settings) -> AsyncIterator[LineHandler]:
         access=Access(address_limits=CallerLimits(min_priority=LOWEST_PRIORITY)),
         drain_s=0.0,
         chat_template=load_chat_template(location.folder, settings.chat_template),
+        sampling_defaults=settings.sampling_defaults(location.folder),
     )
     async with app.router.lifespan_context(app):
         try:

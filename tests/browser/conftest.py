@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from tests.e2e.conftest import eventually, launch, model_folder
@@ -25,7 +25,17 @@ OPTIONS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-UNFOLD = "for (const one of document.querySelectorAll('details')) one.open ||= one.contains(arguments[0])"
+NEWEST = "#answers .run:first-child .answer:first-child"
+"""The first answer of the newest run."""
+REVEAL = """
+    const [node] = arguments;
+    for (const one of document.querySelectorAll("details")) one.open ||= one.contains(node);
+    const panel = node.closest("#side [role=tabpanel]");
+    if (panel?.hidden) document.getElementById(panel.getAttribute("aria-labelledby")).click();
+    const side = node.closest("#side");
+    if (side && !side.checkVisibility()) side.showPopover();
+"""
+"""Shows an element of the side panel: selects its tab, unfolds its group, and opens the sheet on narrow screens."""
 
 
 @dataclass
@@ -45,7 +55,7 @@ class Page:
         def look() -> Any:
             try:
                 return is_so()
-            except (StaleElementReferenceException, IndexError):
+            except (NoSuchElementException, StaleElementReferenceException, IndexError):
                 return None
 
         return eventually(look, what)
@@ -59,7 +69,7 @@ class Page:
     def text(self, selector: str) -> str:
         return self.one(selector).text  # type: ignore[no-any-return]  # Selenium returns Any
 
-    def story(self, card: str = ".answer") -> str:
+    def story(self, card: str = NEWEST) -> str:
         return self.joined(self.tokens(card))
 
     @staticmethod
@@ -87,13 +97,14 @@ class Page:
 
     def fill(self, selector: str, text: str) -> None:
         node = self.one(selector)
-        self.run(UNFOLD, node)
+        self.run(REVEAL, node)
         node.clear()
         node.send_keys(text)
 
     def set(self, **values: object) -> None:
         for name, value in values.items():
             self.fill(f"#set-{name}", str(value))
+        self.run("document.querySelector('#side').hidePopover()")
 
     def generate(self) -> None:
         """Click *Generate* and wait for the end of all completions."""
@@ -103,7 +114,13 @@ class Page:
     def is_done(self) -> bool:
         return bool(self.all(".answer")) and not self.all(".answer.running")
 
-    def tokens(self, card: str = ".answer") -> list[str]:
+    def show_panel(self, name: str) -> None:
+        self.run(REVEAL, self.one(f"#{name}-panel *"))
+
+    def visible(self, selector: str) -> list[Any]:
+        return [node for node in self.all(selector) if node.is_displayed()]
+
+    def tokens(self, card: str = NEWEST) -> list[str]:
         """The tokens' texts as shown."""
         script = "return [...document.querySelectorAll(arguments[0] + ' .token')].map((node) => node.textContent)"
         return self.run(script, card)  # type: ignore[no-any-return]  # Selenium returns Any
@@ -130,6 +147,11 @@ class Page:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
+    def slow_down(self) -> None:
+        """Receive 50 kB per second until the test ends, so that a stream is still running when it is stopped."""
+        rates = {"offline": False, "latency": 0, "downloadThroughput": 50_000, "uploadThroughput": -1}
+        self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", rates)
+
     def violations(self) -> Sequence[str]:
         """Violations of WCAG 2.2, levels A and AA, that axe-core finds: contrast, names, roles."""
         self.run((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
@@ -152,6 +174,16 @@ def storyteller(launch: Callable[..., Any]) -> Any:
 def start_storyteller(launch: Callable[..., Any]) -> Callable[..., Any]:
     """Starts a server of the bundled model with settings, for one test."""
     return lambda **settings: _ready(launch("serve", model=MODEL, **settings))
+
+
+@pytest.fixture(scope="session")
+def chatty(launch: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server with a chat template and a store of files and batches: the page has all its views."""
+    folder = tmp_path_factory.mktemp("chatty")
+    (folder / "plain.jinja").write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    return _ready(
+        launch("serve", model=MODEL, chat_template=folder / "plain.jinja", batch_store=folder / "store", num_threads=2)
+    )
 
 
 def _ready(server: Any) -> Any:
@@ -184,6 +216,8 @@ def page(browser: Any) -> Iterator[Page]:
     page.requested_urls()
     yield page
     errors = page.errors()
+    full = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", full)
     browser.execute_script("try { localStorage.clear(); sessionStorage.clear(); } catch {}")
     browser.get("about:blank")
     assert errors == []

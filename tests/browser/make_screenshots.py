@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-SEED = 10
+ANSWERS = [{"temperature": 0.6, "seed": 3}, {"temperature": 1.1, "seed": 8}]
+"""The settings of two answers to compare."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -18,11 +19,13 @@ def test_picture(page: Any, start_storyteller: Callable[..., Any], scheme: str) 
     page.emulate(scheme=scheme, width=1280, height=860)
     page.open(server)
     page.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
-    page.set(n=2, max_tokens=60, seed=SEED)
-    for _ in range(8):
+    page.set(max_tokens=70)
+    for settings in ANSWERS:
+        page.set(**settings)
         page.generate()
+        page.click("#answers .pin")
     page.run("scrollTo({ top: 0, behavior: 'instant' })")
-    page.run("document.querySelector('.token').click(); document.activeElement.blur()")
+    page.run("document.querySelectorAll('#pinned .token')[9].click(); document.activeElement.blur()")
     page.see(lambda: page.run("return document.getAnimations().length === 0"), "it is all there")
     IMAGES.mkdir(exist_ok=True)
     page.driver.save_screenshot(str(IMAGES / f"playground-{scheme}.png"))

@@ -5,44 +5,206 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.keys import Keys
+
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+WIDTHS = pytest.mark.parametrize("width", [1280, 390])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_looks_and_accessibility(page: Any, storyteller: Any, scheme: str, width: int) -> None:
-    """axe-core checks contrast, names and roles with completions, alternatives, dialogs and an error on the page. A
-    narrow screen needs no horizontal scrolling.
+@SCHEMES
+@WIDTHS
+def test_looks_and_accessibility(page: Any, chatty: Any, scheme: str, width: int) -> None:
+    """axe-core checks contrast, names and roles of every view, dialog and error. A narrow screen needs no horizontal
+    scrolling.
     """
     page.emulate(scheme=scheme, width=width, height=844)
-    page.open(storyteller)
+    page.open(chatty)
     assert (sum(map(int, page.background[4:-1].split(","))) < 200) is (scheme == "dark")
     page.set(n=2, max_tokens=30, seed=4, stop="e")
-    page.run("for (const one of document.querySelectorAll('details')) one.open = true")
-    assert page.violations() == []
-    page.generate()
-    page.run("document.querySelector('.token').click()")
-    page.see(lambda: page.run("return document.getAnimations().length === 0"), "it is all there")
-    assert page.one("#alternatives").is_displayed()
-    assert page.violations() == []
-    assert_fits(page)
-    page.run("document.querySelector('#show-code').click()")
-    assert page.violations() == []
-    page.run("document.querySelector('#code .close').click()")
-    page.run("document.querySelector('#tab-score').click(); document.querySelector('#score-run').click()")
+    check(page)
+    for panel in ("settings", "history", "service"):
+        page.show_panel(panel)
+        page.run("for (const one of document.querySelectorAll('details')) one.open = true")
+        check(page)
+    page.run("document.querySelector('#side').hidePopover()")
+    press(page, "#generate")
+    page.see(page.is_done, "the answers")
+    press(page, ".answer .pin")
+    press(page, ".run .pin")
+    check(page)
+    page.run("document.querySelectorAll('#pinned .token')[2].click()")
+    page.see(lambda: page.one("#alternatives").is_displayed(), "the alternatives")
+    check(page)
+    press(page, "#show-code")
+    check(page)
+    press(page, "#code .close")
+    press(page, "#tab-score")
+    press(page, "#score-run")
     page.see(lambda: page.all("#score-result .token"), "the score")
-    assert page.violations() == []
-    assert_fits(page)
-    page.run("document.querySelector('#tab-write').click()")
+    check(page)
+    press(page, "#tab-chat")
+    check(page)
+    page.one("#chat-input").send_keys("Once upon a time", Keys.ENTER)
+    page.see(lambda: page.all("#chat .answer:not(.running)"), "the answer")
+    check(page)
+    press(page, "#tab-batch")
+    check(page)
+    press(page, "#tab-write")
     page.set(top_p=5)
-    page.run("document.querySelector('#generate').click()")
-    page.see(lambda: page.all(".notice"), "the error")
+    press(page, "#generate")
+    page.see(lambda: page.visible(".field-error"), "the error")
+    check(page)
+
+
+def press(page: Any, selector: str) -> None:
+    """Click the element, even if the emulated screen does not show it."""
+    page.run("document.querySelector(arguments[0]).click()", selector)
+
+
+def check(page: Any) -> None:
+    page.see(lambda: page.run("return document.getAnimations().length === 0"), "it is all there")
     assert page.violations() == []
-    assert_fits(page)
-    page.errors()
-
-
-def assert_fits(page: Any) -> None:
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+
+
+@SCHEMES
+def test_likelihood_differs_in_lightness_and_has_a_second_sign(page: Any, storyteller: Any, scheme: str) -> None:
+    """Hue alone would be lost on many readers. Underlines show it without any colour."""
+    page.emulate(scheme=scheme)
+    page.open(storyteller)
+    page.set(max_tokens=60, seed=4, temperature=1.2)
+    page.generate()
+    tokens = page.run("""
+        const paint = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+        const card = getComputedStyle(document.querySelector(".answer")).backgroundColor;
+        return [...document.querySelectorAll(".rated")].map((node) => {
+            const style = getComputedStyle(node);
+            for (const colour of [card, style.backgroundColor]) {
+                paint.fillStyle = colour;
+                paint.fillRect(0, 0, 1, 1);
+            }
+            const likelihood = parseFloat(node.getAttribute("aria-label").split(", ").at(-1).replace("< ", ""));
+            const sign = style.textDecorationLine + " " + style.textDecorationStyle;
+            return [likelihood, [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3), sign];
+        });
+    """)
+    likely = [luminance(colour) for likelihood, colour, _ in tokens if likelihood > 80]
+    rare = [luminance(colour) for likelihood, colour, _ in tokens if likelihood < 0.5]
+    assert likely
+    assert rare
+    for one in likely:
+        for other in rare:
+            assert (max(one, other) + 0.05) / (min(one, other) + 0.05) > 1.3
+    for likelihood, _, sign in tokens:
+        if likelihood < 0.99:
+            assert sign == "underline solid"
+        elif 1.01 < likelihood < 9.9:
+            assert sign == "underline dotted"
+        elif likelihood > 10.1:
+            assert sign.startswith("none")
+
+
+def luminance(colour: list[int]) -> float:
+    """Relative luminance as in WCAG 2."""
+    channels = [value / 255 for value in colour]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_targets_on_a_phone_are_large(page: Any, chatty: Any) -> None:
+    """At least 40 px high and 24 px wide: all that one can press, except tokens within text."""
+    page.emulate(width=390, height=844)
+    page.open(chatty)
+    page.set(max_tokens=10)
+    press(page, "#generate")
+    page.see(page.is_done, "the answer")
+    page.run("document.querySelector('.answer .token').click()")
+    small = """
+        const targets = document.querySelectorAll("button, a:not(.skip), summary, label:has(input), .toggle label, "
+            + "input:not(label input, [type=checkbox]), textarea");
+        return [...targets].filter((node) => node.checkVisibility() && !node.closest(".unseen")).filter((node) => {
+            const { width, height } = node.getBoundingClientRect();
+            return height < 40 || width < 24;
+        }).map((node) => node.outerHTML.slice(0, 90)).filter((html) => !html.includes('type="range"'));
+    """
+    assert page.run(small) == []
+    press(page, "#alternatives .close")
+    assert not page.one("#alternatives").is_displayed()
+    for panel in ("settings", "history", "service"):
+        page.show_panel(panel)
+        page.run("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert page.run(small) == []
+    press(page, "#side .close")
+    for view in ("chat", "score", "batch"):
+        press(page, f"#tab-{view}")
+        assert page.run(small) == []
+
+
+@WIDTHS
+def test_the_first_screen_is_for_writing(page: Any, storyteller: Any, width: int) -> None:
+    """Figures for operators, the history and the settings are one step away, and do not push the prompt down."""
+    page.emulate(width=width, height=844)
+    page.open(storyteller)
+    assert page.one("#prompt").rect["y"] < 200
+    assert page.one("#generate").is_displayed()
+    assert page.one("#generate").rect["y"] < 500
+    assert not page.visible("#live-rate")
+    assert page.text("#preset-help") == "Sensible and varied."
+    page.click(".chip:has([value=Wild]) span")
+    assert page.text("#preset-help") == "Very varied, and often strange."
+    page.set(top_k=3)
+    assert page.text("#preset-help") == "Your own settings."
+    if width < 600:
+        assert not page.visible("#side")
+        page.click("nav .narrow")
+    page.see(lambda: page.run("return document.getAnimations().length === 0"), "it is all there")
+    bottom = page.run("return document.querySelector('#side').getBoundingClientRect().bottom")
+    assert bottom <= 844, "the panel's tabs and contents are on the screen"
+    for tab, content in (("history", "#history-empty"), ("service", "#live-rate"), ("settings", "#set-temperature")):
+        page.click(f"#tab-{tab}")
+        assert page.visible(content)
+    page.click(".group:last-child summary")
+    page.run("document.querySelector('#set-temperature').focus()")
+    if width < 600:
+        page.click("#side .close")
+        assert not page.visible("#side")
+
+
+def test_views_have_only_the_settings_that_they_use(page: Any, chatty: Any) -> None:
+    page.open(chatty)
+    assert page.visible("#set-n")
+    assert [node.text for node in page.all(".active")] == ["", "Top k 50", "", "", "", ""]
+    page.click("#tab-chat")
+    assert page.visible("#set-temperature")
+    assert not page.visible("#set-n")
+    for view in ("score", "batch"):
+        page.click(f"#tab-{view}")
+        assert not page.visible("#settings input, #history-list, #tab-settings, #tab-history")
+    page.click("#tab-write")
+    assert page.visible("#set-n")
+
+
+def test_tabs_have_keys(page: Any, chatty: Any) -> None:
+    page.open(chatty)
+    page.one("#tab-write").send_keys(Keys.ARROW_RIGHT)
+    assert page.active == page.one("#tab-chat")
+    assert page.visible("#chat-input")
+    page.active.send_keys(Keys.END)
+    assert page.visible("#batch-drop")
+    page.active.send_keys(Keys.ARROW_RIGHT)
+    assert page.active == page.one("#tab-write")
+    page.one("#tab-settings").send_keys(Keys.ARROW_LEFT)
+    assert page.visible("#live-rate")
+
+
+def test_a_sheet_has_keys(page: Any, storyteller: Any) -> None:
+    page.emulate(width=390, height=844)
+    page.open(storyteller)
+    page.one("nav .narrow").send_keys(Keys.ENTER)
+    page.see(lambda: page.visible("#set-temperature"), "the settings")
+    page.active.send_keys(Keys.ESCAPE)
+    assert not page.visible("#set-temperature")
+    assert page.active == page.one("nav .narrow")
 
 
 def test_the_scheme_can_be_chosen_and_is_remembered(page: Any, storyteller: Any) -> None:

@@ -30,7 +30,7 @@ def test_a_token_shows_its_alternatives_and_one_of_them_starts_a_branch(page: An
     chosen.click()
     page.see(lambda: len(page.all(".answer")) == 2 and page.is_done(), "the branch")
 
-    branch = page.tokens(".answer:nth-child(2)")
+    branch = page.tokens(".run .answer:nth-child(2)")
     assert branch[:11] == [*before[:10], text]
     assert len(branch) == 11 + 24
     begin = storyteller.complete(
@@ -99,6 +99,7 @@ def test_markup_stays_text(page: Any, storyteller: Any, markup: str) -> None:
     page.generate()
     assert page.text(".prompt") == markup
     assert page.story() == "<b onclick=alert(1)>&amp;</b>"
+    page.show_panel("history")
     assert page.text(".past-prompt") == markup
     page.click("#tab-score")
     page.fill("#score-text", markup)

@@ -54,13 +54,17 @@ def test_each_option_changes_the_plan(options: list[str], has_more: bool, invoke
     assert changed != usual
 
 
-def test_a_machine_is_measured_saved_and_used_for_a_plan(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
+def test_a_machine_is_measured_saved_and_used_for_a_plan(
+    tiny_model: Path, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the names that clients see."""
+    monkeypatch.setenv("DISTILGPT2_SERVED_MODEL_NAMES", "stories,tales")
     path = tmp_path / "curve.json"
     load = ("plan", "--qps", "5", "--tokens", "8", "--prompt-tokens", "8", "--format", "json")
     result = invoke(*load, "--measure", "--save", str(path), "--model", str(tiny_model), "--precision", "f32")
     assert result.exit_code == 0, result.output
     curve = json.loads(path.read_text())
-    assert (curve["model"], curve["precision"], curve["num_positions"]) == ("tiny", "f32", 64)
+    assert (curve["model"], curve["precision"], curve["num_positions"]) == ("stories, tales", "f32", 64)
     assert " threads of " in curve["measured_on"]
     assert curve["decode_steps"][-1]["num_sequences"] == 64
     assert json.loads(invoke(*load, "--measured", str(path)).stdout) == json.loads(result.stdout)

@@ -20,6 +20,7 @@ from distilgpt2_api.cli.api_reference.page import api_page
 from distilgpt2_api.cli.generate import command
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.validation import check_plain_params
 from distilgpt2_api.server.app import build_routes
 from distilgpt2_api.server.generation.beam_options import _unsupported_fields
@@ -45,9 +46,9 @@ def refusal(call):
 completion = parse_body(CompletionRequest, {"prompt": "a", "zest": 2})
 chat = parse_chat_request({"messages": [{"role": "user", "content": "a"}], "zest": 4})
 print(json.dumps({
-    "completion": plain_params(completion, config)["zest"],
-    "chat": plain_params(chat, config)["zest"],
-    "absent": plain_params(parse_body(CompletionRequest, {"prompt": "a"}), config)["zest"],
+    "completion": plain_params(completion, config, NO_DEFAULTS)["zest"],
+    "chat": plain_params(chat, config, SamplingDefaults.parse({"zest": 3}))["zest"],
+    "absent": plain_params(parse_body(CompletionRequest, {"prompt": "a"}), config, NO_DEFAULTS)["zest"],
     "bounds": refusal(lambda: parse_body(CompletionRequest, {"prompt": "a", "zest": 9})),
     "program": refusal(lambda: check_plain_params({"zest": 9})),
     "edits": [SamplingParams().has_logits_processors, SamplingParams(zest=2).has_logits_processors],

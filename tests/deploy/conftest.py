@@ -14,6 +14,9 @@ import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 ROOT = Path(__file__).parents[2]
 
 ReadYaml = Callable[[str], list[Any]]
+Unit = dict[str, list[str]]
+"""The values of each `Section.Key` of a systemd unit, in order: keys repeat."""
+ReadUnit = Callable[[str], Unit]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -67,3 +70,21 @@ def run_command() -> RunCommand:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def read_unit(root: Path) -> ReadUnit:
+    """`read_unit("deploy/…")` parses a systemd unit of the checkout."""
+
+    def read(name: str) -> Unit:
+        entries: Unit = {}
+        section = ""
+        for line in (root / name).read_text(encoding="utf-8").splitlines():
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif line and not line.startswith("#"):
+                key, value = line.split("=", 1)
+                entries.setdefault(f"{section}.{key}", []).append(value)
+        return entries
+
+    return read

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from tests.deploy.conftest import ReadUnit, Unit
 
 
 @pytest.fixture(scope="module")
-def unit(root: Path) -> dict[str, list[str]]:
-    """The values of each `Section.Key`, in order: keys repeat in a unit file."""
-    entries: dict[str, list[str]] = {}
-    section = ""
-    for line in (root / "deploy/quadlet/distilgpt2-api.container").read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif line and not line.startswith("#"):
-            key, value = line.split("=", 1)
-            entries.setdefault(f"{section}.{key}", []).append(value)
-    return entries
+def unit(read_unit: ReadUnit) -> Unit:
+    return read_unit("deploy/quadlet/distilgpt2-api.container")
 
 
-def test_sections_are_those_of_quadlet_and_systemd(unit: dict[str, list[str]]) -> None:
+def test_sections_are_those_of_quadlet_and_systemd(unit: Unit) -> None:
     assert {name.split(".")[0] for name in unit} == {"Unit", "Container", "Service", "Install"}
 
 
-def test_the_container_is_hardened_and_bounded(unit: dict[str, list[str]]) -> None:
+def test_the_container_is_hardened_and_bounded(unit: Unit) -> None:
     assert unit["Container.ReadOnly"] == ["true"]
     assert unit["Container.DropCapability"] == ["all"]
     assert unit["Container.NoNewPrivileges"] == ["true"]
@@ -35,18 +25,18 @@ def test_the_container_is_hardened_and_bounded(unit: dict[str, list[str]]) -> No
     assert "--memory=" in arguments
 
 
-def test_only_this_machine_can_connect_by_default(unit: dict[str, list[str]]) -> None:
+def test_only_this_machine_can_connect_by_default(unit: Unit) -> None:
     assert unit["Container.PublishPort"] == ["127.0.0.1:8000:8000"]
 
 
-def test_an_unhealthy_container_is_replaced(unit: dict[str, list[str]]) -> None:
+def test_an_unhealthy_container_is_replaced(unit: Unit) -> None:
     """An OCI image has no health check."""
     assert unit["Container.HealthCmd"] == ["distilgpt2-api healthcheck"]
     assert unit["Container.HealthOnFailure"] == ["kill"]
     assert unit["Service.Restart"] == ["always"]
 
 
-def test_drain_then_podman_then_systemd(unit: dict[str, list[str]]) -> None:
+def test_drain_then_podman_then_systemd(unit: Unit) -> None:
     """Each timeout is longer than the one inside it."""
     environment = dict(entry.split("=", 1) for entry in unit["Container.Environment"])
     drain_s = float(environment["DISTILGPT2_DRAIN_S"])

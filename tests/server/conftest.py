@@ -26,6 +26,7 @@ from distilgpt2_api.batch.store.objects import StoreLimits
 from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.batch.store.store import Store, open_store
 from distilgpt2_api.core.plan import StepPlan
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.engine.engine import Engine
@@ -95,6 +96,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
         served_names: tuple[str, ...] = (),
         root_path: str = "",
         chat_template: ChatTemplate | None = None,
+        sampling_defaults: SamplingDefaults = NO_DEFAULTS,
         drain_s: float = 1.0,
         access: Access = OPEN,
         on_failure: Callable[[Exception], None] | None = None,
@@ -150,6 +152,7 @@ def build_scene(tokenizer: Tokenizer) -> SceneBuilder:
             access=access,
             root_path=root_path,
             chat_template=chat_template,
+            sampling_defaults=sampling_defaults,
             draw_seed=lambda: 7,
             clock=lambda: 1_700_000_000.5,
             protocols=protocols,

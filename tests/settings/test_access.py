@@ -91,3 +91,32 @@ def test_an_origin_is_accepted_as_browsers_write_it(origin: str) -> None:
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
     with pytest.raises(SettingsError, match="an origin must be"):
         Settings(cors_origins=origin)
+
+
+def test_operator_keys_are_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTILGPT2_OPERATOR_KEYS", "olga, key-2")
+    assert Settings().operator_keys == ("olga", "key-2")
+    monkeypatch.setenv("DISTILGPT2_OPERATOR_KEYS", "olga,a b")
+    with pytest.raises(SettingsError, match="'a b' can't be a key's name"):
+        Settings()
+
+
+def test_the_usage_store_follows_the_batch_store_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its password is never shown."""
+    monkeypatch.setenv("DISTILGPT2_HOME", str(tmp_path))
+    assert Settings().usage_location() == str(tmp_path)
+    monkeypatch.setenv("DISTILGPT2_BATCH_STORE", "postgresql://user:secret@host/name")
+    assert Settings().usage_location() == "postgresql://user:secret@host/name"
+    monkeypatch.setenv("DISTILGPT2_USAGE_STORE", "sqlite:///secret")
+    assert Settings().usage_location() == "sqlite:///secret"
+    assert "secret" not in repr(Settings().describe())
+
+
+@pytest.mark.parametrize("name", ["KEY_TOKENS_PER_DAY", "KEY_TOKENS_PER_MONTH"])
+def test_a_default_budget_is_a_number_of_tokens(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DISTILGPT2_{name}", "100000")
+    limits = Settings().caller_limits()
+    assert 100_000 in (limits.tokens_per_day, limits.tokens_per_month)
+    monkeypatch.setenv(f"DISTILGPT2_{name}", "0")
+    with pytest.raises(SettingsError, match="greater than or equal to 1"):
+        Settings()

@@ -151,7 +151,7 @@ def _measure(shape: RequestShape, settings: Settings) -> NodeCurve:
         )
         with click.progressbar(length=measurement.num_parts, label="measuring", file=sys.stderr) as bar:
             return measurement.run(
-                model=settings.locate_model().name,
+                model=settings.model_label(),
                 measured_on=f"{measurement.config.num_threads} threads of {_processor()}, {datetime.now(UTC):%Y-%m-%d}",
                 on_measured=bar.update,
             )

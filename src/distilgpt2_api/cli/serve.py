@@ -19,6 +19,7 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.observability.start_errors import write_start_error
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment, read_log_format
+from distilgpt2_api.settings.sampling_defaults import GenerationConfig
 
 APP = "distilgpt2_api.api:app"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Gunicorn creates its own temporary file there, safely
@@ -39,6 +40,16 @@ BACKLOG = 2048
     help="Model name for clients. Repeatable; responses show the first. Default: the model's name.",
 )
 @precision_option
+@click.option(
+    "--generation-config",
+    type=click.Choice([choice.value for choice in GenerationConfig]),
+    help="Whether the model's generation_config.json sets defaults of sampling parameters. Default: off.",
+)
+@click.option(
+    "--override-generation-config",
+    metavar="JSON",
+    help='Defaults of sampling parameters: {"temperature": 0.8, "max_new_tokens": 128}.',
+)
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 0.0.0.0.")
 @click.option("--port", metavar="N", help="Port to listen on. Default: 8000.")
 @num_threads_option
@@ -54,7 +65,7 @@ def command(**options: str | None) -> None:
     is_terminal = sys.stderr.isatty()
     try:
         settings = Settings(**overrides)
-        model = settings.locate_model()
+        settings.locate_model()
         settings.check_keys_file()
         listener = listen(settings.host, settings.port)
     except Distilgpt2ApiError as error:
@@ -63,7 +74,7 @@ def command(**options: str | None) -> None:
     export_to_environment(overrides)
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=is_terminal))
     url = shown_url(*listener.getsockname()[:2])
-    structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=model.name)
+    structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=settings.model_label())
     Server(listener, settings).run()
 
 

@@ -56,6 +56,8 @@ def convert_model(folder: Path, target: Path, *, weights: Path | None = None, ad
         copy_companions(folder, staging)
         num_tensors = _write(staging / SINGLE_FILE, config, checkpoint, merged)
         checkpoint.check_unchanged()
+        if merged is not None:
+            merged.file.check_unchanged()
         staging.chmod(0o755)
         staging.rename(target)
     except OSError as error:

@@ -17,7 +17,9 @@ def add_service_metrics(
     read_num_connections: Callable[[], int | None],
 ) -> None:
     """Register metrics that are read at each scrape. `read_state` returns one of `states`."""
-    Info("distilgpt2_service", "The model, precision and version served: always 1.", registry=registry).info(dict(info))
+    Info("distilgpt2_service", "The model, its names, precision and version: always 1.", registry=registry).info(
+        dict(info)
+    )
     Counter("distilgpt2_worker_starts", "Starts of the worker that answers: always 1.", registry=registry).inc()
     state = Gauge(
         "distilgpt2_engine_state", "1 for the engine's present state, 0 for others.", ("state",), registry=registry

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from distilgpt2_api.batch.store.objects import ENDED_STATUSES
 from distilgpt2_api.batch.store.ports import OpenBatchService
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.async_engine import AsyncEngine, EngineState
 from distilgpt2_api.observability.batch_metrics import BatchMetrics
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
@@ -84,6 +85,7 @@ def create_app(
     access: Access = OPEN,
     root_path: str = "",
     chat_template: ChatTemplate | None = None,
+    sampling_defaults: SamplingDefaults = NO_DEFAULTS,
     draw_seed: Callable[[], int] | None = None,
     clock: Callable[[], float] = time.time,
     protocols: Protocols = PROTOCOLS,
@@ -113,7 +115,12 @@ def create_app(
     )
     add_service_metrics(
         registry,
-        info={"version": app.version, "model": model.shown_name, "precision": model.precision},
+        info={
+            "version": app.version,
+            "model": model.shown_name,
+            "served_names": ",".join(model.listed_names),
+            "precision": model.precision,
+        },
         states=[state.value for state in EngineState],
         read_state=lambda: engine.state.value,
         read_num_connections=app.count_connections,
@@ -156,6 +163,7 @@ def create_app(
         draw_seed=draw_seed or _draw_seed,
         clock=clock,
         chat_template=chat_template,
+        sampling_defaults=sampling_defaults,
         batch_service=batch_service,
         usage=usage,
     )
@@ -212,7 +220,9 @@ class Application(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             service = self.state.service
-            self.openapi_schema = build_openapi(self, self.state.protocols, service.limits, service.access)
+            self.openapi_schema = build_openapi(
+                self, self.state.protocols, service.limits, service.access, service.sampling_defaults
+            )
         return self.openapi_schema
 
 

@@ -9,6 +9,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from distilgpt2_api.batch.store.ports import BatchService
+from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.auth.access import Access
@@ -81,6 +82,8 @@ class Service:
     """Unix time, in seconds."""
     chat_template: ChatTemplate | None = None
     """None: chat is refused."""
+    sampling_defaults: SamplingDefaults = NO_DEFAULTS
+    """For parameters that a request leaves out."""
     batch_service: BatchService | None = None
     """None: files and batches are disabled."""
     usage: KeyUsage | None = None
@@ -95,7 +98,8 @@ class Service:
     def system_fingerprint(self) -> str:
         """Changes with everything that may change a seed's text: code, model, precision and kernels.
 
-        It covers the model's name, config, tokenizer and chat template, but not the values of its weights.
+        It covers the model's name, config, tokenizer, chat template and sampling defaults, but not the values of its
+        weights.
         """
         parts = (
             self.version,
@@ -105,6 +109,7 @@ class Service:
             repr(self.engine.model_config),
             self.engine.tokenizer.files.digest,
             "" if self.chat_template is None else self.chat_template.source,
+            repr(self.sampling_defaults.as_dict()),
         )
         return f"fp_{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:10]}"
 

@@ -39,14 +39,14 @@ def _parse_names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-class AccessSettings(BaseModel):
-    """Part of `Settings`."""
+class AccessSettings(BaseModel, defer_build=True):
+    """Part of `Settings`, whose validator alone is built."""
 
     api_keys: Annotated[tuple[ApiKey, ...], PlainValidator(parse_key_list), SECRET] = Field(
         default=(),
         description="API keys, comma-separated: `name:key`, or `key` (then named `key-1` and so on), each of at least "
-        "16 characters. If a key or a key file is set, every route except the probes and the playground's page needs "
-        "a key. [security.md](security.md) explains how to create keys.",
+        "16 characters. If a key or a key file is set, every route except the probes and the pages (`/ui`, "
+        "`/docs`, `/redoc`) needs a key. [security.md](security.md) explains how to create keys.",
     )
     api_keys_file: Path | None = Field(
         default=None,
@@ -72,8 +72,8 @@ class AccessSettings(BaseModel):
     public_metrics: bool = Field(default=False, description="Serve /metrics without a key, even if keys are set.")
     public_docs: bool = Field(
         default=False,
-        description="Serve /docs, /redoc and /openapi.json without a key, even if keys are set: a browser can't send a "
-        "key when it opens a page.",
+        description="Serve /openapi.json without a key, even if keys are set. Otherwise /docs and /redoc, which show "
+        "it, use the playground's key or ask for one.",
     )
     cors_origins: Annotated[tuple[str, ...], PlainValidator(_parse_origins)] = Field(
         default=(),

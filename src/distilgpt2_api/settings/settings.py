@@ -25,6 +25,7 @@ from distilgpt2_api.settings.host_resources import (
 )
 from distilgpt2_api.settings.limits import LimitSettings
 from distilgpt2_api.settings.markers import is_secret
+from distilgpt2_api.settings.sampling_defaults import GenerationSettings
 from distilgpt2_api.settings.serving import ServingSettings
 from distilgpt2_api.settings.sources import (
     SettingSource,
@@ -55,7 +56,7 @@ class LogFormat(StrEnum):
         return self is LogFormat.JSON or (self is LogFormat.AUTO and not is_terminal)
 
 
-class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
+class Settings(BatchSettings, LimitSettings, AccessSettings, GenerationSettings, ServingSettings):
     """All settings. `Settings()` reads file and environment; keyword arguments take precedence (command line).
 
     Raises SettingsError: one line that names the setting and the source of its value.
@@ -102,6 +103,10 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, ServingSettings):
     def locate_model(self) -> ModelLocation:
         """Finds the model to serve. Raises ModelNotFoundError, which says what to do."""
         return ModelStore(self.home).locate(self.model)
+
+    def model_label(self) -> str:
+        """The names of the model to serve, as clients see them. Raises ModelNotFoundError."""
+        return ", ".join(self.served_model_names) or self.locate_model().name
 
     def engine_config(self) -> EngineConfig:
         """The engine's configuration; `auto` is resolved to what this process may use."""

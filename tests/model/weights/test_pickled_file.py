@@ -162,6 +162,7 @@ TWO = integers((3, 4))
         (b"\x8d" + b"\xff" * 8, "the pickle is malformed"),
         (b"r\xff\xff\xff\xff" * 2 + b"\xff", "the pickle is malformed"),
         (b"]" * 120_001, "the pickle has more than 120000 opcodes"),
+        (b"ctorch\nFloatStorage\n" * 12_001, "the pickle has more than 120000 opcodes"),
         (integer(1), "no state dict"),
     ],
 )

@@ -17,7 +17,7 @@ KEY = "dg2-0123456789abcdef"
 METRICS_KEY = "dg2-metrics-89abcdef"
 BEARER = {"authorization": f"Bearer {KEY}"}
 PROBES = {"/livez", "/readyz", "/healthz", "/health", "/ping"}
-PLAYGROUND = {"/ui": 200, "/ui/assets/name": 404}
+PAGES = {"/docs": 200, "/redoc": 200, "/docs/assets/name": 404, "/ui": 200, "/ui/assets/name": 404}
 """Open, since a browser can't send a key when it opens a page. No asset is called `name`."""
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 REFUSAL = {
@@ -40,11 +40,11 @@ def locked(open_client: Callable[..., Any]) -> Any:
     return open_client(access=Access(keys=ring()))
 
 
-def test_every_route_except_probes_and_playground_files_needs_a_key(locked: Any) -> None:
+def test_every_route_except_probes_and_pages_needs_a_key(locked: Any) -> None:
     """Tries every route with every method, then unknown paths."""
     routes = [route for route in locked.scene.app.routes if isinstance(route, APIRoute)]
     paths = {route.path_format.replace("{", "").replace("}", "") for route in routes}
-    assert paths > PROBES | PLAYGROUND.keys()
+    assert paths > PROBES | PAGES.keys()
     num_requests = 0
     for path in [*paths, "/v1/nothing", "/nothing/at/all", "/livez/", "/metrics/", "//livez", "/LIVEZ", "/favicon.ico"]:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -52,8 +52,8 @@ def test_every_route_except_probes_and_playground_files_needs_a_key(locked: Any)
             if path.rstrip("/") in PROBES:
                 assert answer.status_code in {200, 405}, path
                 continue
-            if path in PLAYGROUND:
-                expected = PLAYGROUND[path] if method in {"GET", "HEAD"} else 405
+            if path in PAGES:
+                expected = PAGES[path] if method in {"GET", "HEAD"} else 405
                 assert answer.status_code == expected, (method, path)
                 continue
             num_requests += 1
@@ -202,6 +202,14 @@ def test_metrics_and_pages_may_be_open(open_client: Callable[..., Any]) -> None:
         assert client.get(path).status_code == 200, path
     for path in ("/docs/other", "/docsy", "/v1/models", "/docs/../v1/models", "/docs/"):
         assert client.get(path).status_code == 401, path
+
+
+def test_pages_are_open_and_their_document_is_not(locked: Any) -> None:
+    """A browser can't send a key when it opens a page. The pages are the same in every installation."""
+    for path in ("/ui", "/ui/assets/main.js", "/docs", "/redoc", "/docs/assets/redoc.css", "/docs/assets/document.js"):
+        assert locked.get(path).status_code == 200, path
+    assert locked.get("/openapi.json").status_code == 401
+    assert locked.get("/openapi.json", headers=BEARER).status_code == 200
 
 
 def test_the_document_marks_operations_that_need_a_key(open_client: Callable[..., Any]) -> None:

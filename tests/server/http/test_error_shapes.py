@@ -21,8 +21,9 @@ from distilgpt2_api.text.chat_template import ChatTemplate
 
 TEMPLATE = ChatTemplate("{{ messages[0].content }}", origin="test")
 DEFAULT = PROTOCOLS.default.errors
-OPEN = {"/livez", "/readyz", "/healthz", "/health", "/ping", "/ui", "/ui/assets/name"}
-STATIC = {"/robots.txt", "/docs", "/redoc", "/docs/assets/name", "/openapi.json", "/ui", "/ui/assets/name"}
+PAGES = {"/docs", "/redoc", "/docs/assets/name", "/ui", "/ui/assets/name"}
+OPEN = {"/livez", "/readyz", "/healthz", "/health", "/ping", *PAGES}
+STATIC = {"/robots.txt", "/openapi.json", *PAGES}
 
 
 def names_of(route: APIRoute) -> list[str]:

@@ -35,7 +35,8 @@ def test_metrics_count_requests_by_route_and_tokens(client: Any) -> None:
     assert samples["distilgpt2_prompt_tokens_total",] == len("secret prompt") + len("secret path")
     assert samples["distilgpt2_time_to_first_token_seconds_count",] == 2
     assert samples["distilgpt2_running_sequences",] == 0
-    info = {"version": client.scene.app.version, "model": "organisation/tiny", "precision": "f32"}
+    name = "organisation/tiny"
+    info = {"version": client.scene.app.version, "model": name, "served_names": name, "precision": "f32"}
     assert samples["distilgpt2_service_info", *sorted(info.items())] == 1
 
 

@@ -109,7 +109,7 @@ OLLAMA_OPTIONS = ParameterTable(
     path="/api/chat",
     model=OllamaOptions,
     reference_apis=(REFERENCE_APIS["ollama_options"],),
-    defaults={**SAMPLING_DEFAULTS, **OLLAMA_DEFAULTS}
+    defaults={**SAMPLING_DEFAULTS, **OLLAMA_DEFAULTS.params}
     | {"num_predict": -1, "num_ctx": "the model's context", "repeat_penalty": 1.0},
     prefix="options",
 )
@@ -117,7 +117,7 @@ LLAMA_CPP = ParameterTable(
     path="/completion",
     model=LlamaCompletionRequest,
     reference_apis=(REFERENCE_APIS["llama_cpp"],),
-    defaults={**SAMPLING_DEFAULTS, **LLAMA_CPP_DEFAULTS}
+    defaults={**SAMPLING_DEFAULTS, **LLAMA_CPP_DEFAULTS.params}
     | {"n_predict": -1, "n_cmpl": 1, "repeat_penalty": 1.0, "n_probs": 0},
 )
 TABLES = (COMPLETIONS, CHAT, GENERATE, OLLAMA_GENERATE, OLLAMA_OPTIONS, LLAMA_CPP, SCORE)

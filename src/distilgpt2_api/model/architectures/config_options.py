@@ -1,7 +1,7 @@
 """Reads the options of a model folder's `config.json`; checks types and bounds, with errors in one line.
 
-The end tokens come from `generation_config.json` if it names any, as in `transformers`. Its other options are ignored:
-the API defines the defaults of sampling parameters.
+The end tokens come from `generation_config.json` if it names any, as in `transformers`.
+`settings/sampling_defaults.py` reads its sampling parameters.
 """
 
 from __future__ import annotations

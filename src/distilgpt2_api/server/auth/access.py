@@ -10,10 +10,10 @@ from distilgpt2_api.server.auth.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import (
     DOCS_ASSETS_PATH,
-    DOCS_PATHS,
     METRICS_PATH,
+    OPENAPI_PATH,
+    PAGE_PATHS,
     PLAYGROUND_ASSETS_PATH,
-    PLAYGROUND_PATH,
     PROBE_PATHS,
     path_below_root,
 )
@@ -24,9 +24,10 @@ class Area(Enum):
 
     PROBES = auto()
     METRICS = auto()
-    DOCS = auto()
-    PLAYGROUND = auto()
-    """A page and its assets: static files without data of the service."""
+    OPENAPI = auto()
+    """The OpenAPI document, which `/docs` and `/redoc` show."""
+    PAGES = auto()
+    """Pages and their assets: static files without data of the service, which a browser opens without a key."""
     REST = auto()
 
 
@@ -37,17 +38,17 @@ def area_of(path: str) -> Area:
         return Area.PROBES
     if path == METRICS_PATH:
         return Area.METRICS
-    if path in DOCS_PATHS or path.startswith(f"{DOCS_ASSETS_PATH}/"):
-        return Area.DOCS
-    if path == PLAYGROUND_PATH or path.startswith(f"{PLAYGROUND_ASSETS_PATH}/"):
-        return Area.PLAYGROUND
+    if path == OPENAPI_PATH:
+        return Area.OPENAPI
+    if path in PAGE_PATHS or path.startswith((f"{DOCS_ASSETS_PATH}/", f"{PLAYGROUND_ASSETS_PATH}/")):
+        return Area.PAGES
     return Area.REST
 
 
 def area_of_request(scope: Scope) -> Area:
     """The root is the playground for a browser, and JSON for any other client."""
     path = path_below_root(scope)
-    return Area.PLAYGROUND if path == "/" and wants_page(scope) else area_of(path)
+    return Area.PAGES if path == "/" and wants_page(scope) else area_of(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +73,11 @@ class Access:
 
     def needs_key(self, area: Area) -> bool:
         match area:
-            case Area.PROBES | Area.PLAYGROUND:
+            case Area.PROBES | Area.PAGES:
                 return False
             case Area.METRICS:
                 return not self.has_public_metrics and (self.keys or self.metrics_key) is not None
-            case Area.DOCS:
+            case Area.OPENAPI:
                 return not self.has_public_docs and self.keys is not None
             case Area.REST:
                 return self.keys is not None

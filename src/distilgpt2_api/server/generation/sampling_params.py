@@ -7,13 +7,13 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_num_bytes, check_stop
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.schema.grammars import openai_grammar
 from distilgpt2_api.server.schema.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
 from distilgpt2_api.server.schema.structured import StructuredFields
-from distilgpt2_api.server.schema.validation import Body
 from distilgpt2_api.text.grammars import GrammarCompiler
 from distilgpt2_api.text.tokenizer import Tokenizer
 
@@ -57,6 +57,7 @@ def sampling_params(
     *,
     tokenizer: Tokenizer,
     config: ModelConfig,
+    defaults: SamplingDefaults,
     max_tokens: int,
     num_logprobs: int | None,
     num_prompt_logprobs: int | None,
@@ -65,7 +66,7 @@ def sampling_params(
 ) -> SamplingParams:
     """`draw_seed` is for requests without a seed. Raises InvalidRequestError; the engine checks token ids itself."""
     return SamplingParams(
-        **plain_params(fields, config, temperature=_temperature(fields)),
+        **plain_params(fields, config, defaults, temperature=_temperature(fields, defaults)),
         max_tokens=max_tokens,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
@@ -79,28 +80,32 @@ def sampling_params(
     )
 
 
-def plain_params(fields: Body, config: ModelConfig, **overrides: Any) -> dict[str, Any]:
+def plain_params(fields: object, config: ModelConfig, defaults: SamplingDefaults, **overrides: Any) -> dict[str, Any]:
     """The register's plain parameters, by name, from a request's fields of the same names.
 
-    A field that is missing or null gives the neutral value. `overrides`: values that a protocol's own rules decide.
+    A field that is missing or null gives the default, else the neutral value. `overrides`: values that a protocol's own
+    rules decide.
     """
     params: dict[str, Any] = {}
     for name, entry in PLAIN_PARAMETERS.items():
         value = getattr(fields, name, None)
-        params[name] = entry.neutral if value is None else entry.type(value)
+        params[name] = defaults.params.get(name, entry.neutral) if value is None else entry.type(value)
     params["top_k"] = params["top_k"] if 0 < params["top_k"] < config.vocab_size else 0
     params["top_p"] = max(params["top_p"], MIN_TOP_P)
     return params | overrides
 
 
-def _temperature(fields: SamplingFields) -> float:
-    """`do_sample` false is greedy, unless a parameter that shapes the sampling is set."""
+def _temperature(fields: SamplingFields, defaults: SamplingDefaults) -> float:
+    """`do_sample` false is greedy, unless the request has a parameter that shapes sampling. True is never greedy."""
     if fields.temperature == 0 and fields.do_sample:
         raise InvalidRequestError("do_sample cannot be true with temperature 0, which is greedy", param="do_sample")
     shapes = (fields.temperature, fields.top_k, fields.top_p, fields.typical_p)
     if fields.do_sample is False and all(shape is None for shape in shapes):
         return 0.0
-    return 1.0 if fields.temperature is None else float(fields.temperature)
+    if fields.temperature is not None:
+        return float(fields.temperature)
+    default = float(defaults.params.get("temperature", 1.0))
+    return 1.0 if fields.do_sample and not default else default
 
 
 def _bad_words(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
 from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.server.auth.access import Access, area_of
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
@@ -17,11 +18,15 @@ from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
 from distilgpt2_api.server.schema.query import allows_any_query
 
+LENGTHS = ("max_tokens", "max_completion_tokens", "max_new_tokens", "num_predict", "n_predict")
+"""The protocols' names of the maximum of completion tokens."""
 VALIDATION_ERROR = "HTTPValidationError"
 """FastAPI's schema."""
 
 
-def build_openapi(app: FastAPI, protocols: Protocols, limits: RequestLimits, access: Access) -> dict[str, Any]:
+def build_openapi(
+    app: FastAPI, protocols: Protocols, limits: RequestLimits, access: Access, defaults: SamplingDefaults
+) -> dict[str, Any]:
     """The complete document. Removes FastAPI's own 422, since its validation errors get 400 here."""
     document = get_openapi(
         title=app.title,
@@ -43,6 +48,7 @@ def build_openapi(app: FastAPI, protocols: Protocols, limits: RequestLimits, acc
     for unused in (VALIDATION_ERROR, "ValidationError"):
         schemas.pop(unused, None)
     _apply_limits(document, limits)
+    _apply_defaults(document, defaults)
     _add_security(document, protocols, access)
     for protocol in protocols:
         for path, examples in protocol.examples.items():
@@ -57,19 +63,29 @@ def _apply_limits(document: dict[str, Any], limits: RequestLimits) -> None:
     maxima |= dict.fromkeys(
         ("logprobs", "top_logprobs", "prompt_logprobs", "top_n_tokens", "n_probs"), limits.max_logprobs
     )
-    named = [
-        (parameter["name"], parameter["schema"])
-        for operation in _operations(document)
-        for parameter in operation.get("parameters", ())
-    ]
-    for schema in document["components"]["schemas"].values():
-        named += schema.get("properties", {}).items()
-    for name, schema in named:
+    for name, schema in _named_schemas(document):
         for choice in schema.get("anyOf", [schema]):
             if name in maxima and choice.get("type") == "integer":
                 choice["maximum"] = min(maxima[name], choice.get("maximum", maxima[name]))
             if name in {"stop", "stop_sequences"} and choice.get("type") == "array":
                 choice["maxItems"] = limits.max_stop_sequences
+
+
+def _apply_defaults(document: dict[str, Any], defaults: SamplingDefaults) -> None:
+    """Show the service's own defaults."""
+    values = {**defaults.params, **(dict.fromkeys(LENGTHS, defaults.max_tokens) if defaults.max_tokens else {})}
+    for name, schema in _named_schemas(document):
+        if name in values and "default" in schema:
+            schema["default"] = values[name]
+
+
+def _named_schemas(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Parameters of queries, and fields of bodies."""
+    for operation in _operations(document):
+        for parameter in operation.get("parameters", ()):
+            yield parameter["name"], parameter["schema"]
+    for schema in document["components"]["schemas"].values():
+        yield from schema.get("properties", {}).items()
 
 
 def _add_query_refusals(document: dict[str, Any], app: FastAPI, protocols: Protocols) -> None:

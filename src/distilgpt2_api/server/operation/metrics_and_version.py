@@ -1,19 +1,22 @@
 """`GET /metrics`, `GET /version` and `GET /robots.txt`."""
 
-from pydantic import BaseModel
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from distilgpt2_api.server.http.paths import METRICS_PATH
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 
-class Version(BaseModel):
+class Version(DeferredModel):
     version: str
     model: str
     precision: str
     kernels: str
+    has_chat: bool = Field(description="The model has a chat template, so `/v1/chat/completions` is enabled.")
+    has_batches: bool = Field(description="`/v1/files` and `/v1/batches` are enabled.")
 
 
 router = checked_router("Operation")
@@ -32,6 +35,8 @@ async def read_version(service: ServiceDep) -> Version:
         model=service.model.shown_name,
         precision=service.model.precision,
         kernels=service.model.kernels,
+        has_chat=service.chat_template is not None,
+        has_batches=service.batch_service is not None,
     )
 
 

@@ -10,14 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from distilgpt2_api.server.http.paths import DOCS_ASSETS_PATH
+from distilgpt2_api.server.http.paths import DOCS_ASSETS_PATH, OPENAPI_PATH
 from distilgpt2_api.server.schema.query import checked_router
 
 ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
+    "document.js": "text/javascript",
     "swagger-start.js": "text/javascript",
     "redoc.standalone.js": "text/javascript",
+    "redoc-start.js": "text/javascript",
     "redoc.css": "text/css",
 }
 COMPRESSED = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "redoc.standalone.js"})
@@ -59,7 +61,7 @@ async def read_asset(http: Request, name: str) -> Response:
     return Response(content, media_type=ASSETS[name], headers=headers)
 
 
-@router.get("/openapi.json", include_in_schema=False)
+@router.get(OPENAPI_PATH, include_in_schema=False)
 async def read_openapi(http: Request) -> Response:
     document = http.app.openapi()
     if root_path := http.scope.get("root_path"):

@@ -1,6 +1,7 @@
 """`/ui`, and `/` for browsers: a page for trying the service, from the package's own files, without a build step."""
 
 import hashlib
+import re
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import PurePath
@@ -34,9 +35,11 @@ REGISTER = {
     for name, entry in PLAIN_PARAMETERS.items()
 }
 """The plain sampling parameters, for `parameters.js`, which offers all of them."""
-ASSETS = {file.name: file.read_bytes() for file in FOLDER.iterdir() if PurePath(file.name).suffix in MEDIA_TYPES} | {
-    "register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"
-}
+COMMENT = re.compile(rb"^ *(?://|/?\*).*", re.MULTILINE)
+"""A line of a script that is a comment. Only readers of the source need it, so browsers get an empty line."""
+SCRIPTS = {file.name: COMMENT.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".js")}
+STYLES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.name.endswith(".css")}
+ASSETS = SCRIPTS | STYLES | {"register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"}
 
 
 router = checked_router()

@@ -16,6 +16,7 @@ def test_models_are_listed_and_described_by_each_name(client: Any) -> None:
         "owned_by": "distilgpt2-api",
         "root": "organisation/tiny",
         "max_model_len": 256,
+        "generation_config": {},
     }
     assert client.get("/v1/models").json() == {"object": "list", "data": [card]}
     assert client.get("/v1/models/organisation/tiny").json() == card
@@ -32,6 +33,11 @@ def test_the_operator_can_choose_the_names(open_client: Callable[..., Any]) -> N
     assert client.get("/v1/models/distilgpt2").json()["id"] == "distilgpt2"
     for path, name in (("/", "model"), ("/version", "model"), ("/info", "model_id")):
         assert client.get(path).json()[name] == "stories", path
+    assert 'served_names="stories,distilgpt2"' in client.get("/metrics").text
+    assert [model["name"] for model in client.get("/api/tags").json()["models"]] == [
+        "stories:latest",
+        "distilgpt2:latest",
+    ]
     for model in ("stories", "distilgpt2", None):
         assert client.complete(prompt="a", max_tokens=1, model=model).json()["model"] == "stories"
     for path in ("/v1/models/0f1e2d", "/v1/models/tgi"):

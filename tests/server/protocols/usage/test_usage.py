@@ -192,11 +192,16 @@ def test_a_used_up_budget_is_429_until_the_next_day(open_keys: Callable[..., Key
 def test_a_budget_refusal_has_the_protocols_shape(open_keys: Callable[..., KeyClient]) -> None:
     client = open_keys(limits=CallerLimits(tokens_per_day=5))
     client.complete(prompt="abcd", max_tokens=1)
-    refused = client.client.post(
-        "/generate", json={"inputs": "a", "parameters": {"max_new_tokens": 1}}, headers=as_key("alice")
-    )
-    assert (refused.status_code, refused.json()["error_type"]) == (429, "overloaded")
-    assert refused.headers["retry-after"] == "43200"
+    bodies: dict[str, Json] = {
+        "/generate": {"inputs": "a", "parameters": {"max_new_tokens": 1}},
+        "/api/generate": {"model": "tiny", "prompt": "a", "options": {"num_predict": 1}},
+        "/completion": {"prompt": "a", "n_predict": 1, "stream": True},
+    }
+    answers = {path: client.client.post(path, json=body, headers=as_key("alice")) for path, body in bodies.items()}
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers.values()} == {(429, "43200")}
+    assert answers["/generate"].json()["error_type"] == "overloaded"
+    assert "the next day begins at 2026-11-30" in answers["/api/generate"].json()["error"]
+    assert "the next day begins at 2026-11-30" in answers["/completion"].json()["error"]["message"]
     streamed = client.complete(prompt="a", max_tokens=1, stream=True)
     assert (streamed.status_code, streamed.json()["error"]["code"]) == (429, "insufficient_quota")
 

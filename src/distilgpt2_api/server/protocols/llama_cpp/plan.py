@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.observability.request_record import RequestRecord
@@ -12,7 +13,7 @@ from distilgpt2_api.server.generation.sampling_params import check_at_most, plai
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.protocols.llama_cpp.prompts import encode_prompts, read_biases
-from distilgpt2_api.server.protocols.llama_cpp.schema import LlamaCompletionRequest
+from distilgpt2_api.server.protocols.llama_cpp.schema import DEFAULTS, LlamaCompletionRequest
 from distilgpt2_api.server.schema.grammars import llama_grammar
 from distilgpt2_api.server.service import Service
 
@@ -33,6 +34,7 @@ async def plan_completion(
 ) -> GenerationPlan:
     """Raises InvalidRequestError."""
     engine, config = service.engine, service.engine.model_config
+    defaults = service.sampling_defaults.over(DEFAULTS)
     grammar = None
     if (found := llama_grammar(request.json_schema, request.grammar)) is not None:
         grammar = await engine.grammars.check_soon(found[0], param=found[1])
@@ -40,9 +42,10 @@ async def plan_completion(
     banned = dict.fromkeys([*biases.banned, *(config.eos_token_ids if request.ignore_eos else ())])
     params = SamplingParams(
         **plain_params(
-            request.with_defaults(),
+            request,
             config,
-            repetition_penalty=1.0 if request.repeat_penalty is None else float(request.repeat_penalty),
+            defaults,
+            **({} if request.repeat_penalty is None else {"repetition_penalty": float(request.repeat_penalty)}),
         ),
         logit_bias=tuple(biases.biases.items()),
         bad_words=tuple((token_id,) for token_id in banned),
@@ -65,7 +68,7 @@ async def plan_completion(
     by_max_tokens: dict[int, SamplingParams] = {}
     requests = []
     for generation in plan.requests:  # each prompt has its own rest of the context
-        max_tokens = _max_tokens(request, len(generation.prompt_token_ids), config.num_positions)
+        max_tokens = _max_tokens(request, len(generation.prompt_token_ids), config.num_positions, defaults)
         own = by_max_tokens.setdefault(max_tokens, replace(params, max_tokens=max_tokens))
         requests.append(replace(generation, params=own))
     plan = replace(plan, requests=requests)
@@ -74,7 +77,9 @@ async def plan_completion(
     return plan
 
 
-def _max_tokens(request: LlamaCompletionRequest, num_prompt_tokens: int, num_positions: int) -> int:
+def _max_tokens(
+    request: LlamaCompletionRequest, num_prompt_tokens: int, num_positions: int, defaults: SamplingDefaults
+) -> int:
     """The rest of the context, or fewer. Raises ContextLengthError if none is left."""
     num_left = num_positions - num_prompt_tokens
     if num_left < 1:
@@ -84,5 +89,6 @@ def _max_tokens(request: LlamaCompletionRequest, num_prompt_tokens: int, num_pos
             " try shortening it",
             param="prompt",
         )
-    requested = -1 if request.n_predict is None else request.n_predict
-    return num_left if requested < 0 else min(requested, num_left)
+    if request.n_predict is None:
+        return defaults.limit(num_left, num_left)
+    return num_left if request.n_predict < 0 else min(request.n_predict, num_left)

@@ -27,10 +27,9 @@ async def read_props(
     service.model.check_name(model)
     engine = service.engine
     config, tokenizer = engine.model_config, engine.tokenizer
-    defaults = SamplingParams(
-        **{name: type(getattr(SamplingParams(), name))(value) for name, value in DEFAULTS.items()}
-    )
-    settings = completion_settings(defaults, n_predict=-1, n_ctx=config.num_positions)
+    defaults = service.sampling_defaults.over(DEFAULTS)
+    params = SamplingParams(**defaults.params)
+    settings = completion_settings(params, n_predict=defaults.max_tokens or -1, n_ctx=config.num_positions)
     end_of_text = tokenizer.end_of_text_id(config)
     return LlamaProps(
         default_generation_settings=LlamaSlotSettings(n_ctx=config.num_positions, params=settings | {"seed": -1}),

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.generation.timings import PromptProgress, Timings
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
-DEFAULTS: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05})
 """llama.cpp's, where they differ from the neutral values."""
 MAX_FIELDS = 64
 
@@ -104,13 +106,8 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
     def stop_sequences(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def with_defaults(self) -> "LlamaCompletionRequest":
-        missing = {name: value for name, value in DEFAULTS.items() if getattr(self, name) is None}
-        completed: LlamaCompletionRequest = self.model_copy(update=missing)
-        return completed
 
-
-class LlamaToken(BaseModel):
+class LlamaToken(DeferredModel):
     id: int
     token: str
     bytes: list[int]
@@ -121,7 +118,7 @@ class LlamaProbability(LlamaToken):
     top_logprobs: list[LlamaToken]
 
 
-class LlamaChunk(BaseModel):
+class LlamaChunk(DeferredModel):
     """Each event of a stream but a completion's last one."""
 
     index: int = Field(description="The prompt's index times `n_cmpl`, plus the completion's.")
@@ -136,7 +133,7 @@ class LlamaChunk(BaseModel):
     completion_probabilities: list[LlamaProbability] | None = Field(None, description="With `n_probs`.")
 
 
-class LlamaCompletion(BaseModel):
+class LlamaCompletion(DeferredModel):
     """A completion, and its last event in a stream. With `response_fields` it has only those."""
 
     model_config = ConfigDict(extra="allow")
@@ -162,17 +159,17 @@ class LlamaCompletion(BaseModel):
     )
 
 
-class LlamaSlotSettings(BaseModel):
+class LlamaSlotSettings(DeferredModel):
     n_ctx: int
     params: dict[str, Any]
 
 
-class LlamaModalities(BaseModel):
+class LlamaModalities(DeferredModel):
     vision: Literal[False] = False
     audio: Literal[False] = False
 
 
-class LlamaProps(BaseModel):
+class LlamaProps(DeferredModel):
     model_config = ConfigDict(protected_namespaces=())
 
     default_generation_settings: LlamaSlotSettings
@@ -187,7 +184,7 @@ class LlamaProps(BaseModel):
     is_sleeping: Literal[False] = False
 
 
-class LlamaSlot(BaseModel):
+class LlamaSlot(DeferredModel):
     """A slot of the batch. It tells nothing of the request that it runs."""
 
     id: int

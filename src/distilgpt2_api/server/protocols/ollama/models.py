@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.core.errors import UnavailableError
+from distilgpt2_api.core.sampling_defaults import MAX_TOKENS, SamplingDefaults
 from distilgpt2_api.model.architectures.registry import count_weights
 from distilgpt2_api.model.memory_check import WEIGHT_BYTES
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.ollama.errors import OLLAMA_ERRORS
 from distilgpt2_api.server.protocols.ollama.plan import LATEST, check_model
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, parse_body
@@ -24,7 +26,7 @@ FOREVER = "9999-12-31T23:59:59Z"
 """The model is never unloaded."""
 
 
-class OllamaModelDetails(BaseModel):
+class OllamaModelDetails(DeferredModel):
     parent_model: Literal[""] = ""
     format: Literal["safetensors"] = "safetensors"
     family: str
@@ -33,7 +35,7 @@ class OllamaModelDetails(BaseModel):
     quantization_level: str
 
 
-class OllamaModel(BaseModel):
+class OllamaModel(DeferredModel):
     name: str
     model: str
     modified_at: str = Field(description="When the service began to serve the model.")
@@ -42,7 +44,7 @@ class OllamaModel(BaseModel):
     details: OllamaModelDetails
 
 
-class OllamaModels(BaseModel):
+class OllamaModels(DeferredModel):
     models: list[OllamaModel]
 
 
@@ -52,7 +54,7 @@ class OllamaRunningModel(OllamaModel):
     context_length: int
 
 
-class OllamaRunningModels(BaseModel):
+class OllamaRunningModels(DeferredModel):
     models: list[OllamaRunningModel]
 
 
@@ -64,11 +66,11 @@ class OllamaShowRequest(Body):
     verbose: OnlyFalse | None = Field(None, description="Not supported: the answer has no tensors and no vocabulary.")
 
 
-class OllamaShowAnswer(BaseModel):
+class OllamaShowAnswer(DeferredModel):
     model_config = ConfigDict(protected_namespaces=())
 
     modelfile: str = Field(description="Empty: this service has no Modelfile.")
-    parameters: str = Field(description="Empty: requests have Ollama's defaults.")
+    parameters: str = Field(description="The service's own defaults, a line each. For others, requests have Ollama's.")
     template: str = Field(description="The model's chat template, in Jinja. Empty without one.")
     details: OllamaModelDetails
     model_info: dict[str, str | int]
@@ -76,7 +78,7 @@ class OllamaShowAnswer(BaseModel):
     modified_at: str
 
 
-class OllamaVersion(BaseModel):
+class OllamaVersion(DeferredModel):
     version: str = Field(description="This service's, not Ollama's.")
 
 
@@ -116,7 +118,7 @@ async def show_model(http: Request, service: ServiceDep) -> OllamaShowAnswer:
     family = config.model_type
     return OllamaShowAnswer(
         modelfile="",
-        parameters="",
+        parameters=_parameters(service.sampling_defaults),
         template="" if service.chat_template is None else service.chat_template.source,
         details=_details(service, config),
         model_info={
@@ -159,6 +161,11 @@ def _details(service: Service, config: ModelConfig) -> OllamaModelDetails:
         parameter_size=_short_count(count_weights(config)),
         quantization_level=service.model.precision.upper(),
     )
+
+
+def _parameters(defaults: SamplingDefaults) -> str:
+    names = {"repetition_penalty": "repeat_penalty", MAX_TOKENS: "num_predict"}
+    return "\n".join(f"{names.get(name, name)} {value}" for name, value in defaults.as_dict().items())
 
 
 def _modified_at(service: Service) -> str:

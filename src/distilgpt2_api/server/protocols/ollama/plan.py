@@ -5,6 +5,7 @@ from dataclasses import replace
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_stop, check_token_ids
 from distilgpt2_api.observability.request_record import RequestRecord
@@ -14,6 +15,7 @@ from distilgpt2_api.server.generation.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.protocols.ollama.schema import (
+    DEFAULTS,
     DURATION_TEXT,
     ZERO_DURATION,
     OllamaChatRequest,
@@ -83,15 +85,17 @@ async def plan_ollama(
         prompt = await _encode_prompt(request, service, encoder)
     num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
     param = "messages" if isinstance(request, OllamaChatRequest) else "prompt"
-    max_tokens = _max_tokens(options, num_prompt_tokens, config.num_positions, param=param)
+    defaults = service.sampling_defaults.over(DEFAULTS)
+    max_tokens = _max_tokens(options, num_prompt_tokens, config.num_positions, defaults, param=param)
     grammar: Grammar | None = ollama_grammar(request.format)
     if grammar is not None:
         grammar = await service.engine.grammars.check_soon(grammar, param="format")
     params = SamplingParams(
         **plain_params(
-            options.with_defaults(),
+            options,
             config,
-            repetition_penalty=1.0 if options.repeat_penalty is None else float(options.repeat_penalty),
+            defaults,
+            **({} if options.repeat_penalty is None else {"repetition_penalty": float(options.repeat_penalty)}),
         ),
         max_tokens=max_tokens,
         grammar=grammar,
@@ -140,7 +144,9 @@ async def _encode_messages(messages: object, service: Service, encoder: TextEnco
     return await encode_chat(fields, template=template, encoder=encoder, config=service.engine.model_config)
 
 
-def _max_tokens(options: OllamaOptions, num_prompt_tokens: int, num_positions: int, *, param: str) -> int:
+def _max_tokens(
+    options: OllamaOptions, num_prompt_tokens: int, num_positions: int, defaults: SamplingDefaults, *, param: str
+) -> int:
     """The rest of the context, or fewer. Raises ContextLengthError if none is left."""
     num_allowed = min(options.num_ctx or num_positions, num_positions)
     num_left = num_allowed - num_prompt_tokens
@@ -152,5 +158,6 @@ def _max_tokens(options: OllamaOptions, num_prompt_tokens: int, num_positions: i
             shorten=f"the {param}, or raise options.num_ctx" if by_option else f"the {param}",
             param=param,
         )
-    requested = -1 if options.num_predict is None else options.num_predict
-    return num_left if requested < 0 else min(requested, num_left)
+    if options.num_predict is None:
+        return defaults.limit(num_left, num_left)
+    return num_left if options.num_predict < 0 else min(options.num_predict, num_left)

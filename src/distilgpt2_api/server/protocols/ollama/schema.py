@@ -1,14 +1,15 @@
 """Bodies of `/api/generate` and `/api/chat`, as in Ollama's `api/types.go`."""
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.chat_prompt import MESSAGES_SCHEMA
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import (
     MAX_TOKEN_IDS,
     SEED_DESCRIPTION,
@@ -20,7 +21,7 @@ from distilgpt2_api.server.schema.sampling import (
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA
 from distilgpt2_api.server.schema.validation import Body
 
-DEFAULTS: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.9})
 """Ollama's, where they differ from the neutral values."""
 ZERO_DURATION = re.compile(r"[^1-9]*")
 
@@ -50,11 +51,6 @@ class OllamaOptions(shared_fields("ollama_options")):  # type: ignore[misc]  # t
     stop: list[StopSequence] | None = Field(
         None, description=f"The completion ends before the first of them. At most {MAX_STOP_BYTES} bytes in total."
     )
-
-    def with_defaults(self) -> "OllamaOptions":
-        missing = {name: value for name, value in DEFAULTS.items() if getattr(self, name) is None}
-        completed: OllamaOptions = self.model_copy(update=missing)
-        return completed
 
 
 NO_OPTIONS = OllamaOptions()
@@ -139,7 +135,7 @@ class OllamaChatRequest(OllamaRequest):
     )
 
 
-class OllamaToken(BaseModel):
+class OllamaToken(DeferredModel):
     token: str
     logprob: float
     bytes: list[int]
@@ -149,7 +145,7 @@ class OllamaLogprob(OllamaToken):
     top_logprobs: list[OllamaToken]
 
 
-class OllamaAnswer(BaseModel):
+class OllamaAnswer(DeferredModel):
     """Fields of generations and chats: of the answer or of a line. Times are nanoseconds."""
 
     model: str
@@ -174,7 +170,7 @@ class OllamaGeneration(OllamaAnswer):
     )
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(DeferredModel):
     role: Literal["assistant"]
     content: str
 

@@ -1,16 +1,17 @@
 """`GET /v1/models`: the served model, under each of its names."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import Service, ServiceDep
 
 
-class ServedModelCard(BaseModel):
+class ServedModelCard(DeferredModel):
     """OpenAI's `Model`, with vLLM's `max_model_len`: null while the model loads."""
 
     id: str
@@ -19,9 +20,12 @@ class ServedModelCard(BaseModel):
     owned_by: str
     root: str
     max_model_len: int | None
+    generation_config: dict[str, Any] = Field(
+        description="The service's own defaults of parameters that a request leaves out."
+    )
 
 
-class ServedModelList(BaseModel):
+class ServedModelList(DeferredModel):
     object: Literal["list"] = "list"
     data: list[ServedModelCard]
 
@@ -53,4 +57,5 @@ def _card(service: Service, name: str) -> ServedModelCard:
         owned_by="distilgpt2-api",
         root=service.model.name,
         max_model_len=max_model_len,
+        generation_config=service.sampling_defaults.as_dict(),
     )

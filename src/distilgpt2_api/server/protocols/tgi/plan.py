@@ -3,6 +3,7 @@
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
 from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.observability.request_record import RequestRecord
@@ -18,11 +19,11 @@ from distilgpt2_api.server.service import Service
 DEFAULT_MAX_NEW_TOKENS = 1024
 
 
-def check_tgi(request: TgiRequest, limits: RequestLimits) -> None:
+def check_tgi(request: TgiRequest, limits: RequestLimits, defaults: SamplingDefaults) -> None:
     """Check constraints between fields, and this deployment's limits. Raises InvalidRequestError."""
     parameters = request.own_parameters
     check_at_most(parameters.best_of, limits.max_n, param="parameters.best_of")
-    if parameters.num_sequences > 1 and not parameters.is_sampled:
+    if parameters.num_sequences > 1 and not parameters.is_sampled(defaults):
         raise _invalid("best_of", "greater than 1 requires sampling; set do_sample")
     if parameters.num_sequences > 1 and parameters.seed not in (None, NO_SEED):
         raise _invalid("best_of", "greater than 1 cannot be used with seed")
@@ -40,7 +41,7 @@ async def plan_tgi(
     request: TgiRequest, service: Service, record: RequestRecord, encoder: TextEncoder
 ) -> GenerationPlan:
     """Raises InvalidRequestError."""
-    parameters, config = request.own_parameters, service.engine.model_config
+    parameters, config, defaults = request.own_parameters, service.engine.model_config, service.sampling_defaults
     prompts = await encode_texts(
         [request.inputs], encoder=encoder, config=config, truncation=_truncation(parameters, config), param="inputs"
     )
@@ -53,11 +54,12 @@ async def plan_tgi(
         **plain_params(
             parameters,
             config,
-            temperature=(parameters.temperature or 1.0) if parameters.is_sampled else 0.0,
+            defaults,
+            temperature=_temperature(parameters, defaults),
             include_stop_str_in_output=True,
             skip_special_tokens=False,  # the writer knows which tokens are special
         ),
-        max_tokens=_max_tokens(parameters.max_new_tokens, num_prompt_tokens, config),
+        max_tokens=_max_tokens(parameters.max_new_tokens, num_prompt_tokens, config, defaults),
         grammar=grammar,
         seed=choose_seed(parameters.seed, service.draw_seed),
         stop=tuple(parameters.stop or ()),
@@ -84,7 +86,15 @@ def _truncation(parameters: TgiParameters, config: ModelConfig) -> Truncation | 
     return Truncation(parameters.truncate, keeps_end=True)
 
 
-def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig) -> int:
+def _temperature(parameters: TgiParameters, defaults: SamplingDefaults) -> float:
+    if not parameters.is_sampled(defaults):
+        return 0.0
+    return parameters.temperature or defaults.params.get("temperature") or 1.0
+
+
+def _max_tokens(
+    max_new_tokens: int | None, num_prompt_tokens: int, config: ModelConfig, defaults: SamplingDefaults
+) -> int:
     num_left = config.num_positions - num_prompt_tokens
     if num_left < 1:
         # TGI's own sentences, here and below. Its errors have no field for the parameter, so its name comes first.
@@ -93,7 +103,7 @@ def _max_tokens(max_new_tokens: int | None, num_prompt_tokens: int, config: Mode
             param="inputs",
         )
     if max_new_tokens is None:
-        return min(DEFAULT_MAX_NEW_TOKENS, num_left)
+        return defaults.limit(min(DEFAULT_MAX_NEW_TOKENS, num_left), num_left)
     if max_new_tokens > num_left:
         raise ContextLengthError(
             f"parameters.max_new_tokens: `inputs` tokens + `max_new_tokens` must be <= {config.num_positions}. Given:"

@@ -101,7 +101,7 @@ async def read_info(service: ServiceDep) -> TgiInfo:
 async def _answer(http: Request, service: Service, model: type[TgiRequest], *, is_list: bool = False) -> Response:
     request = parse_body(model, await read_json_object(http, service.limits, service.uploads))
     record = request_record(http.scope)
-    check_tgi(request, service.limits)
+    check_tgi(request, service.limits, service.sampling_defaults)
     plan = await plan_tgi(request, service, record, service.text_encoder(http))
     source = plan.run(service.engine, record)
     writer = TgiWriter(request, plan, service, is_list=is_list)

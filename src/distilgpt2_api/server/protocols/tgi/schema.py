@@ -2,13 +2,17 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue
 
+SHAPES = ("temperature", "top_k", "top_p", "typical_p")
+"""Parameters that sample if they are set."""
 Unsupported = Annotated[None, Field(description="Not supported.")]
 
 
@@ -65,10 +69,16 @@ class TgiParameters(Body):
     def num_sequences(self) -> int:
         return self.best_of or 1
 
-    @property
-    def is_sampled(self) -> bool:
-        values = (self.temperature, self.top_k, self.top_p, self.typical_p)
-        return bool(self.do_sample) or any(value is not None for value in values)
+    def is_sampled(self, defaults: SamplingDefaults) -> bool:
+        """Without `do_sample`, a default of the service samples as a parameter of the request does."""
+        if any(getattr(self, name) is not None for name in SHAPES):
+            return True
+        is_greedy = defaults.params.get("temperature") == 0
+        if self is DEFAULT_PARAMETERS:
+            return not is_greedy
+        if self.do_sample is not None:
+            return self.do_sample
+        return not is_greedy and any(name in defaults.params for name in SHAPES)
 
     @property
     def has_details(self) -> bool:
@@ -127,7 +137,7 @@ class TgiStreamRequest(TgiRequest):
         return True
 
 
-class TgiInfo(BaseModel):
+class TgiInfo(DeferredModel):
     model_id: str
     model_sha: str | None
     model_pipeline_tag: Literal["text-generation"]
@@ -144,7 +154,7 @@ class TgiInfo(BaseModel):
     docker_label: str | None
 
 
-class TgiToken(BaseModel):
+class TgiToken(DeferredModel):
     id: int
     text: str = Field(
         description="The token's part of the text. A character of several tokens belongs to the last of them."
@@ -153,7 +163,7 @@ class TgiToken(BaseModel):
     special: bool = Field(description="Not part of the text, like the end-of-text token.")
 
 
-class TgiPrefillToken(BaseModel):
+class TgiPrefillToken(DeferredModel):
     id: int
     text: str
     logprob: float | None = Field(description="Null for the first.")
@@ -162,7 +172,7 @@ class TgiPrefillToken(BaseModel):
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 
-class TgiSequence(BaseModel):
+class TgiSequence(DeferredModel):
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None = Field(description="A request for one sequence with this seed samples it again. Null if greedy.")
@@ -179,21 +189,21 @@ class TgiDetails(TgiSequence):
     best_of_sequences: list[TgiBestOfSequence] | None = Field(None, description="The others, with `best_of`.")
 
 
-class TgiAnswer(BaseModel):
+class TgiAnswer(DeferredModel):
     """TGI's `GenerateResponse`."""
 
     generated_text: str
     details: TgiDetails | None = Field(None, description="With `details` or `decoder_input_details`.")
 
 
-class TgiStreamDetails(BaseModel):
+class TgiStreamDetails(DeferredModel):
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None
     input_length: int = Field(description="The prompt's tokens.")
 
 
-class TgiStreamEvent(BaseModel):
+class TgiStreamEvent(DeferredModel):
     """TGI's `StreamResponse`: one per token."""
 
     index: int = Field(description="From 1.")

@@ -1,6 +1,7 @@
 """The workshop's routes: a health check at the root, and every other path is a prompt."""
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Annotated, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -14,13 +15,14 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_context_length
 from distilgpt2_api.server.generation.answers import json_answer
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import plan_generation
 from distilgpt2_api.server.generation.prompts import encode_texts
-from distilgpt2_api.server.generation.sampling_params import check_at_most
+from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
 from distilgpt2_api.server.http.accept import wants_page
 from distilgpt2_api.server.http.paths import raw_path_of, without_root
 from distilgpt2_api.server.http.protocol import Protocol, Protocols
@@ -28,16 +30,17 @@ from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
 
 
-class GeneratedSequences(BaseModel):
+class GeneratedSequences(DeferredModel):
     generated_sequences: list[str] = Field(description="Each begins with the prompt.")
 
 
-class Health(BaseModel):
+class Health(DeferredModel):
     health: Literal["ok"]
     version: str
     model: str
@@ -51,6 +54,10 @@ MODIFYING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """A client that sends these means another route. It gets 404, not 405: TGI's clients expect that."""
 
 
+DEFAULTS = SamplingDefaults.parse({"top_k": 50})
+"""The workshop's, where they differ from the neutral values."""
+
+
 class GenerateQuery(BaseModel):
     """Unknown names are refused, so that a typo does not silently give the default."""
 
@@ -59,7 +66,7 @@ class GenerateQuery(BaseModel):
     max_new_tokens: int = Field(50, ge=1, le=2**31, description="Maximum number of tokens after the prompt.")
     num_return_sequences: int = Field(1, ge=1, le=128)
     temperature: float = plain_field("temperature", 1.0)
-    top_k: int = plain_field("top_k", 50)
+    top_k: int = plain_field("top_k", DEFAULTS.params["top_k"])
     top_p: float = plain_field("top_p", 1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
 
@@ -106,12 +113,15 @@ async def generate_text(
     record = request_record(http.scope)
     prompts = await encode_texts([prompt], encoder=service.text_encoder(http), config=engine.model_config)
     num_prompt_tokens = record.num_prompt_tokens = len(prompts[0].token_ids)
-    check_context_length(num_prompt_tokens, query.max_new_tokens, engine.model_config, param="max_new_tokens")
+    defaults = service.sampling_defaults
+    max_tokens = query.max_new_tokens
+    if "max_new_tokens" not in query.model_fields_set:
+        max_tokens = defaults.limit(max_tokens, engine.model_config.num_positions - num_prompt_tokens)
+    check_context_length(num_prompt_tokens, max_tokens, engine.model_config, param="max_new_tokens")
+    sent = SimpleNamespace(**query.model_dump(exclude_unset=True))
     params = SamplingParams(
-        max_tokens=query.max_new_tokens,
-        temperature=query.temperature,
-        top_k=query.top_k,
-        top_p=query.top_p,
+        **plain_params(sent, engine.model_config, defaults.over(DEFAULTS)),
+        max_tokens=max_tokens,
         seed=choose_seed(query.seed, service.draw_seed),
     )
     plan = plan_generation(

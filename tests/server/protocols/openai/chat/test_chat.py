@@ -68,7 +68,7 @@ def test_without_a_template_the_400_says_what_to_do(open_client: Callable[..., A
             assert way in message
     assert client.complete(prompt="a").status_code == 200
     assert client.get("/v1/models").json()["data"][0].keys() == {
-        "id", "object", "created", "owned_by", "root", "max_model_len",
+        "id", "object", "created", "owned_by", "root", "max_model_len", "generation_config",
     }  # fmt: skip
 
 

@@ -1,8 +1,12 @@
 "use strict";
-// Relative, so that it also works below a proxy's path prefix.
-SwaggerUIBundle({
-  url: "openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  validatorUrl: null,
+loadDocument((spec, key) => {
+  const ui = SwaggerUIBundle({
+    spec,
+    dom_id: "#swagger-ui",
+    deepLinking: true,
+    validatorUrl: null,
+    onComplete: () => {
+      if (key) ui.preauthorizeApiKey("key", key);
+    },
+  });
 });

@@ -1,6 +1,6 @@
-// The alternatives to a token, in one small window beside it.
+// The alternatives to a token, in one small window beside it; on narrow screens in a sheet at the bottom.
 
-import { find, formatProbability, make } from "./dom.js";
+import { find, formatProbability, make, makeButton } from "./dom.js";
 import { spell } from "./tokens.js";
 
 const LEAVE_DELAY_MS = 250;
@@ -21,15 +21,15 @@ class Alternatives {
   #leaving = 0;
   /** The focus is returning to a token, which must not open the window again. */
   #isReturning = false;
-  /** On narrow screens the window is at the bottom, where it could cover a token under the pointer. */
-  #isSheet = matchMedia("(max-width: 40rem)");
+  /** A sheet could cover the token under the pointer, so it opens only on demand. */
+  #isSheet = matchMedia("(max-width: 62rem)");
 
   constructor() {
     this.#node.addEventListener("pointerenter", () => clearTimeout(this.#leaving));
     this.#node.addEventListener("pointerleave", () => this.leave());
     this.#node.addEventListener("keydown", (event) => this.#onKey(event));
-    document.addEventListener("pointerdown", (event) => {
-      if (!this.#node.contains(event.target) && !event.target.closest(".token")) this.close();
+    document.addEventListener("pointerdown", ({ target }) => {
+      if (!this.#node.contains(target) && !target.closest(".token")) this.close();
     });
     let width = innerWidth;
     addEventListener("resize", () => {
@@ -47,7 +47,7 @@ class Alternatives {
     this.#node.replaceChildren(...this.#content(token, onBranch, note));
     this.#node.hidden = false;
     this.#moveTo(token.node);
-    if (isMeant) this.#node.querySelector("button:not([disabled])")?.focus({ preventScroll: true });
+    if (isMeant) (this.#rows[0] ?? this.#node.querySelector(".close")).focus({ preventScroll: true });
   }
 
   leave() {
@@ -69,6 +69,10 @@ class Alternatives {
     return true;
   }
 
+  get #rows() {
+    return [...this.#node.querySelectorAll(".alternative:not([disabled])")];
+  }
+
   #select(token) {
     this.#token?.node.setAttribute("aria-selected", "false");
     this.#token = token;
@@ -76,34 +80,31 @@ class Alternatives {
   }
 
   #content(token, onBranch, note) {
-    const facts = [
-      token.logprob === null ? "first token, no prediction" : formatProbability(token.logprob),
-      rankOf(token),
-      token.id !== undefined && `id ${token.id}`,
-    ].filter(Boolean);
+    const likelihood = token.logprob === null ? "first token, no prediction" : formatProbability(token.logprob);
+    const facts = [likelihood, rankOf(token), token.id !== undefined && `id ${token.id}`];
     const head = make("div", { class: "alternatives-head" },
-      make("code", { text: spell(token.text) }), make("span", { text: facts.join(" · ") }));
+      make("span", { class: "handle", "aria-hidden": "true" }),
+      make("code", { text: spell(token.text) }), make("span", { class: "help", text: facts.filter(Boolean).join(" · ") }),
+      makeButton("×", () => this.close(), "Close", { class: "quiet close" }));
     const rows = token.top.map((one) => this.#row(one, one.text === token.text, token, onBranch));
-    const list = make("div", {}, ...rows);
-    const hint = rows.length ? note : "The request did not ask for alternatives.";
-    return [head, list, make("p", { class: "help", text: hint })];
+    return [head, ...rows, make("p", { class: "help", text: rows.length ? note : "The request did not ask for alternatives." })];
   }
 
   #row(alternative, isOwn, token, onBranch) {
     const bar = make("span", { class: "share" });
     bar.style.setProperty("--share", Math.exp(alternative.logprob).toFixed(4));
     const probability = formatProbability(alternative.logprob);
-    return make("button", {
-      type: "button", class: isOwn ? "alternative own" : "alternative", disabled: isOwn || !onBranch,
-      "aria-label": `${spell(alternative.text)}, ${probability}${isOwn ? ", the sampled one" : ", continue from here"}`,
-      onclick: () => {
-        this.close();
-        onBranch(token, alternative);
-      },
-    }, bar, make("code", { text: spell(alternative.text) }), make("span", { class: "probability", text: probability }));
+    const row = makeButton("", () => {
+      this.close();
+      onBranch(token, alternative);
+    }, `${spell(alternative.text)}, ${probability}${isOwn ? ", the sampled one" : onBranch ? ", continue from here" : ""}`, {
+      class: isOwn ? "alternative own" : "alternative", disabled: isOwn || !onBranch,
+    });
+    row.append(bar, make("code", { text: spell(alternative.text) }), make("span", { class: "facts", text: probability }));
+    return row;
   }
 
-  /** Below the token, or above it if there is no room. On narrow screens the style sheet ignores the position. */
+  /** Below the token, or above it if there is no room. For a sheet the style sheet ignores the position. */
   #moveTo(anchor) {
     const box = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.#node;
@@ -114,7 +115,7 @@ class Alternatives {
   }
 
   #onKey(event) {
-    const rows = [...this.#node.querySelectorAll("button:not([disabled])")];
+    const rows = this.#rows;
     const at = rows.indexOf(document.activeElement);
     const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: rows.length - 1 }[event.key];
     if (event.key === "Tab") this.close();

@@ -1,77 +1,118 @@
-// One answer: its tokens as they arrive, its speed, and its actions.
+// One answer: its tokens as they arrive, its settings, its speed, and its actions.
 
 import { alternatives } from "./alternatives.js";
-import { copyText } from "./code.js";
-import { formatCount, formatDuration, make } from "./dom.js";
-import { TokenStrip, likeliestFirst } from "./tokens.js";
+import { copyText } from "./clipboard.js";
+import { find, formatCount, formatDuration, make, makeButton } from "./dom.js";
+import { labelOf, settingsOf, valueText } from "./requests.js";
+import { TokenStrip, likeliestFirst, packToken, unpackToken } from "./tokens.js";
 
-const NOTE = "Choose one to continue from here. Probabilities are the model's, before temperature and filters.";
+const NOTE = "Probabilities are the model's, before temperature and filters.";
 const MAX_SHOWN_PROMPT = 400;
+const ENDINGS = { length: "stopped at length limit", stop: "ended by the model", stopped: "stopped by you" };
 
-/** Tokens per second. If all tokens arrived at once, the time since the request counts, not the time between them. */
-export function rateOf(numTokens, startMs, firstMs, lastMs) {
-  const isSpread = numTokens > 1 && lastMs - firstMs > 20;
-  const seconds = (isSpread ? lastMs - firstMs : lastMs - startMs) / 1000;
-  return seconds > 0 ? (isSpread ? numTokens - 1 : numTokens) / seconds : 0;
+/** How an answer ended, in words. */
+export function endingOf(finishReason, stopReason) {
+  if (stopReason !== null && stopReason !== undefined) return `ended at ${JSON.stringify(stopReason)}`;
+  return ENDINGS[finishReason] ?? finishReason;
 }
 
 /**
- * Mutable: a card. `origin` is the text before the answer: { promptText, promptIds, kept, chosen }, where `kept` has the
- * parent answer's tokens before the chosen one. `onBranch(card, index, alternative)`, `onCode(request)`.
+ * Mutable: a card. `origin`: { promptText, promptIds }, in a branch also { kept, chosen }, its parent's tokens and the new
+ * one. `actions`: onBranch(card, index, alternative), and those that it has buttons for, called with the card.
  */
 export class AnswerCard {
   text = "";
+  isPinned = false;
+  parent = null;
   #finishReason = null;
   #stopReason = null;
   #keptCount = 0;
+  #chosenAt = null;
   #numIds = 0;
   #startMs = performance.now();
   #firstMs = null;
-  #lastMs = null;
+  #figures = { rate: null, firstTokenMs: null };
   #facts = make("p", { class: "facts" });
-  #actions = make("div", { class: "actions", hidden: true });
+  #buttons = make("div", { class: "actions", hidden: true });
+  #given = make("ul", { class: "given", "aria-label": "Settings" });
+  #pin;
   #continue;
-  #code;
 
-  constructor({ title, request, origin, onBranch, onCode }) {
-    Object.assign(this, { title, request, origin });
+  constructor({ title, request, origin, time = Date.now() }, actions) {
+    Object.assign(this, { title, request, origin, time });
     this.promptIds = origin.promptIds ?? null;
     const look = (token, isMeant) => alternatives.look(token, isMeant, {
-      onBranch: this.promptIds && ((at, alternative) => onBranch(this, at.index, alternative)),
-      note: NOTE,
+      onBranch: this.promptIds && ((at, alternative) => actions.onBranch(this, at.index, alternative)),
+      note: this.promptIds ? `Choose one to continue from here. ${NOTE}` : NOTE,
     });
     this.strip = new TokenStrip(`Tokens of ${title}`, { onLook: look, onLeave: () => alternatives.leave() });
-    this.#build(onBranch, onCode);
+    this.#build(actions);
+    this.showDifferences(new Set());
     for (const token of origin.kept ?? []) this.strip.add({ ...token }, { isKept: true });
-    if (origin.chosen) this.strip.add(origin.chosen, { isChosen: true });
+    if (origin.chosen) this.#chosenAt = this.strip.add(origin.chosen, { isChosen: true }).index;
     this.#keptCount = this.strip.tokens.length;
+  }
+
+  /** A complete card from its `record`. */
+  static restore(record, actions) {
+    const tokens = record.tokens.map(unpackToken);
+    const kept = tokens.slice(0, record.chosenAt ?? record.numKept);
+    const chosen = record.chosenAt === null ? null : tokens[record.chosenAt];
+    const { title, request, time, promptText, promptIds } = record;
+    const card = new AnswerCard({ title, request, time, origin: { promptText, promptIds, kept, chosen } }, actions);
+    for (const token of tokens.slice(record.numKept)) card.strip.add(token);
+    card.text = record.text;
+    card.#figures = record.figures;
+    card.#finish(record.finishReason, record.stopReason);
+    card.end();
+    return card;
+  }
+
+  /** The answer as data, for storage. */
+  get record() {
+    return {
+      title: this.title, time: this.time, request: this.request, promptText: this.origin.promptText,
+      promptIds: this.promptIds, tokens: this.strip.tokens.map(packToken), numKept: this.#keptCount,
+      chosenAt: this.#chosenAt, text: this.text, figures: this.#figures,
+      finishReason: this.#finishReason, stopReason: this.#stopReason,
+    };
+  }
+
+  /** What a branch took from its parent. `text` is what follows. */
+  get keptText() {
+    return this.strip.textBefore(this.#keptCount);
   }
 
   get numTokens() {
     return this.strip.tokens.length - this.#keptCount;
   }
 
-  /** Ids of the prompt and of the tokens before `index`: the prompt of a branch there. */
+  get isRunning() {
+    return this.#finishReason === null;
+  }
+
+  /** The prompt of a branch at `index`. */
   idsBefore(index) {
     return [...this.promptIds, ...this.strip.tokens.slice(0, index).map(({ id }) => id)];
   }
 
-  /** Adds one choice of an event. */
   accept(choice) {
     this.promptIds ??= choice.prompt_token_ids ?? null;
     this.text += choice.text;
     const { tokens, token_logprobs: logprobs, top_logprobs: tops } = choice.logprobs ?? { tokens: [] };
-    tokens.forEach((text, index) => {
-      this.strip.add({ text, logprob: logprobs[index], top: likeliestFirst(tops[index]), numAsked: this.request.logprobs });
-    });
+    const numAsked = this.request.top_logprobs ?? this.request.logprobs;
+    tokens.forEach((text, index) => this.strip.add({ text, logprob: logprobs[index], top: likeliestFirst(tops[index]), numAsked }));
     for (const id of choice.token_ids ?? []) {
       const token = this.strip.tokens[this.#keptCount + this.#numIds];
       if (token) token.id = id;
       this.#numIds += 1;
     }
     if (tokens.length) {
-      this.#lastMs = performance.now();
-      this.#firstMs ??= this.#lastMs;
+      const nowMs = performance.now();
+      this.#firstMs ??= nowMs;
+      // Since the request: how tokens are spread within it depends on when the browser reads them.
+      const rate = (1000 * this.numTokens) / (nowMs - this.#startMs);
+      this.#figures = { rate, firstTokenMs: this.#firstMs - this.#startMs };
     }
     if (choice.finish_reason) this.#finish(choice.finish_reason, choice.stop_reason);
     this.#showFacts();
@@ -82,34 +123,43 @@ export class AnswerCard {
     this.node.classList.remove("running");
     this.node.removeAttribute("aria-busy");
     if (!this.#finishReason) this.#finish(reason);
-    this.#continue.hidden = this.#finishReason !== "length" && this.#finishReason !== "stopped";
-    this.#actions.hidden = false;
+    this.#continue.hidden = !this.promptIds || !["length", "stopped", "interrupted"].includes(this.#finishReason);
+    this.#buttons.hidden = false;
     this.#showFacts();
   }
 
-  /** An answer from the history: text only. */
-  showPlain(text) {
-    this.text = text;
-    this.node.querySelector(".tokens").replaceWith(make("p", { class: "tokens plain", text }));
-    this.end("from the history");
-    this.#code.hidden = true;
+  /** Marks the settings with these names. */
+  showDifferences(names) {
+    const settings = Object.entries(settingsOf(this.request));
+    this.#given.replaceChildren(...settings.map(([name, value]) => make("li", {},
+      `${labelOf(name)} `, make(names.has(name) ? "mark" : "span", { text: valueText(value) }))));
   }
 
-  #build(onBranch, onCode) {
+  showPinned(isPinned) {
+    this.isPinned = isPinned;
+    this.#pin?.setAttribute("aria-pressed", String(isPinned));
+  }
+
+  #build(actions) {
     const { promptText } = this.origin;
     const isLong = promptText.length > MAX_SHOWN_PROMPT;
     const prompt = make("span", { class: "prompt", text: isLong ? `… ${promptText.slice(-MAX_SHOWN_PROMPT)}` : promptText });
-    const button = (text, onclick, label) => make("button", { type: "button", class: "quiet", text, onclick, "aria-label": label });
-    const copy = button("Copy text", () => copyText(promptText + (this.strip.tokens.length ? this.strip.text : this.text), copy));
-    this.#continue = button("Continue", () => onBranch(this, this.#lastShown(), null));
-    this.#code = button("Code", () => onCode(this.request));
-    this.#actions.append(this.#continue, copy, this.#code);
-    const remove = button("×", () => this.node.remove(), `Remove ${this.title}`);
-    remove.classList.add("remove");
+    const copy = makeButton("Copy", () => copyText(promptText + this.keptText + this.text, copy), "Copy the text");
+    const offer = (act, text, label, options) => act && makeButton(text, () => act(this), label, options);
+    this.#continue = makeButton("Continue", () => actions.onBranch(this, this.#lastShown(), null));
+    this.#buttons.append(...[
+      offer(actions.onAgain, "Again", "Generate another answer"), this.#continue, copy, offer(actions.onCode, "Code"),
+      offer(actions.onReuse, "Reuse", "Use this prompt, settings and seed again"),
+    ].filter(Boolean));
+    const pin = offer(actions.onPin, "", `Pin ${this.title}`, { class: "quiet pin" });
+    pin?.append(find("pin-icon").content.cloneNode(true));
+    this.#pin = pin;
+    const remove = offer(actions.onRemove, "×", `Remove ${this.title}`, { class: "quiet remove" });
+    this.showPinned(false);
     this.node = make("article", { class: "card answer running", "aria-label": this.title, "aria-busy": "true" },
-      make("header", {}, make("h2", { text: this.title }), remove),
+      make("header", {}, ...[make("h3", { text: this.title }), pin, remove, this.#given].filter(Boolean)),
       make("div", { class: "story" }, prompt, this.strip.node),
-      make("footer", {}, this.#facts, this.#actions));
+      make("footer", {}, this.#facts, this.#buttons));
   }
 
   /** The index at which the text ends: before an end-of-text token. */
@@ -118,38 +168,17 @@ export class AnswerCard {
     return tokens.at(-1)?.node.classList.contains("special") ? tokens.length - 1 : tokens.length;
   }
 
-  #finish(reason, stop) {
+  #finish(reason, stop = null) {
     this.#finishReason = reason;
-    this.#stopReason = stop ?? null;
-    if (typeof stop === "string") this.#fadeCut();
-  }
-
-  #fadeCut() {
-    const encoder = new TextEncoder();
-    let room = encoder.encode(this.text).length;
-    const { tokens } = this.strip;
-    for (let index = this.#keptCount; index < tokens.length; index += 1) {
-      room -= encoder.encode(tokens[index].text).length;
-      if (room < 0) {
-        this.strip.fade(index);
-        return;
-      }
-    }
+    this.#stopReason = stop;
+    if (typeof stop === "string") this.strip.cutAfter(this.text, this.#keptCount);
   }
 
   #showFacts() {
+    const { rate, firstTokenMs } = this.#figures;
     const facts = [formatCount(this.numTokens, "token")];
-    if (this.#firstMs !== null) {
-      const rate = rateOf(this.numTokens, this.#startMs, this.#firstMs, this.#lastMs);
-      facts.push(`${rate.toFixed(0)} tokens/s`, `first token after ${formatDuration(this.#firstMs - this.#startMs)}`);
-    }
-    if (this.#finishReason) facts.push(this.#ending());
-    this.#facts.textContent = (this.numTokens ? facts : facts.slice(1)).join(" · ");
-  }
-
-  #ending() {
-    if (this.#stopReason !== null) return `ended at ${JSON.stringify(this.#stopReason)}`;
-    return { length: "length limit", stop: "ended by the model", stopped: "stopped by you" }[this.#finishReason]
-      ?? this.#finishReason;
+    if (rate !== null) facts.push(`${rate.toFixed(0)} tokens/s`, `first after ${formatDuration(firstTokenMs)}`);
+    if (this.#finishReason) facts.push(endingOf(this.#finishReason, this.#stopReason));
+    this.#facts.textContent = facts.join(" · ");
   }
 }

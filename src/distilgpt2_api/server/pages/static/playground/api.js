@@ -4,11 +4,11 @@ import { eventsOf } from "./sse.js";
 
 export const ROOT = new URL("../../", import.meta.url);
 
-/** An error answer of the service. */
+/** An error answer of the service. `state`: the engine's, if a probe answered. */
 export class ApiError extends Error {
-  constructor(status, { message, type = null, param = null, code = null }, retryAfterS = null) {
+  constructor(status, { message, type = null, param = null, code = null, state = null }, retryAfterS = null) {
     super(message);
-    Object.assign(this, { status, type, param, code, retryAfterS });
+    Object.assign(this, { status, type, param, code, state, retryAfterS });
   }
 }
 
@@ -29,8 +29,34 @@ export async function getText(path) {
   return (await send(path, { accept: "text/plain" })).text();
 }
 
+export async function getBlob(path) {
+  return (await send(path, { accept: "*/*" })).blob();
+}
+
+/** Without a body: an empty POST. */
 export async function postJson(path, body) {
-  return (await send(path, { body })).json();
+  return (await send(path, { body, method: "POST" })).json();
+}
+
+/** Uploads a file for a batch. `onProgress(share)`: `fetch` can't tell, so this is an XMLHttpRequest. */
+export function uploadFile(file, onProgress) {
+  const form = new FormData();
+  form.append("purpose", "batch");
+  form.append("file", file);
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", new URL("v1/files", ROOT));
+    const key = readKey();
+    if (key) request.setRequestHeader("authorization", `Bearer ${key}`);
+    request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 1);
+    request.onerror = () => reject(new OfflineError("The upload was interrupted."));
+    request.onload = async () => {
+      const answer = new Response(request.response, { status: request.status });
+      if (answer.ok) resolve(await answer.json());
+      else reject(await errorOf(answer));
+    };
+    request.send(form);
+  });
 }
 
 /** The events of a stream as objects. Leaving the loop, or the signal, hangs up, which cancels the request. */
@@ -49,15 +75,13 @@ export async function* postStream(path, body, signal) {
   throw brokenOff();
 }
 
-function brokenOff() {
-  return new OfflineError("The connection was lost in the middle of the answer.");
-}
+const brokenOff = () => new OfflineError("The connection was lost in the middle of the answer.");
 
-async function send(path, { body, signal, accept = "application/json" } = {}) {
+async function send(path, { body, method, signal, accept = "application/json" } = {}) {
   const headers = { accept };
   const key = readKey();
   if (key) headers.authorization = `Bearer ${key}`;
-  const options = { headers, signal, cache: "no-store", redirect: "error" };
+  const options = { method, headers, signal, cache: "no-store", redirect: "error" };
   if (body !== undefined) {
     headers["content-type"] = "application/json";
     Object.assign(options, { method: "POST", body: JSON.stringify(body) });
@@ -73,12 +97,11 @@ async function send(path, { body, signal, accept = "application/json" } = {}) {
 }
 
 async function errorOf(answer) {
-  const wait = Number(answer.headers.get("retry-after-ms") ?? NaN) / 1000 || Number(answer.headers.get("retry-after"));
-  const retryAfterS = Number.isFinite(wait) && wait > 0 ? wait : null;
+  const retryAfterS = answer.headers.get("retry-after-ms") / 1000 || Number(answer.headers.get("retry-after")) || null;
   let error = { message: `The service answered ${answer.status} ${answer.statusText}`.trim() };
   try {
     const body = await answer.json();
-    error = typeof body.error === "string" ? { message: body.error } : (body.error ?? error);
+    error = typeof body.error === "string" ? { message: body.error } : (body.error ?? { ...error, state: body.status });
   } catch {
     // Not the service's: a proxy's page.
   }

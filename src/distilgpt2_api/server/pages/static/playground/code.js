@@ -1,103 +1,104 @@
-// The current request as code, for a terminal or a program. The key is a variable, never shown.
+// A request as code, for a terminal or a program. The key is a variable, never shown.
 
 import { ROOT } from "./api.js";
-import { announce, find, make } from "./dom.js";
+import { find, make } from "./dom.js";
+import { withoutOwn } from "./requests.js";
 
 /** The arguments of OpenAI's client. Other fields go into its `extra_body`. */
-const OPENAI = new Set(["model", "prompt", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n",
-  "presence_penalty", "seed", "stop", "stream", "stream_options", "temperature", "top_p", "user"]);
+const OPENAI = new Set(["model", "prompt", "messages", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs",
+  "max_tokens", "max_completion_tokens", "n", "presence_penalty", "seed", "stop", "stream", "temperature", "top_p"]);
+const IDS_PER_LINE = 14;
+const IDS_NOTE = "# The prompt is token ids: exactly those that the model saw, with the token that you chose.\n";
+const JSON_STYLE = { null: "null", true: "true", false: "false", tab: "  ", end: "" };
+const PYTHON_STYLE = { null: "None", true: "True", false: "False", tab: "    ", end: "," };
 
 const quoteShell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+const isLongIds = (value) => value.length > IDS_PER_LINE && value.every(Number.isInteger);
 
-/** A JSON value in Python: only `null`, `true` and `false` differ. */
-function python(value, indent = "") {
-  const inner = `${indent}    `;
-  if (value === null) return "None";
-  if (typeof value === "boolean") return value ? "True" : "False";
+/** A JSON value as code: objects and long lists of ids over several lines. */
+function write(value, style, indent = "") {
+  const inner = indent + style.tab;
+  if (value === null || typeof value === "boolean") return style[value];
   if (typeof value !== "object") return JSON.stringify(value);
-  if (Array.isArray(value)) return `[${value.map((item) => python(item, inner)).join(", ")}]`;
-  const items = Object.entries(value).map(([name, item]) => `${inner}${JSON.stringify(name)}: ${python(item, inner)},\n`);
-  return items.length ? `{\n${items.join("")}${indent}}` : "{}";
+  if (Array.isArray(value) && !isLongIds(value)) return `[${value.map((item) => write(item, style, inner)).join(", ")}]`;
+  const lines = Array.isArray(value)
+    ? Array.from({ length: Math.ceil(value.length / IDS_PER_LINE) }, (_, at) => value.slice(at * IDS_PER_LINE).slice(0, IDS_PER_LINE).join(", "))
+    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${write(item, style, inner)}`);
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  return `${open}\n${inner}${lines.join(`,\n${inner}`)}${style.end}\n${indent}${close}`;
 }
 
-function curl(url, body, hasKey) {
-  const lines = [`curl -N ${quoteShell(`${url}v1/completions`)}`, "-H 'Content-Type: application/json'"];
+const curl = (body, path, hasKey) => curlOf(body, `v1/${path}`, hasKey);
+
+function curlOf(body, path, hasKey) {
+  const lines = [`curl ${body.stream ? "-N " : ""}${quoteShell(`${ROOT.href}${path}`)}`, "-H 'Content-Type: application/json'"];
   if (hasKey) lines.push('-H "Authorization: Bearer $KEY"');
-  return `${[...lines, `-d ${quoteShell(JSON.stringify(body))}`].join(" \\\n  ")}\n`;
+  return `${[...lines, `-d ${quoteShell(write(body, JSON_STYLE))}`].join(" \\\n  ")}\n`;
 }
 
-function requests(url, body, hasKey) {
-  const headers = hasKey ? '    headers={"Authorization": f"Bearer {os.environ[\'KEY\']}"},\n' : "";
-  return `import json
-${hasKey ? "import os\n" : ""}
-import requests
-
-answer = requests.post(
-    ${JSON.stringify(`${url}v1/completions`)},
-${headers}    json=${python(body, "    ")},
-    stream=True,
-)
-answer.raise_for_status()
-for line in answer.iter_lines():
-    if line.startswith(b"data: {"):
-        for choice in json.loads(line[6:])["choices"]:
-            print(choice["text"], end="", flush=True)
+function python(body, path, hasKey) {
+  const isKnown = ([name]) => OPENAI.has(name);
+  const items = Object.entries(body);
+  const others = items.filter((item) => !isKnown(item));
+  const lines = items.filter(isKnown).map(([name, value]) => `    ${name}=${write(value, PYTHON_STYLE, "    ")},\n`);
+  if (others.length) lines.push(`    extra_body=${write(Object.fromEntries(others), PYTHON_STYLE, "    ")},\n`);
+  const [whole, part] = path === "completions" ? ["text", "text"] : ["message.content", 'delta.content or ""'];
+  const print = body.stream
+    ? `for event in answer:
+    for choice in event.choices:
+        print(choice.${part}, end="", flush=True)
+`
+    : `for choice in answer.choices:
+    print(choice.${whole})
 `;
-}
-
-function openai(url, body, hasKey) {
-  const known = Object.entries(body).filter(([name]) => OPENAI.has(name));
-  const others = Object.entries(body).filter(([name]) => !OPENAI.has(name));
-  const lines = known.map(([name, value]) => `    ${name}=${python(value, "    ")},\n`);
-  if (others.length) lines.push(`    extra_body=${python(Object.fromEntries(others), "    ")},\n`);
   return `${hasKey ? "import os\n\n" : ""}from openai import OpenAI
 
-client = OpenAI(base_url=${JSON.stringify(`${url}v1`)}, api_key=${hasKey ? 'os.environ["KEY"]' : '"none"'})
-for event in client.completions.create(
-${lines.join("")}):
-    for choice in event.choices:
-        print(choice.text, end="", flush=True)
-`;
+client = OpenAI(base_url=${JSON.stringify(`${ROOT.href}v1`)}, api_key=${hasKey ? 'os.environ["KEY"]' : '"none"'})
+answer = client.${path.replace("/", ".")}.create(
+${lines.join("")})
+${print}`;
 }
 
-const LANGUAGES = [
-  { name: "curl", write: curl },
-  { name: "Python", write: requests },
-  { name: "OpenAI client", write: openai },
-];
+/** Ollama's names of this service's parameters, where they differ. */
+const RENAMED = { max_tokens: "num_predict", max_completion_tokens: "num_predict", repetition_penalty: "repeat_penalty" };
+const OLLAMA = /^(num_predict|temperature|top_[kp]|min_p|typical_p|(repeat|presence|frequency)_penalty|seed|stop)$/;
 
-/** To the clipboard; if the page may not write to it (plain HTTP from another machine), by `execCommand`. */
-export async function copyText(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const area = make("textarea", { class: "copied", "aria-hidden": "true" });
-    area.value = text;
-    (button.closest("dialog") ?? document.body).append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-    button.focus();
+function ollama({ model, prompt, messages, stream = false, logprobs, top_logprobs, ...others }, path, hasKey) {
+  const options = { temperature: 1, top_k: 0, top_p: 1 }; // Ollama has defaults of its own.
+  const missing = Array.isArray(prompt) ? ["prompt of token ids"] : [];
+  for (const [name, value] of Object.entries(others)) {
+    const theirs = RENAMED[name] ?? name;
+    if (OLLAMA.test(theirs)) options[theirs] = name === "stop" ? [value].flat() : value;
+    else missing.push(name);
   }
-  const label = button.textContent;
-  button.textContent = "Copied";
-  announce("Copied");
-  setTimeout(() => {
-    button.textContent = label === "Copied" ? "Copy" : label;
-  }, 1500);
+  const body = { model, ...(messages ? { messages } : { prompt: `${prompt}`, raw: true }), stream, options };
+  if (logprobs) Object.assign(body, { logprobs: true, top_logprobs: top_logprobs ?? (logprobs === true ? 0 : logprobs) });
+  return (missing.length ? `# Ollama's API has no ${missing.join(", ")}.\n` : "")
+    + curlOf(body, messages ? "api/chat" : "api/generate", hasKey);
 }
 
-/** Shows a dialog with the request in three languages. */
-export function showCode(body, hasKey) {
+const LANGUAGES = { curl, Python: python, Ollama: ollama };
+
+/** Shows a dialog with a request as the user set it. A stream and log-probabilities are added on demand. */
+export function showCode(request, hasKey) {
   const dialog = find("code");
-  const shown = find("code-text");
-  const show = (language) => {
-    shown.textContent = language.write(ROOT.href, body, hasKey);
-    for (const radio of dialog.querySelectorAll("input")) radio.checked = radio.value === language.name;
+  const show = () => {
+    const body = withoutOwn(request);
+    for (const name of ["logprobs", "top_logprobs"]) {
+      if (find("code-logprobs").checked && name in request) body[name] = request[name];
+    }
+    if (find("code-stream").checked) body.stream = true;
+    const language = dialog.querySelector("[name=language]:checked").value;
+    const note = Array.isArray(request.prompt) ? IDS_NOTE : "";
+    const path = "messages" in request ? "chat/completions" : "completions";
+    find("code-text").textContent = note + LANGUAGES[language](body, path, hasKey);
   };
-  find("code-languages").replaceChildren(...LANGUAGES.map((language) => make("label", { class: "chip" },
-    make("input", { type: "radio", name: "language", value: language.name, onchange: () => show(language) }),
-    make("span", { text: language.name }))));
-  show(LANGUAGES[0]);
+  find("code-languages").replaceChildren(...Object.keys(LANGUAGES).map((name) => make("label", { class: "chip" },
+    make("input", { type: "radio", name: "language", value: name, checked: name === "curl", onchange: show }), make("span", { text: name }))));
+  for (const id of ["code-stream", "code-logprobs"]) {
+    find(id).checked = false;
+    find(id).onchange = show;
+  }
+  show();
   dialog.showModal();
 }

@@ -15,6 +15,10 @@ export function make(tag, options = {}, ...children) {
   return node;
 }
 
+export function makeButton(text, onclick, label, options) {
+  return make("button", { class: "quiet", text, onclick, "aria-label": label, ...options });
+}
+
 /** Announces the text to screen readers, after what they are reading. */
 export function announce(text) {
   find("announcer").textContent = text;

@@ -2,8 +2,13 @@
 
 import { alternatives } from "./alternatives.js";
 import { ApiError, OfflineError, getJson, setKeyReader } from "./api.js";
-import { copyText, showCode } from "./code.js";
-import { announce, find, formatDuration } from "./dom.js";
+import { Batches } from "./batches.js";
+import { Board } from "./board.js";
+import { Chat } from "./chat.js";
+import { copyText } from "./clipboard.js";
+import { showCode } from "./code.js";
+import { announce, find } from "./dom.js";
+import { exportAnswers } from "./export.js";
 import { Generation } from "./generation.js";
 import { History } from "./history.js";
 import { askForKey, forgetKey, readKey } from "./keys.js";
@@ -11,40 +16,51 @@ import { Live } from "./live.js";
 import { clearNotice, isOfflineShown, showError } from "./notices.js";
 import { Score } from "./score.js";
 import { Settings } from "./settings.js";
+import { linkTo, takeLink } from "./share.js";
 import { keep, recall } from "./storage.js";
+import { Tabs } from "./tabs.js";
+import { switchTheme } from "./theme-switch.js";
 
-const STATES = { ready: "ready", loading: "loading the model", draining: "shutting down", failed: "failed", offline: "offline" };
-const service = { model: null, maxTokens: null };
+const STATES = { loading: "loading the model", draining: "shutting down" };
+/** The panels beside each view: only those with an effect on it. */
+const PANELS = { write: ["settings", "history", "service"], chat: ["settings", "service"], score: ["service"], batch: ["service"] };
+const TEXTS = { prompt: "prompt", messages: "chat-input", input: "score-text" };
+const MAX_ANSWERS = 8;
+const isNarrow = matchMedia("(max-width: 62rem)");
+const service = { model: undefined, maxTokens: undefined };
+const prompt = find("prompt");
+const form = recall("form");
 
 setKeyReader(readKey);
-const settings = new Settings(find("settings"), find("presets"), saveForm);
-const prompt = find("prompt");
-
-const generation = new Generation(find("answers"), {
-  readService: () => service,
-  onChange: showRunning,
-  onSpeed: showSpeed,
-  onError: handleError,
-  onCode: (request) => showCode(request, readKey() !== null),
-  onDone: ({ promptText, texts, request }) => {
-    if (typeof request.prompt === "string") history.add({ promptText, texts, values: { ...settings.values, seed: request.seed } });
+const settings = new Settings(find("settings"), find("presets"), { onChange: saveForm, onReveal: revealSettings });
+const board = new Board({
+  onBranch: (card, index, alternative) => generation.branch(card, index, alternative),
+  onCode: (card) => show(card.request),
+  onReuse: (card) => {
+    takeOver(card.origin.promptText, card.request, true);
+    announce("Prompt, settings and seed are as in this answer. The seed is locked.");
+    prompt.focus();
   },
 });
+const generation = new Generation(board, {
+  readService: () => service, onChange: showRunning, onError: handleError, onDone: (run) => history.put(run),
+});
 const history = new History((entry) => {
-  prompt.value = entry.promptText;
-  settings.apply({ ...entry.values, isSeedLocked: true });
-  selectTab("write");
-  generation.showPlain(entry.promptText, entry.texts);
-  announce("An earlier answer, with its settings and seed");
-  prompt.focus();
+  takeOver(entry.promptText, entry.answers[0].request, false);
+  board.show(entry);
+  announce("Earlier answers, with their prompt and settings");
 });
 const score = new Score(find("score-result"), {
   readService: () => service,
   onBranch: (source, index, alternative) => {
-    selectTab("write");
-    withRequest("", (request) => generation.branch({ ...source, request }, index, alternative));
+    const fields = readFields({});
+    if (!fields) return;
+    views.select("write");
+    generation.branch({ ...source, request: asStream(fields) }, index, alternative);
   },
 });
+const chat = new Chat({ readFields: () => readFields({}), onError: handleError, onCode: show, onProblem: (problem) => showProblem("chat-input", problem) });
+const batches = new Batches(handleError);
 const live = new Live((state, last) => {
   document.documentElement.dataset.state = state;
   find("state").textContent = STATES[state] ?? state;
@@ -52,18 +68,34 @@ const live = new Live((state, last) => {
   if (state !== "offline" && isOfflineShown()) clearNotice();
   if (state === "ready") describeService();
 });
+const panels = new Tabs(find("panels"), (name) => {
+  live.areFiguresShown = name === "service";
+  live.refresh();
+});
+const views = new Tabs(find("views"), (view) => {
+  alternatives.close();
+  settings.showFor(view);
+  panels.show((name) => PANELS[view].includes(name));
+  panels.select(PANELS[view][0]);
+  batches.show(view === "batch");
+});
 
 async function describeService() {
   try {
-    const { model, precision, version } = await getJson("version");
+    const { model, precision, version, has_chat: hasChat, has_batches: hasBatches } = await getJson("version");
     service.model = model;
     live.unlock();
     find("model").textContent = model;
-    find("model-facts").textContent = `${precision} · version ${version}`;
+    const { data: cards } = await getJson("v1/models");
+    const names = cards.slice(1).map(({ id }) => id).join(", ");
+    find("model-facts").textContent = `${precision} · version ${version}${names && ` · also ${names}`}`;
     document.title = `${model} · playground`;
     const { max_total_tokens: maxTokens, max_best_of: maxN } = await getJson("info");
     service.maxTokens = maxTokens;
-    settings.limit({ n: maxN, max_tokens: maxTokens - 1, min_tokens: maxTokens - 1 });
+    settings.offerDefaults(cards[0].generation_config, !form);
+    settings.limit({ n: Math.min(MAX_ANSWERS, maxN), max_tokens: maxTokens - 1, min_tokens: maxTokens - 1 });
+    views.show((name) => ({ chat: hasChat, batch: hasBatches })[name] ?? true);
+    openLink();
   } catch (error) {
     if (error.status === 401) handleError(error, describeService);
   }
@@ -78,53 +110,70 @@ async function handleError(error, retry) {
     find("forget-key").hidden = false;
     clearNotice();
     await describeService();
-    if (retry !== describeService) retry();
+    if (retry && retry !== describeService) retry();
     return;
   }
-  settings.markInvalid(error.param, error.message);
-  showError(error, retry);
+  const text = TEXTS[error.param?.split(".")[0]];
+  if (text) showProblem(text, error.message);
+  else if (!settings.showProblem(error.param, error.message)) showError(error, retry);
   if (error instanceof OfflineError) live.refresh();
+}
+
+/** Shows what is wrong with a text, below it; without a message, that nothing is. */
+function showProblem(id, message) {
+  const field = find(id);
+  find(field.getAttribute("aria-describedby")).textContent = message;
+  field.setAttribute("aria-invalid", String(Boolean(message)));
+  if (message) field.focus();
+}
+
+/** The settings; on a narrow screen in their sheet. */
+function revealSettings() {
+  panels.select("settings");
+  if (isNarrow.matches) find("side").showPopover();
+}
+
+/** The model, the texts of a request and the settings as its fields; null if a setting is invalid. */
+function readFields(texts) {
+  const fields = settings.readFields();
+  return fields && { model: service.model, ...texts, ...fields };
+}
+
+/** Streamed, and with token ids, which a branch's prompt needs. */
+const asStream = (fields) => ({ ...fields, stream: true, return_token_ids: true });
+
+/** The request for the prompt; null if it can't be sent, which the page then shows. */
+function readRequest() {
+  showProblem("prompt", prompt.value ? "" : "Write a prompt first.");
+  const fields = prompt.value && readFields({ prompt: prompt.value });
+  return fields && asStream(fields);
 }
 
 function generate() {
   if (generation.isRunning) return;
   alternatives.close();
   clearNotice();
-  settings.clearInvalid();
-  withRequest(prompt.value, (request) => {
-    saveForm();
-    generation.start(request);
-  });
+  const request = readRequest();
+  if (!request) return;
+  saveForm();
+  generation.start(request);
 }
 
-/**
- * Passes a text's request with the current settings to `use`: streamed, and with token ids, which a branch's prompt
- * needs. If a setting can't be sent, shows the error instead.
- */
-function withRequest(text, use) {
-  let fields;
-  try {
-    fields = settings.readFields();
-  } catch (error) {
-    handleError(error, null);
-    return;
-  }
-  const { model } = service;
-  use({ ...(model && { model }), prompt: text, logprobs: 0, ...fields, stream: true, return_token_ids: true });
+function show(request) {
+  if (request) showCode(request, readKey() !== null);
+}
+
+/** Puts the prompt and the settings of an answer back into the form. */
+function takeOver(text, request, isSeedLocked) {
+  if (text) prompt.value = text;
+  settings.applyRequest(request, isSeedLocked);
+  showProblem("prompt", "");
+  saveForm();
 }
 
 function showRunning(isRunning) {
   find("generate").hidden = isRunning;
   find("stop").hidden = !isRunning;
-  if (live.isBusy !== isRunning) {
-    live.isBusy = isRunning;
-    live.refresh();
-  }
-}
-
-function showSpeed(rate, firstMs) {
-  find("speed").textContent = rate.toFixed(0);
-  find("first-token").textContent = formatDuration(firstMs);
 }
 
 function saveForm() {
@@ -133,95 +182,69 @@ function saveForm() {
 
 async function scoreText() {
   const text = find("score-text").value;
-  const button = find("score-run");
   alternatives.close();
   clearNotice();
-  button.disabled = true;
-  try {
-    await score.show(text);
-  } catch (error) {
-    handleError(error, scoreText);
-  } finally {
-    button.disabled = false;
-  }
+  showProblem("score-text", text ? "" : "Write a text first.");
+  if (!text) return;
+  find("score-run").disabled = true;
+  await score.show(text).catch((error) => handleError(error, scoreText));
+  find("score-run").disabled = false;
 }
 
-function selectTab(name) {
-  alternatives.close();
-  for (const tab of document.querySelectorAll("[role=tab]")) {
-    const isChosen = tab.id === `tab-${name}`;
-    tab.setAttribute("aria-selected", String(isChosen));
-    tab.tabIndex = isChosen ? 0 : -1;
-    find(tab.getAttribute("aria-controls")).hidden = !isChosen;
-  }
+/** The texts of the view, for a link. */
+function textsOfView() {
+  const view = views.selected;
+  if (view === "chat") return { view, prompt: find("chat-input").value || chat.lastSaid, system: find("chat-system").value };
+  return view === "score" ? { view, prompt: find("score-text").value } : { prompt: prompt.value };
 }
 
-function moveTab(event) {
-  if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-  const other = [...document.querySelectorAll("[role=tab]")].find((tab) => tab !== event.target);
-  selectTab(other.id.slice(4));
-  other.focus();
-}
-
-function switchTheme() {
-  const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const current = document.documentElement.dataset.theme ?? (isDark ? "dark" : "light");
-  const theme = current === "dark" ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  try {
-    localStorage.setItem("distilgpt2-playground:theme", theme);
-  } catch {
-    // Storage is blocked: the choice applies to this page only.
-  }
-  announce(`${theme} colours`);
+/** Takes over what a link to this page says. It starts nothing. */
+function openLink() {
+  const link = takeLink();
+  if (!link) return;
+  const { view, prompt: text, system } = link.texts;
+  settings.apply(link.values);
+  if (text !== null) find({ chat: "chat-input", score: "score-text" }[view] ?? "prompt").value = text;
+  if (system !== null) find("chat-system").value = system;
+  views.select(view ?? "write");
+  saveForm();
+  announce("Prompt and settings are from the link");
 }
 
 function onKey(event) {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    if (find("score").hidden) generate();
-    else scoreText();
+    ({ write: generate, chat: () => chat.send(), score: scoreText })[views.selected]?.();
   }
-  if (event.key === "Escape" && !document.querySelector("dialog[open]") && !alternatives.close() && generation.stop()) {
-    event.preventDefault();
-  }
-}
-
-function restore() {
-  const form = recall("form");
-  if (typeof form?.prompt === "string") prompt.value = form.prompt;
-  if (form?.values) settings.apply(form.values);
-  const wide = matchMedia("(min-width: 62rem)");
-  const fold = () => {
-    find("settings-fold").open = wide.matches;
-  };
-  wide.addEventListener("change", fold);
-  fold();
-  find("forget-key").hidden = readKey() === null;
+  const isOpen = document.querySelector("dialog[open], :popover-open");
+  if (event.key === "Escape" && !isOpen && !alternatives.close() && (generation.stop() || chat.stop())) event.preventDefault();
 }
 
 for (const [id, act] of Object.entries({
-  generate, stop: () => generation.stop(), "score-run": scoreText, theme: switchTheme,
+  generate, stop: () => generation.stop(), "score-run": scoreText, theme: switchTheme, "show-code": () => show(readRequest()),
+  share: () => copyText(linkTo(textsOfView(), settings.values), find("share")),
+  "code-copy": () => copyText(find("code-text").textContent, find("code-copy")),
   "forget-key": () => {
     forgetKey();
     find("forget-key").hidden = true;
     announce("Key forgotten");
   },
-  "show-code": () => {
-    withRequest(prompt.value, (request) => showCode(request, readKey() !== null));
-  },
 })) find(id).addEventListener("click", act);
-for (const tab of document.querySelectorAll("[role=tab]")) {
-  tab.addEventListener("click", () => selectTab(tab.id.slice(4)));
-  tab.addEventListener("keydown", moveTab);
+for (const button of document.querySelectorAll("[data-export]")) {
+  const [scope, format] = button.dataset.export.split(" ");
+  button.addEventListener("click", () => exportAnswers(scope === "pinned" ? board.pinned : board.cards, format));
 }
 for (const close of document.querySelectorAll("dialog .close")) {
   close.addEventListener("click", () => close.closest("dialog").close());
 }
-find("colours").addEventListener("change", (event) => {
-  document.body.classList.toggle("no-colours", !event.target.checked);
-});
-find("code-copy").addEventListener("click", (event) => copyText(find("code-text").textContent, event.currentTarget));
+for (const id of Object.values(TEXTS)) find(id).addEventListener("input", () => showProblem(id, ""));
+find("colours").addEventListener("change", ({ target }) => document.body.classList.toggle("no-colours", !target.checked));
 prompt.addEventListener("input", saveForm);
 document.addEventListener("keydown", onKey);
-restore();
+addEventListener("hashchange", openLink);
+isNarrow.addEventListener("change", () => find("side").hidePopover());
+
+if (typeof form?.prompt === "string") prompt.value = form.prompt;
+if (form?.values) settings.apply(form.values);
+find("forget-key").hidden = readKey() === null;
+views.select("write");

@@ -1,11 +1,10 @@
 // Error notices: the service's message, and when to retry.
 
 import { ApiError, OfflineError } from "./api.js";
-import { find, make } from "./dom.js";
+import { find, make, makeButton } from "./dom.js";
 
 const TITLES = {
-  400: "Invalid request", 401: "API key required", 404: "Not found", 408: "Request timed out",
-  413: "Request too large", 429: "Too many requests", 503: "Service unavailable", 504: "Deadline exceeded",
+  400: "Invalid request", 401: "API key required", 413: "Request too large", 429: "Too many requests", 503: "Service unavailable", 504: "Deadline exceeded",
 };
 
 let countdown = 0;
@@ -28,17 +27,17 @@ export function showError(error, onRetry) {
     make("strong", { text: title }), make("p", { text: detail }), ...(facts ? [make("p", { class: "help", text: facts })] : []));
   const isRetryable = isOffline || error.status >= 429;
   if (onRetry && isRetryable) box.append(retryButton(onRetry, error.retryAfterS ?? 0));
-  box.append(make("button", { type: "button", class: "quiet remove", text: "×", "aria-label": "Dismiss", onclick: clearNotice }));
+  box.append(makeButton("×", clearNotice, "Dismiss", { class: "quiet remove" }));
   find("notice").append(box);
 }
 
 export const isOfflineShown = () => Boolean(find("notice").querySelector(".offline"));
 
 function retryButton(onRetry, waitS) {
-  const button = make("button", { type: "button", class: "retry", onclick: () => {
+  const button = makeButton("", () => {
     clearNotice();
     onRetry();
-  } });
+  }, null, { class: "quiet retry" });
   const endMs = performance.now() + waitS * 1000;
   const tick = () => {
     const leftS = Math.ceil((endMs - performance.now()) / 1000);

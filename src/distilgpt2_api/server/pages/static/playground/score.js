@@ -19,13 +19,13 @@ export class Score {
   /** Shows the text's score. Throws the service's errors. */
   async show(text) {
     const { model } = this.readService();
-    const named = model ? { model } : {};
-    const answer = await postJson("v1/score", { ...named, input: text, token_logprobs: true });
-    const [score] = answer.data;
-    const before = await this.#endOfTextIds(named);
-    const tops = await this.#alternatives(named, [...before, ...score.token_ids], score.tokens.length);
+    const { data: [score] } = await postJson("v1/score", { model, input: text, token_logprobs: true });
+    const before = await this.#endOfTextIds();
+    const request = { model, prompt: [...before, ...score.token_ids], max_tokens: 0, echo: true, logprobs: NUM_ALTERNATIVES };
+    const { choices: [{ logprobs }] } = await postJson("v1/completions", request);
+    const tops = logprobs.top_logprobs.slice(-score.tokens.length).map(likeliestFirst);
     const tokens = score.tokens.map((token, index) => ({
-      text: token, id: score.token_ids[index], logprob: score.token_logprobs[index], top: tops[index] ?? [], numAsked: NUM_ALTERNATIVES,
+      text: token, id: score.token_ids[index], logprob: score.token_logprobs[index], top: tops[index], numAsked: NUM_ALTERNATIVES,
     }));
     this.#draw(score, tokens, before);
     announce(`Perplexity ${formatFigure(score.perplexity)} over ${formatCount(tokens.length, "token")}`);
@@ -51,7 +51,7 @@ export class Score {
       ["Tokens", String(score.num_tokens), score.is_greedy ? "Each is the likeliest at its position." : `${score.num_bytes} bytes of text.`],
       ["Most surprising token", spell(least.text), `Its probability was ${formatProbability(least.logprob)}.`],
     ];
-    const tiles = figures.map(([name, value, help]) => make("div", { class: "tile" },
+    const tiles = figures.map(([name, value, help]) => make("div", { class: "card tile" },
       make("dt", { text: name }), make("dd", { class: "figure", text: value }), make("dd", { class: "help", text: help })));
     this.root.replaceChildren(
       make("dl", { class: "tiles" }, ...tiles),
@@ -59,18 +59,11 @@ export class Score {
     );
   }
 
-  /** The likeliest tokens at each of the last `count` positions. */
-  async #alternatives(named, ids, count) {
-    const request = { ...named, prompt: ids, max_tokens: 0, echo: true, logprobs: NUM_ALTERNATIVES };
-    const answer = await postJson("v1/completions", request);
-    return answer.choices[0].logprobs.top_logprobs.slice(-count).map(likeliestFirst);
-  }
-
   /** A text's first token is scored after the end-of-text token. */
-  async #endOfTextIds(named) {
+  async #endOfTextIds() {
     if (!this.#endOfText) {
       const { eos_token: text } = await getJson("tokenizer_info");
-      this.#endOfText = text ? (await postJson("tokenize", { ...named, prompt: text })).tokens : [];
+      this.#endOfText = text ? (await postJson("tokenize", { prompt: text })).tokens : [];
     }
     return this.#endOfText;
   }

@@ -1,21 +1,26 @@
-// The form of parameters: built from the table, read as the fields of a request.
+// The form of parameters: built from the table, checked in its fields, read as the fields of a request.
 
-import { find, formatCount, make } from "./dom.js";
-import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, fieldOf } from "./parameters.js";
+import { find, make } from "./dom.js";
+import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, neutralOf } from "./parameters.js";
+import { boundsOf, fieldOf, problemOf, valueOf } from "./values.js";
 
-const neutralOf = (parameter) => parameter.neutral ?? (parameter.kind === "toggle" ? false : "");
-
-/** Owns the form. Its values are those of the inputs: numbers are texts, so that a wrong one can be reported. */
+/**
+ * Owns the form. Its values are those of the inputs: numbers are texts. `onReveal()` is called before a field with a
+ * problem gets the focus.
+ */
 export class Settings {
   #inputs = new Map();
   #sliders = new Map();
+  #limits = new Map();
+  /** The service's own, which apply to fields that a request leaves out. */
+  #defaults = {};
   #groups = [];
   #presets = [];
   #lock;
 
-  constructor(root, presets, onChange) {
-    this.onChange = onChange;
-    root.append(...GROUPS.map((group) => this.#group(group)));
+  constructor(root, presets, { onChange, onReveal }) {
+    Object.assign(this, { onChange, onReveal });
+    root.append(...GROUPS.map(([title, parameters], index) => this.#group(title, parameters, index === 0)));
     presets.append(...PRESETS.map((preset) => this.#preset(preset)));
     this.apply(PRESETS[0].values);
   }
@@ -28,123 +33,171 @@ export class Settings {
 
   apply(values) {
     for (const parameter of PARAMETERS) {
-      const value = values[parameter.name] ?? neutralOf(parameter);
-      const input = this.#inputs.get(parameter.name);
-      if (parameter.kind === "toggle") input.checked = Boolean(value);
-      else input.value = value;
-      this.#follow(parameter.name);
+      const { name, kind } = parameter;
+      this.#markValid(name);
+      this.#inputs.get(name)[kind === "toggle" ? "checked" : "value"] = values[name] ?? neutralOf(parameter);
+      this.#follow(name);
     }
     if (values.isSeedLocked !== undefined) this.#lock.checked = values.isSeedLocked;
     this.#refresh();
   }
 
-  #use(preset) {
-    const kept = Object.fromEntries(Object.entries(this.values).filter(([name]) => KEPT.has(name)));
-    this.apply({ ...kept, ...preset.values });
+  /** Takes over the parameters of a request. */
+  applyRequest(request, isSeedLocked) {
+    const given = PARAMETERS.filter(({ name }) => request[name] !== undefined);
+    this.apply({ ...Object.fromEntries(given.map((one) => [one.name, valueOf(one, request[one.name])])), isSeedLocked });
+  }
+
+  /** Shows the fields that a view uses. */
+  showFor(view) {
+    for (const { name, views } of PARAMETERS) this.#fieldOf(name).hidden = Boolean(views && !views.includes(view));
   }
 
   /**
-   * The request's fields. Unless the seed is locked, a random one is set here, so that every answer can be repeated.
-   * Throws FieldError for a value that can't be sent.
+   * The request's fields, or null if one is invalid: then it says so and gets the focus. Unless the seed is locked, a
+   * random one is set here, so that every answer can be repeated.
    */
   readFields() {
+    const wrong = PARAMETERS.filter((parameter) => this.#check(parameter));
+    if (wrong.length) {
+      this.#reveal(wrong[0].name);
+      return null;
+    }
     const seed = this.#inputs.get("seed");
     if (!this.#lock.checked || seed.value === "" || Number(seed.value) === NO_SEED) {
       seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     }
     const { values } = this;
-    const fields = PARAMETERS.map((parameter) => [parameter.name, fieldOf(parameter, values[parameter.name])]);
+    const isSent = (name) => ALWAYS_SENT.has(name) || name in this.#defaults;
+    const fields = PARAMETERS.map((one) => [one.name, fieldOf(one, values[one.name], isSent(one.name))]);
     return Object.fromEntries(fields.filter(([, value]) => value !== undefined));
   }
 
-  /** Marks only the field with this name, if there is one, as invalid, and brings it into view. */
-  markInvalid(name, message) {
-    this.clearInvalid();
-    const input = this.#inputs.get(name?.split(".")[0]);
-    if (!input) return;
-    input.setAttribute("aria-invalid", "true");
-    input.closest("details").open = true;
-    const field = input.closest(".field");
-    field.append(make("p", { class: "field-error", id: `${input.id}-error`, text: message }));
-    input.setAttribute("aria-describedby", `${input.id}-help ${input.id}-error`);
+  /** Shows the service's message at the parameter's field. Returns false if there is no such field. */
+  showProblem(param, message) {
+    const parameter = PARAMETERS.find(({ name }) => name === param?.split(".")[0]);
+    if (!parameter) return false;
+    const isNamed = message.startsWith(param);
+    this.#markInvalid(parameter.name, isNamed ? parameter.label + message.slice(param.length) : message);
+    this.#reveal(parameter.name);
+    return true;
   }
 
-  clearInvalid() {
-    for (const input of this.#inputs.values()) {
-      if (!input.hasAttribute("aria-invalid")) continue;
-      input.removeAttribute("aria-invalid");
-      input.setAttribute("aria-describedby", `${input.id}-help`);
-      find(`${input.id}-error`)?.remove();
-    }
+  /** Offers the service's own defaults as a preset, and begins with it if `isFirst`. */
+  offerDefaults(defaults, isFirst) {
+    if (!Object.keys(defaults).length || this.#presets[0].preset.name === "Service") return;
+    this.#defaults = defaults;
+    const given = PARAMETERS.filter(({ name }) => name in defaults).map((one) => [one.name, valueOf(one, defaults[one.name])]);
+    const preset = { name: "Service", help: "The service's own defaults.", values: Object.fromEntries(given) };
+    find("presets").prepend(this.#preset(preset));
+    this.#presets.unshift(this.#presets.pop());
+    const length = defaults.max_new_tokens;
+    if (isFirst) this.#use({ values: { ...preset.values, ...(length && { max_tokens: length }) } });
+    else this.#refresh();
   }
 
   /** Applies the service's limits. */
   limit(maxima) {
-    for (const [name, max] of Object.entries(maxima)) {
-      for (const input of [this.#inputs.get(name), this.#sliders.get(name)]) input.max = Math.min(input.max, max);
+    for (const [name, most] of Object.entries(maxima)) {
+      this.#limits.set(name, most);
+      this.#inputs.get(name).max = most;
+      const slider = this.#sliders.get(name);
+      slider.max = Math.min(slider.max, most);
       this.#follow(name);
     }
   }
 
-  #group({ title, isOpen, parameters }) {
-    const changed = make("span", { class: "changed" });
-    const summary = make("summary", {}, make("span", { text: title }), changed);
-    this.#groups.push({ parameters, changed });
+  #fieldOf(name) {
+    return this.#inputs.get(name).closest(".field");
+  }
+
+  #check(parameter) {
+    const problem = problemOf(parameter, this.values, this.#limits.get(parameter.name));
+    if (problem) this.#markInvalid(parameter.name, problem);
+    else this.#markValid(parameter.name);
+    return problem;
+  }
+
+  #reveal(name) {
+    this.onReveal();
+    const input = this.#inputs.get(name);
+    input.closest("details").open = true;
+    input.focus();
+  }
+
+  #markInvalid(name, message) {
+    this.#markValid(name);
+    const input = this.#inputs.get(name);
+    input.setAttribute("aria-invalid", "true");
+    input.setAttribute("aria-describedby", `${input.id}-error ${input.id}-help`);
+    const head = this.#fieldOf(name).querySelector(".field-head");
+    head.after(make("p", { class: "field-error", id: `${input.id}-error`, role: "alert", text: message }));
+  }
+
+  #markValid(name) {
+    const input = this.#inputs.get(name);
+    input.removeAttribute("aria-invalid");
+    input.setAttribute("aria-describedby", `${input.id}-help`);
+    find(`${input.id}-error`)?.remove();
+  }
+
+  #group(title, parameters, isOpen) {
+    const active = make("span", { class: "active" });
+    this.#groups.push({ parameters, active });
+    const summary = make("summary", {}, make("h3", { text: title }), active);
     return make("details", { class: "group", open: isOpen }, summary, ...parameters.map((one) => this.#field(one)));
   }
 
   #field(parameter) {
-    const { name, label, kind, min, max, step, help } = parameter;
+    const { name, label, kind, step = 1, help } = parameter;
     const id = `set-${name}`;
-    const isLong = kind === "lines";
-    const types = { number: "number", seed: "number", toggle: "checkbox" };
-    const input = make(isLong ? "textarea" : "input", {
-      id, name, min, max, step, rows: isLong && 2, autocomplete: "off",
-      spellcheck: "false", type: isLong ? null : (types[kind] ?? "text"), "aria-describedby": `${id}-help`,
+    const isNumber = kind === "number" || kind === "seed";
+    const [min, max] = kind === "number" ? boundsOf(parameter) : [];
+    const input = make(kind === "lines" ? "textarea" : "input", {
+      id, name, min, max, step: isNumber && step, rows: 2, autocomplete: "off", spellcheck: "false",
+      type: isNumber ? "number" : { toggle: "checkbox", lines: null }[kind], "aria-describedby": `${id}-help`,
       inputmode: kind === "number" && "decimal",
       oninput: () => this.#changed(name),
+      onchange: () => this.#check(parameter),
     });
     this.#inputs.set(name, input);
     const head = make("div", { class: "field-head" }, make("label", { for: id, text: label }), input);
-    const field = make("div", { class: `field ${kind}` }, head);
-    if (kind === "number") field.append(this.#slider(parameter));
     if (kind === "seed") head.append(this.#seedLock());
-    field.append(make("p", { class: "help", id: `${id}-help`, text: help }));
-    return field;
+    return make("div", { class: `field ${kind}` }, head,
+      ...(kind === "number" ? [this.#slider(parameter)] : []), make("p", { class: "help", id: `${id}-help`, text: help }));
   }
 
   /** For pointers only: keyboards and screen readers use the number input beside it. */
   #slider({ name, min, max, step }) {
-    const slider = make("input", {
-      type: "range", min, max, step, tabindex: "-1", "aria-hidden": "true",
-      oninput: () => {
-        this.#inputs.get(name).value = slider.value;
-        this.#changed(name);
-      },
-    });
+    const slider = make("input", { type: "range", min, max, step, tabindex: "-1", "aria-hidden": "true", oninput: () => {
+      this.#inputs.get(name).value = slider.value;
+      this.#changed(name);
+    } });
     this.#sliders.set(name, slider);
     return slider;
   }
 
   #seedLock() {
     this.#lock = make("input", { type: "checkbox", id: "seed-lock", onchange: () => this.onChange() });
-    return make("label", { class: "lock", for: "seed-lock", title: "Keep this seed for the next run" },
-      this.#lock, make("span", { text: "Lock" }));
+    return make("label", { class: "switch" }, this.#lock, "Lock");
   }
 
   #preset(preset) {
-    const radio = make("input", {
-      type: "radio", name: "preset", value: preset.name, onchange: () => {
-        this.#use(preset);
-        this.onChange();
-      },
-    });
+    const radio = make("input", { type: "radio", name: "preset", value: preset.name, onchange: () => {
+      this.#use(preset);
+      this.onChange();
+    } });
     this.#presets.push({ preset, radio });
-    return make("label", { class: "chip", title: preset.help }, radio, make("span", { text: preset.name }));
+    return make("label", { class: "chip" }, radio, make("span", { text: preset.name }));
+  }
+
+  #use({ values }) {
+    const kept = Object.entries(this.values).filter(([name]) => KEPT.has(name));
+    this.apply({ ...Object.fromEntries(kept), ...values });
   }
 
   #changed(name) {
-    this.clearInvalid();
+    this.#markValid(name);
     if (name === "seed") this.#lock.checked = this.#inputs.get("seed").value !== "";
     this.#follow(name);
     this.#refresh();
@@ -152,28 +205,20 @@ export class Settings {
   }
 
   #follow(name) {
-    const slider = this.#sliders.get(name);
-    if (!slider) return;
-    slider.value = this.#inputs.get(name).value;
-    slider.style.setProperty("--part", (slider.value - slider.min) / (slider.max - slider.min || 1));
+    if (this.#sliders.has(name)) this.#sliders.get(name).value = this.#inputs.get(name).value;
   }
 
+  /** Shows the values of closed groups, and the preset that the form is at. */
   #refresh() {
     const { values } = this;
-    for (const { parameters, changed } of this.#groups) {
-      const isChanged = (one) => !ALWAYS_SENT.has(one.name) && !KEPT.has(one.name)
-        && fieldOf(one, values[one.name]) !== undefined;
-      const count = parameters.filter(isChanged).length;
-      changed.textContent = count ? formatCount(count, "change") : "";
+    const isAt = (one, wanted = neutralOf(one)) => String(values[one.name]) === String(wanted);
+    for (const { parameters, active } of this.#groups) {
+      const given = parameters.filter((one) => !ALWAYS_SENT.has(one.name) && !isAt(one));
+      active.textContent = given.map(({ name, label }) => (values[name] === true ? label : `${label} ${values[name]}`)).join(" · ");
     }
-    for (const { preset, radio } of this.#presets) radio.checked = this.#isAt(preset, values);
-  }
-
-  #isAt(preset, values) {
-    return PARAMETERS.filter(({ name }) => !KEPT.has(name)).every((parameter) => {
-      const wanted = preset.values[parameter.name] ?? neutralOf(parameter);
-      const value = values[parameter.name];
-      return parameter.kind === "number" ? Number(value) === wanted : value === wanted;
-    });
+    for (const { preset, radio } of this.#presets) {
+      radio.checked = PARAMETERS.every((one) => KEPT.has(one.name) || isAt(one, preset.values[one.name]));
+    }
+    find("preset-help").textContent = this.#presets.find(({ radio }) => radio.checked)?.preset.help ?? "Your own settings.";
   }
 }

@@ -3,11 +3,14 @@
 import { ROOT } from "./api.js";
 
 const PREFIX = `distilgpt2-playground:${ROOT.pathname}:`;
+/** Browsers throw at the access if storage is blocked. */
+const STORES = [() => localStorage, () => sessionStorage];
 const memory = new Map();
 
-function storeOf(isLasting) {
+/** Null if storage is blocked or full, or a value is not our JSON. */
+function attempt(action) {
   try {
-    return isLasting ? localStorage : sessionStorage;
+    return action();
   } catch {
     return null;
   }
@@ -15,34 +18,17 @@ function storeOf(isLasting) {
 
 /** The value under a name, or null: from local storage, the tab's session storage, or memory. */
 export function recall(name) {
-  for (const isLasting of [true, false]) {
-    try {
-      const text = storeOf(isLasting)?.getItem(PREFIX + name);
-      if (text) return JSON.parse(text);
-    } catch {
-      // Blocked, or not our JSON.
-    }
-  }
-  return memory.get(name) ?? null;
+  const [lasting, ofTab] = STORES.map((store) => attempt(() => JSON.parse(store().getItem(PREFIX + name))));
+  return lasting ?? ofTab ?? memory.get(name) ?? null;
 }
 
 export function keep(name, value, { isLasting = true } = {}) {
+  forget(name);
   memory.set(name, value);
-  try {
-    storeOf(!isLasting)?.removeItem(PREFIX + name);
-    storeOf(isLasting)?.setItem(PREFIX + name, JSON.stringify(value));
-  } catch {
-    // Blocked or full.
-  }
+  attempt(() => STORES[isLasting ? 0 : 1]().setItem(PREFIX + name, JSON.stringify(value)));
 }
 
 export function forget(name) {
   memory.delete(name);
-  for (const isLasting of [true, false]) {
-    try {
-      storeOf(isLasting)?.removeItem(PREFIX + name);
-    } catch {
-      // Blocked: nothing is stored.
-    }
-  }
+  for (const store of STORES) attempt(() => store().removeItem(PREFIX + name));
 }

@@ -4,10 +4,19 @@ import { formatProbability, make } from "./dom.js";
 
 const LINE_END = "↵";
 
-/** A listed token's bytes. Listings have its text, or `bytes:\xe2\x80` if it is only a part of a character. */
+/** A listed token's bytes: its text, or `bytes:\xe2\x80` for a part of a character. */
 function bytesOf(text) {
   if (!/^bytes:(\\x[0-9a-f]{2})+$/.test(text)) return new TextEncoder().encode(text);
   return Uint8Array.from(text.slice(8).split("\\x"), (hex) => Number.parseInt(hex, 16));
+}
+
+/** The text of a chat's token, as completions list it. */
+export function unlistedText({ token, bytes }) {
+  try {
+    return bytes.length ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes)) : token;
+  } catch {
+    return `bytes:${bytes.map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+  }
 }
 
 /** A token's text with visible spaces, line breaks and partial characters. */
@@ -17,21 +26,40 @@ export function spell(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", LINE_END).replaceAll("\t", "⇥").replaceAll("\r", "␍");
 }
 
-/** A listing of `top_logprobs`, which may be null, as a token's `top`. */
+/** A token as a short list for storage, and back. */
+export const packToken = ({ text, id, logprob, top, numAsked }) => [text, id, logprob, top.map((one) => [one.text, one.logprob]), numAsked];
+export const unpackToken = ([text, id, logprob, top, numAsked]) => (
+  { text, id: id ?? undefined, logprob, top: top.map(([other, value]) => ({ text: other, logprob: value })), numAsked }
+);
+
+/** A listing of `top_logprobs`, rounded for storage, as a token's `top`. */
 export function likeliestFirst(listing) {
-  return Object.entries(listing ?? {}).map(([text, logprob]) => ({ text, logprob })).sort((a, b) => b.logprob - a.logprob);
+  const top = Object.entries(listing ?? {}).map(([text, logprob]) => ({ text, logprob: Number(logprob.toFixed(4)) }));
+  return top.sort((a, b) => b.logprob - a.logprob);
 }
 
 const lineEnd = () => make("span", { class: "line-end", text: LINE_END });
 
 const isSpecial = (text) => /^<\|.*\|>$/.test(text);
 
-/** From 0 (a probability of 0.001 or less) to 1 (certain), on a logarithmic scale. */
-const likelihoodOf = (logprob) => Math.min(1, Math.max(0, 1 + logprob / Math.log(1000)));
+/** From 0 (certain) to 1 (a probability of 0.001 or less), on a logarithmic scale. */
+const surpriseOf = (logprob) => Math.min(1, Math.max(0, -logprob / Math.log(1000)));
+
+/** Tokens below these probabilities are underlined, dotted or solid: a second sign, beside the colour. */
+const UNLIKELY = Math.log(0.1);
+const RARE = Math.log(0.01);
+
+/** The pointer's last place: after a reflow browsers also report tokens that moved below a resting pointer. */
+let resting = "";
+function hasMoved({ screenX, screenY }) {
+  const last = resting;
+  resting = `${screenX} ${screenY}`;
+  return resting !== last;
+}
+addEventListener("pointerdown", hasMoved, true);
 
 /**
- * Mutable: a list box of tokens. `onLook(token, isMeant)` is called with the token under the pointer or the keyboard
- * focus; `isMeant` if it was clicked or opened. `onLeave()` is called when the pointer leaves.
+ * Mutable: a list box of tokens. `onLook(token, isMeant)`: the token under pointer or focus, `isMeant` if it was opened.
  *
  * A token is { text, logprob, top: [{ text, logprob }], numAsked, id, index, node }: `logprob` is null for a first token
  * without prediction, and `top` has the `numAsked` likeliest tokens and the token itself.
@@ -40,12 +68,16 @@ export class TokenStrip {
   tokens = [];
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #current = 0;
+  #hovered = null;
 
   constructor(label, { onLook, onLeave }) {
     this.node = make("div", {
       class: "tokens", role: "listbox", "aria-label": label, "aria-orientation": "horizontal", dir: "auto",
-      onpointerover: (event) => event.pointerType === "mouse" && this.#at(event, (token) => onLook(token, false)),
-      onpointerleave: onLeave,
+      onpointermove: (event) => event.pointerType === "mouse" && hasMoved(event) && this.#at(event, (token) => this.#hover(token, onLook)),
+      onpointerleave: () => {
+        this.#hovered = null;
+        onLeave();
+      },
       onclick: (event) => this.#at(event, (token) => {
         this.#focus(token.index);
         onLook(token, true);
@@ -58,9 +90,11 @@ export class TokenStrip {
     });
   }
 
-  get text() {
+  /** The text of the tokens before `index`, by default of all. */
+  textBefore(index = this.tokens.length) {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return this.tokens.map(({ text }) => (isSpecial(text) ? "" : decoder.decode(bytesOf(text), { stream: true }))).join("");
+    const shown = this.tokens.slice(0, index).filter(({ text }) => !isSpecial(text));
+    return shown.map(({ text }) => decoder.decode(bytesOf(text), { stream: true })).join("");
   }
 
   add(token, { isKept = false, isChosen = false } = {}) {
@@ -78,7 +112,8 @@ export class TokenStrip {
     if (isChosen) node.classList.add("chosen");
     if (token.logprob !== null) {
       node.classList.add("rated");
-      node.style.setProperty("--likelihood", likelihoodOf(token.logprob).toFixed(3));
+      if (token.logprob < UNLIKELY) node.classList.add(token.logprob < RARE ? "rare" : "unlikely");
+      node.style.setProperty("--share", surpriseOf(token.logprob).toFixed(3));
     }
     if (special || shown === "") node.textContent = spell(token.text);
     else node.append(...shown.split("\n").flatMap((line, at) => (at ? [lineEnd(), `\n${line}`] : [line])));
@@ -87,9 +122,20 @@ export class TokenStrip {
     return token;
   }
 
-  /** Greys out the tokens from an index on: a stop sequence cut them off the text. */
-  fade(fromIndex) {
-    for (const { node } of this.tokens.slice(fromIndex)) node.classList.add("cut");
+  /** Strikes out the tokens from `start` on that a stop sequence cut off the text. */
+  cutAfter(text, start) {
+    const encoder = new TextEncoder();
+    let room = encoder.encode(text).length;
+    for (const token of this.tokens.slice(start)) {
+      room -= encoder.encode(token.text).length;
+      if (room < 0) token.node.classList.add("cut");
+    }
+  }
+
+  #hover(token, onLook) {
+    if (token === this.#hovered) return;
+    this.#hovered = token;
+    onLook(token, false);
   }
 
   #at(event, use) {
@@ -129,17 +175,11 @@ export class TokenStrip {
 
   /** Moves to the nearest token in the line above or below. */
   #focusLine(token, direction) {
-    const boxOf = (index) => this.tokens[index].node.getClientRects()[0] ?? this.tokens[index].node.getBoundingClientRect();
-    const from = boxOf(token.index);
-    let best = null;
-    for (let index = token.index + direction; index >= 0 && index < this.tokens.length; index += direction) {
-      const box = boxOf(index);
-      if (Math.abs(box.top - from.top) < 4) continue;
-      best ??= { top: box.top, index, distance: Infinity };
-      if (Math.abs(box.top - best.top) >= 4) break;
-      const distance = Math.abs(box.left - from.left);
-      if (distance < best.distance) Object.assign(best, { index, distance });
-    }
-    if (best) this.#focus(best.index);
+    const boxes = this.tokens.map(({ node }) => node.getClientRects()[0] ?? node.getBoundingClientRect());
+    const from = boxes[token.index];
+    const away = boxes.filter(({ top }) => direction * (top - from.top) >= 4).map(({ top }) => direction * top);
+    const line = direction * Math.min(...away);
+    const distances = boxes.map(({ top, left }) => (Math.abs(top - line) < 4 ? Math.abs(left - from.left) : Infinity));
+    if (away.length) this.#focus(distances.indexOf(Math.min(...distances)));
   }
 }

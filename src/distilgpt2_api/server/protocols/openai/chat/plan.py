@@ -34,7 +34,8 @@ async def plan_chat(
     num_prompt_tokens = record.num_prompt_tokens = len(prompt.token_ids)
     max_tokens = request.max_completion_tokens
     if max_tokens is None:
-        max_tokens = config.num_positions - num_prompt_tokens
+        num_left = config.num_positions - num_prompt_tokens
+        max_tokens = service.sampling_defaults.limit(num_left, num_left)
     param = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
     check_context_length(num_prompt_tokens, max_tokens, config, param=param, prompt_param="messages")
     grammar, _ = await read_grammar(request, service.engine.grammars) or (None, "")
@@ -42,6 +43,7 @@ async def plan_chat(
         request,
         tokenizer=service.engine.tokenizer,
         config=config,
+        defaults=service.sampling_defaults,
         max_tokens=max_tokens,
         num_logprobs=request.num_logprobs,
         num_prompt_logprobs=None,

@@ -1,7 +1,10 @@
 """A completion request's checks across its fields, and its plan."""
 
+from dataclasses import replace
+
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS
 from distilgpt2_api.engine.beam_search import BeamOptions
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.beam_options import check_beam_search
@@ -39,7 +42,10 @@ async def plan_completion(
 ) -> GenerationPlan:
     """Raises InvalidRequestError."""
     config = service.engine.model_config
-    max_tokens = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    defaults = service.sampling_defaults
+    max_tokens = request.max_tokens
+    if max_tokens is None:
+        max_tokens = defaults.limit(DEFAULT_MAX_TOKENS, config.num_positions)
     num_logprobs = request.logprobs
     if num_logprobs is None and request.num_sequences > request.num_choices:
         num_logprobs = 0  # `best_of` compares the log-probabilities of the sampled tokens.
@@ -49,6 +55,7 @@ async def plan_completion(
         request,
         tokenizer=service.engine.tokenizer,
         config=config,
+        defaults=defaults.only(BEAM_SEARCH_PARAMETERS) if request.use_beam_search else defaults,
         max_tokens=max_tokens,
         num_logprobs=num_logprobs,
         num_prompt_logprobs=max((num for num in nums_for_prompt if num is not None), default=None),
@@ -67,6 +74,9 @@ async def plan_completion(
         add_special_tokens=request.add_special_tokens is not False,
     )
     record.num_prompt_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+    if request.max_tokens is None:
+        num_left = config.num_positions - max(len(prompt.token_ids) for prompt in prompts)
+        params = replace(params, max_tokens=defaults.limit(max_tokens, num_left))
     plan = plan_generation(
         prompts,
         params,

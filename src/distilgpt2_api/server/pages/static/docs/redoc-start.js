@@ -1,0 +1,2 @@
+"use strict";
+loadDocument((spec) => Redoc.init(spec, {}, document.getElementById("redoc")));
