@@ -155,7 +155,9 @@ INLINE Floats mass_of(Floats x) {
     p = fma(p, r, splat(2.402264791e-1f));
     p = fma(p, r, splat(6.931472029e-1f));
     p = fma(p, r, splat(1.0f));
-    const Floats result = bits_to_floats(floats_to_bits(p) + (floats_to_bits(shifted) << 23));
+    typedef uint32_t Words __attribute__((vector_size(LANES * 4))); // below -87 the sum overflows
+    const Words bits = (Words)floats_to_bits(p) + ((Words)floats_to_bits(shifted) << 23);
+    const Floats result = bits_to_floats((Ints)bits);
     return bits_to_floats(floats_to_bits(result) & (Ints)(x > splat(-87.0f)));
 }
 
