@@ -71,7 +71,9 @@ def make_logits(num_rows: int) -> NDArray[np.float32]:
 
 def partial_draw(engine: KernelEngine, logits: NDArray[np.float32], params: SamplingParams) -> Callable[[], object]:
     """Draws from all rows, at other positions each time."""
-    draws = DrawBatch(sampling_draws([params] * len(logits), range(len(logits)), vocab_size=VOCAB_SIZE))
+    draws = DrawBatch(
+        sampling_draws([params] * len(logits), range(len(logits)), range(len(logits)), vocab_size=VOCAB_SIZE)
+    )
 
     def draw() -> None:
         draws.positions[:] += 1

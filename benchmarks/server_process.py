@@ -27,10 +27,11 @@ class ServerProcess(OwnedProcess):
         settings: Mapping[str, str] | None = None,
         log: Path | None = None,
         python: Path | None = None,
+        module: str = "distilgpt2_api",
     ) -> None:
         """Start the server without waiting. `settings`: by name in upper case. `log` gets the server's output.
 
-        `python` is the server's environment; by default it is this process's.
+        `python` is the server's environment; by default it is this process's. `module` has the command line.
         """
         self.port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILGPT2_")}
@@ -38,7 +39,7 @@ class ServerProcess(OwnedProcess):
         environment |= {f"DISTILGPT2_{name}": value for name, value in (settings or {}).items()}
         arguments = ["serve", f"--model={folder}", f"--precision={precision}", "--host=127.0.0.1"]
         super().__init__(
-            [str(python or sys.executable), "-m", "distilgpt2_api", *arguments, f"--port={self.port}"],
+            [str(python or sys.executable), "-m", module, *arguments, f"--port={self.port}"],
             environment=environment,
             log=log,
         )

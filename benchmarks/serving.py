@@ -3,21 +3,28 @@
     python -m benchmarks.serving                       DistilGPT-2's shape, int8, at 1, 8 and 32 clients
     python -m benchmarks.serving --clients 32 --repeats 1 --requests 16
 
-TTFT: from sending a request to its first event; ITL: from event to event. Processor time of server and client is per
-1000 tokens, because on few cores the client uses a part of the machine. Memory: resident after the load, and
-proportional (shared pages by share). Rounds alternate; the output has medians and ranges.
+TTFT: from sending a request to its first event; ITL: from event to event. "of the engine" is the rate relative to the
+engine alone, without HTTP, in this process. `/livez` is asked for all the while. Processor time of server and client is
+per token, because on few cores the client uses a part of the machine; "outside the kernels" is that of the same server
+with a runner that only waits (`kernelless_server.py`). Memory: resident after the load, and proportional (shared pages
+by share). Rounds alternate; the output has medians and ranges.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import (
@@ -31,10 +38,16 @@ from benchmarks.report import (
     write_json,
 )
 from benchmarks.server_process import ServerProcess, add_server_python
+from benchmarks.timed_engine import Load, TimedEngine
 
 from distilgpt2_api.core.config import Precision
 
 MIB = 1 << 20
+ALONE = COMPILED / "engine"
+"""The engine alone has a file to itself: it would share the pages of the server's, and lower the server's PSS."""
+PROBE_INTERVAL_S = 0.02
+TOP_K = 50
+"""The load client's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +59,11 @@ class ServingRun:
     ttft_p99_s: float
     itl_p50_s: float
     itl_p99_s: float
-    server_cpu_s: float
-    """Processor seconds per 1000 tokens, like the next field."""
-    client_cpu_s: float
+    livez_p50_s: float
+    livez_p99_s: float
+    server_cpu_us: float
+    """Processor time per token in microseconds, like the next field."""
+    client_cpu_us: float
     rss_bytes: int
     pss_bytes: int
 
@@ -71,16 +86,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = describe_machine()
     print_header("serving", machine)
     settings = dict(setting.split("=", 1) for setting in args.setting)
-    with ServerProcess(
-        folder,
-        precision=args.precision,
-        cache_home=COMPILED,
-        settings=settings,
-        log=RESULTS / "server.log",
-        python=args.server_python,
-    ) as server:
-        server.wait_ready()
-        measurements = {f"{num_clients}": partial(measure, server, args, num_clients) for num_clients in args.clients}
+    with ExitStack() as stack:
+        start = partial(
+            ServerProcess,
+            folder,
+            precision=args.precision,
+            cache_home=COMPILED,
+            settings=settings,
+            log=RESULTS / "server.log",
+            python=args.server_python,
+        )
+        server = stack.enter_context(start())
+        kernelless = stack.enter_context(start(module="benchmarks.kernelless_server"))
+        engine = TimedEngine(folder, precision=args.precision, num_threads=None, cache_folder=ALONE)
+        stack.callback(engine.close)
+        for each in (server, kernelless):
+            each.wait_ready()
+        measurements: dict[str, Callable[[], Any]] = {}
+        for num_clients in args.clients:
+            load = Load(
+                num_sequences=num_clients,
+                num_prompt_tokens=args.prompt_tokens,
+                num_new_tokens=args.new_tokens,
+                top_k=TOP_K,
+            )
+            measurements[f"served {num_clients}"] = partial(measure, server, args, num_clients)
+            measurements[f"engine {num_clients}"] = partial(engine.run, load)
+            measurements[f"kernelless {num_clients}"] = partial(measure, kernelless, args, num_clients)
         repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
         results = repeat_interleaved(measurements, args.repeats)
     print_results(args, results)
@@ -90,11 +122,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> ServingRun:
     lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
     load = [f"--clients={num_clients}", f"--requests={args.requests}", *lengths]
-    begin_cpu_s = server.cpu_s()
     command = [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    server_cpu_s = server.cpu_s() - begin_cpu_s
-    seen = json.loads(output)
+    begin_cpu_s = server.cpu_s()
+    with tempfile.TemporaryFile("w+") as output:  # a pipe is too small for all gaps
+        client = subprocess.Popen(command, stdout=output, text=True)
+        livez_s = probe(server.port, while_running=client)
+        server_cpu_s = server.cpu_s() - begin_cpu_s
+        if client.returncode:
+            raise SystemExit("the load client failed")
+        output.seek(0)
+        seen = json.load(output)
     expected = num_clients * args.requests * args.new_tokens
     if seen["num_tokens"] != expected:
         raise SystemExit(f"got {seen['num_tokens']} tokens instead of {expected}")
@@ -104,33 +141,65 @@ def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -
         ttft_p99_s=percentile(seen["ttfts_s"], 99),
         itl_p50_s=percentile(seen["itls_s"], 50),
         itl_p99_s=percentile(seen["itls_s"], 99),
-        server_cpu_s=1000 * server_cpu_s / seen["num_tokens"],
-        client_cpu_s=1000 * seen["cpu_s"] / seen["num_tokens"],
+        livez_p50_s=percentile(livez_s, 50),
+        livez_p99_s=percentile(livez_s, 99),
+        server_cpu_us=1e6 * server_cpu_s / seen["num_tokens"],
+        client_cpu_us=1e6 * seen["cpu_s"] / seen["num_tokens"],
         rss_bytes=server.rss_bytes(),
         pss_bytes=server.pss_bytes(),
     )
 
 
-def print_results(args: argparse.Namespace, results: dict[str, list[ServingRun]]) -> None:
-    rows = [
-        [
-            num_clients,
-            f"{Spread.of([run.rate for run in runs]):.0f}",
-            f"{Spread.of([1000 * run.ttft_p50_s for run in runs]):.0f}",
-            f"{Spread.of([1000 * run.ttft_p99_s for run in runs]):.0f}",
-            f"{Spread.of([1000 * run.itl_p50_s for run in runs]):.1f}",
-            f"{Spread.of([1000 * run.itl_p99_s for run in runs]):.1f}",
-            f"{Spread.of([run.server_cpu_s for run in runs]).median:.2f}",
-            f"{Spread.of([run.client_cpu_s for run in runs]).median:.3f}",
-            f"{max(run.rss_bytes for run in runs) / MIB:.0f}",
-            f"{max(run.pss_bytes for run in runs) / MIB:.0f}",
-        ]
-        for num_clients, runs in results.items()
-    ]
-    what = f"{args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, top-k 50, streamed"
-    print(f"\n{args.precision}, {what}; median (range) of {args.repeats}; CPU in seconds per 1000 tokens\n")
-    header = ["clients", "tokens/s", "TTFT p50, ms", "p99", "ITL p50, ms", "p99", "server CPU", "client CPU"]
-    print_table([*header, "RSS, MiB", "PSS, MiB"], rows)
+def probe(port: int, *, while_running: subprocess.Popen[str]) -> list[float]:
+    """Seconds of each answer of `/livez`, on one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    times_s = []
+    while while_running.poll() is None:
+        begin_s = time.perf_counter()
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        times_s.append(time.perf_counter() - begin_s)
+        time.sleep(PROBE_INTERVAL_S)
+    connection.close()
+    return times_s
+
+
+def print_results(args: argparse.Namespace, results: dict[str, list[Any]]) -> None:
+    what = f"{args.prompt_tokens}-token prompts, {args.new_tokens} new tokens, top-k {TOP_K}, streamed"
+    print(f"\n{args.precision}, {what}; median (range) of {args.repeats}\n")
+    rates, costs = [], []
+    for num_clients in args.clients:
+        runs: list[ServingRun] = results[f"served {num_clients}"]
+        engine_rates = [run.engine_rate for run in results[f"engine {num_clients}"]]
+        shares = [100 * run.rate / rate for run, rate in zip(runs, engine_rates, strict=True)]
+        others: list[ServingRun] = results[f"kernelless {num_clients}"]
+        rates.append(
+            [
+                num_clients,
+                f"{Spread.of([run.rate for run in runs]):.0f}",
+                f"{Spread.of(shares):.0f} %",
+                f"{Spread.of([1000 * run.ttft_p50_s for run in runs]):.0f}",
+                f"{Spread.of([1000 * run.ttft_p99_s for run in runs]):.0f}",
+                f"{Spread.of([1000 * run.itl_p50_s for run in runs]):.1f}",
+                f"{Spread.of([1000 * run.itl_p99_s for run in runs]):.1f}",
+                f"{Spread.of([1000 * run.livez_p50_s for run in runs]):.1f}",
+                f"{Spread.of([1000 * run.livez_p99_s for run in runs]):.1f}",
+            ]
+        )
+        costs.append(
+            [
+                num_clients,
+                f"{Spread.of([run.server_cpu_us for run in runs]):.0f}",
+                f"{Spread.of([run.server_cpu_us for run in others]):.0f}",
+                f"{Spread.of([run.client_cpu_us for run in runs]):.0f}",
+                f"{max(run.rss_bytes for run in runs) / MIB:.0f}",
+                f"{max(run.pss_bytes for run in runs) / MIB:.0f}",
+            ]
+        )
+    latencies = ["TTFT p50, ms", "p99", "ITL p50, ms", "p99", "/livez p50, ms", "p99"]
+    print_table(["clients", "tokens/s", "of the engine", *latencies], rates)
+    print("Processor time per token in microseconds; memory of master and worker in MiB\n")
+    print_table(["clients", "server", "outside the kernels", "client", "RSS", "PSS"], costs)
 
 
 if __name__ == "__main__":

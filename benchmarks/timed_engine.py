@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from benchmarks.forward import logits_alone
-from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, EngineConfig, Precision
 from distilgpt2_api.core.events import SilentObserver
@@ -96,7 +95,7 @@ class TimedEngine:
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._steps: list[tuple[StepInputs, NDArray[np.int32]]] = []
+        self._steps: list[tuple[StepInputs, list[int]]] = []
         """Inputs of each step, and the tokens whose logits it computed."""
         runner: Any = self._engine._runner  # noqa: SLF001 - the benchmark times private parts
         scheduler = self._engine._scheduler  # noqa: SLF001 - the benchmark times private parts
@@ -141,7 +140,7 @@ class TimedEngine:
 
     def _replay(self, *, has_head: bool = True) -> float:
         """Run the recorded forward passes again, with the same tokens, positions and blocks. Returns seconds."""
-        draws = [logits_alone(tokens.tolist() if has_head else []) for _, tokens in self._steps]
+        draws = [logits_alone(tokens if has_head else []) for _, tokens in self._steps]
         begin_s = time.perf_counter()
         for (inputs, _), one in zip(self._steps, draws, strict=True):
             self._compute(inputs, one)
@@ -177,7 +176,7 @@ class TimedEngine:
 
         @wraps(compute)
         def recorded(inputs: StepInputs, draws: DrawBatch) -> Any:
-            steps.append((inputs, draws.tokens.copy()))
+            steps.append((inputs, draws.find_tokens(inputs.token_begins)))
             return compute(inputs, draws)
 
         setattr(self._kernels, "step", recorded)  # noqa: B010 - mypy refuses an assignment to a method

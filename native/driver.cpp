@@ -2,11 +2,11 @@
 // emulation, and under sanitizers. Numbers are in this machine's order, pointers are offsets into one block of bytes.
 //
 //   int32 target length, target name, int32 threads, int64 size, that many bytes, the Model (pointers: offset + 1, 0: null)
-//   then steps:  int32 number of tokens T, int32 sequences R, the arrays of Step, draws
+//   then steps:  int32 number of tokens T, int32 sequences R, int32 block tables' length B, inputs of Step, draws
 //   or, T = -1:  draws, logits (N, V), logits before they were edited (N, V)
 //   T = 0 ends
 //   draws:       int32 number N, int32 edited ones M, int32 listed tokens each L, Draw[N]
-//   answer:      after a step logits (M, V); then Drawn[N], top ids int32 (N, L), their log-probabilities double (N, L)
+//   answer:      after a step logits (M, V); then the results as in Draws
 //
 // `driver targets` names what this processor runs; `driver pool THREADS JOBS` tests the pool of threads.
 #include <errno.h>
@@ -77,39 +77,41 @@ Draws read_draws() {
     draws.max_top = read_one<int32_t>();
     const size_t num = (size_t)draws.num_draws, num_top = num * (size_t)draws.max_top;
     draws.draws = read_array<Draw>(num);
-    draws.drawn = (Drawn *)calloc(num + 1, sizeof(Drawn));
+    draws.token_ids = (int32_t *)calloc(num + 1, sizeof(int32_t));
+    draws.largest = (float *)calloc(num + 1, sizeof(float));
+    draws.logprobs = (double *)calloc(num + 1, sizeof(double));
     draws.top_ids = (int32_t *)calloc(num_top + 1, sizeof(int32_t));
     draws.top_logprobs = (double *)calloc(num_top + 1, sizeof(double));
-    if (!draws.drawn || !draws.top_ids || !draws.top_logprobs) fail("no memory");
+    if (!draws.token_ids || !draws.largest || !draws.logprobs || !draws.top_ids || !draws.top_logprobs)
+        fail("no memory");
     return draws;
 }
 void write_draws(const Draws &draws) {
     const size_t num = (size_t)draws.num_draws, num_top = num * (size_t)draws.max_top;
-    fwrite(draws.drawn, sizeof(Drawn), num, stdout);
+    fwrite(draws.token_ids, sizeof(int32_t), num, stdout);
+    fwrite(draws.largest, sizeof(float), num, stdout);
+    fwrite(draws.logprobs, sizeof(double), num, stdout);
     fwrite(draws.top_ids, sizeof(int32_t), num_top, stdout);
     fwrite(draws.top_logprobs, sizeof(double), num_top, stdout);
-    free((void *)draws.draws), free(draws.drawn), free(draws.top_ids), free(draws.top_logprobs);
+    free((void *)draws.draws), free(draws.token_ids), free(draws.largest), free(draws.logprobs), free(draws.top_ids),
+        free(draws.top_logprobs);
 }
 
 void run_step(Engine *engine, const Model &model, int num_tokens) {
     Step step = {};
     step.num_tokens = num_tokens;
     step.num_sequences = read_one<int32_t>();
-    const size_t tokens = (size_t)num_tokens, begins = (size_t)step.num_sequences + 1;
-    int64_t *token_ids = read_array<int64_t>(tokens), *position_ids = read_array<int64_t>(tokens);
-    int32_t *token_begins = read_array<int32_t>(begins), *block_begins = read_array<int32_t>(begins);
-    int32_t *block_ids = read_array<int32_t>((size_t)block_begins[step.num_sequences]);
-    step.token_ids = token_ids;
-    step.position_ids = position_ids;
-    step.token_begins = token_begins;
-    step.block_begins = block_begins;
-    step.block_ids = block_ids;
-    step.draws = read_draws();
+    const size_t num_block_ids = (size_t)read_one<int32_t>();
+    int32_t *inputs =
+        read_exact<int32_t>(2 * (size_t)num_tokens + 2 * ((size_t)step.num_sequences + 1) + num_block_ids);
+    const Draws draws = read_draws();
+    step.inputs = inputs;
+    step.draws = &draws;
     if (engine_step(engine, &step)) fail("no memory");
-    for (int row = 0; row < step.draws.num_edited; row++)
+    for (int row = 0; row < draws.num_edited; row++)
         fwrite(step.logits + (int64_t)row * engine_logits_stride(&model), 4, (size_t)model.vocab_size, stdout);
-    write_draws(step.draws);
-    free(token_ids), free(position_ids), free(token_begins), free(block_begins), free(block_ids);
+    write_draws(draws);
+    free(inputs);
 }
 
 // Each array has memory of its own, without padding: the address sanitizer sees a read behind the last logit.

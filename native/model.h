@@ -59,23 +59,19 @@ struct Draw {
     double top_p;       // 1: off
     double min_p;       // 0: off
     uint64_t seed;      // with `position`, the key of its random number
-    int32_t position;   // of the drawn token in its sequence
+    int32_t position;   // of the drawn token in its sequence; a step knows it itself
     int32_t given;      // a token to score; -1: draw one
-    int32_t token;      // the computed token's index in the step
-    int32_t unused;
+    int32_t sequence;   // of the step: the draw is behind its last token
+    int32_t token;      // or behind the step's token of this index, unless it is -1
 };
 
-struct Drawn {
-    double logprob; // the model's own, without the parameters
-    float largest;  // logit. If it isn't finite, no token can be drawn
-    int32_t token_id;
-};
-
-// N draws of a step. Only logits of the first `num_edited` are computed: the caller edits them, then engine_draw() draws.
+// N draws. A step computes only logits for the first `num_edited`: the caller edits them, then engine_draw() draws.
 struct Draws {
     int32_t num_draws, num_edited, max_top, unused;
     const Draw *draws;    // (N)
-    Drawn *drawn;         // (N)
+    int32_t *token_ids;   // (N): -1 if the largest logit isn't finite, so that no token can be drawn
+    float *largest;       // (N): logits
+    double *logprobs;     // (N): the model's own, without the parameters
     int32_t *top_ids;     // (N, max_top), the likeliest first
     double *top_logprobs; // (N, max_top)
 };
@@ -83,11 +79,9 @@ struct Draws {
 // T tokens of R sequences, those of a sequence side by side.
 struct Step {
     int32_t num_tokens, num_sequences;
-    const int64_t *token_ids;    // (T)
-    const int64_t *position_ids; // (T)
-    const int32_t *token_begins; // (R + 1): where each sequence's tokens begin in T
-    const int32_t *block_ids;    // all block tables, joined
-    const int32_t *block_begins; // (R + 1): where each sequence's table begins
-    Draws draws;
+    // One array of several, each behind the one before: token ids (T), positions (T), where each sequence's tokens begin
+    // in T (R + 1), where each sequence's block table begins (R + 1), all block tables.
+    const int32_t *inputs;
+    const Draws *draws;
     float *logits; // result: (num_edited, logits_stride(V)), until the next step
 };

@@ -37,8 +37,13 @@ struct Engine {
     float *maxima;      // (L, num_maxima(V))
     char *sampling;     // (threads, sampling_bytes)
     int64_t sampling_bytes;
-    const Step *step;
-    int layer;
+    struct { // of the current step, as in Step
+        const int32_t *token_ids, *position_ids, *token_begins, *block_begins, *block_ids;
+    } inputs;
+    // New tokens of one sequence: those of Step's sequences that continue each other, as drafts do.
+    int32_t *chunk_begins; // (T + 1)
+    int32_t *chunk_tables; // (T): where its block table begins
+    int num_chunks, layer;
     // What the current job works on.
     const Matrix *matrix, *next_matrix; // null behind the last one
     Epilogue epilogue;
@@ -99,6 +104,8 @@ int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens,
     e->qkv = take<float>(at, num_tokens * 3 * m.width);
     e->narrow = take_activations(at, num_tokens, m.width, m.precision == INT8);
     e->wide = take_activations(at, num_tokens, m.inner_width, m.precision == INT8);
+    e->chunk_begins = take<int32_t>(at, num_tokens + 1);
+    e->chunk_tables = take<int32_t>(at, num_tokens);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
     e->scratch = take<float>(at, (int64_t)e->scratch_floats * pool_num_threads(e->pool));
     e->logits = take<float>(at, num_logits * logits_stride(m));
@@ -137,7 +144,7 @@ bool reserve(Engine *e, int num_tokens, int num_context_tokens, int num_logits) 
 
 void embed_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    e->kernels->embed(e->model, e->step->token_ids[row], e->step->position_ids[row],
+    e->kernels->embed(e->model, e->inputs.token_ids[row], e->inputs.position_ids[row],
                       e->residual + (int64_t)row * e->model.width);
 }
 
@@ -188,18 +195,17 @@ void multiply_panels(void *context, int item, int) {
 // Whether what a head gives can be quantised without the others.
 bool heads_are_groups(const Model &m) { return m.precision == INT8 && m.head_size % GROUP == 0; }
 
-// Neighbouring heads of one sequence: their keys and values are neighbours in memory. A thread writes those of all new
+// Neighbouring heads of one chunk: their keys and values are neighbours in memory. A thread writes those of all new
 // tokens, then attends to them, so nothing waits for another thread in between.
 void attend_heads(void *context, int item, int thread) {
     Engine *e = (Engine *)context;
     const Model &m = e->model;
-    const Step &step = *e->step;
     const int items_each = (m.num_heads + e->heads_each - 1) / e->heads_each;
-    const int sequence = item / items_each, first = item % items_each * e->heads_each;
+    const int chunk = item / items_each, first = item % items_each * e->heads_each;
     const int end = first + e->heads_each < m.num_heads ? first + e->heads_each : m.num_heads;
-    const int begin = step.token_begins[sequence], num_tokens = step.token_begins[sequence + 1] - begin;
-    const int32_t *blocks = step.block_ids + step.block_begins[sequence];
-    const int position = (int)step.position_ids[begin], stride = 3 * m.width;
+    const int begin = e->chunk_begins[chunk], num_tokens = e->chunk_begins[chunk + 1] - begin;
+    const int32_t *blocks = e->inputs.block_ids + e->chunk_tables[chunk];
+    const int position = e->inputs.position_ids[begin], stride = 3 * m.width;
     for (int head = first; head < end; head++) {
         const float *query = e->qkv + (int64_t)begin * stride + head * m.head_size, *key = query + m.width;
         float *output = e->narrow.values + (int64_t)begin * e->narrow.stride_floats + head * m.head_size;
@@ -213,11 +219,15 @@ void attend_heads(void *context, int item, int thread) {
                          first * m.head_size, end * m.head_size);
 }
 
-// The final norm of the token that a draw follows.
+// The step's token that a draw is behind.
+int token_before(const Engine *e, const Draw &draw) {
+    return draw.token >= 0 ? draw.token : e->inputs.token_begins[draw.sequence + 1] - 1;
+}
+
 void normalize_drawn(void *context, int row, int) {
     Engine *e = (Engine *)context;
     const int width = e->model.width;
-    const float *residual = e->residual + (int64_t)e->draws->draws[e->first_draw + row].token * width;
+    const float *residual = e->residual + (int64_t)token_before(e, e->draws->draws[e->first_draw + row]) * width;
     float *normal = e->narrow.values + (int64_t)row * e->narrow.stride_floats;
     e->kernels->layer_norm(e->model, e->model.final_norm, residual, normal);
     if (e->narrow.bytes) quantize_columns(e, e->narrow, normal, row, 0, width);
@@ -235,19 +245,20 @@ void multiply_span(void *context, int span, int thread) {
 }
 
 // One draw from a row of logits with its maxima; `raw`: the row before it was edited, for log-probabilities.
-void draw_row(Engine *e, int index, const SamplingScratch &scratch, const float *logits, const float *maxima,
-              const float *raw, const float *raw_maxima) {
+void draw_row(Engine *e, int index, int position, const SamplingScratch &scratch, const float *logits,
+              const float *maxima, const float *raw, const float *raw_maxima) {
     const Sampling &sampling = *e->kernels->sampling;
     const Draws &draws = *e->draws;
     const int num_columns = e->model.vocab_size;
     const Draw &draw = draws.draws[index];
-    Drawn &drawn = draws.drawn[index];
-    drawn = {0, 0, draw.given};
-    if (draw.given < 0 && !sampling.draw(draw, logits, maxima, num_columns, scratch, &drawn)) return;
+    int token_id = draw.given;
+    if (token_id < 0)
+        token_id = sampling.draw(draw, position, logits, maxima, num_columns, scratch, &draws.largest[index]);
+    draws.token_ids[index] = token_id;
     const int64_t top = (int64_t)index * draws.max_top;
-    if (draw.num_top >= 0)
-        sampling.score(draw, raw, raw_maxima, num_columns, scratch, &drawn, draws.top_ids + top,
-                       draws.top_logprobs + top);
+    if (draw.num_top >= 0 && token_id >= 0)
+        draws.logprobs[index] = sampling.score(draw, token_id, raw, raw_maxima, num_columns, scratch,
+                                               draws.top_ids + top, draws.top_logprobs + top);
 }
 
 SamplingScratch scratch_of(const Engine *e, int thread) {
@@ -259,7 +270,9 @@ void draw_computed(void *context, int row, int thread) {
     Engine *e = (Engine *)context;
     const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
     const float *maxima = e->head_maxima + (int64_t)row * num_maxima(e->model.vocab_size);
-    draw_row(e, e->first_draw + row, scratch_of(e, thread), logits, maxima, logits, maxima);
+    const int index = e->first_draw + row;
+    const int position = e->inputs.position_ids[token_before(e, e->draws->draws[index])] + 1;
+    draw_row(e, index, position, scratch_of(e, thread), logits, maxima, logits, maxima);
 }
 
 const float *find_maxima(const Engine *e, const float *logits, float *maxima) {
@@ -278,10 +291,27 @@ void draw_edited(void *context, int row, int thread) {
     const float *maxima = find_maxima(e, logits, scratch.row_maxima);
     const float *raw_maxima = maxima;
     if (raw != logits && e->draws->draws[row].num_top >= 0) raw_maxima = find_maxima(e, raw, scratch.raw_maxima);
-    draw_row(e, row, scratch, logits, maxima, raw, raw_maxima);
+    draw_row(e, row, e->draws->draws[row].position, scratch, logits, maxima, raw, raw_maxima);
 }
 
 // --------------------------------------------------------------------------------------------------------- a step
+
+// A sequence continues the one before if its first token is behind that one's last, whose block it has, too: a block that a
+// step writes to belongs to one sequence.
+void find_chunks(Engine *e, const Step &step) {
+    const int32_t *positions = e->inputs.position_ids, *block_ids = e->inputs.block_ids;
+    e->num_chunks = 0;
+    for (int s = 0; s < step.num_sequences; s++) {
+        const int begin = e->inputs.token_begins[s], table = e->inputs.block_begins[s];
+        const int before = positions[begin] - 1;
+        const bool continues = s > 0 && before >= 0 && positions[begin - 1] == before &&
+                               block_ids[table + before / BLOCK_TOKENS] ==
+                                   block_ids[e->inputs.block_begins[s - 1] + before / BLOCK_TOKENS];
+        if (!continues) e->chunk_begins[e->num_chunks++] = begin;
+        e->chunk_tables[e->num_chunks - 1] = table;
+    }
+    e->chunk_begins[e->num_chunks] = step.num_tokens;
+}
 
 void normalize(Engine *e, const Norm &norm) {
     e->norm = &norm;
@@ -370,15 +400,20 @@ int engine_logits_stride(const Model *model) { return logits_stride(*model); }
 int engine_step(Engine *e, Step *step) {
     const Model &m = e->model;
     int num_context_tokens = 0;
+    e->inputs.token_ids = step->inputs;
+    e->inputs.position_ids = e->inputs.token_ids + step->num_tokens;
+    e->inputs.token_begins = e->inputs.position_ids + step->num_tokens;
+    e->inputs.block_begins = e->inputs.token_begins + step->num_sequences + 1;
+    e->inputs.block_ids = e->inputs.block_begins + step->num_sequences + 1;
     for (int i = 0; i < step->num_tokens; i++)
-        num_context_tokens = most(num_context_tokens, (int)step->position_ids[i] + 1);
-    const Draws &draws = step->draws;
+        num_context_tokens = most(num_context_tokens, e->inputs.position_ids[i] + 1);
+    const Draws &draws = *step->draws;
     const int num_logits = bounded(draws.num_draws, 0, draws.num_edited + HEAD_ROWS);
     if (!reserve(e, most(step->num_tokens, num_logits), num_context_tokens, num_logits)) return -1;
-    e->step = step;
     e->num_rows = step->num_tokens;
-    e->heads_each = bounded(step->num_sequences * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
-    const int attention_items = step->num_sequences * ((m.num_heads + e->heads_each - 1) / e->heads_each);
+    find_chunks(e, *step);
+    e->heads_each = bounded(e->num_chunks * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
+    const int attention_items = e->num_chunks * ((m.num_heads + e->heads_each - 1) / e->heads_each);
     const Activations &narrow = e->narrow, &wide = e->wide;
     pool_run(e->pool, embed_row, e, e->num_rows);
     for (e->layer = 0; e->layer < m.num_layers; e->layer++) {

@@ -22,7 +22,7 @@ from distilgpt2_api.engine.engine_thread import STOP_S
 from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
-from distilgpt2_api.settings import Settings
+from distilgpt2_api.settings import Settings, freed_memory
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while another waits. Imports rarely release it, and the loading thread
@@ -87,13 +87,15 @@ class EnginePreload:
             self._engine.set_result(engine)
 
     def _load(self) -> Engine:
-        return load_engine(
+        engine = load_engine(
             self.location.folder,
             self.config,
             cache_folder=self.settings.cache_home,
             observer=self.metrics,
             report=self._report,
         )
+        freed_memory.release()
+        return engine
 
 
 _started: list[EnginePreload] = []

@@ -23,7 +23,7 @@ from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.settings import Settings, export_to_environment
+from distilgpt2_api.settings import Settings, export_to_environment, freed_memory, keep_blas_single_threaded
 from distilgpt2_api.settings.host_resources import allow_open_files
 
 FINAL_FLUSH_S = 0.5
@@ -104,6 +104,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def init_process(self) -> None:
         """In the worker: a re-executed master must not inherit the variables that are set here."""
         export_to_environment({"num_workers": self.cfg.workers})
+        keep_blas_single_threaded()
+        freed_memory.keep_little()
         super().init_process()
 
     def load_wsgi(self) -> None:

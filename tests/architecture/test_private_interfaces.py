@@ -58,7 +58,7 @@ DOCUMENTED = {
     *("python_multipart.exceptions", "python_multipart.multipart"),
     *("sqlalchemy.engine", "sqlalchemy.exc", "starlette.datastructures", "starlette.exceptions"),
     *("starlette.middleware.cors", "starlette.requests", "starlette.responses", "starlette.routing"),
-    *("starlette.types", "structlog.typing"),
+    *("starlette.types", "structlog.typing", "tokenizers.models"),
 }
 """Documented modules below a package's top level."""
 DOCUMENTED_BELOW = ("opentelemetry", "ray")

@@ -61,6 +61,27 @@ def test_the_offered_code_generates_the_same_text(page: Any, start_storyteller: 
     page.errors()
 
 
+def test_the_code_for_ollamas_api_generates_the_same_text(page: Any, storyteller: Any) -> None:
+    """Its defaults are other ones, and it has fewer parameters: the code names those that it leaves out."""
+    page.open(storyteller)
+    page.fill("#prompt", "It's \"odd\", said a \\ to 'em:")
+    page.set(max_tokens=20, seed=5, repetition_penalty=1.2, stop="\\n\\n\\nnever")
+    page.generate()
+    script = "return [...document.querySelectorAll('.token:not(.cut)')].map((node) => node.textContent).join('')"
+    text = page.joined(page.run(script))
+    page.click("#show-code")
+    assert json.loads(run_code(["bash", "-c", code_of(page, "Ollama")]))["response"] == text
+    *lines, last = run_code(["bash", "-c", code_of(page, "Ollama", "stream", "logprobs")]).splitlines()
+    assert "".join(json.loads(line)["response"] for line in lines) == text
+    assert json.loads(lines[0])["logprobs"]
+    assert json.loads(last)["eval_count"] == 20
+    page.click("#code .close")
+    page.set(bad_words="it's")
+    page.click("#show-code")
+    assert code_of(page, "Ollama").startswith("# Ollama's API has no bad_words.\n")
+    page.errors()
+
+
 def test_the_code_has_no_fields_of_the_page_itself(page: Any, storyteller: Any) -> None:
     """It asks for log-probabilities and a stream to show tokens; a reader gets these only on demand. The ids of a
     branch are explained.

@@ -147,3 +147,21 @@ def test_it_works_below_a_prefix(page: Any, start_storyteller: Callable[..., Any
         page.generate()
         urls = page.requested_urls()
         assert all(url.startswith(f"{server.url}/base/") for url in urls), urls
+
+
+def test_the_services_defaults_are_the_first_preset(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """The form shows what applies: a parameter that has a default is sent, also with a neutral value."""
+    defaults = '{"top_k": 3, "ignore_eos": true, "max_new_tokens": 20}'
+    server = start_storyteller(override_generation_config=defaults, served_model_names="storyteller,tales")
+    page.open(server)
+    page.see(lambda: "also tales" in page.text("#model-facts"), "the other name")
+    assert page.run("return document.querySelector('#presets :checked').value") == "Service"
+    page.set(seed=7)
+    page.generate()
+    assert page.story() == complete(server, seed=7)
+
+    page.run("document.querySelector('#presets [value=Pure]').click()")
+    assert page.run("return document.querySelector('#set-max_tokens').value") == "20"
+    page.set(seed=7)
+    page.generate()
+    assert page.story() == complete(server, seed=7, top_k=0, ignore_eos=False)

@@ -41,16 +41,19 @@ def test_wrong_usage_exits_with_status_2(arguments: list[str], invoke: Any) -> N
 @pytest.mark.parametrize(
     ("arguments", "environment", "line"),
     [
-        (["serve"], {"PORT": "abc"}, "error: PORT (environment) can't be 'abc': input should be a valid integer"),
+        (["config"], {"PORT": "abc"}, "error: PORT (environment) can't be 'abc': input should be a valid integer"),
         (
             ["config"],
             {"DISTILGPT2_PROT": "1"},
             "error: unknown setting DISTILGPT2_PROT in the environment; did you mean",
         ),
-        (["serve", "--port", "x"], {}, "error: port (command line) can't be 'x'"),
-        (["serve", "--model", "gpt9"], {}, "error: no model and no model folder 'gpt9' (models here: storyteller)"),
         (
-            ["serve"],
+            ["generate", "x", "--model", "gpt9"],
+            {},
+            "error: no model and no model folder 'gpt9' (models here: storyteller)",
+        ),
+        (
+            ["keys", "list"],
             {"DISTILGPT2_API_KEYS_FILE": "nowhere"},
             "error: the file of API keys nowhere is missing, or not a",
         ),
@@ -60,6 +63,7 @@ def test_wrong_usage_exits_with_status_2(arguments: list[str], invoke: Any) -> N
 def test_an_error_is_one_line_and_exits_with_status_1(
     arguments: list[str], environment: dict[str, str], line: str, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """`serve` has statuses of its own: tests/e2e/test_start_errors.py."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     result = invoke(*arguments)

@@ -82,7 +82,7 @@ def test_one_clients_many_requests_do_not_delay_another_clients_first(strict_ser
     """With 40 requests of one address queued, a request of another address runs next."""
 
     async def count_crowd_served_before() -> int:
-        request = build_completion(max_tokens=40)
+        request = build_completion(max_tokens=400)
         crowd = [asyncio.create_task(ask_once(strict_server.port, request, source="127.0.0.2")) for _ in range(40)]
         await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)  # all have been sent long before
         answer = await ask_once(strict_server.port, build_completion(max_tokens=1, stream=True), source="127.0.0.3")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,7 @@ def _load_reference() -> ModuleType:
 
 
 NUMPY_GPT2 = _load_reference()
+SEQUENCE_IDS = count()
 
 SMALL_CONFIG: dict[str, Any] = {
     "model_type": "gpt2",
@@ -127,7 +129,7 @@ class Drive:
         """Computes `token_ids[begin:end]`; draws, greedily, if that is all of them."""
         return PlanRow(
             **{
-                "sequence_id": 0,
+                "sequence_id": next(SEQUENCE_IDS),
                 "token_ids": token_ids,
                 "num_prompt_tokens": len(token_ids),
                 "num_computed_tokens": begin,

@@ -44,11 +44,10 @@ DRAW = np.dtype(
         ("seed", np.uint64),
         ("position", np.int32),
         ("given", np.int32),
+        ("sequence", np.int32),
         ("token", np.int32),
-        ("unused", np.int32),
     ]
 )
-DRAWN = np.dtype([("logprob", np.float64), ("largest", np.float32), ("token_id", np.int32)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +109,10 @@ class Driver:
         begins = np.cumsum([0, *(len(row.token_ids) for row in rows)], dtype=np.int32)
         tables = [list(row.block_ids) for row in rows]
         block_begins = np.cumsum([0, *map(len, tables)], dtype=np.int32)
-        self._send(
-            struct.pack("<ii", len(ids), len(rows))
-            + np.array(ids, np.int64).tobytes()
-            + np.array(positions, np.int64).tobytes()
-            + begins.tobytes()
-            + block_begins.tobytes()
-            + np.array(list(chain.from_iterable(tables)), np.int32).tobytes()
-            + _pack_draws(draws, num_edited)
-        )
+        block_ids = list(chain.from_iterable(tables))
+        inputs = np.array([*ids, *positions, *begins, *block_begins, *block_ids], np.int32)
+        sizes = struct.pack("<iii", len(ids), len(rows), len(block_ids))
+        self._send(sizes + inputs.tobytes() + _pack_draws(draws, num_edited))
         logits = self._receive((num_edited, self._config["vocab_size"]), np.float32)
         return logits, self._receive_drawn(draws)
 
@@ -150,11 +144,10 @@ class Driver:
 
     def _receive_drawn(self, draws: NDArray[np.void]) -> Drawn:
         shape = (len(draws), _max_top(draws))
-        drawn = self._receive((len(draws),), DRAWN)
         return Drawn(
-            token_ids=drawn["token_id"],
-            largest=drawn["largest"],
-            logprobs=drawn["logprob"],
+            token_ids=self._receive((len(draws),), np.int32),
+            largest=self._receive((len(draws),), np.float32),
+            logprobs=self._receive((len(draws),), np.float64),
             top_ids=self._receive(shape, np.int32),
             top_logprobs=self._receive(shape, np.float64),
         )

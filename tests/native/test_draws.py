@@ -190,10 +190,12 @@ def test_a_step_draws_from_its_own_logits(target: str, vocab_size: int, num_edit
     tokens = [(3 * index) % 100 for index in range(150)]
     draws = make_draws(
         [
-            {"token": token, "seed": index, "position": token + 1, "num_top": 2} | PARAMETERS[index % len(PARAMETERS)]
+            {"token": token, "seed": index, "position": token % 50 + 1, "num_top": 2}
+            | PARAMETERS[index % len(PARAMETERS)]
             for index, token in enumerate(tokens)
         ]
     )
+    draws[149]["sequence"], draws[149]["token"], draws[149]["position"] = 1, -1, 50  # behind its last token
     with opened(target, vocab_size) as driver:
         every_logits, _ = driver.sample(rows, draws, num_edited=len(draws))
         expected = driver.draw(draws, every_logits, every_logits)

@@ -167,6 +167,24 @@ def test_other_sequences_change_no_bit(open_driver: Open, precision: str, shape:
             assert np.array_equal(logits, expected[32:])
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_sequences_that_continue_each_other_are_one(open_driver: Open, precision: str) -> None:
+    """As drafts do: rows of one token each with the same block table, among other sequences, with several threads."""
+    config = SHAPES["demo"]
+    tensors = random_tensors(config)
+    ids = tokens(config, 45)
+    other = [Row(token_ids=tokens(config, 1 + index, index), begin=0, block_ids=[8 + index]) for index in range(5)]
+    with open_driver(config, tensors, precision, 1) as driver:
+        expected = driver.step([Row(token_ids=ids, begin=0, block_ids=[5, 6])], len(ids))
+    for num_threads in (2, 3):
+        for num_first in (1, 30, 32):
+            later = [Row(token_ids=[ids[n]], begin=n, block_ids=[5, 6][: n // 32 + 1]) for n in range(num_first, 45)]
+            with open_driver(config, tensors, precision, num_threads) as driver:
+                driver.step([Row(token_ids=ids[:num_first], begin=0, block_ids=[5])], 1)
+                logits = driver.step([*other, *later], len(later))
+            assert np.array_equal(logits, expected[num_first:])
+
+
 def test_many_rows(open_driver: Open) -> None:
     """Every number of rows of a tile, and what is left of one."""
     config = SHAPES["demo"] | {"n_positions": 40}

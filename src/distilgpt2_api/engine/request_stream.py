@@ -33,6 +33,11 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
         self._has_ended = False
         self._error: Distilgpt2ApiError | None = None
         self._changed = asyncio.Event()
+        self._is_awaited = False
+        """The reader has read everything and waits for more."""
+        self.take_directly: Callable[[Sequence[SequenceDelta]], bool] | None = None
+        """Called with new deltas before the reader that waits for them: waking it costs more than they do. Returns
+        whether it took them; if not, the reader gets them."""
 
     def __aiter__(self) -> RequestStream:
         return self
@@ -44,7 +49,11 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
             if self._has_ended:
                 raise StopAsyncIteration
             self._changed.clear()
-            await self._changed.wait()
+            self._is_awaited = True
+            try:
+                await self._changed.wait()
+            finally:
+                self._is_awaited = False
         if len(self._deltas) <= MAX_UPDATE_DELTAS:
             deltas = tuple(self._deltas)
             self._deltas.clear()
@@ -76,12 +85,18 @@ class RequestStream(AsyncIterator[tuple[SequenceDelta, ...]]):
 
     def push(self, deltas: Sequence[SequenceDelta]) -> bool:
         """Called by the engine: add deltas. Returns True when the last sequence has ended."""
-        self._deltas.extend(deltas)
         for delta in deltas:
             self._num_drawn[delta.index] = delta.num_completion_tokens
             self._num_unfinished -= delta.finish_reason is not None
-        self._changed.set()
+        if not self._take_directly(deltas):
+            self._deltas.extend(deltas)
+            self._changed.set()
         return self._num_unfinished == 0
+
+    def _take_directly(self, deltas: Sequence[SequenceDelta]) -> bool:
+        if self.take_directly is None or not self._is_awaited or self._deltas or len(deltas) > MAX_UPDATE_DELTAS:
+            return False
+        return self.take_directly(deltas)
 
     def end(self, error: Distilgpt2ApiError | None) -> None:
         """Called by the engine: no deltas follow. `error` is raised after the pending ones are read."""

@@ -39,8 +39,8 @@ def _parse_names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-class AccessSettings(BaseModel):
-    """Part of `Settings`."""
+class AccessSettings(BaseModel, defer_build=True):
+    """Part of `Settings`, whose validator alone is built."""
 
     api_keys: Annotated[tuple[ApiKey, ...], PlainValidator(parse_key_list), SECRET] = Field(
         default=(),

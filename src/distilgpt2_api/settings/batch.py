@@ -7,8 +7,8 @@ from pydantic import BaseModel, ByteSize, Field
 from distilgpt2_api.settings.markers import SECRET, AutoInt
 
 
-class BatchSettings(BaseModel):
-    """Part of `Settings`."""
+class BatchSettings(BaseModel, defer_build=True):
+    """Part of `Settings`, whose validator alone is built."""
 
     batch_store: Annotated[str | None, SECRET] = Field(
         default=None,

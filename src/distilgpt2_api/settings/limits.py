@@ -10,8 +10,8 @@ from distilgpt2_api.settings.markers import AutoInt
 Timeout = Annotated[float, Field(gt=0, le=3600)]
 
 
-class LimitSettings(BaseModel):
-    """Part of `Settings`."""
+class LimitSettings(BaseModel, defer_build=True):
+    """Part of `Settings`, whose validator alone is built."""
 
     max_waiting_requests: int = Field(
         default=1024, ge=1, le=1_000_000, description="Maximum number of waiting requests; further ones get 429."

@@ -22,8 +22,8 @@ def _parse_names(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
-class ServingSettings(BaseModel):
-    """Part of `Settings`."""
+class ServingSettings(BaseModel, defer_build=True):
+    """Part of `Settings`, whose validator alone is built."""
 
     model: str | None = Field(
         default=None,

@@ -67,6 +67,14 @@ def export_to_environment(values: Mapping[str, object]) -> None:
     os.environ.update(_variables(values))
 
 
+def keep_blas_single_threaded() -> None:
+    """Keeps NumPy's BLAS from starting threads, unless the operator's environment says otherwise.
+
+    Call it before NumPy is imported: serving multiplies no matrices in NumPy, and an import waits for the threads.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def child_environment(values: Mapping[str, object]) -> dict[str, str]:
     """This process's environment with these settings added, for a child process."""
     return os.environ | _variables(values)

@@ -23,7 +23,7 @@ def draw(
 ) -> DrawBatch:
     """Draws from rows (R, V), or once for each seed from one row (V,)."""
     rows = np.ascontiguousarray(np.broadcast_to(logits, (len(seeds), logits.shape[-1])))
-    draws = DrawBatch(sampling_draws([params] * len(seeds), seeds, vocab_size=rows.shape[1]))
+    draws = DrawBatch(sampling_draws([params] * len(seeds), seeds, [0] * len(seeds), vocab_size=rows.shape[1]))
     draws.positions[:] = positions or [1] * len(seeds)
     engine = KernelEngine(Model(vocab_size=rows.shape[1]), num_threads=1)
     engine.draw(draws, rows, rows)

@@ -25,8 +25,10 @@ class GivenLogits(KernelEngine):
         self.edited = logits[:0]
 
     def step(self, inputs: StepInputs, draws: DrawBatch) -> NDArray[np.float32]:
-        assert len(inputs.token_ids) == len(self.logits)
-        ordered = self.logits[draws.tokens]
+        assert inputs.num_tokens == len(self.logits)
+        tokens = draws.find_tokens(inputs.token_begins)
+        draws.positions[:] = np.array(inputs.position_ids)[tokens] + 1
+        ordered = self.logits[tokens]
         self.draw(draws, ordered, ordered)
         self.edited = ordered[: draws.num_edited]
         return self.edited

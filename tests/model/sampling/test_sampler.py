@@ -73,6 +73,7 @@ def make_mask(token_ids: Sequence[int], vocab_size: int) -> Mask:
 
 GRAMMAR = Grammar(GrammarKind.REGEX, "a+")
 """Any grammar: the row has its own mask."""
+SEQUENCE_IDS = itertools.count()
 EVERY_TRUNCATION: list[dict[str, Any]] = [
     {},
     {"temperature": 0.0},
@@ -92,7 +93,7 @@ def make_row(
     mask: Mask | None = None,
 ) -> PlanRow:
     return PlanRow(
-        sequence_id=0,
+        sequence_id=next(SEQUENCE_IDS),
         token_ids=token_ids,
         num_prompt_tokens=num_prompt,
         num_computed_tokens=len(token_ids) - 1,
@@ -527,9 +528,9 @@ def test_rules_are_rebuilt_only_for_changed_rows(monkeypatch: pytest.MonkeyPatch
     processors: list[SamplingParams] = []
     make_rules, make_processors = SamplingRules.of, LogitsProcessors.__init__
 
-    def note_rules(params: Any, *arguments: Any, **options: Any) -> Any:
-        made.append(len(params))
-        return make_rules(params, *arguments, **options)
+    def note_rules(rows: Any, **options: Any) -> Any:
+        made.append(len(rows))
+        return make_rules(rows, **options)
 
     def note_processors(self: Any, params: SamplingParams, **options: Any) -> None:
         processors.append(params)

@@ -1,7 +1,8 @@
-"""The draws of a step, as the kernels read and write them: `Draw`, `Drawn` and `Draws` of `native/model.h`."""
+"""The draws of a step, as the kernels read and write them: `Draw` and `Draws` of `native/model.h`."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,11 +22,10 @@ _DRAW = np.dtype(
         ("seed", np.uint64),
         ("position", np.int32),
         ("given", np.int32),
+        ("sequence", np.int32),
         ("token", np.int32),
-        ("unused", np.int32),
     ]
 )
-_DRAWN = np.dtype([("logprob", np.float64), ("largest", np.float32), ("token_id", np.int32)])
 _SEED_MASK = (1 << 64) - 1
 
 
@@ -35,45 +35,66 @@ class DrawBatch:
     def __init__(self, draws: NDArray[np.void], *, num_edited: int = 0) -> None:
         """`draws` (N,): from `sampling_draws` or `scoring_draws`. The first `num_edited` only get logits."""
         num_draws = len(draws)
-        self._draws = draws
-        self._drawn = np.zeros(num_draws, _DRAWN)
-        self.num_edited = num_edited
         max_top = max(int(draws["num_top"].max(initial=0)), 0)
-        self.top_ids = np.zeros((num_draws, max_top), np.int32)
-        self.top_logprobs = np.zeros((num_draws, max_top), np.float64)
-        self.structure = Draws(
-            num_draws,
-            num_edited,
-            max_top,
-            0,
-            draws.ctypes.data,
-            self._drawn.ctypes.data,
-            self.top_ids.ctypes.data,
-            self.top_logprobs.ctypes.data,
-        )
-        # Views, because indexing by name takes a microsecond.
-        self.tokens: NDArray[np.int32] = draws["token"]
-        """(N,), to be set: the index in the step of the computed token that the draw follows."""
-        self.positions: NDArray[np.int32] = draws["position"]
-        """(N,), to be set: position of the drawn token in its sequence."""
-        self.nums_top: NDArray[np.int32] = draws["num_top"]
-        self.token_ids: NDArray[np.int32] = self._drawn["token_id"]
+        self._draws = draws
+        self.num_edited = num_edited
+        self.has_logprobs = bool((draws["num_top"] >= 0).any())
+        self.token_ids: NDArray[np.int32] = np.zeros(num_draws, np.int32)
         """(N,): -1 if no token can be drawn, because the largest logit isn't finite."""
-        self.largest: NDArray[np.float32] = self._drawn["largest"]
+        self.largest: NDArray[np.float32] = np.zeros(num_draws, np.float32)
         """(N,): logits."""
-        self.logprobs: NDArray[np.float64] = self._drawn["logprob"]
-        """(N,), of rows with log-probabilities."""
+        self.logprobs: NDArray[np.float64] = np.zeros(num_draws, np.float64)
+        """(N,), of draws with log-probabilities."""
+        self.top_ids: NDArray[np.int32] = np.zeros((num_draws, max_top), np.int32)
+        self.top_logprobs: NDArray[np.float64] = np.zeros((num_draws, max_top), np.float64)
+        results = (self.token_ids, self.largest, self.logprobs, self.top_ids, self.top_logprobs)
+        self._structure = Draws(
+            num_draws, num_edited, max_top, 0, draws.ctypes.data, *(result.ctypes.data for result in results)
+        )
+        self.address = ctypes.addressof(self._structure)
+
+    @property
+    def sequences(self) -> NDArray[np.int32]:
+        """(N,): the sequence of the step behind whose last token each draw is."""
+        return self._column("sequence")
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """(N,): or the index in the step of the token that it is behind, unless that is -1."""
+        return self._column("token")
+
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """(N,): position of the drawn token in its sequence. To be set before `draw`; a step knows it itself."""
+        return self._column("position")
+
+    @property
+    def nums_top(self) -> NDArray[np.int32]:
+        """(N,): likeliest tokens to list; -1 without log-probabilities."""
+        return self._column("num_top")
 
     def __len__(self) -> int:
         return len(self._draws)
+
+    def find_tokens(self, token_begins: Sequence[int]) -> list[int]:
+        """The index in the step of the token that each draw is behind. `token_begins`: as in `StepInputs`."""
+        last_tokens = np.array(token_begins)[1:] - 1
+        tokens: list[int] = np.where(self.tokens >= 0, self.tokens, last_tokens[self.sequences]).tolist()
+        return tokens
 
     def followed_by(self, draws: NDArray[np.void]) -> DrawBatch:
         """A batch with more draws behind these."""
         return DrawBatch(np.concatenate([self._draws, draws]), num_edited=self.num_edited)
 
+    def _column(self, name: str) -> NDArray[np.int32]:
+        column: NDArray[np.int32] = self._draws[name]
+        return column
 
-def sampling_draws(params: Sequence[SamplingParams], seeds: Sequence[int], *, vocab_size: int) -> NDArray[np.void]:
-    """(N,): draws with these parameters and the sequences' seeds."""
+
+def sampling_draws(
+    params: Sequence[SamplingParams], seeds: Sequence[int], sequences: Sequence[int], *, vocab_size: int
+) -> NDArray[np.void]:
+    """(N,): draws with these parameters and seeds, behind the last tokens of the step's `sequences`."""
     return np.array(
         [
             (
@@ -86,10 +107,10 @@ def sampling_draws(params: Sequence[SamplingParams], seeds: Sequence[int], *, vo
                 seed & _SEED_MASK,
                 0,
                 -1,
-                0,
-                0,
+                sequence,
+                -1,
             )
-            for one, seed in zip(params, seeds, strict=True)
+            for one, seed, sequence in zip(params, seeds, sequences, strict=True)
         ],
         dtype=_DRAW,
     )

@@ -29,6 +29,8 @@ class KernelEngine:
         self.vocab_size: int = model.vocab_size
         self._library = load_library()
         self._logits_stride = self._library.engine_logits_stride(model)
+        self._step = Step()
+        self._no_logits = np.empty((0, model.vocab_size), np.float32)
         self._engine = self._library.engine_open(model, self.target.encode(), num_threads)
         if not self._engine:
             if ctypes.get_errno() == errno.EAGAIN:
@@ -49,21 +51,16 @@ class KernelEngine:
 
         Returns the logits of the draws that are edited (N, V): a view, writable and valid until the next step.
         """
-        step = Step(
-            len(inputs.token_ids),
-            len(inputs.token_begins) - 1,
-            inputs.token_ids.ctypes.data,
-            inputs.position_ids.ctypes.data,
-            inputs.token_begins.ctypes.data,
-            inputs.block_ids.ctypes.data,
-            inputs.block_begins.ctypes.data,
-            draws.structure,
-        )
+        step = self._step
+        step.num_tokens = inputs.num_tokens
+        step.num_sequences = inputs.num_sequences
+        step.inputs, _ = inputs.values.buffer_info()
+        step.draws = draws.address
         if self._library.engine_step(self._engine, step) != 0:
             raise MemoryError
-        shape = (draws.num_edited, self._logits_stride)
         if not draws.num_edited:
-            return np.empty(shape, np.float32)[:, : self.vocab_size]
+            return self._no_logits
+        shape = (draws.num_edited, self._logits_stride)
         memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(step.logits)
         return np.frombuffer(memory, np.float32).reshape(shape)[:, : self.vocab_size]
 
@@ -72,7 +69,7 @@ class KernelEngine:
         assert logits.shape == raw.shape == (len(draws), self.vocab_size)
         result = self._library.engine_draw(
             self._engine,
-            draws.structure,
+            draws.address,
             logits.ctypes.data,
             _row_stride(logits),
             raw.ctypes.data,

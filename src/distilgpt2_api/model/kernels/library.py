@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from distilgpt2_api.core.errors import UnsupportedProcessorError
-from distilgpt2_api.model.kernels.structures import Draws, Model, Step
+from distilgpt2_api.model.kernels.structures import Model, Step
 
-INTERFACE = 2
+INTERFACE = 3
 """`INTERFACE` of `native/step.h`: changes whenever a structure, a function or a layout does."""
 LIBRARY = Path(__file__).with_name("libkernels.dylib" if sys.platform == "darwin" else "libkernels.so")
 WAY_OUT = "install the package again (from a checkout: make run, or python native/build.py)"
@@ -49,7 +49,7 @@ def load_library() -> ctypes.CDLL:
     library.engine_logits_stride.restype = number
     library.engine_logits_stride.argtypes = (ctypes.POINTER(Model),)
     library.engine_draw.restype = number
-    library.engine_draw.argtypes = (pointer, ctypes.POINTER(Draws), pointer, number, pointer, number)
+    library.engine_draw.argtypes = (pointer, pointer, pointer, number, pointer, number)
     return library
 
 

@@ -69,7 +69,9 @@ class Draws(ctypes.Structure):
         ("max_top", ctypes.c_int32),
         ("unused", ctypes.c_int32),
         ("draws", ctypes.c_void_p),
-        ("drawn", ctypes.c_void_p),
+        ("token_ids", ctypes.c_void_p),
+        ("largest", ctypes.c_void_p),
+        ("logprobs", ctypes.c_void_p),
         ("top_ids", ctypes.c_void_p),
         ("top_logprobs", ctypes.c_void_p),
     ]
@@ -79,11 +81,7 @@ class Step(ctypes.Structure):
     _fields_ = [
         ("num_tokens", ctypes.c_int32),
         ("num_sequences", ctypes.c_int32),
-        ("token_ids", ctypes.c_void_p),
-        ("position_ids", ctypes.c_void_p),
-        ("token_begins", ctypes.c_void_p),
-        ("block_ids", ctypes.c_void_p),
-        ("block_begins", ctypes.c_void_p),
-        ("draws", Draws),
+        ("inputs", ctypes.c_void_p),
+        ("draws", ctypes.c_void_p),
         ("logits", ctypes.c_void_p),
     ]

@@ -40,7 +40,9 @@ class Sampler:
     def __init__(self, kernels: StepKernels, *, eos_token_ids: Sequence[int] = ()) -> None:
         self._kernels = kernels
         self._eos_token_ids = eos_token_ids
-        self._rules = SamplingRules.of([], [], vocab_size=kernels.vocab_size, eos_token_ids=eos_token_ids)
+        self._ids: list[int] = []
+        """The sequence id of each row that the rules are for; -1 for a row that doesn't sample."""
+        self._rules = SamplingRules.of([], vocab_size=kernels.vocab_size, eos_token_ids=eos_token_ids)
 
     def step(self, inputs: StepInputs, rows: Sequence[PlanRow]) -> list[RowResult]:
         """Computes the rows' new tokens; samples and scores as they ask. Results are in row order.
@@ -48,36 +50,30 @@ class Sampler:
         A row gets an `error` if its logits have NaN or only -inf, or if its grammar can't compute a mask; the other
         rows are not affected.
         """
-        sampling = [index for index, row in enumerate(rows) if row.is_sampling]
-        rules = self._find_rules([rows[index] for index in sampling])
-        last_tokens = inputs.token_begins[1:][sampling] - 1
+        rules = self._find_rules(rows)
         draws = rules.draws
-        draws.tokens[:] = last_tokens[rules.order]
-        draws.positions[:] = inputs.position_ids[draws.tokens] + 1
-        scores = _PromptScores.of(rows, inputs.token_begins)
-        if scores.given:
+        scored = [index for index, row in enumerate(rows) if row.num_prompt_logprobs is not None]
+        scores = _PromptScores.of(rows, scored, inputs.token_begins) if scored else None
+        if scores is not None:
             draws = draws.followed_by(scores.draws(self._kernels.vocab_size))
         logits = self._kernels.step(inputs, draws)
-        results = [RowResult() for _ in rows]
-        for row, result in zip(rules.order.tolist(), _read_results(draws, len(sampling)), strict=True):
-            results[sampling[row]] = result
-        if rules.edited:
-            edited = [sampling[row] for row in rules.edited]
-            drawn = self._draw_edited(rules, logits, [rows[index] for index in edited])
-            for index, result in zip(edited, drawn, strict=True):
+        num_draws, num_edited = len(rules.order), len(rules.processors)
+        results = drawn = _read_results(draws, num_draws)
+        if num_edited:
+            drawn[:num_edited] = self._draw_edited(rules, logits, [rows[index] for index in rules.order[:num_edited]])
+        if not rules.is_in_order:
+            results = [RowResult() for _ in rows]
+            for index, result in zip(rules.order, drawn, strict=True):
                 results[index] = result
-        if scores.given:
-            scores.add_to(results, _read_logprobs(draws, range(len(sampling), len(draws))))
+        if scores is not None:
+            scores.add_to(results, _read_logprobs(draws, range(num_draws, len(draws))))
         return results
 
     def _find_rules(self, rows: Sequence[PlanRow]) -> SamplingRules:
-        if not self._rules.are_of(rows):
-            self._rules = SamplingRules.of(
-                [row.params for row in rows],
-                [row.seed for row in rows],
-                vocab_size=self._kernels.vocab_size,
-                eos_token_ids=self._eos_token_ids,
-            )
+        ids = [row.sequence_id if row.is_sampling else -1 for row in rows]
+        if ids != self._ids:
+            self._rules = SamplingRules.of(rows, vocab_size=self._kernels.vocab_size, eos_token_ids=self._eos_token_ids)
+            self._ids = ids
         return self._rules
 
     def _draw_edited(
@@ -93,7 +89,7 @@ class Sampler:
             except GenerationError as error:
                 failures[index] = RowResult(error=str(error))
         draws = rules.edited_draws
-        draws.positions[:] = rules.draws.positions[: len(rows)]
+        draws.positions[:] = [len(row.token_ids) for row in rows]
         self._kernels.draw(draws, logits, raw)
         return [failures.get(index, result) for index, result in enumerate(_read_results(draws, len(rows)))]
 
@@ -110,18 +106,18 @@ class _PromptScores:
     """By row: where its scores end."""
 
     @classmethod
-    def of(cls, rows: Sequence[PlanRow], begins: NDArray[np.int32]) -> _PromptScores:
-        """`begins` (R + 1,): where each row's tokens begin in the step."""
+    def of(cls, rows: Sequence[PlanRow], scored: Sequence[int], begins: Sequence[int]) -> _PromptScores:
+        """Scores of the rows with indices `scored`. `begins` (R + 1,): where each row's tokens begin in the step."""
         scores = cls()
-        for index, row in enumerate(rows):
-            if row.num_prompt_logprobs is not None:
-                first = row.num_computed_tokens
-                last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
-                begin = int(begins[index])
-                scores.tokens += range(begin, begin + last - first)
-                scores.given += row.token_ids[first + 1 : last + 1]
-                scores.nums_top += [row.num_prompt_logprobs] * (last - first)
-                scores.ends[index] = len(scores.given)
+        for index in scored:
+            row = rows[index]
+            assert row.num_prompt_logprobs is not None
+            first = row.num_computed_tokens
+            last = min(first + row.num_new_tokens, row.num_prompt_tokens - 1)
+            scores.tokens += range(begins[index], begins[index] + last - first)
+            scores.given += row.token_ids[first + 1 : last + 1]
+            scores.nums_top += [row.num_prompt_logprobs] * (last - first)
+            scores.ends[index] = len(scores.given)
         return scores
 
     def draws(self, vocab_size: int) -> NDArray[np.void]:
@@ -136,17 +132,19 @@ class _PromptScores:
             begin = end
 
 
-def _read_results(draws: DrawBatch, num_draws: int) -> Iterator[RowResult]:
+def _read_results(draws: DrawBatch, num_draws: int) -> list[RowResult]:
+    """Results of the first `num_draws` draws."""
     token_ids = draws.token_ids[:num_draws].tolist()
-    nums_top = draws.nums_top[:num_draws].tolist()
-    for index, (token_id, num_top) in enumerate(zip(token_ids, nums_top, strict=True)):
-        if token_id < 0:
-            yield RowResult(error=_describe(draws.largest[index]))
-        elif num_top < 0:
-            yield RowResult(token_id=token_id)
-        else:
-            (logprobs,) = _read_logprobs(draws, range(index, index + 1))
-            yield RowResult(token_id=token_id, logprobs=logprobs)
+    results = [RowResult(token_id=token_id) for token_id in token_ids]
+    if draws.has_logprobs:
+        nums_top = draws.nums_top[:num_draws].tolist()
+        for result, num_top, logprobs in zip(results, nums_top, _read_logprobs(draws, range(num_draws)), strict=True):
+            result.logprobs = logprobs if num_top >= 0 else None
+    if min(token_ids, default=0) < 0:
+        for index, token_id in enumerate(token_ids):
+            if token_id < 0:
+                results[index] = RowResult(error=_describe(draws.largest[index]))
+    return results
 
 
 def _read_logprobs(draws: DrawBatch, indices: range) -> Iterator[TokenLogprobs]:

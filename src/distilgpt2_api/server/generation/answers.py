@@ -45,4 +45,13 @@ def event_answer(
             async for update in updates:
                 yield writer.events(update)
 
-    return EventStream(events, writer.last_events, abort=source.abort, errors=errors, stream_format=stream_format)
+    stream = EventStream(events, writer.last_events, abort=source.abort, errors=errors, stream_format=stream_format)
+
+    def write_directly(update: list[PromptDeltas]) -> bool:
+        if not stream.can_write_directly:
+            return False
+        stream.write_directly(writer.events(update))
+        return True
+
+    source.write_directly = write_directly
+    return stream

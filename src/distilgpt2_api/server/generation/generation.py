@@ -1,7 +1,7 @@
 """One HTTP request in the engine: a generation request for each of its prompts, read as one stream of updates."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -28,6 +28,9 @@ class Generation:
         self._record = record
         self._streams: list[RequestStream] = []
         self._is_aborted = False
+        self.write_directly: Callable[[list[PromptDeltas]], bool] | None = None
+        """Gets the updates of a single prompt as the engine delivers them, if the consumer of `updates` waits for one.
+        Returns whether it wrote the update; if not, `updates` has it. The last update of a sequence is in `updates`."""
         self._unfinished: dict[tuple[int, int], int] = {}
         """Completion tokens so far by prompt and sequence: an aborted sequence has no last delta that counts them."""
 
@@ -50,7 +53,11 @@ class Generation:
             self._record.reserve(count_tokens_at_most(self._requests, self._engine.model_config))
             self._streams = self._engine.submit_all(self._requests, caller=self._record.caller)
             self._record.admit(sum(request.num_sequences for request in self._requests))
-            merged = _only(self._streams[0]) if len(self._streams) == 1 else _merge(self._streams)
+            if len(self._streams) == 1:
+                self._streams[0].take_directly = self._take_directly
+                merged = _only(self._streams[0])
+            else:
+                merged = _merge(self._streams)
             async with aclosing(merged):
                 async for update in merged:
                     for prompt_index, deltas in update:
@@ -61,6 +68,21 @@ class Generation:
         finally:
             self.abort()
             self._record.num_completion_tokens += sum(self._unfinished.values())
+
+    def _take_directly(self, deltas: Sequence[SequenceDelta]) -> bool:
+        if self.write_directly is None or self._is_aborted:
+            return False
+        for delta in deltas:
+            if delta.finish_reason is not None:
+                return False
+        try:
+            if not self.write_directly([(0, tuple(deltas))]):
+                return False
+        except Exception:  # noqa: BLE001 - it is raised again where it ends only this request: by the consumer of `updates`
+            return False
+        for delta in deltas:
+            self._unfinished[0, delta.index] = delta.num_completion_tokens
+        return True
 
     def _check(self, prompt_index: int, deltas: Sequence[SequenceDelta]) -> None:
         for delta in deltas:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.core.outputs import RequestTimings
 from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class Timings(BaseModel):
+class Timings(DeferredModel):
     """llama.cpp's `timings`, for all prompts and completions of the request together, and the time in the queue."""
 
     queue_ms: float = Field(description="From the request's admission to its first step, in milliseconds.")
@@ -84,7 +85,7 @@ class LiveTimings:
         )
 
 
-class PromptProgress(BaseModel):
+class PromptProgress(DeferredModel):
     """llama.cpp's: here the whole prompt, once it is computed."""
 
     total: int

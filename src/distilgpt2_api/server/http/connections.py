@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from distilgpt2_api.server.http import request_head
+from distilgpt2_api.server.http.body_writer import offer_body_writer
 from distilgpt2_api.server.http.connection_end import announce_close, delimit_by_close, is_long_body
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
@@ -205,6 +206,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The application that Uvicorn calls."""
         if scope["http_version"] == "1.0":
             send = delimit_by_close(self.cycle)
+        offer_body_writer(scope, self.cycle)
         send = announce_close(self.cycle, send, is_last=lambda: self._is_discarding, stop_reading=self._stop_reading)
         await self.config.loaded_app(scope, receive, send)
 

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.server.http.body_writer import BodyWriter, find_body_writer
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.request_record import request_record
@@ -102,10 +103,12 @@ class EventStream(Response):
         self._is_quiet = True
         self._has_begun = False
         self._beginning = asyncio.Lock()
+        self._body_writer: BodyWriter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = request_record(scope)
         record.is_streamed = True
+        self._body_writer = find_body_writer(scope)
         events = self._events()
         # Close the generator here, not when it is garbage-collected: its `finally` frees the KV blocks.
         async with aclosing(events):
@@ -135,6 +138,18 @@ class EventStream(Response):
                     if pings is not None:
                         pings.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @property
+    def can_write_directly(self) -> bool:
+        """Whether the stream has begun and its connection takes more bytes at once. Only our own server can tell."""
+        return self._has_begun and self._body_writer is not None and self._body_writer.is_ready
+
+    def write_directly(self, piece: bytes) -> None:
+        """Write a piece now. Allowed if `can_write_directly`, while nothing else of `events` is being written."""
+        assert self._body_writer is not None
+        self._is_quiet = False
+        if piece:
+            self._body_writer.write(piece)
 
     async def _ping(self, send: Send, ping: bytes) -> None:
         """Write a ping after each interval without another write."""

@@ -1,15 +1,16 @@
 """`GET /metrics`, `GET /version` and `GET /robots.txt`."""
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from distilgpt2_api.server.http.paths import METRICS_PATH
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 
-class Version(BaseModel):
+class Version(DeferredModel):
     version: str
     model: str
     precision: str

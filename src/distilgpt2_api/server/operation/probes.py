@@ -3,16 +3,16 @@
 from http import HTTPStatus
 from typing import Literal
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from distilgpt2_api.engine.async_engine import EngineState
 from distilgpt2_api.server.http.paths import LIVENESS_PATH, READINESS_PATHS
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep
 
 
-class Probe(BaseModel):
+class Probe(DeferredModel):
     status: Literal["ok", "ready", "loading", "draining", "failed", "stopped"]
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from distilgpt2_api.core.errors import InvalidRequestError, UnsupportedParameterError
 from distilgpt2_api.server.http.errors import UnknownParameterError
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES, NULL_VALUES, is_among
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_PARAMETERS
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS, Replacement
@@ -37,7 +38,7 @@ def _allow_null_values(schema: dict[str, Any]) -> None:
         branches[-1:-1] = [{"type": JSON_TYPES[type(value)], "const": value} for value in missing]
 
 
-class Body(BaseModel):
+class Body(DeferredModel):
     """A request's body: no unknown fields, no conversion between types (`"1"` and `true` are not integers)."""
 
     model_config = ConfigDict(

@@ -4,10 +4,10 @@ from http import HTTPStatus
 from typing import Literal
 
 import orjson
-from pydantic import BaseModel
 
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 TYPES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
@@ -22,7 +22,7 @@ TYPES: dict[int, str] = {
 CONTEXT_TYPE = "exceed_context_size_error"
 
 
-class LlamaError(BaseModel):
+class LlamaError(DeferredModel):
     code: int
     message: str
     type: Literal[
@@ -36,7 +36,7 @@ class LlamaError(BaseModel):
     ]
 
 
-class LlamaErrorResponse(BaseModel):
+class LlamaErrorResponse(DeferredModel):
     """Every status of 400 and above has it on llama.cpp's routes, and so has the last event of a stream that failed."""
 
     error: LlamaError

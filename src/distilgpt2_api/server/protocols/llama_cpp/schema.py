@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.generation.timings import PromptProgress, Timings
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
@@ -106,7 +107,7 @@ class LlamaCompletionRequest(shared_fields("llama_cpp")):  # type: ignore[misc] 
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-class LlamaToken(BaseModel):
+class LlamaToken(DeferredModel):
     id: int
     token: str
     bytes: list[int]
@@ -117,7 +118,7 @@ class LlamaProbability(LlamaToken):
     top_logprobs: list[LlamaToken]
 
 
-class LlamaChunk(BaseModel):
+class LlamaChunk(DeferredModel):
     """Each event of a stream but a completion's last one."""
 
     index: int = Field(description="The prompt's index times `n_cmpl`, plus the completion's.")
@@ -132,7 +133,7 @@ class LlamaChunk(BaseModel):
     completion_probabilities: list[LlamaProbability] | None = Field(None, description="With `n_probs`.")
 
 
-class LlamaCompletion(BaseModel):
+class LlamaCompletion(DeferredModel):
     """A completion, and its last event in a stream. With `response_fields` it has only those."""
 
     model_config = ConfigDict(extra="allow")
@@ -158,17 +159,17 @@ class LlamaCompletion(BaseModel):
     )
 
 
-class LlamaSlotSettings(BaseModel):
+class LlamaSlotSettings(DeferredModel):
     n_ctx: int
     params: dict[str, Any]
 
 
-class LlamaModalities(BaseModel):
+class LlamaModalities(DeferredModel):
     vision: Literal[False] = False
     audio: Literal[False] = False
 
 
-class LlamaProps(BaseModel):
+class LlamaProps(DeferredModel):
     model_config = ConfigDict(protected_namespaces=())
 
     default_generation_settings: LlamaSlotSettings
@@ -183,7 +184,7 @@ class LlamaProps(BaseModel):
     is_sleeping: Literal[False] = False
 
 
-class LlamaSlot(BaseModel):
+class LlamaSlot(DeferredModel):
     """A slot of the batch. It tells nothing of the request that it runs."""
 
     id: int

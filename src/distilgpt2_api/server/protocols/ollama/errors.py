@@ -1,13 +1,13 @@
 """Ollama's errors: our statuses, and a message alone."""
 
 import orjson
-from pydantic import BaseModel
 
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class OllamaErrorResponse(BaseModel):
+class OllamaErrorResponse(DeferredModel):
     """Every status of 400 and above has it on Ollama's routes, and so has the last line of a stream that failed."""
 
     error: str

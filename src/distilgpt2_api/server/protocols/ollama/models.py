@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 
 from distilgpt2_api.core.config import ModelConfig, Precision
@@ -16,6 +16,7 @@ from distilgpt2_api.model.memory_check import WEIGHT_BYTES
 from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.protocols.ollama.errors import OLLAMA_ERRORS
 from distilgpt2_api.server.protocols.ollama.plan import LATEST, check_model
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, parse_body
@@ -25,7 +26,7 @@ FOREVER = "9999-12-31T23:59:59Z"
 """The model is never unloaded."""
 
 
-class OllamaModelDetails(BaseModel):
+class OllamaModelDetails(DeferredModel):
     parent_model: Literal[""] = ""
     format: Literal["safetensors"] = "safetensors"
     family: str
@@ -34,7 +35,7 @@ class OllamaModelDetails(BaseModel):
     quantization_level: str
 
 
-class OllamaModel(BaseModel):
+class OllamaModel(DeferredModel):
     name: str
     model: str
     modified_at: str = Field(description="When the service began to serve the model.")
@@ -43,7 +44,7 @@ class OllamaModel(BaseModel):
     details: OllamaModelDetails
 
 
-class OllamaModels(BaseModel):
+class OllamaModels(DeferredModel):
     models: list[OllamaModel]
 
 
@@ -53,7 +54,7 @@ class OllamaRunningModel(OllamaModel):
     context_length: int
 
 
-class OllamaRunningModels(BaseModel):
+class OllamaRunningModels(DeferredModel):
     models: list[OllamaRunningModel]
 
 
@@ -65,7 +66,7 @@ class OllamaShowRequest(Body):
     verbose: OnlyFalse | None = Field(None, description="Not supported: the answer has no tensors and no vocabulary.")
 
 
-class OllamaShowAnswer(BaseModel):
+class OllamaShowAnswer(DeferredModel):
     model_config = ConfigDict(protected_namespaces=())
 
     modelfile: str = Field(description="Empty: this service has no Modelfile.")
@@ -77,7 +78,7 @@ class OllamaShowAnswer(BaseModel):
     modified_at: str
 
 
-class OllamaVersion(BaseModel):
+class OllamaVersion(DeferredModel):
     version: str = Field(description="This service's, not Ollama's.")
 
 

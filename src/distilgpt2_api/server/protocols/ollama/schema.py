@@ -3,12 +3,13 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
 from distilgpt2_api.server.schema.chat_prompt import MESSAGES_SCHEMA
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import (
     MAX_TOKEN_IDS,
     SEED_DESCRIPTION,
@@ -134,7 +135,7 @@ class OllamaChatRequest(OllamaRequest):
     )
 
 
-class OllamaToken(BaseModel):
+class OllamaToken(DeferredModel):
     token: str
     logprob: float
     bytes: list[int]
@@ -144,7 +145,7 @@ class OllamaLogprob(OllamaToken):
     top_logprobs: list[OllamaToken]
 
 
-class OllamaAnswer(BaseModel):
+class OllamaAnswer(DeferredModel):
     """Fields of generations and chats: of the answer or of a line. Times are nanoseconds."""
 
     model: str
@@ -169,7 +170,7 @@ class OllamaGeneration(OllamaAnswer):
     )
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(DeferredModel):
     role: Literal["assistant"]
     content: str
 

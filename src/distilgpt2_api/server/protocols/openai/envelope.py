@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.timings import timings_of
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.service import Service
 
@@ -18,11 +19,11 @@ DONE = b"data: [DONE]\n\n"
 """Ends a stream that has not failed."""
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(DeferredModel):
     cached_tokens: int
 
 
-class AnswerFields(BaseModel):
+class AnswerFields(DeferredModel):
     """The fields of each answer and each chunk."""
 
     id: str
@@ -31,7 +32,7 @@ class AnswerFields(BaseModel):
     system_fingerprint: str = Field(description="Changes with the code, model, precision or kernels.")
 
 
-class Usage(BaseModel):
+class Usage(DeferredModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -85,7 +86,8 @@ class OpenAiWriter(ABC):
         pieces: list[bytes] = []
         for prompt_index, deltas in update:
             for delta in deltas:
-                self._count(prompt_index, delta)
+                if self._has_usage_in_chunks or delta.finish_reason is not None:
+                    self._count(prompt_index, delta)
                 self.add_chunks(prompt_index, delta, pieces)
         return b"".join(pieces)
 

@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 
 import orjson
-from pydantic import BaseModel
 
 from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import REFUSALS, ErrorAnswer
 from distilgpt2_api.server.http.in_process import InProcessAnswer
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class Error(BaseModel):
+class Error(DeferredModel):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class ErrorResponse(BaseModel):
+class ErrorResponse(DeferredModel):
     """OpenAI's `ErrorResponse`: every status of 400 and above has it."""
 
     error: Error

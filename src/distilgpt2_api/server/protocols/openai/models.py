@@ -2,15 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.core.errors import NotReadyError, UnavailableError
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import Service, ServiceDep
 
 
-class ServedModelCard(BaseModel):
+class ServedModelCard(DeferredModel):
     """OpenAI's `Model`, with vLLM's `max_model_len`: null while the model loads."""
 
     id: str
@@ -24,7 +25,7 @@ class ServedModelCard(BaseModel):
     )
 
 
-class ServedModelList(BaseModel):
+class ServedModelList(DeferredModel):
     object: Literal["list"] = "list"
     data: list[ServedModelCard]
 

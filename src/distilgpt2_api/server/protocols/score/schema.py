@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.server.generation.timings import Timings
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import CallerFields
 
 TEXT_OR_IDS: list[dict[str, Any]] = [
@@ -50,7 +51,7 @@ class ScoreRequest(CallerFields):
     token_logprobs: bool | None = Field(None, description="Scores have `tokens`, `token_ids` and `token_logprobs`.")
 
 
-class TextScore(BaseModel):
+class TextScore(DeferredModel):
     """The score of one item of `input`."""
 
     object: Literal["score"]
@@ -68,17 +69,17 @@ class TextScore(BaseModel):
     token_logprobs: list[float] | None = None
 
 
-class ScoredPromptTokensDetails(BaseModel):
+class ScoredPromptTokensDetails(DeferredModel):
     cached_tokens: int = Field(description="Tokens of contexts that came from the prefix cache.")
 
 
-class ScoreUsage(BaseModel):
+class ScoreUsage(DeferredModel):
     prompt_tokens: int = Field(description="Including contexts and end-of-text tokens.")
     total_tokens: int
     prompt_tokens_details: ScoredPromptTokensDetails
 
 
-class ScoreList(BaseModel):
+class ScoreList(DeferredModel):
     """A list as in OpenAI's API: `data` has one object per item of `input`, in the same order."""
 
     object: Literal["list"]

@@ -4,10 +4,10 @@ from http import HTTPStatus
 from typing import Literal
 
 import orjson
-from pydantic import BaseModel
 
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import GENERATION_FAILED, ErrorAnswer
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 STATUSES: dict[int | str, tuple[HTTPStatus, str]] = {
     HTTPStatus.BAD_REQUEST: (HTTPStatus.UNPROCESSABLE_ENTITY, "validation"),
@@ -21,7 +21,7 @@ STATUSES: dict[int | str, tuple[HTTPStatus, str]] = {
 `validation`: the request is wrong."""
 
 
-class TgiErrorResponse(BaseModel):
+class TgiErrorResponse(DeferredModel):
     """Every status of 400 and above has it on TGI's routes, and so has the last event of a stream that failed."""
 
     error: str

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.engine.validation import MAX_STOP_BYTES
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import StopSequence, plain_field
 from distilgpt2_api.server.schema.structured import TGI_GRAMMAR
 from distilgpt2_api.server.schema.validation import Body, OnlyFalse, OnlyTrue
@@ -136,7 +137,7 @@ class TgiStreamRequest(TgiRequest):
         return True
 
 
-class TgiInfo(BaseModel):
+class TgiInfo(DeferredModel):
     model_id: str
     model_sha: str | None
     model_pipeline_tag: Literal["text-generation"]
@@ -153,7 +154,7 @@ class TgiInfo(BaseModel):
     docker_label: str | None
 
 
-class TgiToken(BaseModel):
+class TgiToken(DeferredModel):
     id: int
     text: str = Field(
         description="The token's part of the text. A character of several tokens belongs to the last of them."
@@ -162,7 +163,7 @@ class TgiToken(BaseModel):
     special: bool = Field(description="Not part of the text, like the end-of-text token.")
 
 
-class TgiPrefillToken(BaseModel):
+class TgiPrefillToken(DeferredModel):
     id: int
     text: str
     logprob: float | None = Field(description="Null for the first.")
@@ -171,7 +172,7 @@ class TgiPrefillToken(BaseModel):
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 
-class TgiSequence(BaseModel):
+class TgiSequence(DeferredModel):
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None = Field(description="A request for one sequence with this seed samples it again. Null if greedy.")
@@ -188,21 +189,21 @@ class TgiDetails(TgiSequence):
     best_of_sequences: list[TgiBestOfSequence] | None = Field(None, description="The others, with `best_of`.")
 
 
-class TgiAnswer(BaseModel):
+class TgiAnswer(DeferredModel):
     """TGI's `GenerateResponse`."""
 
     generated_text: str
     details: TgiDetails | None = Field(None, description="With `details` or `decoder_input_details`.")
 
 
-class TgiStreamDetails(BaseModel):
+class TgiStreamDetails(DeferredModel):
     finish_reason: FinishReason
     generated_tokens: int
     seed: int | None
     input_length: int = Field(description="The prompt's tokens.")
 
 
-class TgiStreamEvent(BaseModel):
+class TgiStreamEvent(DeferredModel):
     """TGI's `StreamResponse`: one per token."""
 
     index: int = Field(description="From 1.")

@@ -3,10 +3,12 @@
 from datetime import date
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class UsageQuery(BaseModel):
+class UsageQuery(DeferredModel):
     model_config = ConfigDict(extra="forbid")
 
     start_date: date | None = Field(None, description="First day, in UTC. Default: the first of this month.")
@@ -16,7 +18,7 @@ class UsageQuery(BaseModel):
     )
 
 
-class Counts(BaseModel):
+class Counts(DeferredModel):
     requests: int = Field(description="Requests that the engine admitted, including lines of batches.")
     prompt_tokens: int = Field(description="As in the answers' `usage`.")
     completion_tokens: int
@@ -28,7 +30,7 @@ class DayCounts(Counts):
     date: date
 
 
-class KeyBudget(BaseModel):
+class KeyBudget(DeferredModel):
     period: Literal["day", "month"]
     max_tokens: int
     used_tokens: int = Field(description="In the present period, with what requests in flight may still use.")
@@ -48,7 +50,7 @@ class KeyUsageReport(Counts):
     budgets: list[KeyBudget] = Field(description="The key's present budgets. Empty: it has none.")
 
 
-class UsageList(BaseModel):
+class UsageList(DeferredModel):
     """A list as in OpenAI's API: one object per key."""
 
     object: Literal["list"] = "list"

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.validation import Body, OnlyTrue
 
 
@@ -35,18 +36,18 @@ class TokenizeContentRequest(Body):
     with_pieces: bool | None = Field(None, description="Each token with its text.")
 
 
-class TokenPiece(BaseModel):
+class TokenPiece(DeferredModel):
     id: int
     piece: str | list[int] = Field(description="The token's text or, if it is only a part of a character, its bytes.")
 
 
-class TokenizeContentResponse(BaseModel):
+class TokenizeContentResponse(DeferredModel):
     """llama.cpp's answer to `content`."""
 
     tokens: list[int] | list[TokenPiece]
 
 
-class TokenizeResponse(BaseModel):
+class TokenizeResponse(DeferredModel):
     count: int
     max_model_len: int
     tokens: list[int]
@@ -58,12 +59,12 @@ class DetokenizeRequest(Body):
     tokens: list[int]
 
 
-class DetokenizeResponse(BaseModel):
+class DetokenizeResponse(DeferredModel):
     prompt: str
     content: str = Field(description="The same, by llama.cpp's name.")
 
 
-class TokenizerInfo(BaseModel):
+class TokenizerInfo(DeferredModel):
     """The fields of a `tokenizer_config.json`, as in vLLM. lm-evaluation-harness reads the special tokens."""
 
     tokenizer_class: Literal["GPT2Tokenizer"] = "GPT2Tokenizer"

@@ -30,16 +30,17 @@ from distilgpt2_api.server.http.request_record import request_record
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
 
 
-class GeneratedSequences(BaseModel):
+class GeneratedSequences(DeferredModel):
     generated_sequences: list[str] = Field(description="Each begins with the prompt.")
 
 
-class Health(BaseModel):
+class Health(DeferredModel):
     health: Literal["ok"]
     version: str
     model: str

@@ -28,8 +28,10 @@ function write(value, style, indent = "") {
   return `${open}\n${inner}${lines.join(`,\n${inner}`)}${style.end}\n${indent}${close}`;
 }
 
-function curl(body, path, hasKey) {
-  const lines = [`curl ${body.stream ? "-N " : ""}${quoteShell(`${ROOT.href}v1/${path}`)}`, "-H 'Content-Type: application/json'"];
+const curl = (body, path, hasKey) => curlOf(body, `v1/${path}`, hasKey);
+
+function curlOf(body, path, hasKey) {
+  const lines = [`curl ${body.stream ? "-N " : ""}${quoteShell(`${ROOT.href}${path}`)}`, "-H 'Content-Type: application/json'"];
   if (hasKey) lines.push('-H "Authorization: Bearer $KEY"');
   return `${[...lines, `-d ${quoteShell(write(body, JSON_STYLE))}`].join(" \\\n  ")}\n`;
 }
@@ -57,7 +59,25 @@ ${lines.join("")})
 ${print}`;
 }
 
-const LANGUAGES = { curl, Python: python };
+/** Ollama's names of this service's parameters, where they differ. */
+const RENAMED = { max_tokens: "num_predict", max_completion_tokens: "num_predict", repetition_penalty: "repeat_penalty" };
+const OLLAMA = /^(num_predict|temperature|top_[kp]|min_p|typical_p|(repeat|presence|frequency)_penalty|seed|stop)$/;
+
+function ollama({ model, prompt, messages, stream = false, logprobs, top_logprobs, ...others }, path, hasKey) {
+  const options = { temperature: 1, top_k: 0, top_p: 1 }; // Ollama has defaults of its own.
+  const missing = Array.isArray(prompt) ? ["prompt of token ids"] : [];
+  for (const [name, value] of Object.entries(others)) {
+    const theirs = RENAMED[name] ?? name;
+    if (OLLAMA.test(theirs)) options[theirs] = name === "stop" ? [value].flat() : value;
+    else missing.push(name);
+  }
+  const body = { model, ...(messages ? { messages } : { prompt: `${prompt}`, raw: true }), stream, options };
+  if (logprobs) Object.assign(body, { logprobs: true, top_logprobs: top_logprobs ?? (logprobs === true ? 0 : logprobs) });
+  return (missing.length ? `# Ollama's API has no ${missing.join(", ")}.\n` : "")
+    + curlOf(body, messages ? "api/chat" : "api/generate", hasKey);
+}
+
+const LANGUAGES = { curl, Python: python, Ollama: ollama };
 
 /** Shows a dialog with a request as the user set it. A stream and log-probabilities are added on demand. */
 export function showCode(request, hasKey) {

@@ -86,12 +86,13 @@ async function describeService() {
     service.model = model;
     live.unlock();
     find("model").textContent = model;
-    find("model-facts").textContent = `${precision} · version ${version}`;
+    const { data: cards } = await getJson("v1/models");
+    const names = cards.slice(1).map(({ id }) => id).join(", ");
+    find("model-facts").textContent = `${precision} · version ${version}${names && ` · also ${names}`}`;
     document.title = `${model} · playground`;
     const { max_total_tokens: maxTokens, max_best_of: maxN } = await getJson("info");
     service.maxTokens = maxTokens;
-    const { data: [card] } = await getJson("v1/models");
-    settings.offerDefaults(card.generation_config ?? {}, !form);
+    settings.offerDefaults(cards[0].generation_config, !form);
     settings.limit({ n: Math.min(MAX_ANSWERS, maxN), max_tokens: maxTokens - 1, min_tokens: maxTokens - 1 });
     views.show((name) => ({ chat: hasChat, batch: hasBatches })[name] ?? true);
     openLink();

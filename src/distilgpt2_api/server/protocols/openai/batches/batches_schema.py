@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from distilgpt2_api.batch.lines import BatchUrl
 from distilgpt2_api.batch.store.objects import BatchStatus, StoredBatch
 from distilgpt2_api.server.protocols.openai.batches.files_schema import MAX_EXPIRY_S, MIN_EXPIRY_S, ObjectList
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.validation import Body
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -30,33 +31,33 @@ class BatchRequest(Body):
     )
 
 
-class BatchError(BaseModel):
+class BatchError(DeferredModel):
     code: str
     message: str
     line: int | None = Field(description="Line number of the input, from 1.")
     param: str | None
 
 
-class BatchErrors(BaseModel):
+class BatchErrors(DeferredModel):
     object: Literal["list"] = "list"
     data: list[BatchError]
 
 
-class BatchRequestCounts(BaseModel):
+class BatchRequestCounts(DeferredModel):
     total: int
     completed: int
     failed: int
 
 
-class BatchInputTokensDetails(BaseModel):
+class BatchInputTokensDetails(DeferredModel):
     cached_tokens: int
 
 
-class BatchOutputTokensDetails(BaseModel):
+class BatchOutputTokensDetails(DeferredModel):
     reasoning_tokens: Literal[0] = 0
 
 
-class BatchUsage(BaseModel):
+class BatchUsage(DeferredModel):
     """Token counts of all answered lines."""
 
     input_tokens: int
@@ -66,7 +67,7 @@ class BatchUsage(BaseModel):
     total_tokens: int
 
 
-class Batch(BaseModel):
+class Batch(DeferredModel):
     """OpenAI's `Batch`."""
 
     id: str

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.batch.store.objects import StoredFile
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 2_592_000
 
 
-class FileObject(BaseModel):
+class FileObject(DeferredModel):
     """OpenAI's `OpenAIFile`."""
 
     id: str
@@ -24,7 +25,7 @@ class FileObject(BaseModel):
     status: Literal["processed"] = "processed"
 
 
-class ObjectList(BaseModel):
+class ObjectList(DeferredModel):
     """One page of a caller's objects."""
 
     object: Literal["list"] = "list"
@@ -44,7 +45,7 @@ class FileList(ObjectList):
     data: list[FileObject]
 
 
-class DeletedFile(BaseModel):
+class DeletedFile(DeferredModel):
     """OpenAI's `DeleteFileResponse`."""
 
     id: str

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from distilgpt2_api.core.errors import UnsupportedParameterError
 from distilgpt2_api.server.generation.timings import PromptProgress, Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
 from distilgpt2_api.server.schema.chat_prompt import ChatPromptFields
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SamplingFields
 from distilgpt2_api.server.schema.validation import parse_body
 
@@ -54,7 +55,7 @@ def parse_chat_request(body: dict[str, object]) -> ChatCompletionRequest:
     return parse_body(ChatCompletionRequest, body)
 
 
-class TopLogprob(BaseModel):
+class TopLogprob(DeferredModel):
     token: str
     logprob: float
     bytes: list[int]
@@ -64,18 +65,18 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(BaseModel):
+class ChatLogprobs(DeferredModel):
     content: list[TokenLogprob]
     refusal: None
 
 
-class ChatAnswer(BaseModel):
+class ChatAnswer(DeferredModel):
     role: Literal["assistant"]
     content: str
     refusal: None
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(DeferredModel):
     index: int
     message: ChatAnswer
     logprobs: ChatLogprobs | None
@@ -92,12 +93,12 @@ class ChatCompletion(AnswerFields):
     timings: Timings | None = Field(None, description="With `timings`.")
 
 
-class ChatDelta(BaseModel):
+class ChatDelta(DeferredModel):
     role: Literal["assistant"] | None = Field(None, description="In a choice's first chunk.")
     content: str | None = Field(None, description="Absent from a choice's last chunk.")
 
 
-class ChatChunkChoice(BaseModel):
+class ChatChunkChoice(DeferredModel):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None

@@ -3,28 +3,29 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema
 
 from distilgpt2_api.server.generation.beam_options import MAX_LENGTH_PENALTY
 from distilgpt2_api.server.generation.timings import Timings
 from distilgpt2_api.server.protocols.openai.envelope import AnswerFields, Usage
+from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SamplingFields, StopSequence
 
 
-class Logprobs(BaseModel):
+class Logprobs(DeferredModel):
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int] = Field(description="Each token's offset in `text`, in characters.")
 
 
-class PromptLogprob(BaseModel):
+class PromptLogprob(DeferredModel):
     logprob: float
     rank: int | None = Field(description="1 is the likeliest. Null for a token outside the listed ones.")
     decoded_token: str
 
 
-class Choice(BaseModel):
+class Choice(DeferredModel):
     index: int = Field(description="The prompt's index times n, plus the completion's.")
     text: str
     logprobs: Logprobs | None

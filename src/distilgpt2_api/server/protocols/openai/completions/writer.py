@@ -47,10 +47,19 @@ class CompletionWriter(OpenAiWriter):
             CompletionChoice(index, prompt, request, service.engine.tokenizer)
             for index, prompt in enumerate(prompts_of_choices)
         ]
+        self._is_text_only = (
+            request.logprobs is None and not request.return_token_ids and not request.has_usage_in_chunks
+        )
+        self._text_tail = b',"logprobs":null,"finish_reason":null}' + self.chunk_tail
+        """Ends a chunk that is neither a choice's first nor its last, if these `_is_text_only`."""
         self._best_of = BestOf(num_sequences=plan.requests[0].num_sequences, num_kept=self._num_choices)
 
     def add_chunks(self, prompt_index: int, delta: SequenceDelta, pieces: list[bytes]) -> None:
         request, choice = self._request, self._choice(prompt_index, delta)
+        if self._is_text_only and choice.has_begun and delta.finish_reason is None:  # nearly always
+            if delta.text:
+                pieces += (self.chunk_head, choice.chunk_head, dump_line(delta.text), self._text_tail)
+            return
         is_first = not choice.has_begun
         text, logprobs = choice.accept(delta)
         finish_reason = delta.finish_reason

@@ -1,0 +1,11 @@
+"""The base of the models of bodies."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class DeferredModel(BaseModel):
+    """A model whose validator is built when it is first used. A hundred of them would delay every start, and most of
+    them only describe answers in the OpenAPI document.
+    """
+
+    model_config = ConfigDict(defer_build=True)
