@@ -67,9 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--driver", action="store_true", help="the tests' driver, an executable, instead of the library"
     )
-    parser.add_argument(
-        "--roofs", metavar="TARGET", help="the program that measures the machine instead"
-    )
+    parser.add_argument("--roofs", metavar="TARGET", help="the program that measures the machine instead")
     parser.add_argument("--sanitize", default="", help="sanitizers: address,undefined or thread")
     args = parser.parse_args()
     if args.platform not in ZIG_PLATFORMS:
