@@ -37,13 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--top-k", type=int, default=50, help="0: the whole distribution")
     parser.add_argument("--threads", type=int, help="default: as in `serve`")
+    parser.add_argument("--kernels", default="", help="an instruction set (default: the best that the processor has)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--with-transformers", metavar="PYTHON", help="a Python that has torch and transformers")
     args = parser.parse_args(arguments)
     folder = prepare_model_folder(args.model)
     machine = describe_machine()
     print_header("engine", machine)
-    engine = TimedEngine(folder, precision=args.precision, num_threads=args.threads, cache_folder=COMPILED)
+    engine = TimedEngine(
+        folder, precision=args.precision, num_threads=args.threads, cache_folder=COMPILED, kernels=args.kernels
+    )
     loads = {
         num_sequences: Load(
             num_sequences=num_sequences,

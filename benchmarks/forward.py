@@ -6,6 +6,9 @@
 This is the upper bound of the engine's rate on this machine. It prints the median and the best of the repeats, which
 differ on a shared machine. Every block of the KV cache is computed before the timing: the kernel maps memory that was
 never written to one page of zeros, which stays in the processor's cache.
+
+--roofs also prints the share of what the machine can do at most, measured in the same run: bytes read per second by the
+same threads from memory of the same size, and products of the same instructions with all operands in registers.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +25,13 @@ from pathlib import Path
 from distilgpt2_api.core.config import BLOCK_SIZE, Precision
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.architectures.registry import read_model_config
+from distilgpt2_api.model.architectures.registry import read_model_config, tensor_specs
 from distilgpt2_api.model.kernels.draws import DrawBatch, scoring_draws
 from distilgpt2_api.model.kernels.forward_pass import ForwardPass
 from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 
+NATIVE = Path(__file__).resolve().parent.parent / "native"
 FILL_ROWS = 16
 """Blocks that one step computes: 512 tokens, as in a prefill."""
 
@@ -39,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--seconds", type=float, default=2.0, help="duration for each number of sequences")
     parser.add_argument("--cache", type=Path, help="folder for compiled weights")
+    parser.add_argument("--roofs", action="store_true", help="measure the machine's limits and print shares (int8)")
     args = parser.parse_args()
     blocks_each = -(-args.context // BLOCK_SIZE)
     forward_pass = load_filled(
@@ -49,11 +56,34 @@ def main() -> None:
         cache_folder=args.cache,
     )
     print(f"{args.precision}, {args.threads} threads, {args.context} tokens of context")
+    config = read_model_config(args.folder)
+    num_products = sum(spec.num_elements for spec in tensor_specs(config).values() if spec.is_matrix)
+    cache_bytes = args.context * forward_pass.kv_block_bytes // BLOCK_SIZE
     for num_sequences in args.sequences:
         rows = [decode_row(index, args.context, blocks_each) for index in range(num_sequences)]
+        roofs = measure_roofs(forward_pass.engine.target, args.threads, num_products) if args.roofs else None
         times = time_steps(forward_pass, rows, args.seconds)
         median, best = num_sequences / statistics.median(times), num_sequences / min(times)
-        print(f"{num_sequences:3} sequences: {median:6.0f} tokens/s (best {best:.0f})")
+        line = f"{num_sequences:3} sequences: {median:6.0f} tokens/s (best {best:.0f})"
+        if roofs:
+            bytes_per_s = (num_products + num_sequences * cache_bytes) / statistics.median(times)
+            products_per_s = num_sequences * num_products / statistics.median(times)
+            line += f", {bytes_per_s / roofs[0]:.0%} of {roofs[0] / 1e9:.0f} GB/s"
+            line += f", {products_per_s / roofs[1]:.0%} of {roofs[1] / 1e9:.0f} G products/s"
+        print(line)
+
+
+def measure_roofs(target: str, num_threads: int, num_bytes: int) -> tuple[float, float]:
+    """Bytes read and products computed per second, at most, by native/roofs.cpp."""
+    folder = NATIVE.parent / "build" / "native" / f"roofs-{target}"
+    if not (folder / "roofs").exists():
+        build = [sys.executable, str(NATIVE / "build.py"), "--roofs", target, "--out", str(folder)]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    measured = subprocess.run(
+        [str(folder / "roofs"), str(num_threads), str(num_bytes)], check=True, capture_output=True, text=True
+    )
+    bytes_per_s, products_per_s = measured.stdout.split()
+    return float(bytes_per_s), float(products_per_s)
 
 
 def load_filled(

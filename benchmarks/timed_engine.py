@@ -60,13 +60,14 @@ class EngineRun:
 
 
 def engine_config(
-    precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS
+    precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS, kernels: str = ""
 ) -> EngineConfig:
     """The config of `serve`, except that the prefix cache may use the whole KV cache, and batch work whole steps."""
     memory_limit_bytes = read_memory_limit_bytes()
     kv_cache_bytes = choose_kv_cache_bytes(memory_limit_bytes)
     return EngineConfig(
         precision=precision,
+        kernels=kernels,
         num_threads=num_threads or count_usable_cores(),
         kv_cache_bytes=kv_cache_bytes,
         memory_limit_bytes=memory_limit_bytes,
@@ -90,8 +91,9 @@ class TimedEngine:
         num_threads: int | None,
         cache_folder: Path,
         max_step_tokens: int = MAX_STEP_TOKENS,
+        kernels: str = "",
     ) -> None:
-        config = engine_config(precision, num_threads, max_step_tokens=max_step_tokens)
+        config = engine_config(precision, num_threads, max_step_tokens=max_step_tokens, kernels=kernels)
         self._engine = load_engine(folder, config, cache_folder=cache_folder, observer=SilentObserver(), report=print)
         self._random = np.random.default_rng(0)
         self._seconds: defaultdict[str, float] = defaultdict(float)

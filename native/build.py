@@ -1,8 +1,9 @@
-"""Builds the kernels: one shared library with every target of an architecture, or the tests' driver.
+"""Builds the kernels: one shared library with every target of an architecture, or a program beside them.
 
     python native/build.py                                           # for this machine, into the package
     python native/build.py --platform linux/arm64 --out /tmp/arm64   # for another one, elsewhere
-    python native/build.py --driver --out build/driver --sanitize address,undefined
+    python native/build.py --driver --out build/driver --sanitize address,undefined  # the tests' driver
+    python native/build.py --roofs avx2 --out build/roofs     # what the machine can do at most
 
 The compiler is ziglang, a package of the Python registry: clang with the C libraries of every platform. The environment
 variable CXX names another one. Poetry calls this program when the package is built or installed; KERNELS_PREBUILT=1
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument(
         "--driver", action="store_true", help="the tests' driver, an executable, instead of the library"
     )
+    parser.add_argument("--roofs", metavar="TARGET", help="the program that measures the machine instead")
     parser.add_argument("--sanitize", default="", help="sanitizers: address,undefined or thread")
     args = parser.parse_args()
     if args.platform not in ZIG_PLATFORMS:
@@ -73,6 +75,9 @@ def main() -> None:
     if args.out is None and os.environ.get("KERNELS_PREBUILT"):
         return
     work = args.out or SOURCES.parent / "build" / "native"
+    if args.roofs:
+        sys.stdout.write(f"{build_roofs(work, args.platform, args.roofs)}\n")
+        return
     result = build(work, args.platform, is_driver=args.driver, sanitizers=args.sanitize)
     if args.out is None and not args.driver:
         # Replaced as a whole: a process that has loaded the old one keeps it.
@@ -103,10 +108,8 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
         ]
         flags += ["-Wno-maybe-uninitialized"]  # gcc warns of its own headers
     jobs = [(name, Path(name).stem, []) for name in (*SHARED_SOURCES, *(DRIVER_SOURCES if is_driver else ()))]
-    architecture = "x86_64" if target_platform.endswith("amd64") else "aarch64"
-    for name, target_flags in TARGETS[architecture].items():
-        words = ZIG_FLAGS.get(target_flags, target_flags) if is_zig else target_flags
-        jobs += ((source, f"{name}-{source}", [f"-DTARGET={name}", *words.split()]) for source in TARGET_SOURCES)
+    for name, words in target_flags_of(target_platform, compiler).items():
+        jobs += ((source, f"{name}-{source}", [f"-DTARGET={name}", *words]) for source in TARGET_SOURCES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         commands = (
             [*compiler, *flags, *extra, "-c", str(SOURCES / source), "-o", str(out / f"{stem}.o")]
@@ -120,6 +123,25 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
     link += ["-nostdlib++"] if is_zig else []
     run([*compiler, *link, *(str(out / f"{stem}.o") for _, stem, _ in jobs), "-lpthread", "-lm", "-o", str(result)])
     return result
+
+
+def build_roofs(out: Path, target_platform: str, target: str) -> Path:
+    """Compiles the program that measures the machine with one target's instructions. Raises CalledProcessError."""
+    out.mkdir(parents=True, exist_ok=True)
+    compiler = find_compiler(target_platform, is_static=False)
+    words = target_flags_of(target_platform, compiler)[target]
+    result = out / "roofs"
+    link = ["-fno-sanitize=all", "-nostdlib++"] if "ziglang" in compiler else []
+    sources = [str(SOURCES / name) for name in ("roofs.cpp", "threads.cpp")]
+    run([*compiler, *FLAGS, *words, *link, *sources, "-lpthread", "-o", str(result)])
+    return result
+
+
+def target_flags_of(target_platform: str, compiler: list[str]) -> dict[str, list[str]]:
+    """The flags of each target of a platform, in the compiler's words."""
+    targets = TARGETS["x86_64" if target_platform.endswith("amd64") else "aarch64"]
+    words = ZIG_FLAGS if "ziglang" in compiler else {}
+    return {name: words.get(flags, flags).split() for name, flags in targets.items()}
 
 
 def find_compiler(target_platform: str, *, is_static: bool) -> list[str]:

@@ -85,3 +85,16 @@ def test_the_bundled_model_takes_at_most_8_mb(root: Path) -> None:
 
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 8_000_000
     assert {path.name for path in folder.iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_models_of_bodies_are_built_when_they_are_first_used(modules: list[Any]) -> None:
+    """A start that builds all of them takes longer. A query's model is FastAPI's, which builds it at once."""
+    built = {
+        node.name
+        for module in modules
+        if module.name.startswith("server/")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef) and "BaseModel" in [ast.unparse(base) for base in node.bases]
+    }
+
+    assert built == {"DeferredModel", "GenerateQuery"}

@@ -46,6 +46,11 @@ def test_a_conversation_streams_with_tokens_and_settings(page: Any, chatty: Any,
     second = answer_of(chatty, *begin, ("assistant", first), ("user", "And then?"), **sampling)
     assert page.joined(page.tokens("#chat li:nth-child(4)")) == second
     assert page.text("#chat li:nth-child(4) .facts").startswith("20 tokens · ")
+    gap = """
+        const bottom = document.querySelector("#chat li:last-child .answer").getBoundingClientRect().bottom;
+        return document.querySelector("#chat .composer").getBoundingClientRect().top - bottom;
+    """
+    page.see(lambda: page.run(gap) >= 0, "the composer does not cover the newest answer")
     page.run("document.querySelector('#chat li:nth-child(4) .token').click()")
     page.see(lambda: page.visible("#alternatives"), "alternatives")
     assert len(page.all(".alternative")) >= 5

@@ -169,7 +169,7 @@ def test_an_unreachable_service_is_shown_until_it_is_back(
     page: Any, start_storyteller: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During a stream, before one, and without a request; the page keeps the text that it has."""
-    server = start_storyteller()
+    server = start_storyteller(max_num_sequences=1)  # one answer after the other, so that the stream takes seconds
     page.open(server)
     page.set(max_tokens=480, n=8)
     page.run("document.querySelector('#set-ignore_eos').checked = true")

@@ -101,6 +101,27 @@ def test_the_request_has_presets_and_parameters(page: Any, storyteller: Any) -> 
     assert len(page.tokens()) == 15
 
 
+def test_the_services_own_defaults_are_a_preset(page: Any, start_storyteller: Callable[..., Any]) -> None:
+    """The page begins with them, and sends each of these parameters, so that the form shows what applies."""
+    defaults = '{"temperature": 0.3, "top_k": 7, "ignore_eos": true, "max_new_tokens": 33}'
+    server = start_storyteller(override_generation_config=defaults)
+    page.open(server)
+    assert [node.text for node in page.all("#presets .chip")][:2] == ["Service", "Balanced"]
+    assert page.one("[value=Service]").is_selected()
+    assert page.text("#preset-help") == "The service's own defaults."
+    page.set(seed=3)
+    page.generate()
+    assert page.story() == complete(server, seed=3)
+    assert len(page.tokens()) == 33
+    page.click(".chip:has([value=Pure]) span")
+    page.click("#show-code")
+    for part in ('"temperature": 1', '"top_k": 0', '"ignore_eos": false', '"max_tokens": 33'):
+        assert part in page.text("#code-text")
+    page.click("#code .close")
+    page.open(server)
+    assert page.one("[value=Pure]").is_selected(), "a choice is kept"
+
+
 def test_it_works_without_storage(page: Any, storyteller: Any) -> None:
     script = """
         const forbidden = { get() { throw new DOMException("no", "SecurityError"); } };

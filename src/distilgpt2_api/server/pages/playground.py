@@ -23,7 +23,9 @@ CONTENT_SECURITY_POLICY = (
 """Only the package's own files, and no text that becomes markup, because a model may write anything."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 FOLDER = files("distilgpt2_api.server.pages") / "static" / "playground"
-PAGE = (FOLDER / "index.html").read_bytes()
+FILLER = re.compile(rb"^ +|^/\*.*\*/$", re.MULTILINE)
+"""Indentation and comments of the page and the style sheet, which mean the same without them."""
+PAGE = FILLER.sub(b"", (FOLDER / "index.html").read_bytes())
 REGISTER = {
     name: {
         "min": entry.minimum,
@@ -38,7 +40,7 @@ REGISTER = {
 COMMENT = re.compile(rb"^ *(?://|/?\*).*", re.MULTILINE)
 """A line of a script that is a comment. Only readers of the source need it, so browsers get an empty line."""
 SCRIPTS = {file.name: COMMENT.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".js")}
-STYLES = {file.name: file.read_bytes() for file in FOLDER.iterdir() if file.name.endswith(".css")}
+STYLES = {file.name: FILLER.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".css")}
 ASSETS = SCRIPTS | STYLES | {"register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"}
 
 

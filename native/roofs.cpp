@@ -1,0 +1,84 @@
+// What this machine can do at most: bytes read and products of int8 per second, by the threads of the pool.
+//
+//     roofs THREADS BYTES       prints two numbers: bytes/s of reading BYTES again and again, products/s
+//
+// Compiled for one target (-DTARGET=name): the products are those of its dot(), with all operands in registers.
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "simd.h"
+#include "threads.h"
+
+namespace {
+
+constexpr int64_t CHUNK = 1 << 16; // bytes that an item reads: as the matmuls read a few panels
+constexpr int CHAINS = 12, TURNS = 200000, REPEATS = 15;
+
+struct Memory {
+    const uint8_t *bytes;
+    int32_t sums[256];
+};
+
+double now() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+void read_chunk(void *context, int item, int thread) {
+    Memory *memory = (Memory *)context;
+    const uint8_t *from = memory->bytes + item * CHUNK;
+    constexpr int VECTORS = 8, STRIDE = VECTORS * LANES * 4;
+    Ints sum[VECTORS] = {};
+    for (int64_t i = 0; i < CHUNK; i += STRIDE)
+        for (int v = 0; v < VECTORS; v++) sum[v] ^= load_ints(from + i + v * LANES * 4);
+    for (int v = 1; v < VECTORS; v++) sum[0] ^= sum[v];
+    memory->sums[thread] ^= sum[0][0];
+}
+
+void multiply_registers(void *context, int, int thread) {
+    Memory *memory = (Memory *)context;
+    Ints sum[CHAINS] = {};
+    Ints weights = load_ints(memory->bytes);
+    for (int turn = 0; turn < TURNS; turn++) {
+#pragma GCC unroll 16
+        for (int c = 0; c < CHAINS; c++) sum[c] = dot(sum[c], weights, 0x01020304);
+        asm volatile("" : "+m"(*memory)); // each turn counts
+    }
+    for (int c = 1; c < CHAINS; c++) sum[0] ^= sum[c];
+    memory->sums[thread] ^= sum[0][0];
+}
+
+// The best of several runs: a roof is what nothing disturbed.
+double best_time(Pool *pool, Work work, Memory *memory, int num_items) {
+    double best = 1e9;
+    for (int i = 0; i < REPEATS; i++) {
+        const double begin = now();
+        pool_run(pool, work, memory, num_items);
+        const double time = now() - begin;
+        best = time < best ? time : best;
+    }
+    return best;
+}
+
+} // namespace
+
+int main(int num_arguments, char **arguments) {
+    const int num_threads = num_arguments == 3 ? atoi(arguments[1]) : 0;
+    const int64_t num_chunks = num_arguments == 3 ? atoll(arguments[2]) / CHUNK : 0;
+    Pool *pool = num_threads > 0 && num_threads <= 256 && num_chunks > 0 ? pool_open(num_threads) : nullptr;
+    uint8_t *bytes = pool ? (uint8_t *)aligned_alloc(64, (size_t)(num_chunks * CHUNK)) : nullptr;
+    if (!bytes) {
+        fprintf(stderr, "roofs THREADS BYTES: 1 to 256 threads, at least %lld bytes\n", (long long)CHUNK);
+        return 2;
+    }
+    for (int64_t i = 0; i < num_chunks * CHUNK; i++) bytes[i] = (uint8_t)(i * 7);
+    Memory memory = {bytes, {}};
+    const double read_s = best_time(pool, read_chunk, &memory, (int)num_chunks);
+    const double dot_s = best_time(pool, multiply_registers, &memory, num_threads);
+    printf("%.0f %.0f\n", num_chunks * CHUNK / read_s, 4.0 * LANES * CHAINS * TURNS * num_threads / dot_s);
+    pool_close(pool);
+    free(bytes);
+    return 0;
+}
