@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +169,7 @@ def test_a_broken_template_stops_the_start_with_one_line(launch: Callable[..., A
 
     assert server.wait_exit() != 0
     [line] = [line for line in server.log.splitlines() if "broken.jinja" in line]
-    assert line.startswith("error: chat_template: ")
+    assert json.loads(line)["event"].startswith("chat_template: ")
     assert "Traceback" not in server.log
 
 

@@ -94,9 +94,7 @@ def test_a_parameter_is_added_in_one_place(tmp_path: Path) -> None:
 def test_only_values_that_are_not_neutral_edit_logits() -> None:
     assert not SamplingParams().has_logits_processors
     assert SamplingParams(logit_bias=((1, 2.0),)).has_logits_processors
-    assert SamplingParams(typical_p=0.5).has_logits_processors
-    assert not SamplingParams(typical_p=0.5, temperature=0.0).has_logits_processors
-    assert not SamplingParams(top_p=0.5, top_k=3, min_p=0.1).has_logits_processors
+    assert not SamplingParams(top_p=0.5, top_k=3, min_p=0.1, typical_p=0.5).has_logits_processors
 
 
 def test_beam_search_parameters_exist() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_another_architecture_is_refused_before_its_weights_are_fetched(store: M
 @pytest.mark.parametrize(
     ("shard", "reason"),
     [
-        ("../../outside.safetensors", "not a safetensors file in this folder"),
+        ("../../outside.safetensors", "which is not a *.safetensors file in this folder"),
         ("nowhere.safetensors", "which the repository lacks"),
     ],
 )
@@ -176,7 +177,7 @@ def test_an_index_that_names_a_missing_file_is_refused(shard: str, reason: str, 
     files = hub.main_files
     del files["model.safetensors"]
     files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": shard}}).encode()
-    with pytest.raises(ModelFormatError, match=reason):
+    with pytest.raises(ModelFormatError, match=re.escape(reason)):
         pull(store, hub)
 
 

@@ -118,4 +118,4 @@ def test_without_the_library_it_says_what_to_install(pull: Pull, tmp_path: Path)
     (blocked / "huggingface_hub.py").write_text("raise ModuleNotFoundError(name='huggingface_hub')")
     result = pull("distilgpt2", PYTHONPATH=str(blocked))
     assert result.returncode == 1
-    assert result.stderr.startswith("error: pull needs huggingface_hub, which is not installed: pip install")
+    assert result.stderr.startswith("error: pull needs the extra `hub`, which is not installed: run `make install")

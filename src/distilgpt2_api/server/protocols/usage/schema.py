@@ -3,12 +3,12 @@
 from datetime import date
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
-class UsageQuery(DeferredModel):
+class UsageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     start_date: date | None = Field(None, description="First day, in UTC. Default: the first of this month.")
