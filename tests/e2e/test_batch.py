@@ -139,7 +139,9 @@ def test_a_second_process_is_refused(
 ) -> None:
     first = start()
     wait_until(first.output.exists, "the output is there")
+    first.popen.send_signal(signal.SIGSTOP)  # it is not done before the second one has started
     status, said = start().wait()
+    first.popen.send_signal(signal.SIGCONT)
     assert (status, said.count("\n")) == (1, 1), said
     assert "is locked: another batch is writing to it" in said
     assert first.wait()[0] == 5
