@@ -97,4 +97,4 @@ def test_models_of_bodies_are_built_when_they_are_first_used(modules: list[Any])
         if isinstance(node, ast.ClassDef) and "BaseModel" in [ast.unparse(base) for base in node.bases]
     }
 
-    assert built == {"DeferredModel", "GenerateQuery"}
+    assert {name for name in built if not name.endswith("Query")} == {"DeferredModel"}
