@@ -89,7 +89,7 @@ def test_the_service_ends_in_time_during_a_reload(
     server = launch("serve", drain_s=0.5)
     server.wait_listening()
     server.wait_ready()
-    with server.stream(max_tokens=16000) as response:
+    with server.stream(max_tokens=16000, n=8) as response:  # longer than the new worker takes to start
         events = read_events(response)
         next(events)
         server.signal(signal.SIGHUP)
