@@ -44,7 +44,7 @@ def test_a_converted_checkpoint_generates_the_same_text(
         assert generated(invoke, target) == generated(invoke, tiny_model)
 
 
-@pytest.mark.reported("a reader of the pages: a checkpoint without a tokenizer was converted, and then could not be served")
+@pytest.mark.reported("a reader: a checkpoint without a tokenizer was converted, and then could not be served")
 @pytest.mark.parametrize("content", [None, "{"])
 def test_a_model_that_needs_a_tokenizer_is_not_called_ready_to_serve(
     content: str | None, checkpoint: Path, tmp_path: Path, invoke: Any
