@@ -154,6 +154,17 @@ def test_a_name_that_exists_is_refused_with_the_command_that_frees_it(invoke: An
     assert invoke("keys", "add", "alice", "--file", str(file)).exit_code == 0
 
 
+def test_a_name_of_the_setting_is_refused(invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service refuses a file that has a name of the setting."""
+    monkeypatch.setenv("DISTILGPT2_API_KEYS", "alice:dg2-0123456789abcdef")
+    monkeypatch.setenv("DISTILGPT2_API_KEYS_FILE", str(tmp_path / "keys.toml"))
+    result = invoke("keys", "add", "alice")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: the setting api_keys already has a key alice; choose another name\n"
+    assert not (tmp_path / "keys.toml").exists()
+    assert invoke("keys", "add", "bob").exit_code == 0
+
+
 def test_a_key_is_not_added_beside_an_inline_table(invoke: Any, tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(before := f'keys = {{ alice = {{ sha256 = "{DIGEST}" }} }}\n')

@@ -99,7 +99,11 @@ def add_key(*, name: str, file: Path | None, expires: datetime | None, **limits:
     key = make_key()
     created = datetime.now(UTC).replace(microsecond=0)
     entry = describe_key(name, key, CallerLimits(**limits), created=created, expires=expires)
-    file = file or Settings().api_keys_file
+    if file is None:
+        settings = Settings()
+        file = settings.api_keys_file
+        if name in {key.name for key in settings.api_keys}:  # a service would refuse the file
+            raise SettingsError(f"the setting api_keys already has a key {name}; choose another name")
     if file is None:
         click.echo(f"{entry}\n(no key file is set: add the entry above to one; the key is)", err=True)
     else:
