@@ -176,7 +176,7 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
     Path("in.jsonl").write_text(ask("/v1/completions", "b", prompt="b", max_tokens=1))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "belong to another input than in.jsonl: line 1 has changed since it was answered" in result.stderr
+    assert "belong to another input than in.jsonl: line 1 has changed or moved since it was answered" in result.stderr
     assert Path("out.jsonl").read_bytes() == before
     assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["b"]
@@ -207,7 +207,7 @@ def test_two_batches_do_not_write_one_output(batch: Command) -> None:
         (("in.csv", "-o", "out.csv"), 1, "has no column 'prompt'"),
         (("in.jsonl", "-o", "none/out.jsonl"), 1, "can't open none/out.jsonl: No such file"),
         (("in.jsonl", "-o", "notes.txt"), 1, "notes.txt is not an output for this input"),
-        (("in.jsonl", "-o", "out.jsonl", "--model", "./none"), 1, "no folder none"),
+        (("in.jsonl", "-o", "out.jsonl", "--model", "./none"), 1, "/none\n"),
     ],
 )
 def test_an_error_is_one_line(batch: Command, arguments: Any, status: int, message: str) -> None:

@@ -50,14 +50,14 @@ def test_wrong_usage_exits_with_status_2(arguments: list[str], invoke: Any) -> N
         (
             ["generate", "x", "--model", "gpt9"],
             {},
-            "error: no model and no model folder 'gpt9' (models here: storyteller)",
+            "error: no model 'gpt9' (models here: storyteller), and no folder /",
         ),
         (
             ["keys", "list"],
             {"DISTILGPT2_API_KEYS_FILE": "nowhere"},
             "error: the file of API keys nowhere is missing, or not a",
         ),
-        (["generate", "x"], {"DISTILGPT2_MODEL": "./nowhere"}, "error: no folder nowhere"),
+        (["generate", "x"], {"DISTILGPT2_MODEL": "./nowhere"}, "error: no folder /"),
     ],
 )
 def test_an_error_is_one_line_and_exits_with_status_1(

@@ -44,6 +44,22 @@ def test_a_converted_checkpoint_generates_the_same_text(
         assert generated(invoke, target) == generated(invoke, tiny_model)
 
 
+@pytest.mark.reported("a reader: a checkpoint without a tokenizer was converted, and then could not be served")
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_model_that_needs_a_tokenizer_is_not_called_ready_to_serve(
+    content: str | None, checkpoint: Path, tmp_path: Path, invoke: Any
+) -> None:
+    tokenizer = checkpoint / "tokenizer.json"
+    tokenizer.unlink()
+    if content is not None:
+        tokenizer.write_text(content)
+    result = invoke("convert", str(checkpoint), str(tmp_path / "new"))
+    assert (result.exit_code, result.stdout) == (0, "")
+    refusal = invoke("generate", "The king", "--model", str(tmp_path / "new"))
+    assert f"it can't be served yet: {refusal.stderr.removeprefix('error: ')}" in result.stderr
+    assert "tokenizer.json" in result.stderr
+
+
 def test_an_adapter_is_merged_into_a_base_model(tiny_model: Path, tmp_path: Path, invoke: Any) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
@@ -66,7 +82,7 @@ def test_an_adapter_is_merged_into_a_base_model(tiny_model: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "NEW"], "error: no model and no model folder 'nowhere'"),
+        (["nowhere", "NEW"], "/nowhere; to fetch it from the hub: distilgpt2-api pull nowhere"),
         (["CHECKPOINT", "CHECKPOINT"], "exists: name a new folder"),
         (["CHECKPOINT/config.json", "NEW"], "config.json: not a checkpoint of PyTorch"),
     ],

@@ -127,7 +127,7 @@ def test_a_rate_that_is_not_a_number_creates_no_key(invoke: Any) -> None:
         (["remove", "alice"], "error: no key file"),
         (["list", "--file", "nowhere"], "error: the file of API keys nowhere is missing, or not a file"),
         (["remove", "carol", "--file", "FILE"], "error: FILE has no key 'carol'"),
-        (["add", "alice", "--file", "FILE"], "error: the file of API keys FILE is not TOML: "),
+        (["add", "alice", "--file", "FILE"], "error: FILE already has a key alice; choose another name, or remove"),
         (["add", "a b"], "error: 'a b' can't be a key's name"),
     ],
 )
@@ -141,6 +141,32 @@ def test_an_error_is_one_line_and_changes_nothing(arguments: list[str], line: st
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert file.read_text() == before
+
+
+def test_a_name_that_exists_is_refused_with_the_command_that_frees_it(invoke: Any, tmp_path: Path) -> None:
+    """However the file writes its name."""
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[keys."alice"]\nsha256 = "{DIGEST}"\n')
+    result = invoke("keys", "add", "alice", "--file", str(file))
+    assert result.exit_code == 1
+    command = result.stderr.strip().partition("remove it first: distilgpt2-api ")[2]
+    assert invoke(*command.split()).exit_code == 0
+    assert invoke("keys", "add", "alice", "--file", str(file)).exit_code == 0
+
+
+def test_a_key_is_not_added_beside_an_inline_table(invoke: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(before := f'keys = {{ alice = {{ sha256 = "{DIGEST}" }} }}\n')
+    result = invoke("keys", "add", "bob", "--file", str(file))
+    assert (result.exit_code, result.stdout, file.read_text()) == (1, "", before)
+    assert result.stderr.startswith(f"error: can't add the key bob to {file}: its keys are an inline table")
+
+
+def test_a_file_without_keys_is_not_an_empty_table(invoke: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.touch()
+    result = invoke("keys", "list", "--file", str(file))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no keys\n")
 
 
 # ---- usage
@@ -194,6 +220,20 @@ def test_usage_is_json_for_programs(invoke: Any) -> None:
     assert bob["requests"] == 4
     [entry] = json.loads(invoke("keys", "usage", "bob", "--by-day", "--format", "json", *days).stdout)
     assert entry["date"] == "2026-11-29"
+
+
+@pytest.mark.usefixtures("used")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["carol", "--since", "2026-11-01"], "no usage of carol since 2026-11-01"),
+        (["--since", "2020-02-01", "--until", "2020-02-29"], "no usage from 2020-02-01 to 2020-02-29"),
+    ],
+)
+def test_no_usage_is_a_sentence_and_no_empty_table(arguments: list[str], line: str, invoke: Any) -> None:
+    result = invoke("keys", "usage", *arguments)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", line + "\n")
+    assert json.loads(invoke("keys", "usage", "--format", "json", *arguments).stdout) == []
 
 
 @pytest.mark.usefixtures("used")

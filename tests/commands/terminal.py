@@ -31,7 +31,8 @@ class Terminal:
         self._num_read_bytes = 0
         with self._output_file.open("wb") as output:
             self._shell = subprocess.Popen(
-                ["bash", "--noprofile", "--norc"],
+                # A program in the background of a script ignores Ctrl+C, and so would all that it starts.
+                ["env", "--default-signal=INT", "bash", "--noprofile", "--norc"],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import click
 
+from distilgpt2_api.core.errors import ModelError
+from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.conversion import convert_model
 from distilgpt2_api.settings import Settings
+from distilgpt2_api.text.tokenizer import Tokenizer
 
 
 @click.command("convert")
@@ -34,4 +37,9 @@ def command(*, source: str, target: Path, adapter: Path | None) -> None:
         folder, weights = Settings(model=source).locate_model().folder, None
     num_tensors = convert_model(folder, target, weights=weights, adapter=adapter)
     click.echo(f"{num_tensors} tensors are in {target}", err=True)
-    click.echo(f"serve it: distilgpt2-api serve --model {target}")
+    try:
+        Tokenizer.from_folder(target, num_rows=read_model_config(target).vocab_size)
+    except ModelError as error:
+        click.echo(f"it can't be served yet: {error}", err=True)
+    else:
+        click.echo(f"serve it: distilgpt2-api serve --model {target}")

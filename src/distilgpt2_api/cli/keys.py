@@ -122,6 +122,9 @@ def list_keys(*, file: Path | None, output_format: str) -> None:
         fields = [_fields_of(key) | {"last_used": last_uses.get(key.name)} for key in keys]
         click.echo(json.dumps(fields, indent=2))
         return
+    if not keys:
+        click.echo("no keys", err=True)
+        return
     now = datetime.now(UTC)
     limits = list(asdict(CallerLimits()))
     rows = [
@@ -185,6 +188,10 @@ def print_usage(
         rows = [reduce(add, [replace(row, day=first) for row in of_key]) for _, of_key in by_key]
     if output_format == "json":
         click.echo(json.dumps([_usage_fields(row, by_day=by_day) for row in rows], indent=2))
+        return
+    if not rows:
+        period = f"since {first}" if until is None else f"from {first} to {last}"
+        click.echo(f"no usage{'' if name is None else f' of {name}'} {period}", err=True)
         return
     header = ["key", *(["day"] if by_day else []), "requests", "prompt tokens", "completion tokens", "refusals"]
     cells = [list(map(str, _usage_fields(row, by_day=by_day).values())) for row in rows]

@@ -41,9 +41,20 @@ def describe_key(
 def add_to_key_file(path: Path, entry: str) -> None:
     """Appends an entry from `describe_key`; creates the file if it is missing. On SettingsError nothing has changed."""
     text = read_text(path) if path.exists() else ""
+    [added] = parse_keys(entry, path)
+    if added.name in {key.name for key in parse_keys(text, path)}:
+        raise SettingsError(
+            f"{path} already has a key {added.name}; choose another name, or remove it first: "
+            f"distilgpt2-api keys remove {added.name} --file {path}"
+        )
     separator = "" if not text else "\n" if text.endswith("\n") else "\n\n"
     text += separator + entry
-    parse_keys(text, path)
+    try:
+        parse_keys(text, path)
+    except SettingsError:  # both parts alone are right
+        raise SettingsError(
+            f"can't add the key {added.name} to {path}: its keys are an inline table; write tables [keys.NAME] instead"
+        ) from None
     _replace_file(path, text)
 
 

@@ -284,7 +284,7 @@ def test_failed_lines_are_retried_after_the_error_file_is_deleted(build_batch: A
     batch = build_batch(requests("a") + BAD + requests("c"))
     batch.finish()
     batch.source.path.write_bytes(requests("abc"))
-    with pytest.raises(BatchFileError, match="line 2 has changed since it was answered"):
+    with pytest.raises(BatchFileError, match="line 2 has changed or moved since it was answered"):
         batch.finish()
     (batch.folder / "errors").unlink()
     batch.finish()
@@ -293,7 +293,11 @@ def test_failed_lines_are_retried_after_the_error_file_is_deleted(build_batch: A
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("abx", "line 3 has changed"), ("ab", "1 answered lines are not in the input")],
+    [
+        ("abx", "line 3 has changed"),
+        ("bc", "line 1 has changed or moved"),
+        ("ab", "1 answered lines are no longer at their line numbers"),
+    ],
 )
 def test_an_output_of_another_input_is_refused_and_unchanged(
     build_batch: Any, requests: Any, content: str, message: str

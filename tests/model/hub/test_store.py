@@ -101,12 +101,13 @@ def test_a_tilde_means_the_users_home(
     [
         (
             "gpt2",
-            "no model and no model folder 'gpt2' (models here: storyteller, a/b); to fetch it: ",
+            "no model 'gpt2' (models here: storyteller, a/b), and no folder HERE/gpt2; to fetch it from the hub: ",
         ),
-        ("distilbert/distilgpt2", "to fetch it: distilgpt2-api pull distilbert/distilgpt2"),
-        ("./nowhere", "no folder nowhere"),
-        ("../../etc", "no folder ../../etc"),
-        ("models/with/depth", "no folder models/with/depth"),
+        ("distilbert/distilgpt2", "to fetch it from the hub: distilgpt2-api pull distilbert/distilgpt2"),
+        ("./nowhere", "no folder HERE/nowhere"),
+        ("../../etc", "no folder HERE/../../etc"),
+        ("models/with/depth", "no folder HERE/models/with/depth"),
+        ("empty", "the folder HERE/empty is not a model: it has no config.json"),
         ("./empty", "the folder empty is not a model: it has no config.json"),
         (
             "./training",
@@ -125,7 +126,7 @@ def test_a_missing_model_is_one_line_that_says_what_to_do(
     (tmp_path / "adapter" / "adapter_config.json").touch()
     with pytest.raises(ModelNotFoundError) as caught:
         store.locate(wanted)
-    assert message in str(caught.value)
+    assert message.replace("HERE", str(tmp_path)) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -254,7 +254,7 @@ def test_invalid_json_is_refused(client: Any, body: bytes) -> None:
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "", "multipart/form-data"])
 def test_bodies_of_other_media_types_are_refused(client: Any, content_type: str) -> None:
     answer = client.post("/v1/completions", content=b'{"prompt": "a"}', headers={"content-type": content_type})
-    error_of(answer, 415)
+    assert error_of(answer, 415)["message"].endswith("; with curl: -H 'Content-Type: application/json'")
 
 
 def test_compressed_bodies_are_refused(client: Any) -> None:

@@ -37,9 +37,13 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
         elif digest == record.digest:
             num_unseen_lines -= 1
         else:
-            raise _other_input(source, output, errors, f"line {record.number} has changed since it was answered")
+            raise _other_input(
+                source, output, errors, f"line {record.number} has changed or moved since it was answered"
+            )
     if num_unseen_lines:
-        raise _other_input(source, output, errors, f"{num_unseen_lines} answered lines are not in the input")
+        raise _other_input(
+            source, output, errors, f"{num_unseen_lines} answered lines are no longer at their line numbers"
+        )
     return ResumeState(
         num_answered_lines=num_answered_lines,
         num_failed_lines=completed.num_lines - num_answered_lines,

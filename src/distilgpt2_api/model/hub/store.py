@@ -65,10 +65,13 @@ class ModelStore:
             return self._bundled()
         location = self.find(name_or_folder)
         if location is None:
+            folder = Path(name_or_folder).absolute()
+            if is_folder(folder):
+                return _locate_folder(folder)  # which says why it is not a model
             here = ", ".join([BUNDLED_NAME, *self.list_pulled()])
             raise ModelNotFoundError(
-                f"no model and no model folder {name_or_folder!r} (models here: {here}); "
-                f"to fetch it: distilgpt2-api pull {name_or_folder}"
+                f"no model {name_or_folder!r} (models here: {here}), and no folder {folder}; "
+                f"to fetch it from the hub: distilgpt2-api pull {name_or_folder}"
             )
         return location
 
@@ -136,7 +139,7 @@ def _has_model(folder: Path) -> bool:
 
 def _locate_folder(folder: Path) -> ModelLocation:
     if not is_folder(folder):
-        raise ModelNotFoundError(f"no folder {folder}")
+        raise ModelNotFoundError(f"no folder {folder.absolute()}")
     if not has_file(folder / CONFIG_FILE):
         names = [path.name for path in folder.glob("*")]
         raise ModelNotFoundError(f"the folder {folder} is not a model: it has no config.json{hint_at(names)}")

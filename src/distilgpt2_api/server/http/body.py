@@ -68,7 +68,10 @@ def _check_media_type(request: Request) -> None:
     declared = request.headers.get("content-type", "application/json")
     media_type = declared.partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise MediaTypeError(f"the body must be application/json, not {media_type[:100] or 'nothing'}")
+        raise MediaTypeError(
+            f"the body must be application/json, not {media_type[:100] or 'nothing'}; "
+            "with curl: -H 'Content-Type: application/json'"
+        )
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise MediaTypeError(f"compressed bodies are not supported (content-encoding: {encoding[:100]})")
