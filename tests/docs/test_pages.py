@@ -113,6 +113,13 @@ def test_commands_are_typed_in_the_activated_environment(page: Path) -> None:
     assert "pip install 'distilgpt2-api" not in text, "there is no such package on an index"
 
 
+@pytest.mark.reported("a command typed twice emptied the file with the only copy of a key")
+def test_a_key_that_is_saved_never_overwrites_another(page: Path) -> None:
+    commands = [command for block in command_blocks(page) for command in block.commands]
+    saving = [command for command in commands if re.search(r"keys add .*> ?\S+\.key", command)]
+    assert [command for command in saving if "set -C;" not in command] == []
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md"])
 def test_the_first_pages_say_how_to_activate_it(name: str) -> None:
     lines = [line for block in command_blocks(ROOT / name) for line in block.text.splitlines()]
