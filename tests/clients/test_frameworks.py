@@ -104,12 +104,14 @@ class Form(BaseModel):
 url = "http://localhost:8000"
 llm = OllamaLLM(base_url=url, model="storyteller", num_predict=20, temperature=0.5, top_k=5, seed=1, stop=["zz"])
 print(len("".join(llm.stream("Once upon a time"))) > 20)
-chat = ChatOllama(base_url=url, model="storyteller", num_predict=20, keep_alive="5m", logprobs=True, top_logprobs=2)
+chat = ChatOllama(
+    base_url=url, model="storyteller", num_predict=20, temperature=0, keep_alive="5m", logprobs=True, top_logprobs=2
+)
 answer = chat.invoke("Once upon a time")
 print(answer.usage_metadata["output_tokens"], answer.response_metadata["done_reason"])
 form = ChatOllama(base_url=url, model="storyteller").with_structured_output(Form, method="json_schema")
 print(form.invoke("A wolf?"))
-index = Ollama(base_url=url, model="storyteller", additional_kwargs={"num_predict": 20})
+index = Ollama(base_url=url, model="storyteller", temperature=0, additional_kwargs={"num_predict": 20})
 print(index.metadata.context_window, index.as_structured_llm(Form).complete("A wolf?").raw)
 print(len([part.delta for part in index.stream_chat([ChatMessage("Once upon a time")])]) > 5)
 """
