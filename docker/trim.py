@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
 
 FILES = {
     "numpy/f2py/": "for compilers",
+    "numpy/distutils/": "for compilers",
     "numpy/_core/include/": "for compilers",
     "numpy/**/*.a": "for compilers",
     "numpy/fft/": "NumPy imports it at its first use, and the service uses none",

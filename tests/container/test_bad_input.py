@@ -14,9 +14,10 @@ from distilgpt2_api.core.exit_status import EXIT_MODEL, EXIT_SETTINGS
 
 
 def the_error(result: Result) -> str:
-    """The event of the only line, which is JSON."""
+    """The event of the service's only line, which is JSON. The engine's own lines are not."""
     assert result.returncode in (EXIT_MODEL, EXIT_SETTINGS), result.stdout + result.stderr
-    (line,) = result.stderr.splitlines()
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("{")]
     event = json.loads(line)["event"]
     assert isinstance(event, str)
     return event
