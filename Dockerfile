@@ -121,7 +121,8 @@ FROM ${PYTHON_IMAGE} AS base
 RUN touch --date='1 second ago' /tmp/begin \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/pip* /usr/local/lib/python3.*/ensurepip \
         /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache /usr/lib/*-linux-gnu/gconv \
-    && for name in idlelib pydoc_data test tkinter turtledemo lib-dynload/_test; do \
+    && for name in config-3 curses doctest idlelib lib2to3 pydoc test tkinter turtle xmlrpc \
+        lib-dynload/_curses lib-dynload/_test lib-dynload/_xxtest; do \
         rm -rf /usr/local/lib/python3.*/"${name}"* /usr/lib/python3.*/"${name}"*; done \
     && find / -xdev -perm /6000 -exec chmod a-s {} + \
     && find /root /usr -type d -newer /tmp/begin -exec touch --date=@315532800 {} + \

@@ -60,7 +60,7 @@ def test_during_a_drain_the_service_says_so(
     server = launch(kind, drain_s=20)
     server.wait_listening()
     server.wait_ready()
-    with httpx.Client(base_url=server.url) as client, server.stream(max_tokens=1500) as response:
+    with httpx.Client(base_url=server.url) as client, server.stream(max_tokens=5000) as response:
         assert client.get("/readyz").headers.get("connection") != "close"
         events = read_events(response)
         next(events)
