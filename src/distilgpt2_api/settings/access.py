@@ -15,27 +15,30 @@ ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-
 """As browsers write it in the `Origin` header; `*` matches any."""
 
 
-def _parse_origins(value: object) -> tuple[str, ...]:
+def _parse_origins(value: object) -> tuple[object, ...]:
     """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    if isinstance(value, str):
-        value = [origin for part in value.split(",") if (origin := part.strip())]
-    if not isinstance(value, list | tuple):
-        raise ValueError("origins must be strings")  # noqa: TRY004 - pydantic takes ValueError
-    for origin in value:
+    origins = _split_list(value, "origins")
+    for origin in origins:
         if not isinstance(origin, str) or not ORIGIN.fullmatch(origin):
             raise ValueError(f"an origin must be `*` or https://HOST[:PORT], in lower case without a path: {origin!r}")
-    return tuple(value)
+    return origins
 
 
-def _parse_names(value: object) -> tuple[str, ...]:
+def _parse_names(value: object) -> tuple[object, ...]:
     """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    if isinstance(value, str):
-        value = [name for part in value.split(",") if (name := part.strip())]
-    if not isinstance(value, list | tuple):
-        raise ValueError("names must be strings")  # noqa: TRY004 - pydantic takes ValueError
-    for name in value:
+    names = _split_list(value, "names")
+    for name in names:
         if not isinstance(name, str) or not KEY_NAME.fullmatch(name):
             raise ValueError(f"{str(name)[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
+    return names
+
+
+def _split_list(value: object, what: str) -> tuple[object, ...]:
+    """The items of comma-separated text or of a list, which the caller checks. Raises ValueError."""
+    if isinstance(value, str):
+        return tuple(item for part in value.split(",") if (item := part.strip()))
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{what} must be strings")  # noqa: TRY004 - pydantic takes ValueError
     return tuple(value)
 
 

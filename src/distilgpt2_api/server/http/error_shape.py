@@ -9,6 +9,20 @@ from pydantic import BaseModel
 
 from distilgpt2_api.server.http.errors import ErrorAnswer
 
+DESCRIPTIONS: Mapping[int, str] = {
+    400: "The request is wrong: the message names the parameter.",
+    401: "No valid API key.",
+    404: "Unknown model or URL.",
+    408: "The body did not arrive in time.",
+    413: "The body is too long.",
+    415: "The body is not declared as JSON.",
+    429: "The queue is full, or a limit is reached. `Retry-After` tells when to retry.",
+    500: "The completion failed.",
+    503: "The model is loading, or the service is shutting down. `Retry-After` tells when to retry.",
+    504: "The request did not finish before its deadline.",
+}
+"""By status, for protocols that have our statuses."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorShape:

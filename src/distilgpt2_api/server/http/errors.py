@@ -135,6 +135,12 @@ class ErrorAnswer:
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
+    def named_message(self) -> str:
+        """The message with the parameter's name, for protocols whose errors have no field for it."""
+        is_named = self.param is None or self.param in self.message
+        return self.message if is_named else f"{self.param}: {self.message}"
+
+    @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers as ASGI has them."""
         return [(name.encode(), value.encode()) for name, value in self.headers.items()]

@@ -5,7 +5,7 @@ from typing import Literal
 
 import orjson
 
-from distilgpt2_api.server.http.error_shape import ErrorShape
+from distilgpt2_api.server.http.error_shape import DESCRIPTIONS, ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
@@ -43,30 +43,16 @@ class LlamaErrorResponse(DeferredModel):
 
 
 def _body(answer: ErrorAnswer) -> bytes:
-    """It has no field for the parameter's name, so the message has it."""
-    is_named = answer.param is None or answer.param in answer.message
-    message = answer.message if is_named else f"{answer.param}: {answer.message}"
     kind = TYPES.get(answer.status, "invalid_request_error")
     if answer.code == "context_length_exceeded":
         kind = CONTEXT_TYPE
-    return orjson.dumps({"error": {"code": answer.status, "message": message, "type": kind}})
+    return orjson.dumps({"error": {"code": answer.status, "message": answer.named_message, "type": kind}})
 
 
 LLAMA_CPP_ERRORS = ErrorShape(
     name="llama.cpp",
     model=LlamaErrorResponse,
-    descriptions={
-        400: "The request is wrong: the message names the parameter.",
-        401: "No valid API key.",
-        404: "Unknown model or URL.",
-        408: "The body did not arrive in time.",
-        413: "The body is too long.",
-        415: "The body is not declared as JSON.",
-        429: "The queue is full, or a limit is reached. `Retry-After` tells when to retry.",
-        500: "The completion failed.",
-        503: "The model is loading, or the service is shutting down. `Retry-After` tells when to retry.",
-        504: "The request did not finish before its deadline.",
-    },
+    descriptions=DESCRIPTIONS,
     body=_body,
     last_event=lambda answer: b"data: " + _body(answer) + b"\n\n",
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import orjson
 
 from distilgpt2_api.core.errors import UnavailableError
-from distilgpt2_api.server.http.error_shape import ErrorShape
+from distilgpt2_api.server.http.error_shape import DESCRIPTIONS, ErrorShape
 from distilgpt2_api.server.http.errors import REFUSALS, ErrorAnswer
 from distilgpt2_api.server.http.in_process import InProcessAnswer
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
@@ -34,17 +34,10 @@ OPENAI_ERRORS = ErrorShape(
     name="OpenAI",
     model=ErrorResponse,
     descriptions={
+        **DESCRIPTIONS,
         400: "The request is wrong: `param` names the parameter.",
-        401: "No valid API key.",
         404: "Unknown model, file, batch or URL, or a feature that is switched off by a setting.",
-        408: "The body did not arrive in time.",
         409: "Not possible in the current state of the file or batch.",
-        413: "The body is too long.",
-        415: "The body is not declared as JSON.",
-        429: "The queue is full, or a limit is reached. `Retry-After` tells when to retry.",
-        500: "The completion failed.",
-        503: "The model is loading, or the service is shutting down. `Retry-After` tells when to retry.",
-        504: "The request did not finish before its deadline.",
     },
     body=_body,
     last_event=lambda answer: b"data: " + _body(answer) + b"\n\n",

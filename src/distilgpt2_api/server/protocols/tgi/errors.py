@@ -34,10 +34,8 @@ def _status_and_type(answer: ErrorAnswer) -> tuple[int, str]:
 
 
 def _body(answer: ErrorAnswer) -> bytes:
-    """TGI's `ErrorResponse`. It has no field for the parameter's name, so the message has it."""
-    is_named = answer.param is None or answer.param in answer.message
-    message = answer.message if is_named else f"{answer.param}: {answer.message}"
-    return orjson.dumps({"error": message, "error_type": _status_and_type(answer)[1]})
+    """TGI's `ErrorResponse`."""
+    return orjson.dumps({"error": answer.named_message, "error_type": _status_and_type(answer)[1]})
 
 
 TGI_ERRORS = ErrorShape(
