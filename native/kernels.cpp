@@ -360,8 +360,6 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
     }
 }
 
-// Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.
-constexpr int SUM_TOKENS = 2048;
 constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256 + low
 
 // `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
@@ -404,7 +402,6 @@ INLINE int32_t load_int(const int8_t *from) {
 
 // One or several queries of a sequence that follow each other, against the same keys: what each of them needs. Behind a
 // query's own last token its weights are zero, so that the tokens of the others don't count.
-constexpr int QUERIES = 4;
 struct Query {
     const float *vector; // (D)
     float *output;       // (D)

@@ -62,6 +62,9 @@ inline CacheLayout cache_layout(const Model &m) {
 inline uint8_t *cache_head(const Model &m, const CacheLayout &c, int layer, int block, int head) {
     return m.cache + (((int64_t)layer * m.num_blocks + block) * m.num_heads + head) * c.head_bytes;
 }
-inline int attention_scratch_floats(int num_tokens) { // scores of 4 queries, and bytes of 2048 weights of each
-    return 4 * (round_up(num_tokens, BLOCK_TOKENS) + 2048 * 2 / 4);
+constexpr int QUERIES = 4; // that share each reading of keys and values
+// Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.
+constexpr int SUM_TOKENS = 2048;
+inline int attention_scratch_floats(int num_tokens) { // scores of the queries, and two bytes for each weight of a sum
+    return QUERIES * (round_up(num_tokens, BLOCK_TOKENS) + SUM_TOKENS * 2 / 4);
 }
