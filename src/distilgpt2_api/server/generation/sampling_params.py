@@ -24,14 +24,18 @@ MIN_TOP_P = 1e-6
 def check_limits(fields: SamplingFields, limits: RequestLimits) -> None:
     """Check this service's limits, and constraints between fields. Raises InvalidRequestError."""
     check_at_most(fields.n, limits.max_n, param="n")
-    stop = _stop_sequences(fields)
-    if len(stop) > limits.max_stop_sequences:
-        raise InvalidRequestError(
-            f"stop has {len(stop)} sequences; this service allows at most {limits.max_stop_sequences}", param="stop"
-        )
-    check_stop(stop)
+    check_stop_sequences(_stop_sequences(fields), limits)
     if fields.has_usage_chunk and not fields.stream:
         raise InvalidRequestError("stream_options is only allowed with stream", param="stream_options")
+
+
+def check_stop_sequences(stop: Sequence[str], limits: RequestLimits, *, param: str = "stop") -> None:
+    """Their number and length. Raises InvalidRequestError; `param` is the field's name in the request."""
+    if len(stop) > limits.max_stop_sequences:
+        raise InvalidRequestError(
+            f"{param} has {len(stop)} sequences; this service allows at most {limits.max_stop_sequences}", param=param
+        )
+    check_stop(stop, param=param)
 
 
 def check_at_most(number: int | None, limit: int, *, param: str) -> None:
@@ -84,7 +88,7 @@ def plain_params(fields: object, config: ModelConfig, defaults: SamplingDefaults
     """The register's plain parameters, by name, from a request's fields of the same names.
 
     A field that is missing or null gives the default, else the neutral value. `overrides`: values that a protocol's own
-    rules decide.
+    rules decide; None leaves the decision to the rest.
     """
     params: dict[str, Any] = {}
     for name, entry in PLAIN_PARAMETERS.items():
@@ -92,7 +96,14 @@ def plain_params(fields: object, config: ModelConfig, defaults: SamplingDefaults
         params[name] = defaults.params.get(name, entry.neutral) if value is None else entry.type(value)
     params["top_k"] = params["top_k"] if 0 < params["top_k"] < config.vocab_size else 0
     params["top_p"] = max(params["top_p"], MIN_TOP_P)
-    return params | overrides
+    return params | {name: value for name, value in overrides.items() if value is not None}
+
+
+def predicted_tokens(num_predict: int | None, num_left: int, defaults: SamplingDefaults) -> int:
+    """The maximum of completion tokens by llama.cpp's and Ollama's rule: a negative number is the context's rest."""
+    if num_predict is None:
+        return defaults.limit(num_left, num_left)
+    return num_left if num_predict < 0 else min(num_predict, num_left)
 
 
 def _temperature(fields: SamplingFields, defaults: SamplingDefaults) -> float:

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
-from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
+from distilgpt2_api.core.errors import ContextLengthError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
-from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
-from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
+from distilgpt2_api.server.generation.sampling_params import (
+    check_at_most,
+    check_stop_sequences,
+    plain_params,
+    predicted_tokens,
+)
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.protocols.llama_cpp.prompts import encode_prompts, read_biases
@@ -22,11 +26,7 @@ def check_completion(request: LlamaCompletionRequest, limits: RequestLimits) -> 
     """Check this deployment's limits. Raises InvalidRequestError."""
     check_at_most(request.n_cmpl, limits.max_n, param="n_cmpl")
     check_at_most(request.n_probs, limits.max_logprobs, param="n_probs")
-    if (num_stop := len(request.stop_sequences)) > limits.max_stop_sequences:
-        raise InvalidRequestError(
-            f"stop has {num_stop} sequences; this service allows at most {limits.max_stop_sequences}", param="stop"
-        )
-    check_stop(request.stop_sequences)
+    check_stop_sequences(request.stop_sequences, limits)
 
 
 async def plan_completion(
@@ -41,12 +41,7 @@ async def plan_completion(
     biases = read_biases(request.logit_bias, tokenizer=engine.tokenizer, config=config)
     banned = dict.fromkeys([*biases.banned, *(config.eos_token_ids if request.ignore_eos else ())])
     params = SamplingParams(
-        **plain_params(
-            request,
-            config,
-            defaults,
-            **({} if request.repeat_penalty is None else {"repetition_penalty": float(request.repeat_penalty)}),
-        ),
+        **plain_params(request, config, defaults, repetition_penalty=request.repeat_penalty),
         logit_bias=tuple(biases.biases.items()),
         bad_words=tuple((token_id,) for token_id in banned),
         grammar=grammar,
@@ -89,6 +84,4 @@ def _max_tokens(
             " try shortening it",
             param="prompt",
         )
-    if request.n_predict is None:
-        return defaults.limit(num_left, num_left)
-    return num_left if request.n_predict < 0 else min(request.n_predict, num_left)
+    return predicted_tokens(request.n_predict, num_left, defaults)

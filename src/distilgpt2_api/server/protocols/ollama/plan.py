@@ -7,12 +7,17 @@ from distilgpt2_api.core.grammar import Grammar
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
-from distilgpt2_api.engine.validation import check_stop, check_token_ids
+from distilgpt2_api.engine.validation import check_token_ids
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
 from distilgpt2_api.server.generation.prompts import EncodedPrompt, encode_texts
-from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
+from distilgpt2_api.server.generation.sampling_params import (
+    check_at_most,
+    check_stop_sequences,
+    plain_params,
+    predicted_tokens,
+)
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.protocols.ollama.schema import (
     DEFAULTS,
@@ -36,14 +41,8 @@ def check_ollama(request: OllamaRequest, service: Service) -> None:
     check_model(request.model, service)
     _check_keep_alive(request.keep_alive)
     ollama_grammar(request.format)  # also of a request without a prompt
-    limits, stop = service.limits, request.own_options.stop or ()
-    if len(stop) > limits.max_stop_sequences:
-        raise InvalidRequestError(
-            f"options.stop has {len(stop)} sequences; this service allows at most {limits.max_stop_sequences}",
-            param="options.stop",
-        )
-    check_stop(stop, param="options.stop")
-    check_at_most(request.top_logprobs, limits.max_logprobs, param="top_logprobs")
+    check_stop_sequences(request.own_options.stop or (), service.limits, param="options.stop")
+    check_at_most(request.top_logprobs, service.limits.max_logprobs, param="top_logprobs")
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequestError("top_logprobs is only allowed with logprobs", param="top_logprobs")
     if isinstance(request, OllamaGenerateRequest) and request.raw:
@@ -91,12 +90,7 @@ async def plan_ollama(
     if grammar is not None:
         grammar = await service.engine.grammars.check_soon(grammar, param="format")
     params = SamplingParams(
-        **plain_params(
-            options,
-            config,
-            defaults,
-            **({} if options.repeat_penalty is None else {"repetition_penalty": float(options.repeat_penalty)}),
-        ),
+        **plain_params(options, config, defaults, repetition_penalty=options.repeat_penalty),
         max_tokens=max_tokens,
         grammar=grammar,
         seed=choose_seed(options.seed, service.draw_seed),
@@ -158,6 +152,4 @@ def _max_tokens(
             shorten=f"the {param}, or raise options.num_ctx" if by_option else f"the {param}",
             param=param,
         )
-    if options.num_predict is None:
-        return defaults.limit(num_left, num_left)
-    return num_left if options.num_predict < 0 else min(options.num_predict, num_left)
+    return predicted_tokens(options.num_predict, num_left, defaults)

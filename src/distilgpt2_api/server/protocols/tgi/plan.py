@@ -5,11 +5,10 @@ from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import NO_SEED, choose_seed
-from distilgpt2_api.engine.validation import check_stop
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan, plan_generation
 from distilgpt2_api.server.generation.prompts import Truncation, encode_texts
-from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
+from distilgpt2_api.server.generation.sampling_params import check_at_most, check_stop_sequences, plain_params
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.protocols.tgi.schema import TgiParameters, TgiRequest
@@ -31,9 +30,7 @@ def check_tgi(request: TgiRequest, limits: RequestLimits, defaults: SamplingDefa
         raise _invalid("best_of", "greater than 1 cannot be streamed")
     if parameters.decoder_input_details and request.is_streamed:
         raise _invalid("decoder_input_details", "cannot be streamed")
-    if (num_stop := len(parameters.stop or ())) > limits.max_stop_sequences:
-        raise _invalid("stop", f"has {num_stop} sequences; this service allows at most {limits.max_stop_sequences}")
-    check_stop(parameters.stop or (), param="parameters.stop")
+    check_stop_sequences(parameters.stop or (), limits, param="parameters.stop")
     check_at_most(parameters.top_n_tokens, limits.max_logprobs, param="parameters.top_n_tokens")
 
 
