@@ -155,12 +155,17 @@ void quantize_columns(const Engine *e, const Activations &a, const float *values
                          a.sums + group);
 }
 
-void normalize_row(void *context, int row, int) {
-    Engine *e = (Engine *)context;
+// The norm of a token's residual, as row `row` of a product's input.
+void normalize_token(Engine *e, const Norm &norm, int token, int row) {
     const int width = e->model.width;
     float *normal = e->narrow.values + (int64_t)row * e->narrow.stride_floats;
-    e->kernels->layer_norm(e->model, *e->norm, e->residual + (int64_t)row * width, normal);
+    e->kernels->layer_norm(e->model, norm, e->residual + (int64_t)token * width, normal);
     if (e->narrow.bytes) quantize_columns(e, e->narrow, normal, row, 0, width);
+}
+
+void normalize_row(void *context, int row, int) {
+    Engine *e = (Engine *)context;
+    normalize_token(e, *e->norm, row, row);
 }
 
 void quantize_row(void *context, int row, int) {
@@ -226,11 +231,7 @@ int token_before(const Engine *e, const Draw &draw) {
 
 void normalize_drawn(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    const int width = e->model.width;
-    const float *residual = e->residual + (int64_t)token_before(e, e->draws->draws[e->first_draw + row]) * width;
-    float *normal = e->narrow.values + (int64_t)row * e->narrow.stride_floats;
-    e->kernels->layer_norm(e->model, e->model.final_norm, residual, normal);
-    if (e->narrow.bytes) quantize_columns(e, e->narrow, normal, row, 0, width);
+    normalize_token(e, e->model.final_norm, token_before(e, e->draws->draws[e->first_draw + row]), row);
 }
 
 // The panels of a span of logits, and the span's maxima while it is in the cache.
@@ -318,9 +319,9 @@ void normalize(Engine *e, const Norm &norm) {
     pool_run(e->pool, normalize_row, e, e->num_rows);
 }
 
-// output (rows, output_stride) = or += input · matrix. `next`: the matrix that comes after this one.
-void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
-              float *output, int output_stride) {
+// What the items of a product work on: output (rows, output_stride) = or += input · matrix. `next`: the matrix after it.
+void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
+                 float *output, int output_stride) {
     e->matrix = &matrix;
     e->next_matrix = next;
     e->epilogue = epilogue;
@@ -328,6 +329,11 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     e->input.num_rows = e->num_rows;
     e->output = output;
     e->output_stride = output_stride;
+}
+
+void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
+              float *output, int output_stride) {
+    set_product(e, matrix, next, input, epilogue, output, output_stride);
     const int num_panels = (matrix.num_columns + PANEL - 1) / PANEL;
     // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
     // even number: whole groups of the next matrix's input.
@@ -341,20 +347,16 @@ void compute_draws(Engine *e, int num, int row) {
     const Model &m = e->model;
     e->num_rows = num;
     pool_run(e->pool, normalize_drawn, e, num);
-    e->matrix = &m.head;
-    e->next_matrix = nullptr;
-    e->epilogue = STORE;
-    e->input = e->narrow;
-    e->input.num_rows = num;
-    e->output_stride = e->logits_stride = logits_stride(m);
-    e->output = e->logits + (int64_t)row * e->logits_stride;
+    e->logits_stride = logits_stride(m);
+    float *logits = e->logits + (int64_t)row * e->logits_stride;
+    set_product(e, m.head, nullptr, e->narrow, STORE, logits, e->logits_stride);
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
     e->panels_each = SPAN_PANELS;
     pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));
     const int num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);
     e->first_draw += num_edited;
     e->head_maxima += (int64_t)num_edited * num_maxima(m.vocab_size);
-    e->drawn_logits = e->output + (int64_t)num_edited * e->logits_stride;
+    e->drawn_logits = logits + (int64_t)num_edited * e->logits_stride;
     pool_run(e->pool, draw_computed, e, num - num_edited);
     e->first_draw += num - num_edited;
 }
