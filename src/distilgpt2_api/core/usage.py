@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,25 @@ class DailyUsage:
     usage: Usage
     last_used_s: float
     """Unix time of the key's last request on that day."""
+
+    @classmethod
+    def from_columns(cls, columns: Iterable[Any]) -> Self:
+        """As `columns` gives them. Raises ValueError if the day is none."""
+        key, day, num_requests, num_prompt_tokens, num_completion_tokens, num_refusals, last_used_s = columns
+        usage = Usage(
+            num_requests=num_requests,
+            num_prompt_tokens=num_prompt_tokens,
+            num_completion_tokens=num_completion_tokens,
+            num_refusals=num_refusals,
+        )
+        return cls(key=key, day=date.fromisoformat(day), usage=usage, last_used_s=last_used_s)
+
+    @property
+    def columns(self) -> tuple[str, str, int, int, int, int, float]:
+        """As stores and journals have a row: the key, the day in ISO 8601, four counts, the last use."""
+        usage = self.usage
+        counts = (usage.num_requests, usage.num_prompt_tokens, usage.num_completion_tokens, usage.num_refusals)
+        return (self.key, self.day.isoformat(), *counts, self.last_used_s)
 
     def __add__(self, other: DailyUsage) -> DailyUsage:
         assert (self.key, self.day) == (other.key, other.day)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from distilgpt2_api.core.usage import DailyUsage, Usage
+from distilgpt2_api.core.usage import DailyUsage
 from distilgpt2_api.usage.store import UsageSession
 
 PREFIX, SUFFIX = "usage-", ".journal"
@@ -39,17 +39,8 @@ class Journal:
         place = self._places.get((row.key, row.day))
         if place is None:
             place = self._free.pop() if self._free else self._num_places
-        usage = row.usage
-        content = ROW.pack(
-            row.key.encode(),
-            row.day.isoformat().encode(),
-            usage.num_requests,
-            usage.num_prompt_tokens,
-            usage.num_completion_tokens,
-            usage.num_refusals,
-            row.last_used_s,
-        )
-        os.pwrite(self._file, content, place * ROW.size)
+        key, day, *numbers = row.columns
+        os.pwrite(self._file, ROW.pack(key.encode(), day.encode(), *numbers), place * ROW.size)
         self._places[row.key, row.day] = place
         self._num_places = max(self._num_places, place + 1)
 
@@ -82,20 +73,8 @@ def store_journals(folder: Path, session: UsageSession) -> None:
 def _read_rows(content: bytes) -> Iterator[DailyUsage]:
     """Rows that are not whole are left out."""
     for offset in range(0, len(content) - ROW.size + 1, ROW.size):
-        key, day, num_requests, num_prompt_tokens, num_completion_tokens, num_refusals, last_used_s = ROW.unpack_from(
-            content, offset
-        )
+        key, day, *numbers = ROW.unpack_from(content, offset)
         try:
-            yield DailyUsage(
-                key=key.rstrip(b"\0").decode("ascii"),
-                day=date.fromisoformat(day.decode("ascii")),
-                usage=Usage(
-                    num_requests=num_requests,
-                    num_prompt_tokens=num_prompt_tokens,
-                    num_completion_tokens=num_completion_tokens,
-                    num_refusals=num_refusals,
-                ),
-                last_used_s=last_used_s,
-            )
+            yield DailyUsage.from_columns((key.rstrip(b"\0").decode("ascii"), day.decode("ascii"), *numbers))
         except ValueError:
             continue

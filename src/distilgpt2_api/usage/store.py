@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
-from distilgpt2_api.core.usage import DailyUsage, Usage
+from distilgpt2_api.core.usage import DailyUsage
 
 DATABASE_NAME = "usage.sqlite3"
 VERSION = 1
@@ -45,9 +45,10 @@ USAGE_TABLE = (
 )
 """`process`: a random id. Each process writes its own rows, with its counts since it started."""
 WRITE = (
-    "INSERT INTO distilgpt2_usage (day, key_name, process, num_requests, num_prompt_tokens, num_completion_tokens, "
-    "num_refusals, last_used_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (day, key_name, process) DO UPDATE SET "
-    "num_requests = excluded.num_requests, num_prompt_tokens = excluded.num_prompt_tokens, "
+    "INSERT INTO distilgpt2_usage (key_name, day, num_requests, num_prompt_tokens, num_completion_tokens, "
+    "num_refusals, last_used_s, process) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (day, key_name, process) DO UPDATE SET num_requests = excluded.num_requests, "
+    "num_prompt_tokens = excluded.num_prompt_tokens, "
     "num_completion_tokens = excluded.num_completion_tokens, num_refusals = excluded.num_refusals, "
     "last_used_s = excluded.last_used_s"
 )
@@ -139,19 +140,7 @@ class UsageSession:
 
     def write(self, process: str, rows: Iterable[DailyUsage]) -> None:
         """Replace this process's rows by their present state."""
-        values = [
-            (
-                row.day.isoformat(),
-                row.key,
-                process,
-                row.usage.num_requests,
-                row.usage.num_prompt_tokens,
-                row.usage.num_completion_tokens,
-                row.usage.num_refusals,
-                row.last_used_s,
-            )
-            for row in rows
-        ]
+        values = [(*row.columns, process) for row in rows]
         with self._transaction(is_writing=True):
             self._connection.cursor().executemany(self._sql(WRITE), values)
 
@@ -175,20 +164,7 @@ class UsageSession:
     def _read(self, statement: str, first: date, last: date, process: str) -> Sequence[DailyUsage]:
         with self._transaction(is_writing=False):
             found = self._execute(statement, first.isoformat(), last.isoformat(), process)
-        return [
-            DailyUsage(
-                key=key,
-                day=date.fromisoformat(day),
-                usage=Usage(
-                    num_requests=num_requests,
-                    num_prompt_tokens=num_prompt_tokens,
-                    num_completion_tokens=num_completion_tokens,
-                    num_refusals=num_refusals,
-                ),
-                last_used_s=last_used_s,
-            )
-            for key, day, num_requests, num_prompt_tokens, num_completion_tokens, num_refusals, last_used_s in found
-        ]
+        return [DailyUsage.from_columns(columns) for columns in found]
 
     def _has_tables(self) -> bool:
         with self._translated():
