@@ -204,7 +204,7 @@ hooks: .venv/installed-dev .tools/pre-commit/installed ## Install git hooks: qui
 train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
-include docker/container.mk tests/ray/ray.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
+include wheels/wheels.mk tests/arm64/arm64.mk docker/container.mk tests/ray/ray.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
 
 .PHONY: clean
 clean: ## Remove the environments and build outputs
