@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilgpt2_api.core.params import SamplingParams
@@ -49,6 +49,7 @@ def by_definition(
     return longest
 
 
+@settings(deadline=None)
 @given(
     tokens=TOKENS,
     breakers=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple), max_size=2),
@@ -110,6 +111,7 @@ def test_a_long_repetition_overflows_nothing(base: float) -> None:
     assert (base == 1.0) == (found[7] == 100)
 
 
+@settings(deadline=None)
 @given(tokens=TOKENS, limit=st.integers(1, 3 * COMPARED_TOKENS))
 def test_every_earlier_occurrence_of_the_last_token_is_found(tokens: list[int], limit: int) -> None:
     following, lengths = find_continuations(np.array(tokens, dtype=np.int32), limit)
