@@ -137,12 +137,13 @@ test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on 
 	KERNELS_DRIVER=build/native/driver/driver $(TEST_KERNELS)
 
 .PHONY: test-arm64
-test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of arm64 on three emulated processors (installs qemu-user-static on Debian as root)
+test-arm64: .venv/installed-dev .tools/native/installed arm64-root ## Test the kernels of arm64 on three emulated processors, and the service from its wheel (installs qemu-user-static and mmdebstrap on Debian as root)
 	@tests/native/install.sh qemu-aarch64-static qemu-user-static
 	$(NATIVE_PYTHON) native/build.py --driver --out build/native/arm64 --platform linux/arm64
 	for cpu in max,sve=off neoverse-n1 cortex-a72; do \
 		KERNELS_DRIVER="qemu-aarch64-static -cpu $$cpu build/native/arm64/driver" $(TEST_KERNELS) || exit 1; \
 	done
+	$(BIN)/python -m pytest tests/arm64 --durations=5 $(ARGS)
 
 .PHONY: test-sanitized
 test-sanitized: .venv/installed-dev ## Test the kernels with the sanitizers for addresses, undefined behaviour and threads (installs g++ on Debian as root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,9 +109,9 @@ def test_the_tags_name_the_oldest_glibc_for_which_every_dependency_has_a_wheel()
         if "main" in package["groups"] and not package["optional"] and "markers" not in package
     }
     for machine in ("x86_64", "aarch64"):
-        floors = {name: floor for name, floors in needed.items() if (floor := floors[machine])}
-        assert max(floors.values()) == (2, 31), floors
-        assert floors["llguidance"] == (2, 31)
+        glibcs = {name: oldest for name, glibcs in needed.items() if (oldest := glibcs[machine])}
+        assert max(glibcs.values()) == (2, 31), glibcs
+        assert glibcs["llguidance"] == (2, 31)
 
 
 def _oldest_glibc(package: dict[str, Any], machine: str) -> tuple[int, int] | None:
@@ -155,7 +156,8 @@ def test_the_same_sources_give_the_same_bytes(dist: Path, tmp_path: Path) -> Non
     command += ["--compiler", ROOT / ".tools" / "native" / "bin" / "python"]
     command += [f"--platform={name}" for name in ("linux/arm64", "darwin/arm64")]
     fresh = {f"ZIG_{name}_CACHE_DIR": str(tmp_path / "cache") for name in ("GLOBAL", "LOCAL")}
-    variables = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **fresh}
+    variables = {name: value for name, value in os.environ.items() if name == "SOURCE_DATE_EPOCH"}
+    variables |= {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **fresh}
     built = subprocess.run(command, check=False, capture_output=True, text=True, env=variables, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     again = _digests(tmp_path / "again")

@@ -45,7 +45,7 @@ def index(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def published(index: str, dist: Path, run: Run) -> str:
-    words = ["--non-interactive", "--disable-progress-bar", "--username", "nobody", "--password", "none"]
+    words = ["--non-interactive", "--disable-progress-bar", "--username", "anyone", "--password", "none"]
     files = sorted(dist.iterdir())
     uploaded = run([TOOLS / "twine", "upload", *words, "--repository-url", index, *files])
     assert uploaded.returncode == 0, uploaded.stdout + uploaded.stderr
