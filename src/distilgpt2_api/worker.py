@@ -18,6 +18,7 @@ from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
+from distilgpt2_api.core.processor import is_supported
 from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit
 from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
@@ -115,8 +116,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         """
         gc.disable()
         try:
-            if self.cfg.preload_app:
-                super().load_wsgi()
+            if self.cfg.preload_app or not is_supported():
+                super().load_wsgi()  # it reports the processor
             else:
                 self._import_during_preload()
         finally:

@@ -16,6 +16,7 @@ from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 from distilgpt2_api.cli.addresses import WILDCARDS, url_of
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
+from distilgpt2_api.core.processor import check_processor
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.observability.start_errors import write_start_error
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment, read_log_format
@@ -64,6 +65,7 @@ def command(**options: str | None) -> None:
     overrides = overrides_from(**options)
     is_terminal = sys.stderr.isatty()
     try:
+        check_processor()
         settings = Settings(**overrides)
         settings.locate_model()
         settings.check_keys_file()
