@@ -71,7 +71,7 @@ def test_a_machine_without_the_list_or_of_another_kind_is_accepted(
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_server_ends_with_one_line_and_status_3(cpu_info: Path, kind: str) -> None:
     options = GUNICORN_OPTIONS if kind == "gunicorn" else []
-    command = [sys.executable, "-c", PROGRAM, cpu_info, *COMMANDS[kind], *options]
+    command: list[str | Path] = [sys.executable, "-c", PROGRAM, cpu_info, *COMMANDS[kind], *options]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert ended.returncode == EXIT_MODEL, ended.stderr
     (line,) = ended.stderr.splitlines()
@@ -80,7 +80,7 @@ def test_a_server_ends_with_one_line_and_status_3(cpu_info: Path, kind: str) -> 
 
 @pytest.mark.parametrize("name", ["generate", "evaluate", "batch", "convert"])
 def test_a_command_ends_with_one_line(cpu_info: Path, name: str) -> None:
-    command = [sys.executable, "-c", PROGRAM, cpu_info, "distilgpt2_api", name, "--help"]
+    command: list[str | Path] = [sys.executable, "-c", PROGRAM, cpu_info, "distilgpt2_api", name, "--help"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
