@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -26,14 +27,14 @@ def files(hardened_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def test_python_is_the_only_program_of_the_system(files: list[tarfile.TarInfo]) -> None:
-    """Shared libraries and the loader are executable files, too; the engine adds .dockerenv."""
+    """Shared libraries and some modules are executable files, too; .dockerenv, which the engine adds, is empty."""
     programs = {
         PurePath(member.name).name
         for member in files
         if member.isfile()
         and member.mode & stat.S_IXUSR
         and not member.name.startswith("opt/venv/")
-        and ".so" not in member.name
+        and not re.search(r"\.(py|so)($|\.)", member.name)
         and member.size
     }
     assert {name for name in programs if not name.startswith("python3.")} == set()
@@ -41,7 +42,9 @@ def test_python_is_the_only_program_of_the_system(files: list[tarfile.TarInfo]) 
 
 
 def test_there_is_no_shell_and_no_package_manager(files: list[tarfile.TarInfo]) -> None:
-    assert {PurePath(member.name).name for member in files} & MANAGERS == set()
+    descriptions = ("usr/share/doc/", "var/lib/dpkg/status.d/")
+    names = {PurePath(member.name).name for member in files if not member.name.startswith(descriptions)}
+    assert names & MANAGERS == set()
 
 
 def test_a_command_of_the_shell_fails(docker: Docker, hardened_image: str) -> None:
@@ -57,7 +60,7 @@ import distilgpt2_api
 libraries = [*pathlib.Path("/opt/venv").rglob("*.so*"), *pathlib.Path(sysconfig.get_path("stdlib")).rglob("*.so")]
 for path in libraries:
     ctypes.CDLL(str(path))
-print(len(libraries) > 50)
+print(len(libraries) > 20)
 """
     result = docker.run(hardened_image, "python", "-c", program)
     assert result.stdout == "True\n", result.stdout + result.stderr
