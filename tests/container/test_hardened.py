@@ -42,8 +42,8 @@ def test_python_is_the_only_program_of_the_system(files: list[tarfile.TarInfo]) 
 
 
 def test_there_is_no_shell_and_no_package_manager(files: list[tarfile.TarInfo]) -> None:
-    descriptions = ("usr/share/doc/", "var/lib/dpkg/status.d/")
-    names = {PurePath(member.name).name for member in files if not member.name.startswith(descriptions)}
+    descriptions = ("usr/share/doc/", "var/lib/dpkg/")
+    names = {PurePath(file.name).name for file in files if not file.isdir() and not file.name.startswith(descriptions)}
     assert names & MANAGERS == set()
 
 
