@@ -35,11 +35,11 @@ DATA = (
 LIBRARIES_BY_NAME = ("libgcc_s.so.1",)
 """glibc loads it when a thread is cancelled; no file names it as its need."""
 NEEDLESS = re.compile(r"/(__phello__|venv|lib-dynload/(readline|_dbm|_gdbm|_curses).*|(site|dist)-packages)$")
-"""Of the standard library: what only a terminal, a database of 1979 or pip uses."""
+"""Parts of the standard library for terminals, old databases and pip."""
 FOLDERS = ("dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "var/tmp")
 ACCOUNTS = {
-    "/etc/passwd": "root:x:0:0:root:/root:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n",
-    "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "/etc/passwd": "root:x:0:0:root:/root:/nonexistent\n",
+    "/etc/group": "root:x:0:\n",
 }
 DPKG = Path("/var/lib/dpkg")
 
