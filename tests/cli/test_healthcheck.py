@@ -109,7 +109,7 @@ def test_it_follows_the_setting_of_a_unix_socket(tmp_path: Path, invoke: Any, mo
 
 
 def test_it_follows_the_setting_of_a_certificate(tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever signed it, and whichever names it has."""
+    """Its authority and its names do not matter."""
     pair = write_certificate(tmp_path, name="api.example.com")
     monkeypatch.setenv("DISTILGPT2_SSL_CERTFILE", str(pair[0]))
     with encrypted_service(pair) as port:

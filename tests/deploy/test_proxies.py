@@ -47,9 +47,11 @@ def test_nginx_accepts_its_file(nginx: str, tmp_path: Path) -> None:
     site = re.sub(r"/etc/letsencrypt/\S*/privkey.pem", str(key), site)
     for number, address in enumerate(("[::]:443", "443")):  # the test opens them
         site = site.replace(f"listen {address} ", f"listen unix:{tmp_path}/{number} ")
-    temporary = "".join(f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy"))
+    temporary = "".join(
+        f"{name}_temp_path {tmp_path}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     configuration = tmp_path / "nginx.conf"
-    configuration.write_text(f"pid {tmp_path}/pid; events {{}} http {{ {temporary} {site} }}")
+    configuration.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {temporary} {site} }}")
     command = ["nginx", "-t", "-e", str(tmp_path / "log"), "-p", str(tmp_path), "-c", str(configuration)]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

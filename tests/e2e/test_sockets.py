@@ -28,7 +28,7 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(sys.executable, [sys.executable, "-m", *sys.argv[2:]])
 """
-"""What systemd does, without it: `python -c PASS_SOCKET FD MODULE …`."""
+"""Passes a socket as systemd does: `python -c PASS_SOCKET FD MODULE …`."""
 
 
 def client_of(path: Path) -> httpx.Client:
@@ -98,9 +98,7 @@ def test_a_reload_keeps_the_socket_and_a_stop_removes_it(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_socket_file_that_somebody_deleted_does_not_disturb_the_stop(
-    serve_at: Callable[..., Any], path: Path, kind: str
-) -> None:
+def test_a_deleted_socket_file_does_not_disturb_the_stop(serve_at: Callable[..., Any], path: Path, kind: str) -> None:
     """Cleaners of temporary folders do that. Gunicorn itself would fail, and leave its worker running."""
     server = serve_at(kind)
     path.unlink()

@@ -56,7 +56,7 @@ class TlsProtocol(GuardedProtocol):
             transport.abort()
         self._handshake = None
         if encrypted is None or transport.is_closing():
-            self.connection_lost(None)  # during a handshake nobody else calls it
+            self.connection_lost(None)  # during a handshake the event loop does not call it
         elif not self._is_lost:
             super(GuardedProtocol, self).connection_made(encrypted)  # Uvicorn reads and writes there from now on
             self.client = self.client or name_unix_peer(transport)
