@@ -20,7 +20,7 @@ import pytest
 
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 KINDS = ["serve", "image"]
 PASS_SOCKET = """
 import os, sys

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from tests.certificates import trusting, write_certificate
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 HEAD = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
 
 
