@@ -1,4 +1,4 @@
-"""The library for macOS on arm64, compiled on another system: what the file promises to the loader. It can't run here.
+"""The library for macOS on arm64, compiled on another system: the file as the loader reads it. It can't run here.
 
 `make test-arm64` builds it and sets KERNELS_MACOS to its path. Numbers are those of Apple's mach-o/loader.h.
 """
@@ -89,7 +89,7 @@ def test_it_needs_no_library_but_the_systems(library: Library) -> None:
 
 
 def test_it_is_signed(library: Library) -> None:
-    """Apple's arm64 loads no code without a signature; one by nobody is enough."""
+    """Apple's arm64 loads no code without a signature, but it may be one without a certificate."""
     (command,) = library.commands(CODE_SIGNATURE)
 
     (at, size) = struct.unpack_from("<II", command, 8)

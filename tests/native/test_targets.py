@@ -1,4 +1,4 @@
-"""Which instruction sets the library finds on this processor or on an emulated one, and which instructions it has."""
+"""Instruction sets that the library finds on this processor or on an emulated one, and the instructions in its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU_FLAGS = {
     "dotprod": {"asimddp"},
     "neon": {"asimd"},
 }
-"""What Linux calls the features of each target, the best of an architecture first."""
+"""Linux's names of the features of each target, the best of an architecture first."""
 INSTRUCTIONS = {
     "i8mm": (0xFFE0FC00, 0x4E80AC00),  # USMMLA of 128 bits
     "dotprod": (0xBFE0FC00, 0x0E809400),  # SDOT of vectors
@@ -30,7 +30,7 @@ INSTRUCTIONS = {
 
 
 def expected_targets() -> list[str]:
-    """Of KERNELS_TARGETS, or of what Linux says about this processor."""
+    """KERNELS_TARGETS, or the targets for which Linux lists the features of this processor."""
     if named := os.environ.get("KERNELS_TARGETS"):
         return named.split()
     path = Path("/proc/cpuinfo")
