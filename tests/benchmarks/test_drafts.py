@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from benchmarks.drafts import BUNDLED_FOLDER, read_beginnings
+from benchmarks.drafts import read_beginnings
 
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 
