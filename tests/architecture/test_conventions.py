@@ -11,10 +11,13 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
+    "api.py": "NumPy, whose import ends the process on a processor that a check refuses before",
     "application.py": "traces and the store are optional dependencies, and their imports take time",
     "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",
     "cli/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
+    "text/chat_template.py": "a start without a template does not wait for Jinja",
+    "text/grammars.py": "a start does not wait for the grammar library",
     "usage/store.py": "the driver of PostgreSQL is an optional dependency",
     "worker.py": "the kernels: the workers load them, the master does not",
 }

@@ -1,5 +1,6 @@
 """The command group: imports the requested command and prints errors in one line."""
 
+import gc
 from importlib import import_module
 
 import click
@@ -45,7 +46,11 @@ class CommandGroup(click.Group):
             return None
         if cmd_name != "serve":  # it reports the processor in the log's format
             check_processor()
-        command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+        gc.disable()  # modules live for good: collections that scan them would only delay the start
+        try:
+            command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+        finally:
+            gc.enable()
         assert isinstance(command, click.Command)
         return command
 
