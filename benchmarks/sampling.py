@@ -4,8 +4,8 @@
 
 Logits follow Zipf's law over GPT-2's vocabulary, in a different order in each row. The forward pass is that of
 DistilGPT-2's shape in int8. The draws read each row of logits for its maxima, which in a step the LM head does. Prints
-medians, and each kind's share of forward pass and draws. The last lines show that rows without a sampler pay nothing
-for it: how much longer they take in one call with as many rows that have it.
+medians, and each kind's share of forward pass and draws. The last lines show that rows without a sampler pay
+nothing for others' samplers: a call with both, as a multiple of calls with one kind.
 """
 
 from __future__ import annotations
@@ -100,14 +100,11 @@ def partial_draw(
 
 
 def measure_beside(engine: KernelEngine, logits: NDArray[np.float32], params: SamplingParams, repeats: int) -> float:
-    """How much longer rows with `params` take in one call with as many rows that have every sampler."""
-    actions = [
-        partial_draw(engine, np.repeat(logits, 2, axis=0), [params, EVERY_SAMPLER]),
-        partial_draw(engine, logits, [EVERY_SAMPLER]),
-        partial_draw(engine, logits, [params]),
-    ]
+    """A call in which half the rows have `params` and half every sampler, times the mean of two calls of one kind."""
+    kinds = ([params, EVERY_SAMPLER], [params], [EVERY_SAMPLER])
+    actions = [partial_draw(engine, np.repeat(logits, 2, axis=0), some) for some in kinds]
     times = np.array([[measure(action, 5) for action in actions] for _ in range(max(repeats // 5, 5))])
-    return float(np.median((times[:, 0] - times[:, 1]) / times[:, 2]))
+    return float(np.median(2 * times[:, 0] / (times[:, 1] + times[:, 2])))
 
 
 def measure_forward(num_rows: int) -> float:
