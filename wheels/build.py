@@ -4,7 +4,7 @@
 
 A wheel has no code of Python's own interface, because ctypes loads the library: one serves every version of Python
 (`py3-none-PLATFORM`). All are compiled on this machine, by the compiler that pyproject.toml pins, and the same sources
-give the same bytes. docs/decisions/0027-wheel-tags.md has the reasons for the tags.
+give the same bytes. docs/decisions/0028-wheel-tags.md has the reasons for the tags.
 """
 
 from __future__ import annotations
