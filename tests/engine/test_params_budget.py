@@ -9,6 +9,7 @@ import pytest
 from distilgpt2_api.core.errors import OverloadedError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.engine.params_budget import ParamsBudget
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 
 SIX_ENTRIES: list[dict[str, Any]] = [
     {"logit_bias": tuple((token_id, 1.0) for token_id in range(6))},
@@ -33,6 +34,18 @@ def test_lists_of_requests_in_flight_are_bounded_together(fields: dict[str, Any]
     budget.check(SamplingParams())
     budget.release(first)
     budget.check(third)
+
+
+def test_sequence_breakers_count_as_the_tokens_that_they_are() -> None:
+    """A breaker such as a space is in most tokens of the vocabulary. Without DRY none are compiled."""
+    budget = ParamsBudget(max_entries=14)
+    params = [SamplingParams(dry_multiplier=0.8) for _ in range(2)]
+    for one in params:
+        one.derive(SequenceBreakers, lambda: SequenceBreakers([(token_id,) for token_id in range(5)] + [(7, 8)]))
+        budget.check(one)
+        budget.hold(one)
+    with pytest.raises(OverloadedError, match="sequence breakers"):
+        budget.check(SamplingParams(stop=("a",)))
 
 
 def test_parameters_that_requests_share_count_once() -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from distilgpt2_api.core.errors import OverloadedError
 from distilgpt2_api.core.params import SamplingParams
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 
 MAX_ENTRIES = 1 << 20
 """An entry takes about 130 bytes. One request may have 200 000: a bias for each token of GPT-2, and lists of ids."""
@@ -36,8 +37,8 @@ class ParamsBudget:
             num_entries = _count_entries(params)
             if num_entries and self._num_entries + num_entries > self._max_entries:
                 raise OverloadedError(
-                    "the service is overloaded: the requests in flight have too many stop sequences, bad words, biases"
-                    " and token ids; try again later"
+                    "the service is overloaded: the requests in flight have too many stop sequences, bad words, biases,"
+                    " sequence breakers and token ids; try again later"
                 )
 
     def hold(self, params: SamplingParams) -> None:
@@ -64,4 +65,5 @@ def _count_entries(params: SamplingParams) -> int:
         + len(params.stop_token_ids)
         + sum(map(len, params.bad_words))
         + sum(map(len, params.stop))
+        + (SequenceBreakers.of(params).num_tokens if params.dry_multiplier else 0)
     )

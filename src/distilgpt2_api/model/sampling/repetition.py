@@ -20,9 +20,15 @@ class SequenceBreakers:
 
     def __init__(self, breakers: Iterable[tuple[int, ...]]) -> None:
         """No breaker is empty."""
+        sequences = list(breakers)
+        self.num_tokens = sum(map(len, sequences))
+        """Tokens of all breakers together: what they take in memory."""
+        self._alone = frozenset(breaker[0] for breaker in sequences if len(breaker) == 1)
         self._by_last_token: defaultdict[int, list[tuple[int, ...]]] = defaultdict(list)
-        for breaker in breakers:
-            self._by_last_token[breaker[-1]].append(breaker)
+        """The others."""
+        for breaker in sequences:
+            if len(breaker) > 1:
+                self._by_last_token[breaker[-1]].append(breaker)
 
     @staticmethod
     def of(params: SamplingParams) -> "SequenceBreakers":
@@ -33,14 +39,16 @@ class SequenceBreakers:
         """Tokens after the last breaker; all of them if there is none."""
         num_tokens = len(token_ids)
         for end in range(num_tokens, 0, -1):
+            if token_ids[end - 1] in self._alone:
+                return num_tokens - end
             for breaker in self._by_last_token.get(token_ids[end - 1], ()):
-                if len(breaker) == 1 or tuple(token_ids[max(end - len(breaker), 0) : end]) == breaker:
+                if tuple(token_ids[max(end - len(breaker), 0) : end]) == breaker:
                     return num_tokens - end
         return num_tokens
 
     def __contains__(self, token_id: int) -> bool:
         """Whether the token is a breaker alone."""
-        return (token_id,) in self._by_last_token.get(token_id, ())
+        return token_id in self._alone
 
 
 def _fail() -> SequenceBreakers:
