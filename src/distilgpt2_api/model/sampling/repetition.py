@@ -1,5 +1,6 @@
 """Finds repetitions in a sequence's tokens, and penalises the tokens that would continue them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -60,9 +61,12 @@ def penalise_continuations(
     limit = breakers.num_tokens_after(token_ids)
     if min(limit, len(token_ids) - 1) < params.dry_allowed_length:
         return
+    growth = math.log(params.dry_base)
+    num_growing = math.ceil(MAX_LOG_PENALTY / growth) if growth else 0
+    limit = min(limit, params.dry_allowed_length + num_growing)  # longer ones have the same penalty
     following, lengths = find_continuations(np.array(token_ids, dtype=np.int32), limit)
     is_long = lengths >= params.dry_allowed_length
-    exponents = (lengths[is_long] - params.dry_allowed_length) * np.log(params.dry_base)
+    exponents = (lengths[is_long] - params.dry_allowed_length) * growth
     penalties = params.dry_multiplier * np.exp(np.minimum(exponents, MAX_LOG_PENALTY))
     order = np.argsort(penalties, kind="stable")  # a token's largest penalty is its last
     largest = dict(zip(following[is_long][order].tolist(), penalties[order].tolist(), strict=True))
