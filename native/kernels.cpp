@@ -10,11 +10,13 @@ namespace {
 // ------------------------------------------------------------------------------------------------ matrix products
 
 // One tile: ROWS rows × VECTORS vectors of columns. `weights` points at the tile's first column in its panel. Beside its
-// work it fetches FETCH cache lines for each four weights of a column.
+// work it fetches FETCH cache lines (0, 1, 2 or 4) for each eight weights of a column.
 template <int ROWS, int VECTORS, int FETCH>
 INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
                      const int32_t *sums, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
+#pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
     const int num_quads = (depth + 3) / 4;
     for (int group = 0, quad = 0; group < num_groups; group++) {
@@ -26,7 +28,9 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
             for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(-WEIGHT_OFFSET * sums[r * num_groups + group]);
         for (; quad < end; quad++) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            for (int i = 0; i < FETCH; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH + i) * 64, 0, 2);
+            if (FETCH > 1 || (FETCH == 1 && quad % 2))
+                for (int i = 0; i < (FETCH + 1) / 2; i++)
+                    __builtin_prefetch(fetch + ((int64_t)quad * FETCH / 2 + i) * 64, 0, 2);
             Ints w[VECTORS];
             for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
 #pragma GCC unroll 16
@@ -107,15 +111,35 @@ INLINE void store_some(float *to, const Floats &value, int count) {
 
 // Scale, bias and epilogue of a tile whose first column is `column`.
 template <int ROWS, int VECTORS>
-INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, Floats (&total)[ROWS][VECTORS],
+INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, const Floats (&total)[ROWS][VECTORS],
                    int column, float *output, int stride) {
+    if (epilogue != ACTIVATE &&
+        column + VECTORS * LANES <= matrix.num_columns) { // the usual case, out of the registers
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            float *to = output + column + v * LANES;
+            const Floats scale = matrix.scale ? load(matrix.scale + column + v * LANES) : splat(1);
+            const Floats bias = matrix.bias ? load(matrix.bias + column + v * LANES) : splat(0);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++, to += stride) {
+                const Floats x = fma(total[r][v], scale, bias);
+                store(to, epilogue == ADD ? x + load(to) : x);
+            }
+        }
+        return;
+    }
+    Floats stored[ROWS][VECTORS]; // so that only this path has its sums in memory
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) stored[r][v] = total[r][v];
     for (int v = 0; v < VECTORS; v++) {
         const int first = column + v * LANES, count = matrix.num_columns - first;
         if (count <= 0) return;
         const Floats scale = matrix.scale ? load_some(matrix.scale + first, count) : splat(1);
         const Floats bias = matrix.bias ? load_some(matrix.bias + first, count) : splat(0);
         for (int r = 0; r < ROWS; r++) {
-            Floats x = fma(total[r][v], scale, bias);
+            Floats x = fma(stored[r][v], scale, bias);
             if (epilogue == ACTIVATE) x = activate(model.activation, x);
             float *to = output + (int64_t)r * stride + first;
             if (epilogue == ADD) x = x + load_some(to, count);
@@ -156,8 +180,9 @@ void float_tile(const Model &model, const Matrix &matrix, const Activations &row
 // The tile of each number of rows up to `most`.
 template <template <int> class Of, int most, int... ROWS> struct TilesUpTo : TilesUpTo<Of, most - 1, most, ROWS...> {};
 template <template <int> class Of, int... ROWS> struct TilesUpTo<Of, 0, ROWS...> {
-    static constexpr Tile TILES[][3] = {
-        {}, {Of<ROWS>::template TILE<0>, Of<ROWS>::template TILE<1>, Of<ROWS>::template TILE<2>}...};
+    static constexpr Tile TILES[][4] = {{},
+                                        {Of<ROWS>::template TILE<0>, Of<ROWS>::template TILE<1>,
+                                         Of<ROWS>::template TILE<2>, Of<ROWS>::template TILE<4>}...};
 };
 template <int ROWS> struct Int8Tile {
     template <int FETCH> static constexpr Tile TILE = int8_tile<ROWS, FETCH>;
@@ -177,11 +202,13 @@ void multiply(const Model &model, const Matrix &matrix, const Activations &rows,
     for (int first = 0; first < PANEL; first += TILE_VECTORS * LANES)
         for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
             const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
-            // A panel has two lines for each four weights. The last tiles fetch the next one, half of it each.
-            const int lines = !fetch || first ? 0 : num_tiles == 1 ? 2 : left <= 2 ? 1 : 0;
-            TilesUpTo<Of, most_rows>::TILES[num][lines](model, matrix, rows, row, panel, first, fetch, epilogue, output,
-                                                        stride);
-            if (lines == 1) fetch += (int64_t)round_up(matrix.depth, 4) / 4 * 64;
+            // A panel has four lines for each eight weights. One, two or four tiles fetch the next one in equal parts: the
+            // last ones, because the first one waits for its own panel.
+            const int num_fetching = num_tiles > 3 ? 4 : num_tiles > 1 ? 2 : 1;
+            const int lines = !fetch || first || left > num_fetching ? 0 : 4 / num_fetching;
+            TilesUpTo<Of, most_rows>::TILES[num][lines == 4 ? 3 : lines](model, matrix, rows, row, panel, first, fetch,
+                                                                         epilogue, output, stride);
+            if (lines) fetch += (int64_t)round_up(matrix.depth, 4) / 4 * 64 * lines / 2;
             row += num;
         }
 }

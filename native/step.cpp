@@ -338,7 +338,7 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
     // even number: whole groups of the next matrix's input.
     static_assert(GROUP == 2 * PANEL, "two panels are a group");
-    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 8);
+    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
     pool_run(e->pool, multiply_panels, e, (num_panels + e->panels_each - 1) / e->panels_each);
 }
 
