@@ -3,6 +3,8 @@
 # docker build -t distilgpt2-api .                                   with the demo model
 # docker build -t distilgpt2-api --build-arg MODEL=distilgpt2 .      with DistilGPT-2, from the Hugging Face hub
 # docker build -t distilgpt2-api --build-arg MODEL=./my-model .      with the model in that folder of the checkout
+# docker build -t distilgpt2-api --build-arg MODEL=none .            without a model: a container mounts a model image
+# docker build -t my-model --target model-image --build-arg MODEL=./my-model .   that model image, without the service
 # docker build -t distilgpt2-api --build-arg EXTRAS="batch postgres" .   with the packages for files and batches
 #
 # docs/container.md explains every line.
@@ -90,6 +92,28 @@ RUN --mount=type=cache,target=/var/cache/distilgpt2-api \
         --precision "${PRECISION}" --target /rootfs/opt \
     && docker/freeze.sh /rootfs
 
+# ---- model-image: the model alone, with its own labels. A change of code leaves its layer as it is.
+
+FROM scratch AS model-image
+
+COPY --from=model /rootfs/opt/ /
+ARG MODEL=src/distilgpt2_api/models/storyteller
+ARG PRECISION=int8
+ARG MODEL_LICENSE=NOASSERTION
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+ARG CREATED=1980-01-01T00:00:00Z
+ARG SOURCE=https://github.com/OWNER/distilgpt2-api
+LABEL org.opencontainers.image.title="model for distilgpt2-api" \
+    org.opencontainers.image.description="${MODEL} with ${PRECISION} weights, compiled for distilgpt2-api" \
+    org.opencontainers.image.licenses="${MODEL_LICENSE}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}" \
+    distilgpt2-api.model="${MODEL}" \
+    distilgpt2-api.precision="${PRECISION}"
+
 # ---- code: our wheel, tested with only the files of the image
 
 FROM dependencies AS code
@@ -106,11 +130,13 @@ RUN KERNELS_PREBUILT=1 /opt/poetry/bin/pip --disable-pip-version-check wheel --q
     && rm -rf /rootfs-code/opt/venv/lib/python3.*/site-packages/distilgpt2_api/models/*/ \
     && install -D docker/gunicorn.conf.py /rootfs-code/etc/distilgpt2-api/gunicorn.conf.py \
     && docker/freeze.sh /rootfs-code
-# Now this stage has the files of the image: if they can't generate a text, the build fails.
+# Now this stage has the files of the image: if they can't generate a text, the build fails. Without a model, they generate
+# with the demo model of the checkout.
 COPY --from=model /rootfs/ /
 COPY docker/smoke.py docker/
 RUN cp -a /rootfs-code/. / \
-    && HOME=/nonexistent DISTILGPT2_MODEL=/opt/model /opt/venv/bin/python docker/smoke.py
+    && if [ -e /opt/model ]; then model=/opt/model; else model=src/distilgpt2_api/models/storyteller; fi \
+    && HOME=/nonexistent DISTILGPT2_MODEL="${model}" /opt/venv/bin/python docker/smoke.py
 
 # ---- base: Debian and Python, without files that no service needs
 # It removes pip, because the environment is complete, and the setuid bits, which let programs run as their owner; glibc's

@@ -18,6 +18,8 @@ RESULTS = Path(__file__).parent / "results"
 """Ignored by git, because results differ by machine."""
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 """Instruction sets by which the kernels are chosen."""
+WRITTEN = "written: "
+"""The path of the results follows it in what is printed."""
 LIBRARIES = ("numpy", "tokenizers", "uvicorn", "gunicorn", "fastapi")
 
 
@@ -80,7 +82,7 @@ def write_json(name: str, machine: Mapping[str, Any], results: Mapping[str, Any]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{machine['time'].replace(':', '')}.json"
     path.write_text(json.dumps({"machine": machine, **results}, indent=1, default=_to_json) + "\n")
-    print(f"written: {path}")
+    print(f"{WRITTEN}{path}")
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -3,8 +3,10 @@
     PYTHONPATH=src python docker/prepare_model.py --model MODEL --copied FOLDER --precision int8 --target ROOT
 
 `FOLDER` has the files of the folder MODEL; it is empty if the build context has no such folder. The result is
-ROOT/models/NAME: the compiled model without its checkpoint. ROOT/model is a link to it, so that the path is always the
-same and the model keeps its name.
+ROOT/models/NAME: the compiled model without its checkpoint. ROOT/models/model is a link to it, and ROOT/model to that,
+so that the path is always the same and the model keeps its name. `none` makes the second link and an empty ROOT/models.
+
+The two links make a mount at ROOT/models work both with the whole root of a model image and with its folder models.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from distilgpt2_api.model.compilation import compile_model
 from distilgpt2_api.model.hub.store import NAME_PATTERN, ModelStore
 from distilgpt2_api.text.tokenizer import Tokenizer
 
+NO_MODEL = "none"
+LINK = "model"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -30,17 +35,24 @@ def main() -> None:
     parser.add_argument("--target", type=Path, required=True)
     parser.add_argument("--home", type=Path, default=Path("/var/cache/distilgpt2-api"))
     arguments = parser.parse_args()
+    models = arguments.target / "models"
+    models.mkdir(parents=True)
+    (arguments.target / LINK).symlink_to(f"models/{LINK}")
+    if arguments.model == NO_MODEL and not any(arguments.copied.iterdir()):
+        print("no model")
+        return
     try:
         precision = parse_precision(arguments.precision)
         name, folder = find_model(arguments.model, arguments.copied, arguments.home)
-        target = arguments.target / "models" / name
+        target = models / name
         compile_model(folder, target, precision)
         # A model without a tokenizer fails the build, not the image's first start.
         Tokenizer.from_folder(target, num_rows=read_model_config(target).vocab_size)
     except Distilgpt2ApiError as error:
         message = str(error).replace(f"{arguments.copied}", arguments.model)
         sys.exit(f"error: --build-arg MODEL={arguments.model}: {message}")
-    (arguments.target / "model").symlink_to(Path("models") / name)
+    if name != LINK:
+        (models / LINK).symlink_to(name)
     num_bytes = sum(path.stat().st_size for path in target.iterdir())
     print(f"model {name}, {precision}, {num_bytes / 1e6:.1f} MB")
 

@@ -79,10 +79,12 @@ Draws read_draws() {
     draws.draws = read_array<Draw>(num);
     draws.token_ids = (int32_t *)calloc(num + 1, sizeof(int32_t));
     draws.largest = (float *)calloc(num + 1, sizeof(float));
+    draws.surprisals = (double *)calloc(num + 1, sizeof(double));
     draws.logprobs = (double *)calloc(num + 1, sizeof(double));
     draws.top_ids = (int32_t *)calloc(num_top + 1, sizeof(int32_t));
     draws.top_logprobs = (double *)calloc(num_top + 1, sizeof(double));
-    if (!draws.token_ids || !draws.largest || !draws.logprobs || !draws.top_ids || !draws.top_logprobs)
+    if (!draws.token_ids || !draws.largest || !draws.surprisals || !draws.logprobs || !draws.top_ids ||
+        !draws.top_logprobs)
         fail("no memory");
     return draws;
 }
@@ -90,11 +92,12 @@ void write_draws(const Draws &draws) {
     const size_t num = (size_t)draws.num_draws, num_top = num * (size_t)draws.max_top;
     fwrite(draws.token_ids, sizeof(int32_t), num, stdout);
     fwrite(draws.largest, sizeof(float), num, stdout);
+    fwrite(draws.surprisals, sizeof(double), num, stdout);
     fwrite(draws.logprobs, sizeof(double), num, stdout);
     fwrite(draws.top_ids, sizeof(int32_t), num_top, stdout);
     fwrite(draws.top_logprobs, sizeof(double), num_top, stdout);
-    free((void *)draws.draws), free(draws.token_ids), free(draws.largest), free(draws.logprobs), free(draws.top_ids),
-        free(draws.top_logprobs);
+    free((void *)draws.draws), free(draws.token_ids), free(draws.largest), free(draws.surprisals), free(draws.logprobs),
+        free(draws.top_ids), free(draws.top_logprobs);
 }
 
 void run_step(Engine *engine, const Model &model, int num_tokens) {

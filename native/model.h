@@ -52,17 +52,23 @@ struct Model {
 
 // How the token behind a computed one is drawn, or scored if it is given. Parameters apply in this order.
 struct Draw {
-    double temperature; // 0: the likeliest token, whatever the others are
-    double typical_p;   // 1: off
-    int32_t top_k;      // 0: off
-    int32_t num_top;    // likeliest tokens to list with log-probabilities; -1: no log-probabilities at all
-    double top_p;       // 1: off
-    double min_p;       // 0: off
-    uint64_t seed;      // with `position`, the key of its random number
-    int32_t position;   // of the drawn token in its sequence; a step knows it itself
-    int32_t given;      // a token to score; -1: draw one
-    int32_t sequence;   // of the step: the draw is behind its last token
-    int32_t token;      // or behind the step's token of this index, unless it is -1
+    double top_n_sigma;       // 0 or less: off
+    double temperature;       // 0: the likeliest token, whatever the others are
+    double dynatemp_range;    // 0: off; else the temperature is within this of `temperature`
+    double dynatemp_exponent; // of the share of the greatest entropy
+    double typical_p;         // 1: off
+    int32_t top_k;            // 0: off
+    int32_t num_top;          // likeliest tokens to list with log-probabilities; -1: no log-probabilities at all
+    double top_p;             // 1: off
+    double min_p;             // 0: off
+    double xtc_probability;   // 0: off
+    double xtc_threshold;     // above 0.5: off
+    double largest_surprisal; // of a token, in bits: mirostat's; infinity: off
+    uint64_t seed;            // with `position`, the key of its random numbers
+    int32_t position;         // of the drawn token in its sequence; a step knows it itself
+    int32_t given;            // a token to score; -1: draw one
+    int32_t sequence;         // of the step: the draw is behind its last token
+    int32_t token;            // or behind the step's token of this index, unless it is -1
 };
 
 // N draws. A step computes only logits for the first `num_edited`: the caller edits them, then engine_draw() draws.
@@ -71,6 +77,7 @@ struct Draws {
     const Draw *draws;    // (N)
     int32_t *token_ids;   // (N): -1 if the largest logit isn't finite, so that no token can be drawn
     float *largest;       // (N): logits
+    double *surprisals;   // (N): in bits, among the tokens that it was drawn from; of draws with `largest_surprisal`
     double *logprobs;     // (N): the model's own, without the parameters
     int32_t *top_ids;     // (N, max_top), the likeliest first
     double *top_logprobs; // (N, max_top)

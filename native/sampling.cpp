@@ -6,7 +6,8 @@
 //
 // Where a sampler goes: one that keeps a part of the likeliest tokens (a threshold, a number, a mass) is a line of
 // sample_truncated(), beside top-p; one that keeps other tokens makes a smaller row of them first, as keep_typical();
-// one that changes logits by what the sequence has is a logits processor, in Python.
+// one that changes logits by what the sequence has is a logits processor, in Python. What a sampler remembers of earlier
+// draws is a parameter of the next one, and Python's to keep, as mirostat's largest surprisal.
 #include "sampling.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@ constexpr int FIRST_CANDIDATES = 64; // likeliest tokens tried first if only a m
 
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline float larger(float a, float b) { return a > b ? a : b; }
+inline double smaller_of(double a, double b) { return a < b ? a : b; }
 
 // Logits of `count` tokens, all of a vocabulary or some of them.
 struct Row {
@@ -325,39 +327,81 @@ Candidates find_candidates(const Row &row, float least, const SamplingScratch &s
     return {sort(scratch.keys, scratch.sorted, count), count, least == LOWEST};
 }
 
-// The logit from which on masses reach min-p, or a little less.
-float least_of_min_p(const Row &row, const Draw &draw) {
-    if (draw.min_p <= 0) return LOWEST;
-    const double below = log(draw.min_p) * draw.temperature;
-    const double least = row.largest + below - (1e-6 * (fabs((double)row.largest) - below) + 1e-9 * draw.temperature);
+// The logit from which on masses reach this share of the largest, or a little less.
+float least_of_share(const Row &row, double temperature, double share) {
+    if (share <= 0) return LOWEST;
+    const double below = log(share) * temperature;
+    const double least = row.largest + below - (1e-6 * (fabs((double)row.largest) - below) + 1e-9 * temperature);
     return least > LOWEST ? (float)least : LOWEST;
 }
 
-int sample_truncated(const Row &row, const Draw &draw, double number, const SamplingScratch &scratch) {
-    const bool has_top_k = draw.top_k > 0 && draw.top_k < row.count, has_top_p = draw.top_p < 1;
+// e^((logit - largest) / temperature) of a candidate.
+double mass_of_candidate(const Row &row, double scale, uint64_t key) {
+    return precise_exponential(((double)row.values[column_of(key)] - row.largest) * scale);
+}
+
+// How many of the likeliest tokens XTC ("exclude top choices", Weidmann 2024) excludes, of `num` with these keys: all
+// that have the share `threshold` of `total`, but the last of them.
+int count_excluded(const Row &row, double scale, const uint64_t *keys, int num, double threshold, double total) {
+    int num_reaching = 0;
+    for (; num_reaching < num; num_reaching++) {
+        const double mass = mass_of_candidate(row, scale, keys[num_reaching]);
+        if (mass < threshold * total || mass == 0) break;
+    }
+    return num_reaching ? num_reaching - 1 : 0;
+}
+
+// Draws one of `num` candidates, the likeliest first, of which `masses` are the cumulated ones; they may be the first of
+// more, and `total` is the mass of all. `excludes`: XTC does, in this draw.
+int draw_candidate(const Row &row, const Draw &draw, const uint64_t *keys, const double *masses, int num, double total,
+                   double number, bool excludes, double *surprisal) {
     const double scale = 1 / draw.temperature;
-    double goal = INFINITE; // the mass that top-p keeps
-    if (has_top_p && !has_top_k) goal = draw.top_p * cumulate(row, (float)scale, scratch.cumulated);
+    const int first = excludes ? count_excluded(row, scale, keys, num, draw.xtc_threshold, total) : 0;
+    const double before = first ? masses[first - 1] : 0;
+    if (draw.largest_surprisal < INFINITE) { // mirostat 2 (Basu et al. 2021)
+        const double least = exp2(-draw.largest_surprisal) * (total - before);
+        while (num > first + 1 && mass_of_candidate(row, scale, keys[num - 1]) < least) num--;
+    }
+    const double kept = masses[num - 1] - before;
+    const int index = first + find(masses + first, num - first, before + scaled(number, kept));
+    *surprisal = -log2(mass_of_candidate(row, scale, keys[index]) / kept);
+    return row.token_of(column_of(keys[index]));
+}
+
+int sample_truncated(const Row &row, const Draw &draw, double number, bool excludes, const SamplingScratch &scratch,
+                     double *surprisal) {
+    const bool has_top_k = draw.top_k > 0 && draw.top_k < row.count, has_top_p = draw.top_p < 1;
+    const bool has_limit = draw.largest_surprisal < INFINITE,
+               is_limit_alone = !has_top_k && !has_top_p && !(draw.min_p > 0);
+    const double scale = 1 / draw.temperature;
+    double whole = INFINITE; // the mass of the row
+    if (!has_top_k && (has_top_p || is_limit_alone)) whole = cumulate(row, (float)scale, scratch.cumulated);
+    double goal = has_top_p ? draw.top_p * whole : INFINITE; // the mass that top-p keeps
     // Where top-k and top-p both hold, top-p is of the mass of all top-k tokens: min-p must not take any of them first.
-    const float least = has_top_k && has_top_p ? LOWEST : least_of_min_p(row, draw);
+    float least = LOWEST;
+    if (is_limit_alone) {
+        const double share = exp2(-draw.largest_surprisal) * whole; // of the largest mass, which is 1
+        least = least_of_share(row, draw.temperature, smaller_of(share, 1));
+    } else if (!(has_top_k && has_top_p)) least = least_of_share(row, draw.temperature, draw.min_p);
     double *const masses = scratch.masses; // cumulated below
     for (int64_t wanted = has_top_k ? draw.top_k : has_top_p ? FIRST_CANDIDATES : row.count;; wanted *= 8) {
         const float reached = reached_by_columns(row, (int)(wanted < row.count ? wanted : row.count));
         const Candidates candidates = find_candidates(row, larger(reached, least), scratch);
+        const uint64_t *const keys = candidates.keys;
         int num = has_top_k ? smaller(candidates.count, draw.top_k) : candidates.count;
-        for (int i = 0; i < num; i++)
-            masses[i] = precise_exponential(((double)row.values[column_of(candidates.keys[i])] - row.largest) * scale);
+        for (int i = 0; i < num; i++) masses[i] = mass_of_candidate(row, scale, keys[i]);
         int num_above = num; // of min-p
         while (num_above > 1 && masses[num_above - 1] < draw.min_p) num_above--;
         for (int i = 1; i < num; i++) masses[i] += masses[i - 1];
         if (has_top_p) {
             if (has_top_k) goal = draw.top_p * masses[num - 1];
             else if (masses[num - 1] < goal && num_above == num && reached > least && !candidates.is_all) {
+                if (excludes || has_limit) continue; // these need the kept mass itself
                 // The cut is behind these candidates: the kept mass is the goal and at most a mass as the last one's
                 // more. Nearly always that is enough to know where the point falls.
                 const double last = num > 1 ? masses[num - 1] - masses[num - 2] : masses[0];
                 const int first = find(masses, num, scaled(number, goal));
-                if (masses[first] > scaled(number, goal + last)) return row.token_of(column_of(candidates.keys[first]));
+                if (masses[first] > scaled(number, goal + last)) return row.token_of(column_of(keys[first]));
                 continue;
             }
             int num_before = 0; // the goal: these are kept, and the one that reaches it
@@ -365,8 +409,73 @@ int sample_truncated(const Row &row, const Draw &draw, double number, const Samp
             num = num_before + 1;
         }
         num = smaller(num, num_above);
-        return row.token_of(column_of(candidates.keys[find(masses, num, scaled(number, masses[num - 1]))]));
+        const double total = is_limit_alone ? whole : masses[num - 1];
+        return draw_candidate(row, draw, keys, masses, num, total, number, excludes, surprisal);
     }
+}
+
+// ---------------------------------------------------------------------------------------------------- smaller rows
+
+// The row of the first `count` of the scratch's values and token ids.
+Row scratch_row(const SamplingScratch &scratch, int count, float largest) {
+    for (int span = 0; span < num_spans(count); span++)
+        write_maxima(scratch.values + span * SPAN, count - span * SPAN, scratch.maxima + span * SPAN_MAXIMA);
+    return {scratch.values, scratch.maxima, scratch.token_ids, count, largest};
+}
+
+// The tokens within `top_n_sigma` standard deviations of the largest logit (Tang et al. 2024). Banned tokens, of which the
+// logit is -inf, don't count.
+Row keep_top_n_sigma(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    double sums[SPAN_MAXIMA] = {}, squares[SPAN_MAXIMA] = {},
+           nums[SPAN_MAXIMA] = {}; // in the same order on every target
+    for (int first = 0; first < row.count; first += SPAN_MAXIMA) {
+        float part[SPAN_MAXIMA];
+        const int num = smaller(SPAN_MAXIMA, row.count - first);
+        for (int i = 0; i < SPAN_MAXIMA; i++) part[i] = i < num ? row.values[first + i] : -INFINITE;
+        for (int i = 0; i < SPAN_MAXIMA; i++) {
+            const bool is_counted = part[i] > -INFINITE;
+            const double below = is_counted ? (double)part[i] - row.largest : 0;
+            sums[i] += below;
+            squares[i] += below * below;
+            nums[i] += is_counted;
+        }
+    }
+    for (int i = 1; i < SPAN_MAXIMA; i++) {
+        sums[0] += sums[i];
+        squares[0] += squares[i];
+        nums[0] += nums[i];
+    }
+    const double mean = sums[0] / nums[0], variance = squares[0] / nums[0] - mean * mean;
+    const double least = row.largest - draw.top_n_sigma * sqrt(variance > 0 ? variance : 0);
+    float bound = least > LOWEST ? (float)least : LOWEST;
+    if (bound < least) bound = nextafterf(bound, INFINITE);
+    int count = 0;
+    each_column(row, bound, INFINITE, [&](int column) {
+        scratch.token_ids[count] = row.token_of(column); // in place: no column comes before its number
+        scratch.values[count++] = row.values[column];
+    });
+    return scratch_row(scratch, count, row.largest);
+}
+
+// The row without the tokens that XTC excludes.
+Row exclude_top_choices(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    const double scale = 1 / draw.temperature;
+    const double total = cumulate(row, (float)scale, scratch.cumulated);
+    const float least = least_of_share(row, draw.temperature, smaller_of(draw.xtc_threshold * total, 1));
+    const Candidates candidates = find_candidates(row, least, scratch);
+    const int num = count_excluded(row, scale, candidates.keys, candidates.count, draw.xtc_threshold, total);
+    if (!num) return row;
+    if (row.values != scratch.values) {
+        memcpy(scratch.values, row.values, sizeof(float) * (size_t)row.count);
+        memcpy(scratch.maxima, row.maxima, sizeof(float) * (size_t)num_maxima(row.count));
+    }
+    for (int i = 0; i < num; i++) {
+        const int column = column_of(candidates.keys[i]), begin = column / SPAN * SPAN;
+        scratch.values[column] = -INFINITE;
+        write_maxima(scratch.values + begin, row.count - begin, scratch.maxima + begin / SPAN * SPAN_MAXIMA);
+    }
+    const float largest = row.values[column_of(candidates.keys[num])];
+    return {scratch.values, scratch.maxima, row.token_ids, row.count, largest};
 }
 
 // ------------------------------------------------------------------------------------------------------- typical
@@ -380,10 +489,11 @@ float exponent_of(const Row &row, float scale, int column) {
     return larger((row.values[column] - row.largest) * scale, LEAST_EXPONENT);
 }
 
-// The tokens whose information is nearest to the entropy (Meister et al. 2023), until their probability reaches
-// `typical_p`: at least one, and of equal distances all or none. As `TypicalLogitsWarper` of transformers.
-Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
-    const float scale = (float)(1 / draw.temperature);
+struct Information {
+    double total; // of the masses
+    double mean;  // of the exponents, by their masses: the entropy is log(total) - mean
+};
+Information measure(const Row &row, float scale) {
     double total = 0, weighted = 0;
     for (int first = 0; first < row.count; first += SPAN) {
         Floats masses[VECTORS], products[VECTORS];
@@ -403,9 +513,29 @@ Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratc
         total += sum_lanes(masses[0]);
         weighted += sum_lanes(products[0]);
     }
+    return {total, weighted / total};
+}
+
+// Zhu et al. 2024 (EDT), in llama.cpp's form: the temperature follows the row's entropy at temperature 1, as a share of the
+// entropy of as many equally likely tokens.
+double dynamic_temperature(const Row &row, const Draw &draw) {
+    const int num = count_from(row.values, row.count, LOWEST);
+    if (num < 2) return draw.temperature;
+    const Information information = measure(row, 1);
+    const double share = (log(information.total) - information.mean) / log((double)num);
+    const double lowest = draw.temperature > draw.dynatemp_range ? draw.temperature - draw.dynatemp_range : 0;
+    const double highest = draw.temperature + draw.dynatemp_range;
+    return lowest + (highest - lowest) * pow(smaller_of(share > 0 ? share : 0, 1), draw.dynatemp_exponent);
+}
+
+// The tokens whose information is nearest to the entropy (Meister et al. 2023), until their probability reaches
+// `typical_p`: at least one, and of equal distances all or none. As `TypicalLogitsWarper` of transformers.
+Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
+    const float scale = (float)(1 / draw.temperature);
+    const Information information = measure(row, scale);
     // -log p is log(total) - exponent, and the entropy is its mean: the logarithm cancels in their difference.
-    const float mean = (float)(weighted / total);
-    const double goal = draw.typical_p * total;
+    const float mean = (float)information.mean;
+    const double goal = draw.typical_p * information.total;
     for (float width = 1;; width *= 2) { // in nats; the nearest tokens are rarely more than a thousand
         const double reach = 1.0001 * width / scale;
         const double least = row.largest + mean / (double)scale - reach;
@@ -441,26 +571,41 @@ Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratc
             scratch.values[i] = row.values[column];
             largest = larger(scratch.values[i], largest);
         }
-        for (int span = 0; span < num_spans(num_kept); span++)
-            write_maxima(scratch.values + span * SPAN, num_kept - span * SPAN, scratch.maxima + span * SPAN_MAXIMA);
-        return {scratch.values, scratch.maxima, scratch.token_ids, num_kept, largest};
+        return scratch_row(scratch, num_kept, largest);
     }
 }
 
 // -------------------------------------------------------------------------------------------------- draw and score
 
-int draw(const Draw &draw, int position, const float *logits, const float *maxima, int num_columns,
-         const SamplingScratch &scratch, float *largest) {
-    Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
-    *largest = row.largest;
-    if (!__builtin_isfinite(row.largest)) return -1;
-    if (draw.temperature > 0) {
-        if (draw.typical_p < 1) row = keep_typical(row, draw, scratch);
-        const double number = uniform(draw.seed, position);
-        if (draw.top_k != 1 && ((draw.top_k > 0 && draw.top_k < num_columns) || draw.top_p < 1 || draw.min_p > 0))
-            return sample_truncated(row, draw, number, scratch);
-        if (draw.top_k != 1) return sample_all(row, draw, number, scratch);
+constexpr double GREEDY_TEMPERATURE = 1e-5; // lower ones would overflow: as core/params.py has it
+
+int sample(Row row, Draw draw, int position, const SamplingScratch &scratch, double *surprisal) {
+    const int num_columns = row.count;
+    if (draw.top_n_sigma > 0) row = keep_top_n_sigma(row, draw, scratch);
+    if (draw.dynatemp_range > 0) draw.temperature = dynamic_temperature(row, draw);
+    if (draw.temperature < GREEDY_TEMPERATURE) return row.token_of(first_column_of_largest(row));
+    if (draw.typical_p < 1) row = keep_typical(row, draw, scratch);
+    if (draw.top_k == 1) return row.token_of(first_column_of_largest(row));
+    const double number = uniform(draw.seed, position);
+    const bool is_truncated = (draw.top_k > 0 && draw.top_k < num_columns) || draw.top_p < 1 || draw.min_p > 0;
+    // A random number of its own: the complement's stream is unrelated.
+    bool excludes = draw.xtc_threshold <= 0.5 && uniform(~draw.seed, position) < draw.xtc_probability;
+    if (excludes && !is_truncated) {
+        row = exclude_top_choices(row, draw, scratch);
+        excludes = false;
     }
+    if (is_truncated || draw.largest_surprisal < INFINITE)
+        return sample_truncated(row, draw, number, excludes, scratch, surprisal);
+    return sample_all(row, draw, number, scratch);
+}
+
+int draw(const Draw &draw, int position, const float *logits, const float *maxima, int num_columns,
+         const SamplingScratch &scratch, float *largest, double *surprisal) {
+    const Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
+    *largest = row.largest;
+    *surprisal = 0;
+    if (!__builtin_isfinite(row.largest)) return -1;
+    if (draw.temperature > 0) return sample(row, draw, position, scratch, surprisal);
     return row.token_of(first_column_of_largest(row));
 }
 

@@ -24,9 +24,10 @@ struct SamplingScratch {
 struct Sampling {
     // The maxima of one span, (SPAN_MAXIMA), of which the row has `num_columns`; NaN if any column is, -inf for no column.
     void (*write_maxima)(const float *columns, int num_columns, float *maxima);
-    // The token that is drawn from a row (V) with all maxima; -1 if the largest logit is not finite.
+    // The token that is drawn from a row (V) with all maxima; -1 if the largest logit is not finite. `surprisal`: as in
+    // Draws.
     int (*draw)(const Draw &, int position, const float *logits, const float *maxima, int num_columns,
-                const SamplingScratch &, float *largest);
+                const SamplingScratch &, float *largest, double *surprisal);
     // Log-probability of a token, and the likeliest tokens with theirs, from the model's own logits.
     double (*score)(const Draw &, int token_id, const float *logits, const float *maxima, int num_columns,
                     const SamplingScratch &, int32_t *top_ids, double *top_logprobs);

@@ -254,7 +254,8 @@ void draw_row(Engine *e, int index, int position, const SamplingScratch &scratch
     const Draw &draw = draws.draws[index];
     int token_id = draw.given;
     if (token_id < 0)
-        token_id = sampling.draw(draw, position, logits, maxima, num_columns, scratch, &draws.largest[index]);
+        token_id = sampling.draw(draw, position, logits, maxima, num_columns, scratch, &draws.largest[index],
+                                 &draws.surprisals[index]);
     draws.token_ids[index] = token_id;
     const int64_t top = (int64_t)index * draws.max_top;
     if (draw.num_top >= 0 && token_id >= 0)

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.container.engines import Container, Engine, Options, Result, call, free_port
@@ -76,7 +77,7 @@ class Apptainer(Engine):
         log = self._folder / f"{uuid.uuid4().hex[:8]}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
-                self._command(self.user, "run", *self._flags(environment), self._file(image)),
+                self._command(self.user, "run", *self._flags(options, environment), self._file(image)),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -89,10 +90,12 @@ class Apptainer(Engine):
             container.stop(10)
 
     def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
-        environment = dict(options.environment or {}) if options else {}
+        options = options or Options()
         action = "exec" if command else "run"
         return call(
-            self._command(self.user, action, *self._flags(environment), self._file(image), *command),
+            self._command(
+                self.user, action, *self._flags(options, options.environment or {}), self._file(image), *command
+            ),
             timeout_s=timeout_s,
             is_checked=False,
         )
@@ -100,8 +103,14 @@ class Apptainer(Engine):
     def _command(self, user: str, *arguments: str) -> list[str]:
         return [str(DOCKER_FOLDER / "apptainer.sh"), str(self._folder), user, *arguments]
 
-    def _flags(self, environment: Mapping[str, str]) -> list[str]:
-        flags = ["--containall", "--no-home"]
+    @contextmanager
+    def with_model(self, model_image: str) -> Iterator[Options]:
+        """As a bind mount of a folder in the other image's file."""
+        self.load(model_image)
+        yield Options(mounts=("--bind", f"{self._file(model_image)}:/opt/models:image-src=/models"))
+
+    def _flags(self, options: Options, environment: Mapping[str, str]) -> list[str]:
+        flags = ["--containall", "--no-home", *options.mounts]
         for name, value in environment.items():
             flags += ["--env", f"{name}={value}"]
         return flags

@@ -18,6 +18,8 @@ from tests.container.engines import NAME_PREFIX, Container, Docker, Engine, Podm
 
 IMAGE = "distilgpt2-api-test:demo"
 MOUNTS = Path("/proc/self/mounts")
+WITHOUT_MODEL = "distilgpt2-api-test:without-model"
+MODEL_IMAGE = "distilgpt2-api-test:model"
 LARGE_IMAGE = "distilgpt2-api-test:distilgpt2-shape"
 
 
@@ -70,6 +72,22 @@ def large_image(image: str, context: Path) -> str:
     result = build(context, LARGE_IMAGE, MODEL="./my-model")
     assert result.exit_status == 0, result.output
     return LARGE_IMAGE
+
+
+@pytest.fixture(scope="session")
+def without_model(image: str, context: Path) -> str:
+    """The image with `MODEL=none`."""
+    result = build(context, WITHOUT_MODEL, MODEL="none")
+    assert result.exit_status == 0, result.output
+    return WITHOUT_MODEL
+
+
+@pytest.fixture(scope="session")
+def model_image(image: str, context: Path) -> str:
+    """The demo model alone."""
+    result = build(context, MODEL_IMAGE, "--target=model-image", MODEL_LICENSE="MIT")
+    assert result.exit_status == 0, result.output
+    return MODEL_IMAGE
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Options:
     """`--network none`: only `execute` can reach it."""
     is_on_host_network: bool = False
     """`--network host`; always the case on Apptainer."""
+    mounts: Sequence[str] = ()
+    """Options that mount something, in the engine's own syntax; `Engine.with_model` gives them."""
 
 
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -94,6 +96,10 @@ class Engine(ABC):
     @abstractmethod
     def run(self, image: str, *command: str, options: Options | None = None, timeout_s: float = 60) -> Result:
         """Run a command, or the image's own, and wait for its end."""
+
+    @abstractmethod
+    def with_model(self, model_image: str) -> AbstractContextManager[Options]:
+        """Mounts the model of Docker's image `model_image` into the containers that start with these options."""
 
     @contextmanager
     def running(self, image: str, options: Options | None = None) -> Iterator[Container]:
@@ -165,7 +171,7 @@ class DockerLike(Engine):
         else:
             network = ["--network=none"] if options.is_offline else self.publish(port)
         environment = [f"--env={name}={value}" for name, value in (options.environment or {}).items()]
-        return [*self.run_flags, *network, *environment, *options.flags]
+        return [*self.run_flags, *network, *environment, *options.flags, *options.mounts]
 
     @abstractmethod
     def publish(self, port: int) -> list[str]: ...
@@ -184,6 +190,17 @@ class Docker(DockerLike):
 
     def load(self, image: str) -> None:
         pass
+
+    @contextmanager
+    def with_model(self, model_image: str) -> Iterator[Options]:
+        """As a volume that Docker fills from the image: before version 28 it can't mount an image."""
+        volume = f"{NAME_PREFIX}{uuid.uuid4().hex[:8]}"
+        container = call(["docker", "create", f"--volume={volume}:/models", model_image, "never-runs"]).stdout.strip()
+        call(["docker", "rm", container])
+        try:
+            yield Options(mounts=(f"--volume={volume}:/opt/models:ro",))
+        finally:
+            call(["docker", "volume", "rm", volume])
 
     def publish(self, port: int) -> list[str]:
         return [f"--publish=127.0.0.1:{port}:8000"]
@@ -226,6 +243,12 @@ class Podman(DockerLike):
     def publish(self, port: int) -> list[str]:
         # The host's network: Podman's own needs plugins that minimal systems lack. This also tests $PORT.
         return ["--network=host", f"--env=PORT={port}", "--env=DISTILGPT2_HOST=127.0.0.1"]
+
+    @contextmanager
+    def with_model(self, model_image: str) -> Iterator[Options]:
+        """As an image mount, of the whole image: only newer versions can mount a folder of one."""
+        self.load(model_image)
+        yield Options(mounts=(f"--mount=type=image,source={self.reference(model_image)},destination=/opt/models",))
 
     def close(self) -> None:
         call([*self.command, "rm", "--all", "--force"], is_checked=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ Unit = dict[str, list[str]]
 """The values of each `Section.Key` of a systemd unit, in order: keys repeat."""
 ReadUnit = Callable[[str], Unit]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+Objects = dict[tuple[str, str], dict[str, Any]]
+"""Kubernetes objects by kind and name."""
+Kustomize = Callable[..., Objects]
 
 
 class _Yaml12Loader(yaml.SafeLoader):  # type: ignore[misc]  # untyped base, see above
@@ -88,3 +92,28 @@ def read_unit(root: Path) -> ReadUnit:
         return entries
 
     return read
+
+
+@pytest.fixture
+def kustomize(root: Path, tmp_path: Path, run_command: RunCommand) -> Kustomize:
+    """`kustomize("overlays/scale", "keda")`: one of our folders with components, as rendered by kubectl."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl: not installed, and nothing else here renders kustomizations")
+
+    def run(folder: str, *components: str) -> Objects:
+        shutil.copytree(root / "deploy" / "kubernetes", tmp_path / "kubernetes")
+        kustomization = {
+            "resources": [f"kubernetes/{folder}"],
+            "components": [f"kubernetes/components/{name}" for name in components],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+        result = run_command([kubectl, "kustomize", tmp_path], HOME=str(tmp_path), PATH="/usr/bin:/bin")
+        assert result.returncode == 0, result.stderr
+        return by_kind_and_name(yaml.safe_load_all(result.stdout))
+
+    return run
+
+
+def by_kind_and_name(documents: Iterable[Any]) -> Objects:
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents if document}

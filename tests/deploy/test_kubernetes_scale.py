@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
 import pytest
-import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 from prometheus_client import CollectorRegistry
 
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
@@ -37,23 +35,12 @@ def read(read_yaml: Any) -> Callable[[str], dict[str, Any]]:
 
 
 @pytest.fixture
-def render(tmp_path: Path, run_command: Any) -> Render:
-    """`render("keda")`: the overlay with components, as rendered by kubectl, by kind and name."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl: not installed, and nothing else here renders kustomizations")
+def render(kustomize: Any) -> Render:
+    """`render("keda")`: the overlay with components."""
 
     def run(*components: str) -> dict[tuple[str, str], dict[str, Any]]:
-        shutil.copytree(FOLDER, tmp_path / "kubernetes")
-        kustomization = {
-            "resources": ["kubernetes/overlays/scale"],
-            "components": [f"kubernetes/components/{name}" for name in components],
-        }
-        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
-        result = run_command([kubectl, "kustomize", tmp_path], HOME=str(tmp_path), PATH="/usr/bin:/bin")
-        assert result.returncode == 0, result.stderr
-        documents = [document for document in yaml.safe_load_all(result.stdout) if document]
-        return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+        rendered: dict[tuple[str, str], dict[str, Any]] = kustomize("overlays/scale", *components)
+        return rendered
 
     return run
 
@@ -92,9 +79,9 @@ def test_a_rendered_stop_has_time_for_the_pause_and_the_drain(render: Render) ->
 
 
 def test_every_file_is_used(read: Any) -> None:
-    for folder in ("overlays/scale", "components/keda", "components/inference-gateway"):
+    for folder in ("overlays/scale", "components/keda", "components/inference-gateway", "components/model-image"):
         kustomization = read(f"{folder}/kustomization.yaml")
-        named = {name for name in kustomization["resources"] if name.endswith(".yaml")}
+        named = {name for name in kustomization.get("resources", []) if name.endswith(".yaml")}
         named |= {patch["path"] for patch in kustomization.get("patches", []) if "path" in patch}
         named |= {name for generator in kustomization.get("configMapGenerator", []) for name in generator["files"]}
         assert named == {path.name for path in (FOLDER / folder).iterdir()} - {"kustomization.yaml"}

@@ -23,6 +23,7 @@ def _assert_clean(result: Any) -> None:
         ("github-workflows", ".github/workflows/*.yml"),
         ("dependabot", ".github/dependabot.yml"),
         ("compose-spec", "compose.yaml"),
+        ("compose-spec", "deploy/compose/*.yaml"),
         ("compose-spec", "deploy/swarm/stack.yaml"),
     ],
 )

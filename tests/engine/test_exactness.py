@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.sync import run_request
 from distilgpt2_api.model.runner import Runner
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.text.grammars import GrammarCompiler
 
@@ -83,10 +85,20 @@ def build(
     )
 
 
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "mirostat": {"mirostat": 2, "mirostat_tau": 3.0},
+    "mirostat with penalties": {"mirostat": 2, "frequency_penalty": 0.3, "repeat_last_n": 7},
+    "dry": {"dry_multiplier": 0.8, "temperature": 0.3},
+    "xtc": {"xtc_probability": 0.5, "xtc_threshold": 0.02},
+    "top-n-sigma and dynamic temperature": {"top_n_sigma": 1.5, "dynatemp_range": 0.5},
+}
+
+
 def complete_all(engine: Engine, requests: list[GenerationRequest]) -> Texts:
     """Token ids of each request. All run together."""
     completions: Texts = {request.request_id: [] for request in requests}
     for request in requests:
+        request.params.derive(SequenceBreakers, lambda: SequenceBreakers([(5,)]))
         engine.add(request, submitted_s=0.0)
     while engine.has_work:
         for request_id, deltas in engine.step().deltas.items():
@@ -186,6 +198,44 @@ def test_a_seed_gives_the_same_tokens_in_any_batch(plain: Runner, build_request:
 
     assert complete_all(build(plain), [requests[5]])["5"] == together["5"]
     assert complete_all(build(plain), requests[::-1]) == together
+
+
+def complete_afresh(name: str, requests: list[GenerationRequest], **options: Any) -> Texts:
+    """With a runner of its own, which has met no other sequence of the same id."""
+    with closing(load_runner(name)) as runner:
+        return complete_all(build(runner, **options), requests)
+
+
+@pytest.mark.parametrize("options", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_samplers_memory_outlives_preemption_chunks_and_other_sequences(
+    options: dict[str, Any], build_request: RequestBuilder
+) -> None:
+    """12 sequences that grow from one block to three, on 24 blocks: some are preempted and resumed."""
+    draw = random.Random(5)
+    prompts = [[draw.randrange(131) for _ in range(20)] for _ in range(12)]
+    requests = [
+        build_request(prompt, request_id=str(index), seed=index, max_tokens=50, **options)
+        for index, prompt in enumerate(prompts)
+    ]
+    steps = RecordedSteps()
+
+    disturbed = complete_afresh("odd", requests, observer=steps, max_step_tokens=48)
+
+    assert steps.num_preempted > 0
+    for request in requests[::3]:
+        assert complete_afresh("odd", [request])[request.request_id] == disturbed[request.request_id]
+
+
+@pytest.mark.parametrize("options", SAMPLERS.values(), ids=SAMPLERS)
+def test_samplers_draw_the_same_tokens_with_drafts(options: dict[str, Any], build_request: RequestBuilder) -> None:
+    """Mirostat gets none: what it remembers is of one position."""
+    request = build_request([1, 2, 3] * 6, **{"temperature": 0.05, "seed": 5, "max_tokens": 40, **options})
+    steps = RecordedSteps()
+
+    drafted = complete_afresh("plain", [request], max_draft_tokens=15, observer=steps)
+
+    assert drafted == complete_afresh("plain", [request])
+    assert (steps.num_drafted == 0) or "mirostat" not in options
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,7 @@ def test_the_demo_model_and_a_folder_are_never_missing(pull: Pull, hub: Any, tmp
 
 
 def test_a_folder_that_does_not_exist_is_one_line_and_no_request(pull: Pull, hub: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     assert pull("--if-missing", f"{tmp_path}/none").stderr == f"error: no folder {tmp_path}/none\n"
     assert hub.requests == []
 

@@ -35,12 +35,18 @@ class Row:
 
 DRAW = np.dtype(
     [
+        ("top_n_sigma", np.float64),
         ("temperature", np.float64),
+        ("dynatemp_range", np.float64),
+        ("dynatemp_exponent", np.float64),
         ("typical_p", np.float64),
         ("top_k", np.int32),
         ("num_top", np.int32),
         ("top_p", np.float64),
         ("min_p", np.float64),
+        ("xtc_probability", np.float64),
+        ("xtc_threshold", np.float64),
+        ("largest_surprisal", np.float64),
         ("seed", np.uint64),
         ("position", np.int32),
         ("given", np.int32),
@@ -56,6 +62,7 @@ class Drawn:
 
     token_ids: NDArray[np.int32]
     largest: NDArray[np.float32]
+    surprisals: NDArray[np.float64]
     logprobs: NDArray[np.float64]
     top_ids: NDArray[np.int32]
     top_logprobs: NDArray[np.float64]
@@ -147,6 +154,7 @@ class Driver:
         return Drawn(
             token_ids=self._receive((len(draws),), np.int32),
             largest=self._receive((len(draws),), np.float32),
+            surprisals=self._receive((len(draws),), np.float64),
             logprobs=self._receive((len(draws),), np.float64),
             top_ids=self._receive(shape, np.int32),
             top_logprobs=self._receive(shape, np.float64),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.native.conftest import all_targets, driver_command
 from tests.native.driver import DRAW, Drawn, Driver, Row
 from tests.native.test_step import random_tensors
-from tests.reference.numpy_sampling import draw_token, list_likeliest, log_softmax
+from tests.reference.numpy_sampling import draw_token, draw_with_surprisal, list_likeliest, log_softmax
 
 VOCAB_SIZES = (1, 2, 15, 16, 17, 255, 256, 257, 300, 4_099, 50_257)
 PARAMETERS: tuple[dict[str, Any], ...] = (
@@ -43,8 +43,41 @@ PARAMETERS: tuple[dict[str, Any], ...] = (
     {"top_k": 900, "min_p": 0.001},
     {"top_p": 0.9, "min_p": 0.05},
     {"typical_p": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.01},
+    {"top_n_sigma": 1e-9},
+    {"top_n_sigma": 1.1},
+    {"top_n_sigma": 2.7, "temperature": 1.5},
+    {"top_n_sigma": 100.0},
+    {"top_n_sigma": 1.3, "typical_p": 0.7, "top_k": 30},
+    {"dynatemp_range": 0.5},
+    {"dynatemp_range": 2.0, "dynatemp_exponent": 0.3, "temperature": 0.7},
+    {"dynatemp_range": 0.7, "dynatemp_exponent": 2.0, "top_n_sigma": 2.1, "top_p": 0.9},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.0},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.013},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.51},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.03, "top_k": 40},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.0011, "top_p": 0.97},
+    {"xtc_probability": 1.0, "xtc_threshold": 0.07, "typical_p": 0.9, "top_n_sigma": 2.9},
+    {"xtc_probability": 0.6, "xtc_threshold": 0.07, "min_p": 0.02, "temperature": 1.4},
+    {"largest_surprisal": 0.0},
+    {"largest_surprisal": 3.7},
+    {"largest_surprisal": 9.1, "temperature": 0.8},
+    {"largest_surprisal": 1e6},
+    {"largest_surprisal": 6.3, "top_k": 700},
+    {"largest_surprisal": 5.1, "top_p": 0.99},
+    {"largest_surprisal": 7.7, "xtc_probability": 1.0, "xtc_threshold": 0.02},
+    {"largest_surprisal": 4.1, "xtc_probability": 1.0, "xtc_threshold": 0.02, "min_p": 0.001, "dynatemp_range": 0.4},
 )
-NEUTRAL = {"temperature": 1.0, "typical_p": 1.0, "top_p": 1.0, "num_top": -1, "given": -1}
+NEUTRAL = {
+    "temperature": 1.0,
+    "dynatemp_exponent": 1.0,
+    "typical_p": 1.0,
+    "top_p": 1.0,
+    "xtc_threshold": 0.1,
+    "largest_surprisal": np.inf,
+    "num_top": -1,
+    "given": -1,
+}
 
 
 def make_draws(parameters: Sequence[dict[str, Any]]) -> NDArray[np.void]:
@@ -100,8 +133,12 @@ def test_draws_are_the_references(target: str, kind: str) -> None:
         logits = rows_of(kind, len(PARAMETERS), vocab_size)
         parameters = [one | {"seed": 7 * index, "position": index} for index, one in enumerate(PARAMETERS)]
         draws = make_draws(parameters)
-        expected = [draw_token(row, **one) for row, one in zip(logits, parameters, strict=True)]
-        assert draw(target, draws, logits).token_ids.tolist() == expected, vocab_size
+        expected = [draw_with_surprisal(row, **one) for row, one in zip(logits, parameters, strict=True)]
+        drawn = draw(target, draws, logits)
+        assert drawn.token_ids.tolist() == [token_id for token_id, _ in expected], vocab_size
+        for one, surprisal, (_, exact) in zip(parameters, drawn.surprisals, expected, strict=True):
+            if "largest_surprisal" in one:
+                assert surprisal == pytest.approx(exact, abs=1e-5), (vocab_size, one)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e4, 1e30])

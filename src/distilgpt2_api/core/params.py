@@ -51,11 +51,11 @@ class SamplingParams:
     """One request's sampling parameters, validated by the entry point. The defaults are neutral.
 
     They apply to a row of logits in this order: `logit_bias`, bans (`min_tokens`, `no_repeat_ngram_size`,
-    `bad_words`, `allowed_token_ids`, `grammar`), `repetition_penalty`, `presence_penalty` and `frequency_penalty`,
-    `temperature`, `typical_p`, `top_k`, `top_p`, `min_p`.
+    `bad_words`, `allowed_token_ids`, `grammar`), then the samplers in the order of `SAMPLERS`.
 
     Sources: top-p Holtzman et al. 2020, min-p Nguyen et al. 2024, typical Meister et al. 2023, repetition penalty
-    Keskar et al. 2019.
+    Keskar et al. 2019, top-n-sigma Tang et al. 2024, mirostat Basu et al. 2021; DRY, XTC (Weidmann 2024) and dynamic
+    temperature as in llama.cpp.
     """
 
     max_tokens: int = _field(16, beams=True)
@@ -67,7 +67,16 @@ class SamplingParams:
         edits=True,
         beams=True,
     )
+    top_n_sigma: float = _number(
+        -1.0, "Only tokens within this many standard deviations of the largest logit; 0 or less is off.", -1, 100
+    )
     temperature: float = _number(1.0, "Divides the logits; 0 is greedy.", 0, 2)
+    dynatemp_range: float = _number(
+        0.0, "The temperature is up to this much lower where the model is sure, and higher where it is not.", 0, 2
+    )
+    dynatemp_exponent: float = _number(
+        1.0, "With `dynatemp_range`: above 1 the temperature rises late, below 1 early.", 0, 10
+    )
     top_k: int = _number(0, "Only the k likeliest tokens; 0 is off.", 0, MAX_COUNT)
     top_p: float = _number(1.0, "Only the likeliest tokens that together have this probability; 1 is off.", 0, 1)
     min_p: float = _number(
@@ -79,6 +88,17 @@ class SamplingParams:
         *(0, 1),
         excludes_minimum=True,
     )
+    xtc_probability: float = _number(
+        0.0, "The probability that the likeliest tokens are excluded at a position (XTC); 0 is off.", 0, 1
+    )
+    xtc_threshold: float = _number(
+        0.1, "XTC excludes the tokens with at least this probability, but the least likely of them.", 0, 1
+    )
+    mirostat: int = _number(
+        0, "2: only tokens below a surprise that keeps the text's mean at `mirostat_tau`; 0 is off.", 0, 2
+    )
+    mirostat_tau: float = _number(5.0, "The mean surprise of a token that mirostat aims at, in bits.", 0, 100)
+    mirostat_eta: float = _number(0.1, "How fast mirostat follows the surprise.", 0, 1)
     presence_penalty: float = _number(
         0.0, "Subtracted once from the logit of each token that occurs in the completion.", -2, 2, edits=True
     )
@@ -91,6 +111,23 @@ class SamplingParams:
         *(0.01, 100),
         edits=True,
     )
+    repeat_last_n: int = _number(
+        -1, "The penalties above count only the last tokens, this many; -1: all of them. 0: none.", -1, MAX_COUNT
+    )
+    dry_multiplier: float = _number(
+        0.0,
+        "Penalises tokens that would continue a repetition (DRY), more the longer it is; 0 is off.",
+        0,
+        100,
+        edits=True,
+    )
+    dry_base: float = _number(1.75, "DRY's penalty grows by this factor with each repeated token.", 1, 100)
+    dry_allowed_length: int = _number(2, "DRY allows repetitions of fewer tokens than this.", 1, MAX_COUNT)
+    dry_penalty_last_n: int = _number(
+        -1, "DRY searches only the last tokens, this many; -1: all of them. 0: none.", -1, MAX_COUNT
+    )
+    dry_sequence_breakers: tuple[str, ...] = _field(("\n", ":", '"', "*"))
+    """Texts that a repetition never spans, and which DRY never penalises."""
     no_repeat_ngram_size: int = _number(
         0, "No n-gram of this size occurs twice in prompt and completion; 0 is off.", 0, MAX_COUNT, edits=True
     )
@@ -151,12 +188,32 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_TEMPERATURE
 
+    @property
+    def allows_drafts(self) -> bool:
+        """A grammar's mask, and what mirostat remembers, are for one position."""
+        return self.grammar is None and not self.mirostat
+
 
 def _entry(item: Field[Any]) -> Parameter:
     assert isinstance(item.default, int | float)
     return Parameter(name=item.name, type=type(item.default), neutral=item.default, **item.metadata["entry"])
 
 
+SAMPLERS: Mapping[str, tuple[str, ...]] = {
+    "penalties": ("repetition_penalty", "presence_penalty", "frequency_penalty", "repeat_last_n"),
+    "dry": ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n"),
+    "top_n_sigma": ("top_n_sigma",),
+    "temperature": ("temperature", "dynatemp_range", "dynatemp_exponent"),
+    "typ_p": ("typical_p",),
+    "top_k": ("top_k",),
+    "top_p": ("top_p",),
+    "min_p": ("min_p",),
+    "xtc": ("xtc_probability", "xtc_threshold"),
+    "mirostat": ("mirostat", "mirostat_tau", "mirostat_eta"),
+}
+"""The samplers in the order in which they apply, by llama.cpp's names, with their plain parameters."""
+MIROSTAT_REPLACES = ("top_n_sigma", "typical_p", "top_k", "top_p", "min_p", "xtc_probability")
+"""Parameters whose defaults mirostat turns off, as in llama.cpp. A request may still set them: they apply before it."""
 PARAMETERS = tuple(item for item in fields(SamplingParams) if item.init)
 """The fields of `SamplingParams` that a request sets."""
 PLAIN_PARAMETERS: Mapping[str, Parameter] = {item.name: _entry(item) for item in PARAMETERS if item.metadata["entry"]}

@@ -50,11 +50,13 @@ class PlanRow:
     """Whether to sample a token: the last new token is the sequence's last."""
     mask: TokenMask | None = None
     """Set if the row samples with `params.grammar`."""
+    mirostat_mu: float | None = None
+    """The largest surprisal of the token to sample, in bits, if `params.mirostat` is on. It changes with each token."""
     num_prompt_logprobs: int | None = None
     """If not None, also score the prompt tokens that follow the new tokens (see `RowResult.prompt_logprobs`)."""
     draft_token_ids: Sequence[int] = ()
     """Tokens to compute after the sequence's last token, in case they are sampled. Only in a row of one new token that
-    samples, scores nothing and has no grammar."""
+    samples and scores nothing, if `params.allows_drafts`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class RowResult:
 
     token_id: int | None = None
     """The sampled token; None if the row sampled none."""
+    mirostat_mu: float | None = None
+    """The limit of the next token, if the row has one."""
     logprobs: TokenLogprobs | None = None
     """Log-probabilities of `token_id`, if requested."""
     prompt_logprobs: Sequence[TokenLogprobs] = ()

@@ -138,11 +138,11 @@ class AsyncEngine:
         belongs to admitted work within `hold_drain`, so neither a full queue nor a drain refuses it. The bounds of the
         queue don't apply to batch work.
         """
-        config = self._loaded_engine().config
+        engine = self._loaded_engine()
         if self._is_closed or (self.state is not EngineState.READY and not is_continuation):
             raise DrainingError("the service is shutting down", retry_after_s=5.0)
         for request in requests:
-            validate_request(request, config)
+            validate_request(request, engine.config, engine.tokenizer)
             check_priority(request.priority, caller)
             if request.request_id in self._streams:
                 raise InvalidRequestError(f"request id {request.request_id!r} is already in flight", param="request_id")

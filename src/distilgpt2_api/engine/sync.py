@@ -39,7 +39,7 @@ def run_requests(engine: Engine, requests: Sequence[GenerationRequest]) -> Itera
     The engine must have no thread and no other request. Raises InvalidRequestError.
     """
     for request in requests:
-        validate_request(request, engine.config)
+        validate_request(request, engine.config, engine.tokenizer)
     try:
         for request in requests:
             engine.add(request, submitted_s=time.monotonic())

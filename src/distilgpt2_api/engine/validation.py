@@ -9,20 +9,24 @@ from distilgpt2_api.core.errors import ContextLengthError, InvalidRequestError
 from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 from distilgpt2_api.scheduling.sequence import EndingTokens
+from distilgpt2_api.text.sequence_breakers import find_breakers
 from distilgpt2_api.text.stop_matcher import compiled_stop
 from distilgpt2_api.text.tokenizer import Tokenizer
 
 MAX_STOP_BYTES = 8192
 """Maximum total length of a request's stop sequences. Their automaton takes up to 24 times as much memory, and a
 millisecond per 1200 bytes."""
+MAX_BREAKER_BYTES = 512
+"""Maximum total length of DRY's sequence breakers. The vocabulary is searched for each beginning of each."""
 
 
-def validate_request(request: GenerationRequest, config: ModelConfig) -> None:
+def validate_request(request: GenerationRequest, config: ModelConfig, tokenizer: Tokenizer) -> None:
     """Raise InvalidRequestError, with the parameter's name, if the model can't serve the request."""
     check_prompt(request.prompt_token_ids, config)
     check_context_length(len(request.prompt_token_ids), request.params.max_tokens, config)
-    CompiledParams.of(request.params, config)
+    CompiledParams.of(request.params, config, tokenizer)
 
 
 class CompiledParams:
@@ -30,19 +34,21 @@ class CompiledParams:
     them. A new field of `SamplingParams` with a length chosen by the client belongs here.
     """
 
-    def __init__(self, params: SamplingParams, config: ModelConfig) -> None:
+    def __init__(self, params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer) -> None:
         """Raises InvalidRequestError."""
         _check_params(params, config)
         EndingTokens.of(params, eos_token_ids=config.eos_token_ids)
         if params.stop:
             compiled_stop(params)
+        if params.dry_multiplier:
+            params.derive(SequenceBreakers, lambda: _compile_breakers(params.dry_sequence_breakers, tokenizer))
         if params.has_logits_processors:
             LogitsProcessors.of(params, eos_token_ids=config.eos_token_ids)
 
     @classmethod
-    def of(cls, params: SamplingParams, config: ModelConfig) -> Self:
+    def of(cls, params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer) -> Self:
         """Raises InvalidRequestError."""
-        return params.derive(cls, lambda: cls(params, config))
+        return params.derive(cls, lambda: cls(params, config, tokenizer))
 
 
 def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
@@ -68,6 +74,10 @@ def _check_params(params: SamplingParams, config: ModelConfig) -> None:
             f"min_tokens is {params.min_tokens}; it must be at most max_tokens ({params.max_tokens})",
             param="min_tokens",
         )
+    if params.mirostat not in (0, 2):
+        raise InvalidRequestError(
+            f"mirostat is {params.mirostat}; it must be 2, the only version here, or 0, which is off", param="mirostat"
+        )
     check_stop(params.stop)
     check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
     check_token_ids(params.stop_token_ids, config, param="stop_token_ids")
@@ -76,6 +86,15 @@ def _check_params(params: SamplingParams, config: ModelConfig) -> None:
             raise InvalidRequestError("bad_words contains a word without tokens", param="bad_words")
         check_token_ids(word, config, param="bad_words")
     check_token_ids(params.allowed_token_ids, config, param="allowed_token_ids")
+
+
+def _compile_breakers(texts: Sequence[str], tokenizer: Tokenizer) -> SequenceBreakers:
+    check_num_bytes(texts, MAX_BREAKER_BYTES, param="dry_sequence_breakers")
+    try:
+        return SequenceBreakers(find_breakers(texts, tokenizer))
+    except InvalidRequestError as error:
+        message = str(error).replace("prompt", "dry_sequence_breakers", 1)
+        raise InvalidRequestError(message, param="dry_sequence_breakers") from error
 
 
 def check_priority(priority: int, caller: Caller) -> None:

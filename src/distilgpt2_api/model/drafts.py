@@ -26,7 +26,7 @@ def split_drafts(rows: Sequence[PlanRow]) -> list[PlanRow]:
         assert row.is_sampling, "drafts follow a sequence's last token"
         assert row.num_new_tokens == 1, "drafts follow a decode, not a prefill"
         assert row.num_prompt_logprobs is None, "a sequence with drafts has its prompt computed"
-        assert row.params.grammar is None, "a mask is for one position"
+        assert row.params.allows_drafts, "a mask is for one position"
         row_alone = replace(row, draft_token_ids=())
         token_ids = [*row.token_ids, *drafts]
         split.append(row_alone)

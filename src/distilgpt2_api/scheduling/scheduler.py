@@ -127,6 +127,8 @@ class Scheduler:
                     sequence.drafter.note(num_drafted=len(row.draft_token_ids), num_accepted=len(row_result.accepted))
                 if row.is_sampling:
                     assert row_result.token_id is not None, "a sampling row has a token"
+                    if row_result.mirostat_mu is not None:
+                        sequence.mirostat_mu = row_result.mirostat_mu
                     self._append(sequence, row_result.token_id)
                 elif sequence.num_computed_tokens == sequence.max_num_tokens:  # the prompt was all
                     self.finish(sequence.sequence_id, FinishReason.LENGTH)

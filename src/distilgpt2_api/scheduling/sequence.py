@@ -57,6 +57,7 @@ class Sequence:
         "is_batch",
         "leader_id",
         "max_num_tokens",
+        "mirostat_mu",
         "num_cached_tokens",
         "num_computed_tokens",
         "num_prompt_tokens",
@@ -123,6 +124,8 @@ class Sequence:
         """Prompt tokens whose successors are scored, or need not be. A sequence that was preempted does not score them
         again."""
         self.block_ids: list[int] = []
+        self.mirostat_mu = 2 * params.mirostat_tau if params.mirostat else None
+        """The largest surprisal of its next token, in bits."""
         self.drafter: Drafter | None = None
         """Set when the sequence first may get drafts."""
         self._digests: list[bytes] = []
@@ -195,6 +198,7 @@ class Sequence:
             params=params,
             seed=self.seed,
             is_sampling=num_computed_tokens + num_new_tokens == len(self.token_ids) < self.max_num_tokens,
+            mirostat_mu=self.mirostat_mu,
             num_prompt_logprobs=num_prompt_logprobs,
         )
 

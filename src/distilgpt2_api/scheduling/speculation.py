@@ -27,7 +27,7 @@ def add_drafts(
     """Add draft tokens to the rows: at most `max_draft_tokens` to each and `budget` to all.
 
     No row gets any if there are many rows or one of them is a prefill, because such a step takes long anyway. A row
-    with a grammar gets none, because a mask covers one position. Blocks are reserved only while every sequence can
+    gets none if its parameters don't allow drafts. Blocks are reserved only while every sequence can
     still get one, and unused ones are released before the next plan: no sequence waits or is preempted for a draft.
     """
     num_rows = len(rows)
@@ -39,7 +39,7 @@ def add_drafts(
     for row, sequence in zip(rows, sequences, strict=True):
         # A step samples one token more than it has drafts.
         max_tokens = min(max_draft_tokens, budget, sequence.max_num_tokens - len(sequence.token_ids) - 1)
-        if max_tokens <= 0 or sequence.params.grammar is not None:
+        if max_tokens <= 0 or not sequence.params.allows_drafts:
             continue
         if sequence.drafter is None:
             sequence.drafter = Drafter(sequence.token_ids)

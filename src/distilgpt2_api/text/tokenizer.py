@@ -1,6 +1,7 @@
 """Converts text to token ids, and token ids to bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from distilgpt2_api.core.model_files import safe_repr
 from distilgpt2_api.text.byte_level import to_bytes
 from distilgpt2_api.text.text_slices import is_divisible, slice_text
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
+from distilgpt2_api.text.vocabulary_bytes import VocabularyBytes
 
 GROUP_CHARACTERS = 1 << 17
 """Characters tokenized at once; the library takes 180 bytes for each of their bytes."""
@@ -66,6 +68,11 @@ class Tokenizer:
             return cls(files.library, files=files)
         except ModelFormatError as error:
             raise ModelFormatError(f"{folder}: {error}") from error
+
+    @cached_property
+    def vocabulary_bytes(self) -> VocabularyBytes:
+        """For searches. It takes 5 ms to build, so only what needs it builds it."""
+        return VocabularyBytes(self.token_bytes)
 
     @property
     def vocab_size(self) -> int:

@@ -130,6 +130,23 @@ def test_a_missing_model_is_one_line_that_says_what_to_do(
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_is_not_mounted_is_one_line_that_says_where(store: ModelStore, tmp_path: Path) -> None:
+    """Images have a link to the model to serve, in a folder where a container mounts the folder of a model image."""
+    link, models = tmp_path / "model", tmp_path / "models"
+    link.symlink_to("models/model")
+    models.mkdir()
+    with pytest.raises(ModelNotFoundError) as empty:
+        store.locate(str(link))
+    assert str(empty.value) == (
+        f"no folder {link}, a link to {models}/model; {models} is empty: "
+        "is the volume or image with the model mounted there?"
+    )
+    (models / "config.json").touch()
+    with pytest.raises(ModelNotFoundError) as flat:
+        store.locate(str(link))
+    assert str(flat.value) == f"no folder {link}, a link to {models}/model; {models} is a model: name that folder"
+
+
 def test_a_package_without_its_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"bundled model is missing .* distilgpt2-api pull distilgpt2"):
         ModelStore(tmp_path, bundled_folder=tmp_path / "nowhere").locate(None)

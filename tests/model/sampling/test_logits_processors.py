@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
-from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors, repeating_tokens
+from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers, repeating_tokens
 
 INF = float("inf")
 
@@ -50,6 +51,7 @@ def process(
         mask=None if mask is None else ReadyMask(mask),
     )
     array = np.array(logits, dtype=np.float32)
+    row.params.derive(SequenceBreakers, lambda: SequenceBreakers([]))
     LogitsProcessors(row.params, eos_token_ids=eos_token_ids).apply(array, row)
     result: list[float] = array.tolist()
     return result
@@ -188,6 +190,28 @@ def test_presence_and_frequency_penalties() -> None:
     assert process([0, 0, 0], prompt=(2, 2), completion=(0, 1, 1), presence_penalty=0.5) == [-0.5, -0.5, 0]
     assert process([0, 0, 0], prompt=(2, 2), completion=(0, 1, 1), frequency_penalty=0.5) == [-0.5, -1, 0]
     assert process([0, 0, 0], prompt=(0,), presence_penalty=1.0, frequency_penalty=1.0) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("last_n", "seen", "counts"),
+    [(-1, {0, 1, 2, 3}, [1, 2, 0, 0]), (0, set(), [0, 0, 0, 0]), (2, {1}, [0, 2, 0, 0]), (4, {0, 1, 3}, [1, 2, 0, 0])],
+)
+def test_penalties_count_a_window(last_n: int, seen: set[int], counts: list[int]) -> None:
+    """The last tokens of prompt and completion; presence and frequency count the completion among them."""
+    options: dict[str, Any] = {"prompt": (2, 3), "completion": (0, 1, 1), "repeat_last_n": last_n}
+    assert process([2.0] * 4, repetition_penalty=2.0, **options) == [
+        1.0 if token_id in seen else 2.0 for token_id in range(4)
+    ]
+    assert process([0.0] * 4, frequency_penalty=0.5, **options) == [-0.5 * count for count in counts]
+    assert process([0.0] * 4, presence_penalty=0.5, **options) == [-0.5 * bool(count) for count in counts]
+
+
+def test_dry_comes_after_the_penalties() -> None:
+    """So its penalty is not multiplied by theirs, and a ban stays a ban."""
+    options: dict[str, Any] = {"prompt": (1, 2, 3, 1), "completion": (2,), "dry_multiplier": 1.0}
+    assert process([4.0] * 4, **options) == [4, 4, 4, 3]
+    assert process([4.0] * 4, repetition_penalty=2.0, **options) == [4, 2, 2, 1]
+    assert process([4.0] * 4, bad_words=((3,),), **options) == [4, 4, 4, -INF]
 
 
 def test_processors_act_in_the_promised_order() -> None:

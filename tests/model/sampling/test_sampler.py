@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.model.sampling.given_logits import GivenLogits, sample, score
-from tests.reference.numpy_sampling import draw_token, keep_tokens, log_softmax
+from tests.reference.numpy_sampling import draw_token, draw_with_surprisal, keep_tokens, log_softmax
 
 from distilgpt2_api.core.errors import GenerationError
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
@@ -91,6 +91,7 @@ def make_row(
     token_ids: tuple[int, ...] = (0,),
     num_prompt: int = 1,
     mask: Mask | None = None,
+    mirostat_mu: float = 6.0,
 ) -> PlanRow:
     return PlanRow(
         sequence_id=next(SEQUENCE_IDS),
@@ -103,6 +104,7 @@ def make_row(
         seed=seed,
         is_sampling=True,
         mask=mask,
+        mirostat_mu=mirostat_mu if params.mirostat else None,
     )
 
 
@@ -113,7 +115,16 @@ def make_logits(num_rows: int, vocab_size: int, *, seed: int = 0, spread: float 
 
 def truncation_of(params: SamplingParams) -> dict[str, Any]:
     """The parameters as the reference takes them."""
-    names = ("temperature", "typical_p", "top_k", "top_p", "min_p")
+    names = (
+        "top_n_sigma",
+        "temperature",
+        "dynatemp_range",
+        "dynatemp_exponent",
+        "typical_p",
+        "top_k",
+        "top_p",
+        "min_p",
+    )
     return {name: getattr(params, name) for name in names}
 
 
@@ -163,6 +174,10 @@ def critical_value(degrees: int) -> float:
         {"temperature": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.05},
         {"typical_p": 0.5, "temperature": 1.3},
         {"temperature": 0.8, "typical_p": 0.8, "top_k": 30, "top_p": 0.9, "min_p": 0.05},
+        {"top_n_sigma": 1.5},
+        {"top_n_sigma": 1.5, "temperature": 2.0},
+        {"dynatemp_range": 0.8},
+        {"dynatemp_range": 0.8, "dynatemp_exponent": 4.0, "min_p": 0.05},
     ],
 )
 def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
@@ -174,6 +189,79 @@ def test_draws_follow_the_distribution(options: dict[str, Any]) -> None:
     assert set(draws.tolist()) <= set(token_ids.tolist())
     statistic, degrees = chi_square(draws, token_ids, probabilities)
     assert statistic < critical_value(degrees)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 30}, {"top_p": 0.9}, {"temperature": 0.7}, {"typical_p": 0.9}])
+@pytest.mark.parametrize(("probability", "threshold"), [(1.0, 0.05), (0.4, 0.03), (0.4, 0.6)])
+def test_xtc_excludes_the_likeliest_tokens_in_its_share_of_draws(
+    probability: float, threshold: float, options: dict[str, Any]
+) -> None:
+    """The frequencies are those of the two distributions, with their tokens and without, in XTC's shares."""
+    params = SamplingParams(xtc_probability=probability, xtc_threshold=threshold, **options)
+    logits = make_logits(1, 211, spread=1.5)[0]
+    draws = draw_many(logits, params, 20_000)
+    expected = np.zeros(len(logits))
+    for share, limit in ((probability, threshold), (1 - probability, 1.0)):
+        token_ids, probabilities = keep_tokens(logits, xtc_threshold=limit, **truncation_of(params))
+        expected[token_ids] += share * probabilities
+    token_ids = np.flatnonzero(expected)
+    assert set(draws.tolist()) <= set(token_ids.tolist())
+    statistic, degrees = chi_square(draws, token_ids, expected[token_ids])
+    assert statistic < critical_value(degrees)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.6}, {"top_k": 50}, {"xtc_probability": 1.0}, {"frequency_penalty": 0.5}]
+)
+def test_mirostat_follows_the_surprisal_of_its_draws(options: dict[str, Any]) -> None:
+    """Each draw is the reference's, and so is the limit of the next one: mu - eta (surprisal - tau)."""
+    params = SamplingParams(mirostat=2, mirostat_tau=3.0, mirostat_eta=0.3, **options)
+    logits = make_logits(60, 4_099, spread=2.0)
+    mu = reference_mu = 6.0
+    surprisals = []
+    for position, row_logits in enumerate(logits):
+        row = make_row(params, seed=9, token_ids=(0,) * (position + 1), num_prompt=position + 1, mirostat_mu=mu)
+        (result,) = sample(row_logits[None].copy(), [row])
+        token_id, surprisal = draw_with_surprisal(
+            row_logits,
+            seed=9,
+            position=position + 1,
+            largest_surprisal=reference_mu,
+            xtc_probability=params.xtc_probability,
+            **truncation_of(params),
+        )
+        reference_mu -= 0.3 * (surprisal - 3.0)
+        surprisals.append(surprisal)
+        assert token_of(result) == token_id
+        assert result.mirostat_mu is not None
+        mu = result.mirostat_mu
+        assert mu == pytest.approx(reference_mu, abs=1e-4)
+    if "xtc_probability" not in options:
+        assert np.mean(surprisals) == pytest.approx(3.0, abs=0.6)
+
+
+@pytest.mark.parametrize("mu", [0.0, 3.0, 5.5])
+def test_mirostat_draws_only_tokens_below_its_limit(mu: float) -> None:
+    """They have their expected frequencies (chi-square)."""
+    params = SamplingParams(mirostat=2)
+    logits = make_logits(1, 211, spread=1.5)[0]
+    rows = [make_row(params, seed=seed, mirostat_mu=mu) for seed in range(4_000)]
+    draws = np.array([token_of(one) for one in sample(np.repeat(logits[None], len(rows), axis=0), rows)])
+    token_ids, probabilities = keep_tokens(logits, largest_surprisal=mu)
+    assert set(draws.tolist()) <= set(token_ids.tolist())
+    if len(token_ids) > 1:
+        statistic, degrees = chi_square(draws, token_ids, probabilities)
+        assert statistic < critical_value(degrees)
+
+
+def test_rows_without_mirostat_have_no_limit() -> None:
+    """Beside rows with it, whatever their order."""
+    logits = make_logits(3, 500)
+    plain, stateful = make_row(SamplingParams(), seed=3), make_row(SamplingParams(mirostat=2), mirostat_mu=0.5)
+    results = sample(logits.copy(), [plain, stateful, plain])
+    assert [result.mirostat_mu is None for result in results] == [True, False, True]
+    assert [results[0], results[2]] == sample(logits[[0, 2]], [plain, plain])
+    assert token_of(results[1]) == logits[1].argmax()
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 40}, {"top_p": 0.8, "min_p": 0.01}])
@@ -293,6 +381,11 @@ EVERY_KIND = [
     SamplingParams(top_p=0.9, allowed_token_ids=(11, 500, 1_234, 4_321)),
     SamplingParams(typical_p=0.7),
     SamplingParams(typical_p=0.95, top_k=20, frequency_penalty=0.5, num_logprobs=1),
+    SamplingParams(top_n_sigma=1.2, dynatemp_range=0.5),
+    SamplingParams(xtc_probability=0.7, xtc_threshold=0.01, num_logprobs=1),
+    SamplingParams(xtc_probability=0.7, xtc_threshold=0.01, top_p=0.9),
+    SamplingParams(mirostat=2),
+    SamplingParams(mirostat=2, presence_penalty=0.5, repeat_last_n=2, num_logprobs=0),
 ]
 
 
@@ -314,6 +407,10 @@ ANY_PARAMS = st.builds(
     top_k=st.sampled_from([0, 0, 1, 30]),
     top_p=st.sampled_from([1.0, 1.0, 0.7]),
     min_p=st.sampled_from([0.0, 0.0, 0.05]),
+    top_n_sigma=st.sampled_from([-1.0, -1.0, 1.5]),
+    dynatemp_range=st.sampled_from([0.0, 0.0, 0.5]),
+    xtc_probability=st.sampled_from([0.0, 0.0, 0.5]),
+    mirostat=st.sampled_from([0, 0, 2]),
     frequency_penalty=st.sampled_from([0.0, 0.5]),
     bad_words=st.lists(st.lists(TOKENS, min_size=1, max_size=2).map(tuple), max_size=9).map(tuple),
     allowed_token_ids=st.one_of(st.just(()), st.lists(TOKENS, max_size=60).map(tuple)),

@@ -144,7 +144,7 @@ def test_an_invalid_value_is_named(client: Any, body: Json, param: str) -> None:
         {"metadata": {"a": "b"}},
         {"top_logprobs": 3},
         {"watermark": True},
-        {"mirostat": 2},
+        {"adaptive_target": 0.5},
         {"thinking_token_budget": 5},
         {"stream_interval": 2},
         {"return_token_offsets": True},

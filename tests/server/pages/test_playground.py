@@ -134,14 +134,21 @@ def test_page_and_assets_are_small_and_modules_short(client: Any) -> None:
         assert len(file.read_text().splitlines()) <= 300, file.name
 
 
-def test_only_comments_are_left_out_of_scripts(client: Any) -> None:
-    """Line numbers stay, and no line of code begins like a comment."""
+def test_only_comments_and_indentation_are_left_out_of_scripts(client: Any) -> None:
+    """Line numbers stay, no line of code begins like a comment, and no text has lines with indentation."""
     for file in FILES:
         if file.suffix != ".js":
             continue
         lines = file.read_text().splitlines()
+        is_within_text = False
+        for line in lines:
+            assert not (is_within_text and line.startswith(" ")), (file.name, line)
+            is_within_text ^= re.sub(r'/[^/]*`[^/]*/|"`"', "", line).count("`") % 2 == 1
+        assert not is_within_text
         for line, sent in zip(lines, client.get(f"/ui/assets/{file.name}").text.splitlines(), strict=True):
-            assert sent == ("" if line.lstrip().startswith(("//", "/**", "* ", "*/")) or line.strip() == "*" else line)
+            assert sent == (
+                "" if line.lstrip().startswith(("//", "/**", "* ", "*/")) or line.strip() == "*" else line.lstrip()
+            )
 
 
 def test_the_files_are_in_the_package() -> None:

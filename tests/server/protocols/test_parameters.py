@@ -59,6 +59,7 @@ VALUES: dict[str, object] = {
     "logprobs": True,
     "messages": MESSAGES,
     "min_tokens": 1,
+    "mirostat": 2,
     "model": "tiny",
     "num_ctx": 100,
     "options": {"num_predict": 1},
@@ -109,7 +110,7 @@ def sound_value(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> ob
         case {"type": "integer"}:
             value = max(1, branch.get("minimum", 1))
         case _:
-            value = {"boolean": True, "number": 0.5, "string": "a"}[branch["type"]]
+            value = {"boolean": True, "number": max(0.5, branch.get("minimum", 0)), "string": "a"}[branch["type"]]
     return value
 
 

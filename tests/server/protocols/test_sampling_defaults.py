@@ -94,6 +94,7 @@ def test_without_a_default_each_protocol_has_its_own(route: Route, serve: Any) -
     assert (params.temperature, params.top_k, params.top_p) == expected
     others = PLAIN_PARAMETERS.keys() - {"temperature", "top_k", "top_p", "skip_special_tokens"}
     others -= {"min_p"} if route.path == "/completion" else set()
+    others -= {"repeat_last_n"} if route.path in {"/completion", "/api/generate", "/api/chat"} else set()
     others -= {"include_stop_str_in_output"} if route.path == "/generate" else set()
     assert all(getattr(params, name) == PLAIN_PARAMETERS[name].neutral for name in others)
 

@@ -139,8 +139,20 @@ def _has_model(folder: Path) -> bool:
 
 def _locate_folder(folder: Path) -> ModelLocation:
     if not is_folder(folder):
-        raise ModelNotFoundError(f"no folder {folder.absolute()}")
+        raise ModelNotFoundError(f"no folder {folder.absolute()}{_hint_around(folder)}")
     if not has_file(folder / CONFIG_FILE):
         names = [path.name for path in folder.glob("*")]
         raise ModelNotFoundError(f"the folder {folder} is not a model: it has no config.json{hint_at(names)}")
     return ModelLocation(name=folder.resolve().name, folder=folder.absolute(), origin=ModelOrigin.FOLDER)
+
+
+def _hint_around(folder: Path) -> str:
+    """The target of a broken link, and advice if the folder around it is empty or is itself the model."""
+    target = folder.resolve()
+    link = f", a link to {target}" if folder.is_symlink() else ""
+    names = list_folder(target.parent)
+    if CONFIG_FILE in names:
+        return f"{link}; {target.parent} is a model: name that folder"
+    if is_folder(target.parent) and not names:
+        return f"{link}; {target.parent} is empty: is the volume or image with the model mounted there?"
+    return link

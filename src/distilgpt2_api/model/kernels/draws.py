@@ -13,12 +13,18 @@ from distilgpt2_api.model.kernels.structures import Draws
 
 _DRAW = np.dtype(
     [
+        ("top_n_sigma", np.float64),
         ("temperature", np.float64),
+        ("dynatemp_range", np.float64),
+        ("dynatemp_exponent", np.float64),
         ("typical_p", np.float64),
         ("top_k", np.int32),
         ("num_top", np.int32),
         ("top_p", np.float64),
         ("min_p", np.float64),
+        ("xtc_probability", np.float64),
+        ("xtc_threshold", np.float64),
+        ("largest_surprisal", np.float64),
         ("seed", np.uint64),
         ("position", np.int32),
         ("given", np.int32),
@@ -43,11 +49,13 @@ class DrawBatch:
         """(N,): -1 if no token can be drawn, because the largest logit isn't finite."""
         self.largest: NDArray[np.float32] = np.zeros(num_draws, np.float32)
         """(N,): logits."""
+        self.surprisals: NDArray[np.float64] = np.zeros(num_draws, np.float64)
+        """(N,): of the drawn tokens in bits, if the draw has `largest_surprisals`."""
         self.logprobs: NDArray[np.float64] = np.zeros(num_draws, np.float64)
         """(N,), of draws with log-probabilities."""
         self.top_ids: NDArray[np.int32] = np.zeros((num_draws, max_top), np.int32)
         self.top_logprobs: NDArray[np.float64] = np.zeros((num_draws, max_top), np.float64)
-        results = (self.token_ids, self.largest, self.logprobs, self.top_ids, self.top_logprobs)
+        results = (self.token_ids, self.largest, self.surprisals, self.logprobs, self.top_ids, self.top_logprobs)
         self._structure = Draws(
             num_draws, num_edited, max_top, 0, draws.ctypes.data, *(result.ctypes.data for result in results)
         )
@@ -67,6 +75,12 @@ class DrawBatch:
     def positions(self) -> NDArray[np.int32]:
         """(N,): position of the drawn token in its sequence. To be set before `draw`; a step knows it itself."""
         return self._column("position")
+
+    @property
+    def largest_surprisals(self) -> NDArray[np.float64]:
+        """(N,): the limit of a drawn token, in bits. To be set before a draw; infinity is off."""
+        column: NDArray[np.float64] = self._draws["largest_surprisal"]
+        return column
 
     @property
     def nums_top(self) -> NDArray[np.int32]:
@@ -98,12 +112,18 @@ def sampling_draws(
     return np.array(
         [
             (
+                one.top_n_sigma,
                 0.0 if one.is_greedy else one.temperature,
+                one.dynatemp_range,
+                one.dynatemp_exponent,
                 one.typical_p,
                 one.top_k if one.top_k < vocab_size else 0,
                 -1 if one.num_logprobs is None else min(one.num_logprobs, vocab_size),
                 one.top_p,
                 one.min_p,
+                one.xtc_probability,
+                one.xtc_threshold,
+                np.inf,
                 seed & _SEED_MASK,
                 0,
                 -1,

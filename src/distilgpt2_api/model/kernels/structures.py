@@ -71,6 +71,7 @@ class Draws(ctypes.Structure):
         ("draws", ctypes.c_void_p),
         ("token_ids", ctypes.c_void_p),
         ("largest", ctypes.c_void_p),
+        ("surprisals", ctypes.c_void_p),
         ("logprobs", ctypes.c_void_p),
         ("top_ids", ctypes.c_void_p),
         ("top_logprobs", ctypes.c_void_p),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow
+from distilgpt2_api.model.sampling.repetition import SequenceBreakers, penalise_continuations, repeating_tokens
 
 
 class LogitsProcessors:
@@ -29,6 +30,7 @@ class LogitsProcessors:
             if len(word) > 1:
                 self._bad_words[len(word)][word[:-1]].append(word[-1])
         self._allowed_ids = np.array(params.allowed_token_ids, dtype=np.int64)
+        self._breakers = SequenceBreakers.of(params) if params.dry_multiplier else None
 
     @classmethod
     def of(cls, params: SamplingParams, *, eos_token_ids: Sequence[int]) -> Self:
@@ -41,6 +43,8 @@ class LogitsProcessors:
             np.add.at(logits, self._biased_ids, self._biases)
         self._ban(logits, row)
         self._penalise(logits, row)
+        if self._breakers is not None:
+            penalise_continuations(logits, row.token_ids, self._params, self._breakers)
 
     def _ban(self, logits: NDArray[np.float32], row: PlanRow) -> None:
         params = self._params
@@ -72,28 +76,13 @@ class LogitsProcessors:
 
     def _penalise(self, logits: NDArray[np.float32], row: PlanRow) -> None:
         params = self._params
+        begin = max(len(row.token_ids) - params.repeat_last_n, 0) if params.repeat_last_n >= 0 else 0
         if params.repetition_penalty != 1.0:
-            _penalise_repetition(logits, np.array(row.token_ids, dtype=np.int64), params.repetition_penalty)
+            _penalise_repetition(logits, np.array(row.token_ids[begin:], dtype=np.int64), params.repetition_penalty)
         if params.presence_penalty or params.frequency_penalty:
-            completion = np.array(row.token_ids[row.num_prompt_tokens :], dtype=np.int64)
+            completion = np.array(row.token_ids[max(begin, row.num_prompt_tokens) :], dtype=np.int64)
             token_ids, counts = np.unique(completion, return_counts=True)
             logits[token_ids] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
-
-
-def repeating_tokens(tokens: NDArray[np.int64], ngram_size: int) -> NDArray[np.int64]:
-    """Tokens that would complete an n-gram that `tokens` (L,) already has, as in transformers' NoRepeatNGram.
-
-    These tokens followed an earlier occurrence of the last `ngram_size` - 1 tokens.
-    """
-    num_ngrams = len(tokens) - ngram_size + 1
-    if num_ngrams <= 0:
-        return tokens[:0]
-    starts = np.arange(num_ngrams)
-    for offset, token_id in enumerate(tokens[num_ngrams:]):  # the last n - 1 tokens
-        starts = starts[tokens[starts + offset] == token_id]
-        if not len(starts):
-            break
-    return tokens[starts + ngram_size - 1]
 
 
 def _penalise_repetition(logits: NDArray[np.float32], tokens: NDArray[np.int64], penalty: float) -> None:

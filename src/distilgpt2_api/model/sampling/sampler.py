@@ -52,6 +52,8 @@ class Sampler:
         """
         rules = self._find_rules(rows)
         draws = rules.draws
+        for index in rules.mirostat:
+            draws.largest_surprisals[index] = rows[rules.order[index]].mirostat_mu
         scored = [index for index, row in enumerate(rows) if row.num_prompt_logprobs is not None]
         scores = _PromptScores.of(rows, scored, inputs.token_begins) if scored else None
         if scores is not None:
@@ -61,6 +63,9 @@ class Sampler:
         results = drawn = _read_results(draws, num_draws)
         if num_edited:
             drawn[:num_edited] = self._draw_edited(rules, logits, [rows[index] for index in rules.order[:num_edited]])
+        for index in rules.mirostat:
+            surprisals = rules.edited_draws.surprisals if index < num_edited else draws.surprisals
+            drawn[index].mirostat_mu = _follow(rows[rules.order[index]], float(surprisals[index]))
         if not rules.is_in_order:
             results = [RowResult() for _ in rows]
             for index, result in zip(rules.order, drawn, strict=True):
@@ -90,6 +95,7 @@ class Sampler:
                 failures[index] = RowResult(error=str(error))
         draws = rules.edited_draws
         draws.positions[:] = [len(row.token_ids) for row in rows]
+        draws.largest_surprisals[:] = rules.draws.largest_surprisals[: len(rows)]
         self._kernels.draw(draws, logits, raw)
         return [failures.get(index, result) for index, result in enumerate(_read_results(draws, len(rows)))]
 
@@ -130,6 +136,12 @@ class _PromptScores:
         for index, end in self.ends.items():
             results[index].prompt_logprobs = whole[begin:end]
             begin = end
+
+
+def _follow(row: PlanRow, surprisal: float) -> float:
+    """Mirostat 2 (Basu et al. 2021): the largest surprisal of the next token, after one of `surprisal` bits."""
+    assert row.mirostat_mu is not None, "a row with mirostat has it"
+    return row.mirostat_mu - row.params.mirostat_eta * (surprisal - row.params.mirostat_tau)
 
 
 def _read_results(draws: DrawBatch, num_draws: int) -> list[RowResult]:

@@ -22,6 +22,8 @@ class SamplingRules:
     """Whether each row has a draw, in the order of the rows."""
     processors: Sequence[LogitsProcessors]
     """One for each edited row, in the same order."""
+    mirostat: Sequence[int]
+    """The draws with mirostat."""
     draws: DrawBatch
     edited_draws: DrawBatch
     """The same draws of edited rows, for the second call."""
@@ -42,6 +44,7 @@ class SamplingRules:
             order=order,
             is_in_order=order == list(range(len(rows))),
             processors=[LogitsProcessors.of(rows[index].params, eos_token_ids=eos_token_ids) for index in edited],
+            mirostat=[index for index, row in enumerate(order) if rows[row].params.mirostat],
             draws=DrawBatch(draws, num_edited=len(edited)),
             edited_draws=DrawBatch(draws[: len(edited)].copy()),
         )

@@ -129,7 +129,7 @@ class PromptSearch:
     ) -> None:
         """Raises InvalidRequestError if the request as a whole does not fit the model."""
         config, params = engine.model_config, request.params
-        validate_request(request, config)
+        validate_request(request, config, engine.tokenizer)
         self.index = index
         self._request = request
         tokenizer = engine.tokenizer

@@ -6,7 +6,7 @@ from typing import Any
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.grammar import Grammar
-from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
+from distilgpt2_api.core.params import MIROSTAT_REPLACES, PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
 from distilgpt2_api.core.seeds import choose_seed
 from distilgpt2_api.engine.validation import check_num_bytes, check_stop
@@ -70,7 +70,13 @@ def sampling_params(
 ) -> SamplingParams:
     """`draw_seed` is for requests without a seed. Raises InvalidRequestError; the engine checks token ids itself."""
     return SamplingParams(
-        **plain_params(fields, config, defaults, temperature=_temperature(fields, defaults)),
+        **plain_params(
+            fields,
+            config,
+            defaults,
+            temperature=_temperature(fields, defaults),
+            dry_sequence_breakers=fields.breakers,
+        ),
         max_tokens=max_tokens,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
         bad_words=_bad_words(fields.bad_words or (), tokenizer),
@@ -88,12 +94,15 @@ def plain_params(fields: object, config: ModelConfig, defaults: SamplingDefaults
     """The register's plain parameters, by name, from a request's fields of the same names.
 
     A field that is missing or null gives the default, else the neutral value. `overrides`: values that a protocol's own
-    rules decide; None leaves the decision to the rest.
+    rules decide; None leaves the decision to the rest. With mirostat, only the request sets what it replaces.
     """
     params: dict[str, Any] = {}
     for name, entry in PLAIN_PARAMETERS.items():
         value = getattr(fields, name, None)
         params[name] = defaults.params.get(name, entry.neutral) if value is None else entry.type(value)
+    if params["mirostat"]:
+        absent = (name for name in MIROSTAT_REPLACES if getattr(fields, name, None) is None)
+        params |= {name: PLAIN_PARAMETERS[name].neutral for name in absent}
     params["top_k"] = params["top_k"] if 0 < params["top_k"] < config.vocab_size else 0
     params["top_p"] = max(params["top_p"], MIN_TOP_P)
     return params | {name: value for name, value in overrides.items() if value is not None}

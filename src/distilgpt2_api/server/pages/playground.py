@@ -37,8 +37,9 @@ REGISTER = {
     for name, entry in PLAIN_PARAMETERS.items()
 }
 """The plain sampling parameters, for `parameters.js`, which offers all of them."""
-COMMENT = re.compile(rb"^ *(?://|/?\*).*", re.MULTILINE)
-"""A line of a script that is a comment. Only readers of the source need it, so browsers get an empty line."""
+COMMENT = re.compile(rb"^ *(?://|/?\*).*|^ +", re.MULTILINE)
+"""A line of a script that is a comment, or the indentation of another. Only readers of the source need them, so
+browsers get the rest of the line. No text of a script has lines with indentation."""
 SCRIPTS = {file.name: COMMENT.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".js")}
 STYLES = {file.name: FILLER.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".css")}
 ASSETS = SCRIPTS | STYLES | {"register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"}

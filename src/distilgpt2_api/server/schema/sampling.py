@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field, create_model
 
 from distilgpt2_api.core.caller import LOWEST_PRIORITY
-from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS
-from distilgpt2_api.engine.validation import MAX_STOP_BYTES
+from distilgpt2_api.core.params import MAX_COUNT, PLAIN_PARAMETERS, SAMPLERS
+from distilgpt2_api.engine.validation import MAX_BREAKER_BYTES, MAX_STOP_BYTES
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.schema.structured import StructuredFields
 from distilgpt2_api.server.schema.validation import Body
@@ -41,13 +41,30 @@ def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
     return Field(default, description=entry.description, **bounds)
 
 
-def shared_fields(api: str) -> Any:
-    """A body with the register's plain parameters that a reference API has under the same name."""
-    names = PLAIN_PARAMETERS.keys() & set(REFERENCE_APIS[api].parameters)
+class BreakerFields(Body):
+    """The field of DRY's that is no number."""
+
+    dry_sequence_breakers: list[Annotated[str, Field(min_length=1, max_length=40)]] | None = Field(
+        None,
+        max_length=32,
+        description=f"Texts that DRY's repetitions never span. At most {MAX_BREAKER_BYTES} bytes in total.",
+    )
+
+    @property
+    def breakers(self) -> tuple[str, ...] | None:
+        return None if self.dry_sequence_breakers is None else tuple(self.dry_sequence_breakers)
+
+
+def shared_fields(api: str, *samplers: str) -> Any:
+    """A body with the register's plain parameters that a reference API has under the same name, or that belong to one
+    of these samplers.
+    """
+    others = {name for sampler in samplers for name in SAMPLERS[sampler]}
+    names = PLAIN_PARAMETERS.keys() & (set(REFERENCE_APIS[api].parameters) | others)
     fields: dict[str, Any] = {
         name: (entry.type | None, plain_field(name)) for name, entry in PLAIN_PARAMETERS.items() if name in names
     }
-    return create_model(f"SharedWith_{api}", __base__=Body, __module__=__name__, **fields)
+    return create_model(f"SharedWith_{api}", __base__=BreakerFields, __module__=__name__, **fields)
 
 
 _plain_fields: dict[str, Any] = {
@@ -78,7 +95,7 @@ class CallerFields(Body):
     user: str | None = Field(None, description="Logged as a hash.")
 
 
-class SamplingFields(PlainFields, CallerFields):  # type: ignore[misc]  # the register's fields, which mypy can't see
+class SamplingFields(PlainFields, CallerFields, BreakerFields):  # type: ignore[misc]  # the register's fields, which mypy can't see
     """Null means the default, for every field."""
 
     n: int | None = Field(None, ge=1, le=128, description="Completions per prompt.")

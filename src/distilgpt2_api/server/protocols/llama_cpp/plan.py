@@ -41,7 +41,13 @@ async def plan_completion(
     biases = read_biases(request.logit_bias, tokenizer=engine.tokenizer, config=config)
     banned = dict.fromkeys([*biases.banned, *(config.eos_token_ids if request.ignore_eos else ())])
     params = SamplingParams(
-        **plain_params(request, config, defaults, repetition_penalty=request.repeat_penalty),
+        **plain_params(
+            request,
+            config,
+            defaults,
+            repetition_penalty=request.repeat_penalty,
+            dry_sequence_breakers=request.breakers,
+        ),
         logit_bias=tuple(biases.biases.items()),
         bad_words=tuple((token_id,) for token_id in banned),
         grammar=grammar,

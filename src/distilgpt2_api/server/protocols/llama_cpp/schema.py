@@ -13,7 +13,7 @@ from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, StopSequence, plain_field, shared_fields
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA, NULL
 
-DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05})
+DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_last_n": 64})
 """llama.cpp's, where they differ from the neutral values."""
 MAX_FIELDS = 64
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
-from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
+from distilgpt2_api.core.params import PLAIN_PARAMETERS, SAMPLERS, SamplingParams
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.core.seeds import sequence_seed
 from distilgpt2_api.observability.request_record import RequestRecord
@@ -21,8 +21,6 @@ from distilgpt2_api.server.service import Service
 
 SHARED_NAMES = sorted(PLAIN_PARAMETERS.keys() & set(REFERENCE_APIS["llama_cpp"].parameters))
 """The register's plain parameters that llama.cpp has under the same name."""
-SAMPLERS = ["penalties", "temperature", "typ_p", "top_k", "top_p", "min_p"]
-"""The samplers in the order of this service, by llama.cpp's names."""
 
 
 class LlamaWriter:
@@ -190,7 +188,8 @@ def completion_settings(params: SamplingParams, *, n_predict: int, n_ctx: int) -
         "repeat_penalty": params.repetition_penalty,
         "stop": [*params.stop],
         "n_probs": params.num_logprobs or 0,
-        "samplers": SAMPLERS,
+        "dry_sequence_breakers": [*params.dry_sequence_breakers],
+        "samplers": [*SAMPLERS],
     }
 
 

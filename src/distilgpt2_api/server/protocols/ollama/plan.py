@@ -90,7 +90,13 @@ async def plan_ollama(
     if grammar is not None:
         grammar = await service.engine.grammars.check_soon(grammar, param="format")
     params = SamplingParams(
-        **plain_params(options, config, defaults, repetition_penalty=options.repeat_penalty),
+        **plain_params(
+            options,
+            config,
+            defaults,
+            repetition_penalty=options.repeat_penalty,
+            dry_sequence_breakers=options.breakers,
+        ),
         max_tokens=max_tokens,
         grammar=grammar,
         seed=choose_seed(options.seed, service.draw_seed),

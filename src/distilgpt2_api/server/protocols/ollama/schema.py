@@ -21,12 +21,16 @@ from distilgpt2_api.server.schema.sampling import (
 from distilgpt2_api.server.schema.structured import JSON_SCHEMA
 from distilgpt2_api.server.schema.validation import Body
 
-DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.9})
+DEFAULTS = SamplingDefaults.parse({"temperature": 0.8, "top_k": 40, "top_p": 0.9, "repeat_last_n": 64})
 """Ollama's, where they differ from the neutral values."""
 ZERO_DURATION = re.compile(r"[^1-9]*")
 
 
-class OllamaOptions(shared_fields("ollama_options")):  # type: ignore[misc]  # the register's fields, which mypy can't see
+LLAMA_SAMPLERS = ("dry", "top_n_sigma", "temperature", "xtc")
+"""Samplers that Ollama's options lack, in whole or in part, and llama.cpp has."""
+
+
+class OllamaOptions(shared_fields("ollama_options", *LLAMA_SAMPLERS)):  # type: ignore[misc]  # the register's fields, which mypy can't see
     """Null means the default, for every option."""
 
     num_predict: int | None = Field(

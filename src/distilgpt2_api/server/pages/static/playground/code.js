@@ -44,13 +44,8 @@ function python(body, path, hasKey) {
   if (others.length) lines.push(`    extra_body=${write(Object.fromEntries(others), PYTHON_STYLE, "    ")},\n`);
   const [whole, part] = path === "completions" ? ["text", "text"] : ["message.content", 'delta.content or ""'];
   const print = body.stream
-    ? `for event in answer:
-    for choice in event.choices:
-        print(choice.${part}, end="", flush=True)
-`
-    : `for choice in answer.choices:
-    print(choice.${whole})
-`;
+    ? `for event in answer:\n    for choice in event.choices:\n        print(choice.${part}, end="", flush=True)\n`
+    : `for choice in answer.choices:\n    print(choice.${whole})\n`;
   return `${hasKey ? "import os\n\n" : ""}from openai import OpenAI
 
 client = OpenAI(base_url=${JSON.stringify(`${ROOT.href}v1`)}, api_key=${hasKey ? 'os.environ["KEY"]' : '"none"'})
