@@ -3,6 +3,7 @@
 # docker build -t distilgpt2-api .                                   with the demo model
 # docker build -t distilgpt2-api --build-arg MODEL=distilgpt2 .      with DistilGPT-2, from the Hugging Face hub
 # docker build -t distilgpt2-api --build-arg MODEL=./my-model .      with the model in that folder of the checkout
+# docker build -t distilgpt2-api --target hardened .                 without shell and package manager
 # docker build -t distilgpt2-api --build-arg MODEL=none .            without a model: a container mounts a model image
 # docker build -t my-model --target model-image --build-arg MODEL=./my-model .   that model image, without the service
 # docker build -t distilgpt2-api --build-arg EXTRAS="batch postgres" .   with the packages for files and batches
@@ -140,33 +141,39 @@ RUN cp -a /rootfs-code/. / \
 
 # ---- base: Debian and Python, without files that no service needs
 # It removes pip, because the environment is complete, and the setuid bits, which let programs run as their owner; glibc's
-# conversions between character sets, which Python does not use; and Python's own tests, help texts and windows.
+# and Python's conversions between character sets other than Unicode; Python's own tests, help texts and windows; and what
+# only builds of Debian packages read. It compiles the standard library, which the image has as source.
 
 FROM ${PYTHON_IMAGE} AS base
 
 RUN touch --date='1 second ago' /tmp/begin \
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/pip* /usr/local/lib/python3.*/ensurepip \
         /usr/lib/python3.*/ensurepip /usr/share/python-wheels /root/.cache /usr/lib/*-linux-gnu/gconv \
-    && for name in config-3 curses doctest idlelib lib2to3 pydoc test tkinter turtle xmlrpc \
-        lib-dynload/_curses lib-dynload/_test lib-dynload/_xxtest; do \
+        /var/cache/debconf/* /var/lib/dpkg/info/*.symbols \
+    && for name in config-3 curses doctest idlelib lib2to3 pydoc test tkinter turtle unittest xmlrpc \
+        lib-dynload/_codecs_ lib-dynload/_ctypes_test lib-dynload/_curses lib-dynload/_multibytecodec \
+        lib-dynload/_test lib-dynload/_xxtest lib-dynload/xx; do \
         rm -rf /usr/local/lib/python3.*/"${name}"* /usr/lib/python3.*/"${name}"*; done \
+    && PYTHONHASHSEED=0 python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && find / -xdev -perm /6000 -exec chmod a-s {} + \
-    && find /root /usr -type d -newer /tmp/begin -exec touch --date=@315532800 {} + \
+    && find /root /usr /var -newer /tmp/begin -exec touch --no-dereference --date=@315532800 {} + \
     && rm /tmp/begin \
     && touch --date=@315532800 /tmp
 
-# ---- runtime
-# The stage above becomes one layer, with the shell and the libraries of its Debian. On top of PYTHON_IMAGE itself the
-# deletions would save no byte, and would leave marks with the time of the build.
+# ---- minimal: of the base, only Python and what it loads
 
-FROM scratch AS runtime
+FROM base AS minimal
 
-# One layer each, from the one that changes least to the one that changes most.
-# hadolint ignore=DL3067
-COPY --from=base / /
-COPY --from=dependencies /rootfs/ /
-COPY --from=model /rootfs/ /
-COPY --from=code /rootfs-code/ /
+COPY docker/minimal_root.py docker/freeze.sh docker/
+RUN --mount=type=bind,from=dependencies,source=/rootfs/opt/venv,target=/opt/venv \
+    python docker/minimal_root.py /opt/venv /rootfs \
+    && docker/freeze.sh /rootfs \
+    && chmod 1777 /rootfs/tmp /rootfs/var/tmp
+
+# ---- config: how both images start
+
+FROM scratch AS config
 
 # The values have no quotes and no $(), which Apptainer would evaluate. HOME: the user below has none in /etc/passwd.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
@@ -195,7 +202,7 @@ CMD [ \
     "--config", "/etc/distilgpt2-api/gunicorn.conf.py" \
 ]
 
-# Last, because they change with every commit. They add no layer.
+# They change with every commit, and add no layer.
 ARG VERSION=0.0.0
 ARG REVISION=unknown
 ARG CREATED=1980-01-01T00:00:00Z
@@ -209,3 +216,26 @@ LABEL org.opencontainers.image.title="distilgpt2-api" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.created="${CREATED}" \
     org.opencontainers.image.base.name="${PYTHON_IMAGE}"
+
+# ---- hardened: without shell and package manager
+# docker build --target hardened; the same layers but for the first
+
+FROM config AS hardened
+
+COPY --from=minimal /rootfs/ /
+COPY --from=dependencies /rootfs/ /
+COPY --from=model /rootfs/ /
+COPY --from=code /rootfs-code/ /
+
+# ---- runtime
+# The stage `base` becomes one layer, with the shell and the libraries of its Debian. On top of PYTHON_IMAGE itself the
+# deletions would save no byte, and would leave marks with the time of the build.
+
+FROM config AS runtime
+
+# One layer each, from the one that changes least to the one that changes most.
+# hadolint ignore=DL3067
+COPY --from=base / /
+COPY --from=dependencies /rootfs/ /
+COPY --from=model /rootfs/ /
+COPY --from=code /rootfs-code/ /

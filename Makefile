@@ -129,19 +129,25 @@ NATIVE_PYTHON := .tools/native/bin/python
 	@touch $@
 
 # The driver is built before pytest starts, because pytest limits the time of a test.
-TEST_KERNELS = $(BIN)/python -m pytest tests/native $(ARGS)
+TEST_KERNELS = $(BIN)/python -m pytest tests/native --ignore tests/native/test_macos_library.py $(ARGS)
 
 .PHONY: test-native
 test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine
 	$(NATIVE_PYTHON) native/build.py --driver --out build/native/driver
 	KERNELS_DRIVER=build/native/driver/driver $(TEST_KERNELS)
 
+# Emulated processors, each with the instruction sets that the library must find there, the best first.
+ARM64_PROCESSORS := "max i8mm dotprod neon" "max,sve=off i8mm dotprod neon" "neoverse-n1 dotprod neon" "cortex-a72 neon"
+
 .PHONY: test-arm64
-test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of arm64 on three emulated processors (installs qemu-user-static on Debian as root)
+test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of arm64 on four emulated processors, and the library for macOS as a file (installs qemu-user-static on Debian as root)
 	@tests/native/install.sh qemu-aarch64-static qemu-user-static
+	$(NATIVE_PYTHON) native/build.py --out build/native/macos --platform darwin/arm64
+	KERNELS_MACOS=build/native/macos/libkernels.dylib $(BIN)/python -m pytest tests/native/test_macos_library.py
 	$(NATIVE_PYTHON) native/build.py --driver --out build/native/arm64 --platform linux/arm64
-	for cpu in max,sve=off neoverse-n1 cortex-a72; do \
-		KERNELS_DRIVER="qemu-aarch64-static -cpu $$cpu build/native/arm64/driver" $(TEST_KERNELS) || exit 1; \
+	for processor in $(ARM64_PROCESSORS); do \
+		KERNELS_DRIVER="qemu-aarch64-static -cpu $${processor%% *} build/native/arm64/driver" \
+			KERNELS_TARGETS="$${processor#* }" $(TEST_KERNELS) || exit 1; \
 	done
 
 .PHONY: test-sanitized

@@ -15,8 +15,9 @@ image: container-needs ## Build the container image (IMAGE=name, MODEL=a folder 
 
 .PHONY: image-size
 image-size: container-needs build/distilgpt2-shape/config.json ## Build with a model of DistilGPT-2's shape; print the size of each layer; fail above the budget
-	$(WITH_ENGINE) bash -c 'docker/build.sh --quiet --build-arg MODEL=build/distilgpt2-shape --tag $(IMAGE):distilgpt2-shape . >/dev/null \
-		&& $(CURDIR)/$(BIN)/python docker/image_size.py $(IMAGE):distilgpt2-shape'
+	$(WITH_ENGINE) bash -euc 'for target in runtime hardened; do \
+		docker/build.sh --quiet --build-arg MODEL=build/distilgpt2-shape --target $$target --tag $(IMAGE):distilgpt2-shape-$$target . >/dev/null; \
+		$(CURDIR)/$(BIN)/python docker/image_size.py --target $$target $(IMAGE):distilgpt2-shape-$$target; done'
 
 .PHONY: test-container
 test-container: container-needs .tools/hadolint/installed .venv/installed-dev ## Test the image on every engine that can be started here

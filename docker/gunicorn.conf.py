@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # Gunicorn has no types
 
-from distilgpt2_api.cli.serve import gunicorn_options, listen
+from distilgpt2_api.cli.listening import check_passed_sockets, listen
+from distilgpt2_api.cli.serve import gunicorn_options
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.model.weights.weight_files import find_compiled_file
 from distilgpt2_api.observability.logs import configure_logging
@@ -31,6 +32,7 @@ def check(settings: Settings) -> None:
     """Raise a worker's later errors now, and SettingsError if the memory limit would kill a worker."""
     model = settings.locate_model()
     settings.check_keys_file()
+    settings.tls_context()
     compiled = find_compiled_file(model.folder, settings.precision)
     weights_bytes = compiled.stat().st_size if compiled else 0
     limit_bytes = read_memory_limit_bytes()
@@ -69,13 +71,20 @@ globals().update(options)
 # Gunicorn adds this folder to the import path: a read-only one, whatever the caller's working directory was.
 chdir = "/"
 # Azure, Cloud Run and others set $PORT; DISTILGPT2_PORT overrides it.
-bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+if settings.uds is not None:
+    bind = f"unix:{settings.uds}"
+else:
+    bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
 def on_starting(server: Any) -> None:  # noqa: ARG001 - Gunicorn's signature
-    """Exit with a one-line error if the port is in use. Gunicorn would retry for five seconds and print six lines."""
+    """Exit with a one-line error if the port is in use. Gunicorn would retry for five seconds and print six lines.
+
+    It would also take a Unix socket away from a program that listens on it.
+    """
     try:
-        listen(settings.host, settings.port).close()
+        if not check_passed_sockets(settings):
+            listen(settings).close()
     except Distilgpt2ApiError as error:
         end_start(error)
 

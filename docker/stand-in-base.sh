@@ -5,7 +5,7 @@
 #   docker/stand-in-base.sh CACHE_FOLDER      prints the path of base.tar, for `docker import`
 #
 # Like the real image it is Debian trixie without manuals and translations, with Python 3.13 as `python` and pip in
-# /usr/local. Its Python is Debian's own. It has this machine's certificates, because pip in a build would trust none.
+# /usr/local, and without bytecode. Its Python is Debian's own. It has this machine's certificates, because pip in a build would trust none.
 set -eu -o pipefail
 
 say() { echo "stand-in base: $*" >&2; }
@@ -40,7 +40,7 @@ cp -r "$root"/tmp/venv/lib/python3.13/site-packages/pip "$root"/tmp/venv/lib/pyt
 sed '1s|.*|#!/usr/local/bin/python|' "$root/tmp/venv/bin/pip" >"$root/usr/local/bin/pip"
 chmod 755 "$root/usr/local/bin/pip"
 rm -r "$root/tmp/venv"
-find "$root/usr/local" -name __pycache__ -prune -exec rm -r {} +
+find "$root/usr" -name __pycache__ -prune -exec rm -r {} +
 printf '[global]\ncert = /etc/ssl/certs/ca-certificates.crt\n' >"$root/etc/pip.conf"
 rm -rf "$root"/var/cache/apt "$root"/var/lib/apt/lists "$root"/var/cache/debconf/*-old "$root"/var/log/*
 mkdir -p "$root/var/cache/apt/archives/partial" "$root/var/lib/apt/lists/partial"

@@ -41,6 +41,8 @@ FILES = {
     "numpy/random/": "the same: the service draws with the numbers of its own generator",
     "numpy/_core/_simd*": "for NumPy's own tests",
     "numpy/_core/_*_tests*": "for NumPy's own tests",
+    "gunicorn/asgi/": "for Gunicorn's own ASGI worker; ours is Uvicorn's",
+    "gunicorn/dirty/": "for Gunicorn's own workers of long tasks",
     "pydantic/v1/": "for models of Pydantic 1; FastAPI checks whether it is there",
     "**/tests/": "packages' own tests",
     "**/*.pyi": "for type checkers",

@@ -46,10 +46,18 @@ TARGETS = {
         "avx2": "-mavx2 -mfma",
         "sse2": "",
     },
-    "aarch64": {"dotprod": "-march=armv8.2-a+dotprod", "neon": "-march=armv8-a"},
+    "aarch64": {
+        "i8mm": "-march=armv8.2-a+i8mm",
+        "dotprod": "-march=armv8.2-a+dotprod",
+        "neon": "-march=armv8-a",
+    },
 }
 """Each architecture's targets, with the flags that clang and gcc need for them."""
-ZIG_FLAGS = {"-march=armv8.2-a+dotprod": "-mcpu=generic+dotprod", "-march=armv8-a": "-mcpu=generic"}
+ZIG_FLAGS = {
+    "-march=armv8.2-a+i8mm": "-mcpu=generic+i8mm",
+    "-march=armv8.2-a+dotprod": "-mcpu=generic+dotprod",
+    "-march=armv8-a": "-mcpu=generic",
+}
 """zig's words for the same."""
 ZIG_PLATFORMS = {
     "linux/amd64": "x86_64-linux-gnu.2.17",

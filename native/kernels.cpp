@@ -9,11 +9,20 @@ namespace {
 
 // ------------------------------------------------------------------------------------------------ matrix products
 
-// One tile: ROWS rows × VECTORS vectors of columns. `weights` points at the tile's first column in its panel. Beside its
-// work it fetches FETCH cache lines (0, 1, 2 or 4) for each eight weights of a column.
+// Where byte i of a row is, from its first one on, if ROWS_TOGETHER rows are side by side.
+INLINE int place(int i) { return i + (i & ~7) * (ROWS_TOGETHER - 1); }
+
+// Beside four weights of each column: FETCH cache lines (0, 1, 2 or 4) for each eight of them come into the cache.
+template <int FETCH> INLINE void fetch_lines(const uint8_t *fetch, int quad) {
+    if (FETCH == 1 && quad % 2 == 0) return;
+    for (int i = 0; i < (FETCH + 1) / 2; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH / 2 + i) * 64, 0, 2);
+}
+
+// One tile: ROWS rows × VECTORS vectors of columns; one row, if several are side by side. `weights` points at the tile's
+// first column in its panel.
 template <int ROWS, int VECTORS, int FETCH>
 INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
-                     const int32_t *sums, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
+                     const int32_t *starts, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
@@ -25,18 +34,16 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(-WEIGHT_OFFSET * sums[r * num_groups + group]);
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(starts[r * num_groups + group * ROWS_TOGETHER]);
         for (; quad < end; quad++) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            if (FETCH > 1 || (FETCH == 1 && quad % 2))
-                for (int i = 0; i < (FETCH + 1) / 2; i++)
-                    __builtin_prefetch(fetch + ((int64_t)quad * FETCH / 2 + i) * 64, 0, 2);
+            fetch_lines<FETCH>(fetch, quad);
             Ints w[VECTORS];
             for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++) {
                 int32_t a;
-                memcpy(&a, bytes + (int64_t)r * stride + quad * 4, 4);
+                memcpy(&a, bytes + (int64_t)r * stride + place(quad * 4), 4);
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) sum[r][v] = dot(sum[r][v], w[v], a);
             }
@@ -45,9 +52,78 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++)
-                total[r][v] = fma(to_floats(sum[r][v]), splat(scales[r * num_groups + group]), total[r][v]);
+                total[r][v] =
+                    fma(to_floats(sum[r][v]), splat(scales[r * num_groups + group * ROWS_TOGETHER]), total[r][v]);
     }
 }
+
+#if defined(DOTS_PAIRS)
+template <class Vector, class Number> INLINE Vector twice(const Number *pair) {
+    return Vector{pair[0], pair[1], pair[0], pair[1]};
+}
+// The same sums, of two rows and eight activations at a time: two neighbouring fours of each column's weights become one
+// operand. The row behind an odd number of rows may be of any bytes: nothing is kept of it.
+template <int ROWS, int VECTORS, int FETCH>
+INLINE void dot_int8_pairs(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
+                           const int32_t *starts, int num_groups, const uint8_t *fetch,
+                           Floats (&total)[ROWS][VECTORS]) {
+    constexpr int PAIRS = (ROWS + 1) / 2;
+    const int num_quads = (depth + 3) / 4;
+    Floats totals[PAIRS][VECTORS][2];
+    for (int p = 0; p < PAIRS; p++)
+        for (int v = 0; v < VECTORS; v++) totals[p][v][0] = totals[p][v][1] = splat(0);
+    for (int group = 0, quad = 0; group < num_groups; group++) {
+        const int end = quad + GROUP / 4 < num_quads ? quad + GROUP / 4 : num_quads;
+        Ints sum[PAIRS][VECTORS][2];
+#pragma GCC unroll 16
+        for (int p = 0; p < PAIRS; p++) {
+            const Ints start = twice<Ints>(starts + 2 * (p * num_groups + group));
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sum[p][v][0] = sum[p][v][1] = start;
+        }
+        // `has_second`: a matrix may end with the first four weights of eight.
+        const auto turn = [&](bool has_second) __attribute__((always_inline)) {
+            const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
+            fetch_lines<FETCH>(fetch, quad);
+            if (has_second) fetch_lines<FETCH>(fetch, quad + 1);
+            Ints w[VECTORS][2];
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) {
+                const Ints first = load_ints(line + v * LANES * 4);
+                const Ints second = has_second ? load_ints(line + (PANEL + v * LANES) * 4) : splat_int(0);
+                w[v][0] = __builtin_shufflevector(first, second, 0, 4, 1, 5);
+                w[v][1] = __builtin_shufflevector(first, second, 2, 6, 3, 7);
+            }
+#pragma GCC unroll 16
+            for (int p = 0; p < PAIRS; p++) {
+                const Ints a = load_ints(bytes + (int64_t)2 * p * stride + quad * 8);
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; v++)
+                    for (int i = 0; i < 2; i++) sum[p][v][i] = dot_pairs(sum[p][v][i], w[v][i], a);
+            }
+        };
+        for (; quad + 1 < end; quad += 2) turn(true);
+        if (quad < end) {
+            turn(false);
+            quad++;
+        }
+#pragma GCC unroll 16
+        for (int p = 0; p < PAIRS; p++) {
+            const Floats scale = twice<Floats>(scales + 2 * (p * num_groups + group));
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++)
+                for (int i = 0; i < 2; i++) totals[p][v][i] = fma(to_floats(sum[p][v][i]), scale, totals[p][v][i]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            const Floats a = totals[r / 2][v][0], b = totals[r / 2][v][1];
+            total[r][v] = r % 2 ? __builtin_shufflevector(a, b, 1, 3, 5, 7) : __builtin_shufflevector(a, b, 0, 2, 4, 6);
+        }
+}
+#endif
 
 struct F32Weights {
     typedef float Number;
@@ -113,8 +189,7 @@ INLINE void store_some(float *to, const Floats &value, int count) {
 template <int ROWS, int VECTORS>
 INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, const Floats (&total)[ROWS][VECTORS],
                    int column, float *output, int stride) {
-    if (epilogue != ACTIVATE &&
-        column + VECTORS * LANES <= matrix.num_columns) { // the usual case, out of the registers
+    if (epilogue != ACTIVATE && column + VECTORS * LANES <= matrix.num_columns) { // the usual case, from the registers
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
             float *to = output + column + v * LANES;
@@ -154,15 +229,22 @@ typedef void (*Tile)(const Model &, const Matrix &, const Activations &, int row
 template <int ROWS, int FETCH>
 void int8_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int first,
                const uint8_t *fetch, Epilogue epilogue, float *output, int stride) {
-    Floats total[ROWS][TILE_VECTORS];
+    constexpr int VECTORS = int8_vectors(ROWS);
+    Floats total[ROWS][VECTORS];
     const uint8_t *weights =
         (const uint8_t *)matrix.panels + (int64_t)panel * round_up(matrix.depth, 4) * PANEL + first * 4;
+    const int8_t *bytes = rows.bytes + (int64_t)row * rows.stride_bytes;
     const int64_t group = (int64_t)row * rows.num_groups;
-    dot_int8<ROWS, TILE_VECTORS, FETCH>(weights, matrix.depth, rows.bytes + (int64_t)row * rows.stride_bytes,
-                                        rows.stride_bytes, rows.scales + group, rows.sums + group, rows.num_groups,
-                                        fetch, total);
-    finish<ROWS, TILE_VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
-                               stride);
+#if defined(DOTS_PAIRS)
+    if constexpr (ROWS > 1)
+        dot_int8_pairs<ROWS, VECTORS, FETCH>(weights, matrix.depth, bytes, rows.stride_bytes, rows.scales + group,
+                                             rows.starts + group, rows.num_groups, fetch, total);
+    else
+#endif
+        dot_int8<ROWS, VECTORS, FETCH>(weights, matrix.depth, bytes, rows.stride_bytes, rows.scales + group,
+                                       rows.starts + group, rows.num_groups, fetch, total);
+    finish<ROWS, VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
+                          stride);
 }
 
 template <class Weights, int ROWS>
@@ -194,14 +276,15 @@ template <int ROWS> struct F32Tile {
     template <int> static constexpr Tile TILE = float_tile<F32Weights, ROWS>;
 };
 
-// Tiles of `usual_rows` at most, unless one of `most_rows` takes them all.
+// Tiles of `vectors` of columns and `usual_rows` at most, unless one of `most_rows` takes all rows.
 template <template <int> class Of, int usual_rows, int most_rows>
-void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
-              float *output, int stride, const uint8_t *fetch) {
+void multiply(const Model &model, const Matrix &matrix, const Activations &rows, int panel, int vectors,
+              Epilogue epilogue, float *output, int stride, const uint8_t *fetch) {
     const int num_tiles = rows.num_rows <= most_rows ? 1 : (rows.num_rows + usual_rows - 1) / usual_rows;
-    for (int first = 0; first < PANEL; first += TILE_VECTORS * LANES)
+    for (int first = 0; first < PANEL; first += vectors * LANES)
         for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
-            const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
+            const int left = num_tiles - i, rest = rows.num_rows - row;
+            const int even = round_up((rest + left - 1) / left, ROWS_TOGETHER), num = even < rest ? even : rest;
             // A panel has four lines for each eight weights. One, two or four tiles fetch the next one in equal parts: the
             // last ones, because the first one waits for its own panel.
             const int num_fetching = num_tiles > 3 ? 4 : num_tiles > 1 ? 2 : 1;
@@ -216,13 +299,14 @@ void multiply(const Model &model, const Matrix &matrix, const Activations &rows,
 void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
             float *output, int stride, const uint8_t *fetch) {
     if (model.precision == INT8)
-        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, epilogue, output, stride, fetch);
+        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, int8_vectors(rows.num_rows),
+                                                           epilogue, output, stride, fetch);
     else if (model.precision == BF16)
-        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride,
-                                                             fetch);
+        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, TILE_VECTORS, epilogue, output,
+                                                             stride, fetch);
     else
-        multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, epilogue, output, stride,
-                                                            fetch);
+        multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, TILE_VECTORS, epilogue, output,
+                                                            stride, fetch);
 }
 
 // ------------------------------------------------------------------------------------------------------ row kernels
@@ -287,24 +371,26 @@ INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_
         sums = sums + q;
         typedef int8_t Bytes __attribute__((vector_size(LANES)));
         const Bytes b = __builtin_convertvector(q, Bytes);
-        memcpy(bytes + i, &b, LANES);
+        memcpy(bytes + place(i), &b, LANES);
     }
     int32_t total = sum_lanes(sums);
     for (int i = whole; i < count; i++) {
         const int32_t q = round_to_int(input[i] * factor);
-        bytes[i] = (int8_t)q;
+        bytes[place(i)] = (int8_t)q;
         total += q;
     }
     *sum = total;
     return most > 1e-30f ? most / 127.0f : 0;
 }
 
-void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums) {
+void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts) {
     for (int group = 0; group * GROUP < depth; group++) {
         const int first = group * GROUP, count = depth - first < GROUP ? depth - first : GROUP;
-        scales[group] = quantize_bytes(input + first, count, bytes + first, &sums[group]);
+        int32_t sum;
+        scales[group * ROWS_TOGETHER] = quantize_bytes(input + first, count, bytes + place(first), &sum);
+        starts[group * ROWS_TOGETHER] = -WEIGHT_OFFSET * sum;
     }
-    for (int i = depth; i < round_up(depth, 4); i++) bytes[i] = 0;
+    for (int i = depth; i < round_up(depth, 4); i++) bytes[place(i)] = 0;
 }
 
 // -------------------------------------------------------------------------------------------------------- attention
@@ -708,5 +794,5 @@ void attend(const Model &model, int layer, int head, const int32_t *blocks, int 
 #define JOIN(a, b) JOIN_(a, b)
 extern const Sampling JOIN(TARGET, _sampling); // sampling.cpp
 extern const Kernels TARGET;
-const Kernels TARGET = {QUOTE(TARGET), matmul,      embed,  layer_norm,
-                        quantize,      write_cache, attend, &JOIN(TARGET, _sampling)};
+const Kernels TARGET = {QUOTE(TARGET), ROWS_TOGETHER,           matmul, embed, layer_norm, quantize, write_cache,
+                        attend,        &JOIN(TARGET, _sampling)};

@@ -3,12 +3,14 @@
 #include "model.h"
 #include "sampling.h"
 
-// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group.
+// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP. Each group has a scale, and what its sums of
+// products start from, which takes off again what they get from the kernels' way of storing weights. R rows are side by
+// side, R of the kernels (1 or 2): eight bytes of the first, eight of the second, and so on.
 struct Activations {
-    float *values; // (T, stride_floats)
-    int8_t *bytes; // (T, stride_bytes), INT8 only
-    float *scales; // (T, num_groups)
-    int32_t *sums; // (T, num_groups)
+    float *values;   // (T, stride_floats)
+    int8_t *bytes;   // (T/R, stride_bytes/8, R, 8), INT8 only
+    float *scales;   // (T/R, num_groups, R)
+    int32_t *starts; // (T/R, num_groups, R)
     int32_t stride_floats, stride_bytes, num_groups, num_rows;
 };
 
@@ -16,14 +18,15 @@ enum Epilogue { STORE, ACTIVATE, ADD };
 
 struct Kernels {
     const char *name;
+    int rows_together; // R of Activations
     // Columns [panel · 32, …) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added there.
     // `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
     void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride,
                    const uint8_t *fetch);
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
-    // One row of `depth` floats to signed bytes, zero-padded to a multiple of four.
-    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums);
+    // One row of `depth` floats to signed bytes, zero-padded to a multiple of four, from its place among R rows on.
+    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts);
     // Keys and values (num_tokens, stride) of one head, from `position` on.
     void (*write_cache)(const Model &, int layer, int head, const int32_t *blocks, int position, int num_tokens,
                         const float *keys, const float *values, int stride);

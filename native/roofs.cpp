@@ -2,7 +2,8 @@
 //
 //     roofs THREADS BYTES       prints two numbers: bytes/s of reading BYTES again and again, products/s
 //
-// Compiled for one target (-DTARGET=name): the products are those of its dot(), with all operands in registers.
+// Compiled for one target (-DTARGET=name): the products are those of its dot(), or of its dot_pairs() if it has that, with
+// all operands in registers.
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -14,6 +15,14 @@ namespace {
 
 constexpr int64_t CHUNK = 1 << 16; // bytes that an item reads: as the matmuls read a few panels
 constexpr int CHAINS = 12, TURNS = 200000, REPEATS = 15;
+
+#if defined(DOTS_PAIRS)
+constexpr int PRODUCTS = 8; // of each sum
+INLINE Ints multiply_add(Ints sum, Ints weights) { return dot_pairs(sum, weights, splat_int(0x01020304)); }
+#else
+constexpr int PRODUCTS = 4;
+INLINE Ints multiply_add(Ints sum, Ints weights) { return dot(sum, weights, 0x01020304); }
+#endif
 
 struct Memory {
     const uint8_t *bytes;
@@ -43,7 +52,7 @@ void multiply_registers(void *context, int, int thread) {
     Ints weights = load_ints(memory->bytes);
     for (int turn = 0; turn < TURNS; turn++) {
 #pragma GCC unroll 16
-        for (int c = 0; c < CHAINS; c++) sum[c] = dot(sum[c], weights, 0x01020304);
+        for (int c = 0; c < CHAINS; c++) sum[c] = multiply_add(sum[c], weights);
         asm volatile("" : "+m"(*memory)); // each turn counts
     }
     for (int c = 1; c < CHAINS; c++) sum[0] ^= sum[c];
@@ -77,7 +86,7 @@ int main(int num_arguments, char **arguments) {
     Memory memory = {bytes, {}};
     const double read_s = best_time(pool, read_chunk, &memory, (int)num_chunks);
     const double dot_s = best_time(pool, multiply_registers, &memory, num_threads);
-    printf("%.0f %.0f\n", num_chunks * CHUNK / read_s, 4.0 * LANES * CHAINS * TURNS * num_threads / dot_s);
+    printf("%.0f %.0f\n", num_chunks * CHUNK / read_s, (double)PRODUCTS * LANES * CHAINS * TURNS * num_threads / dot_s);
     pool_close(pool);
     free(bytes);
     return 0;

@@ -48,6 +48,8 @@ INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 
 // WEIGHT_OFFSET: 128 if dot() takes the bytes of a weight as unsigned (weight + 128), 0 if it takes the sign off itself.
 // A sum of dot()s over activations a is then (true sum) + WEIGHT_OFFSET · Σa.
+//
+// ROWS_TOGETHER: rows of activations that are side by side in memory. A target with 2 has dot_pairs() beside dot().
 
 #if LANES == 16 // ---------------------------------------------------------------------------------- AVX-512 VNNI
 
@@ -98,9 +100,8 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
 #endif
 constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 5, INT8_MOST_ROWS = 5, FLOAT_TILE_ROWS = 5;
 
-#elif defined(__aarch64__) // ------------------------------------------------------------ arm64 dotprod, baseline
+#elif defined(__aarch64__) // ------------------------------------------------------ arm64 i8mm, dotprod, baseline
 
-constexpr int WEIGHT_OFFSET = 0;
 INLINE Floats splat(float x) { return (Floats)vdupq_n_f32(x); }
 INLINE Ints splat_int(int32_t x) { return (Ints)vdupq_n_s32(x); }
 INLINE Floats fma(Floats a, Floats b, Floats c) {
@@ -113,6 +114,22 @@ INLINE uint32_t bits_of_lanes(Ints mask) {
     const uint32x4_t bits = {1, 2, 4, 8};
     return vaddvq_u32(vandq_u32((uint32x4_t)mask, bits));
 }
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int WEIGHT_OFFSET = 128;
+INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
+    const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));
+    return (Ints)vusdotq_s32((int32x4_t)sum, (uint8x16_t)weights, a);
+}
+// 2 columns × 8 weights by 2 rows × 8 activations: sums of column 0 and row 0, 0 and 1, 1 and 0, 1 and 1.
+#define DOTS_PAIRS 1
+INLINE Ints dot_pairs(Ints sum, Ints weights, Ints activations) {
+    return (Ints)vusmmlaq_s32((int32x4_t)sum, (uint8x16_t)weights, (int8x16_t)activations);
+}
+constexpr int ROWS_TOGETHER = 2, INT8_TILE_ROWS = 12, INT8_MOST_ROWS = 12;
+// A tile of many rows shares the rearrangement of its weights, one of few rows what it does for each row.
+constexpr int int8_vectors(int num_rows) { return num_rows <= 4 ? 4 : 2; }
+#else
+constexpr int WEIGHT_OFFSET = 0;
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     const int8x16_t w = veorq_s8((int8x16_t)weights, vdupq_n_s8((int8_t)-128));
     const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));
@@ -124,7 +141,9 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     return (Ints)vaddq_s32((int32x4_t)sum, vpaddq_s32(low, high));
 #endif
 }
-constexpr int TILE_VECTORS = 4, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TILE_ROWS = 6;
+constexpr int INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4;
+#endif
+constexpr int TILE_VECTORS = 4, FLOAT_TILE_ROWS = 6;
 
 #elif defined(__x86_64__) // -------------------------------------------------------------------- baseline x86-64
 
@@ -149,6 +168,11 @@ constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TI
 
 #else
 #error "no kernels for this processor"
+#endif
+
+#if !defined(DOTS_PAIRS)
+constexpr int ROWS_TOGETHER = 1;
+constexpr int int8_vectors(int) { return TILE_VECTORS; }
 #endif
 
 // bits_of_lanes(): a comparison's lanes as bits, the first one lowest.

@@ -75,9 +75,10 @@ Activations take_activations(char *&at, int64_t num_tokens, int depth, bool has_
     if (!has_bytes) return a;
     a.stride_bytes = row_bytes(depth);
     a.num_groups = (depth + GROUP - 1) / GROUP;
+    num_tokens += num_tokens % 2; // a row of two that are side by side
     a.bytes = take<int8_t>(at, num_tokens * a.stride_bytes);
     a.scales = take<float>(at, num_tokens * a.num_groups);
-    a.sums = take<int32_t>(at, num_tokens * a.num_groups);
+    a.starts = take<int32_t>(at, num_tokens * a.num_groups);
     return a;
 }
 
@@ -150,9 +151,11 @@ void embed_row(void *context, int row, int) {
 
 // Columns [first, end) of a row, whose `values` are written; `first` is a multiple of GROUP.
 void quantize_columns(const Engine *e, const Activations &a, const float *values, int row, int first, int end) {
-    const int64_t group = (int64_t)row * a.num_groups + first / GROUP;
-    e->kernels->quantize(values + first, end - first, a.bytes + (int64_t)row * a.stride_bytes + first, a.scales + group,
-                         a.sums + group);
+    const int together = e->kernels->rows_together, among = row % together, top = row - among;
+    const int64_t group = (int64_t)top * a.num_groups + first / GROUP * together + among;
+    e->kernels->quantize(values + first, end - first,
+                         a.bytes + (int64_t)top * a.stride_bytes + first * together + among * 8, a.scales + group,
+                         a.starts + group);
 }
 
 // The norm of a token's residual, as row `row` of a product's input.

@@ -4,6 +4,8 @@
 #include <string.h>
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #if defined(__x86_64__)
@@ -54,22 +56,29 @@ int find_targets(const Kernels **found) {
 } // namespace
 
 #elif defined(__aarch64__)
-extern const Kernels dotprod, neon;
+extern const Kernels i8mm, dotprod, neon;
 
 namespace {
 
-bool has_dotprod() {
 #if defined(__APPLE__)
-    return true; // every Apple processor that runs macOS on arm64
-#elif defined(__linux__)
-    return getauxval(AT_HWCAP) >> 20 & 1; // HWCAP_ASIMDDP
-#else
-    return false;
-#endif
+bool has_feature(const char *name) { // 0 or 1; a system that does not know the name has none of its processors
+    int value = 0;
+    size_t size = sizeof value;
+    return !sysctlbyname(name, &value, &size, nullptr, 0) && value;
 }
+bool has_i8mm() { return has_feature("hw.optional.arm.FEAT_I8MM"); }
+bool has_dotprod() { return true; } // every Apple processor that runs macOS on arm64
+#elif defined(__linux__)
+bool has_i8mm() { return getauxval(AT_HWCAP2) >> 13 & 1; }   // HWCAP2_I8MM
+bool has_dotprod() { return getauxval(AT_HWCAP) >> 20 & 1; } // HWCAP_ASIMDDP
+#else
+bool has_i8mm() { return false; }
+bool has_dotprod() { return false; }
+#endif
 
 int find_targets(const Kernels **found) {
     int num = 0;
+    if (has_i8mm()) found[num++] = &i8mm;
     if (has_dotprod()) found[num++] = &dotprod;
     found[num++] = &neon;
     return num;

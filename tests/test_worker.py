@@ -18,7 +18,7 @@ import uvicorn
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.worker import ControlledServer, Worker, WorkerGroup, warn_if_open
+from distilgpt2_api.worker import ControlledServer, Worker, WorkerGroup, trusted_proxies, warn_if_open
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,11 @@ def test_an_open_service_without_keys_logs_one_warning(addresses: list[object], 
     with structlog.testing.capture_logs() as lines:
         warn_if_open(addresses)
     assert [(line["log_level"], line["addresses"]) for line in lines] == ([("warning", named)] if named else [])
+
+
+@pytest.mark.parametrize(("named", "trusted"), [(["10.0.0.1"], ["10.0.0.1", "unix:"]), ([], ["unix:"]), (["*"], ["*"])])
+def test_the_proxy_on_a_unix_socket_is_always_trusted(named: list[str], trusted: list[str]) -> None:
+    assert trusted_proxies(named) == trusted
 
 
 class FakeWorker:

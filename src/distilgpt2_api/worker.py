@@ -6,6 +6,7 @@ import mmap
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterable
 from types import FrameType
@@ -17,13 +18,22 @@ from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the sa
 from uvicorn import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the package has no types
 
+from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
-from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit
+from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit, write_start_error
 from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
+from distilgpt2_api.server.http.tls_connections import tls_protocol
+from distilgpt2_api.server.http.unix_peer import UNIX_PEER
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.settings import Settings, export_to_environment, freed_memory, keep_blas_single_threaded
+from distilgpt2_api.settings import (
+    Settings,
+    export_to_environment,
+    freed_memory,
+    keep_blas_single_threaded,
+    read_log_format,
+)
 from distilgpt2_api.settings.host_resources import allow_open_files
 
 FINAL_FLUSH_S = 0.5
@@ -82,6 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         "timeout_graceful_shutdown": FINAL_FLUSH_S,
     }
     group: ClassVar = WorkerGroup()
+    tls: ssl.SSLContext | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """In the master, before the fork."""
@@ -117,6 +128,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         try:
             if self.cfg.preload_app:
                 super().load_wsgi()
+                self.tls = load_certificate()
             else:
                 self._import_during_preload()
         finally:
@@ -129,6 +141,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         try:
             start_preload()
             super().load_wsgi()
+            self.tls = load_certificate()
         except SystemExit as end:  # the settings are wrong, and the error has been printed
             exit_now(end.code if isinstance(end.code, int) else Arbiter.WORKER_BOOT_ERROR)
             raise
@@ -177,7 +190,11 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         )
         allow_open_files(limits.max_connections)
         self.config.app = self.wsgi
-        self.config.http = limited_protocol(limits, OPENAI_ERRORS)
+        if self.tls is None:
+            self.config.http = limited_protocol(limits, OPENAI_ERRORS)
+        else:
+            self.config.http = tls_protocol(limits, OPENAI_ERRORS, self.tls)
+        self.config.forwarded_allow_ips = trusted_proxies(self.cfg.forwarded_allow_ips)
         server = ControlledServer(self)
         self._install_sigquit_handler()
         # Python's own sockets: uvloop knows that it shares only those, and closes no descriptor twice.
@@ -233,6 +250,21 @@ class ControlledServer(Server):
 
     def note_alive(self) -> None:
         self._worker.notify()
+
+
+def load_certificate() -> ssl.SSLContext | None:
+    """The server's side of TLS, if the settings want it. Exits with one line if the certificate can't be used."""
+    try:
+        return Settings().tls_context()
+    except SettingsError as error:
+        sys.exit(write_start_error(error, is_json=read_log_format().is_json(is_terminal=sys.stderr.isatty())))
+
+
+def trusted_proxies(addresses: list[str]) -> list[str]:
+    """Gunicorn's `forwarded_allow_ips` and, as in Gunicorn's own workers, every client of a Unix socket: its file's
+    permissions say who may connect.
+    """
+    return addresses if addresses == ["*"] else [*addresses, UNIX_PEER]
 
 
 def warn_if_open(addresses: Iterable[object]) -> None:

@@ -37,6 +37,11 @@ def write_header_of_another_processor(path: Path) -> None:
     path.write_bytes(header + bytes(4096))
 
 
+def write_header_of_another_system(path: Path) -> None:
+    """Mach-O's header, or ELF's on macOS."""
+    path.write_bytes((b"\x7fELF" if sys.platform == "darwin" else b"\xcf\xfa\xed\xfe") + bytes(4096))
+
+
 def link_to_another_library(path: Path) -> None:
     path.symlink_to(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]  # NumPy types no private modules
 
@@ -47,6 +52,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (Path.mkdir, "can't be loaded"),
     "text": (write_text, "can't be loaded"),
     "another processor's": (write_header_of_another_processor, "can't be loaded"),
+    "another system's": (write_header_of_another_system, "can't be loaded"),
     "another library": (link_to_another_library, "can't be loaded"),
 }
 
@@ -70,14 +76,15 @@ def test_a_library_of_another_version_is_one_line(generate: Callable[[], str], m
     assert f"have interface {built}, this version of distilgpt2-api needs 999" in generate()
 
 
+@pytest.mark.parametrize("name", ["quantum", "sse2" if platform.machine() in {"aarch64", "arm64"} else "i8mm"])
 def test_a_target_that_the_processor_lacks_is_one_line(
-    generate: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    name: str, generate: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DISTILGPT2_KERNELS", "quantum")
+    monkeypatch.setenv("DISTILGPT2_KERNELS", name)
 
     line = generate()
 
-    assert line.startswith("error: kernels 'quantum': this processor runs ")
+    assert line.startswith(f"error: kernels '{name}': this processor runs ")
     assert library.find_targets()[0] in line
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from distilgpt2_api.cli.serve import shown_url
+from distilgpt2_api.cli.listening import shown_url
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
 
 START_LIMIT_S = 60.0

@@ -61,14 +61,16 @@ class Apptainer(Engine):
         return self._why_not
 
     def load(self, image: str) -> None:
-        if (self._folder / self._file(image)).exists():
+        # With zstd the build and especially the start are faster than with the default.
+        self._build(image, self._file(image), "--mksquashfs-args", "-comp zstd -Xcompression-level 3")
+
+    def _build(self, image: str, target: str, *flags: str) -> None:
+        if (self._folder / target).exists():
             return
         archive = self._folder / "image.tar"
         call(["docker", "save", "--output", str(archive), image], timeout_s=300)
         archive.chmod(0o644)
-        # With zstd the build and especially the start are faster than with the default.
-        build = ["build", "--mksquashfs-args", "-comp zstd -Xcompression-level 3"]
-        call(self._command("root", *build, self._file(image), f"docker-archive:{archive.name}"), timeout_s=600)
+        call(self._command("root", "build", *flags, target, f"docker-archive:{archive.name}"), timeout_s=600)
         archive.unlink()
 
     def start(self, image: str, options: Options) -> Container:
@@ -105,9 +107,10 @@ class Apptainer(Engine):
 
     @contextmanager
     def with_model(self, model_image: str) -> Iterator[Options]:
-        """As a bind mount of a folder in the other image's file."""
-        self.load(model_image)
-        yield Options(mounts=("--bind", f"{self._file(model_image)}:/opt/models:image-src=/models"))
+        """As a bind mount of a folder of the unpacked image: only files of data, not of containers, can be bound."""
+        folder = model_image.replace(":", "-")
+        self._build(model_image, folder, "--sandbox")
+        yield Options(mounts=("--bind", f"{folder}/models:/opt/models"))
 
     def _flags(self, options: Options, environment: Mapping[str, str]) -> list[str]:
         flags = ["--containall", "--no-home", *options.mounts]

@@ -21,6 +21,8 @@ MOUNTS = Path("/proc/self/mounts")
 WITHOUT_MODEL = "distilgpt2-api-test:without-model"
 MODEL_IMAGE = "distilgpt2-api-test:model"
 LARGE_IMAGE = "distilgpt2-api-test:distilgpt2-shape"
+HARDENED = "hardened"
+"""The image without a shell: a target of the Dockerfile, and what its tags end with."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +64,23 @@ def image(docker: Docker, context: Path) -> str:
     result = build(context, IMAGE)
     assert result.exit_status == 0, result.output
     return IMAGE
+
+
+@pytest.fixture(scope="session")
+def hardened_image(image: str, context: Path) -> str:
+    """The same without shell and package manager."""
+    tag = f"{image}-{HARDENED}"
+    result = build(context, tag, f"--target={HARDENED}")
+    assert result.exit_status == 0, result.output
+    return tag
+
+
+@pytest.fixture(scope="session", params=["runtime", HARDENED])
+def each_image(request: pytest.FixtureRequest, image: str) -> str:
+    """Both images with the demo model, one after the other."""
+    if request.param == HARDENED:
+        image = request.getfixturevalue("hardened_image")
+    return image
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,15 @@ NEEDLESS_MODULES = "pip ensurepip poetry huggingface_hub hf_xet ziglang"
 
 
 @pytest.mark.parametrize("user", ["123456:0", "123456:123456"])
-def test_serves_without_network_capabilities_writable_disk_or_known_user(engine: Engine, image: str, user: str) -> None:
+def test_serves_without_network_capabilities_writable_disk_or_known_user(
+    engine: Engine, each_image: str, user: str
+) -> None:
     """Acceptance 1: also without tmpfs. The second user is not in group 0, which is not promised but works."""
     if engine.name == "apptainer":
         pytest.skip("apptainer: it has no such options; test_serves_an_unprivileged_caller tests it")
+    engine.load(each_image)
     options = Options(flags=(*HARDENED, f"--user={user}"), is_offline=True)
-    with engine.running(image, options) as container:
+    with engine.running(each_image, options) as container:
         wait_for_healthcheck(container)
         assert complete_inside(container, max_tokens=4, ignore_eos=True)["usage"]["completion_tokens"] == 4
         # New grammars are first compiled in a separate process, which must be able to start, too.

@@ -7,8 +7,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from tests.container.builds import build
-from tests.container.engines import Docker, Engine, Options, Result, call
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+from tests.container.builds import ROOT, build
+from tests.container.engines import HARDENED, Docker, Engine, Options, Result, call
 from tests.container.http import get_text
 from tests.container.test_bad_input import the_error
 from tests.container.test_rebuild import layers
@@ -35,6 +36,26 @@ def test_a_mounted_model_answers_as_a_built_in_one(
     assert split == built_in
     assert [model["id"] for model in json.loads(other_models)["data"]] == ["storyteller"]
     assert json.loads(its_models)["data"][0]["id"] == "storyteller"
+
+
+def test_kserve_s_container_serves_the_model_where_kserve_mounts_it(
+    docker: Docker, without_model: str, model_image: str
+) -> None:
+    """With the manifest's variables: KServe mounts the image's folder /models, and fills in the service's name."""
+    (container,) = yaml.safe_load((ROOT / "deploy" / "kserve" / "serving-runtime.yaml").read_text())["spec"][
+        "containers"
+    ]
+    environment = {entry["name"]: entry["value"].replace("{{.Name}}", "fairy-tales") for entry in container["env"]}
+    with docker.with_model(model_image) as mounted:
+        (mount,) = mounted.mounts
+        options = Options(
+            flags=(*HARDENED, "--user=10001:0", mount.replace("/opt/models", "/mnt/models")), environment=environment
+        )
+        with docker.running(without_model, options) as service:
+            service.wait_until_ready()
+            assert [model["id"] for model in json.loads(get_text(service.port, "/v1/models"))["data"]] == [
+                "fairy-tales"
+            ]
 
 
 def test_a_model_that_is_not_mounted_is_a_one_line_error(engine: Engine, without_model: str) -> None:
@@ -69,6 +90,18 @@ def test_a_model_image_has_only_the_model(docker: Docker, model_image: str, tmp_
     assert files == {"README.md", "config.json", "tokenizer.json", "compiled.int8.safetensors"}
     assert all(member.mode & 0o044 == 0o044 for member in members.values())
     assert len(layers(model_image)) == 1
+
+
+def test_a_model_called_like_the_link_is_its_own_link(docker: Docker, context: Path, tmp_path: Path) -> None:
+    """`models/model` is then the model itself."""
+    changed = tmp_path / "changed"
+    shutil.copytree(context, changed)
+    shutil.copytree(changed / "src" / "distilgpt2_api" / "models" / "storyteller", changed / "model")
+    result = build(changed, CHANGED_IMAGE, MODEL="./model")
+    assert result.exit_status == 0, result.output
+    with docker.running(CHANGED_IMAGE) as service:
+        service.wait_until_ready()
+        assert [model["id"] for model in json.loads(get_text(service.port, "/v1/models"))["data"]] == ["model"]
 
 
 def test_its_labels_say_what_it_is(docker: Docker, model_image: str) -> None:

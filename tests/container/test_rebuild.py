@@ -46,9 +46,12 @@ def test_a_change_of_code_rebuilds_nothing_else(image: str, context: Path, tmp_p
 
 
 def test_two_builds_give_the_same_layers(
-    image: str, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: str, hardened_image: str, context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without cache, with other file dates and another umask, the digests are the same."""
+    """Without cache, with other file dates and another umask, the digests are the same: of both images.
+
+    The hardened image is built of every stage, so the second build finds all of them in the cache of the first.
+    """
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     copy = tmp_path / "copy"
     shutil.copytree(context, copy, copy_function=shutil.copyfile)
@@ -56,10 +59,16 @@ def test_two_builds_give_the_same_layers(
         os.utime(path, (1_600_000_000, 1_600_000_000))
         path.chmod(0o700 if path.is_dir() or path.suffix == ".sh" else 0o600)
 
-    result = build(copy, SECOND_IMAGE, "--no-cache")
+    for target, options, first in (("hardened", ["--no-cache"], hardened_image), ("runtime", [], image)):
+        result = build(copy, SECOND_IMAGE, f"--target={target}", *options)
+        assert result.exit_status == 0, result.output
+        assert layers(SECOND_IMAGE) == layers(first), target
 
-    assert result.exit_status == 0, result.output
-    assert layers(SECOND_IMAGE) == layers(image)
+
+def test_the_hardened_image_has_the_same_layers_but_the_first(image: str, hardened_image: str) -> None:
+    """A machine that has one image pulls 16 MB for the other."""
+    assert layers(hardened_image)[1:] == layers(image)[1:]
+    assert layers(hardened_image)[0] != layers(image)[0]
 
 
 @pytest.mark.parametrize(

@@ -39,20 +39,20 @@ def test_shellcheck_finds_nothing() -> None:
 
 
 @pytest.fixture(scope="module")
-def config(image: str) -> Any:
-    return json.loads(call(["docker", "image", "inspect", image]).stdout)[0]["Config"]
+def config(each_image: str) -> Any:
+    return json.loads(call(["docker", "image", "inspect", each_image]).stdout)[0]["Config"]
 
 
 @pytest.fixture(scope="module")
-def history(image: str) -> list[str]:
-    return call(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image]).stdout.splitlines()
+def history(each_image: str) -> list[str]:
+    return call(["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", each_image]).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
-def root(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
+def root(each_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
     """The image's files."""
     path = tmp_path_factory.mktemp("root") / "root.tar"
-    container = call(["docker", "create", image]).stdout.strip()
+    container = call(["docker", "create", each_image]).stdout.strip()
     try:
         call(["docker", "export", "--output", str(path), container])
     finally:
@@ -62,6 +62,8 @@ def root(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfi
 
 
 def read(root: tarfile.TarFile, name: str) -> list[list[str]]:
+    if name not in root.getnames():
+        return []
     file = root.extractfile(name)
     assert file is not None
     return [line.split(":") for line in file.read().decode().splitlines() if line]
@@ -122,7 +124,7 @@ def test_dkl_li_0001_no_empty_password(root: tarfile.TarFile) -> None:
 def test_dkl_li_0002_users_and_groups_are_different(root: tarfile.TarFile) -> None:
     for name in ("etc/passwd", "etc/group"):
         entries = read(root, name)
-        assert len({fields[0] for fields in entries}) == len(entries)
+        assert len({fields[0] for fields in entries}) == len(entries) > 0
         assert len({fields[2] for fields in entries}) == len(entries)
 
 

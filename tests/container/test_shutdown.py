@@ -11,12 +11,13 @@ STOP_S = 5
 LONG = {"max_tokens": 400, "ignore_eos": True, "temperature": 1.0, "seed": 3}
 
 
-def test_a_stop_during_streams_ends_them_properly(engine: Engine, image: str) -> None:
+def test_a_stop_during_streams_ends_them_properly(engine: Engine, each_image: str) -> None:
     """Acceptance 3: exit status 0; the stream's last event is an error object or has a finish reason."""
+    engine.load(each_image)
     with (
         # Too long for the drain: streams that still run then get the error event.
         engine.running(
-            image, Options(environment={"DISTILGPT2_DRAIN_S": "1", "DISTILGPT2_NUM_THREADS": "1"})
+            each_image, Options(environment={"DISTILGPT2_DRAIN_S": "1", "DISTILGPT2_NUM_THREADS": "1"})
         ) as service,
         ThreadPoolExecutor() as pool,
     ):
@@ -41,7 +42,8 @@ def last_event(events: object) -> dict[str, list[dict[str, str]]]:
     return last
 
 
-def test_a_stop_while_idle_ends_at_once(engine: Engine, image: str) -> None:
-    with engine.running(image) as service:
+def test_a_stop_while_idle_ends_at_once(engine: Engine, each_image: str) -> None:
+    engine.load(each_image)
+    with engine.running(each_image) as service:
         service.wait_until_ready()
         assert service.stop(STOP_S) == 0, service.log()

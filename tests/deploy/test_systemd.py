@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from tests.deploy.conftest import ReadUnit, Unit
 
+from distilgpt2_api.cli.listening import BACKLOG
 from distilgpt2_api.core.exit_status import EXIT_MODEL, EXIT_SETTINGS
 
 FILE = "deploy/systemd/distilgpt2-api.service"
+SOCKET = "deploy/systemd/distilgpt2-api.socket"
 MAX_EXPOSURE = 15
 """In tenths, of 100: `systemd-analyze security` calls this OK."""
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
@@ -21,6 +23,11 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 @pytest.fixture(scope="module")
 def unit(read_unit: ReadUnit) -> Unit:
     return read_unit(FILE)
+
+
+@pytest.fixture(scope="module")
+def socket_unit(read_unit: ReadUnit) -> Unit:
+    return read_unit(SOCKET)
 
 
 @pytest.fixture
@@ -38,6 +45,26 @@ def test_systemd_knows_every_directive(local_unit: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(local_unit)], check=False, capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@needs_systemd
+def test_systemd_knows_every_directive_of_the_socket(local_unit: Path, root: Path) -> None:
+    """It looks for the service of the same name beside it."""
+    path = local_unit.with_suffix(".socket")
+    path.write_text((root / SOCKET).read_text(encoding="utf-8"))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(path)], check=False, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_socket_is_one_that_the_service_accepts(socket_unit: Unit, unit: Unit) -> None:
+    """A stream for the whole service, not a connection for each process, and no more people than a proxy's group."""
+    assert "Socket.Accept" not in socket_unit
+    assert socket_unit["Socket.ListenStream"] == ["/run/distilgpt2-api.sock"]
+    assert socket_unit["Socket.SocketMode"] == ["0660"]
+    assert socket_unit["Socket.Backlog"] == [str(BACKLOG)]
+    assert "AF_UNIX" in unit["Service.RestrictAddressFamilies"][0].split()
 
 
 @needs_systemd

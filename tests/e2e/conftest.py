@@ -199,7 +199,7 @@ def events_of(response: httpx.Response) -> Iterator[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test uses TLS, and each httpx client would spend 30 ms on loading root certificates."""
+    """No test needs root certificates, on whose loading each httpx client would spend 30 ms."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
@@ -251,7 +251,7 @@ def server(launch: Launcher) -> Server:
     return server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until() -> Callable[..., Any]:
     return eventually
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.certificates import encrypt_key, write_certificate
 
 from distilgpt2_api.core.exit_status import EXIT_MODEL, EXIT_SETTINGS
 
@@ -60,6 +61,37 @@ def test_a_broken_model_is_one_line_and_status_3(
     (error,) = errors_of(server)
     assert error.startswith(f"can't serve this model: {weights}: truncated")
     assert "serving" not in [line["event"] for line in lines_of(server)]
+
+
+@pytest.mark.parametrize("kind", ["serve", "gunicorn", "image"])
+def test_a_key_of_another_certificate_is_one_line_and_status_4(
+    launch: Callable[..., Any], tmp_path: Path, kind: str
+) -> None:
+    """Before anything loads and, under bare Gunicorn, which knows nothing of our settings, in the worker."""
+    certificate, _ = write_certificate(tmp_path)
+    _, other = write_certificate(tmp_path, name="other")
+    server = launch(kind, ssl_certfile=certificate, ssl_keyfile=other)
+    assert server.wait_exit() == EXIT_SETTINGS
+    assert errors_of(server) == [f"the key in ssl_keyfile {other} is not that of ssl_certfile {certificate}"]
+
+
+@pytest.mark.parametrize("fault", ["expired", "missing", "encrypted", "no certificate"])
+def test_a_bad_certificate_or_key_is_one_line_and_status_4(
+    launch: Callable[..., Any], tmp_path: Path, fault: str
+) -> None:
+    """tests/settings/test_certificates.py has every text."""
+    certificate, key = write_certificate(tmp_path, days=-1 if fault == "expired" else 2)
+    match fault:
+        case "missing":
+            certificate = tmp_path / "nowhere.pem"
+        case "encrypted":
+            key = encrypt_key(key)
+        case "no certificate":
+            certificate = key
+    server = launch("serve", ssl_certfile=certificate, ssl_keyfile=key)
+    assert server.wait_exit() == EXIT_SETTINGS
+    (error,) = errors_of(server)
+    assert str(key if fault == "encrypted" else certificate) in error
 
 
 def test_the_console_format_applies_to_errors_of_the_start(launch: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from tests.native.driver import Driver, Row, quantize, to_bf16
 from tests.reference.numpy_gpt2 import NumpyGpt2
 
 PRECISIONS = ("f32", "bf16", "int8")
-ALL_TARGETS = ("avx512vnni", "avxvnni", "avx2", "sse2", "dotprod", "neon")
+ALL_TARGETS = ("avx512vnni", "avxvnni", "avx2", "sse2", "i8mm", "dotprod", "neon")
 SHAPES: dict[str, dict[str, Any]] = {
     "demo": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 100, "n_positions": 128},
     "heads of one": {"n_embd": 5, "n_head": 5, "n_layer": 1, "vocab_size": 7, "n_positions": 70},
@@ -90,6 +90,10 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def open_driver(target: str) -> Open:
+    return open_driver_of(target)
+
+
+def open_driver_of(target: str) -> Open:
     def open_model(
         config: Mapping[str, Any], tensors: Any, precision: str, num_threads: int = 2, num_blocks: int = 24
     ) -> Driver:
@@ -183,6 +187,27 @@ def test_sequences_that_continue_each_other_are_one(open_driver: Open, precision
                 driver.step([Row(token_ids=ids[:num_first], begin=0, block_ids=[5])], 1)
                 logits = driver.step([*other, *later], len(later))
             assert np.array_equal(logits, expected[num_first:])
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_instruction_sets_of_arm64_give_the_same_bits(shape: dict[str, Any]) -> None:
+    """They differ in products of integers alone, which are exact."""
+    targets = [target for target in ("i8mm", "dotprod", "neon") if target in all_targets()]
+    if len(targets) < 2:
+        pytest.skip("the processor has no two of them")
+    tensors = random_tensors(shape)
+    ids = tokens(shape, 31)
+    results = []
+    for target in targets:
+        with open_driver_of(target)(shape, tensors, "int8") as driver:
+            results.append(
+                [
+                    driver.step([Row(token_ids=ids[:num], begin=0, block_ids=[0])], num).tobytes()
+                    for num in (*range(1, 14), 25, 31)
+                ]
+            )
+
+    assert all(result == results[0] for result in results)
 
 
 def test_many_rows(open_driver: Open) -> None:

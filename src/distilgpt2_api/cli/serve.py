@@ -1,6 +1,5 @@
 """`distilgpt2-api serve`: runs Gunicorn with our worker in this process; signals and exit status are Gunicorn's."""
 
-import errno
 import math
 import os
 import socket
@@ -13,9 +12,9 @@ import structlog
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # Gunicorn has no types
 from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 
-from distilgpt2_api.cli.addresses import WILDCARDS, url_of
+from distilgpt2_api.cli.listening import check_passed_sockets, listen, shown_address, unix_socket_options
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
-from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
+from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.observability.start_errors import write_start_error
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment, read_log_format
@@ -26,7 +25,10 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Gunicorn creates its own tempor
 KEEP_ALIVE_S = 75
 """Longer than load balancers keep idle connections (commonly 60 s), so that the client closes first."""
 
-BACKLOG = 2048
+
+def absolute(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """The path that workers see, from the folder in which the user types it."""
+    return None if path is None else str(Path(path).absolute())
 
 
 @click.command("serve")
@@ -52,6 +54,11 @@ BACKLOG = 2048
 )
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 0.0.0.0.")
 @click.option("--port", metavar="N", help="Port to listen on. Default: 8000.")
+@click.option("--uds", metavar="PATH", callback=absolute, help="Unix socket to listen on, instead of host and port.")
+@click.option("--ssl-certfile", metavar="FILE", callback=absolute, help="PEM certificate: serve HTTPS.")
+@click.option(
+    "--ssl-keyfile", metavar="FILE", callback=absolute, help="Its PEM key. Default: in the certificate's file."
+)
 @num_threads_option
 @click.option("--log-level", type=click.Choice([level.value for level in LogLevel]), help="Default: info.")
 @click.option("--log-format", type=click.Choice([form.value for form in LogFormat]), help="Default: auto.")
@@ -67,22 +74,24 @@ def command(**options: str | None) -> None:
         settings = Settings(**overrides)
         settings.locate_model()
         settings.check_keys_file()
-        listener = listen(settings.host, settings.port)
+        settings.tls_context()
+        passed = check_passed_sockets(settings)
+        listeners = passed or [listen(settings)]
     except Distilgpt2ApiError as error:
         is_json = read_log_format(options["log_format"]).is_json(is_terminal=is_terminal)
         sys.exit(write_start_error(error, is_json=is_json))
     export_to_environment(overrides)
     configure_logging(level=settings.log_level.value, is_json=settings.has_json_logs(is_terminal=is_terminal))
-    url = shown_url(*listener.getsockname()[:2])
+    url = ", ".join(shown_address(each, is_tls=settings.ssl_certfile is not None) for each in listeners)
     structlog.stdlib.get_logger("distilgpt2_api").info("listening", url=url, model=settings.model_label())
-    Server(listener, settings).run()
+    Server([] if passed else listeners, settings).run()
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn with workers that serve `APP` on `listener`."""
+    """Gunicorn with workers that serve `APP` on `listeners`; without any, on the sockets that systemd passes."""
 
-    def __init__(self, listener: socket.socket, settings: Settings) -> None:
-        self._options = gunicorn_options(settings) | {"bind": [f"fd://{listener.detach()}"]}
+    def __init__(self, listeners: list[socket.socket], settings: Settings) -> None:
+        self._options = gunicorn_options(settings) | {"bind": [f"fd://{each.detach()}" for each in listeners]}
         super().__init__()
 
     def load_config(self) -> None:
@@ -107,25 +116,6 @@ def gunicorn_options(settings: Settings) -> dict[str, object]:
     }
     if os.access(SHARED_MEMORY, os.W_OK):
         options["worker_tmp_dir"] = str(SHARED_MEMORY)  # a heartbeat file on disk can block the worker
+    if settings.uds is not None:
+        options |= unix_socket_options(settings.uds, settings.uds_permissions)
     return options
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket before anything loads: a taken port is reported immediately, and early clients wait.
-
-    Raises SettingsError.
-    """
-    try:
-        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, *_, address = infos[0]
-        return socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
-        # Errors of name resolution have negative numbers and their own text.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        remedy = "; stop the program that uses it, or choose another PORT" if error.errno == errno.EADDRINUSE else ""
-        raise SettingsError(f"can't listen on {host} port {port}: {reason}{remedy}") from None
-
-
-def shown_url(host: str, port: int) -> str:
-    """The URL to open in a browser."""
-    return url_of("localhost" if host in WILDCARDS else host, port)

@@ -1,4 +1,4 @@
-"""Settings for the model, the address and the engine."""
+"""Settings for the model and the engine."""
 
 from typing import Annotated, Self
 
@@ -44,16 +44,8 @@ class ServingSettings(BaseModel, defer_build=True):
     kernels: str = Field(
         default="",
         pattern=r"^[a-z0-9]*$",
-        description="Instruction set of the kernels: `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, `dotprod` or "
-        "`neon` on arm64. Unset: the best that the processor has; others are for tests and measurements.",
-    )
-    host: str = Field(
-        default="0.0.0.0",  # noqa: S104 - a container's service is reached from outside; `HOST` narrows it
-        min_length=1,
-        description="Address to listen on. `HOST` works too.",
-    )
-    port: int = Field(
-        default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one. `PORT` works too."
+        description="Instruction set of the kernels: `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, `i8mm`, "
+        "`dotprod` or `neon` on arm64. Unset: the best that the processor has; others are for tests and measurements.",
     )
     root_path: str = Field(
         default="",

@@ -24,6 +24,7 @@ from distilgpt2_api.settings.host_resources import (
     read_memory_limit_bytes,
 )
 from distilgpt2_api.settings.limits import LimitSettings
+from distilgpt2_api.settings.listening import ListenSettings
 from distilgpt2_api.settings.markers import is_secret
 from distilgpt2_api.settings.sampling_defaults import GenerationSettings
 from distilgpt2_api.settings.serving import ServingSettings
@@ -56,7 +57,7 @@ class LogFormat(StrEnum):
         return self is LogFormat.JSON or (self is LogFormat.AUTO and not is_terminal)
 
 
-class Settings(BatchSettings, LimitSettings, AccessSettings, GenerationSettings, ServingSettings):
+class Settings(BatchSettings, LimitSettings, AccessSettings, GenerationSettings, ListenSettings, ServingSettings):
     """All settings. `Settings()` reads file and environment; keyword arguments take precedence (command line).
 
     Raises SettingsError: one line that names the setting and the source of its value.

@@ -103,6 +103,16 @@ def read_file() -> dict[str, object]:
         raise SettingsError(f"the settings file {path} ({CONFIG_FILE_VARIABLE}) is not TOML: {error}") from None
 
 
+def read_socket_activation(process_id: int) -> int:
+    """The number of sockets that systemd passes to this process, after sd_listen_fds(3). Raises SettingsError."""
+    if os.environ.get("LISTEN_PID") != str(process_id):
+        return 0
+    number = os.environ.get("LISTEN_FDS", "")
+    if not number.isdecimal():
+        raise SettingsError(f"LISTEN_FDS (environment) can't be {number!r}: it must be a number of sockets")
+    return int(number)
+
+
 def read_unchecked(name: str) -> str:
     """The setting's value in the environment or the file; empty if it has none there, or the file can't be read."""
     if (variable := variable_in_use(name)) is not None:

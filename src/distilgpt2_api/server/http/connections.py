@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import httptools
@@ -22,6 +21,7 @@ from distilgpt2_api.server.http.connection_end import announce_close, delimit_by
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.limits import ConnectionLimits
+from distilgpt2_api.server.http.unix_peer import name_unix_peer
 
 SEND_BUFFER_BYTES = 128 << 10
 """The kernel's buffer for a response that the client has not read (Linux doubles the value for its own overhead). If it
@@ -73,6 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as Uvicorn has it
         super().connection_made(transport)
+        self.client = self.client or name_unix_peer(transport)
         # By default the kernel buffers megabytes for a client that does not read, and we would not notice.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.idle[self] = None
@@ -264,11 +265,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         self._is_discarding = True
         self._unset_keepalive_if_required()
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # TLS can't: our client then ends the connection, as the response tells it
             self.transport.write_eof()
-            self._start_head_timer()  # the client has a head's time to close its side
-        else:
-            self.transport.close()
+        self._start_head_timer()  # the client has a head's time to close its side
 
     def _refuse(self, answer: ErrorAnswer) -> None:
         """Answer an invalid or incomplete request, and end the connection."""
@@ -287,7 +286,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._start_write_timer()
 
 
-def limited_protocol(limits: ConnectionLimits, errors: ErrorShape) -> Callable[..., asyncio.Protocol]:
+def limited_protocol(limits: ConnectionLimits, errors: ErrorShape) -> type[GuardedProtocol]:
     """The protocol class of one server, whose connections share the limits.
 
     `errors`: the shape of errors for data that is not a valid HTTP request.
