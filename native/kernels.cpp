@@ -420,6 +420,11 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *sc
     }
 }
 
+// A head's part of a row comes into the cache: the rows of a prompt are too far apart for the processor to do so itself.
+INLINE void fetch_row(const float *from, int count) {
+    for (int i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+}
+
 void write_floats(const Model &model, const CacheLayout &c, uint8_t *memory, int offset, const float *key,
                   const float *value) {
     float *keys = (float *)memory, *values = (float *)(memory + c.values);
@@ -445,6 +450,10 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
         // Values lie in fours of tokens, which are written as one number where all four are here.
         const int num = offset % 4 == 0 && num_tokens - token >= 4 ? 4 : 1;
         alignas(64) int8_t bytes[4][MAX_HEAD_SIZE];
+        for (int i = 8; i < 8 + num && token + i < num_tokens; i++) {
+            fetch_row(key + (int64_t)i * stride, size);
+            fetch_row(value + (int64_t)i * stride, size);
+        }
         for (int i = 0; i < num; i++, key += stride) {
             float *scales = (float *)(memory + c.key_scales) + offset + i;
             spread_bytes(key, size, bytes[0], scales, scales + BLOCK_TOKENS);
@@ -773,6 +782,8 @@ void attend(const Model &model, int layer, int head, const int32_t *blocks, int 
     for (int i = 0; i < num_queries;) {
         const int num = model.precision != F32 && num_queries - i >= QUERIES ? QUERIES : 1;
         Query queries[QUERIES] = {};
+        for (int q = num; q < 2 * num && i + q < num_queries; q++)
+            fetch_row(query + (int64_t)(i + q) * query_stride, model.head_size);
         for (int q = 0; q < num; q++) {
             queries[q].vector = query + (int64_t)(i + q) * query_stride;
             queries[q].output = output + (int64_t)(i + q) * output_stride;
