@@ -165,6 +165,7 @@ RUN touch --date='1 second ago' /tmp/begin \
 
 FROM base AS minimal
 
+WORKDIR /src
 COPY docker/minimal_root.py docker/freeze.sh docker/
 RUN --mount=type=bind,from=dependencies,source=/rootfs/opt/venv,target=/opt/venv \
     python docker/minimal_root.py /opt/venv /rootfs \

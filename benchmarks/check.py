@@ -57,7 +57,7 @@ class Measurer:
         self._engine = TimedEngine(folder, precision=Precision.INT8, num_threads=None, cache_folder=COMPILED)
         self._reference = ReferenceKernel(read_model_config(folder))
         self._logits = make_logits(32)
-        self._draw = partial_draw(open_kernels(1), self._logits, KINDS["top-k 50"])
+        self._draw = partial_draw(open_kernels(1), self._logits, [KINDS["top-k 50"]])
 
     def close(self) -> None:
         self._engine.close()

@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for num_sequences in args.sequences
         for has_drafts in (False, True)
     }
-    repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
+    repeat_interleaved(measurements, 1)  # the first run of each reserves memory
     runs = repeat_interleaved(measurements, args.repeats)
     for engine in engines.values():
         engine.close()
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_beginnings(text: Path, folder: Path, num_tokens: int, num_prompts: int) -> list[list[int]]:
     """Beginnings of the first documents that are long enough."""
     tokenizer = Tokenizer.from_folder(folder)
-    documents = split_documents(text.read_text(encoding="utf-8"), END_OF_TEXT)
+    documents = split_documents(text.read_text(encoding="utf-8"), [END_OF_TEXT])
     beginnings = (tokenizer.encode(document)[:num_tokens] for document in documents)
     return [beginning for beginning in beginnings if len(beginning) == num_tokens][:num_prompts]
 

@@ -4,14 +4,15 @@
 
 Logits follow Zipf's law over GPT-2's vocabulary, in a different order in each row. The forward pass is that of
 DistilGPT-2's shape in int8. The draws read each row of logits for its maxima, which in a step the LM head does. Prints
-medians, and each kind's share of forward pass and draws.
+medians, and each kind's share of forward pass and draws. The last lines show that rows without a sampler pay
+nothing for others' samplers: a call with both, as a multiple of calls with one kind.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from benchmarks.forward import decode_row, load_filled, time_steps
@@ -36,9 +37,18 @@ KINDS = {
     "top-p 0.9": SamplingParams(top_p=0.9),
     "top-k 50, top-p 0.9": SamplingParams(top_k=50, top_p=0.9),
     "min-p 0.05": SamplingParams(min_p=0.05),
+    "top-p 0.99": SamplingParams(top_p=0.99),
+    "typical 0.5": SamplingParams(typical_p=0.5),
     "typical 0.9": SamplingParams(typical_p=0.9),
+    "top-n-sigma 1": SamplingParams(top_n_sigma=1.0),
+    "dynamic temperature": SamplingParams(dynatemp_range=0.5),
+    "XTC in every draw": SamplingParams(xtc_probability=1.0),
+    "mirostat 2": SamplingParams(mirostat=2),
     "greedy, 5 log-probabilities": SamplingParams(temperature=0.0, num_logprobs=5),
 }
+
+
+EVERY_SAMPLER = SamplingParams(top_n_sigma=3.0, dynatemp_range=0.5, xtc_probability=1.0, mirostat=2)
 
 
 def main() -> None:
@@ -52,10 +62,13 @@ def main() -> None:
     print(f"{'(forward pass)':30}", *(f"{one:15.3f}" for one in forward_ms), flush=True)
     engine = open_kernels(count_usable_cores())
     for kind, params in KINDS.items():
-        times = [measure(partial_draw(engine, one, params), arguments.repeats) for one in logits]
+        times = [measure(partial_draw(engine, one, [params]), arguments.repeats) for one in logits]
         shares = [100 * one / (one + step) for one, step in zip(times, forward_ms, strict=True)]
         cells = [f"{one:.3f} ({share:.1f} %)" for one, share in zip(times, shares, strict=True)]
         print(f"{kind:30}", *(f"{cell:>15}" for cell in cells), flush=True)
+    for kind in ("whole distribution", "top-k 50"):
+        ratios = [measure_beside(engine, one, KINDS[kind], arguments.repeats) for one in logits]
+        print(f"{f'{kind}, beside others':30}", *(f"{ratio:>13.3f} x" for ratio in ratios), flush=True)
 
 
 def open_kernels(num_threads: int) -> KernelEngine:
@@ -69,17 +82,29 @@ def make_logits(num_rows: int) -> NDArray[np.float32]:
     return (-1.2 * np.log(ranks)).astype(np.float32)
 
 
-def partial_draw(engine: KernelEngine, logits: NDArray[np.float32], params: SamplingParams) -> Callable[[], object]:
-    """Draws from all rows, at other positions each time."""
-    draws = DrawBatch(
-        sampling_draws([params] * len(logits), range(len(logits)), range(len(logits)), vocab_size=VOCAB_SIZE)
-    )
+def partial_draw(
+    engine: KernelEngine, logits: NDArray[np.float32], kinds: Sequence[SamplingParams]
+) -> Callable[[], object]:
+    """Draws from all rows, at other positions each time. Row i has the parameters `kinds[i % len(kinds)]`."""
+    params = [kinds[index % len(kinds)] for index in range(len(logits))]
+    draws = DrawBatch(sampling_draws(params, range(len(logits)), range(len(logits)), vocab_size=VOCAB_SIZE))
+    for index, one in enumerate(params):
+        if one.mirostat:
+            draws.largest_surprisals[index] = 2 * one.mirostat_tau
 
     def draw() -> None:
         draws.positions[:] += 1
         engine.draw(draws, logits, logits)
 
     return draw
+
+
+def measure_beside(engine: KernelEngine, logits: NDArray[np.float32], params: SamplingParams, repeats: int) -> float:
+    """A call in which half the rows have `params` and half every sampler, times the mean of two calls of one kind."""
+    kinds = ([params, EVERY_SAMPLER], [params], [EVERY_SAMPLER])
+    actions = [partial_draw(engine, np.repeat(logits, 2, axis=0), some) for some in kinds]
+    times = np.array([[measure(action, 5) for action in actions] for _ in range(max(repeats // 5, 5))])
+    return float(np.median(2 * times[:, 0] / (times[:, 1] + times[:, 2])))
 
 
 def measure_forward(num_rows: int) -> float:

@@ -34,7 +34,9 @@ class ServerProcess(OwnedProcess):
         `python` is the server's environment; by default it is this process's. `module` has the command line.
         """
         self.port = free_port()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DISTILGPT2_")}
+        # An installed service has compiled modules; without them each start would compile those of the checkout.
+        unwanted = ("DISTILGPT2_", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)}
         environment |= {"DISTILGPT2_CACHE_HOME": str(cache_home), "DISTILGPT2_LOG_LEVEL": "warning"}
         environment |= {f"DISTILGPT2_{name}": value for name, value in (settings or {}).items()}
         arguments = ["serve", f"--model={folder}", f"--precision={precision}", "--host=127.0.0.1"]

@@ -19,6 +19,8 @@ namespace {
 constexpr float INFINITE = __builtin_inff(), LOWEST = -3.40282347e38f;
 constexpr int VECTORS = SPAN_MAXIMA / LANES;
 constexpr int FIRST_CANDIDATES = 64; // likeliest tokens tried first if only a mass bounds their number
+constexpr int MAX_SORTED = 2048;     // a search for more tokens than this goes by their masses
+constexpr double FLAT_ENTROPY = 4;   // in nats: a row with more has thousands of typical tokens
 
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline float larger(float a, float b) { return a > b ? a : b; }
@@ -232,6 +234,12 @@ uint64_t descending_key(float value, int column) {
     const uint32_t ascending = (uint32_t)(bits ^ (bits >> 31 & 0x7fffffff)) ^ 0x80000000u;
     return (uint64_t)~ascending << 32 | (uint32_t)column;
 }
+// The same for positive numbers, from the smallest up.
+uint64_t ascending_key(float value, int column) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return (uint64_t)bits << 32 | (uint32_t)column;
+}
 int column_of(uint64_t key) { return (int)(uint32_t)key; }
 
 // Sorts by the upper half; equals stay in their order (radix sort). Returns `keys` or `other`, which is written to.
@@ -297,9 +305,10 @@ float reached_by_columns(const Row &row, int wanted) {
     return reached_by(row.values, row.count, wanted, row.largest);
 }
 
-// Calls use(column) for each column from `least` to `most`, in order.
-template <class Use> INLINE void each_column(const Row &row, float least, float most, Use use) {
-    for (int span = 0; span < num_spans(row.count); span++) {
+// Calls use(column) for each column from `least` to `most`, in order, or for all of the first spans until is_enough().
+template <class Use, class IsEnough>
+INLINE void each_column(const Row &row, float least, float most, Use use, IsEnough is_enough) {
+    for (int span = 0; span < num_spans(row.count) && !is_enough(); span++) {
         uint32_t hits = 0;
         for (int v = 0; v < VECTORS; v++)
             hits |= bits_of_lanes((Ints)(load(row.maxima + span * SPAN_MAXIMA + v * LANES) >= splat(least)));
@@ -311,6 +320,10 @@ template <class Use> INLINE void each_column(const Row &row, float least, float 
             for (; bits; bits &= bits - 1) use(first + __builtin_ctz(bits));
         }
     }
+}
+
+template <class Use> INLINE void each_column(const Row &row, float least, float most, Use use) {
+    each_column(row, least, most, use, [] { return false; });
 }
 
 struct Candidates {
@@ -326,6 +339,60 @@ Candidates find_candidates(const Row &row, float least, const SamplingScratch &s
                 [&](int column) { scratch.keys[count++] = descending_key(row.values[column], column); });
     return {sort(scratch.keys, scratch.sorted, count), count, least == LOWEST};
 }
+
+// ------------------------------------------------------------------------------------------ masses by a distance
+
+constexpr float LEAST_EXPONENT = -120; // its mass is nearly 0 in float32: smaller exponents have no weight
+
+INLINE Floats exponents_of(const Row &row, float scale, Floats x) {
+    return max((x - row.largest) * scale, splat(LEAST_EXPONENT));
+}
+float exponent_of(float value, float largest, float scale) { return larger((value - largest) * scale, LEAST_EXPONENT); }
+
+// Which tokens have a mass together, counted from the nearest, takes no sorted row: it is known from the masses of buckets,
+// by distance, and from the tokens of one of them. A bucket is a 128th of a power of two wide, from 2^-10 on; the first has
+// all that is nearer. Distances are functions of exponents, and below 128.
+constexpr int BUCKET_SHIFT = 16, FIRST_BUCKET = (127 - 10) << 7, NUM_BUCKETS = 17 << 7;
+
+float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+float nearest_of(int bucket) { return bucket ? float_of((uint32_t)(FIRST_BUCKET + bucket) << BUCKET_SHIFT) : 0; }
+float farthest_of(int bucket) { return float_of(((uint32_t)(FIRST_BUCKET + bucket + 1) << BUCKET_SHIFT) - 1); }
+
+template <class Distance> INLINE void add_masses(const Row &row, float scale, Distance distance, double *buckets) {
+    for (int first = 0; first < row.count; first += LANES) {
+        const Floats exponents = exponents_of(row, scale, load_columns(row.values, first, row.count));
+        const Floats masses = mass_of(exponents);
+        Ints indices = (floats_to_bits(distance(exponents)) >> BUCKET_SHIFT) - FIRST_BUCKET;
+        indices &= ~(indices >> 31); // at least 0
+        for (int i = 0; i < LANES; i++) buckets[indices[i]] += masses[i];
+    }
+}
+
+// The bucket in which the cumulated mass reaches `mass`; `before`: of the nearer ones.
+int find_bucket(const double *buckets, double mass, double *before) {
+    int bucket = 0;
+    *before = 0;
+    while (bucket < NUM_BUCKETS - 1 && *before + buckets[bucket] < mass) *before += buckets[bucket++];
+    return bucket;
+}
+
+// Calls use(column) for each column above -inf with a distance from `nearest` to `farthest`, in order.
+template <class Distance, class Use>
+INLINE void each_within(const Row &row, float scale, Distance distance, float nearest, float farthest, Use use) {
+    for (int first = 0; first < row.count; first += LANES) {
+        const Floats x = load_columns(row.values, first, row.count);
+        const Floats far = distance(exponents_of(row, scale, x));
+        uint32_t bits =
+            bits_of_lanes((Ints)(x >= splat(LOWEST)) & (Ints)(far >= splat(nearest)) & (Ints)(far <= splat(farthest)));
+        for (; bits; bits &= bits - 1) use(first + __builtin_ctz(bits));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ truncated rows
 
 // The logit from which on masses reach this share of the largest, or a little less.
 float least_of_share(const Row &row, double temperature, double share) {
@@ -368,6 +435,36 @@ int draw_candidate(const Row &row, const Draw &draw, const uint64_t *keys, const
     return row.token_of(column_of(keys[index]));
 }
 
+// Top-p that keeps thousands of tokens: `goal` is the mass that it keeps.
+int sample_wide_top_p(const Row &row, const Draw &draw, double number, double goal, const SamplingScratch &scratch) {
+    const double scale = 1 / draw.temperature;
+    const auto distance = [](Floats exponents) { return abs(exponents); }; // from the likeliest
+    double buckets[NUM_BUCKETS] = {};
+    add_masses(row, (float)scale, distance, buckets);
+    double *const masses = scratch.masses;
+    const auto list = [&](int bucket, double before, int *count) {
+        int num = 0;
+        each_within(row, (float)scale, distance, nearest_of(bucket), farthest_of(bucket),
+                    [&](int column) { scratch.keys[num++] = descending_key(row.values[column], column); });
+        const uint64_t *keys = sort(scratch.keys, scratch.sorted, num);
+        for (int i = 0; i < num; i++) masses[i] = before += mass_of_candidate(row, scale, keys[i]);
+        *count = num;
+        return keys;
+    };
+    double before;
+    const int last = find_bucket(buckets, goal, &before);
+    int count;
+    const uint64_t *keys = list(last, before, &count);
+    int num = 0; // of the bucket's tokens before the goal
+    while (num < count - 1 && masses[num] < goal) num++;
+    const double point = scaled(number, masses[num]);
+    if (point < before) {
+        keys = list(find_bucket(buckets, point, &before), before, &count);
+        num = count - 1;
+    }
+    return row.token_of(column_of(keys[find(masses, num + 1, point)]));
+}
+
 int sample_truncated(const Row &row, const Draw &draw, double number, bool excludes, const SamplingScratch &scratch,
                      double *surprisal) {
     const bool has_top_k = draw.top_k > 0 && draw.top_k < row.count, has_top_p = draw.top_p < 1;
@@ -402,6 +499,8 @@ int sample_truncated(const Row &row, const Draw &draw, double number, bool exclu
                 const double last = num > 1 ? masses[num - 1] - masses[num - 2] : masses[0];
                 const int first = find(masses, num, scaled(number, goal));
                 if (masses[first] > scaled(number, goal + last)) return row.token_of(column_of(keys[first]));
+                if (wanted > FIRST_CANDIDATES && !(draw.min_p > 0))
+                    return sample_wide_top_p(row, draw, number, goal, scratch);
                 continue;
             }
             int num_before = 0; // the goal: these are kept, and the one that reaches it
@@ -416,11 +515,17 @@ int sample_truncated(const Row &row, const Draw &draw, double number, bool exclu
 
 // ---------------------------------------------------------------------------------------------------- smaller rows
 
-// The row of the first `count` of the scratch's values and token ids.
-Row scratch_row(const SamplingScratch &scratch, int count, float largest) {
+// A row with a part of the columns, in their order: each is added behind the `count` before it. In place if the row is the
+// scratch's own, because no column comes before its number.
+int add_to_scratch(const Row &row, int column, const SamplingScratch &scratch, int count) {
+    scratch.token_ids[count] = row.token_of(column);
+    scratch.values[count] = row.values[column];
+    return count + 1;
+}
+Row scratch_row(const SamplingScratch &scratch, int count) {
     for (int span = 0; span < num_spans(count); span++)
         write_maxima(scratch.values + span * SPAN, count - span * SPAN, scratch.maxima + span * SPAN_MAXIMA);
-    return {scratch.values, scratch.maxima, scratch.token_ids, count, largest};
+    return {scratch.values, scratch.maxima, scratch.token_ids, count, largest_of(scratch.maxima, num_maxima(count))};
 }
 
 // The tokens within `top_n_sigma` standard deviations of the largest logit (Tang et al. 2024). Banned tokens, of which the
@@ -450,11 +555,8 @@ Row keep_top_n_sigma(const Row &row, const Draw &draw, const SamplingScratch &sc
     float bound = least > LOWEST ? (float)least : LOWEST;
     if (bound < least) bound = nextafterf(bound, INFINITE);
     int count = 0;
-    each_column(row, bound, INFINITE, [&](int column) {
-        scratch.token_ids[count] = row.token_of(column); // in place: no column comes before its number
-        scratch.values[count++] = row.values[column];
-    });
-    return scratch_row(scratch, count, row.largest);
+    each_column(row, bound, INFINITE, [&](int column) { count = add_to_scratch(row, column, scratch, count); });
+    return scratch_row(scratch, count);
 }
 
 // The row without the tokens that XTC excludes.
@@ -479,15 +581,6 @@ Row exclude_top_choices(const Row &row, const Draw &draw, const SamplingScratch 
 }
 
 // ------------------------------------------------------------------------------------------------------- typical
-
-constexpr float LEAST_EXPONENT = -120; // its mass is nearly 0 in float32: smaller exponents have no weight
-
-INLINE Floats exponents_of(const Row &row, float scale, Floats x) {
-    return max((x - row.largest) * scale, splat(LEAST_EXPONENT));
-}
-float exponent_of(const Row &row, float scale, int column) {
-    return larger((row.values[column] - row.largest) * scale, LEAST_EXPONENT);
-}
 
 struct Information {
     double total; // of the masses
@@ -528,6 +621,65 @@ double dynamic_temperature(const Row &row, const Draw &draw) {
     return lowest + (highest - lowest) * pow(smaller_of(share > 0 ? share : 0, 1), draw.dynatemp_exponent);
 }
 
+// The typical tokens in a row of their own: the nearest ones, which together reach the mass `goal`.
+Row keep_many_typical(const Row &row, float scale, float mean, double goal, const SamplingScratch &scratch) {
+    const auto distance = [&](Floats exponents) { return abs(exponents - mean); };
+    double buckets[NUM_BUCKETS] = {};
+    add_masses(row, scale, distance, buckets);
+    double reached;
+    const int bucket = find_bucket(buckets, goal, &reached);
+    const float nearest = nearest_of(bucket);
+    int num = 0, count = 0; // tokens up to the bucket's end, and those in it: their keys have numbers of the first
+    each_within(row, scale, distance, 0, farthest_of(bucket), [&](int column) {
+        const float far = __builtin_fabsf(exponent_of(row.values[column], row.largest, scale) - mean);
+        if (far >= nearest) scratch.keys[count++] = ascending_key(far, num);
+        num = add_to_scratch(row, column, scratch, num);
+    });
+    const float largest = row.largest;
+    const uint64_t *const keys = sort(scratch.keys, scratch.sorted, count);
+    int last = 0; // the one that reaches the goal
+    for (; last < count - 1; last++) {
+        reached += precise_exponential((double)exponent_of(scratch.values[column_of(keys[last])], largest, scale));
+        if (reached >= goal) break;
+    }
+    for (int i = last; i < count; i++) // of equal distances all
+        if (keys[i] >> 32 > keys[last] >> 32) scratch.values[column_of(keys[i])] = -INFINITE;
+    return scratch_row(scratch, num);
+}
+
+// The same for few tokens, which are sorted.
+Row keep_few_typical(const Row &row, float scale, float mean, double goal, const SamplingScratch &scratch) {
+    for (float width = 1;; width *= 2) { // in nats
+        const double middle = row.largest + mean / (double)scale, reach = 1.0001 * width / scale;
+        if (mean - width <= LEAST_EXPONENT || !(middle - reach > LOWEST))
+            return keep_many_typical(row, scale, mean, goal, scratch);
+        int count = 0;
+        const auto add = [&](int column) {
+            const float far = __builtin_fabsf(exponent_of(row.values[column], row.largest, scale) - mean);
+            if (far <= width) scratch.keys[count++] = ascending_key(far, column);
+        };
+        const auto is_enough = [&] { return count > MAX_SORTED; };
+        each_column(row, (float)(middle - reach), (float)(middle + reach), add, is_enough);
+        if (is_enough()) return keep_many_typical(row, scale, mean, goal, scratch);
+        uint64_t *const keys = sort(scratch.keys, scratch.sorted, count);
+        double reached = 0;
+        int last = 0; // the one that reaches the goal
+        for (; last < count; last++) {
+            reached += precise_exponential((double)exponent_of(row.values[column_of(keys[last])], row.largest, scale));
+            if (reached >= goal) break;
+        }
+        if (last == count) continue;
+        // In order again; of equal distances all.
+        uint64_t *const ordered = keys == scratch.keys ? scratch.sorted : scratch.keys;
+        int num_kept = 0;
+        for (int i = 0; i < count && keys[i] >> 32 <= keys[last] >> 32; i++) ordered[num_kept++] = keys[i] << 32;
+        const uint64_t *const columns = sort(ordered, keys, num_kept);
+        int num = 0;
+        for (int i = 0; i < num_kept; i++) num = add_to_scratch(row, (int)(columns[i] >> 32), scratch, num);
+        return scratch_row(scratch, num);
+    }
+}
+
 // The tokens whose information is nearest to the entropy (Meister et al. 2023), until their probability reaches
 // `typical_p`: at least one, and of equal distances all or none. As `TypicalLogitsWarper` of transformers.
 Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratch) {
@@ -536,43 +688,9 @@ Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratc
     // -log p is log(total) - exponent, and the entropy is its mean: the logarithm cancels in their difference.
     const float mean = (float)information.mean;
     const double goal = draw.typical_p * information.total;
-    for (float width = 1;; width *= 2) { // in nats; the nearest tokens are rarely more than a thousand
-        const double reach = 1.0001 * width / scale;
-        const double least = row.largest + mean / (double)scale - reach;
-        const double most = row.largest + mean / (double)scale + reach;
-        const bool is_all = mean - width <= LEAST_EXPONENT || !(least > LOWEST);
-        int count = 0;
-        const auto add = [&](int column) {
-            const float distance = __builtin_fabsf(exponent_of(row, scale, column) - mean);
-            if (distance > width && !is_all) return;
-            uint32_t bits;
-            memcpy(&bits, &distance, 4);
-            scratch.keys[count++] = (uint64_t)bits << 32 | (uint32_t)column;
-        };
-        each_column(row, is_all ? LOWEST : (float)least, is_all ? INFINITE : (float)most, add);
-        uint64_t *const keys = sort(scratch.keys, scratch.sorted, count);
-        double reached = 0;
-        int last = 0; // the one that reaches the goal
-        for (; last < count; last++) {
-            reached += precise_exponential((double)exponent_of(row, scale, column_of(keys[last])));
-            if (reached >= goal && reached > 0) break;
-        }
-        if (last == count && !is_all) continue;
-        const uint32_t limit = (uint32_t)(keys[smaller(last, count - 1)] >> 32);
-        // The kept ones, in order again, as a row of their own.
-        uint64_t *const kept = keys == scratch.keys ? scratch.sorted : scratch.keys;
-        int num_kept = 0;
-        for (int i = 0; i < count && keys[i] >> 32 <= limit; i++) kept[num_kept++] = keys[i] << 32;
-        const uint64_t *ordered = sort(kept, keys, num_kept);
-        float largest = -INFINITE;
-        for (int i = 0; i < num_kept; i++) {
-            const int column = (int)(ordered[i] >> 32);
-            scratch.token_ids[i] = row.token_of(column);
-            scratch.values[i] = row.values[column];
-            largest = larger(scratch.values[i], largest);
-        }
-        return scratch_row(scratch, num_kept, largest);
-    }
+    if (log(information.total) - information.mean > FLAT_ENTROPY)
+        return keep_many_typical(row, scale, mean, goal, scratch);
+    return keep_few_typical(row, scale, mean, goal, scratch);
 }
 
 // -------------------------------------------------------------------------------------------------- draw and score

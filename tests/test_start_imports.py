@@ -11,6 +11,8 @@ NEVER = {"torch", "transformers", "huggingface_hub", "httpx2", "openvino", "ray"
 """The service doesn't need them, installed or not."""
 WITH_SETTINGS = {"sqlalchemy", "opentelemetry.sdk"}
 """Only if a setting asks for what needs them."""
+WITH_A_REQUEST = {"jinja2", "llguidance", "pydantic.v1", "distilgpt2_api.text.grammar_library"}
+"""Only for a model with a chat template, for a grammar, or for the OpenAPI document."""
 IN_WORKER = {
     "numpy",
     "tokenizers",
@@ -20,19 +22,21 @@ IN_WORKER = {
     "distilgpt2_api.application",
 }
 """Not in Gunicorn's master, which only starts workers."""
+LATER = NEVER | WITH_SETTINGS | WITH_A_REQUEST
+LEAN = "from distilgpt2_api.lean_imports import lean_imports\nwith lean_imports(): "
 
 
 @pytest.mark.parametrize(
-    ("imported", "forbidden"),
+    ("imports", "forbidden"),
     [
-        ("distilgpt2_api.cli.serve, distilgpt2_api.worker", NEVER | WITH_SETTINGS | IN_WORKER),
-        ("distilgpt2_api.engine_preload", NEVER | WITH_SETTINGS | {"fastapi", "starlette", "uvicorn", "gunicorn"}),
-        ("distilgpt2_api.application", NEVER | WITH_SETTINGS | {"gunicorn"}),
+        ("import distilgpt2_api.cli.serve, distilgpt2_api.worker", LATER | IN_WORKER),
+        ("import distilgpt2_api.engine_preload", LATER | {"fastapi", "starlette", "uvicorn", "gunicorn"}),
+        (f"{LEAN}import distilgpt2_api.application", LATER | {"gunicorn"}),
     ],
     ids=["master", "while the model loads", "worker"],
 )
-def test_a_start_imports_only_what_it_needs(imported: str, forbidden: set[str]) -> None:
-    program = f"import sys, {imported}; print(*sorted(sys.modules))"
+def test_a_start_imports_only_what_it_needs(imports: str, forbidden: set[str]) -> None:
+    program = f"{imports}\nimport sys; print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
 
     assert sorted(forbidden.intersection(modules)) == []

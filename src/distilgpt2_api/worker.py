@@ -20,6 +20,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the 
 
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
+from distilgpt2_api.lean_imports import lean_imports
 from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit, write_start_error
 from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
@@ -140,7 +141,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
 
         try:
             start_preload()
-            super().load_wsgi()
+            with lean_imports():
+                super().load_wsgi()
             self.tls = load_certificate()
         except SystemExit as end:  # the settings are wrong, and the error has been printed
             exit_now(end.code if isinstance(end.code, int) else Arbiter.WORKER_BOOT_ERROR)

@@ -173,7 +173,7 @@ def test_the_first_screen_is_for_writing(page: Any, storyteller: Any, width: int
 def test_views_have_only_the_settings_that_they_use(page: Any, chatty: Any) -> None:
     page.open(chatty)
     assert page.visible("#set-n")
-    assert [node.text for node in page.all(".active")] == ["", "Top k 50", "", "", "", ""]
+    assert [node.text for node in page.all(".active")] == ["", "Top k 50", "", "", "", "", ""]
     page.click("#tab-chat")
     assert page.visible("#set-temperature")
     assert not page.visible("#set-n")

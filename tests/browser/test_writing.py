@@ -29,7 +29,8 @@ def test_the_first_page_generates_text_with_one_click(page: Any, storyteller: An
     )
     assert len(set(colours)) > 5
     assert re.fullmatch(
-        r"30 tokens · [1-9]\d* tokens/s · first after .*s · stopped at length limit", page.text(".facts")
+        r"30 tokens · [1-9]\d* tokens/s · first after .*s · stopped at length limit · service: .* tokens/s",
+        page.text(".facts"),
     )
     page.show_panel("service")
     page.see(lambda: page.text("#live-kv").endswith("%") and page.text("#live-running") == "0", "the live figures")

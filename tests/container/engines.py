@@ -38,6 +38,7 @@ class Options:
     """Options that mount something, in the engine's own syntax; `Engine.with_model` gives them."""
 
 
+SECCOMP_PROFILE = Path(__file__).parents[2] / "docker" / "seccomp.json"
 HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 
 
@@ -171,7 +172,9 @@ class DockerLike(Engine):
         else:
             network = ["--network=none"] if options.is_offline else self.publish(port)
         environment = [f"--env={name}={value}" for name, value in (options.environment or {}).items()]
-        return [*self.run_flags, *network, *environment, *options.flags, *options.mounts]
+        # Each test also shows that the profile refuses no call that the service needs.
+        profile = f"--security-opt=seccomp={SECCOMP_PROFILE}"
+        return [*self.run_flags, profile, *network, *environment, *options.flags, *options.mounts]
 
     @abstractmethod
     def publish(self, port: int) -> list[str]: ...

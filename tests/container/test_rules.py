@@ -132,3 +132,16 @@ def test_dkl_li_0003_only_what_is_needed(root: tarfile.TarFile) -> None:
     """No files of the build, of version control or of caches."""
     needless = {"Dockerfile", "docker-compose.yml", "compose.yaml", ".git", ".vscode", ".cache", "poetry.lock", "tests"}
     assert not [member.name for member in root if Path(member.name).name in needless]
+
+
+def test_every_package_of_a_vulnerability_statement_is_in_the_image(image: str) -> None:
+    """A statement about a package that the image no longer has would be dead."""
+    document = json.loads((ROOT / "security" / "distilgpt2-api.openvex.json").read_text(encoding="utf-8"))
+    named = {
+        part["@id"].removeprefix("pkg:deb/debian/")
+        for statement in document["statements"]
+        for product in statement["products"]
+        for part in product["subcomponents"]
+    }
+    query = ["docker", "run", "--rm", "--network=none", image, "dpkg-query", "--show", "--showformat", "${Package}\\n"]
+    assert named <= set(call(query).stdout.split())

@@ -21,9 +21,14 @@ def test_every_service_is_hardened_and_bounded(services: dict[str, dict[str, Any
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["security_opt"][0] == "no-new-privileges:true", name
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
         assert service["logging"]["options"]["max-size"], name
+
+
+def test_the_service_has_our_profile_of_system_calls(services: dict[str, dict[str, Any]], root: Path) -> None:
+    (profile,) = services["api"]["security_opt"][1:]
+    assert (root / profile.removeprefix("seccomp:")).is_file()
 
 
 def test_only_this_machine_can_connect_by_default(services: dict[str, dict[str, Any]]) -> None:

@@ -27,6 +27,9 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "pod-monitor": {"podMonitor": {"enabled": True}},
     "inference-gateway": {"inferenceGateway": {"enabled": True}},
     "model-image": {"modelImage": {"reference": "ghcr.io/owner/distilgpt2-model:latest"}},
+    "seccomp": {
+        "podSecurityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "distilgpt2-api.json"}}
+    },
     "openshift": {"podSecurityContext": {"runAsUser": None, "runAsGroup": None}},
 }
 """The values that stand for each component."""
@@ -130,6 +133,7 @@ def _reduce(value: Any) -> Any:
         ("base", ("pod-monitor",)),
         ("base", ("inference-gateway",)),
         ("base", ("model-image",)),
+        ("base", ("seccomp",)),
         ("base", ("openshift",)),
         ("overlays/scale", ()),
         ("overlays/scale", ("keda",)),

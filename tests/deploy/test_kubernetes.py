@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
 import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 FOLDER = "deploy/kubernetes"
 OLDEST_VERSION = "1.30"  # the first version with `sleep` in preStop enabled
@@ -150,6 +152,20 @@ def test_the_openshift_component_removes_existing_fields(pod: dict[str, Any], re
     prefix = "/spec/template/spec/securityContext/"
     assert removed
     assert all(path.startswith(prefix) and path.removeprefix(prefix) in pod["securityContext"] for path in removed)
+
+
+def test_the_seccomp_component_gives_a_valid_pod(manifests: dict[str, dict[str, Any]], read_yaml: Any) -> None:
+    (component,) = read_yaml(f"{FOLDER}/components/seccomp/kustomization.yaml")
+    (patch,) = component["patches"]
+    deployment = copy.deepcopy(manifests["Deployment"])
+    assert patch["target"] == {"kind": "Deployment", "name": deployment["metadata"]["name"]}
+    (operation,) = yaml.safe_load(patch["patch"])
+    assert (operation["op"], operation["path"]) == ("replace", "/spec/template/spec/securityContext/seccompProfile")
+    security = deployment["spec"]["template"]["spec"]["securityContext"]
+    assert "seccompProfile" in security, "a patch can't replace a missing field"
+    security["seccompProfile"] = operation["value"]
+    assert kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+    assert security["seccompProfile"]["type"] == "Localhost"
 
 
 def test_the_pod_monitor_scrapes_our_pods(read_yaml: Any, container: dict[str, Any]) -> None:

@@ -34,8 +34,16 @@ def _steps(workflow: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from job.get("steps", [])
 
 
-def test_there_are_four_workflows() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["ci", "deploy-azure", "docs", "release"]
+def test_the_workflows_are_known() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {
+        "ci",
+        "deploy-azure",
+        "docs",
+        "image",
+        "release",
+        "reproduce",
+        "rescan",
+    }
 
 
 def test_every_action_is_pinned_to_a_commit_and_says_its_version(workflow_path: Path) -> None:
@@ -127,25 +135,121 @@ def test_ci_runs_every_supported_python(read_yaml: Any, root: Path) -> None:
     assert ci["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(low, high)]
 
 
-def test_a_release_is_tagged_only_after_every_check(read_yaml: Any) -> None:
-    """Both architectures are built natively and pushed without a tag; a job that needs all others tags them."""
+@pytest.fixture
+def image_jobs(read_yaml: Any) -> Any:
+    (image,) = read_yaml(".github/workflows/image.yml")
+    return image["jobs"]
+
+
+@pytest.fixture
+def release_jobs(read_yaml: Any) -> Any:
     (release,) = read_yaml(".github/workflows/release.yml")
-    jobs = release["jobs"]
-    assert {entry["runner"] for entry in jobs["build"]["strategy"]["matrix"]["include"]} == {
+    return release["jobs"]
+
+
+def test_a_release_is_tagged_only_after_every_check(image_jobs: Any, release_jobs: Any) -> None:
+    """Both architectures are built natively and pushed without a tag; a job that needs all others tags them."""
+    assert {entry["runner"] for entry in image_jobs["build"]["strategy"]["matrix"]["include"]} == {
         "ubuntu-24.04",
         "ubuntu-24.04-arm",
     }
-    assert set(jobs["build"]["needs"]) == {"ci", "plan"}
-    assert set(jobs["publish"]["needs"]) == {"plan", "size", "build"}
-    assert {"run": "make image-size"} in jobs["size"]["steps"]
-    commands = "\n".join(step.get("run", "") + step.get("uses", "") for step in jobs["build"]["steps"])
+    assert set(release_jobs["image"]["needs"]) == {"ci", "plan", "size"}
+    assert set(image_jobs["publish"]["needs"]) == {"build"}
+    assert {"run": "make image-size"} in release_jobs["size"]["steps"]
+    commands = "\n".join(step.get("run", "") + step.get("uses", "") for step in image_jobs["build"]["steps"])
     order = [commands.index(gate) for gate in ("wait-until-ready.sh", "anchore/scan-action", "docker/login-action")]
     assert order == sorted(order)
-    push = next(step for step in jobs["build"]["steps"] if step.get("id") == "push")["with"]
+    assert "--security-opt seccomp=docker/seccomp.json" in commands
+    push = next(step for step in image_jobs["build"]["steps"] if step.get("id") == "push")["with"]
     assert "push-by-digest=true" in push["outputs"]
     assert push["sbom"] is True
     assert push["provenance"] == "mode=max"
     assert "tags" not in push
+
+
+def test_both_images_are_released(release_jobs: Any, image_jobs: Any, root: Path) -> None:
+    targets = {entry["target"] for entry in release_jobs["image"]["strategy"]["matrix"]["include"]}
+    assert targets == {"runtime", "hardened"}
+    dockerfile = (root / "Dockerfile").read_text(encoding="utf-8")
+    assert all(f" AS {target}\n" in dockerfile for target in targets)
+    builds = [
+        step["with"] for step in image_jobs["build"]["steps"] if "docker/build-push-action@" in step.get("uses", "")
+    ]
+    assert [build["target"] for build in builds] == ["${{ inputs.target }}"] * 2
+
+
+def test_only_the_reusable_workflow_can_sign(read_yaml: Any, release_jobs: Any) -> None:
+    """SLSA's build level 3: no step of a caller runs beside the token that signs, and the call gets no secret."""
+    call = release_jobs["image"]
+    assert call["uses"] == "$/.github/workflows/image.yml"
+    assert "secrets" not in call
+    signing = {
+        (path.stem, name)
+        for path in WORKFLOWS
+        for name, job in read_yaml(str(path))[0]["jobs"].items()
+        if job["permissions"].get("attestations") == "write"
+    }
+    assert signing == {("image", "publish"), ("release", "image")}
+    (image,) = read_yaml(".github/workflows/image.yml")
+    assert set(image["on"]) == {"workflow_call"}
+    for inputs in image["on"]["workflow_call"]["inputs"].values():
+        assert inputs["required"] is True
+        assert inputs["type"] == "string"
+    assert set(call["with"]) == set(image["on"]["workflow_call"]["inputs"])
+
+
+def test_provenance_contents_and_vulnerabilities_are_attested(image_jobs: Any, root: Path) -> None:
+    attested = [step["with"] for step in image_jobs["publish"]["steps"] if "actions/attest@" in step.get("uses", "")]
+    assert all(statement["push-to-registry"] is True for statement in attested)
+    of_index = "${{ steps.publish.outputs.digest }}"
+    assert [(statement.get("sbom-path"), statement["subject-digest"]) for statement in attested] == [
+        (None, of_index),
+        ("amd64.spdx.json", "${{ steps.contents.outputs.amd64 }}"),
+        ("arm64.spdx.json", "${{ steps.contents.outputs.arm64 }}"),
+        (None, of_index),
+    ]
+    assert attested[-1]["predicate-type"] == "https://openvex.dev/ns/v0.2.0"
+    assert (root / attested[-1]["predicate-path"]).is_file()
+
+
+def test_the_index_is_annotated(image_jobs: Any, release_jobs: Any) -> None:
+    meta = next(step for step in image_jobs["publish"]["steps"] if step.get("id") == "meta")
+    assert meta["env"]["DOCKER_METADATA_ANNOTATIONS_LEVELS"] == "index"
+    assert meta["with"]["annotations"] == "${{ inputs.annotations }}"
+    plan = next(step for step in release_jobs["plan"]["steps"] if step.get("id") == "plan")["run"]
+    for name in ("title", "licenses", "version", "revision", "created", "source", "base.name", "base.digest"):
+        assert f"org.opencontainers.image.{name}=" in plan
+
+
+def test_our_signatures_are_checked_against_the_workflow_that_makes_them() -> None:
+    for path in WORKFLOWS:
+        identities = re.findall(r"/workflows/([\w-]+\.yml)@", path.read_text(encoding="utf-8").replace("uses: $/", ""))
+        assert set(identities) <= {"image.yml"}, path.name
+
+
+def test_a_rescan_uses_our_statements_and_rebuilds_on_a_new_base(read_yaml: Any, root: Path) -> None:
+    (rescan,) = read_yaml(".github/workflows/rescan.yml")
+    assert rescan["on"]["schedule"]
+    scan, rebuild = rescan["jobs"]["scan"], rescan["jobs"]["rebuild"]
+    scanner = next(step for step in scan["steps"] if "anchore/scan-action@" in step.get("uses", ""))["with"]
+    assert (root / scanner["vex"]).is_file()
+    assert scanner["severity-cutoff"] == "high"
+    assert rebuild["if"] == "needs.released.outputs.base-is-new == 'true'"
+    assert rebuild["permissions"] == {"actions": "write"}
+    assert "workflow_dispatch" in read_yaml(".github/workflows/release.yml")[0]["on"]
+    others = [name for name, job in rescan["jobs"].items() if "write" in job["permissions"].values()]
+    assert others == ["rebuild"]
+
+
+def test_a_release_can_be_reproduced_without_rights(read_yaml: Any) -> None:
+    (reproduce,) = read_yaml(".github/workflows/reproduce.yml")
+    (job,) = reproduce["jobs"].values()
+    assert job["permissions"] == {"contents": "read", "packages": "read"}
+    assert len(job["strategy"]["matrix"]["include"]) == 4
+    build = next(step for step in job["steps"] if "docker/build-push-action@" in step.get("uses", ""))
+    assert build["with"]["no-cache"] is True
+    assert "rewrite-timestamp=true" in build["with"]["outputs"]
+    assert build["env"]["SOURCE_DATE_EPOCH"]
 
 
 def test_dependabot_watches_everything_that_is_pinned(read_yaml: Any) -> None:

@@ -12,7 +12,7 @@ BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 MEASURED = BENCHMARKS.partition("\n## Measured\n")[2]
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\w)")
 ELSEWHERE = {
-    "`make bench-drafts`": (ROOT / "docs" / "decisions" / "0014-drafts.md").read_text(encoding="utf-8"),
+    "`make bench-drafts`": (ROOT / "docs" / "decisions" / "0026-drafts.md").read_text(encoding="utf-8"),
 }
 """Commands with results on another page."""
 SUMMARY_ONLY = {"`make image-size`"}

@@ -232,4 +232,4 @@ def test_an_engine_without_grammars_starts_no_thread_or_process(
     list(run_request(engine, build_request()))
 
     assert engine._grammar_state._thread is None
-    assert engine.grammars._sandbox._helper is None
+    assert engine.grammars._library is None

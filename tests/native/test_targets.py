@@ -1,4 +1,4 @@
-"""Instruction sets that the library finds on this processor or on an emulated one, and the instructions in its files."""
+"""The instruction sets that the library finds on this processor or an emulated one; the instructions in its files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The command group: imports the requested command and prints errors in one line."""
 
+import gc
 from importlib import import_module
 
 import click
@@ -42,7 +43,11 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+        gc.disable()  # modules live for good: collections that scan them would only delay the start
+        try:
+            command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+        finally:
+            gc.enable()
         assert isinstance(command, click.Command)
         return command
 

@@ -13,7 +13,7 @@ MAX_DRAFTING_SEQUENCES = 4
 itself less, and a wrong draft slows down the other sequences of the step."""
 MAX_TOKENS = 16
 """Maximum tokens of a step with drafts. A step of 16 tokens reads the weights once, like a step of one, and takes two
-or three times as long (decision 0014). So each of four sequences gets up to three draft tokens."""
+to three times as long (decision 0026). So each of four sequences gets up to three draft tokens."""
 
 
 def add_drafts(

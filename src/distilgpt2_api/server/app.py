@@ -3,7 +3,8 @@
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -55,7 +56,6 @@ from distilgpt2_api.server.protocols.tgi.route import TGI
 from distilgpt2_api.server.protocols.usage.route import USAGE
 from distilgpt2_api.server.protocols.vllm.route import VLLM
 from distilgpt2_api.server.protocols.workshop.route import WORKSHOP, PromptRoute
-from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service
 from distilgpt2_api.text.chat_template import ChatTemplate
@@ -233,11 +233,10 @@ def build_routes(protocols: Protocols = PROTOCOLS) -> list[BaseRoute]:
     routes += [route for module in (probes, metrics_and_version, docs, playground) for route in module.router.routes]
     # It checks all other routes before it takes a path for a prompt.
     routes.sort(key=lambda route: isinstance(route, PromptRoute))
-    routes += _heads(routes)
     for route in routes:
         if isinstance(route, Route):  # `$` accepts a line break at the path's end
             route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$").removesuffix(r"\Z") + r"\Z")
-    return routes
+    return [*routes, *_heads(routes)]
 
 
 def _no_account(_caller: str) -> None:
@@ -248,20 +247,16 @@ def _draw_seed() -> int:
     return random.getrandbits(63)
 
 
-def _heads(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
-    """HEAD for every GET route, hidden from the document, unless GET generates text."""
-    router = checked_router()
+def _heads(routes: Iterable[BaseRoute]) -> Iterator[APIRoute]:
+    """HEAD for every GET route, hidden from the document, unless GET generates text.
+
+    Copies, because FastAPI would analyse each endpoint again.
+    """
     for route in routes:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()) and not isinstance(route, PromptRoute):
-            router.add_api_route(
-                route.path,
-                route.endpoint,
-                methods=["HEAD"],
-                include_in_schema=False,
-                name=f"{route.name}_head",
-                response_model=route.response_model,
-            )
-    return router.routes
+            head = copy(route)
+            head.methods, head.include_in_schema, head.name = {"HEAD"}, False, f"{route.name}_head"
+            yield head
 
 
 async def _answer_validation_error(protocols: Protocols, request: Request, error: Exception) -> Response:

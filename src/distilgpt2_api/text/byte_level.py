@@ -20,6 +20,13 @@ BYTE_OF_CHARACTER = _byte_of_character()
 _TRANSLATION = dict.fromkeys(range(256), 256) | {ord(char): byte for char, byte in BYTE_OF_CHARACTER.items()}
 
 
+def is_byte_level(token: str) -> bool:
+    """Whether all characters are in the alphabet."""
+    return BYTE_OF_CHARACTER.keys() >= set(token)
+
+
 def to_bytes(token: str) -> bytes:
-    """The bytes of a vocabulary entry. ValueError if it has a character outside the alphabet."""
+    """The bytes of a vocabulary entry, or of several joined, one for each character. ValueError if one is outside the
+    alphabet.
+    """
     return token.translate(_TRANSLATION).encode("latin-1")

@@ -7,7 +7,6 @@ from typing import Any
 
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError, OverloadedError
 from distilgpt2_api.text.limited_process import LimitedProcess
-from distilgpt2_api.text.template_renderer import compile_template, describe_error, find_variables, render
 
 MAX_TEMPLATE_CHARACTERS = 1 << 16
 BASE_CPU_S = 0.1
@@ -44,11 +43,17 @@ class ChatTemplate:
         self.special_tokens = dict(special_tokens or {})
         self._now = now
         self._process = process
+        # A service without a template need not wait for Jinja at its start.
+        from distilgpt2_api.text import template_renderer  # noqa: PLC0415 - the reason stands above
+
+        self._render = template_renderer.render
         try:
-            self._variables = find_variables(source)
-            compile_template(source)
+            self._variables = template_renderer.find_variables(source)
+            template_renderer.compile_template(source)
         except Exception as error:  # noqa: BLE001 - parser and compiler can raise any of Python's errors
-            raise ModelFormatError(f"{origin}: not a chat template: {describe_error(error)}") from None
+            raise ModelFormatError(
+                f"{origin}: not a chat template: {template_renderer.describe_error(error)}"
+            ) from None
 
     def uses(self, word: str) -> bool:
         """Whether the template contains `word`."""
@@ -94,7 +99,7 @@ class ChatTemplate:
     def _run(self, *, max_characters: int, **task: Any) -> dict[str, str]:
         """`template_renderer.render`, in the limited process if there is one."""
         if self._process is None:
-            return render(max_characters=max_characters, **task)
+            return self._render(max_characters=max_characters, **task)
         max_cpu_s = BASE_CPU_S + CPU_S_PER_CHARACTER * max_characters
         try:
             rendering = self._process.run({**task, "max_characters": max_characters}, max_cpu_s=max_cpu_s)

@@ -7,12 +7,13 @@ from typing import Any
 from distilgpt2_api.core.errors import ModelFormatError, SettingsError
 from distilgpt2_api.core.model_files import decode_text, has_file, read_model_file, read_operator_file
 from distilgpt2_api.core.model_folder import CHAT_TEMPLATE_FILE, TOKENIZER_CONFIG_FILE
-from distilgpt2_api.text import template_renderer
 from distilgpt2_api.text.chat_template import ChatTemplate
 from distilgpt2_api.text.limited_process import LimitedProcess
 from distilgpt2_api.text.special_tokens import read_special_tokens, read_tokenizer_config
 
 OFF = "off"
+RENDERER = "distilgpt2_api.text.template_renderer"
+"""A name, because `ChatTemplate` imports the module."""
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
@@ -37,7 +38,7 @@ def load_chat_template(folder: Path, choice: str | None) -> ChatTemplate | None:
         source = _read_default(config.get("chat_template"), path)
     if source is None:
         return None
-    process = LimitedProcess(template_renderer.__name__, preparation=source)
+    process = LimitedProcess(RENDERER, preparation=source)
     return ChatTemplate(source, origin=str(path), special_tokens=special_tokens, process=process)
 
 

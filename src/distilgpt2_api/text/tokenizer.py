@@ -1,7 +1,8 @@
 """Converts text to token ids, and token ids to bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
@@ -10,7 +11,7 @@ import tokenizers
 from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError, ModelFormatError
 from distilgpt2_api.core.model_files import safe_repr
-from distilgpt2_api.text.byte_level import to_bytes
+from distilgpt2_api.text.byte_level import is_byte_level, to_bytes
 from distilgpt2_api.text.text_slices import is_divisible, slice_text
 from distilgpt2_api.text.tokenizer_files import END_OF_TEXT, TokenizerFiles, read_tokenizer
 from distilgpt2_api.text.vocabulary_bytes import VocabularyBytes
@@ -24,36 +25,33 @@ SLICE_CHARACTERS = 1 << 15
 class Tokenizer:
     """GPT-2's byte-level BPE over one vocabulary. Stateless: any thread may call it."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, files: TokenizerFiles | None = None) -> None:
-        """`files`: the settings in the model's folder. ModelFormatError if the vocabulary is not a byte-level BPE's."""
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        files: TokenizerFiles | None = None,
+        vocabulary: Mapping[str, int] | None = None,
+    ) -> None:
+        """`files`: the settings in the model's folder. `vocabulary`: the tokenizer's, added tokens included; by default
+        it is asked, which takes some milliseconds. ModelFormatError if it is not a byte-level BPE's.
+        """
         self._tokenizer = tokenizer
         self.files = files or TokenizerFiles(library=tokenizer)
         added = tokenizer.get_added_tokens_decoder()
-        texts = tokenizer.get_vocab(with_added_tokens=True)
-        if not texts or max(texts.values()) > 2 * len(texts) + 1024:
-            raise ModelFormatError("tokenizer: it has no tokens, or ids far larger than the number of tokens")
-        if len(set(texts.values())) < len(texts):
-            raise ModelFormatError("tokenizer: two tokens have the same id")
-        table = [b""] * (max(texts.values()) + 1)
-        for text, token_id in texts.items():
-            try:
-                table[token_id] = text.encode() if token_id in added else to_bytes(text)
-            except ValueError as error:
-                raise ModelFormatError(
-                    f"tokenizer: token {safe_repr(text)} has a character that is not in the byte-level alphabet"
-                ) from error
+        texts = tokenizer.get_vocab(with_added_tokens=True) if vocabulary is None else vocabulary
+        table = _token_table(texts, {token.content: token_id for token_id, token in added.items()})
         self.token_bytes = tuple(table)
         """By token id: the token's bytes; for a special token its text in UTF-8; b"" for an unused id."""
         self.max_token_bytes = max(map(len, self.token_bytes))
         """Length of the longest token. A text with more than n times this many bytes has more than n tokens."""
         self.special_token_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        self.plain_token_bytes = tuple(
-            b"" if token_id in self.special_token_ids else token for token_id, token in enumerate(table)
-        )
+        self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
+        for token_id in self.special_token_ids:
+            table[token_id] = b""
+        self.plain_token_bytes = tuple(table)
         """The same, but b"" for special tokens."""
         self.is_divisible = is_divisible(tokenizer)
         """Whether the tokens of `slice_text`'s slices are those of the whole text."""
-        self._missing_bytes = frozenset(range(256)) - {token[0] for token in table if len(token) == 1}
 
     @classmethod
     def from_folder(cls, folder: Path, *, num_rows: int | None = None) -> Self:
@@ -63,9 +61,9 @@ class Tokenizer:
 
         ModelFormatError names the malformed file; UnsupportedModelError says why the tokenizer is not supported.
         """
-        files = read_tokenizer(folder, num_rows)
+        files, vocabulary = read_tokenizer(folder, num_rows)
         try:
-            return cls(files.library, files=files)
+            return cls(files.library, files=files, vocabulary=vocabulary)
         except ModelFormatError as error:
             raise ModelFormatError(f"{folder}: {error}") from error
 
@@ -181,3 +179,30 @@ class Tokenizer:
         if self._missing_bytes and not self._missing_bytes.isdisjoint(encoded):
             missing = min(self._missing_bytes.intersection(encoded))
             raise InvalidRequestError(f"the model's vocabulary has no token for byte 0x{missing:02x}", param="prompt")
+
+
+def _token_table(texts: Mapping[str, int], added: Mapping[str, int]) -> list[bytes]:
+    """The tokens' bytes by token id, b"" for an unused id. Raises ModelFormatError.
+
+    The vocabulary is converted as one text: a call for each token would take twice as long.
+    """
+    if not texts or max(texts.values()) > 2 * len(texts) + 1024:
+        raise ModelFormatError("tokenizer: it has no tokens, or ids far larger than the number of tokens")
+    if len(set(texts.values())) < len(texts):
+        raise ModelFormatError("tokenizer: two tokens have the same id")
+    table = [b""] * (max(texts.values()) + 1)
+    plain = dict(texts)
+    for text, token_id in added.items():
+        del plain[text]
+        table[token_id] = text.encode()
+    try:
+        joined = to_bytes("".join(plain))
+    except ValueError as error:
+        wrong = next(text for text in plain if not is_byte_level(text))
+        raise ModelFormatError(
+            f"tokenizer: token {safe_repr(wrong)} has a character that is not in the byte-level alphabet"
+        ) from error
+    ends = [*accumulate(map(len, plain))]  # the last one begins nothing
+    for token_id, begin, end in zip(plain.values(), [0, *ends], ends, strict=False):
+        table[token_id] = joined[begin:end]
+    return table

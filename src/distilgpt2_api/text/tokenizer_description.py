@@ -6,6 +6,8 @@ a `Replace` any amount of memory. So the file is parsed here, and the library ge
 parts.
 """
 
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +85,17 @@ def parse_json(path: Path, content: bytes, what: str = "") -> Any:
 
 def check_ids(path: Path, ids: Any) -> dict[str, int]:
     """Checks a mapping of tokens to ids: its size and the tokens' lengths are bounded. Raises ModelFormatError."""
-    if not isinstance(ids, dict) or not all(type(value) is int and 0 <= value < 2**32 for value in ids.values()):
+    if not isinstance(ids, dict) or not _are_ids(ids.values()):
         raise ModelFormatError(f"{path}: not an object of tokens and their ids")
     if len(ids) > MAX_TOKENS:
         raise ModelFormatError(f"{path}: {len(ids)} tokens; at most {MAX_TOKENS} are supported")
     if ids and max(map(len, ids)) > MAX_TOKEN_CHARACTERS:
         raise ModelFormatError(f"{path}: a token has more than {MAX_TOKEN_CHARACTERS} characters")
     return ids
+
+
+def _are_ids(values: Collection[Any]) -> bool:
+    return not values or (set(map(type, values)) == {int} and min(values) >= 0 and max(values) < 2**32)
 
 
 def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
@@ -104,20 +110,26 @@ def _model(path: Path, model: dict[str, Any]) -> dict[str, Any]:
                 f"{path}: {name}={safe_repr(model[name])} is not supported; GPT-2's byte-level BPE has none"
             )
     merges = model.get("merges")
-    if not isinstance(merges, list) or not all(map(_is_merge, merges)):
+    if not isinstance(merges, list) or not are_merges(merges):
         raise ModelFormatError(f"{path}: not a tokenizer: merges must be a list of pairs of tokens")
     flags = {name: model.get(name) is True for name in BPE_FLAGS}
     return {"type": "BPE", "vocab": check_ids(path, model.get("vocab")), "merges": merges, **flags}
 
 
-def _is_merge(merge: Any) -> bool:
-    """Whether it is `"a b"` or `["a", "b"]`. The library checks that the tokens exist."""
-    match merge:
-        case str():
-            return merge.count(" ") == 1
-        case [str(), str()]:
-            return True
-    return False
+def are_merges(merges: Sequence[Any]) -> bool:
+    """Whether each is `"a b"` or a pair `["a", "b"]`. The library checks that the tokens exist.
+
+    Checked by kind and not one by one: there may be hundreds of thousands, and each start checks them.
+    """
+    kinds = set(map(type, merges))
+    texts = [merge for merge in merges if isinstance(merge, str)] if str in kinds else []
+    pairs = [merge for merge in merges if not isinstance(merge, str)] if texts else merges
+    return (
+        kinds <= {str, list, tuple}
+        and all(text.count(" ") == 1 for text in texts)
+        and set(map(len, pairs)) <= {2}
+        and set(map(type, chain.from_iterable(pairs))) <= {str}
+    )
 
 
 def check_added_tokens(path: Path, tokens: Any) -> list[dict[str, Any]]:

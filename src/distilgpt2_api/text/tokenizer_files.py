@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import tokenizers
@@ -54,9 +54,11 @@ class TokenizerFiles:
     """Digest of all settings that change how a text is tokenized."""
 
 
-def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
-    """Read the folder's byte-level BPE. Added tokens beyond the model's `num_rows` are left out, for example a padding
-    token that was added without resizing the embeddings. Their texts become plain text.
+def read_tokenizer(folder: Path, num_rows: int | None) -> tuple[TokenizerFiles, dict[str, int]]:
+    """Read the folder's byte-level BPE, and its vocabulary with the added tokens.
+
+    Added tokens beyond the model's `num_rows` are left out, for example a padding token that was added without resizing
+    the embeddings. Their texts become plain text.
 
     ModelFormatError names the file that is missing, too large or malformed; UnsupportedModelError says why a
     well-formed tokenizer is not supported.
@@ -80,7 +82,8 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
         frame = read_flags(config_path, config, special.roles, library.token_to_id, END_OF_TEXT)
     if any(library.id_to_token(token_id) is None for token_id in frame.before + frame.after):
         raise ModelFormatError(f"{path}: post_processor: it adds a token that the vocabulary does not have")
-    return TokenizerFiles(
+    added_ids = {token["content"]: token["id"] for token in description["added_tokens"]}
+    files = TokenizerFiles(
         library=library,
         roles=special.roles,
         frame=frame,
@@ -90,6 +93,7 @@ def read_tokenizer(folder: Path, num_rows: int | None) -> TokenizerFiles:
             orjson.dumps(description) + repr((frame, library.encode_special_tokens)).encode()
         ).hexdigest(),
     )
+    return files, description["model"]["vocab"] | added_ids
 
 
 def _read_description(folder: Path) -> tuple[Path, dict[str, Any], Any]:
@@ -165,8 +169,8 @@ def _set_prefix_space(description: dict[str, Any], wanted: Any) -> bool:
 def _build(description: dict[str, Any]) -> tokenizers.Tokenizer:
     """The library's tokenizer. Its own reader takes three times as long for the vocabulary, and more memory."""
     model = description["model"]
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    merges: list[tuple[str, str]] = [(left, right) for left, right in pairs]
+    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    merges = cast(list[tuple[str, str]], pairs)
     empty = description | {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []}
     library = tokenizers.Tokenizer.from_buffer(orjson.dumps(empty))
     library.model = BPE(vocab=model["vocab"], merges=merges, **{flag: model[flag] for flag in BPE_FLAGS})
@@ -203,13 +207,14 @@ def _parse_merges(path: Path, max_lines: int) -> list[tuple[str, str]]:
     content = read_model_file(path, MAX_FILE_BYTES)
     if content.count(b"\n") > max_lines:
         raise ModelFormatError(f"{path}: it has more than {max_lines} lines, far more than the vocabulary has tokens")
-    merges = []
-    for number, line in enumerate(decode_text(path, content).split("\n"), start=1):
-        text = line.rstrip("\r")
-        if not text or (number == 1 and text.startswith("#version")):
-            continue
-        left, _, right = text.partition(" ")
-        if not left or not right or " " in right:
-            raise ModelFormatError(f"{path}: line {number} must be two tokens with a space between")
-        merges.append((left, right))
-    return merges
+    lines = decode_text(path, content).split("\n")
+    if b"\r" in content:
+        lines = [line.rstrip("\r") for line in lines]
+    if lines[0].startswith("#version"):
+        lines[0] = ""
+    merges = [tuple(line.split(" ")) for line in lines if line]
+    if not set(map(len, merges)) <= {2} or "" in chain.from_iterable(merges):
+        wrong = next(line for line in lines if line and (line.count(" ") != 1 or line != line.strip(" ")))
+        number = lines.index(wrong) + 1
+        raise ModelFormatError(f"{path}: line {number} must be two tokens with a space between")
+    return cast(list[tuple[str, str]], merges)

@@ -15,6 +15,7 @@ from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.schema.documented_route import described_routes
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
 from distilgpt2_api.server.schema.query import allows_any_query
 
@@ -32,7 +33,7 @@ def build_openapi(
         title=app.title,
         version=app.version,
         description=app.description,
-        routes=app.routes,
+        routes=described_routes(app.routes),
         license_info=app.license_info,
     )
     for operation in _operations(document):

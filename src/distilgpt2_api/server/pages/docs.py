@@ -1,5 +1,6 @@
 """`/docs`, `/redoc` and `/openapi.json`, from the package's own files: no CDN."""
 
+import asyncio
 import gzip
 from functools import partial
 from http import HTTPStatus
@@ -63,7 +64,8 @@ async def read_asset(http: Request, name: str) -> Response:
 
 @router.get(OPENAPI_PATH, include_in_schema=False)
 async def read_openapi(http: Request) -> Response:
-    document = http.app.openapi()
+    # The first time takes some tenths of a second: streams go on meanwhile.
+    document = http.app.openapi_schema or await asyncio.to_thread(http.app.openapi)
     if root_path := http.scope.get("root_path"):
         document = document | {"servers": [{"url": root_path}]}
     return Response(orjson.dumps(document), media_type="application/json")

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.auth.access import Area, area_of
 from distilgpt2_api.server.http.errors import UnknownParameterError
+from distilgpt2_api.server.schema.documented_route import DocumentedRoute
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS, Replacement
 
 ANY_QUERY = frozenset({"/", "/robots.txt"})
@@ -19,7 +20,7 @@ ANY_QUERY = frozenset({"/", "/robots.txt"})
 
 def checked_router(*tags: str) -> APIRouter:
     """A router whose routes check their query."""
-    return APIRouter(tags=list(tags), dependencies=[Depends(check_query)])
+    return APIRouter(tags=list(tags), dependencies=[Depends(check_query)], route_class=DocumentedRoute)
 
 
 async def check_query(request: Request) -> None:

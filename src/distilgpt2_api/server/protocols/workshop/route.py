@@ -7,7 +7,6 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from fastapi import Path, Query
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +30,7 @@ from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
+from distilgpt2_api.server.schema.documented_route import DocumentedRoute
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.sampling import SEED_DESCRIPTION, plain_field
 from distilgpt2_api.server.service import ServiceDep
@@ -71,7 +71,7 @@ class GenerateQuery(BaseModel):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1, description=SEED_DESCRIPTION)
 
 
-class PromptRoute(APIRoute):
+class PromptRoute(DocumentedRoute):
     """Matches every path that is no address and has no other route. The prompt is the path as the client sent it."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

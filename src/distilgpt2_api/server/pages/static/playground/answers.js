@@ -118,6 +118,12 @@ export class AnswerCard {
     this.#showFacts();
   }
 
+  /** The service's own measurements, of all answers of the request together. */
+  showTimings(timings) {
+    this.#figures.timings = timings;
+    this.#showFacts();
+  }
+
   /** Ends the run. `reason` is shown if the service sent no finish reason. */
   end(reason) {
     this.node.classList.remove("running");
@@ -175,10 +181,15 @@ export class AnswerCard {
   }
 
   #showFacts() {
-    const { rate, firstTokenMs } = this.#figures;
+    const { rate, firstTokenMs, timings } = this.#figures;
     const facts = [formatCount(this.numTokens, "token")];
     if (rate !== null) facts.push(`${rate.toFixed(0)} tokens/s`, `first after ${formatDuration(firstTokenMs)}`);
     if (this.#finishReason) facts.push(endingOf(this.#finishReason, this.#stopReason));
+    if (timings) {
+      const { queue_ms: queue, prompt_ms: prefill, predicted_ms: decode, predicted_per_second: perS } = timings;
+      const times = Object.entries({ queue, prefill, decode }).map(([name, ms]) => `${name} ${formatDuration(ms)}`);
+      facts.push(`service: ${times.join(", ")}${perS ? `, ${perS.toFixed(0)} tokens/s` : ""}`);
+    }
     this.#facts.textContent = facts.join(" · ");
   }
 }

@@ -13,6 +13,7 @@ const MAX_RUNS = 20;
  */
 export class Board {
   #runs = [];
+  #numRuns = 0;
   #pinned = [];
   #runOf = new Map();
   #actions;
@@ -42,7 +43,7 @@ export class Board {
 
   /** Shows a run above the others. */
   begin({ promptText, cards, id = Date.now() }) {
-    const node = make("section", { class: "run", "aria-label": `Answers to ${promptText.slice(0, 60)}` });
+    const node = make("section", { class: "run", "aria-label": `Run ${this.#numRuns += 1}, answers to ${promptText.slice(0, 60)}` });
     const run = { id, promptText, cards: [], node };
     this.#runs.unshift(run);
     find("answers").prepend(node);

@@ -64,7 +64,7 @@ export class Chat {
     const system = find("chat-system").value.trim();
     const messages = this.#turns.map((turn) => (typeof turn === "string" ? { role: "user", content: turn } : { role: "assistant", content: turn.text }));
     if (system) messages.unshift({ role: "system", content: system });
-    return { model, messages, max_completion_tokens: maxTokens, ...sampling, logprobs: true, top_logprobs: logprobs, stream: true };
+    return { model, messages, max_completion_tokens: maxTokens, ...sampling, logprobs: true, top_logprobs: logprobs, stream: true, timings: true };
   }
 
   async #answer(fields) {

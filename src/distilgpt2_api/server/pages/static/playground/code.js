@@ -56,10 +56,10 @@ ${print}`;
 
 /** Ollama's names of this service's parameters, where they differ. */
 const RENAMED = { max_tokens: "num_predict", max_completion_tokens: "num_predict", repetition_penalty: "repeat_penalty" };
-const OLLAMA = /^(num_predict|temperature|top_[kp]|min_p|typical_p|(repeat|presence|frequency)_penalty|seed|stop)$/;
+const OLLAMA = /^(num_predict|temperature|top_([kp]|n_sigma)|min_p|typical_p|repeat_last_n|\w+t_penalty|frequency_penalty|seed|stop|(dry|xtc|dynatemp|mirostat).*)$/;
 
 function ollama({ model, prompt, messages, stream = false, logprobs, top_logprobs, ...others }, path, hasKey) {
-  const options = { temperature: 1, top_k: 0, top_p: 1 }; // Ollama has defaults of its own.
+  const options = { temperature: 1, top_k: 0, top_p: 1, repeat_last_n: -1 }; // Ollama has defaults of its own.
   const missing = Array.isArray(prompt) ? ["prompt of token ids"] : [];
   for (const [name, value] of Object.entries(others)) {
     const theirs = RENAMED[name] ?? name;

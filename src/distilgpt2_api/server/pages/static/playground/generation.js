@@ -15,6 +15,7 @@ export async function stream(path, request, cards, signal, read = (choice) => ch
   try {
     for await (const event of postStream(path, request, signal)) {
       for (const choice of event.choices) cards[choice.index].accept(read(choice));
+      if (event.timings) for (const card of cards) card.showTimings(event.timings);
     }
   } catch (error) {
     if (error.name === "AbortError") reason = "stopped";

@@ -32,7 +32,7 @@ const prompt = find("prompt");
 const form = recall("form");
 
 setKeyReader(readKey);
-const settings = new Settings(find("settings"), find("presets"), { onChange: saveForm, onReveal: revealSettings });
+const settings = new Settings(find("settings"), find("presets"), { onChange: saveForm, onReveal: revealSettings, onExample: showExample });
 const board = new Board({
   onBranch: (card, index, alternative) => generation.branch(card, index, alternative),
   onCode: (card) => show(card.request),
@@ -140,7 +140,7 @@ function readFields(texts) {
 }
 
 /** Streamed, and with token ids, which a branch's prompt needs. */
-const asStream = (fields) => ({ ...fields, stream: true, return_token_ids: true });
+const asStream = (fields) => ({ ...fields, stream: true, return_token_ids: true, timings: true });
 
 /** The request for the prompt; null if it can't be sent, which the page then shows. */
 function readRequest() {
@@ -157,6 +157,16 @@ function generate() {
   if (!request) return;
   saveForm();
   generation.start(request);
+}
+
+/** Generates an example's text without the preset, then with it. */
+async function showExample({ text, without }) {
+  if (generation.isRunning) return;
+  prompt.value = text;
+  const request = readRequest();
+  if (!request) return;
+  await generation.start({ ...request, ...without });
+  await generation.start(request);
 }
 
 function show(request) {

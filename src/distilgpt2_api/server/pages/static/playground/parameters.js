@@ -72,10 +72,15 @@ export const ALWAYS_SENT = new Set(["max_tokens", "seed", "logprobs", "temperatu
 /** Presets keep the values of these. */
 export const KEPT = new Set(["max_tokens", "n", "seed", "logprobs"]);
 
+/** A preset's `example`: a prompt that shows its effect, against a request `without` it. */
 export const PRESETS = [
   { name: "Balanced", help: "Sensible and varied.", values: { temperature: 0.8, top_k: 50, top_p: 0.95 } },
   { name: "Careful", help: "Always the likeliest token.", values: { temperature: 0, repetition_penalty: 1.1 } },
   { name: "Story", help: "More varied, with less repetition.", values: { temperature: 0.9, min_p: 0.05, repetition_penalty: 1.08 } },
+  {
+    name: "No loops", help: "The likeliest token, but no repetitions (DRY).", values: { temperature: 0, dry_multiplier: 0.8 },
+    example: { text: "Once upon a time there lived a king", without: { dry_multiplier: 0 } },
+  },
   { name: "Wild", help: "Very varied, and often strange.", values: { temperature: 1.4, min_p: 0.01 } },
   { name: "Pure", help: "The model's own distribution, without filters.", values: {} },
 ];

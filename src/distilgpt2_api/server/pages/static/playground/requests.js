@@ -3,7 +3,7 @@
 import { PARAMETERS } from "./parameters.js";
 
 /** The page's own fields: they change what an answer lists, never its text. */
-const OWN = new Set(["stream", "return_token_ids", "logprobs", "top_logprobs"]);
+const OWN = new Set(["stream", "return_token_ids", "logprobs", "top_logprobs", "timings"]);
 const LABELS = new Map(PARAMETERS.map(({ name, label }) => [name, label.toLowerCase()]));
 const ALIASES = { max_completion_tokens: "max_tokens" };
 

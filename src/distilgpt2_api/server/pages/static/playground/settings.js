@@ -1,12 +1,12 @@
 // The form of parameters: built from the table, checked in its fields, read as the fields of a request.
 
-import { find, make } from "./dom.js";
+import { find, make, makeButton } from "./dom.js";
 import { ALWAYS_SENT, GROUPS, KEPT, NO_SEED, PARAMETERS, PRESETS, neutralOf } from "./parameters.js";
 import { boundsOf, fieldOf, problemOf, valueOf } from "./values.js";
 
 /**
- * Owns the form. Its values are those of the inputs: numbers are texts. `onReveal()` is called before a field with a
- * problem gets the focus.
+ * Owns the form. Its values are those of the inputs: numbers are texts. Callbacks: `onChange()`, `onReveal()` before a
+ * field with a problem gets the focus, `onExample(example)` to show a preset's.
  */
 export class Settings {
   #inputs = new Map();
@@ -18,8 +18,8 @@ export class Settings {
   #presets = [];
   #lock;
 
-  constructor(root, presets, { onChange, onReveal }) {
-    Object.assign(this, { onChange, onReveal });
+  constructor(root, presets, callbacks) {
+    Object.assign(this, callbacks);
     root.append(...GROUPS.map(([title, parameters], index) => this.#group(title, parameters, index === 0)));
     presets.append(...PRESETS.map((preset) => this.#preset(preset)));
     this.apply(PRESETS[0].values);
@@ -219,6 +219,7 @@ export class Settings {
     for (const { preset, radio } of this.#presets) {
       radio.checked = PARAMETERS.every((one) => KEPT.has(one.name) || isAt(one, preset.values[one.name]));
     }
-    find("preset-help").textContent = this.#presets.find(({ radio }) => radio.checked)?.preset.help ?? "Your own settings.";
+    const { help = "Your own settings.", example } = this.#presets.find(({ radio }) => radio.checked)?.preset ?? {};
+    find("preset-help").replaceChildren(help, ...(example ? [" ", makeButton("Show with and without it", () => this.onExample(example))] : []));
   }
 }
