@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.certificates import write_certificate
 from tests.container.engines import HARDENED, Container, Engine, Options
 from tests.container.http import INSIDE_PROGRAM, PROMPT, READY_TIMEOUT_S, complete
 
@@ -30,6 +32,29 @@ def test_serves_without_network_capabilities_writable_disk_or_known_user(
         # New grammars are first compiled in a separate process, which must be able to start, too.
         formed = complete_inside(container, max_tokens=8, guided_choice=[" yes", " no"])
         assert formed["choices"][0]["text"] in {" yes", " no"}
+
+
+def test_it_serves_on_a_unix_socket_with_a_certificate(engine: Engine, image: str, scratch: Path) -> None:
+    """The image's Gunicorn follows the settings, and so does its health check, which accepts only that certificate."""
+    if engine.name == "apptainer":
+        pytest.skip("apptainer: it has no such options")
+    folder = scratch / f"certificate-{engine.name}"
+    folder.mkdir()
+    certificate, key = write_certificate(folder)
+    for path in (folder, certificate, key):
+        path.chmod(0o755)
+    environment = {
+        "DISTILGPT2_UDS": "/dev/shm/socket",
+        "DISTILGPT2_SSL_CERTFILE": f"/certificate/{certificate.name}",
+        "DISTILGPT2_SSL_KEYFILE": f"/certificate/{key.name}",
+    }
+    mounts = (f"--volume={folder}:/certificate:ro",)
+    options = Options(flags=HARDENED, environment=environment, is_offline=True, mounts=mounts)
+    with engine.running(image, options) as container:
+        wait_for_healthcheck(container)
+        assert (
+            container.execute("distilgpt2-api", "healthcheck").stdout == "healthy: unix:/dev/shm/socket/readyz: 200\n"
+        )
 
 
 def complete_inside(container: Container, **fields: object) -> Any:

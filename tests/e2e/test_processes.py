@@ -158,3 +158,17 @@ def test_an_application_built_before_the_fork_allows_one_worker(model_folder: Pa
     assert result.returncode == 4
     assert "error: preload_app works only with one worker" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_image_runs_without_gunicorns_heartbeat(
+    launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    """As deploy/scale-to-zero/cloud-run.yaml sets it, where an idle instance gets no processor time."""
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--timeout 0")
+    path = tmp_path / "socket"
+    server = launch("image", uds=path)
+    wait_until(lambda: "serving" in server.log, "it serves")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+        assert client.get("/readyz").status_code == 200
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
