@@ -140,7 +140,7 @@ test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on 
 ARM64_PROCESSORS := "max i8mm dotprod neon" "max,sve=off i8mm dotprod neon" "neoverse-n1 dotprod neon" "cortex-a72 neon"
 
 .PHONY: test-arm64
-test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of arm64 on four emulated processors, and the library for macOS as a file (installs qemu-user-static on Debian as root)
+test-arm64: .venv/installed-dev .tools/native/installed arm64-root ## Test the kernels of arm64 on four emulated processors, the library for macOS as a file, and the service from its wheel (installs qemu-user-static and mmdebstrap on Debian as root)
 	@tests/native/install.sh qemu-aarch64-static qemu-user-static
 	$(NATIVE_PYTHON) native/build.py --out build/native/macos --platform darwin/arm64
 	KERNELS_MACOS=build/native/macos/libkernels.dylib $(BIN)/python -m pytest tests/native/test_macos_library.py
@@ -149,6 +149,7 @@ test-arm64: .venv/installed-dev .tools/native/installed ## Test the kernels of a
 		KERNELS_DRIVER="qemu-aarch64-static -cpu $${processor%% *} build/native/arm64/driver" \
 			KERNELS_TARGETS="$${processor#* }" $(TEST_KERNELS) || exit 1; \
 	done
+	$(BIN)/python -m pytest tests/arm64 --durations=5 $(ARGS)
 
 .PHONY: test-sanitized
 test-sanitized: .venv/installed-dev ## Test the kernels with the sanitizers for addresses, undefined behaviour and threads (installs g++ on Debian as root)
@@ -210,7 +211,7 @@ hooks: .venv/installed-dev .tools/pre-commit/installed ## Install git hooks: qui
 train: .tools/torch/installed ## Train the bundled demo model from CORPUS (hours on two cores)
 	$(TORCH_PYTHON) training/train_storyteller.py --corpus $(CORPUS) --output training/output --log training/train.jsonl
 
-include docker/container.mk tests/ray/ray.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
+include wheels/wheels.mk tests/arm64/arm64.mk docker/container.mk tests/ray/ray.mk benchmarks/bench.mk tests/clients/clients.mk tests/browser/browser.mk website/website.mk
 
 .PHONY: clean
 clean: ## Remove the environments and build outputs

@@ -129,6 +129,8 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
     link = [f"-fsanitize={sanitizers}"] if sanitizers else ["-s"]
     link += [] if is_driver else ["-shared"]
     link += ["-nostdlib++"] if is_zig else []
+    # Otherwise the library contains the path of `out`.
+    link += [f"-Wl,-install_name,@rpath/{result.name}"] if suffix == ".dylib" and not is_driver else []
     run([*compiler, *link, *(str(out / f"{stem}.o") for _, stem, _ in jobs), "-lpthread", "-lm", "-o", str(result)])
     return result
 

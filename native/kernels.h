@@ -39,7 +39,8 @@ struct Kernels {
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
-// A block of one head of one layer:
+// A block has all layers, one behind the other, so that the pages in use, which may be huge, grow with the blocks in use.
+// The part of one head of one layer:
 //   F32: keys float [D][32], values float [32][D']        D' = D up to a multiple of 16
 //   else bytes s + 128 of which a number is scale · s + offset, a scale and an offset for each token:
 //     keys uint8 [D/4][32][4], scales float[32], offsets float[32], values uint8 [32/4][D'][4], scales, offsets
@@ -63,7 +64,7 @@ inline CacheLayout cache_layout(const Model &m) {
     return c;
 }
 inline uint8_t *cache_head(const Model &m, const CacheLayout &c, int layer, int block, int head) {
-    return m.cache + (((int64_t)layer * m.num_blocks + block) * m.num_heads + head) * c.head_bytes;
+    return m.cache + (((int64_t)block * m.num_layers + layer) * m.num_heads + head) * c.head_bytes;
 }
 constexpr int QUERIES = 4; // that share each reading of keys and values
 // Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.

@@ -20,6 +20,7 @@ from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]  # the 
 
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
+from distilgpt2_api.core.processor import is_supported
 from distilgpt2_api.lean_imports import lean_imports
 from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit, write_start_error
 from distilgpt2_api.server.http.connections import limited_protocol
@@ -127,7 +128,9 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         """
         gc.disable()
         try:
-            if self.cfg.preload_app:
+            if not is_supported():
+                super().load_wsgi()  # it reports the processor
+            elif self.cfg.preload_app:
                 super().load_wsgi()
                 self.tls = load_certificate()
             else:

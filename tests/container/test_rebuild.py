@@ -100,3 +100,17 @@ def test_a_broken_model_is_a_one_line_error(docker: Docker, image: str, context:
     assert result.exit_status != 0
     assert "error: --build-arg MODEL=./my-model: ./my-model/config.json" in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_kernels_of_another_architecture_are_compiled_without_emulation(
+    image: str, docker: Docker, context: Path
+) -> None:
+    """The stage runs on the machine that builds. The stages after it run programs of the image's own architecture."""
+    assert image
+    other, magic = ("amd64", 62) if os.uname().machine == "aarch64" else ("arm64", 183)
+
+    result = build(context, SECOND_IMAGE, f"--platform=linux/{other}", "--target=kernels")
+
+    assert result.exit_status == 0, result.output
+    program = "import struct; print(*struct.unpack_from('<H', open('/kernels/libkernels.so', 'rb').read(20), 18))"
+    assert docker.run(SECOND_IMAGE, "python3", "-c", program).stdout.split() == [str(magic)]

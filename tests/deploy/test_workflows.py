@@ -252,6 +252,32 @@ def test_a_release_can_be_reproduced_without_rights(read_yaml: Any) -> None:
     assert build["env"]["SOURCE_DATE_EPOCH"]
 
 
+def test_the_package_is_published_without_a_secret_and_only_after_every_check(read_yaml: Any) -> None:
+    """By trusted publishing: the job that may prove who it is runs no code of ours, and builds nothing."""
+    (release,) = read_yaml(".github/workflows/release.yml")
+    jobs = release["jobs"]
+    publish = jobs["publish-package"]
+    assert publish["if"] == "vars.PUBLISH_PACKAGE == 'true'"
+    assert set(publish["needs"]) == {"ci", "package", "start-package"}
+    assert publish["permissions"] == {"id-token": "write"}
+    assert publish["environment"] == "package-index"
+    download, upload = publish["steps"]
+    assert download["uses"].startswith("actions/download-artifact@")
+    assert upload["uses"].startswith("pypa/gh-action-pypi-publish@")
+    assert upload["with"]["attestations"] is True
+    assert not {"password", "user"} & set(upload["with"])
+    assert {"run": "make test-wheels"} in jobs["package"]["steps"]
+    assert jobs["package"]["if"] == "github.event_name == 'push'", "a rebuilt image publishes no package again"
+
+
+def test_the_package_is_started_where_the_job_that_compiles_it_cannot(read_yaml: Any, root: Path) -> None:
+    (release,) = read_yaml(".github/workflows/release.yml")
+    tags = {entry["tag"] for entry in release["jobs"]["start-package"]["strategy"]["matrix"]["include"]}
+    built = set(re.findall(r'"((?:manylinux|macosx)\w+)"', (root / "wheels" / "build.py").read_text(encoding="utf-8")))
+    assert built - tags == {"manylinux_2_31_x86_64"}
+    assert tags < built
+
+
 def test_dependabot_watches_everything_that_is_pinned(read_yaml: Any) -> None:
     (dependabot,) = read_yaml(".github/dependabot.yml")
     watched = {update["package-ecosystem"] for update in dependabot["updates"]}

@@ -216,6 +216,20 @@ def test_block_bytes_are_known_before_loading(precision: str, make_model: Any, d
     assert runner._forward_pass.kv_block_bytes == kv_block_bytes(runner.config, Precision(precision))
 
 
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_a_block_of_all_layers_is_one_piece_of_memory(precision: str, make_model: Any, drive: Any) -> None:
+    """So the pages in use, which may be huge, grow with the blocks in use and not with the layers."""
+    driven = drive(make_model(n_layer=3).path, precision)
+    forward_pass = driven.runner._forward_pass
+    before = forward_pass._cache.copy()
+    driven.runner.run(StepPlan(rows=[driven.row(PROMPT, 0, len(PROMPT), [2])]))
+
+    changed = np.flatnonzero(forward_pass._cache != before)
+    assert {changed.min() // forward_pass.kv_block_bytes, changed.max() // forward_pass.kv_block_bytes} == {2}
+    layer_bytes = forward_pass.kv_block_bytes // 3
+    assert np.unique(changed // layer_bytes).tolist() == [6, 7, 8]
+
+
 def test_two_runners_do_not_disturb_each_other(make_model: Any, drive: Callable[..., Any]) -> None:
     model, other = make_model(), make_model(n_embd=64)
     first, second = drive(model.path), drive(other.path)

@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.processor import check_processor
 
 COMMANDS = {
     "serve": "Serve a model over HTTP.",
@@ -43,6 +44,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name != "serve":  # it reports the processor in the log's format
+            check_processor()
         gc.disable()  # modules live for good: collections that scan them would only delay the start
         try:
             command = import_module(f"distilgpt2_api.cli.{cmd_name}").command

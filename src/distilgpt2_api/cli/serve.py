@@ -15,6 +15,7 @@ from gunicorn.util import import_app  # type: ignore[import-untyped]  # the same
 from distilgpt2_api.cli.listening import check_passed_sockets, listen, shown_address, unix_socket_options
 from distilgpt2_api.cli.options import model_option, num_threads_option, overrides_from, precision_option
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.processor import check_processor
 from distilgpt2_api.observability.logs import configure_logging
 from distilgpt2_api.observability.start_errors import write_start_error
 from distilgpt2_api.settings import LogFormat, LogLevel, Settings, export_to_environment, read_log_format
@@ -71,6 +72,7 @@ def command(**options: str | None) -> None:
     overrides = overrides_from(**options)
     is_terminal = sys.stderr.isatty()
     try:
+        check_processor()
         settings = Settings(**overrides)
         settings.locate_model()
         settings.check_keys_file()

@@ -22,16 +22,16 @@ def load_library() -> ctypes.CDLL:
     Raises UnsupportedProcessorError if it is missing, of another platform, or of another version than this code.
     """
     where = f"{LIBRARY}: the native kernels"
+    machine = f"{platform.system()} on {platform.machine()}"
     if not LIBRARY.exists():
-        raise UnsupportedProcessorError(
-            f"{where} are missing for {platform.system()} on {platform.machine()}: {WAY_OUT}"
-        )
+        raise UnsupportedProcessorError(f"{where} are missing for {machine}: {WAY_OUT}")
     try:
         library = ctypes.CDLL(str(LIBRARY), use_errno=True)
         library.engine_interface.restype = ctypes.c_int
         interface = library.engine_interface()
     except (OSError, AttributeError) as error:
-        raise UnsupportedProcessorError(f"{where} can't be loaded ({error}): {WAY_OUT}") from error
+        # The loader says "no such file" if the file is another processor's.
+        raise UnsupportedProcessorError(f"{where} can't be loaded by {machine} ({error}): {WAY_OUT}") from error
     if interface != INTERFACE:
         raise UnsupportedProcessorError(
             f"{where} have interface {interface}, this version of distilgpt2-api needs {INTERFACE}: {WAY_OUT}"
