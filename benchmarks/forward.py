@@ -32,6 +32,8 @@ from distilgpt2_api.model.step_inputs import lay_out
 from distilgpt2_api.model.weights.compiled_cache import load_weights
 
 NATIVE = Path(__file__).resolve().parent.parent / "native"
+COMPILER_PYTHON = NATIVE.parent / ".tools" / "native" / "bin" / "python"
+"""The Python that `make` gives the compiler. Without it, this one has to have it, or CXX names one."""
 FILL_ROWS = 16
 """Blocks that one step computes: 512 tokens, as in a prefill."""
 
@@ -77,7 +79,8 @@ def measure_roofs(target: str, num_threads: int, num_bytes: int) -> tuple[float,
     """Bytes read and products computed per second, at most, by native/roofs.cpp."""
     folder = NATIVE.parent / "build" / "native" / f"roofs-{target}"
     if not (folder / "roofs").exists():
-        build = [sys.executable, str(NATIVE / "build.py"), "--roofs", target, "--out", str(folder)]
+        python = COMPILER_PYTHON if COMPILER_PYTHON.exists() else sys.executable
+        build = [str(python), str(NATIVE / "build.py"), "--roofs", target, "--out", str(folder)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     measured = subprocess.run(
         [str(folder / "roofs"), str(num_threads), str(num_bytes)], check=True, capture_output=True, text=True

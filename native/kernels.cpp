@@ -12,12 +12,20 @@ namespace {
 // Where byte i of a row is, from its first one on, if ROWS_TOGETHER rows are side by side.
 INLINE int place(int i) { return i + (i & ~7) * (ROWS_TOGETHER - 1); }
 
+// Beside four weights of each column: FETCH cache lines (0, 1, 2 or 4) for each eight of them come into the cache.
+template <int FETCH> INLINE void fetch_lines(const uint8_t *fetch, int quad) {
+    if (FETCH == 1 && quad % 2 == 0) return;
+    for (int i = 0; i < (FETCH + 1) / 2; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH / 2 + i) * 64, 0, 2);
+}
+
 // One tile: ROWS rows × VECTORS vectors of columns; one row, if several are side by side. `weights` points at the tile's
-// first column in its panel. Beside its work it fetches FETCH cache lines for each four weights of a column.
+// first column in its panel.
 template <int ROWS, int VECTORS, int FETCH>
 INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
-                     const int32_t *sums, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
+                     const int32_t *starts, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
+#pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
     const int num_quads = (depth + 3) / 4;
     for (int group = 0, quad = 0; group < num_groups; group++) {
@@ -26,11 +34,10 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++)
-                sum[r][v] = splat_int(-WEIGHT_OFFSET * sums[r * num_groups + group * ROWS_TOGETHER]);
+            for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(starts[r * num_groups + group * ROWS_TOGETHER]);
         for (; quad < end; quad++) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            for (int i = 0; i < FETCH; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH + i) * 64, 0, 2);
+            fetch_lines<FETCH>(fetch, quad);
             Ints w[VECTORS];
             for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
 #pragma GCC unroll 16
@@ -58,7 +65,8 @@ template <class Vector, class Number> INLINE Vector twice(const Number *pair) {
 // operand. The row behind an odd number of rows may be of any bytes: nothing is kept of it.
 template <int ROWS, int VECTORS, int FETCH>
 INLINE void dot_int8_pairs(const uint8_t *weights, int depth, const int8_t *bytes, int stride, const float *scales,
-                           const int32_t *sums, int num_groups, const uint8_t *fetch, Floats (&total)[ROWS][VECTORS]) {
+                           const int32_t *starts, int num_groups, const uint8_t *fetch,
+                           Floats (&total)[ROWS][VECTORS]) {
     constexpr int PAIRS = (ROWS + 1) / 2;
     const int num_quads = (depth + 3) / 4;
     Floats totals[PAIRS][VECTORS][2];
@@ -69,15 +77,15 @@ INLINE void dot_int8_pairs(const uint8_t *weights, int depth, const int8_t *byte
         Ints sum[PAIRS][VECTORS][2];
 #pragma GCC unroll 16
         for (int p = 0; p < PAIRS; p++) {
-            const Ints start = twice<Ints>(sums + 2 * (p * num_groups + group)) * -WEIGHT_OFFSET;
+            const Ints start = twice<Ints>(starts + 2 * (p * num_groups + group));
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sum[p][v][0] = sum[p][v][1] = start;
         }
         // `has_second`: a matrix may end with the first four weights of eight.
         const auto turn = [&](bool has_second) __attribute__((always_inline)) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            for (int i = 0; i < 2 * FETCH && (i < FETCH || has_second); i++)
-                __builtin_prefetch(fetch + ((int64_t)quad * FETCH + i) * 64, 0, 2);
+            fetch_lines<FETCH>(fetch, quad);
+            if (has_second) fetch_lines<FETCH>(fetch, quad + 1);
             Ints w[VECTORS][2];
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) {
@@ -179,15 +187,34 @@ INLINE void store_some(float *to, const Floats &value, int count) {
 
 // Scale, bias and epilogue of a tile whose first column is `column`.
 template <int ROWS, int VECTORS>
-INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, Floats (&total)[ROWS][VECTORS],
+INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, const Floats (&total)[ROWS][VECTORS],
                    int column, float *output, int stride) {
+    if (epilogue != ACTIVATE && column + VECTORS * LANES <= matrix.num_columns) { // the usual case, from the registers
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+            float *to = output + column + v * LANES;
+            const Floats scale = matrix.scale ? load(matrix.scale + column + v * LANES) : splat(1);
+            const Floats bias = matrix.bias ? load(matrix.bias + column + v * LANES) : splat(0);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++, to += stride) {
+                const Floats x = fma(total[r][v], scale, bias);
+                store(to, epilogue == ADD ? x + load(to) : x);
+            }
+        }
+        return;
+    }
+    Floats stored[ROWS][VECTORS]; // so that only this path has its sums in memory
+#pragma GCC unroll 16
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) stored[r][v] = total[r][v];
     for (int v = 0; v < VECTORS; v++) {
         const int first = column + v * LANES, count = matrix.num_columns - first;
         if (count <= 0) return;
         const Floats scale = matrix.scale ? load_some(matrix.scale + first, count) : splat(1);
         const Floats bias = matrix.bias ? load_some(matrix.bias + first, count) : splat(0);
         for (int r = 0; r < ROWS; r++) {
-            Floats x = fma(total[r][v], scale, bias);
+            Floats x = fma(stored[r][v], scale, bias);
             if (epilogue == ACTIVATE) x = activate(model.activation, x);
             float *to = output + (int64_t)r * stride + first;
             if (epilogue == ADD) x = x + load_some(to, count);
@@ -211,11 +238,11 @@ void int8_tile(const Model &model, const Matrix &matrix, const Activations &rows
 #if defined(DOTS_PAIRS)
     if constexpr (ROWS > 1)
         dot_int8_pairs<ROWS, VECTORS, FETCH>(weights, matrix.depth, bytes, rows.stride_bytes, rows.scales + group,
-                                             rows.sums + group, rows.num_groups, fetch, total);
+                                             rows.starts + group, rows.num_groups, fetch, total);
     else
 #endif
         dot_int8<ROWS, VECTORS, FETCH>(weights, matrix.depth, bytes, rows.stride_bytes, rows.scales + group,
-                                       rows.sums + group, rows.num_groups, fetch, total);
+                                       rows.starts + group, rows.num_groups, fetch, total);
     finish<ROWS, VECTORS>(model, matrix, epilogue, total, panel * PANEL + first, output + (int64_t)row * stride,
                           stride);
 }
@@ -235,8 +262,9 @@ void float_tile(const Model &model, const Matrix &matrix, const Activations &row
 // The tile of each number of rows up to `most`.
 template <template <int> class Of, int most, int... ROWS> struct TilesUpTo : TilesUpTo<Of, most - 1, most, ROWS...> {};
 template <template <int> class Of, int... ROWS> struct TilesUpTo<Of, 0, ROWS...> {
-    static constexpr Tile TILES[][3] = {
-        {}, {Of<ROWS>::template TILE<0>, Of<ROWS>::template TILE<1>, Of<ROWS>::template TILE<2>}...};
+    static constexpr Tile TILES[][4] = {{},
+                                        {Of<ROWS>::template TILE<0>, Of<ROWS>::template TILE<1>,
+                                         Of<ROWS>::template TILE<2>, Of<ROWS>::template TILE<4>}...};
 };
 template <int ROWS> struct Int8Tile {
     template <int FETCH> static constexpr Tile TILE = int8_tile<ROWS, FETCH>;
@@ -257,11 +285,13 @@ void multiply(const Model &model, const Matrix &matrix, const Activations &rows,
         for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 32 = 7 + 7 + 6 + 6 + 6
             const int left = num_tiles - i, rest = rows.num_rows - row;
             const int even = round_up((rest + left - 1) / left, ROWS_TOGETHER), num = even < rest ? even : rest;
-            // A panel has two lines for each four weights. The last tiles fetch the next one, half of it each.
-            const int lines = !fetch || first ? 0 : num_tiles == 1 ? 2 : left <= 2 ? 1 : 0;
-            TilesUpTo<Of, most_rows>::TILES[num][lines](model, matrix, rows, row, panel, first, fetch, epilogue, output,
-                                                        stride);
-            if (lines == 1) fetch += (int64_t)round_up(matrix.depth, 4) / 4 * 64;
+            // A panel has four lines for each eight weights. One, two or four tiles fetch the next one in equal parts: the
+            // last ones, because the first one waits for its own panel.
+            const int num_fetching = num_tiles > 3 ? 4 : num_tiles > 1 ? 2 : 1;
+            const int lines = !fetch || first || left > num_fetching ? 0 : 4 / num_fetching;
+            TilesUpTo<Of, most_rows>::TILES[num][lines == 4 ? 3 : lines](model, matrix, rows, row, panel, first, fetch,
+                                                                         epilogue, output, stride);
+            if (lines) fetch += (int64_t)round_up(matrix.depth, 4) / 4 * 64 * lines / 2;
             row += num;
         }
 }
@@ -353,11 +383,12 @@ INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_
     return most > 1e-30f ? most / 127.0f : 0;
 }
 
-void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums) {
+void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts) {
     for (int group = 0; group * GROUP < depth; group++) {
         const int first = group * GROUP, count = depth - first < GROUP ? depth - first : GROUP;
-        scales[group * ROWS_TOGETHER] =
-            quantize_bytes(input + first, count, bytes + place(first), &sums[group * ROWS_TOGETHER]);
+        int32_t sum;
+        scales[group * ROWS_TOGETHER] = quantize_bytes(input + first, count, bytes + place(first), &sum);
+        starts[group * ROWS_TOGETHER] = -WEIGHT_OFFSET * sum;
     }
     for (int i = depth; i < round_up(depth, 4); i++) bytes[place(i)] = 0;
 }
@@ -389,6 +420,11 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *sc
     }
 }
 
+// A head's part of a row comes into the cache: the rows of a prompt are too far apart for the processor to do so itself.
+INLINE void fetch_row(const float *from, int count) {
+    for (int i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+}
+
 void write_floats(const Model &model, const CacheLayout &c, uint8_t *memory, int offset, const float *key,
                   const float *value) {
     float *keys = (float *)memory, *values = (float *)(memory + c.values);
@@ -414,6 +450,10 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
         // Values lie in fours of tokens, which are written as one number where all four are here.
         const int num = offset % 4 == 0 && num_tokens - token >= 4 ? 4 : 1;
         alignas(64) int8_t bytes[4][MAX_HEAD_SIZE];
+        for (int i = 8; i < 8 + num && token + i < num_tokens; i++) {
+            fetch_row(key + (int64_t)i * stride, size);
+            fetch_row(value + (int64_t)i * stride, size);
+        }
         for (int i = 0; i < num; i++, key += stride) {
             float *scales = (float *)(memory + c.key_scales) + offset + i;
             spread_bytes(key, size, bytes[0], scales, scales + BLOCK_TOKENS);
@@ -742,6 +782,8 @@ void attend(const Model &model, int layer, int head, const int32_t *blocks, int 
     for (int i = 0; i < num_queries;) {
         const int num = model.precision != F32 && num_queries - i >= QUERIES ? QUERIES : 1;
         Query queries[QUERIES] = {};
+        for (int q = num; q < 2 * num && i + q < num_queries; q++)
+            fetch_row(query + (int64_t)(i + q) * query_stride, model.head_size);
         for (int q = 0; q < num; q++) {
             queries[q].vector = query + (int64_t)(i + q) * query_stride;
             queries[q].output = output + (int64_t)(i + q) * output_stride;

@@ -3,13 +3,14 @@
 #include "model.h"
 #include "sampling.h"
 
-// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP, a scale and a sum for each group. R rows
-// are side by side, R of the kernels (1 or 2): eight bytes of the first, eight of the second, and so on.
+// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP. Each group has a scale, and what its sums of
+// products start from, which takes off again what they get from the kernels' way of storing weights. R rows are side by
+// side, R of the kernels (1 or 2): eight bytes of the first, eight of the second, and so on.
 struct Activations {
-    float *values; // (T, stride_floats)
-    int8_t *bytes; // (T/R, stride_bytes/8, R, 8), INT8 only
-    float *scales; // (T/R, num_groups, R)
-    int32_t *sums; // (T/R, num_groups, R)
+    float *values;   // (T, stride_floats)
+    int8_t *bytes;   // (T/R, stride_bytes/8, R, 8), INT8 only
+    float *scales;   // (T/R, num_groups, R)
+    int32_t *starts; // (T/R, num_groups, R)
     int32_t stride_floats, stride_bytes, num_groups, num_rows;
 };
 
@@ -25,7 +26,7 @@ struct Kernels {
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
     // One row of `depth` floats to signed bytes, zero-padded to a multiple of four, from its place among R rows on.
-    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *sums);
+    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts);
     // Keys and values (num_tokens, stride) of one head, from `position` on.
     void (*write_cache)(const Model &, int layer, int head, const int32_t *blocks, int position, int num_tokens,
                         const float *keys, const float *values, int stride);

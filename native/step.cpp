@@ -78,7 +78,7 @@ Activations take_activations(char *&at, int64_t num_tokens, int depth, bool has_
     num_tokens += num_tokens % 2; // a row of two that are side by side
     a.bytes = take<int8_t>(at, num_tokens * a.stride_bytes);
     a.scales = take<float>(at, num_tokens * a.num_groups);
-    a.sums = take<int32_t>(at, num_tokens * a.num_groups);
+    a.starts = take<int32_t>(at, num_tokens * a.num_groups);
     return a;
 }
 
@@ -155,7 +155,7 @@ void quantize_columns(const Engine *e, const Activations &a, const float *values
     const int64_t group = (int64_t)top * a.num_groups + first / GROUP * together + among;
     e->kernels->quantize(values + first, end - first,
                          a.bytes + (int64_t)top * a.stride_bytes + first * together + among * 8, a.scales + group,
-                         a.sums + group);
+                         a.starts + group);
 }
 
 // The norm of a token's residual, as row `row` of a product's input.
@@ -342,7 +342,7 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
     // even number: whole groups of the next matrix's input.
     static_assert(GROUP == 2 * PANEL, "two panels are a group");
-    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 8);
+    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
     pool_run(e->pool, multiply_panels, e, (num_panels + e->panels_each - 1) / e->panels_each);
 }
 

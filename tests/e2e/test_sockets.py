@@ -50,7 +50,13 @@ def serve_at(launch: Callable[..., Any], wait_until: Callable[..., Any], path: P
 
     def start(kind: str, **settings: object) -> Any:
         server = launch(kind, uds=path, **settings)
-        wait_until(lambda: "serving" in server.log or server.process.poll() is not None, "it serves")
+        try:
+            wait_until(
+                lambda: "serving" in server.log or server.process.poll() is not None, "it serves", deadline_s=WAIT_S
+            )
+        except AssertionError as error:
+            error.add_note(f"its log:\n{server.log}")
+            raise
         return server
 
     return start

@@ -32,7 +32,7 @@ def strict_server(launch: Callable[..., Any], wait_until: Callable[..., Any], pa
         "serve",
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        header_timeout_s=0.5,
+        header_timeout_s=2,
         write_timeout_s=0.5,
         max_connections=16,
     )
