@@ -46,6 +46,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.config = uvicorn.Config(app="nothing:app")
+        self.ppid = os.getppid()
         self.num_heartbeats = 0
 
     def notify(self) -> None:

@@ -214,6 +214,7 @@ class ControlledServer(Server):
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.config)
         self._worker = worker
+        self._is_orphan = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._worker.announce_shutdown()  # the application may not be there yet to do it
@@ -224,7 +225,15 @@ class ControlledServer(Server):
         # the master kills a healthy worker.
         if counter % TICKS_PER_HEARTBEAT == 0:
             self._worker.notify()
+            self._end_without_master()
         return await super().on_tick(counter)
+
+    def _end_without_master(self) -> None:
+        """Drain if the master was killed: the worker would keep the address, and nothing would end it."""
+        if os.getppid() != self._worker.ppid and not self._is_orphan:
+            self._is_orphan = True
+            self._worker.log.error("the master process is gone: this worker drains and ends")
+            signal.raise_signal(signal.SIGTERM)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state[SERVER_CONTROL] = self

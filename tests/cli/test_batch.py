@@ -89,7 +89,7 @@ def test_a_table_gets_its_completions(batch: Command) -> None:
     assert (result.exit_code, result.stdout) == (0, ""), result.output
     assert result.stderr == (
         "parameters from columns: max_tokens\n"
-        "a row without max_tokens gets up to 16 tokens\n"
+        "rows with an empty max_tokens get up to 16 tokens\n"
         "2 lines, 2 answered: out.csv\n"
     )
     with Path("out.csv").open(newline="") as file:

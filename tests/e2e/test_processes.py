@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from benchmarks.owned_process import children_of
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain", "gunicorn-preload"])
@@ -98,6 +99,27 @@ def test_the_service_ends_in_time_during_a_reload(
         *_, last = events
     assert last["error"]["code"] == "draining"
     assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("kind", ["serve", "gunicorn"])
+@pytest.mark.reported("a reader: after `kill -9` of the service, its worker went on and kept the address")
+def test_a_worker_whose_master_was_killed_drains_and_frees_the_address(
+    launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
+) -> None:
+    server = launch(kind, drain_s=0.5)
+    server.wait_listening()
+    server.wait_ready()
+    (worker,) = children_of(server.process.pid)
+    with server.stream(max_tokens=16000) as response:
+        events = read_events(response)
+        next(events)
+        server.signal(signal.SIGKILL)
+        *_, last = events
+    assert last["error"]["code"] == "draining"
+    wait_until(lambda: not Path(f"/proc/{worker}").exists(), "the worker has ended")
+    assert "the master process is gone" in server.log
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/livez")
 
 
 def import_application(before: str = "", **settings: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,17 @@ from tests.e2e.conftest import DEADLINE_S, Server
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "wheels" / "bin"
 DIST = ROOT / "dist"
-KEPT = ("SSL_CERT_FILE", "SSL_CERT_DIR", "PIP_CERT", "PIP_INDEX_URL", "PIP_CACHE_DIR", "UV_INDEX_URL", "TMPDIR")
+KEPT = (
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "PIP_CERT",
+    "PIP_INDEX_URL",
+    "PIP_CACHE_DIR",
+    "UV_INDEX_URL",
+    "TMPDIR",
+)
 """How this machine reaches a package index. No other variable reaches the programs, above all no PYTHONPATH."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -502,7 +502,8 @@ def test_parameters_that_beam_search_lacks_are_refused_by_name(params: dict[str,
 def test_every_parameter_that_beam_search_lacks_is_refused(name: str) -> None:
     default = getattr(SamplingParams(), name)
     nothing = Grammar(GrammarKind.REGEX, "a") if name == "grammar" else 1
-    others: dict[type, Any] = {bool: True, int: 2, float: 0.5, tuple: ((1, 0.5),), type(None): nothing}
+    another = 3 if default == 2 else 2
+    others: dict[type, Any] = {bool: True, int: another, float: 0.5, tuple: ((1, 0.5),), type(None): nothing}
     params = SamplingParams(**{name: others[type(default)]})
     options = BeamOptions(num_beams=2)
     check = partial(check_beam_search, params, options, CONFIG, is_streamed=False, grammar_param="grammar")
