@@ -12,7 +12,8 @@ from tests.container.builds import ROOT, build
 from tests.container.engines import Docker, Engine
 from tests.container.http import stream
 
-MAX_START_S = 2.0
+MAX_START_S = {"docker": 1.0, "podman": 1.0, "apptainer": 1.5}
+"""Measured on two idle cores: 0.7 s, 0.5 s and 1.0 s. Apptainer first mounts the image through a program of its own."""
 TRIES = 5
 
 
@@ -39,12 +40,12 @@ def test_size_above_the_budget_fails(docker: Docker, image: str) -> None:
     assert "compressed" not in result.stderr
 
 
-def test_first_token_comes_within_two_seconds(engine: Engine, large_image: str) -> None:
+def test_first_token_comes_within_a_second(engine: Engine, large_image: str) -> None:
     """Acceptance 6: from the engine's command to a stream's first event; the best of five, on shared machines."""
     engine.load(large_image)
     seconds = [seconds_to_first_token(engine, large_image) for _ in range(TRIES)]
     sys.stdout.write(f"{engine.name}: first token after {', '.join(f'{second:.2f} s' for second in seconds)}\n")
-    assert min(seconds) <= MAX_START_S, seconds
+    assert min(seconds) <= MAX_START_S[engine.name], seconds
 
 
 def seconds_to_first_token(engine: Engine, image: str) -> float:
