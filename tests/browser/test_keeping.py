@@ -109,6 +109,30 @@ def test_the_code_has_no_fields_of_the_page_itself(page: Any, storyteller: Any) 
     assert run_code(["bash", "-c", code_of(page, "curl")]).startswith('{"id":')
 
 
+@pytest.mark.reported("a reader of the playground: Code drew a new seed, so its request was not the one on the screen")
+def test_the_forms_code_has_the_seed_that_the_form_shows(page: Any, storyteller: Any) -> None:
+    """Only a run draws a seed. Code leaves the field alone, so it shows the answer's own request."""
+
+    def body_of(button: str) -> Any:
+        page.click(button)
+        body = json.loads(code_of(page, "curl").partition("-d '")[2].rstrip("'\n"))
+        page.click("#code .close")
+        return body
+
+    page.open(storyteller)
+    page.set(max_tokens=8)
+    assert "seed" not in body_of("#show-code")
+    assert page.one("#set-seed").get_property("value") == ""
+    page.generate()
+    seed = page.one("#set-seed").get_property("value")
+    body = body_of("#show-code")
+    assert body == body_of(".answer .actions button:nth-child(3)")
+    assert body["seed"] == int(seed)
+    assert page.one("#set-seed").get_property("value") == seed
+    page.generate()
+    assert page.one("#set-seed").get_property("value") != seed, "a run that is not locked draws a new one"
+
+
 @pytest.mark.reported("users of vLLM and llama.cpp, where -1 stands for a seed drawn at random")
 def test_minus_one_is_no_seed(page: Any, storyteller: Any) -> None:
     """Each run chooses a seed and shows it, locked or not, so that every completion can be repeated."""

@@ -170,6 +170,42 @@ def test_the_first_screen_is_for_writing(page: Any, storyteller: Any, width: int
         assert not page.visible("#side")
 
 
+@pytest.mark.reported("a reader of the playground: two scrollbars beside each other, one of them across a round corner")
+def test_an_empty_page_scrolls_only_in_its_panel(page: Any, storyteller: Any) -> None:
+    """The panel's tabs stay, and the scrollbar of its contents keeps off the panel's round corners."""
+    page.emulate(width=1400, height=857)
+    page.open(storyteller)
+    page.run("for (const one of document.querySelectorAll('#settings details')) one.open = true")
+    scrolling = """
+        return [...document.querySelectorAll("html, body, #side, #side > section")]
+            .filter((node) => node.scrollHeight > node.clientHeight).map((node) => node.id || node.tagName);
+    """
+    assert page.run(scrolling) == ["settings-panel"]
+    panel, contents = (page.one(selector).rect for selector in ("#side", "#settings-panel"))
+    radius = float(page.one("#side").value_of_css_property("border-radius").removesuffix("px"))
+    assert contents["y"] - panel["y"] > radius
+    assert panel["y"] + panel["height"] - contents["y"] - contents["height"] > radius
+
+
+@pytest.mark.reported("a reader of the playground: a focus ring on the next button, and Cancel in large letters")
+def test_buttons_side_by_side_match(page: Any, storyteller: Any) -> None:
+    """A focus ring leaves the next button free, and what dismisses is not larger than what confirms."""
+    page.open(storyteller)
+    ring, gap = page.run("""
+        const code = document.querySelector("#show-code");
+        code.focus({ focusVisible: true });
+        const { outlineOffset, outlineWidth } = getComputedStyle(code);
+        const gap = document.querySelector("#generate").getBoundingClientRect().left - code.getBoundingClientRect().right;
+        return [parseFloat(outlineOffset) + parseFloat(outlineWidth), gap];
+    """)
+    assert 0 < ring <= gap - 1
+    page.run("document.querySelector('#key-dialog').showModal()")
+    sizes = [
+        float(node.value_of_css_property("font-size").removesuffix("px")) for node in page.all("#key-dialog .go *")
+    ]
+    assert sizes[0] <= sizes[1]
+
+
 def test_views_have_only_the_settings_that_they_use(page: Any, chatty: Any) -> None:
     page.open(chatty)
     assert page.visible("#set-n")

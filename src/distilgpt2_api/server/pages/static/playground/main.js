@@ -133,9 +133,9 @@ function revealSettings() {
   if (isNarrow.matches) find("side").showPopover();
 }
 
-/** The model, the texts of a request and the settings as its fields; null if a setting is invalid. */
-function readFields(texts) {
-  const fields = settings.readFields();
+/** The model, the texts of a request and the settings as its fields; null if a setting is invalid. `isRun`: to be sent. */
+function readFields(texts, isRun = true) {
+  const fields = settings.readFields(isRun);
   return fields && { model: service.model, ...texts, ...fields };
 }
 
@@ -143,9 +143,9 @@ function readFields(texts) {
 const asStream = (fields) => ({ ...fields, stream: true, return_token_ids: true, timings: true });
 
 /** The request for the prompt; null if it can't be sent, which the page then shows. */
-function readRequest() {
+function readRequest(isRun = true) {
   showProblem("prompt", prompt.value ? "" : "Write a prompt first.");
-  const fields = prompt.value && readFields({ prompt: prompt.value });
+  const fields = prompt.value && readFields({ prompt: prompt.value }, isRun);
   return fields && asStream(fields);
 }
 
@@ -231,7 +231,7 @@ function onKey(event) {
 }
 
 for (const [id, act] of Object.entries({
-  generate, stop: () => generation.stop(), "score-run": scoreText, theme: switchTheme, "show-code": () => show(readRequest()),
+  generate, stop: () => generation.stop(), "score-run": scoreText, theme: switchTheme, "show-code": () => show(readRequest(false)),
   share: () => copyText(linkTo(textsOfView(), settings.values), find("share")),
   "code-copy": () => copyText(find("code-text").textContent, find("code-copy")),
   "forget-key": () => {

@@ -54,17 +54,17 @@ export class Settings {
   }
 
   /**
-   * The request's fields, or null if one is invalid: then it says so and gets the focus. Unless the seed is locked, a
-   * random one is set here, so that every answer can be repeated.
+   * The request's fields, or null if one is invalid: then it says so and gets the focus. Before a run a random seed is
+   * set here, unless it is locked, so that every answer can be repeated.
    */
-  readFields() {
+  readFields(isRun) {
     const wrong = PARAMETERS.filter((parameter) => this.#check(parameter));
     if (wrong.length) {
       this.#reveal(wrong[0].name);
       return null;
     }
     const seed = this.#inputs.get("seed");
-    if (!this.#lock.checked || seed.value === "" || Number(seed.value) === NO_SEED) {
+    if (isRun && (!this.#lock.checked || seed.value === "" || Number(seed.value) === NO_SEED)) {
       seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
     }
     const { values } = this;
