@@ -195,7 +195,8 @@ def test_buttons_side_by_side_match(page: Any, storyteller: Any) -> None:
         const code = document.querySelector("#show-code");
         code.focus({ focusVisible: true });
         const { outlineOffset, outlineWidth } = getComputedStyle(code);
-        const gap = document.querySelector("#generate").getBoundingClientRect().left - code.getBoundingClientRect().right;
+        const next = document.querySelector("#generate").getBoundingClientRect();
+        const gap = next.left - code.getBoundingClientRect().right;
         return [parseFloat(outlineOffset) + parseFloat(outlineWidth), gap];
     """)
     assert 0 < ring <= gap - 1

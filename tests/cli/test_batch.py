@@ -84,11 +84,11 @@ def test_each_line_gets_the_response_of_its_route(batch: Command) -> None:
 
 
 def test_a_table_gets_its_completions(batch: Command) -> None:
-    Path("in.csv").write_text('title,prompt,max_tokens\nfirst,"Once, upon",3\nsecond,Twice,4\n')
+    Path("in.csv").write_text('title,prompt,max_tokens,ignore_eos\nfirst,"Once, upon",3,true\nsecond,Twice,4,true\n')
     result = batch("in.csv", "-o", "out.csv")
     assert (result.exit_code, result.stdout) == (0, ""), result.output
     assert result.stderr == (
-        "parameters from columns: max_tokens\n"
+        "parameters from columns: max_tokens, ignore_eos\n"
         "rows with an empty max_tokens get up to 16 tokens\n"
         "2 lines, 2 answered: out.csv\n"
     )

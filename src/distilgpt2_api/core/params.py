@@ -29,9 +29,11 @@ class Parameter:
     minimum: float | None
     maximum: float | None
     excludes_minimum: bool = False
+    choices: tuple[int, ...] = ()
+    """The only values, if not all within the bounds."""
 
 
-def _number(neutral: float, description: str, least: float, most: float, **options: bool) -> Any:
+def _number(neutral: float, description: str, least: float, most: float, **options: object) -> Any:
     """A number from `least` to `most` that requests have under the same name. `options`: see `_field`, `Parameter`."""
     return _field(neutral, description=description, minimum=least, maximum=most, **options)
 
@@ -41,7 +43,7 @@ def _flag(description: str, *, neutral: bool = False, beams: bool = False) -> An
     return _field(neutral, description=description, minimum=None, maximum=None, beams=beams)
 
 
-def _field(neutral: object, *, edits: bool = False, beams: bool = False, **entry: object) -> Any:
+def _field(neutral: object, *, edits: object = False, beams: object = False, **entry: object) -> Any:
     """`edits`: a value that is not neutral edits a row's logits. `beams`: beam search follows the parameter."""
     return field(default=neutral, metadata={"edits_logits": edits, "beam_search": beams, "entry": entry})
 
@@ -95,7 +97,11 @@ class SamplingParams:
         0.1, "XTC excludes the tokens with at least this probability, but the least likely of them.", 0, 1
     )
     mirostat: int = _number(
-        0, "2: only tokens below a surprise that keeps the text's mean at `mirostat_tau`; 0 is off.", 0, 2
+        0,
+        "2: only tokens below a surprise that keeps the text's mean at `mirostat_tau`; 0 is off.",
+        0,
+        2,
+        choices=(0, 2),
     )
     mirostat_tau: float = _number(5.0, "The mean surprise of a token that mirostat aims at, in bits.", 0, 100)
     mirostat_eta: float = _number(0.1, "How fast mirostat follows the surprise.", 0, 1)

@@ -20,6 +20,7 @@ MAX_STOP_BYTES = 8192
 millisecond per 1200 bytes."""
 MAX_BREAKER_BYTES = 512
 """Maximum total length of DRY's sequence breakers. The vocabulary is searched for each beginning of each."""
+PARAMETERS_WITH_CHOICES = tuple(entry for entry in PLAIN_PARAMETERS.values() if entry.choices)
 
 
 def validate_request(request: GenerationRequest, config: ModelConfig, tokenizer: Tokenizer) -> None:
@@ -74,10 +75,11 @@ def _check_params(params: SamplingParams, config: ModelConfig) -> None:
             f"min_tokens is {params.min_tokens}; it must be at most max_tokens ({params.max_tokens})",
             param="min_tokens",
         )
-    if params.mirostat not in (0, 2):
-        raise InvalidRequestError(
-            f"mirostat is {params.mirostat}; it must be 2, the only version here, or 0, which is off", param="mirostat"
-        )
+    for entry in PARAMETERS_WITH_CHOICES:
+        value = getattr(params, entry.name)
+        if value not in entry.choices:
+            choices = " or ".join(str(choice) for choice in entry.choices)
+            raise InvalidRequestError(f"{entry.name} is {value}; it must be {choices}", param=entry.name)
     check_stop(params.stop)
     check_token_ids([token_id for token_id, _ in params.logit_bias], config, param="logit_bias")
     check_token_ids(params.stop_token_ids, config, param="stop_token_ids")

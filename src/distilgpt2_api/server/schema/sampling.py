@@ -38,7 +38,8 @@ def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
     entry = PLAIN_PARAMETERS[name]
     if not bounds and entry.maximum is not None:
         bounds = {"gt" if entry.excludes_minimum else "ge": entry.minimum, "le": entry.maximum}
-    return Field(default, description=entry.description, **bounds)
+    document = {"enum": [*entry.choices, None]} if entry.choices else None
+    return Field(default, description=entry.description, json_schema_extra=document, **bounds)
 
 
 class BreakerFields(Body):
