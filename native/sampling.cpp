@@ -459,7 +459,8 @@ int sample_wide_top_p(const Row &row, const Draw &draw, double number, double go
     while (num < count - 1 && masses[num] < goal) num++;
     const double point = scaled(number, masses[num]);
     if (point < before) {
-        keys = list(find_bucket(buckets, point, &before), before, &count);
+        const int bucket = find_bucket(buckets, point, &before);
+        keys = list(bucket, before, &count);
         num = count - 1;
     }
     return row.token_of(column_of(keys[find(masses, num + 1, point)]));
