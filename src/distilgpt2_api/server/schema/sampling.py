@@ -38,7 +38,7 @@ def plain_field(name: str, default: object = None, **bounds: Any) -> Any:
     entry = PLAIN_PARAMETERS[name]
     if not bounds and entry.maximum is not None:
         bounds = {"gt" if entry.excludes_minimum else "ge": entry.minimum, "le": entry.maximum}
-    document = {"enum": [*entry.choices, None]} if entry.choices else None
+    document: dict[str, Any] | None = {"enum": [*entry.choices, None]} if entry.choices else None
     return Field(default, description=entry.description, json_schema_extra=document, **bounds)
 
 
