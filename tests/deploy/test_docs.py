@@ -28,7 +28,7 @@ def test_every_build_argument_has_its_row(root: Path) -> None:
     """Except the build tools' versions, which are not for users, and what the engine sets."""
     arguments = set(re.findall(r"^ARG (\w+)", (root / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
     text = (DOCS / "container.md").read_text(encoding="utf-8")
-    table = text[text.index("| argument (") : text.index("The default build needs no hub")]
+    table = text[text.index("| argument (") : text.index("The default build needs")]
     assert arguments - {"POETRY_VERSION", "POETRY_EXPORT_VERSION", "TARGETOS", "TARGETARCH"} == set(
         re.findall(r"`([A-Z_]+)`", table)
     ) - {"VALUE"}
