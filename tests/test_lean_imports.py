@@ -39,6 +39,34 @@ def test_the_document_is_the_same(documents: list[str]) -> None:
     assert lean == usual
 
 
+REQUEST_QUERIES = """
+import asyncio, sys, warnings
+import httpx
+warnings.simplefilter("error")
+
+async def request() -> None:
+    transport = httpx.ASGITransport(distilgpt2_api.api.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/Once?max_new_tokens=3", "/v1/usage?start_date=2026-01-01"):
+            assert (await client.get(path)).status_code in (404, 503)  # nothing is loaded
+
+asyncio.run(request())
+"""
+
+
+@pytest.mark.reported("a reader: the first request with a query wrote a warning of pydantic's between the log's lines")
+def test_queries_are_built_before_the_first_request() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", LEAN + REQUEST_QUERIES],
+        env=os.environ | {"DISTILGPT2_MODEL": str(BUNDLED_FOLDER)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+
+
 def test_a_model_defined_meanwhile_works_and_later_ones_are_built_at_once() -> None:
     with lean_imports():
 

@@ -176,7 +176,7 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
     Path("in.jsonl").write_text(ask("/v1/completions", "b", prompt="b", max_tokens=1))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "belong to another input than in.jsonl: line 1 has changed or moved since it was answered" in result.stderr
+    assert "are of another input than in.jsonl: line 1 has changed or moved since it was answered" in result.stderr
     assert Path("out.jsonl").read_bytes() == before
     assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["b"]

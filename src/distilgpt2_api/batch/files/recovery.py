@@ -54,6 +54,6 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
 
 def _other_input(source: InputFile, output: OutputFile, errors: OutputFile, why: str) -> BatchFileError:
     return BatchFileError(
-        f"{output.path} and {errors.path} belong to another input than {source.path}: {why}; "
+        f"the answers in {output.path} and {errors.path} are of another input than {source.path}: {why}; "
         "name another output, or start over with --overwrite"
     )

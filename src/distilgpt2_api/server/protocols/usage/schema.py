@@ -9,7 +9,7 @@ from distilgpt2_api.server.schema.deferred_model import DeferredModel
 
 
 class UsageQuery(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=False)
 
     start_date: date | None = Field(None, description="First day, in UTC. Default: the first of this month.")
     end_date: date | None = Field(None, description="Last day, in UTC. Default: today.")

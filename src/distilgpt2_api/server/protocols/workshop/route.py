@@ -61,7 +61,7 @@ DEFAULTS = SamplingDefaults.parse({"top_k": 50})
 class GenerateQuery(BaseModel):
     """Unknown names are refused, so that a typo does not silently give the default."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, defer_build=False)
 
     max_new_tokens: int = Field(50, ge=1, le=2**31, description="Maximum number of tokens after the prompt.")
     num_return_sequences: int = Field(1, ge=1, le=128)
