@@ -33,9 +33,11 @@ class Parameter:
     """The only values, if not all within the bounds."""
 
 
-def _number(neutral: float, description: str, least: float, most: float, **options: object) -> Any:
+def _number(
+    neutral: float, description: str, least: float, most: float, *, choices: tuple[int, ...] = (), **options: bool
+) -> Any:
     """A number from `least` to `most` that requests have under the same name. `options`: see `_field`, `Parameter`."""
-    return _field(neutral, description=description, minimum=least, maximum=most, **options)
+    return _field(neutral, description=description, minimum=least, maximum=most, choices=choices, **options)
 
 
 def _flag(description: str, *, neutral: bool = False, beams: bool = False) -> Any:
@@ -43,7 +45,7 @@ def _flag(description: str, *, neutral: bool = False, beams: bool = False) -> An
     return _field(neutral, description=description, minimum=None, maximum=None, beams=beams)
 
 
-def _field(neutral: object, *, edits: object = False, beams: object = False, **entry: object) -> Any:
+def _field(neutral: object, *, edits: bool = False, beams: bool = False, **entry: object) -> Any:
     """`edits`: a value that is not neutral edits a row's logits. `beams`: beam search follows the parameter."""
     return field(default=neutral, metadata={"edits_logits": edits, "beam_search": beams, "entry": entry})
 
