@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -47,6 +48,19 @@ def call(command: Sequence[str], *, timeout_s: float = 120, is_checked: bool = T
     if is_checked and result.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
     return result
+
+
+@contextmanager
+def exported_root(image: str, folder: Path) -> Iterator[tarfile.TarFile]:
+    """The files of Docker's image, whose archive is written to `folder`."""
+    path = folder / "root.tar"
+    container = call(["docker", "create", image, "never-runs"]).stdout.strip()
+    try:
+        call(["docker", "export", "--output", str(path), container])
+    finally:
+        call(["docker", "rm", container])
+    with tarfile.open(path) as archive:
+        yield archive
 
 
 class Container(ABC):

@@ -9,20 +9,14 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 import pytest
-from tests.container.engines import Docker, call
+from tests.container.engines import Docker, exported_root
 
 MANAGERS = {"sh", "bash", "dash", "busybox", "apt", "apt-get", "dpkg", "perl", "pip", "openssl", "ldconfig"}
 
 
 @pytest.fixture(scope="module")
 def files(hardened_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tarfile.TarInfo]]:
-    path = tmp_path_factory.mktemp("hardened") / "root.tar"
-    container = call(["docker", "create", hardened_image]).stdout.strip()
-    try:
-        call(["docker", "export", "--output", str(path), container])
-    finally:
-        call(["docker", "rm", container])
-    with tarfile.open(path) as archive:
+    with exported_root(hardened_image, tmp_path_factory.mktemp("hardened")) as archive:
         yield archive.getmembers()
 
 

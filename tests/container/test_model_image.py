@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 from tests.container.builds import ROOT, build
-from tests.container.engines import HARDENED, Docker, Engine, Options, Result, call
+from tests.container.engines import HARDENED, Docker, Engine, Options, Result, call, exported_root
 from tests.container.http import get_text
 from tests.container.test_bad_input import the_error
 from tests.container.test_rebuild import layers
@@ -78,12 +77,7 @@ def _assert_asks_for_a_model(result: Result) -> None:
 
 def test_a_model_image_has_only_the_model(docker: Docker, model_image: str, tmp_path: Path) -> None:
     """Any user may read it, and its licence and model card are in it."""
-    container = call(["docker", "create", model_image, "never-runs"]).stdout.strip()
-    try:
-        call(["docker", "export", "--output", str(tmp_path / "root.tar"), container])
-    finally:
-        call(["docker", "rm", container])
-    with tarfile.open(tmp_path / "root.tar") as archive:
+    with exported_root(model_image, tmp_path) as archive:
         members = {member.name: member for member in archive if member.name.startswith("model")}
     assert (members["model"].linkname, members["models/model"].linkname) == ("models/model", "storyteller")
     files = {name.removeprefix("models/storyteller/") for name, member in members.items() if member.isfile()}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from tests.container.builds import ROOT
-from tests.container.engines import call
+from tests.container.engines import call, exported_root
 
 SCRIPTS = sorted((ROOT / "docker").glob("*.sh"))
 
@@ -51,13 +51,7 @@ def history(each_image: str) -> list[str]:
 @pytest.fixture(scope="module")
 def root(each_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tarfile.TarFile]:
     """The image's files."""
-    path = tmp_path_factory.mktemp("root") / "root.tar"
-    container = call(["docker", "create", each_image]).stdout.strip()
-    try:
-        call(["docker", "export", "--output", str(path), container])
-    finally:
-        call(["docker", "rm", container])
-    with tarfile.open(path) as archive:
+    with exported_root(each_image, tmp_path_factory.mktemp("root")) as archive:
         yield archive
 
 

@@ -52,6 +52,18 @@ def read_yaml() -> ReadYaml:
 
 
 @pytest.fixture(scope="session")
+def read_document(read_yaml: ReadYaml) -> Callable[[str], dict[str, Any]]:
+    """`read_document("deploy/swarm/stack.yaml")`: the only document of a file."""
+
+    def read_one(path: str) -> dict[str, Any]:
+        (document,) = read_yaml(path)
+        assert isinstance(document, dict)
+        return document
+
+    return read_one
+
+
+@pytest.fixture(scope="session")
 def deployment_files() -> list[Path]:
     """Every text file about building, shipping or running the service, including documentation."""
 

@@ -23,15 +23,9 @@ Render = Callable[..., dict[tuple[str, str], dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def read(read_yaml: Any) -> Callable[[str], dict[str, Any]]:
+def read(read_document: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
     """`read("overlays/scale/autoscaler.yaml")`: the only document of a file."""
-
-    def read_one(path: str) -> dict[str, Any]:
-        (document,) = read_yaml(f"deploy/kubernetes/{path}")
-        assert isinstance(document, dict)
-        return document
-
-    return read_one
+    return lambda path: read_document(f"deploy/kubernetes/{path}")
 
 
 @pytest.fixture

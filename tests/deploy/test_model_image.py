@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]  # ships no types
@@ -14,17 +15,13 @@ RUNTIME = "deploy/kserve/serving-runtime.yaml"
 
 
 @pytest.fixture(scope="module")
-def runtime(read_yaml: Any) -> dict[str, Any]:
-    (document,) = read_yaml(RUNTIME)
-    assert isinstance(document, dict)
-    return document
+def runtime(read_document: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return read_document(RUNTIME)
 
 
 @pytest.fixture(scope="module")
-def service(read_yaml: Any) -> dict[str, Any]:
-    (document,) = read_yaml("deploy/kserve/inference-service.yaml")
-    assert isinstance(document, dict)
-    return document
+def service(read_document: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return read_document("deploy/kserve/inference-service.yaml")
 
 
 @pytest.fixture(scope="module")

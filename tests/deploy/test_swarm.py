@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ STACK = "deploy/swarm/stack.yaml"
 
 
 @pytest.fixture(scope="module")
-def stack(read_yaml: Any) -> dict[str, Any]:
-    (document,) = read_yaml(STACK)
-    assert isinstance(document, dict)
-    return document
+def stack(read_document: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return read_document(STACK)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,8 @@ def workflow_path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def workflow(workflow_path: Path, read_yaml: Any) -> dict[str, Any]:
-    (document,) = read_yaml(str(workflow_path))
-    assert isinstance(document, dict)
-    return document
+def workflow(workflow_path: Path, read_document: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    return read_document(str(workflow_path))
 
 
 def _steps(workflow: dict[str, Any]) -> Iterator[dict[str, Any]]:
