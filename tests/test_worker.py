@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,9 @@ import uvicorn
 
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
+from distilgpt2_api.server.lifecycle.worker_group import WorkerGroup
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.worker import ControlledServer, Worker, WorkerGroup, trusted_proxies, warn_if_open
+from distilgpt2_api.worker import ControlledServer, Worker, trusted_proxies, warn_if_open
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.config = uvicorn.Config(app="nothing:app")
+        self.group = WorkerGroup()
         self.ppid = os.getppid()
         self.num_heartbeats = 0
 
@@ -68,22 +71,6 @@ def test_the_heartbeat_does_not_depend_on_the_wall_clock(monkeypatch: pytest.Mon
 
     asyncio.run(play())
     assert worker.num_heartbeats == 4
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_workers_share_how_many_were_started_and_whether_the_service_ends() -> None:
-    """Across a fork, in both directions. A new worker resets the announcement."""
-    group = WorkerGroup()
-    group.record_start(7)
-    child = os.fork()
-    if not child:
-        group.announce_service_end()
-        os._exit(group.youngest_age)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 7
-    assert group.is_service_ending
-    group.record_start(8)
-    assert (group.youngest_age, group.is_service_ending) == (8, False)
 
 
 def worker_of(wsgi: Callable[[], object], *, is_preloaded: bool) -> Worker:
@@ -134,7 +121,7 @@ from distilgpt2_api.worker import Worker
 
 def wsgi():
     try:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(NUMBER)
     except SystemExit:
         raise ImportError("initialization failed") from None
 
@@ -145,7 +132,9 @@ worker.load_wsgi()
 """
 
 
-def test_a_signal_during_an_import_ends_the_worker_cleanly() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_during_an_import_ends_the_worker_cleanly(number: signal.Signals) -> None:
     """Some libraries turn an exception during their import into an error of their own."""
-    result = subprocess.run([sys.executable, "-c", EARLY_END], capture_output=True, text=True, timeout=60, check=False)
+    program = EARLY_END.replace("NUMBER", str(int(number)))
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")

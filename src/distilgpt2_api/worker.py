@@ -2,7 +2,6 @@
 
 import gc
 import ipaddress
-import mmap
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.http.tls_connections import tls_protocol
 from distilgpt2_api.server.http.unix_peer import UNIX_PEER
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
+from distilgpt2_api.server.lifecycle.worker_group import SHUTDOWN_SIGNALS, WorkerGroup
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.settings import (
     Settings,
@@ -40,11 +40,8 @@ from distilgpt2_api.settings.host_resources import allow_open_files
 
 FINAL_FLUSH_S = 0.5
 """After the drain, clients have this long to read the rest of their responses."""
-AGE_BYTES = 8
 TICKS_PER_HEARTBEAT = 10
 """Uvicorn ticks every 0.1 s."""
-
-SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def _unblock_signals() -> None:
@@ -52,30 +49,6 @@ def _unblock_signals() -> None:
 
 
 os.register_at_fork(after_in_parent=_unblock_signals)
-
-
-class WorkerGroup:
-    """State that the workers of one master share: one page of memory, mapped before the fork."""
-
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, mmap.PAGESIZE)
-
-    @property
-    def youngest_age(self) -> int:
-        """Number of the last started worker: the master counts them."""
-        return int.from_bytes(self._page[:AGE_BYTES], "little")
-
-    @property
-    def is_service_ending(self) -> bool:
-        return self._page[AGE_BYTES] != 0
-
-    def record_start(self, age: int) -> None:
-        """The master starts a worker, so the service goes on."""
-        self._page[:AGE_BYTES] = age.to_bytes(AGE_BYTES, "little")
-        self._page[AGE_BYTES] = 0
-
-    def announce_service_end(self) -> None:
-        self._page[AGE_BYTES] = 1
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
@@ -110,6 +83,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
                 self.cfg.workers,
             )
         self.group.record_start(self.age)
+        self.group.watch_signals()
         # A signal that arrives before the worker installs its handlers would be lost to the handlers that it inherits
         # from the master. The parent unblocks signals right after the fork, the child in `init_signals`.
         signal.pthread_sigmask(signal.SIG_BLOCK, SHUTDOWN_SIGNALS)
@@ -154,7 +128,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
     def init_signals(self) -> None:
         """Uvicorn replaces these handlers while it serves, and raises the signal again when it is done."""
         super().init_signals()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SHUTDOWN_SIGNALS:
             signal.signal(number, self._exit_early)
         _unblock_signals()
 
@@ -221,6 +195,8 @@ class ControlledServer(Server):
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
+        if self._worker.group.is_exit_demanded:
+            signal.raise_signal(signal.SIGINT)
         # Uvicorn's own heartbeat uses the wall clock: if the clock is set back by an hour, it pauses for an hour and
         # the master kills a healthy worker.
         if counter % TICKS_PER_HEARTBEAT == 0:

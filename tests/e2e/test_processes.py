@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from benchmarks.owned_process import children_of
+from benchmarks.reliability.http_exchange import build_completion
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain", "gunicorn-preload"])
@@ -49,6 +51,75 @@ def test_an_interrupt_of_the_master_alone_ends_the_service_in_time(launch: Calla
     signalled_s = time.monotonic()
     assert server.wait_exit() == 0
     assert time.monotonic() - signalled_s < 10
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("serve", signal.SIGINT, "all"),
+        ("serve", signal.SIGINT, "master"),
+        ("gunicorn", signal.SIGINT, "all"),
+        ("gunicorn", signal.SIGTERM, "master"),
+        ("image", signal.SIGINT, "master"),
+        ("uvicorn", signal.SIGINT, "all"),
+    ],
+)
+@pytest.mark.reported("a reader: a second Ctrl-C leaves a traceback in the log, and the service runs on for a second")
+def test_a_second_interrupt_ends_the_service_at_once_with_one_line(
+    launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], tmp_path: Path, case: tuple[Any, ...]
+) -> None:
+    """A terminal sends Ctrl-C to all processes, and `docker run` without a terminal to the master alone."""
+    kind, first, receivers = case
+    path = tmp_path / "socket"
+    server = launch(kind, drain_s=300, **({"uds": path} if kind == "image" else {}))
+    if kind != "image":
+        server.wait_listening()
+    wait_until(lambda: '"serving"' in server.log, "it serves")
+    pids = [server.process.pid, *(children_of(server.process.pid) if receivers == "all" else [])]
+
+    def send(number: signal.Signals) -> None:
+        for pid in pids:
+            os.kill(pid, number)
+
+    transport = httpx.HTTPTransport(uds=str(path) if kind == "image" else None)
+    body = {"prompt": "once", "stream": True, "ignore_eos": True, "max_tokens": 16000, "n": 8}
+    with (
+        httpx.Client(transport=transport, base_url=server.url or "http://localhost", timeout=30) as client,
+        client.stream("POST", "/v1/completions", json=body) as response,
+    ):
+        events = read_events(response)
+        next(events)
+        send(first)
+        wait_until(lambda: '"draining: ' in server.log, "it drains")
+        send(signal.SIGINT)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(events)
+    assert server.wait_exit() == 0
+    _, after = server.log.split('"draining: ')
+    ours = [json.loads(line)["event"] for line in after.splitlines()[1:] if line.startswith("{")]
+    assert ours == ["interrupted: exiting without completing 1 requests"]
+    assert "Traceback" not in after
+    assert "ERROR" not in after
+
+
+def test_a_client_that_does_not_read_leaves_no_traceback_at_a_shutdown(
+    launch: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    """Its response can't be completed: Uvicorn cancels it, and says so in one line."""
+    server = launch("serve", drain_s=0.2)
+    server.wait_listening()
+    server.wait_ready()
+    request = build_completion(max_tokens=5000, logprobs=20, stream=True)
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.connect(("127.0.0.1", server.port))
+        reader.sendall(request)
+        wait_until(lambda: server.metric("distilgpt2_running_sequences") == 1, "its sequence runs")
+        wait_until(lambda: server.metric("distilgpt2_running_sequences") == 0, "its sequence is complete")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    assert "Cancel 1 running task(s)" in server.log
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])

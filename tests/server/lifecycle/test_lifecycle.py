@@ -196,16 +196,24 @@ def test_a_signal_reaches_the_server_after_the_drain(build_scene: Any, build_run
     asyncio.run(play())
 
 
-def test_a_second_interrupt_ends_the_drain(build_scene: Any, build_runner: Any, heard: list[int]) -> None:
+@pytest.mark.parametrize(("is_superseded", "num_interrupts"), [(False, 1), (True, 2)])
+def test_an_interrupt_during_the_drain_ends_the_process(
+    build_scene: Any, build_runner: Any, heard: list[int], is_superseded: bool, num_interrupts: int
+) -> None:
+    """A reload began the drain of a superseded process, so that the first interrupt ends the service gracefully."""
     scene = build_scene(runner=build_runner(is_gated=True))
+    control = Control(is_superseded=is_superseded)
+    statuses: list[int] = []
 
     async def play() -> None:
-        async with working(scene, drain_s=20.0):
-            os.kill(os.getpid(), signal.SIGINT)
-            await wait_until(lambda: scene.engine.state is not EngineState.READY)
+        async with working(scene, drain_s=20.0, control=control, exit_process=statuses.append) as shutdown:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await wait_until(lambda: shutdown.is_imminent)
+            for _ in range(num_interrupts):
+                assert statuses == []
+                os.kill(os.getpid(), signal.SIGINT)
+            assert statuses == [0]
             assert heard == []
-            os.kill(os.getpid(), signal.SIGINT)
-            assert heard == [signal.SIGINT]
             scene.runner.open_gate()
 
     asyncio.run(play())

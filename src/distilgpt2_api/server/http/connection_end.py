@@ -1,6 +1,8 @@
 """How a connection ends after a response: announced with `Connection: close`, and not before the client has read it."""
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -64,3 +66,19 @@ def announce_close(
             cycle.keep_alive = True
 
     return send_and_announce
+
+
+@contextmanager
+def end_at_cancellation(cycle: RequestResponseCycle) -> Iterator[None]:
+    """Closes the connection if Uvicorn cancels the application: its shutdown's time is over.
+
+    Uvicorn has logged how many it cancels. It would log each a second time, as an error of the application.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise
+        cycle.disconnected = True
+        cycle.transport.close()

@@ -15,9 +15,8 @@ import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from distilgpt2_api.server.http import request_head
+from distilgpt2_api.server.http import connection_end, request_head
 from distilgpt2_api.server.http.body_writer import offer_body_writer
-from distilgpt2_api.server.http.connection_end import announce_close, delimit_by_close, is_long_body
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.limits import ConnectionLimits
@@ -166,7 +165,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_unparsed_bytes = 0
         if self.transport.is_closing():
             self._start_write_timer()  # for the rest of the response
-        elif self._is_discarding or (self.cycle.more_body and is_long_body(self.cycle.scope["headers"])):
+        elif self._is_discarding or (self.cycle.more_body and connection_end.is_long_body(self.cycle.scope["headers"])):
             self._close_after_response()
         elif self._is_between_requests:
             self._leave_queues()
@@ -206,10 +205,13 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application that Uvicorn calls."""
         if scope["http_version"] == "1.0":
-            send = delimit_by_close(self.cycle)
+            send = connection_end.delimit_by_close(self.cycle)
         offer_body_writer(scope, self.cycle)
-        send = announce_close(self.cycle, send, is_last=lambda: self._is_discarding, stop_reading=self._stop_reading)
-        await self.config.loaded_app(scope, receive, send)
+        send = connection_end.announce_close(
+            self.cycle, send, is_last=lambda: self._is_discarding, stop_reading=self._stop_reading
+        )
+        with connection_end.end_at_cancellation(self.cycle):
+            await self.config.loaded_app(scope, receive, send)
 
     def _stop_reading(self) -> None:
         self._is_discarding = True

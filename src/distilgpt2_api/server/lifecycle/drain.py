@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable
@@ -34,7 +35,10 @@ class DrainOnSignal:
     """Drains the engine on the first SIGTERM or SIGINT, then passes the signal to the server; a context manager.
 
     While it drains, the server still accepts connections and answers: probes get `not ready`, new requests 503. A
-    superseded process stops accepting at once and completes its requests. A second SIGINT ends the drain.
+    superseded process stops accepting at once and completes its requests.
+
+    An interrupt (SIGINT) during the drain ends the process at once. In a superseded process, which a reload drains,
+    only the second one does.
 
     Installed in front of Uvicorn's handlers, bare or in a Gunicorn worker. Does nothing outside the main thread, which
     alone can handle signals.
@@ -47,9 +51,12 @@ class DrainOnSignal:
     control: ServerControl | None = None
     before: Callable[[], Awaitable[None]] | None = None
     """Awaited first, before requests are drained."""
+    exit_process: Callable[[int], object] = os._exit
     _loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.get_running_loop)
     _task: asyncio.Task[None] | None = field(init=False, default=None)
     _has_begun: bool = field(init=False, default=False)
+    _is_service_told: bool = field(init=False, default=False)
+    """A signal has meant the whole service, not only this process."""
     _previous: dict[signal.Signals, object] = field(init=False, default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -64,12 +71,16 @@ class DrainOnSignal:
         if self._task is not None:
             self._task.cancel()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         if not self._has_begun:
             self._has_begun = True
+            self._is_service_told = self.control is None or not self.control.is_superseded
             self._loop.call_soon_threadsafe(self._begin, number)
+        elif number == signal.SIGINT and not self._is_service_told:
+            self._is_service_told = True
         elif number == signal.SIGINT:
-            self._pass_on(number, frame)
+            logger.warning("interrupted: exiting without completing %d requests", self.shutdown.num_in_flight)
+            self.exit_process(0)
 
     def _begin(self, number: int) -> None:
         self._task = self._loop.create_task(self._drain_and_pass_on(number))
@@ -88,7 +99,7 @@ class DrainOnSignal:
         else:
             logger.info("draining: %d requests have %g s to complete", self.engine.num_requests, self.drain_s)
             await self.engine.drain(self.drain_s)
-        self._pass_on(number, None)
+        self._pass_on(number)
 
     async def _complete_requests(self, control: ServerControl) -> None:
         """Serve the open connections, each of which closes after its next response.
@@ -105,7 +116,7 @@ class DrainOnSignal:
             await asyncio.sleep(POLL_S)
         await self.engine.drain(self.drain_s)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _pass_on(self, number: int) -> None:
         handler = self._previous[signal.Signals(number)]
         if callable(handler):
-            handler(number, frame)
+            handler(number, None)

@@ -1,0 +1,59 @@
+"""State that the workers of one Gunicorn master share with it, and the signals that the master gets."""
+
+import mmap
+import signal
+from types import FrameType
+
+SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+AGE_BYTES = 8
+SERVICE_ENDING = AGE_BYTES
+EXIT_DEMANDED = AGE_BYTES + 1
+
+
+class WorkerGroup:
+    """One page of memory, mapped before the fork. Mutable; the master also keeps its earlier signal handlers here."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self._masters_handlers: dict[int, object] = {}
+        self._is_told_to_end = False
+
+    @property
+    def youngest_age(self) -> int:
+        """Number of the last started worker: the master counts them."""
+        return int.from_bytes(self._page[:AGE_BYTES], "little")
+
+    @property
+    def is_service_ending(self) -> bool:
+        return self._page[SERVICE_ENDING] != 0
+
+    @property
+    def is_exit_demanded(self) -> bool:
+        """The master was interrupted while the service was ending: workers exit without completing their requests."""
+        return self._page[EXIT_DEMANDED] != 0
+
+    def record_start(self, age: int) -> None:
+        """The master starts a worker, so the service goes on."""
+        self._page[:AGE_BYTES] = age.to_bytes(AGE_BYTES, "little")
+        self._page[SERVICE_ENDING] = 0
+
+    def announce_service_end(self) -> None:
+        self._page[SERVICE_ENDING] = 1
+
+    def watch_signals(self) -> None:
+        """In the master: note a second interrupt, which Gunicorn ignores while it waits for its workers.
+
+        A terminal sends Ctrl-C to the workers too, but `docker run` without a terminal only to the master. Idempotent.
+        """
+        if not self._masters_handlers:
+            for number in SHUTDOWN_SIGNALS:
+                self._masters_handlers[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._is_told_to_end:
+            self._page[EXIT_DEMANDED] = 1
+        self._is_told_to_end = True
+        handler = self._masters_handlers[number]
+        if callable(handler):
+            handler(number, frame)
