@@ -34,8 +34,8 @@ from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.runner import Runner
-from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer_files import END_OF_TEXT
 
 NUMS_DRAFTS = (0, 1, 3, 7, 15)
 NUM_STEPS = 60

@@ -25,7 +25,7 @@ from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings.host_resources import count_usable_cores
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 STEP_TOKENS = 512
 MAX_LOSS = 1.01

@@ -21,7 +21,7 @@ from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.compilation import compile_model
 from distilgpt2_api.model.hub.store import NAME_PATTERN, ModelStore
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 NO_MODEL = "none"
 LINK = "model"

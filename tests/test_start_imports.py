@@ -11,7 +11,7 @@ NEVER = {"torch", "transformers", "huggingface_hub", "httpx2", "openvino", "ray"
 """The service doesn't need them, installed or not."""
 WITH_SETTINGS = {"sqlalchemy", "opentelemetry.sdk"}
 """Only if a setting asks for what needs them."""
-WITH_A_REQUEST = {"jinja2", "llguidance", "pydantic.v1", "distilgpt2_api.text.grammar_library"}
+WITH_A_REQUEST = {"jinja2", "llguidance", "pydantic.v1", "distilgpt2_api.text.structured_output.grammar_library"}
 """Only for a model with a chat template, for a grammar, or for the OpenAPI document."""
 IN_WORKER = {
     "numpy",

@@ -51,8 +51,8 @@ from distilgpt2_api.model.weights.checkpoint import open_checkpoint
 from distilgpt2_api.model.weights.compiled_file import read_compiled_model
 from distilgpt2_api.model.weights.prepared import prepare_weights
 from distilgpt2_api.model.weights.weight_files import INDEX_FILE, SINGLE_FILE
-from distilgpt2_api.text.chat_template_files import load_chat_template
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.chat_templates.files import load_chat_template
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 MAX_S = 1.0
 HANG_S = 20.0

@@ -28,7 +28,7 @@ from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.text.chat_template_files import load_chat_template
+from distilgpt2_api.text.chat_templates.files import load_chat_template
 from distilgpt2_api.usage.key_usage import KeyUsage
 from distilgpt2_api.usage.ledger import UsageLedger
 from distilgpt2_api.usage.store import usage_store_at

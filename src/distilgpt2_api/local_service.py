@@ -22,7 +22,7 @@ from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.http.in_process import post
 from distilgpt2_api.server.protocols.openai.errors import raise_refusal
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.text.chat_template_files import load_chat_template
+from distilgpt2_api.text.chat_templates.files import load_chat_template
 
 ENDINGS: dict[str, type[UnavailableError]] = {"draining": DrainingError, "engine_failed": EngineFailedError}
 """Error codes that are final in this process: a retry can't succeed."""

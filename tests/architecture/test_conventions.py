@@ -16,8 +16,8 @@ LATE_IMPORTS = {
     "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",
     "cli/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
-    "text/chat_template.py": "a start without a template does not wait for Jinja",
-    "text/grammars.py": "a start does not wait for the grammar library",
+    "text/chat_templates/chat_template.py": "a start without a template does not wait for Jinja",
+    "text/structured_output/grammars.py": "a start does not wait for the grammar library",
     "usage/store.py": "the driver of PostgreSQL is an optional dependency",
     "worker.py": "the kernels: the workers load them, the master does not",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.drafts import read_beginnings
 
 from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 
 def test_prompts_are_the_beginnings_of_documents_that_are_long_enough(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.text.grammars import GrammarCompiler
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
 
 CONFIG = replace(scripted_runner.CONFIG, vocab_size=260)
 """A padded vocabulary: three tokens more than the tokenizer has."""

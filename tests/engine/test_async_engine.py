@@ -32,7 +32,7 @@ from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import CompiledParams
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.scheduling.sequence import EndingTokens
-from distilgpt2_api.text.stop_matcher import StopAutomaton
+from distilgpt2_api.text.detokenization.stop_matcher import StopAutomaton
 
 EngineBuilder = Callable[..., Engine]
 RequestBuilder = Callable[..., GenerationRequest]

@@ -20,7 +20,7 @@ from distilgpt2_api.engine.sync import run_request
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.text.grammars import GrammarCompiler
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
 
 RequestBuilder = Callable[..., GenerationRequest]
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 TEXTS = ("<s>ab</s>", "<|user|> hi", "Hi", "<|endoftext|>a", "a\n\nb")
 FLAGS = dict.fromkeys(("lstrip", "rstrip", "normalized", "single_word"), False)

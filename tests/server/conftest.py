@@ -38,9 +38,9 @@ from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.protocol import Protocols
 from distilgpt2_api.server.service import ServedModel
-from distilgpt2_api.text.chat_template import ChatTemplate
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 from distilgpt2_api.usage.key_usage import KeyUsage
 
 

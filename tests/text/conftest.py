@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 CORPUS = [
     "The old king walked down to the harbour, and the king's daughter walked with him.",

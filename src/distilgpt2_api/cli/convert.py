@@ -8,7 +8,7 @@ from distilgpt2_api.core.errors import ModelError
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.conversion import convert_model
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 
 @click.command("convert")

@@ -19,7 +19,7 @@ from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.settings import Settings
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 STEP_TOKENS = 512
 HEADER = "precision    tokens  perplexity  bits/byte   ratio  tokens/s"

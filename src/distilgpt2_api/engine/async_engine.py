@@ -24,8 +24,8 @@ from distilgpt2_api.engine.engine_thread import Abort, EngineThread, Submission
 from distilgpt2_api.engine.params_budget import ParamsBudget
 from distilgpt2_api.engine.request_stream import RequestStream
 from distilgpt2_api.engine.validation import check_priority, validate_request
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

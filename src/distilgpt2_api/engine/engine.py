@@ -17,8 +17,8 @@ from distilgpt2_api.engine.grammar_state import GrammarState
 from distilgpt2_api.engine.output_processor import OutputProcessor
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.scheduling.sequence import Sequence, SequenceUpdate
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 DEADLINES_GC_THRESHOLD = 64
 """Number of deadlines of ended requests that are kept without a search for them."""

@@ -14,8 +14,8 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, StepPlan, StepResult
 from distilgpt2_api.engine.scoring import bits_per_byte_of, perplexity_of
 from distilgpt2_api.scheduling.blocks import num_blocks_for
-from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import END_OF_TEXT
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer_files import END_OF_TEXT
 
 NO_SAMPLING = SamplingParams(max_tokens=0)
 

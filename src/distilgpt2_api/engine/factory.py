@@ -16,8 +16,8 @@ from distilgpt2_api.model.memory_check import check_memory
 from distilgpt2_api.model.runner import Runner
 from distilgpt2_api.scheduling.blocks import num_blocks_for
 from distilgpt2_api.scheduling.scheduler import Scheduler
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 
 def load_engine(

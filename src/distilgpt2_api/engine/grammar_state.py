@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from distilgpt2_api.core.errors import Distilgpt2ApiError, GenerationError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import PlanRow, RowResult
-from distilgpt2_api.text.grammars import GrammarCompiler, Guide
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler, Guide
 
 NONE_FINISHED: frozenset[int] = frozenset()
 

@@ -8,8 +8,8 @@ from distilgpt2_api.core.plan import PlanRow, TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.scheduling.sequence import Sequence as ScheduledSequence
 from distilgpt2_api.scheduling.sequence import SequenceUpdate
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
-from distilgpt2_api.text.stop_matcher import StopMatcher, compiled_stop
+from distilgpt2_api.text.detokenization.detokenizer import IncrementalDetokenizer
+from distilgpt2_api.text.detokenization.stop_matcher import StopMatcher, compiled_stop
 
 
 @dataclass(slots=True, kw_only=True)

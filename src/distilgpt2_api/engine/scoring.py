@@ -10,7 +10,7 @@ from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.engine.validation import check_num_characters
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 MIN_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not have."""

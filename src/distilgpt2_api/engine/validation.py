@@ -11,9 +11,9 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.model.sampling.logits_processors import LogitsProcessors
 from distilgpt2_api.model.sampling.repetition import SequenceBreakers
 from distilgpt2_api.scheduling.sequence import EndingTokens
-from distilgpt2_api.text.sequence_breakers import find_breakers
-from distilgpt2_api.text.stop_matcher import compiled_stop
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.detokenization.stop_matcher import compiled_stop
+from distilgpt2_api.text.tokenization.sequence_breakers import find_breakers
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 MAX_STOP_BYTES = 8192
 """Maximum total length of a request's stop sequences. Their automaton takes up to 24 times as much memory, and a

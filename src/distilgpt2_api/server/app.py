@@ -58,7 +58,7 @@ from distilgpt2_api.server.protocols.vllm.route import VLLM
 from distilgpt2_api.server.protocols.workshop.route import WORKSHOP, PromptRoute
 from distilgpt2_api.server.schema.validation import error_of
 from distilgpt2_api.server.service import ServedModel, Service
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 from distilgpt2_api.usage.key_usage import KeyUsage
 
 DESCRIPTION = """DistilGPT-2, and any GPT-2 checkpoint, over HTTP: the workshop's `GET /{prompt}`, OpenAI's completions,

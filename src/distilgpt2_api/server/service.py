@@ -18,7 +18,7 @@ from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.errors import NotEnabledError, UnknownModelError
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.http.request_record import request_record
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 from distilgpt2_api.usage.key_usage import KeyUsage
 
 PLACEHOLDER_NAMES = frozenset({"tgi", "dummy"})

@@ -19,8 +19,8 @@ from distilgpt2_api.core.errors import ModelError, ModelFormatError
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import ModelOrigin, ModelStore
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
-from distilgpt2_api.text.chat_template_files import load_chat_template
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.chat_templates.files import load_chat_template
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 OTHER_USER = 65534
 EXTRAS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

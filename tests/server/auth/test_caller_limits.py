@@ -11,7 +11,7 @@ import pytest
 from distilgpt2_api.core.caller import ApiKey, CallerLimits, digest_of
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 KEY = "0123456789abcdef"
 PROMPTS: dict[str, dict[str, Any]] = {

@@ -40,8 +40,8 @@ from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.generation.beam_options import check_beam_search, find_ending_token_ids
 from distilgpt2_api.server.generation.beam_search import BeamGeneration
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CONFIG = replace(scripted_runner.CONFIG, num_positions=64)

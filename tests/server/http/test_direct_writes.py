@@ -20,7 +20,7 @@ from distilgpt2_api.server.http.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 LIMITS = ConnectionLimits(header_timeout_s=20, max_header_bytes=4096, write_timeout_s=20, max_connections=64)
 OURS = limited_protocol(LIMITS, OPENAI_ERRORS)

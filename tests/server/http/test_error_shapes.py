@@ -17,7 +17,7 @@ from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 TEMPLATE = ChatTemplate("{{ messages[0].content }}", origin="test")
 DEFAULT = PROTOCOLS.default.errors

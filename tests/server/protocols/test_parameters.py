@@ -32,7 +32,7 @@ from distilgpt2_api.server.schema.no_ops import NO_OP_VALUES
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.schema.replacements import REPLACEMENTS
 from distilgpt2_api.server.schema.validation import Body, replacement_in
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ import pytest
 
 from distilgpt2_api.core.params import PLAIN_PARAMETERS, SamplingParams
 from distilgpt2_api.core.sampling_defaults import SamplingDefaults
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 

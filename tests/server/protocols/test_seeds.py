@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 
 @pytest.mark.reported("users of vLLM and llama.cpp: their clients and forms send -1 for a random seed")

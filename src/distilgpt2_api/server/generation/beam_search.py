@@ -29,7 +29,7 @@ from distilgpt2_api.server.generation.generation import (
     check_num_prompts,
     count_tokens_at_most,
 )
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
+from distilgpt2_api.text.detokenization.detokenizer import IncrementalDetokenizer
 
 MAX_BEAMS = 1024
 """Over all prompts of one request: after the first step, beams bypass the admission queue."""

@@ -11,8 +11,8 @@ from distilgpt2_api.server.generation.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.errors import UnknownParameterError
 from distilgpt2_api.server.schema.chat_prompt import ROLES, ChatPromptFields
-from distilgpt2_api.text.chat_template import ChatTemplate
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 NO_TEMPLATE = (
     "this model has no chat template, so it cannot chat: send a prompt to {path}, or ask the operator to add a "

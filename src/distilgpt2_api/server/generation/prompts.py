@@ -9,8 +9,8 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.validation import check_num_characters, check_prompt
 from distilgpt2_api.server.generation.text_work import TextEncoder
-from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_frame import NO_FRAME, Frame
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer_frame import NO_FRAME, Frame
 
 
 @dataclass(frozen=True, slots=True)

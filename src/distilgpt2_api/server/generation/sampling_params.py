@@ -14,8 +14,8 @@ from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.schema.grammars import openai_grammar
 from distilgpt2_api.server.schema.sampling import MAX_BAD_WORDS_BYTES, SamplingFields
 from distilgpt2_api.server.schema.structured import StructuredFields
-from distilgpt2_api.text.grammars import GrammarCompiler
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.structured_output.grammars import GrammarCompiler
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 MIN_TOP_P = 1e-6
 """0 is legal in OpenAI's specification, and means the same as the smallest value: the likeliest token only."""

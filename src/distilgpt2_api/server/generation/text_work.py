@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from distilgpt2_api.core.errors import OverloadedError
 from distilgpt2_api.model.kernels.process_memory import release_free_memory
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
 

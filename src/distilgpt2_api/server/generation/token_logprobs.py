@@ -2,7 +2,7 @@
 
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 
 def token_with_top(token: TokenLogprobs, tokenizer: Tokenizer, *, num_top: int) -> dict[str, object]:

@@ -14,7 +14,7 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.lifecycle.drain import DrainOnSignal, ShutdownState
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 from distilgpt2_api.usage.key_usage import KeyUsage
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import pytest
 
 from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.server.protocols.tgi.tokens import TgiTokens
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 END, MARK, OTHER_END = 3, 4, 5
 TEXTS = (b"a", b"\xc3", b"\xa9", b"<end>", b"<mark>", b"<done>")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from tests.server.conftest import byte_tokenizer
 
-from distilgpt2_api.text.chat_template import ChatTemplate
-from distilgpt2_api.text.tokenizer import Tokenizer
-from distilgpt2_api.text.tokenizer_files import TokenizerFiles
-from distilgpt2_api.text.tokenizer_frame import Frame
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer_files import TokenizerFiles
+from distilgpt2_api.text.tokenization.tokenizer_frame import Frame
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"

@@ -9,7 +9,7 @@ from distilgpt2_api.engine.validation import check_num_bytes, check_prompt, chec
 from distilgpt2_api.server.generation.prompts import EncodedPrompt, encode_texts
 from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.schema.sampling import MAX_TOKEN_IDS
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 FORMS = "prompt must be a string, a list of token ids and strings, an object with prompt_string, or a list of these"
 MAX_BIASED_BYTES = 8192

@@ -15,7 +15,7 @@ from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.errors import UnknownParameterError
 from distilgpt2_api.server.protocols.score.schema import ScoreRequest
 from distilgpt2_api.server.service import Service
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 PAIR_KEYS = ("context", "continuation")
 FORMS = "a text, a list of token ids or an object with context and continuation"

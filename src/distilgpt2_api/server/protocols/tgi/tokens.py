@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from distilgpt2_api.core.outputs import SequenceDelta
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.detokenization.detokenizer import IncrementalDetokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(slots=True)

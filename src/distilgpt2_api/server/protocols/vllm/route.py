@@ -28,7 +28,7 @@ from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import parse_body
 from distilgpt2_api.server.service import ServiceDep
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 MAX_DECODED_BYTES = 4 << 20
 """In one answer: some tokens have a hundred bytes, so two million bytes of ids could be 50 million bytes of text."""

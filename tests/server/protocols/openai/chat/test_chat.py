@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ import pytest
 from distilgpt2_api.core.grammar import Grammar, GrammarKind
 from distilgpt2_api.core.plan import NOTHING_TO_DRAW, RowResult, TokenLogprobs
 from distilgpt2_api.server.protocols.openai.completions.logprobs import LogprobsWriter, empty_lists
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 Json = dict[str, Any]
 

@@ -10,7 +10,7 @@ from distilgpt2_api.server.generation.text_work import TextEncoder
 from distilgpt2_api.server.http.limits import RequestLimits
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.service import Service
-from distilgpt2_api.text.chat_template import ChatTemplate
+from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 
 def check_chat(request: ChatCompletionRequest, limits: RequestLimits) -> None:

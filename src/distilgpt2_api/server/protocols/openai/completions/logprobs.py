@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from distilgpt2_api.core.plan import TokenLogprobs
 from distilgpt2_api.engine.scoring import MIN_LOGPROB
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
-from distilgpt2_api.text.detokenizer import IncrementalDetokenizer
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.detokenization.detokenizer import IncrementalDetokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 LogprobsLists = dict[str, list[object]]
 

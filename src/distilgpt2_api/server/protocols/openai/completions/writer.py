@@ -22,7 +22,7 @@ from distilgpt2_api.server.protocols.openai.completions.logprobs import (
 from distilgpt2_api.server.protocols.openai.completions.schema import CompletionRequest
 from distilgpt2_api.server.protocols.openai.envelope import OpenAiWriter
 from distilgpt2_api.server.service import Service
-from distilgpt2_api.text.tokenizer import Tokenizer
+from distilgpt2_api.text.tokenization.tokenizer import Tokenizer
 
 KIND = "text_completion"
 

@@ -1,0 +1,1 @@
+"""Chat templates: from a chat's messages to one prompt."""

@@ -1,0 +1,1 @@
+"""Completions that match a JSON schema, a regular expression or a grammar."""

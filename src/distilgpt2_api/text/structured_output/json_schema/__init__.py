@@ -1,0 +1,1 @@
+"""JSON Schema as the grammar library expects it."""
