@@ -89,6 +89,22 @@ class Page:
     def background(self) -> str:
         return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]  # Selenium returns Any
 
+    def pixels(self, points: Sequence[tuple[float, float]]) -> list[list[int]]:
+        """The colours on the screen at these points, as red, green and blue."""
+        script = """
+            const [png, points, done] = arguments;
+            const image = new Image();
+            image.onload = () => {
+                const canvas = new OffscreenCanvas(image.width, image.height);
+                const paint = canvas.getContext("2d", { willReadFrequently: true });
+                paint.drawImage(image, 0, 0);
+                done(points.map(([x, y]) => [...paint.getImageData(x, y, 1, 1).data].slice(0, 3)));
+            };
+            image.src = `data:image/png;base64,${png}`;
+        """
+        png = self.driver.get_screenshot_as_base64()
+        return self.driver.execute_async_script(script, png, points)  # type: ignore[no-any-return]  # Selenium returns Any
+
     def click(self, selector: str) -> None:
         """Scroll to the element and click it."""
         node = self.one(selector)

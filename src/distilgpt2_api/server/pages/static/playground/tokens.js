@@ -45,7 +45,7 @@ const isSpecial = (text) => /^<\|.*\|>$/.test(text);
 /** From 0 (certain) to 1 (a probability of 0.001 or less), on a logarithmic scale. */
 const surpriseOf = (logprob) => Math.min(1, Math.max(0, -logprob / Math.log(1000)));
 
-/** Tokens below these probabilities are underlined, dotted or solid: a second sign, beside the colour. */
+/** Tokens below these probabilities are underlined, once or twice: a second sign, beside the colour, at any width. */
 const UNLIKELY = Math.log(0.1);
 const RARE = Math.log(0.01);
 
