@@ -138,6 +138,35 @@ def test_the_underlines_of_narrow_tokens_differ(page: Any, storyteller: Any, sch
         assert num_lines == {"rare": 2, "unlikely": 1, "none": 0}[token["sign"]], token
 
 
+DIMMED = """
+    const [x, y] = [document.documentElement.clientWidth, innerHeight - 3];
+    return [[8, y], [x - 8, y], [innerWidth - 3, y], [innerWidth - 3, 100]];
+"""
+
+
+@SCHEMES
+@pytest.mark.parametrize("length", [10, 1500])
+@pytest.mark.reported("a reader of the playground: a strip at the right edge stays bright behind a dialog")
+def test_a_dialog_dims_the_whole_page_and_moves_nothing(page: Any, storyteller: Any, scheme: str, length: int) -> None:
+    """Also the place of a scrollbar, with one and without one."""
+    page.emulate(scheme=scheme)
+    page.open(storyteller)
+    page.run("document.querySelector('#answers-empty').textContent = 'word '.repeat(arguments[0])", length)
+    page.run("scrollTo({ top: 200, behavior: 'instant' })")
+    edges = "return [...document.querySelectorAll('#views, #side')].flatMap((node) => {"
+    edges += " const { left, right, top } = node.getBoundingClientRect(); return [left, right, top] })"
+    before = page.run(edges)
+    page.run("document.querySelector('#show-code').click()")
+    assert page.run(edges) == before
+    dimmed = page.pixels(page.run(DIMMED))
+    bright = channels(page.background)
+    for pixel in dimmed:
+        assert math.dist(pixel, dimmed[0]) < 3
+        assert math.dist(pixel, bright) > 5
+    page.run("document.querySelector('#code .close').click()")
+    assert page.run(edges) == before
+
+
 def channels(colour: str) -> list[int]:
     """Red, green and blue of a colour as CSS computes it."""
     return [int(channel) for channel in re.findall(r"\d+", colour)[:3]]
