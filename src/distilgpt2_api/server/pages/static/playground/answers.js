@@ -154,8 +154,8 @@ export class AnswerCard {
     const offer = (act, text, label, options) => act && makeButton(text, () => act(this), label, options);
     this.#continue = makeButton("Continue", () => actions.onBranch(this, this.#lastShown(), null));
     this.#buttons.append(...[
-      offer(actions.onAgain, "Again", "Generate another answer"), this.#continue, copy, offer(actions.onCode, "Code"),
-      offer(actions.onReuse, "Reuse", "Use this prompt, settings and seed again"),
+      offer(actions.onAgain, "Again", "Again: generate another answer"), this.#continue, copy, offer(actions.onCode, "Code"),
+      offer(actions.onReuse, "Reuse", "Reuse this prompt, settings and seed"),
     ].filter(Boolean));
     const pin = offer(actions.onPin, "", `Pin ${this.title}`, { class: "quiet pin" });
     pin?.append(find("pin-icon").content.cloneNode(true));

@@ -68,7 +68,7 @@ export class Batches {
     const list = find("batch-list");
     const focused = list.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
     list.replaceChildren(...batches.map((batch) => this.#item(batch, names.get(batch.input_file_id) ?? "A deleted file")));
-    if (focused) list.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) (list.querySelector(`[aria-label="${CSS.escape(focused)}"]`) ?? find("batch-file")).focus();
     find("batch-empty").hidden = batches.length > 0;
   }
 

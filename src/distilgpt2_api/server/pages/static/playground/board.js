@@ -1,7 +1,7 @@
 // The answers on the page: runs, newest first, and pinned answers side by side.
 
 import { AnswerCard } from "./answers.js";
-import { announce, find, formatCount, make } from "./dom.js";
+import { announce, find, formatCount, keepFocus, make } from "./dom.js";
 import { differencesOf } from "./requests.js";
 import { keep, recall } from "./storage.js";
 
@@ -19,11 +19,12 @@ export class Board {
   #actions;
 
   constructor(actions) {
-    this.#actions = { ...actions, onPin: (card) => this.#togglePin(card), onRemove: (card) => this.end([card], false) };
+    const keepingFocus = (act) => keepFocus(act, () => find("prompt"));
+    this.#actions = { ...actions, onPin: (card) => keepingFocus(() => this.#togglePin(card)), onRemove: (card) => this.#remove(card) };
     const kept = recall("pinned");
     for (const record of Array.isArray(kept) ? kept : []) this.#pinned.push(AnswerCard.restore(record, this.#actions));
-    find("unpin").addEventListener("click", () => [...this.#pinned].forEach((card) => this.#togglePin(card)));
-    find("clear-answers").addEventListener("click", () => this.#clear());
+    find("unpin").addEventListener("click", () => keepingFocus(() => [...this.#pinned].forEach((card) => this.#togglePin(card))));
+    find("clear-answers").addEventListener("click", () => keepingFocus(() => this.#clear()));
     this.#draw();
   }
 
@@ -106,6 +107,13 @@ export class Board {
       announce(`${card.title} pinned, ${formatCount(this.#pinned.length, "answer")} to compare`);
     }
     this.#draw();
+  }
+
+  /** Then the answer in its place has the focus. */
+  #remove(card) {
+    const buttons = () => [...document.querySelectorAll("#write .remove")];
+    const index = buttons().indexOf(document.activeElement);
+    keepFocus(() => this.end([card], false), () => buttons()[index] ?? buttons().at(-1) ?? find("prompt"));
   }
 
   #detach(card) {

@@ -1,7 +1,7 @@
 // A conversation with a model that has a chat template.
 
 import { AnswerCard } from "./answers.js";
-import { find, make, makeButton } from "./dom.js";
+import { find, keepFocus, make, makeButton } from "./dom.js";
 import { stream } from "./generation.js";
 import { keep, recall } from "./storage.js";
 import { unlistedText } from "./tokens.js";
@@ -111,6 +111,10 @@ export class Chat {
   }
 
   #draw() {
+    keepFocus(() => this.#redraw(), () => find(this.#controller ? "chat-stop" : "chat-send"));
+  }
+
+  #redraw() {
     const said = (text, index) => make("li", { class: "said" }, make("h3", { class: "unseen", text: "You" }), make("p", { class: "story", text }),
       make("div", { class: "actions" }, makeButton("Edit", () => this.#cut(index), "Edit this message, and continue from it")));
     find("chat-messages").replaceChildren(...this.#turns.map((turn, index) => (typeof turn === "string" ? said(turn, index) : make("li", {}, turn.node))));

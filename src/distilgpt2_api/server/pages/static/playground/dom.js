@@ -24,6 +24,14 @@ export function announce(text) {
   find("announcer").textContent = text;
 }
 
+/** Does what may remove or hide the focused element, and then focuses that element again, or else the one of `next()`. */
+export function keepFocus(act, next) {
+  const focused = document.activeElement;
+  act();
+  if (focused === document.body || ![focused, document.body].includes(document.activeElement)) return;
+  (focused.checkVisibility() ? focused : next()).focus({ preventScroll: true });
+}
+
 export function formatCount(number, word) {
   return `${number} ${word}${number === 1 ? "" : "s"}`;
 }

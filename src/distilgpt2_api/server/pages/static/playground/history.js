@@ -1,6 +1,6 @@
 // Earlier runs, in this browser only: bounded, and cleared with one click.
 
-import { find, make } from "./dom.js";
+import { find, keepFocus, make } from "./dom.js";
 import { forget, keep, recall } from "./storage.js";
 
 const NAME = "history";
@@ -16,7 +16,7 @@ export class History {
     this.onPick = onPick;
     const kept = recall(NAME);
     this.#entries = Array.isArray(kept) ? kept.filter((entry) => Array.isArray(entry?.answers)) : [];
-    find("history-clear").addEventListener("click", () => this.clear());
+    find("history-clear").addEventListener("click", () => keepFocus(() => this.clear(), () => find("tab-history")));
     this.#draw();
   }
 

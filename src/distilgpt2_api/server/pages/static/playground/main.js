@@ -7,7 +7,7 @@ import { Board } from "./board.js";
 import { Chat } from "./chat.js";
 import { copyText } from "./clipboard.js";
 import { showCode } from "./code.js";
-import { announce, find } from "./dom.js";
+import { announce, find, keepFocus } from "./dom.js";
 import { exportAnswers } from "./export.js";
 import { Generation } from "./generation.js";
 import { History } from "./history.js";
@@ -182,8 +182,10 @@ function takeOver(text, request, isSeedLocked) {
 }
 
 function showRunning(isRunning) {
-  find("generate").hidden = isRunning;
-  find("stop").hidden = !isRunning;
+  keepFocus(() => {
+    find("generate").hidden = isRunning;
+    find("stop").hidden = !isRunning;
+  }, () => find(isRunning ? "stop" : "generate"));
 }
 
 function saveForm() {
@@ -196,9 +198,12 @@ async function scoreText() {
   clearNotice();
   showProblem("score-text", text ? "" : "Write a text first.");
   if (!text) return;
-  find("score-run").disabled = true;
+  const button = find("score-run");
+  const isFocused = document.activeElement === button;
+  button.disabled = true;
   await score.show(text).catch((error) => handleError(error, scoreText));
-  find("score-run").disabled = false;
+  button.disabled = false;
+  if (isFocused && document.activeElement === document.body) button.focus({ preventScroll: true });
 }
 
 /** The texts of the view, for a link. */
@@ -236,7 +241,7 @@ for (const [id, act] of Object.entries({
   "code-copy": () => copyText(find("code-text").textContent, find("code-copy")),
   "forget-key": () => {
     forgetKey();
-    find("forget-key").hidden = true;
+    keepFocus(() => find("forget-key").hidden = true, () => find("share"));
     announce("Key forgotten");
   },
 })) find(id).addEventListener("click", act);

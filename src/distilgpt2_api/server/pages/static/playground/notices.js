@@ -1,7 +1,7 @@
 // Error notices: the service's message, and when to retry.
 
 import { ApiError, OfflineError } from "./api.js";
-import { find, make, makeButton } from "./dom.js";
+import { find, keepFocus, make, makeButton } from "./dom.js";
 
 const TITLES = {
   400: "Invalid request", 401: "API key required", 413: "Request too large", 429: "Too many requests", 503: "Service unavailable", 504: "Deadline exceeded",
@@ -27,7 +27,8 @@ export function showError(error, onRetry) {
     make("strong", { text: title }), make("p", { text: detail }), ...(facts ? [make("p", { class: "help", text: facts })] : []));
   const isRetryable = isOffline || error.status >= 429;
   if (onRetry && isRetryable) box.append(retryButton(onRetry, error.retryAfterS ?? 0));
-  box.append(makeButton("×", clearNotice, "Dismiss", { class: "quiet remove" }));
+  const dismiss = () => keepFocus(clearNotice, () => document.querySelector("#views [tabindex='0']"));
+  box.append(makeButton("×", dismiss, "Dismiss", { class: "quiet remove" }));
   find("notice").append(box);
 }
 
