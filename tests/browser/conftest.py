@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -36,6 +37,11 @@ REVEAL = """
     if (side && !side.checkVisibility()) side.showPopover();
 """
 """Shows an element of the side panel: selects its tab, unfolds its group, and opens the sheet on narrow screens."""
+
+
+def channels(colour: str) -> list[int]:
+    """Red, green and blue of a colour as CSS computes it."""
+    return [int(channel) for channel in re.findall(r"\d+", colour)[:3]]
 
 
 @dataclass
@@ -86,8 +92,8 @@ class Page:
         return self.driver.switch_to.active_element
 
     @property
-    def background(self) -> str:
-        return self.run("return getComputedStyle(document.body).backgroundColor")  # type: ignore[no-any-return]  # Selenium returns Any
+    def background(self) -> list[int]:
+        return channels(self.run("return getComputedStyle(document.body).backgroundColor"))
 
     def pixels(self, points: Sequence[tuple[float, float]]) -> list[list[int]]:
         """The colours on the screen at these points, as red, green and blue."""

@@ -151,6 +151,17 @@ def test_only_comments_and_indentation_are_left_out_of_scripts(client: Any) -> N
             )
 
 
+def test_only_comments_and_spaces_that_separate_nothing_are_left_out_of_the_style_sheet(client: Any) -> None:
+    source = (FOLDER / "playground.css").read_text()
+    rules = re.sub(r"/\*.*\*/", "", source)
+    sent = client.get("/ui/assets/playground.css").text
+    assert re.sub(r"\s", "", sent) == re.sub(r"\s", "", rules)
+    assert re.findall(r'"[^"]*"', sent) == re.findall(r'"[^"]*"', rules)
+    assert all(line.endswith(("{", "}", ";", ",")) for line in rules.splitlines() if line.strip())
+    for kept in ("calc(100vw - 2rem)", "@media (max-width:62rem){", ".answer :is(header,footer)", ".switch{"):
+        assert kept in sent
+
+
 def test_the_files_are_in_the_package() -> None:
     """Poetry packs the package's whole folder, and no setting excludes these files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["poetry"]

@@ -32,7 +32,7 @@ REGISTER = {
         "max": entry.maximum,
         "step": 1 if entry.type is int else 0.01,
         "neutral": entry.neutral,
-        "help": entry.description,
+        "help": entry.description.replace("`", ""),
     }
     for name, entry in PLAIN_PARAMETERS.items()
 }
@@ -41,7 +41,13 @@ COMMENT = re.compile(rb"^ *(?://|/?\*).*|^ +", re.MULTILINE)
 """A line of a script that is a comment, or the indentation of another. Only readers of the source need them, so
 browsers get the rest of the line. No text of a script has lines with indentation."""
 SCRIPTS = {file.name: COMMENT.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".js")}
-STYLES = {file.name: FILLER.sub(b"", file.read_bytes()) for file in FOLDER.iterdir() if file.name.endswith(".css")}
+SPACE = re.compile(rb"(?<=[:;,{]) | (?=[{}])|\n")
+"""Spaces and line ends of the style sheet that separate nothing. None of its texts has such a space."""
+STYLES = {
+    file.name: SPACE.sub(b"", FILLER.sub(b"", file.read_bytes()))
+    for file in FOLDER.iterdir()
+    if file.name.endswith(".css")
+}
 ASSETS = SCRIPTS | STYLES | {"register.js": b"export const REGISTER = " + orjson.dumps(REGISTER) + b";\n"}
 
 

@@ -63,6 +63,7 @@ class Alternatives {
     this.#select(null);
     this.#isPinned = false;
     this.#node.hidden = true;
+    document.body.style.paddingBottom = "";
     this.#isReturning = true;
     if (hadFocus) node.focus({ preventScroll: true });
     this.#isReturning = false;
@@ -104,10 +105,15 @@ class Alternatives {
     return row;
   }
 
-  /** Below the token, or above it if there is no room. For a sheet the style sheet ignores the position. */
+  /** Below the token, or above it if there is no room. For a sheet the token moves, if it is below. */
   #moveTo(anchor) {
     const box = anchor.getClientRects()[0] ?? anchor.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.#node;
+    if (this.#isSheet.matches) {
+      document.body.style.paddingBottom = `${height}px`;
+      scrollBy({ top: Math.max(0, box.bottom + height + 12 - innerHeight) });
+      return;
+    }
     const left = Math.max(8, Math.min(box.left - 12, document.documentElement.clientWidth - width - 8));
     const isBelow = box.bottom + height + 12 < innerHeight || box.top < height + 12;
     this.#node.style.setProperty("--left", `${left + scrollX}px`);

@@ -183,12 +183,12 @@ export class AnswerCard {
   #showFacts() {
     const { rate, firstTokenMs, timings } = this.#figures;
     const facts = [formatCount(this.numTokens, "token")];
-    if (rate !== null) facts.push(`${rate.toFixed(0)} tokens/s`, `first after ${formatDuration(firstTokenMs)}`);
+    if (rate !== null) facts.push(`${rate.toFixed(0)}\u00a0tokens/s`, `first after ${formatDuration(firstTokenMs)}`);
     if (this.#finishReason) facts.push(endingOf(this.#finishReason, this.#stopReason));
     if (timings) {
       const { queue_ms: queue, prompt_ms: prefill, predicted_ms: decode, predicted_per_second: perS } = timings;
       const times = Object.entries({ queue, prefill, decode }).map(([name, ms]) => `${name} ${formatDuration(ms)}`);
-      facts.push(`service: ${times.join(", ")}${perS ? `, ${perS.toFixed(0)} tokens/s` : ""}`);
+      facts.push(`service: ${times.join(", ")}${perS ? `, ${perS.toFixed(0)}\u00a0tokens/s` : ""}`);
     }
     this.#facts.textContent = facts.join(" · ");
   }

@@ -36,15 +36,16 @@ export function formatCount(number, word) {
   return `${number} ${word}${number === 1 ? "" : "s"}`;
 }
 
+/** The unit stays in the line of its number. */
 export function formatDuration(milliseconds) {
-  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(2)} s`;
+  return milliseconds < 1000 ? `${Math.round(milliseconds)}\u00a0ms` : `${(milliseconds / 1000).toFixed(2)}\u00a0s`;
 }
 
 export function formatProbability(logprob) {
   const percent = 100 * Math.exp(logprob);
-  if (percent >= 99.95) return "100 %";
-  if (percent < 0.01) return "< 0.01 %";
-  return `${percent >= 10 ? percent.toFixed(0) : percent >= 1 ? percent.toFixed(1) : percent.toFixed(2)} %`;
+  if (percent >= 99.95) return "100\u00a0%";
+  if (percent < 0.01) return "< 0.01\u00a0%";
+  return `${percent >= 10 ? percent.toFixed(0) : percent >= 1 ? percent.toFixed(1) : percent.toFixed(2)}\u00a0%`;
 }
 
 /** Three significant digits, without an exponent. */
