@@ -132,9 +132,11 @@ NATIVE_PYTHON := .tools/native/bin/python
 TEST_KERNELS = $(BIN)/python -m pytest tests/native --ignore tests/native/test_macos_library.py $(ARGS)
 
 .PHONY: test-native
-test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine
+test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine, and those for AMX with emulated tiles
 	$(NATIVE_PYTHON) native/build.py --driver --out build/native/driver
 	KERNELS_DRIVER=build/native/driver/driver $(TEST_KERNELS)
+	$(NATIVE_PYTHON) native/build.py --driver --emulate-tiles --out build/native/emulated-tiles
+	KERNELS_DRIVER=build/native/emulated-tiles/driver KERNELS_EMULATED=amx $(TEST_KERNELS) -k "amx or processor"
 
 # Emulated processors, each with the instruction sets that the library must find there, the best first.
 ARM64_PROCESSORS := "max i8mm dotprod neon" "max,sve=off i8mm dotprod neon" "neoverse-n1 dotprod neon" "cortex-a72 neon"
@@ -156,7 +158,7 @@ test-sanitized: .venv/installed-dev ## Test the kernels with the sanitizers for 
 	@tests/native/install.sh g++ g++
 	for sanitizers in address,undefined thread; do \
 		CXX=g++ $(BIN)/python native/build.py --driver --out build/native/$$sanitizers --sanitize $$sanitizers; \
-		KERNELS_DRIVER=build/native/$$sanitizers/driver $(TEST_KERNELS) || exit 1; \
+		KERNELS_DRIVER=build/native/$$sanitizers/driver KERNELS_EMULATED=amx $(TEST_KERNELS) || exit 1; \
 	done
 
 .PHONY: test-postgres
@@ -176,7 +178,7 @@ lint: .venv/installed-dev .tools/clang/installed ## Check rules and format with 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(CLANG)/clang-format --dry-run -Werror native/*.cpp native/*.h
-	$(CLANG)/clang-tidy --quiet native/{step,threads,targets}.cpp -- -std=c++17
+	$(CLANG)/clang-tidy --quiet native/{step,threads,targets,tiles}.cpp -- -std=c++17
 
 .PHONY: format
 format: .venv/installed-dev .tools/clang/installed ## Fix and format with ruff, C++ with clang-format

@@ -102,10 +102,15 @@ def load_filled(
         num_threads=num_threads,
         num_blocks=num_blocks,
     )
-    rows = [fill_row(block_id, config.vocab_size) for block_id in range(num_blocks)]
+    fill_cache(forward_pass, num_blocks, config.vocab_size)
+    return forward_pass
+
+
+def fill_cache(forward_pass: ForwardPass, num_blocks: int, vocab_size: int) -> None:
+    """Compute keys and values of all blocks."""
+    rows = [fill_row(block_id, vocab_size) for block_id in range(num_blocks)]
     for start in range(0, num_blocks, FILL_ROWS):
         forward_pass.engine.step(lay_out(rows[start : start + FILL_ROWS]), logits_alone([]))
-    return forward_pass
 
 
 def fill_row(block_id: int, vocab_size: int) -> PlanRow:

@@ -3,6 +3,7 @@
     python native/build.py                                           # for this machine, into the package
     python native/build.py --platform linux/arm64 --out /tmp/arm64   # for another one, elsewhere
     python native/build.py --driver --out build/driver --sanitize address,undefined  # the tests' driver
+    python native/build.py --driver --emulate-tiles --out build/driver  # with the kernels for AMX, without AMX
     python native/build.py --roofs avx2 --out build/roofs     # what the machine can do at most
 
 The compiler is ziglang, a package of the Python registry: clang with the C libraries of every platform. The environment
@@ -24,7 +25,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 PACKAGE = SOURCES.parent / "src" / "distilgpt2_api" / "model" / "kernels"
-SHARED_SOURCES = ("step.cpp", "threads.cpp", "targets.cpp")
+SHARED_SOURCES = ("step.cpp", "threads.cpp", "targets.cpp", "tiles.cpp")
 TARGET_SOURCES = ("kernels.cpp", "sampling.cpp")
 DRIVER_SOURCES = ("driver.cpp", "pool_test.cpp")
 FLAGS = (
@@ -39,9 +40,11 @@ FLAGS = (
     "-Wall",
     "-Wextra",
 )
+AVX512VNNI = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512"
 TARGETS = {
     "x86_64": {
-        "avx512vnni": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mprefer-vector-width=512",
+        "amx": f"-DHAS_TILES -mamx-tile -mamx-int8 {AVX512VNNI}",
+        "avx512vnni": AVX512VNNI,
         "avxvnni": "-mavx2 -mfma -mavxvnni",
         "avx2": "-mavx2 -mfma",
         "sse2": "",
@@ -76,6 +79,7 @@ def main() -> None:
         "--driver", action="store_true", help="the tests' driver, an executable, instead of the library"
     )
     parser.add_argument("--roofs", metavar="TARGET", help="the program that measures the machine instead")
+    parser.add_argument("--emulate-tiles", action="store_true", help="AMX's tiles in memory: runs on AVX-512 VNNI")
     parser.add_argument("--sanitize", default="", help="sanitizers: address,undefined or thread")
     args = parser.parse_args()
     if args.platform not in ZIG_PLATFORMS:
@@ -86,7 +90,13 @@ def main() -> None:
     if args.roofs:
         sys.stdout.write(f"{build_roofs(work, args.platform, args.roofs)}\n")
         return
-    result = build(work, args.platform, is_driver=args.driver, sanitizers=args.sanitize)
+    result = build(
+        work,
+        args.platform,
+        is_driver=args.driver,
+        sanitizers=args.sanitize,
+        is_emulating_tiles=args.emulate_tiles,
+    )
     if args.out is None and not args.driver:
         # Replaced as a whole: a process that has loaded the old one keeps it.
         copied = shutil.copyfile(result, PACKAGE / f".{result.name}.new")
@@ -98,7 +108,9 @@ def this_platform() -> str:
     return f"{platform.system().lower()}/{MACHINES.get(platform.machine(), platform.machine())}"
 
 
-def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) -> Path:
+def build(
+    out: Path, target_platform: str, *, is_driver: bool, sanitizers: str, is_emulating_tiles: bool = False
+) -> Path:
     """Compiles all sources into `out`. Returns the path of the library or the driver. Raises CalledProcessError."""
     out.mkdir(parents=True, exist_ok=True)
     compiler = find_compiler(target_platform, is_static=is_driver)
@@ -115,6 +127,8 @@ def build(out: Path, target_platform: str, *, is_driver: bool, sanitizers: str) 
             "-O1",
         ]
         flags += ["-Wno-maybe-uninitialized"]  # gcc warns of its own headers
+    # Sanitizers do not see what the instructions of tiles read and write.
+    flags += ["-DEMULATED_TILES"] if is_emulating_tiles or sanitizers else []
     jobs = [(name, Path(name).stem, []) for name in (*SHARED_SOURCES, *(DRIVER_SOURCES if is_driver else ()))]
     for name, words in target_flags_of(target_platform, compiler).items():
         jobs += ((source, f"{name}-{source}", [f"-DTARGET={name}", *words]) for source in TARGET_SOURCES)
@@ -142,7 +156,7 @@ def build_roofs(out: Path, target_platform: str, target: str) -> Path:
     words = target_flags_of(target_platform, compiler)[target]
     result = out / "roofs"
     link = ["-fno-sanitize=all", "-nostdlib++"] if "ziglang" in compiler else []
-    sources = [str(SOURCES / name) for name in ("roofs.cpp", "threads.cpp")]
+    sources = [str(SOURCES / name) for name in ("roofs.cpp", "threads.cpp", "tiles.cpp")]
     run([*compiler, *FLAGS, *words, *link, *sources, "-lpthread", "-o", str(result)])
     return result
 

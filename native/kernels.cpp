@@ -4,13 +4,14 @@
 // run over k, over groups, or over the lanes of the tokens, always in the same order, however many rows share a tile.
 #include "kernels.h"
 #include "simd.h"
+#include "tiles.h"
 
 namespace {
 
 // ------------------------------------------------------------------------------------------------ matrix products
 
 // Where byte i of a row is, from its first one on, if ROWS_TOGETHER rows are side by side.
-INLINE int place(int i) { return i + (i & ~7) * (ROWS_TOGETHER - 1); }
+[[maybe_unused]] INLINE int place(int i) { return i + (i & ~7) * (ROWS_TOGETHER - 1); }
 
 // Beside four weights of each column: FETCH cache lines (0, 1, 2 or 4) for each eight of them come into the cache.
 template <int FETCH> INLINE void fetch_lines(const uint8_t *fetch, int quad) {
@@ -296,17 +297,160 @@ void multiply(const Model &model, const Matrix &matrix, const Activations &rows,
         }
 }
 
-void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int panel, Epilogue epilogue,
+#if defined(HAS_TILES)
+// The tiles: sums of the first and of the second part of the rows by each half of a panel; both parts' bytes, high and low
+// bytes of a row one below the other; the halves' weights. The last depths of a matrix may be fewer.
+enum { SUMS_00, SUMS_01, SUMS_10, SUMS_11, ROWS_0, ROWS_1, WEIGHTS_0, WEIGHTS_1 };
+constexpr int NUM_SUMS = 4, PART_ROWS = TILE_ROWS / 2, TILE_DEPTHS = TILE_BYTES;
+
+TileShapes product_shapes(int num_rows_0, int num_rows_1, int num_depths) {
+    TileShapes shapes = {};
+    for (int half = 0; half < 2; half++) {
+        shapes.set(SUMS_00 + half, 2 * num_rows_0, TILE_BYTES);
+        shapes.set(SUMS_10 + half, 2 * num_rows_1, TILE_BYTES);
+        shapes.set(WEIGHTS_0 + half, num_depths / 4, TILE_BYTES);
+    }
+    shapes.set(ROWS_0, 2 * num_rows_0, num_depths);
+    shapes.set(ROWS_1, 2 * num_rows_1, num_depths);
+    return shapes;
+}
+
+// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts. FETCH: the weights of the next ones come into
+// the first cache, half by half, because a tile's lines arrive together; and every eighth line of `fetch`, if it is there,
+// into the second one: the processor itself fetches the lines between, and has few buffers for those that it is told to.
+template <int PARTS, bool FETCH>
+INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const int8_t *rows_1, int stride,
+                            const uint8_t *fetch) {
+    const auto fetch_half = [&](int half) __attribute__((always_inline)) {
+        if (!FETCH) return;
+        constexpr int BYTES = TILE_ROWS * TILE_BYTES;
+#pragma GCC unroll 16
+        for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(weights + (2 + half) * BYTES + i, 0, 3);
+        if (!fetch) return;
+#pragma GCC unroll 2
+        for (int i = 0; i < BYTES; i += 512) __builtin_prefetch(fetch + half * BYTES + i, 0, 2);
+    };
+    fetch_half(0);
+    load_tile<WEIGHTS_0>(weights, PANEL * 4);
+    load_tile<ROWS_0>(rows_0, stride);
+    multiply_tiles<SUMS_00, ROWS_0, WEIGHTS_0>();
+    fetch_half(1);
+    load_tile<WEIGHTS_1>(weights + TILE_BYTES, PANEL * 4);
+    multiply_tiles<SUMS_01, ROWS_0, WEIGHTS_1>();
+    if (PARTS == 1) return;
+    load_tile<ROWS_1>(rows_1, stride);
+    multiply_tiles<SUMS_10, ROWS_1, WEIGHTS_0>();
+    multiply_tiles<SUMS_11, ROWS_1, WEIGHTS_1>();
+}
+
+typedef int32_t TileSums[NUM_SUMS][TILE_ROWS][LANES];
+
+template <int PARTS> INLINE void clear_sums() {
+    clear_tile<SUMS_00>(), clear_tile<SUMS_01>();
+    if (PARTS == 2) clear_tile<SUMS_10>(), clear_tile<SUMS_11>();
+}
+template <int PARTS> INLINE void store_sums(TileSums &sums) {
+    store_tile<SUMS_00>(sums[SUMS_00], TILE_BYTES), store_tile<SUMS_01>(sums[SUMS_01], TILE_BYTES);
+    if (PARTS == 1) return;
+    store_tile<SUMS_10>(sums[SUMS_10], TILE_BYTES), store_tile<SUMS_11>(sums[SUMS_11], TILE_BYTES);
+}
+
+// One panel's columns of `num_0` + `num_1` rows, for which the tiles have their shapes.
+template <int PARTS, bool FETCH>
+INLINE void tile_product(const Model &model, const Matrix &matrix, const Activations &rows, int row, int num_0,
+                         int num_1, int panel, const uint8_t *fetch, Epilogue epilogue, float *output, int stride) {
+    static_assert(PANEL * 4 == 2 * TILE_BYTES && TILE_BYTES == LANES * 4,
+                  "two tiles are a panel, a vector is a tile's row");
+    const int depth = round_up(matrix.depth, 4), whole = depth / TILE_DEPTHS * TILE_DEPTHS;
+    const int half = rows.stride_bytes / 2;
+    const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)panel * depth * PANEL;
+    const int8_t *rows_0 = rows.bytes + (int64_t)row * rows.stride_bytes, *rows_1 = rows_0 + num_0 * rows.stride_bytes;
+    alignas(64) TileSums sums;
+    clear_sums<PARTS>();
+    for (int k = 0; k < whole; k += TILE_DEPTHS)
+        multiply_depths<PARTS, FETCH>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half,
+                                      fetch ? fetch + (int64_t)k * PANEL : nullptr);
+    store_sums<PARTS>(sums);
+    if (whole < depth) { // the last depths, apart
+        alignas(64) TileSums last;
+        shape_tiles(product_shapes(num_0, num_1, depth - whole));
+        multiply_depths<PARTS, false>(weights + (int64_t)whole * PANEL, rows_0 + whole, rows_1 + whole, half, nullptr);
+        store_sums<PARTS>(last);
+        shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
+        for (int part = 0; part < PARTS; part++)
+            for (int half = 0; half < 2; half++)
+                for (int r = 0; r < 2 * (part ? num_1 : num_0); r++) {
+                    int32_t *sum = sums[2 * part + half][r];
+                    store((float *)sum, bits_to_floats(load_ints(sum) + load_ints(last[2 * part + half][r])));
+                }
+    }
+    for (int r = 0; r < num_0 + num_1; r++) {
+        const bool is_second = PARTS == 2 && r >= num_0;
+        const int among = is_second ? r - num_0 : r;
+        const int32_t *starts = rows.starts + 2 * (row + r);
+        const Floats scale = splat(rows.scales[2 * (row + r)]);
+        const auto join = [&](int half) __attribute__((always_inline)) {
+            const auto &both = sums[2 * is_second + half];
+            const Floats high = to_floats(load_ints(both[2 * among]) + splat_int(starts[0]));
+            const Floats low = to_floats(load_ints(both[2 * among + 1]) + splat_int(starts[1]));
+            return fma(high, splat(256), low) * scale;
+        };
+        const Floats total[1][2] = {{join(0), join(1)}};
+        finish<1, 2>(model, matrix, epilogue, total, panel * PANEL, output + (int64_t)(row + r) * stride, stride);
+    }
+}
+
+void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activations &rows, int first, int end,
+                       Epilogue epilogue, float *output, int stride, const uint8_t *fetch) {
+    const int64_t panel_bytes = (int64_t)round_up(matrix.depth, 4) * PANEL;
+    const int num_tiles = (rows.num_rows + 2 * PART_ROWS - 1) / (2 * PART_ROWS);
+    int shaped = 0;
+    for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 33 = 11 + 11 + 11, and 11 = 6 + 5
+        const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
+        const int num_1 = rows.num_rows > PART_ROWS ? num / 2 : 0, num_0 = num - num_1;
+        if (num != shaped) shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
+        shaped = num;
+        for (int panel = first; panel < end; panel++) {
+            const uint8_t *next = panel + 1 < end ? (const uint8_t *)matrix.panels + (panel + 1) * panel_bytes : fetch;
+            if (i)
+                tile_product<2, false>(model, matrix, rows, row, num_0, num_1, panel, nullptr, epilogue, output,
+                                       stride);
+            else if (num_1)
+                tile_product<2, true>(model, matrix, rows, row, num_0, num_1, panel, next, epilogue, output, stride);
+            else tile_product<1, true>(model, matrix, rows, row, num_0, num_1, panel, next, epilogue, output, stride);
+        }
+        row += num;
+    }
+    release_tiles();
+}
+#endif
+
+template <template <int> class Of, int usual_rows, int most_rows>
+void multiply_panels(const Model &model, const Matrix &matrix, const Activations &rows, int first, int end, int vectors,
+                     int panel_bytes, Epilogue epilogue, float *output, int stride, const uint8_t *fetch) {
+    for (int panel = first; panel < end; panel++) {
+        const uint8_t *next = (const uint8_t *)matrix.panels + (int64_t)(panel + 1) * panel_bytes;
+        multiply<Of, usual_rows, most_rows>(model, matrix, rows, panel, vectors, epilogue, output, stride,
+                                            panel + 1 < end ? next : fetch);
+    }
+}
+
+void matmul(const Model &model, const Matrix &matrix, const Activations &rows, int first, int end, Epilogue epilogue,
             float *output, int stride, const uint8_t *fetch) {
     if (model.precision == INT8)
-        multiply<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(model, matrix, rows, panel, int8_vectors(rows.num_rows),
-                                                           epilogue, output, stride, fetch);
+#if defined(HAS_TILES)
+        multiply_in_tiles(model, matrix, rows, first, end, epilogue, output, stride, fetch);
+#else
+        multiply_panels<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(
+            model, matrix, rows, first, end, int8_vectors(rows.num_rows), round_up(matrix.depth, 4) * PANEL, epilogue,
+            output, stride, fetch);
+#endif
     else if (model.precision == BF16)
-        multiply<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, TILE_VECTORS, epilogue, output,
-                                                             stride, fetch);
+        multiply_panels<Bf16Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(
+            model, matrix, rows, first, end, TILE_VECTORS, matrix.depth * PANEL * 2, epilogue, output, stride, fetch);
     else
-        multiply<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(model, matrix, rows, panel, TILE_VECTORS, epilogue, output,
-                                                            stride, fetch);
+        multiply_panels<F32Tile, FLOAT_TILE_ROWS, FLOAT_TILE_ROWS>(
+            model, matrix, rows, first, end, TILE_VECTORS, matrix.depth * PANEL * 4, epilogue, output, stride, fetch);
 }
 
 // ------------------------------------------------------------------------------------------------------ row kernels
@@ -355,15 +499,61 @@ void layer_norm(const Model &model, const Norm &norm, const float *input, float 
     for (int i = whole; i < width; i++) output[i] = (input[i] - mean) * inverse * norm.weight[i] + norm.bias[i];
 }
 
-INLINE int32_t round_to_int(float x) { return round_to_ints(splat(x))[0]; }
+[[maybe_unused]] INLINE int32_t round_to_int(float x) { return round_to_ints(splat(x))[0]; }
 
-// `count` floats to signed bytes of scale largest/127; 0 for all of them if they are zero. Returns the scale.
-INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_t *sum) {
+// The largest magnitude.
+INLINE float largest_of(const float *input, int count) {
     const int whole = count / LANES * LANES;
     Floats largest = splat(0);
     for (int i = 0; i < whole; i += LANES) largest = max(largest, abs(load(input + i)));
     float most = max_lanes(largest);
     for (int i = whole; i < count; i++) most = __builtin_fabsf(input[i]) > most ? __builtin_fabsf(input[i]) : most;
+    return most;
+}
+
+constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256 + low
+
+// `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
+INLINE void split_bytes(const float *input, int count, float factor, int8_t *high, int8_t *low, int32_t (&sums)[2]) {
+    typedef int8_t Bytes __attribute__((vector_size(LANES)));
+    Ints high_sum = splat_int(0), low_sum = splat_int(0);
+    for (int i = 0; i < count; i += LANES) {
+        const Ints q = round_to_ints(load(input + i) * factor);
+        const Ints l = ((q + 128) & 255) - 128, h = (q - l) >> 8;
+        high_sum = high_sum + h;
+        low_sum = low_sum + l;
+        const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(l, Bytes);
+        memcpy(high + i, &hb, LANES);
+        memcpy(low + i, &lb, LANES);
+    }
+    sums[0] = sum_lanes(high_sum);
+    sums[1] = sum_lanes(low_sum);
+}
+
+#if defined(HAS_TILES)
+void quantize(const float *input, int depth, int8_t *bytes, int half, float *scales, int32_t *starts) {
+    float most = largest_of(input, depth);
+    const float factor = most > 1e-30f ? LARGEST_16_BITS / most : 0;
+    const int whole = depth / LANES * LANES, rest = round_up(depth, 4) - whole;
+    int32_t sums[2], last_sums[2];
+    split_bytes(input, whole, factor, bytes, bytes + half, sums);
+    if (rest) {
+        alignas(64) float last[LANES] = {};
+        int8_t high[LANES], low[LANES];
+        memcpy(last, input + whole, (size_t)(depth - whole) * sizeof(float));
+        split_bytes(last, LANES, factor, high, low, last_sums);
+        memcpy(bytes + whole, high, (size_t)rest);
+        memcpy(bytes + half + whole, low, (size_t)rest);
+        for (int i = 0; i < 2; i++) sums[i] += last_sums[i];
+    }
+    scales[0] = scales[1] = most > 1e-30f ? most / LARGEST_16_BITS : 0;
+    for (int i = 0; i < 2; i++) starts[i] = -WEIGHT_OFFSET * sums[i];
+}
+#else
+// `count` floats to signed bytes of scale largest/127; 0 for all of them if they are zero. Returns the scale.
+INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_t *sum) {
+    const int whole = count / LANES * LANES;
+    const float most = largest_of(input, count);
     const float factor = most > 1e-30f ? 127.0f / most : 0;
     Ints sums = splat_int(0);
     for (int i = 0; i < whole; i += LANES) {
@@ -383,7 +573,7 @@ INLINE float quantize_bytes(const float *input, int count, int8_t *bytes, int32_
     return most > 1e-30f ? most / 127.0f : 0;
 }
 
-void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts) {
+void quantize(const float *input, int depth, int8_t *bytes, int, float *scales, int32_t *starts) {
     for (int group = 0; group * GROUP < depth; group++) {
         const int first = group * GROUP, count = depth - first < GROUP ? depth - first : GROUP;
         int32_t sum;
@@ -392,6 +582,7 @@ void quantize(const float *input, int depth, int8_t *bytes, float *scales, int32
     }
     for (int i = depth; i < round_up(depth, 4); i++) bytes[place(i)] = 0;
 }
+#endif
 
 // -------------------------------------------------------------------------------------------------------- attention
 
@@ -482,25 +673,6 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
     }
 }
 
-constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256 + low
-
-// `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
-INLINE void split_bytes(const float *input, int count, float factor, int8_t *high, int8_t *low, int32_t (&sums)[2]) {
-    typedef int8_t Bytes __attribute__((vector_size(LANES)));
-    Ints high_sum = splat_int(0), low_sum = splat_int(0);
-    for (int i = 0; i < count; i += LANES) {
-        const Ints q = round_to_ints(load(input + i) * factor);
-        const Ints l = ((q + 128) & 255) - 128, h = (q - l) >> 8;
-        high_sum = high_sum + h;
-        low_sum = low_sum + l;
-        const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(l, Bytes);
-        memcpy(high + i, &hb, LANES);
-        memcpy(low + i, &lb, LANES);
-    }
-    sums[0] = sum_lanes(high_sum);
-    sums[1] = sum_lanes(low_sum);
-}
-
 // Softmax of scores[0 … num_tokens), in place and not yet divided; behind them zeros. Returns the sum.
 INLINE float softmax(float *scores, int num_tokens, int padded) {
     for (int i = num_tokens; i < padded; i++) scores[i] = -__builtin_inff();
@@ -533,6 +705,13 @@ struct Query {
     int32_t sums[2];
     float scale, shift; // of the products
 };
+
+// Scores of a vector of tokens, from `token` on, by sums of products with both bytes. `scales`: of their keys.
+INLINE void store_scores(const Query &query, const float *scales, int token, Ints high, Ints low) {
+    const Floats product = fma(to_floats(high), splat(256), to_floats(low));
+    const Floats shift = load(scales + BLOCK_TOKENS) * query.shift;
+    store(query.scores + token, fma(product, load(scales) * query.scale, shift));
+}
 
 // Scores of NUM queries, each of which has its bytes in `high` and `low`.
 template <int NUM>
@@ -568,17 +747,19 @@ INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int
                     }
                 }
             }
-            for (int q = 0; q < NUM; q++) {
-                const float scale = queries[q].scale, sum = queries[q].shift;
-                for (int v = 0; v < TOGETHER; v++) {
-                    const int at = (first + v) * LANES;
-                    const Floats product = fma(to_floats(high[q][v]), splat(256), to_floats(low[q][v]));
-                    const Floats shift = load(scales + BLOCK_TOKENS + at) * sum;
-                    store(queries[q].scores + begin + at, fma(product, load(scales + at) * scale, shift));
-                }
-            }
+            for (int q = 0; q < NUM; q++)
+                for (int v = 0; v < TOGETHER; v++)
+                    store_scores(queries[q], scales + (first + v) * LANES, begin + (first + v) * LANES, high[q][v],
+                                 low[q][v]);
         }
     }
+}
+
+// A vector of a head's elements, from `first` on, of which there are `count`, by sums of products with both bytes.
+INLINE void store_weighed(const Query &query, int first, int count, Ints high, Ints low, bool is_first) {
+    const Floats whole = fma(to_floats(high), splat(256), to_floats(low));
+    const Floats before = is_first ? splat(query.shift) : load_some(query.output + first, count);
+    store_some(query.output + first, fma(whole, splat(query.scale), before), count);
 }
 
 // The sum of values by the weights of NUM queries, of up to 64 elements of a head at a time.
@@ -622,13 +803,9 @@ template <int NUM> struct WeighBytes {
             }
         }
         for (int q = 0; q < NUM; q++)
-            for (int v = 0; v < VECTORS; v++) {
-                const Floats whole = fma(to_floats(high[q][v]), splat(256), to_floats(low[q][v]));
-                if (v * LANES >= count) continue;
-                float *to = queries[q].output + first + v * LANES;
-                const Floats before = is_first ? splat(queries[q].shift) : load_some(to, count - v * LANES);
-                store_some(to, fma(whole, splat(queries[q].scale), before), count - v * LANES);
-            }
+            for (int v = 0; v < VECTORS; v++)
+                if (v * LANES < count)
+                    store_weighed(queries[q], first + v * LANES, count - v * LANES, high[q][v], low[q][v], is_first);
     }
 };
 
@@ -646,6 +823,105 @@ INLINE void weigh_bytes(const Model &model, const CacheLayout &c, int layer, int
         else weigh.template run<16 / LANES>(d, count);
     }
 }
+
+#if defined(HAS_TILES)
+// Tiles of attention: sums of one or several products, then bytes of rows (high and low ones of a query, one below the
+// other) and of the cache, then the same for the last elements of a head.
+enum { FIRST_SUMS, QUERY_ROWS = 4, CACHE_ROWS, LAST_QUERY_ROWS, LAST_CACHE_ROWS };
+constexpr int QUERIES = TILE_ROWS / 2;
+
+TileShapes attention_shapes(int row_bytes, int last_bytes) {
+    TileShapes shapes = {};
+    for (int sum = FIRST_SUMS; sum < QUERY_ROWS; sum++) shapes.set(sum, TILE_ROWS, TILE_BYTES);
+    shapes.set(QUERY_ROWS, TILE_ROWS, row_bytes);
+    shapes.set(CACHE_ROWS, row_bytes / 4, TILE_BYTES);
+    shapes.set(LAST_QUERY_ROWS, last_bytes ? TILE_ROWS : 0, last_bytes);
+    shapes.set(LAST_CACHE_ROWS, last_bytes / 4, TILE_BYTES);
+    return shapes;
+}
+
+// The sums of a vector of columns, with what each query's start from.
+template <class Store>
+INLINE void each_query(const Query (&queries)[QUERIES], const int32_t (&sums)[TILE_ROWS][LANES],
+                       const Store &store_sums) {
+#pragma GCC unroll 8
+    for (int q = 0; q < QUERIES; q++)
+        store_sums(queries[q], load_ints(sums[2 * q]) + splat_int(-WEIGHT_OFFSET * queries[q].sums[0]),
+                   load_ints(sums[2 * q + 1]) + splat_int(-WEIGHT_OFFSET * queries[q].sums[1]));
+}
+
+template <>
+INLINE void score_bytes<QUERIES>(const Model &model, const CacheLayout &c, int layer, int head, const int32_t *blocks,
+                                 int num_tokens, const Query (&queries)[QUERIES]) {
+    const int size = round_up(model.head_size, 4), whole = size / TILE_BYTES * TILE_BYTES;
+    const int64_t stride = queries[0].low - queries[0].high;
+    shape_tiles(attention_shapes(TILE_BYTES, size - whole));
+    for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+        const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
+        const float *scales = (const float *)(memory + c.key_scales);
+        alignas(64) int32_t sums[2][TILE_ROWS][LANES];
+        clear_tile<FIRST_SUMS>(), clear_tile<FIRST_SUMS + 1>();
+        for (int d = 0; d < whole; d += TILE_BYTES) {
+            load_tile<QUERY_ROWS>(queries[0].high + d, stride);
+            load_tile<CACHE_ROWS>(memory + d * BLOCK_TOKENS, BLOCK_TOKENS * 4);
+            multiply_tiles<FIRST_SUMS, QUERY_ROWS, CACHE_ROWS>();
+            load_tile<CACHE_ROWS>(memory + d * BLOCK_TOKENS + TILE_BYTES, BLOCK_TOKENS * 4);
+            multiply_tiles<FIRST_SUMS + 1, QUERY_ROWS, CACHE_ROWS>();
+        }
+        if (whole < size) {
+            load_tile<LAST_QUERY_ROWS>(queries[0].high + whole, stride);
+            load_tile<LAST_CACHE_ROWS>(memory + whole * BLOCK_TOKENS, BLOCK_TOKENS * 4);
+            multiply_tiles<FIRST_SUMS, LAST_QUERY_ROWS, LAST_CACHE_ROWS>();
+            load_tile<LAST_CACHE_ROWS>(memory + whole * BLOCK_TOKENS + TILE_BYTES, BLOCK_TOKENS * 4);
+            multiply_tiles<FIRST_SUMS + 1, LAST_QUERY_ROWS, LAST_CACHE_ROWS>();
+        }
+        store_tile<FIRST_SUMS>(sums[0], TILE_BYTES), store_tile<FIRST_SUMS + 1>(sums[1], TILE_BYTES);
+        for (int half = 0; half < 2; half++)
+            each_query(queries, sums[half],
+                       [&](const Query &query, Ints high, Ints low) __attribute__((always_inline)) {
+                           store_scores(query, scales + half * LANES, begin + half * LANES, high, low);
+                       });
+    }
+}
+
+template <>
+INLINE void weigh_bytes<QUERIES>(const Model &model, const CacheLayout &c, int layer, int head, const int32_t *blocks,
+                                 int num_tokens, const Query (&queries)[QUERIES], bool is_first) {
+    const int64_t stride = queries[0].low - queries[0].high;
+    shape_tiles(attention_shapes(BLOCK_TOKENS, 0));
+    for (int d = 0; d < model.head_size; d += 4 * LANES) {
+        const int num_sums = model.head_size - d < 4 * LANES ? (model.head_size - d + LANES - 1) / LANES : 4;
+        clear_tile<FIRST_SUMS>(), clear_tile<FIRST_SUMS + 1>(), clear_tile<FIRST_SUMS + 2>(),
+            clear_tile<FIRST_SUMS + 3>();
+        for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
+            const uint8_t *values = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head) + c.values + d * 4;
+            const int64_t value_stride = c.padded_head * 4;
+            load_tile<QUERY_ROWS>(queries[0].high + begin, stride);
+            load_tile<CACHE_ROWS>(values, value_stride);
+            multiply_tiles<FIRST_SUMS, QUERY_ROWS, CACHE_ROWS>();
+            if (num_sums < 2) continue;
+            load_tile<CACHE_ROWS>(values + TILE_BYTES, value_stride);
+            multiply_tiles<FIRST_SUMS + 1, QUERY_ROWS, CACHE_ROWS>();
+            if (num_sums < 3) continue;
+            load_tile<CACHE_ROWS>(values + 2 * TILE_BYTES, value_stride);
+            multiply_tiles<FIRST_SUMS + 2, QUERY_ROWS, CACHE_ROWS>();
+            if (num_sums < 4) continue;
+            load_tile<CACHE_ROWS>(values + 3 * TILE_BYTES, value_stride);
+            multiply_tiles<FIRST_SUMS + 3, QUERY_ROWS, CACHE_ROWS>();
+        }
+        alignas(64) int32_t sums[4][TILE_ROWS][LANES];
+        store_tile<FIRST_SUMS>(sums[0], TILE_BYTES), store_tile<FIRST_SUMS + 1>(sums[1], TILE_BYTES);
+        store_tile<FIRST_SUMS + 2>(sums[2], TILE_BYTES), store_tile<FIRST_SUMS + 3>(sums[3], TILE_BYTES);
+        for (int i = 0; i < num_sums; i++)
+            each_query(queries, sums[i], [&](const Query &query, Ints high, Ints low) __attribute__((always_inline)) {
+                store_weighed(query, d + i * LANES, model.head_size - d - i * LANES, high, low, is_first);
+            });
+    }
+    release_tiles();
+}
+#else
+constexpr int QUERIES = 4;
+#endif
 
 // The query's 16 bits, in bytes; scale and shift of its scores.
 INLINE void split_query(const Model &model, int layer, Query &query) {
@@ -711,8 +987,8 @@ INLINE void attend_bytes(const Model &model, int layer, int head, const int32_t 
     float most[NUM];
     for (int q = 0; q < NUM; q++) {
         most[q] = weigh_scores(model, c, layer, head, blocks, num_tokens, padded, queries[q]);
-        queries[q].high = (int8_t *)(scratch + (int64_t)NUM * padded) + (int64_t)q * 2 * SUM_TOKENS;
-        queries[q].low = queries[q].high + SUM_TOKENS;
+        queries[q].high = (int8_t *)(scratch + (int64_t)NUM * padded) + (int64_t)q * 2 * WEIGHTS_STRIDE;
+        queries[q].low = queries[q].high + WEIGHTS_STRIDE;
     }
     for (int begin = 0; begin < num_tokens; begin += SUM_TOKENS) {
         const int left = num_tokens - begin, num = left < SUM_TOKENS ? left : SUM_TOKENS;
@@ -779,8 +1055,11 @@ void attend_floats(const Model &model, int layer, int head, const int32_t *block
 
 void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, int num_queries,
             const float *query, int query_stride, float *output, int output_stride, float *scratch) {
+    const int most = model.precision == F32 ? 1 : QUERIES;
     for (int i = 0; i < num_queries;) {
-        const int num = model.precision != F32 && num_queries - i >= QUERIES ? QUERIES : 1;
+        // The last queries, if more than half as many as share a reading, are computed with some before them, once more.
+        if (num_queries > most && num_queries - i < most && num_queries - i > most / 2) i = num_queries - most;
+        const int num = num_queries - i >= most ? most : 1;
         Query queries[QUERIES] = {};
         for (int q = num; q < 2 * num && i + q < num_queries; q++)
             fetch_row(query + (int64_t)(i + q) * query_stride, model.head_size);
@@ -805,5 +1084,10 @@ void attend(const Model &model, int layer, int head, const int32_t *blocks, int 
 #define JOIN(a, b) JOIN_(a, b)
 extern const Sampling JOIN(TARGET, _sampling); // sampling.cpp
 extern const Kernels TARGET;
-const Kernels TARGET = {QUOTE(TARGET), ROWS_TOGETHER,           matmul, embed, layer_norm, quantize, write_cache,
-                        attend,        &JOIN(TARGET, _sampling)};
+#if defined(HAS_TILES)
+constexpr ActivationBytes ACTIVATION_BYTES = TWO_BYTES;
+#else
+constexpr ActivationBytes ACTIVATION_BYTES = ONE_BYTE;
+#endif
+const Kernels TARGET = {QUOTE(TARGET), ACTIVATION_BYTES, ROWS_TOGETHER, matmul, embed,
+                        layer_norm,    quantize,         write_cache,   attend, &JOIN(TARGET, _sampling)};

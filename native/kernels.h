@@ -3,9 +3,14 @@
 #include "model.h"
 #include "sampling.h"
 
-// Activations as the matmuls take them. INT8: signed bytes in groups of GROUP. Each group has a scale, and what its sums of
-// products start from, which takes off again what they get from the kernels' way of storing weights. R rows are side by
-// side, R of the kernels (1 or 2): eight bytes of the first, eight of the second, and so on.
+// Activations as the matmuls take them. INT8: signed bytes, in one of two ways.
+//
+// ONE_BYTE: in groups of GROUP. Each group has a scale, and what its sums of products start from, which takes off again
+// what they get from the kernels' way of storing weights. R rows are side by side, R of the kernels (1 or 2): eight bytes of
+// the first, eight of the second, and so on.
+//
+// TWO_BYTES: 16 bits, high · 256 + low, of a scale for each row. High bytes of a row, then the low ones, from half of
+// stride_bytes on; each half is one group, with a start of its own.
 struct Activations {
     float *values;   // (T, stride_floats)
     int8_t *bytes;   // (T/R, stride_bytes/8, R, 8), INT8 only
@@ -14,19 +19,22 @@ struct Activations {
     int32_t stride_floats, stride_bytes, num_groups, num_rows;
 };
 
+enum ActivationBytes { ONE_BYTE, TWO_BYTES };
 enum Epilogue { STORE, ACTIVATE, ADD };
 
 struct Kernels {
     const char *name;
+    ActivationBytes activation_bytes;
     int rows_together; // R of Activations
-    // Columns [panel · 32, …) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added there.
-    // `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
-    void (*matmul)(const Model &, const Matrix &, const Activations &, int panel, Epilogue, float *output, int stride,
-                   const uint8_t *fetch);
+    // Columns of panels [first, end) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added
+    // there. `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
+    void (*matmul)(const Model &, const Matrix &, const Activations &, int first, int end, Epilogue, float *output,
+                   int stride, const uint8_t *fetch);
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);
     void (*layer_norm)(const Model &, const Norm &, const float *input, float *output);
-    // One row of `depth` floats to signed bytes, zero-padded to a multiple of four, from its place among R rows on.
-    void (*quantize)(const float *input, int depth, int8_t *bytes, float *scales, int32_t *starts);
+    // `depth` floats of a row to signed bytes, zero-padded to a multiple of four, from their place among R rows on.
+    // `half`: where the low bytes are behind the high ones, TWO_BYTES only; then it is the whole row.
+    void (*quantize)(const float *input, int depth, int8_t *bytes, int half, float *scales, int32_t *starts);
     // Keys and values (num_tokens, stride) of one head, from `position` on.
     void (*write_cache)(const Model &, int layer, int head, const int32_t *blocks, int position, int num_tokens,
                         const float *keys, const float *values, int stride);
@@ -66,9 +74,11 @@ inline CacheLayout cache_layout(const Model &m) {
 inline uint8_t *cache_head(const Model &m, const CacheLayout &c, int layer, int block, int head) {
     return m.cache + (((int64_t)block * m.num_layers + layer) * m.num_heads + head) * c.head_bytes;
 }
-constexpr int QUERIES = 4; // that share each reading of keys and values
+constexpr int MOST_QUERIES = 8; // that share each reading of keys and values
 // Tokens whose weighted values one int32 sum takes: 127 · 255 · 2048 is far below its end.
 constexpr int SUM_TOKENS = 2048;
+// Bytes between rows of weights: a cache line more, so that rows don't fall into the same sets.
+constexpr int WEIGHTS_STRIDE = SUM_TOKENS + 64;
 inline int attention_scratch_floats(int num_tokens) { // scores of the queries, and two bytes for each weight of a sum
-    return QUERIES * (round_up(num_tokens, BLOCK_TOKENS) + SUM_TOKENS * 2 / 4);
+    return MOST_QUERIES * (round_up(num_tokens, BLOCK_TOKENS) + WEIGHTS_STRIDE * 2 / 4);
 }

@@ -16,6 +16,7 @@ int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4; }
 
 // Rows of the LM head that are computed at a time: bounds the memory of their logits. More is not faster.
 constexpr int HEAD_ROWS = 64;
+constexpr int CACHED_BYTES = 1 << 18;
 constexpr int SPAN_PANELS = SPAN / PANEL;
 
 } // namespace
@@ -50,7 +51,7 @@ struct Engine {
     Activations input;
     const Norm *norm;
     float *output;
-    int num_rows, output_stride, panels_each, heads_each;
+    int num_rows, output_stride, rows_each, panels_each, heads_each;
     const Draws *draws;
     int first_draw, logits_stride, raw_stride;
     const float *drawn_logits, *raw_logits; // of the first draw
@@ -68,13 +69,16 @@ template <class T> T *take(char *&at, int64_t count) {
     return place;
 }
 
-Activations take_activations(char *&at, int64_t num_tokens, int depth, bool has_bytes) {
+// Whether bytes of some columns can be made without the others.
+bool has_groups(const Kernels *kernels) { return kernels->activation_bytes == ONE_BYTE; }
+
+Activations take_activations(const Engine *e, char *&at, int64_t num_tokens, int depth) {
     Activations a = {};
     a.stride_floats = row_floats(depth);
     a.values = take<float>(at, num_tokens * a.stride_floats);
-    if (!has_bytes) return a;
-    a.stride_bytes = row_bytes(depth);
-    a.num_groups = (depth + GROUP - 1) / GROUP;
+    if (e->model.precision != INT8) return a;
+    a.stride_bytes = has_groups(e->kernels) ? row_bytes(depth) : 2 * row_bytes(depth);
+    a.num_groups = has_groups(e->kernels) ? (depth + GROUP - 1) / GROUP : 2;
     num_tokens += num_tokens % 2; // a row of two that are side by side
     a.bytes = take<int8_t>(at, num_tokens * a.stride_bytes);
     a.scales = take<float>(at, num_tokens * a.num_groups);
@@ -103,8 +107,8 @@ int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens,
     const char *begin = at;
     e->residual = take<float>(at, num_tokens * m.width);
     e->qkv = take<float>(at, num_tokens * 3 * m.width);
-    e->narrow = take_activations(at, num_tokens, m.width, m.precision == INT8);
-    e->wide = take_activations(at, num_tokens, m.inner_width, m.precision == INT8);
+    e->narrow = take_activations(e, at, num_tokens, m.width);
+    e->wide = take_activations(e, at, num_tokens, m.inner_width);
     e->chunk_begins = take<int32_t>(at, num_tokens + 1);
     e->chunk_tables = take<int32_t>(at, num_tokens);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
@@ -149,13 +153,13 @@ void embed_row(void *context, int row, int) {
                       e->residual + (int64_t)row * e->model.width);
 }
 
-// Columns [first, end) of a row, whose `values` are written; `first` is a multiple of GROUP.
+// Columns [first, end) of a row, whose `values` are written; `first` is a multiple of GROUP. All of them if has_groups() isn't.
 void quantize_columns(const Engine *e, const Activations &a, const float *values, int row, int first, int end) {
     const int together = e->kernels->rows_together, among = row % together, top = row - among;
     const int64_t group = (int64_t)top * a.num_groups + first / GROUP * together + among;
     e->kernels->quantize(values + first, end - first,
-                         a.bytes + (int64_t)top * a.stride_bytes + first * together + among * 8, a.scales + group,
-                         a.starts + group);
+                         a.bytes + (int64_t)top * a.stride_bytes + first * together + among * 8, a.stride_bytes / 2,
+                         a.scales + group, a.starts + group);
 }
 
 // The norm of a token's residual, as row `row` of a product's input.
@@ -171,9 +175,14 @@ void normalize_row(void *context, int row, int) {
     normalize_token(e, *e->norm, row, row);
 }
 
-void quantize_row(void *context, int row, int) {
+void quantize_narrow_row(void *context, int row, int) {
     Engine *e = (Engine *)context;
     quantize_columns(e, e->narrow, e->narrow.values + (int64_t)row * e->narrow.stride_floats, row, 0, e->model.width);
+}
+
+void quantize_wide_row(void *context, int row, int) {
+    Engine *e = (Engine *)context;
+    quantize_columns(e, e->wide, e->wide.values + (int64_t)row * e->wide.stride_floats, row, 0, e->model.inner_width);
 }
 
 const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
@@ -182,26 +191,47 @@ const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
     return (const uint8_t *)matrix.panels + (int64_t)panel * num_lines * line_bytes;
 }
 
+// Items of columns follow each other for one block of rows, then for the next one.
+int num_column_items(const Engine *e) {
+    return (e->matrix->num_columns + e->panels_each * PANEL - 1) / (e->panels_each * PANEL);
+}
+int num_items(const Engine *e) { return num_column_items(e) * ((e->num_rows + e->rows_each - 1) / e->rows_each); }
+
+Activations rows_from(const Activations &a, int first, int num_rows) {
+    Activations rows = a;
+    rows.num_rows = num_rows;
+    rows.values += (int64_t)first * a.stride_floats;
+    if (!a.bytes) return rows;
+    rows.bytes += (int64_t)first * a.stride_bytes;
+    rows.scales += (int64_t)first * a.num_groups;
+    rows.starts += (int64_t)first * a.num_groups;
+    return rows;
+}
+
 void multiply_panels(void *context, int item, int) {
     Engine *e = (Engine *)context;
     const int num_columns = e->matrix->num_columns, num_panels = (num_columns + PANEL - 1) / PANEL;
-    const int end = (item + 1) * e->panels_each < num_panels ? (item + 1) * e->panels_each : num_panels;
-    for (int panel = item * e->panels_each; panel < end; panel++) {
-        // Behind the item's last panel: other threads have the next items, this one will get one further on.
-        const int next = panel + 1 < end ? panel + 1 : end + (pool_num_threads(e->pool) - 1) * e->panels_each;
-        const uint8_t *fetch = next < num_panels ? weights_of(e->model, *e->matrix, next)
-                               : e->next_matrix  ? weights_of(e->model, *e->next_matrix, next - num_panels)
-                                                 : nullptr;
-        e->kernels->matmul(e->model, *e->matrix, e->input, panel, e->epilogue, e->output, e->output_stride, fetch);
-    }
-    if (e->epilogue != ACTIVATE || !e->wide.bytes) return;
-    const int first = item * e->panels_each * PANEL, last = end * PANEL < num_columns ? end * PANEL : num_columns;
-    for (int row = 0; row < e->num_rows; row++)
-        quantize_columns(e, e->wide, e->output + (int64_t)row * e->output_stride, row, first, last);
+    const int row = item / num_column_items(e) * e->rows_each;
+    const int first = item % num_column_items(e) * e->panels_each;
+    const int end = bounded(first + e->panels_each, 0, num_panels);
+    // Other threads have the next items, this one will get one further on.
+    const int next = item + pool_num_threads(e->pool), num = num_items(e);
+    const uint8_t *fetch = nullptr;
+    if (next < num) fetch = weights_of(e->model, *e->matrix, next % num_column_items(e) * e->panels_each);
+    else if (e->next_matrix) fetch = weights_of(e->model, *e->next_matrix, (next - num) * e->panels_each);
+    const Activations rows = rows_from(e->input, row, bounded(e->num_rows - row, 0, e->rows_each));
+    float *output = e->output + (int64_t)row * e->output_stride;
+    e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, e->output_stride, fetch);
+    if (e->epilogue != ACTIVATE || !e->wide.bytes || !has_groups(e->kernels)) return;
+    const int last = bounded(end * PANEL, 0, num_columns);
+    for (int i = row; i < row + rows.num_rows; i++)
+        quantize_columns(e, e->wide, e->output + (int64_t)i * e->output_stride, i, first * PANEL, last);
 }
 
 // Whether what a head gives can be quantised without the others.
-bool heads_are_groups(const Model &m) { return m.precision == INT8 && m.head_size % GROUP == 0; }
+bool heads_are_groups(const Engine *e) {
+    return e->model.precision == INT8 && has_groups(e->kernels) && e->model.head_size % GROUP == 0;
+}
 
 // Neighbouring heads of one chunk: their keys and values are neighbours in memory. A thread writes those of all new
 // tokens, then attends to them, so nothing waits for another thread in between.
@@ -221,7 +251,7 @@ void attend_heads(void *context, int item, int thread) {
         e->kernels->attend(m, e->layer, head, blocks, position + 1, num_tokens, query, stride, output,
                            e->narrow.stride_floats, e->scratch + (int64_t)thread * e->scratch_floats);
     }
-    if (!heads_are_groups(m)) return;
+    if (!heads_are_groups(e)) return;
     for (int row = begin; row < begin + num_tokens; row++)
         quantize_columns(e, e->narrow, e->narrow.values + (int64_t)row * e->narrow.stride_floats, row,
                          first * m.head_size, end * m.head_size);
@@ -330,7 +360,9 @@ void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Acti
     e->next_matrix = next;
     e->epilogue = epilogue;
     e->input = input;
-    e->input.num_rows = e->num_rows;
+    // As many rows as stay in a second cache while their panels come and go. An even number, for rows side by side.
+    const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
+    e->rows_each = bounded(CACHED_BYTES / bytes_each, 32, 1 << 16) / 32 * 32;
     e->output = output;
     e->output_stride = output_stride;
 }
@@ -343,7 +375,7 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     // even number: whole groups of the next matrix's input.
     static_assert(GROUP == 2 * PANEL, "two panels are a group");
     e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
-    pool_run(e->pool, multiply_panels, e, (num_panels + e->panels_each - 1) / e->panels_each);
+    pool_run(e->pool, multiply_panels, e, num_items(e));
 }
 
 // Logits and draws of `num` draws from e->first_draw on; the logits begin in row `row` of e->logits.
@@ -428,10 +460,11 @@ int engine_step(Engine *e, Step *step) {
         normalize(e, layer.norm_1);
         multiply(e, layer.qkv, &layer.projection, narrow, STORE, e->qkv, 3 * m.width);
         pool_run(e->pool, attend_heads, e, attention_items);
-        if (narrow.bytes && !heads_are_groups(m)) pool_run(e->pool, quantize_row, e, e->num_rows);
+        if (narrow.bytes && !heads_are_groups(e)) pool_run(e->pool, quantize_narrow_row, e, e->num_rows);
         multiply(e, layer.projection, &layer.up, narrow, ADD, e->residual, m.width);
         normalize(e, layer.norm_2);
         multiply(e, layer.up, &layer.down, narrow, ACTIVATE, wide.values, wide.stride_floats);
+        if (wide.bytes && !has_groups(e->kernels)) pool_run(e->pool, quantize_wide_row, e, e->num_rows);
         multiply(e, layer.down, next, wide, ADD, e->residual, m.width);
     }
     e->draws = &draws;

@@ -8,8 +8,10 @@
 #include <sys/sysctl.h>
 #endif
 
+#include "tiles.h"
+
 #if defined(__x86_64__)
-extern const Kernels avx512vnni, avxvnni, avx2, sse2;
+extern const Kernels amx, avx512vnni, avxvnni, avx2, sse2;
 
 namespace {
 
@@ -28,9 +30,18 @@ uint64_t saved_states() { // which registers the system saves (XCR0)
 }
 bool bit(uint32_t word, int index) { return word >> index & 1; }
 
+bool has_tiles(const Registers &seven) { // AMX_TILE and AMX_INT8
+#if defined(EMULATED_TILES)
+    (void)seven;
+    return true;
+#else
+    return bit(seven.d, 24) && bit(seven.d, 25);
+#endif
+}
+
 struct Features {
-    bool has_avx2, has_avxvnni, has_avx512vnni;
-    Features() : has_avx2(false), has_avxvnni(false), has_avx512vnni(false) {
+    bool has_avx2, has_avxvnni, has_avx512vnni, has_amx;
+    Features() : has_avx2(false), has_avxvnni(false), has_avx512vnni(false), has_amx(false) {
         if (cpuid(0, 0).a < 7) return;
         const Registers one = cpuid(1, 0), seven = cpuid(7, 0);
         const bool has_xsave = bit(one.c, 27), has_fma = bit(one.c, 12);
@@ -40,12 +51,14 @@ struct Features {
         const bool has_avx512 =
             bit(seven.b, 16) && bit(seven.b, 30) && bit(seven.b, 31) && bit(seven.b, 17); // F, BW, VL, DQ
         has_avx512vnni = has_avx512 && bit(seven.c, 11) && (saved_states() & 0xe6) == 0xe6;
+        has_amx = has_avx512vnni && has_tiles(seven) && may_use_tiles();
     }
 };
 
 int find_targets(const Kernels **found) {
     const Features features;
     int num = 0;
+    if (features.has_amx) found[num++] = &amx;
     if (features.has_avx512vnni) found[num++] = &avx512vnni;
     if (features.has_avxvnni) found[num++] = &avxvnni;
     if (features.has_avx2) found[num++] = &avx2;

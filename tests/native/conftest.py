@@ -1,7 +1,8 @@
 """The command that runs `native/driver.cpp`: built for this machine, for arm64 under an emulator, or with sanitizers.
 
 `make test-native`, `make test-arm64` and `make test-sanitized` build it and set KERNELS_DRIVER to the command's words.
-KERNELS_TARGETS names the instruction sets that an emulated processor has; KERNELS_MACOS is the library for macOS.
+KERNELS_TARGETS names the instruction sets that an emulated processor has, KERNELS_EMULATED those that the driver itself
+emulates; KERNELS_MACOS is the library for macOS.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tests.native.driver import Driver, Row, quantize, to_bf16
 from tests.reference.numpy_gpt2 import NumpyGpt2
 
 PRECISIONS = ("f32", "bf16", "int8")
-ALL_TARGETS = ("avx512vnni", "avxvnni", "avx2", "sse2", "i8mm", "dotprod", "neon")
+ALL_TARGETS = ("amx", "avx512vnni", "avxvnni", "avx2", "sse2", "i8mm", "dotprod", "neon")
 SHAPES: dict[str, dict[str, Any]] = {
     "demo": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 100, "n_positions": 128},
     "heads of one": {"n_embd": 5, "n_head": 5, "n_layer": 1, "vocab_size": 7, "n_positions": 70},

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from tests.native.conftest import all_targets, driver_command
 
+AMX_FLAGS = {"amx_tile", "amx_int8"}
 CPU_FLAGS = {
+    "amx": AMX_FLAGS | {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"},
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"},
     "avxvnni": {"avx_vnni", "avx2", "fma"},
     "avx2": {"avx2", "fma"},
@@ -38,6 +40,8 @@ def expected_targets() -> list[str]:
         pytest.skip("neither KERNELS_TARGETS nor Linux says which instruction sets there are")
     lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
     flags = next(set(value.split()) for name, _, value in lines if name.strip() in {"flags", "Features"})
+    if os.environ.get("KERNELS_EMULATED") == "amx":
+        flags |= AMX_FLAGS
     return [target for target, needed in CPU_FLAGS.items() if needed <= flags]
 
 

@@ -44,8 +44,9 @@ class ServingSettings(BaseModel, defer_build=True):
     kernels: str = Field(
         default="",
         pattern=r"^[a-z0-9]*$",
-        description="Instruction set of the kernels: `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, `i8mm`, "
-        "`dotprod` or `neon` on arm64. Unset: the best that the processor has; others are for tests and measurements.",
+        description="Instruction set of the kernels: `amx`, `avx512vnni`, `avxvnni`, `avx2` or `sse2` on x86-64, "
+        "`i8mm`, `dotprod` or `neon` on arm64. Unset: the best that the processor has; others are for tests and "
+        "measurements.",
     )
     root_path: str = Field(
         default="",
