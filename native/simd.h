@@ -1,5 +1,5 @@
 // The thin layer: one vector type each of float and int32, and the few operations that the kernels are written in.
-// A target is chosen by the compiler's flags alone; kernels.cpp is compiled once for each.
+// A target is chosen by the compiler's flags alone; kernels.cpp, with the headers that are part of it, is compiled once for each.
 #pragma once
 #include <stdint.h>
 #include <string.h>
