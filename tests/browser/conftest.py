@@ -163,8 +163,11 @@ class Page:
         sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
         return [params["request"]["url"] for params in sent if not params["request"]["url"].startswith("data:")]
 
-    def emulate(self, *, scheme: str = "light", width: int = 1280, height: int = 900) -> None:
+    def emulate(
+        self, *, scheme: str = "light", width: int = 1280, height: int = 900, is_high_contrast: bool = False
+    ) -> None:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
+        features += [{"name": "forced-colors", "value": "active"}] if is_high_contrast else []
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -109,6 +109,30 @@ def test_a_dialog_dims_the_whole_page_and_moves_nothing(page: Any, storyteller: 
     assert page.run(edges) == before
 
 
+@SCHEMES
+@pytest.mark.reported("a reader of the playground: with high contrast, all tabs look selected and no token does")
+def test_high_contrast_shows_what_is_selected(page: Any, storyteller: Any, scheme: str) -> None:
+    """It leaves out backgrounds and shadows. Lines show tabs, presets, tokens and the main buttons."""
+    page.emulate(scheme=scheme, is_high_contrast=True)
+    page.open(storyteller)
+    page.set(max_tokens=5)
+    page.generate()
+    page.run("document.querySelectorAll('.token')[2].click()")
+    looks = """
+        const [selector, name] = arguments;
+        return [...document.querySelectorAll(selector)].map((node) => getComputedStyle(node)[name]);
+    """
+    back = page.run(looks, "body", "backgroundColor")
+    write, *others = page.run(looks, "#views button", "borderBottomColor")
+    assert write not in {*back, *others}
+    assert set(others) == set(back)
+    balanced, *others = page.run(looks, ".chip span", "borderTopWidth")
+    assert balanced == "3px"
+    assert set(others) == {"1px"}
+    assert page.run(looks, ".answer .token", "outlineStyle") == ["none", "none", "solid", "none", "none"]
+    assert set(page.run(looks, ".primary", "borderTopStyle")) == {"solid"}
+
+
 def luminance(colour: list[int]) -> float:
     """Relative luminance as in WCAG 2."""
     channels = [value / 255 for value in colour]
