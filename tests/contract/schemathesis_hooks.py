@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from email import message_from_bytes
 from typing import Any
 
 import schemathesis
@@ -95,3 +96,24 @@ def only_cross_field_rules_refuse_what_the_document_allows(
     message = response.text
     if not is_known and not any(said in message for said in CROSS_FIELD_MESSAGES):
         raise AssertionError(f"the document allows what is refused: {body}")
+
+
+@schemathesis.check
+def uploads_of_other_forms_are_refused(
+    _context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """Takes the place of negative_data_rejection, which believes the generator: this one looks at what was sent."""
+    is_negative = case.meta is not None and not case.meta.generation.mode.is_positive
+    if case.operation.label != "POST /v1/files" or not is_negative or response.status_code >= 400:
+        return
+    body = response.request.body
+    assert isinstance(body, bytes), body
+    fields = form_fields(str(response.request.headers["Content-Type"]), body)
+    if not {"file", "purpose"} <= fields <= {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"}:
+        raise AssertionError(f"a form with the fields {sorted(fields)} is accepted")
+
+
+def form_fields(content_type: str, body: bytes) -> set[str]:
+    """Names of the fields of a multipart form."""
+    parts = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body).get_payload()
+    return {str(part.get_param("name", header="Content-Disposition")) for part in parts if not isinstance(part, str)}
