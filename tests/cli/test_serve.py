@@ -120,7 +120,7 @@ def test_a_port_in_use_is_one_line_and_an_exit(start: Any, tiny_model: Path) -> 
     assert process.returncode == EXIT_SETTINGS
     assert json.loads(errors)["event"] == (
         f"can't listen on 127.0.0.1 port {port}: Address already in use; stop the program that uses it, or choose"
-        " another PORT"
+        " another port (--port or PORT)"
     )
 
 

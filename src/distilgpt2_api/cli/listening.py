@@ -65,7 +65,8 @@ def _listen_at_address(host: str, port: int) -> socket.socket:
     except OSError as error:
         # Errors of name resolution have negative numbers and their own text.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        remedy = "; stop the program that uses it, or choose another PORT" if error.errno == errno.EADDRINUSE else ""
+        is_taken = error.errno == errno.EADDRINUSE
+        remedy = "; stop the program that uses it, or choose another port (--port or PORT)" if is_taken else ""
         raise SettingsError(f"can't listen on {host} port {port}: {reason}{remedy}") from None
 
 
