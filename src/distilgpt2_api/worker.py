@@ -22,10 +22,10 @@ from distilgpt2_api.core.exit_status import EXIT_SETTINGS
 from distilgpt2_api.core.processor import is_supported
 from distilgpt2_api.lean_imports import lean_imports
 from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit, write_start_error
-from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.connections.connections import limited_protocol
+from distilgpt2_api.server.http.connections.tls import tls_protocol
+from distilgpt2_api.server.http.connections.unix_peer import UNIX_PEER
 from distilgpt2_api.server.http.limits import ConnectionLimits
-from distilgpt2_api.server.http.tls_connections import tls_protocol
-from distilgpt2_api.server.http.unix_peer import UNIX_PEER
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL
 from distilgpt2_api.server.lifecycle.worker_group import SHUTDOWN_SIGNALS, WorkerGroup
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS

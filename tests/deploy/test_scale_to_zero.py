@@ -12,7 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 from pycep import BicepParser
 
-from distilgpt2_api.server.http.paths import PROBE_PATHS
+from distilgpt2_api.server.http.routing.paths import PROBE_PATHS
 from distilgpt2_api.settings import Settings
 
 FOLDER = "deploy/scale-to-zero"

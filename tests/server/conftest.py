@@ -36,7 +36,7 @@ from distilgpt2_api.scheduling.scheduler import Scheduler
 from distilgpt2_api.server.app import PROTOCOLS, build_routes, create_app
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.routing.protocol import Protocols
 from distilgpt2_api.server.service import ServedModel
 from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 from distilgpt2_api.text.structured_output.grammars import GrammarCompiler

@@ -29,7 +29,7 @@ from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAn
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.scale_out.gateway.prefixes import PrefixMemory
 from distilgpt2_api.server.app import PROTOCOLS
-from distilgpt2_api.server.http.body import Uploads
+from distilgpt2_api.server.http.requests.body import Uploads
 from distilgpt2_api.server.lifecycle.lifespan import exit_on_failure
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.sources import own_environment

@@ -33,14 +33,14 @@ from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.observability.usage_metrics import UsageMetrics
 from distilgpt2_api.server.auth.access import OPEN, Access
 from distilgpt2_api.server.auth.middleware import Authentication
-from distilgpt2_api.server.http.body import Uploads
-from distilgpt2_api.server.http.cross_origin import CrossOrigin
 from distilgpt2_api.server.http.errors import REFUSAL_CODES, describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.middleware import AccessLog, RequestMiddleware
-from distilgpt2_api.server.http.paths import strip_trailing_slash
-from distilgpt2_api.server.http.protocol import Protocols
-from distilgpt2_api.server.http.routing_errors import answer_http_error
+from distilgpt2_api.server.http.middleware.cross_origin import CrossOrigin
+from distilgpt2_api.server.http.middleware.middleware import AccessLog, RequestMiddleware
+from distilgpt2_api.server.http.requests.body import Uploads
+from distilgpt2_api.server.http.routing.paths import strip_trailing_slash
+from distilgpt2_api.server.http.routing.protocol import Protocols
+from distilgpt2_api.server.http.routing.routing_errors import answer_http_error
 from distilgpt2_api.server.lifecycle.drain import ShutdownState
 from distilgpt2_api.server.lifecycle.lifespan import build_lifespan
 from distilgpt2_api.server.lifecycle.server_control import SERVER_CONTROL, ServerControl

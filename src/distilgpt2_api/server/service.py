@@ -14,10 +14,10 @@ from distilgpt2_api.engine.async_engine import AsyncEngine
 from distilgpt2_api.observability.metrics_page import MetricsPage
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.generation.text_work import TextEncoder, TextQueue
-from distilgpt2_api.server.http.body import Uploads
 from distilgpt2_api.server.http.errors import NotEnabledError, UnknownModelError
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.body import Uploads
+from distilgpt2_api.server.http.requests.record import request_record
 from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 from distilgpt2_api.usage.key_usage import KeyUsage
 

@@ -14,8 +14,8 @@ from tests.server.protocols.toy.protocol import TOY
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer
 from distilgpt2_api.scale_out.gateway.gateway import Gateway
 from distilgpt2_api.server.app import PROTOCOLS
-from distilgpt2_api.server.http.body import Uploads
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.requests.body import Uploads
+from distilgpt2_api.server.http.routing.protocol import Protocols
 
 Part = list[dict[str, Any]] | Exception
 

@@ -21,19 +21,19 @@ from distilgpt2_api.core.errors import DeadlineExceededError, Distilgpt2ApiError
 from distilgpt2_api.observability.metrics_page import encode_families, label_samples
 from distilgpt2_api.scale_out.gateway.forwarded import ForwardedRequest, WholeAnswer, forwardable_scope
 from distilgpt2_api.scale_out.gateway.prefixes import prefixes_of
-from distilgpt2_api.server.http.body import Uploads, read_body
-from distilgpt2_api.server.http.cross_origin import CrossOrigin
 from distilgpt2_api.server.http.errors import describe_error
-from distilgpt2_api.server.http.paths import (
+from distilgpt2_api.server.http.middleware.cross_origin import CrossOrigin
+from distilgpt2_api.server.http.middleware.security_headers import add_security_headers
+from distilgpt2_api.server.http.requests.body import Uploads, read_body
+from distilgpt2_api.server.http.responses.stream_formats import StreamFormat
+from distilgpt2_api.server.http.routing.paths import (
     LIVENESS_PATH,
     METRICS_PATH,
     READINESS_PATHS,
     path_below_root,
     strip_trailing_slash,
 )
-from distilgpt2_api.server.http.protocol import Protocols
-from distilgpt2_api.server.http.security_headers import add_security_headers
-from distilgpt2_api.server.http.stream_formats import StreamFormat
+from distilgpt2_api.server.http.routing.protocol import Protocols
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from starlette.types import Scope
 
 from distilgpt2_api.core.caller import NO_LIMITS, Caller, CallerLimits
 from distilgpt2_api.server.auth.api_keys import KeyRing, KeyTable
-from distilgpt2_api.server.http.accept import wants_page
-from distilgpt2_api.server.http.paths import (
+from distilgpt2_api.server.http.requests.accept import wants_page
+from distilgpt2_api.server.http.routing.paths import (
     DOCS_ASSETS_PATH,
     METRICS_PATH,
     OPENAPI_PATH,

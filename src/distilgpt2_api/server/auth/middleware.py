@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.core.caller import Caller, CallerLimits
 from distilgpt2_api.server.auth.access import Access, Area, area_of_request
-from distilgpt2_api.server.http.connection_end import is_long_body
+from distilgpt2_api.server.http.connections.closing import is_long_body
 from distilgpt2_api.server.http.errors import AuthenticationError, describe_error
-from distilgpt2_api.server.http.protocol import Protocols
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.routing.protocol import Protocols
 from distilgpt2_api.settings.key_list import MAX_KEY_LENGTH
 from distilgpt2_api.usage.key_usage import KeyUsage
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 from distilgpt2_api.server.http.error_shape import ErrorShape
-from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream, Headers
-from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
+from distilgpt2_api.server.http.responses.responses import DeferredJsonResponse, EventStream, Headers
+from distilgpt2_api.server.http.responses.stream_formats import SSE, StreamFormat
 
 
 class JsonWriter(Protocol):

@@ -14,7 +14,7 @@ from distilgpt2_api.server.auth.access import Access, area_of
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
 from distilgpt2_api.server.http.limits import RequestLimits
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.routing.protocol import Protocols
 from distilgpt2_api.server.schema.documented_route import described_routes
 from distilgpt2_api.server.schema.openapi_fragments import REF_TEMPLATE, reference
 from distilgpt2_api.server.schema.query import allows_any_query

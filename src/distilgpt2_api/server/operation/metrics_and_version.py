@@ -4,7 +4,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from distilgpt2_api.server.http.paths import METRICS_PATH
+from distilgpt2_api.server.http.routing.paths import METRICS_PATH
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep

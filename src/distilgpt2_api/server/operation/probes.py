@@ -6,7 +6,7 @@ from typing import Literal
 from starlette.responses import Response
 
 from distilgpt2_api.engine.async_engine import EngineState
-from distilgpt2_api.server.http.paths import LIVENESS_PATH, READINESS_PATHS
+from distilgpt2_api.server.http.routing.paths import LIVENESS_PATH, READINESS_PATHS
 from distilgpt2_api.server.schema.deferred_model import DeferredModel
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.service import ServiceDep

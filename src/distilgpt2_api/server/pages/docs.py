@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from distilgpt2_api.server.http.paths import DOCS_ASSETS_PATH, OPENAPI_PATH
+from distilgpt2_api.server.http.routing.paths import DOCS_ASSETS_PATH, OPENAPI_PATH
 from distilgpt2_api.server.schema.query import checked_router
 
 ASSETS = {

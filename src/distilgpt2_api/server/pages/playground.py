@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.core.params import PLAIN_PARAMETERS
-from distilgpt2_api.server.http.paths import PLAYGROUND_ASSETS_PATH, PLAYGROUND_PATH
+from distilgpt2_api.server.http.routing.paths import PLAYGROUND_ASSETS_PATH, PLAYGROUND_PATH
 from distilgpt2_api.server.schema.query import checked_router
 
 CONTENT_SECURITY_POLICY = (

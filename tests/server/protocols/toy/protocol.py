@@ -15,12 +15,12 @@ from distilgpt2_api.core.request import GenerationRequest
 from distilgpt2_api.server.generation.answers import event_answer
 from distilgpt2_api.server.generation.generation import Generation, PromptDeltas
 from distilgpt2_api.server.generation.prompts import encode_texts
-from distilgpt2_api.server.http.body import read_json_object
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
-from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import request_record
-from distilgpt2_api.server.http.stream_formats import NDJSON, dump_line
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.responses.stream_formats import NDJSON, dump_line
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.schema.openapi_fragments import json_body
 from distilgpt2_api.server.schema.query import checked_router
 from distilgpt2_api.server.schema.validation import Body, parse_body

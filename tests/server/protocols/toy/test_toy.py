@@ -16,7 +16,7 @@ from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.app import PROTOCOLS
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
-from distilgpt2_api.server.http.protocol import Protocol, Protocols
+from distilgpt2_api.server.http.routing.protocol import Protocol, Protocols
 
 PROTOCOLS_WITH_TOY = Protocols(*PROTOCOLS, TOY)
 KEYS = Access(keys=KeyRing((ApiKey(name="alice", digest=digest_of(b"k" * 20)),)))

@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.llama_cpp import properties
 from distilgpt2_api.server.protocols.llama_cpp.errors import LLAMA_CPP_ERRORS, LlamaErrorResponse
 from distilgpt2_api.server.protocols.llama_cpp.plan import check_completion, plan_completion

@@ -14,7 +14,7 @@ from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.timings import LiveTimings, describe_timings, prompt_progress
 from distilgpt2_api.server.generation.token_logprobs import token_body
-from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.http.responses.stream_formats import dump_line
 from distilgpt2_api.server.protocols.llama_cpp.schema import LlamaCompletionRequest
 from distilgpt2_api.server.schema.reference_apis import REFERENCE_APIS
 from distilgpt2_api.server.service import Service

@@ -13,7 +13,7 @@ from distilgpt2_api.core.errors import UnavailableError
 from distilgpt2_api.core.sampling_defaults import MAX_TOKENS, SamplingDefaults
 from distilgpt2_api.model.architectures.registry import count_weights
 from distilgpt2_api.model.memory_check import WEIGHT_BYTES
-from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.requests.body import read_json_object
 from distilgpt2_api.server.protocols.ollama.errors import OLLAMA_ERRORS
 from distilgpt2_api.server.protocols.ollama.plan import LATEST, check_model
 from distilgpt2_api.server.schema.deferred_model import DeferredModel

@@ -6,10 +6,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import request_record
-from distilgpt2_api.server.http.stream_formats import NDJSON
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.responses.stream_formats import NDJSON
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.ollama import models
 from distilgpt2_api.server.protocols.ollama.errors import OLLAMA_ERRORS, OllamaErrorResponse
 from distilgpt2_api.server.protocols.ollama.plan import check_ollama, plan_ollama

@@ -9,7 +9,7 @@ from distilgpt2_api.core.outputs import FinishReason, SequenceDelta
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.token_logprobs import token_with_top
-from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.http.responses.stream_formats import dump_line
 from distilgpt2_api.server.protocols.ollama.schema import OllamaChatRequest, OllamaGenerateRequest
 from distilgpt2_api.server.service import Service
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distilgpt2_api.server.http.protocol import Protocol
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.openai import models
 from distilgpt2_api.server.protocols.openai.batches import batches_route, files_route
 from distilgpt2_api.server.protocols.openai.batches.batches_schema import BatchRequest

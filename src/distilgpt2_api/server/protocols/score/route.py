@@ -4,9 +4,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import json_answer
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.score.plan import plan_score
 from distilgpt2_api.server.protocols.score.schema import ScoreList, ScoreRequest

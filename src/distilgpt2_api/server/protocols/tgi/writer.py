@@ -11,8 +11,8 @@ from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.best_of import ranked
 from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import GenerationPlan
-from distilgpt2_api.server.http.responses import Headers
-from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.http.responses.responses import Headers
+from distilgpt2_api.server.http.responses.stream_formats import dump_line
 from distilgpt2_api.server.protocols.tgi.schema import TgiRequest
 from distilgpt2_api.server.protocols.tgi.tokens import ShownToken, TgiTokens, token_body, top_token_bodies
 from distilgpt2_api.server.service import Service

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from distilgpt2_api.core.errors import InvalidRequestError, NotFoundError
 from distilgpt2_api.core.usage import DailyUsage, Usage
 from distilgpt2_api.server.http.errors import NotEnabledError
-from distilgpt2_api.server.http.protocol import Protocol
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.usage.schema import DayCounts, KeyBudget, KeyUsageReport, UsageList, UsageQuery
 from distilgpt2_api.server.schema.query import checked_router

@@ -11,8 +11,8 @@ from distilgpt2_api.core.config import ModelConfig
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.generation.chat_prompt import encode_chat, require_template
 from distilgpt2_api.server.generation.text_work import TextEncoder, encode_bounded
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.protocol import Protocol
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.routing.protocol import Protocol
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.vllm.schema import (
     DetokenizeRequest,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Mapping
 from fnmatch import translate
 
-from distilgpt2_api.server.http.paths import PAGE_PATHS
+from distilgpt2_api.server.http.routing.paths import PAGE_PATHS
 
 NAMES: Mapping[str, str] = {
     "health checks and monitors": "alive health-check healthcheck healthy heartbeat live liveness metric prometheus "

@@ -22,10 +22,10 @@ from distilgpt2_api.server.generation.generation import PromptDeltas
 from distilgpt2_api.server.generation.plan import plan_generation
 from distilgpt2_api.server.generation.prompts import encode_texts
 from distilgpt2_api.server.generation.sampling_params import check_at_most, plain_params
-from distilgpt2_api.server.http.accept import wants_page
-from distilgpt2_api.server.http.paths import raw_path_of, without_root
-from distilgpt2_api.server.http.protocol import Protocol, Protocols
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.accept import wants_page
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.routing.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.routing.protocol import Protocol, Protocols
 from distilgpt2_api.server.pages.playground import read_page
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.protocols.workshop.addresses import is_address

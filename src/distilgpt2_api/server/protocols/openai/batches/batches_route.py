@@ -6,7 +6,7 @@ from fastapi import Query
 from starlette.requests import Request
 
 from distilgpt2_api.batch.store.objects import NewBatch
-from distilgpt2_api.server.http.body import read_json_object
+from distilgpt2_api.server.http.requests.body import read_json_object
 from distilgpt2_api.server.protocols.openai.batches.batches_schema import Batch, BatchList, BatchRequest, batch_object
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.server.schema.openapi_fragments import json_body

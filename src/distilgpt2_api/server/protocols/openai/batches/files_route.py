@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from distilgpt2_api.batch.store.objects import FilePurpose, StoredFile
 from distilgpt2_api.batch.store.ports import BatchService
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.server.http.body import INTEGER
-from distilgpt2_api.server.http.request_record import request_record
-from distilgpt2_api.server.http.responses import DisconnectWatcher
+from distilgpt2_api.server.http.requests.body import INTEGER
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.responses.responses import DisconnectWatcher
 from distilgpt2_api.server.protocols.openai.batches.files_schema import (
     MAX_EXPIRY_S,
     MIN_EXPIRY_S,
@@ -62,7 +62,7 @@ router = checked_router("Batches")
 async def create_file(http: Request, service: ServiceDep, batch_service: BatchServiceDep) -> FileObject:
     """OpenAI's upload, with the purpose `batch`. The file is visible only to requests with the same API key."""
     # Imported here: the parser's package is installed only with the batch store.
-    from distilgpt2_api.server.http.multipart_form import UploadForm  # noqa: PLC0415 - the reason stands above
+    from distilgpt2_api.server.http.requests.multipart_form import UploadForm  # noqa: PLC0415 - the reason stands above
 
     form = UploadForm(
         http,

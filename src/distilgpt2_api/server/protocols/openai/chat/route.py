@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
 from distilgpt2_api.server.generation.chat_prompt import require_template
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
 from distilgpt2_api.server.protocols.openai.chat.plan import check_chat, plan_chat
 from distilgpt2_api.server.protocols.openai.chat.schema import (
     ChatCompletion,

@@ -11,7 +11,7 @@ from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.timings import LiveTimings, prompt_progress
 from distilgpt2_api.server.generation.token_logprobs import token_with_top
-from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.http.responses.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.chat.schema import ChatCompletionRequest
 from distilgpt2_api.server.protocols.openai.envelope import OpenAiWriter
 from distilgpt2_api.server.service import Service

@@ -4,8 +4,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from distilgpt2_api.server.generation.answers import event_answer, json_answer
-from distilgpt2_api.server.http.body import read_json_object
-from distilgpt2_api.server.http.request_record import request_record
+from distilgpt2_api.server.http.requests.body import read_json_object
+from distilgpt2_api.server.http.requests.record import request_record
 from distilgpt2_api.server.protocols.openai.completions.plan import check_completion, plan_completion
 from distilgpt2_api.server.protocols.openai.completions.schema import Completion, CompletionRequest
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter

@@ -12,7 +12,7 @@ from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.server.generation.best_of import BestOf
 from distilgpt2_api.server.generation.plan import GenerationPlan
 from distilgpt2_api.server.generation.prompts import EncodedPrompt
-from distilgpt2_api.server.http.stream_formats import dump_line
+from distilgpt2_api.server.http.responses.stream_formats import dump_line
 from distilgpt2_api.server.protocols.openai.completions.logprobs import (
     LogprobsLists,
     LogprobsWriter,

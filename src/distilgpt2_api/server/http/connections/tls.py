@@ -11,10 +11,10 @@ import asyncio
 import ssl
 from typing import Any, ClassVar
 
-from distilgpt2_api.server.http.connections import GuardedProtocol, limited_protocol
+from distilgpt2_api.server.http.connections.connections import GuardedProtocol, limited_protocol
+from distilgpt2_api.server.http.connections.unix_peer import name_unix_peer
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.limits import ConnectionLimits
-from distilgpt2_api.server.http.unix_peer import name_unix_peer
 
 
 class TlsProtocol(GuardedProtocol):

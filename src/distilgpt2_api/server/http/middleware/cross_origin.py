@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.server.http.errors import OriginError, describe_error
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.routing.protocol import Protocols
 
 MAX_REQUESTED_HEADERS_LENGTH = 4096
 """Limit of `Access-Control-Request-Headers`, which the response repeats. SDKs send about 300 characters."""

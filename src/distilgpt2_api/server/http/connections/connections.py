@@ -1,7 +1,6 @@
 """Limits on connections: the time and size of a request's head, slow readers, and the number of connections.
 
-Uvicorn has none of these limits with httptools. It also leaves everything after a head with `Upgrade` to another
-protocol.
+Uvicorn has none of these limits with httptools, and leaves everything after a head with `Upgrade` to another protocol.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ import httptools
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from distilgpt2_api.server.http import connection_end, request_head
-from distilgpt2_api.server.http.body_writer import offer_body_writer
+from distilgpt2_api.server.http.connections import closing
+from distilgpt2_api.server.http.connections.unix_peer import name_unix_peer
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import ErrorAnswer
 from distilgpt2_api.server.http.limits import ConnectionLimits
-from distilgpt2_api.server.http.unix_peer import name_unix_peer
+from distilgpt2_api.server.http.requests import head as request_head
+from distilgpt2_api.server.http.responses.body_writer import offer_body_writer
 
 SEND_BUFFER_BYTES = 128 << 10
 """The kernel's buffer for a response that the client has not read (Linux doubles the value for its own overhead). If it
@@ -165,7 +165,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_unparsed_bytes = 0
         if self.transport.is_closing():
             self._start_write_timer()  # for the rest of the response
-        elif self._is_discarding or (self.cycle.more_body and connection_end.is_long_body(self.cycle.scope["headers"])):
+        elif self._is_discarding or (self.cycle.more_body and closing.is_long_body(self.cycle.scope["headers"])):
             self._close_after_response()
         elif self._is_between_requests:
             self._leave_queues()
@@ -205,12 +205,12 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application that Uvicorn calls."""
         if scope["http_version"] == "1.0":
-            send = connection_end.delimit_by_close(self.cycle)
+            send = closing.delimit_by_close(self.cycle)
         offer_body_writer(scope, self.cycle)
-        send = connection_end.announce_close(
+        send = closing.announce_close(
             self.cycle, send, is_last=lambda: self._is_discarding, stop_reading=self._stop_reading
         )
-        with connection_end.end_at_cancellation(self.cycle):
+        with closing.end_at_cancellation(self.cycle):
             await self.config.loaded_app(scope, receive, send)
 
     def _stop_reading(self) -> None:

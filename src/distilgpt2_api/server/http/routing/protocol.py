@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import INTERNAL, ErrorAnswer, describe_error
-from distilgpt2_api.server.http.paths import path_below_root
-from distilgpt2_api.server.http.request_record import note_error
-from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
+from distilgpt2_api.server.http.requests.record import note_error
+from distilgpt2_api.server.http.responses.stream_formats import SSE, StreamFormat
+from distilgpt2_api.server.http.routing.paths import path_below_root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

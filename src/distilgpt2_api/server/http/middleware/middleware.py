@@ -14,11 +14,11 @@ from distilgpt2_api.observability.http_metrics import HttpMetrics
 from distilgpt2_api.observability.request_record import RequestRecord
 from distilgpt2_api.observability.traces import Traces
 from distilgpt2_api.server.http.errors import INTERNAL, REFUSALS
-from distilgpt2_api.server.http.paths import METRICS_PATH, PROBE_PATHS
-from distilgpt2_api.server.http.protocol import Protocols
-from distilgpt2_api.server.http.request_head import CLOSE_HEADER, asks_for_other_protocol, check_head
-from distilgpt2_api.server.http.request_record import has_record
-from distilgpt2_api.server.http.security_headers import add_security_headers
+from distilgpt2_api.server.http.middleware.security_headers import add_security_headers
+from distilgpt2_api.server.http.requests.head import CLOSE_HEADER, asks_for_other_protocol, check_head
+from distilgpt2_api.server.http.requests.record import has_record
+from distilgpt2_api.server.http.routing.paths import METRICS_PATH, PROBE_PATHS
+from distilgpt2_api.server.http.routing.protocol import Protocols
 from distilgpt2_api.server.lifecycle.drain import ShutdownState
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.connections.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 

@@ -12,8 +12,8 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from distilgpt2_api.server.http.errors import INVALID, ErrorAnswer
-from distilgpt2_api.server.http.paths import raw_path_of, without_root
-from distilgpt2_api.server.http.protocol import Protocols
+from distilgpt2_api.server.http.routing.paths import raw_path_of, without_root
+from distilgpt2_api.server.http.routing.protocol import Protocols
 
 SLASHES = re.compile("/+")
 GET_ADVICE = "; GET continues a path as text unless it looks like an address"

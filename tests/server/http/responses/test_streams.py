@@ -11,7 +11,7 @@ import pytest
 
 from distilgpt2_api.core.errors import DeadlineExceededError, GenerationError
 from distilgpt2_api.observability.request_record import RequestRecord
-from distilgpt2_api.server.http.responses import DeferredJsonResponse, EventStream
+from distilgpt2_api.server.http.responses.responses import DeferredJsonResponse, EventStream
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 

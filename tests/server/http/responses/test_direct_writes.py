@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from distilgpt2_api.core.outputs import SequenceDelta
-from distilgpt2_api.server.http.connections import limited_protocol
+from distilgpt2_api.server.http.connections.connections import limited_protocol
 from distilgpt2_api.server.http.limits import ConnectionLimits
 from distilgpt2_api.server.protocols.openai.completions.writer import CompletionWriter
 from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS

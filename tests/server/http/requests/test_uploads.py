@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError
-from distilgpt2_api.server.http.body import INLINE_BYTES, MAX_STRUCTURE, Uploads, parse_json_object
+from distilgpt2_api.server.http.requests.body import INLINE_BYTES, MAX_STRUCTURE, Uploads, parse_json_object
 
 
 def test_all_uploads_together_are_limited_and_release_their_bytes() -> None:

@@ -9,8 +9,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from distilgpt2_api.core.errors import InvalidRequestError
-from distilgpt2_api.server.http.body import Uploads, declared_length
 from distilgpt2_api.server.http.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
+from distilgpt2_api.server.http.requests.body import Uploads, declared_length
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096

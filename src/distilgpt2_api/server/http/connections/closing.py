@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from starlette.types import Message, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from distilgpt2_api.server.http.request_head import CLOSE_HEADER
+from distilgpt2_api.server.http.requests.head import CLOSE_HEADER
 
 MAX_IGNORED_BODY_BYTES = 1 << 16
 """Up to this length we receive a body that we will not read, to keep the connection."""

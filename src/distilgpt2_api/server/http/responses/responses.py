@@ -11,11 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.observability.request_record import RequestRecord
-from distilgpt2_api.server.http.body_writer import BodyWriter, find_body_writer
 from distilgpt2_api.server.http.error_shape import ErrorShape
 from distilgpt2_api.server.http.errors import describe_error
-from distilgpt2_api.server.http.request_record import request_record
-from distilgpt2_api.server.http.stream_formats import SSE, StreamFormat
+from distilgpt2_api.server.http.requests.record import request_record
+from distilgpt2_api.server.http.responses.body_writer import BodyWriter, find_body_writer
+from distilgpt2_api.server.http.responses.stream_formats import SSE, StreamFormat
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Connections of our own server: their limits, TLS, and how they end."""

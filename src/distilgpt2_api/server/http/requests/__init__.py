@@ -1,0 +1,1 @@
+"""Requests as they arrive: head, body, uploaded files, and each one's record."""

@@ -1,0 +1,1 @@
+"""Responses that wait for the engine, whole or streamed."""

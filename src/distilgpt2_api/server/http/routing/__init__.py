@@ -1,0 +1,1 @@
+"""Protocols, paths, and the errors of unknown paths and methods."""
