@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS, PARAMETERS, SamplingParams
+import pytest
+
+from distilgpt2_api.core.params import BEAM_SEARCH_PARAMETERS, MAX_COUNT, PARAMETERS, PLAIN_PARAMETERS, SamplingParams
 
 PACKAGE = Path(__file__).parents[2] / "src" / "distilgpt2_api"
 ANCHOR = "    temperature: float = "
@@ -95,6 +97,21 @@ def test_only_values_that_are_not_neutral_edit_logits() -> None:
     assert not SamplingParams().has_logits_processors
     assert SamplingParams(logit_bias=((1, 2.0),)).has_logits_processors
     assert not SamplingParams(top_p=0.5, top_k=3, min_p=0.1, typical_p=0.5).has_logits_processors
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds", "allowed", "refused"),
+    [
+        ("temperature", "from 0 to 2", [0, 2.0], [-0.001, 2.001, float("nan"), float("inf")]),
+        ("typical_p", "above 0 to 1", [1e-9, 1], [0, -1, 1.5, float("nan")]),
+        ("repeat_last_n", "from -1 to 2.14748e+09", [-1, MAX_COUNT], [-2, MAX_COUNT + 1]),
+    ],
+)
+def test_a_parameters_bounds(name: str, bounds: str, allowed: list[float], refused: list[float]) -> None:
+    entry = PLAIN_PARAMETERS[name]
+
+    assert entry.bounds == bounds
+    assert [entry.allows(value) for value in allowed + refused] == [True] * len(allowed) + [False] * len(refused)
 
 
 def test_beam_search_parameters_exist() -> None:

@@ -32,6 +32,18 @@ class Parameter:
     choices: tuple[int, ...] = ()
     """The only values, if not all within the bounds."""
 
+    @property
+    def bounds(self) -> str:
+        """A number's bounds in words, for error messages."""
+        return f"{'above' if self.excludes_minimum else 'from'} {self.minimum:g} to {self.maximum:g}"
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is within the bounds; a truth value has none. NaN is within no bounds."""
+        if self.minimum is None or self.maximum is None:
+            return True
+        is_above = self.minimum < value if self.excludes_minimum else self.minimum <= value
+        return is_above and value <= self.maximum
+
 
 def _number(
     neutral: float, description: str, least: float, most: float, *, choices: tuple[int, ...] = (), **options: bool

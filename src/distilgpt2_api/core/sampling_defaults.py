@@ -63,15 +63,11 @@ NO_DEFAULTS = SamplingDefaults()
 
 
 def _check(entry: Parameter, value: Any) -> int | float | bool:
-    if entry.minimum is None or entry.maximum is None:
+    if entry.type is bool:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{entry.name} must be true or false")
-    # A comparison with NaN is false.
-    if type(value) in (int, entry.type) and entry.minimum <= value <= entry.maximum:
-        number = entry.type(value)
-        if not entry.excludes_minimum or number > entry.minimum:
-            return number
+    if type(value) in (int, entry.type) and entry.allows(value):
+        return entry.type(value)
     kind = "whole number" if entry.type is int else "number"
-    above = "above" if entry.excludes_minimum else "from"
-    raise ValueError(f"{entry.name} must be a {kind} {above} {entry.minimum:g} to {entry.maximum:g}")
+    raise ValueError(f"{entry.name} must be a {kind} {entry.bounds}")

@@ -58,14 +58,8 @@ def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
         entry = PLAIN_PARAMETERS.get(name)
         if entry is None:
             raise InvalidRequestError(f"unknown parameter: {name!r}", param=name)
-        if entry.minimum is None or entry.maximum is None:
-            continue
-        # NaN is not within any bounds.
-        is_within = entry.minimum < value if entry.excludes_minimum else entry.minimum <= value
-        if not (is_within and value <= entry.maximum):
-            above = "above" if entry.excludes_minimum else "from"
-            bounds = f"{above} {entry.minimum:g} to {entry.maximum:g}"
-            raise InvalidRequestError(f"{name} is {value}; it must be {bounds}", param=name)
+        if not entry.allows(value):
+            raise InvalidRequestError(f"{name} is {value}; it must be {entry.bounds}", param=name)
     return dict(values)
 
 
