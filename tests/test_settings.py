@@ -128,6 +128,9 @@ def test_a_bad_value_or_name_is_one_line_that_names_it(
         ("api_keys = [1]", "api_keys (file): keys must be strings, `name:key` or `key`"),
         ("metrics_api_key = 1", "metrics_api_key (file): a key must be a string"),
         ("cors_origins = 1", "cors_origins (file) can't be 1: origins must be strings"),
+        ("cors_origins = ['*', 1]", "cors_origins (file) can't be ['*', 1]: origins must be strings"),
+        ("operator_keys = [true]", "operator_keys (file) can't be [True]: names must be strings"),
+        ("served_model_names = 1", "served_model_names (file) can't be 1: names must be strings"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(text: str, message: str, config_file: Callable[[str], Path]) -> None:

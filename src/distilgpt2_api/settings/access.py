@@ -10,36 +10,28 @@ from distilgpt2_api.core.caller import ApiKey
 from distilgpt2_api.settings.key_file import read_key_file
 from distilgpt2_api.settings.key_list import KEY_NAME, KEY_NAME_RULE, parse_key_list, parse_metrics_key
 from distilgpt2_api.settings.markers import SECRET
+from distilgpt2_api.settings.text_lists import parse_texts
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:\d{1,5})?|[a-z][a-z0-9+.-]*://\[[0-9a-f:]+\](:\d{1,5})?")
 """As browsers write it in the `Origin` header; `*` matches any."""
 
 
-def _parse_origins(value: object) -> tuple[object, ...]:
-    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    origins = _split_list(value, "origins")
+def _parse_origins(value: object) -> tuple[str, ...]:
+    """Raises ValueError."""
+    origins = parse_texts(value, "origins must be strings")
     for origin in origins:
-        if not isinstance(origin, str) or not ORIGIN.fullmatch(origin):
+        if not ORIGIN.fullmatch(origin):
             raise ValueError(f"an origin must be `*` or https://HOST[:PORT], in lower case without a path: {origin!r}")
     return origins
 
 
-def _parse_names(value: object) -> tuple[object, ...]:
-    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    names = _split_list(value, "names")
+def _parse_names(value: object) -> tuple[str, ...]:
+    """Raises ValueError."""
+    names = parse_texts(value, "names must be strings")
     for name in names:
-        if not isinstance(name, str) or not KEY_NAME.fullmatch(name):
-            raise ValueError(f"{str(name)[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
+        if not KEY_NAME.fullmatch(name):
+            raise ValueError(f"{name[:100]!r} can't be a key's name: {KEY_NAME_RULE}")
     return names
-
-
-def _split_list(value: object, what: str) -> tuple[object, ...]:
-    """The items of comma-separated text or of a list, which the caller checks. Raises ValueError."""
-    if isinstance(value, str):
-        return tuple(item for part in value.split(",") if (item := part.strip()))
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{what} must be strings")  # noqa: TRY004 - pydantic takes ValueError
-    return tuple(value)
 
 
 class AccessSettings(BaseModel, defer_build=True):

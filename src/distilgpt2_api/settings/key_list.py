@@ -3,6 +3,7 @@
 import re
 
 from distilgpt2_api.core.caller import ApiKey, digest_of
+from distilgpt2_api.settings.text_lists import parse_texts
 
 MIN_KEY_LENGTH = 16
 MAX_KEY_LENGTH = 256
@@ -13,14 +14,11 @@ METRICS_KEY_NAME = "metrics"
 
 
 def parse_key_list(value: object) -> tuple[ApiKey, ...]:
-    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    if isinstance(value, str):
-        value = [entry for part in value.split(",") if (entry := part.strip())]
-        if not value:
-            raise ValueError("the list contains no key")  # A typo must not disable authentication.
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-        raise ValueError("keys must be strings, `name:key` or `key`")
-    return check_distinct([_parse_entry(entry, number) for number, entry in enumerate(value, start=1)])
+    """Raises ValueError."""
+    entries = parse_texts(value, "keys must be strings, `name:key` or `key`")
+    if isinstance(value, str) and not entries:
+        raise ValueError("the list contains no key")  # A typo must not disable authentication.
+    return check_distinct([_parse_entry(entry, number) for number, entry in enumerate(entries, start=1)])
 
 
 def parse_metrics_key(value: object) -> ApiKey | None:

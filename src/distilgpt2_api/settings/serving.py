@@ -6,20 +6,18 @@ from pydantic import BaseModel, ByteSize, Field, PlainValidator, model_validator
 
 from distilgpt2_api.core.config import MAX_DRAFT_TOKENS, Precision
 from distilgpt2_api.settings.markers import AutoBytes, AutoInt
+from distilgpt2_api.settings.text_lists import parse_texts
 
 MAX_NAME_LENGTH = 200
 
 
 def _parse_names(value: object) -> tuple[str, ...]:
-    """Parses comma-separated text, or a TOML list of strings. Raises ValueError."""
-    if isinstance(value, str):
-        value = [name for part in value.split(",") if (name := part.strip())]
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise ValueError("names must be strings")
-    for name in value:
+    """Raises ValueError."""
+    names = parse_texts(value, "names must be strings")
+    for name in names:
         if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
             raise ValueError(f"a name must have 1 to {MAX_NAME_LENGTH} printable characters: {name[:50]!r}")
-    return tuple(dict.fromkeys(value))
+    return tuple(dict.fromkeys(names))
 
 
 class ServingSettings(BaseModel, defer_build=True):
