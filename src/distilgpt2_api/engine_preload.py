@@ -20,9 +20,10 @@ from distilgpt2_api.core.errors import Distilgpt2ApiError
 from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine.engine_thread import STOP_S
 from distilgpt2_api.engine.factory import load_engine
+from distilgpt2_api.model.kernels.process_memory import release_free_memory
 from distilgpt2_api.observability.engine_metrics import EngineMetrics
 from distilgpt2_api.observability.logs import configure_logging
-from distilgpt2_api.settings import Settings, freed_memory
+from distilgpt2_api.settings import Settings
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may hold the interpreter while another waits. Imports rarely release it, and the loading thread
@@ -94,7 +95,7 @@ class EnginePreload:
             observer=self.metrics,
             report=self._report,
         )
-        freed_memory.release()
+        release_free_memory()
         return engine
 
 

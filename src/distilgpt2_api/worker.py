@@ -21,6 +21,7 @@ from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
 from distilgpt2_api.core.processor import is_supported
 from distilgpt2_api.lean_imports import lean_imports
+from distilgpt2_api.model.kernels.process_memory import keep_little_free_memory
 from distilgpt2_api.observability.start_errors import is_not_gunicorns_exit, write_start_error
 from distilgpt2_api.server.http.connections.connections import limited_protocol
 from distilgpt2_api.server.http.connections.tls import tls_protocol
@@ -32,7 +33,6 @@ from distilgpt2_api.server.protocols.openai.errors import OPENAI_ERRORS
 from distilgpt2_api.settings import (
     Settings,
     export_to_environment,
-    freed_memory,
     keep_blas_single_threaded,
     read_log_format,
 )
@@ -92,7 +92,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # an untyped base
         """In the worker: a re-executed master must not inherit the variables that are set here."""
         export_to_environment({"num_workers": self.cfg.workers})
         keep_blas_single_threaded()
-        freed_memory.keep_little()
+        keep_little_free_memory()
         super().init_process()
 
     def load_wsgi(self) -> None:
