@@ -143,7 +143,7 @@ def test_an_operators_file_may_be_anywhere_but_must_be_regular(folder: Path) -> 
         (b"[" * 100_000, "not valid JSON"),
         (b'{"a":' * 100_000, "not valid JSON"),
         (b"[]", "not a JSON object"),
-        (b'{"a": 1, "a": 2}', "a key occurs twice"),
+        (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
         (b"[" + b"[]," * MAX_JSON_VALUES + b"[]]", "JSON values; the maximum is"),
         (b"9" * 5000, "not valid JSON"),
     ],

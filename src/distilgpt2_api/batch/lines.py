@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import orjson
 
 from distilgpt2_api.core.errors import InvalidRequestError
+from distilgpt2_api.core.json_members import unique_members
 
 BatchUrl = Literal["/v1/completions", "/v1/chat/completions", "/v1/score"]
 """The routes that a line may name: each takes a JSON body and returns one."""
@@ -139,7 +140,7 @@ def _parse_object(content: bytes, number: int) -> dict[str, object]:
         text = content.decode()
         # orjson is strict; the standard library reports duplicate keys and keeps integers of any size.
         orjson.loads(content)
-        value = json.loads(text, object_pairs_hook=_check_keys)
+        value = json.loads(text, object_pairs_hook=unique_members)
     except UnicodeDecodeError as error:
         raise _unreadable(f"not UTF-8: {error.reason} at byte {error.start}", number) from None
     except RecursionError:
@@ -149,15 +150,6 @@ def _parse_object(content: bytes, number: int) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _unreadable(f"must be an object with {', '.join(FIELDS)}", number)
     return value
-
-
-def _check_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"duplicate key {name[:100]!r}")
-        members[name] = value
-    return members
 
 
 def _unreadable(message: str, number: int) -> LineError:

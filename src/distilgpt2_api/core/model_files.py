@@ -12,6 +12,7 @@ from reprlib import Repr
 from typing import Any
 
 from distilgpt2_api.core.errors import ModelFormatError
+from distilgpt2_api.core.json_members import unique_members
 
 MAX_JSON_VALUES = 200_000
 """A value takes Python about a hundred bytes, and a file of `[],[],[]` has one in every three bytes, so values are
@@ -100,19 +101,12 @@ def parse_json_object(path: Path, content: bytes, what: str = "") -> dict[str, A
     """Parses an object and refuses duplicate keys. `what` names the part of the file, for messages."""
     count_json_values(path, content, MAX_JSON_VALUES)
     try:
-        value = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode(), object_pairs_hook=_unique_pairs)
+        value = json.loads(content.removeprefix(BYTE_ORDER_MARK).decode(), object_pairs_hook=unique_members)
     except (ValueError, RecursionError) as error:  # ValueError: UnicodeDecodeError and JSONDecodeError
         raise ModelFormatError(f"{path}: {what}not valid JSON: {_reason(error)}") from None
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path}: {what}not a JSON object")
     return value
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return unique
 
 
 def list_folder(path: Path) -> list[str]:

@@ -65,7 +65,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "not UTF-8": (b"\xff\xff", "not valid JSON"),
     "deeply nested": (b"[" * 100_000, "not valid JSON"),
     "a list": ([], "not a JSON object"),
-    "a key twice": (b'{"a": 1, "a": 1}', "a key occurs twice"),
+    "a key twice": (b'{"a": 1, "a": 1}', "duplicate key 'a'"),
     "metadata of numbers": ({"__metadata__": {"a": 1}}, "__metadata__"),
     "an entry that is none": ({"a": 5}, "tensor a"),
     "an entry without a shape": ({"a": {"dtype": "F32", "data_offsets": [0, 16]}}, "tensor a"),

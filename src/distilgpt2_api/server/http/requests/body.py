@@ -10,6 +10,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from distilgpt2_api.core.errors import InvalidRequestError, OverloadedError
+from distilgpt2_api.core.json_members import DuplicateKeyError, unique_members
 from distilgpt2_api.server.http.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError
 from distilgpt2_api.server.http.limits import RequestLimits
 
@@ -44,7 +45,9 @@ def parse_json_object(body: bytes) -> dict[str, object]:
     try:
         # orjson is strict; the standard library shows duplicate keys and how a number is written.
         orjson.loads(body)
-        value = json.loads(body, object_pairs_hook=_check_keys, parse_float=_parse_number)
+        value = json.loads(body, object_pairs_hook=unique_members, parse_float=_parse_number)
+    except DuplicateKeyError as error:
+        raise InvalidRequestError(f"the body has the key {error.key!r} twice", param=error.key) from None
     except (orjson.JSONDecodeError, RecursionError, ValueError) as error:
         raise InvalidRequestError(f"the body is not valid JSON: {_reason(error)}") from None
     if not isinstance(value, dict):
@@ -122,15 +125,6 @@ def _check_delivered(request: Request, num_bytes: int) -> None:
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:
     return BodyTooLargeError(f"the body is longer than {max_bytes} bytes")
-
-
-def _check_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members: dict[str, object] = {}
-    for key, value in pairs:
-        if key in members:
-            raise InvalidRequestError(f"the body has the key {key[:100]!r} twice", param=key[:100])
-        members[key] = value
-    return members
 
 
 def _parse_number(text: str) -> float | int:
