@@ -109,8 +109,22 @@ def test_failed_lines_have_their_own_file_and_exit_status(batch: Command) -> Non
     assert result.stderr == "3 lines, 1 answered: out.jsonl\n2 failed: out.errors.jsonl\n"
     assert [line["error"]["code"] for line in lines_of("out.errors.jsonl")] == ["invalid_json_line", "url_mismatch"]
     again = batch("in.jsonl", "-o", "out.jsonl", "--model", "./nowhere")
-    assert (again.exit_code, again.stderr) == (result.exit_code, result.stderr)
+    assert again.exit_code == result.exit_code
+    assert again.stderr == (
+        f"nothing to do: 3 of 3 lines were complete already (--overwrite starts over)\n{result.stderr}"
+    )
     assert len(lines_of("out.jsonl")) == 1
+
+
+def test_a_run_that_continues_says_how_many_lines_were_complete(batch: Command) -> None:
+    first, second = (ask("/v1/completions", custom_id, prompt="a", max_tokens=1) for custom_id in "ab")
+    Path("in.jsonl").write_text(first)
+    assert batch("in.jsonl", "-o", "out.jsonl").stderr == "1 lines, 1 answered: out.jsonl\n"
+    Path("in.jsonl").write_text(first + second)
+    continued = batch("in.jsonl", "-o", "out.jsonl")
+    assert continued.stderr == "1 of 2 lines were complete already\n2 lines, 2 answered: out.jsonl\n"
+    again = batch("in.jsonl", "-o", "out.jsonl", "--overwrite")
+    assert again.stderr == "2 lines, 2 answered: out.jsonl\n"
 
 
 def test_errors_go_to_the_given_file(batch: Command) -> None:

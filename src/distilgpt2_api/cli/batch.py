@@ -20,7 +20,7 @@ from distilgpt2_api.batch.files.input_file import InputFile
 from distilgpt2_api.batch.files.line_ids import CompletedLines
 from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
 from distilgpt2_api.batch.files.output_file import OutputFile
-from distilgpt2_api.batch.files.recovery import recover
+from distilgpt2_api.batch.files.recovery import ResumeState, recover
 from distilgpt2_api.batch.files.run import Run
 from distilgpt2_api.batch.lines import LINE_FRAME_BYTES
 from distilgpt2_api.cli.batch_cluster import check_ray, finish_on_cluster
@@ -114,6 +114,7 @@ def command(
             answers.restart()
             failures.restart()
         state = recover(requests, output=answers, errors=failures, completed=completed)
+        _show_completed(state)
         progress = BatchProgress(state, sys.stderr)
         work = Work(
             requests=requests,
@@ -138,6 +139,14 @@ def command(
     if num_failed:
         click.echo(f"{num_failed} failed: {errors}", err=True)
         sys.exit(EXIT_LINES_FAILED)
+
+
+def _show_completed(state: ResumeState) -> None:
+    """A line about the lines of earlier runs, if there are any."""
+    num_completed = state.num_answered_lines + state.num_failed_lines
+    if num_completed:
+        text = f"{num_completed} of {num_completed + state.num_pending_lines} lines were complete already"
+        click.echo(text if state.num_pending_lines else f"nothing to do: {text} (--overwrite starts over)", err=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
