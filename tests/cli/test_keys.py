@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import stat
+import subprocess
+import sys
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -36,6 +39,93 @@ def test_a_key_goes_to_stdout_and_its_hash_to_the_file(invoke: Any, tmp_path: Pa
         min_priority=-2,
     )
     assert key not in file.read_text()
+
+
+def test_a_saved_key_is_in_a_file_that_only_its_owner_can_read(invoke: Any, tmp_path: Path) -> None:
+    file, saved = tmp_path / "keys.toml", tmp_path / "alice.key"
+    result = invoke("keys", "add", "alice", "--file", str(file), "--save", str(saved))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"alice was added to {file}; the key is in {saved}\n"
+    [entry] = read_key_file(file)
+    assert entry.digest == digest_of(saved.read_bytes().removesuffix(b"\n"))
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
+
+
+def test_a_key_is_saved_without_a_key_file(invoke: Any, tmp_path: Path) -> None:
+    saved = tmp_path / "alice.key"
+    result = invoke("keys", "add", "alice", "--save", str(saved))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.endswith(f"(no key file is set: add the entry above to one; the key is in {saved})\n")
+    assert digest_of(saved.read_bytes().strip()).hex() in result.stderr
+
+
+@pytest.mark.reported("first hour: a command that failed left an empty file for the key")
+def test_a_key_that_is_refused_leaves_no_saved_file(invoke: Any, tmp_path: Path) -> None:
+    file, saved = tmp_path / "keys.toml", tmp_path / "alice.key"
+    invoke("keys", "add", "alice", "--file", str(file))
+    before = file.read_bytes()
+    result = invoke("keys", "add", "alice", "--file", str(file), "--save", str(saved))
+    assert (result.exit_code, f"{file} already has a key alice" in result.stderr) == (1, True)
+    assert (file.read_bytes(), saved.exists()) == (before, False)
+
+
+def test_a_saved_key_never_replaces_another_and_adds_no_entry(invoke: Any, tmp_path: Path) -> None:
+    file, saved = tmp_path / "keys.toml", tmp_path / "alice.key"
+    saved.write_text("the only copy\n")
+    for path, text in ((saved, f"{saved} exists already"), (tmp_path / "none" / "key", "No such file or directory")):
+        result = invoke("keys", "add", "alice", "--file", str(file), "--save", str(path))
+        assert (result.exit_code, text in result.stderr, result.stderr.count("\n")) == (1, True, 1)
+    assert (saved.read_text(), file.exists()) == ("the only copy\n", False)
+
+
+def test_the_key_file_is_no_place_for_a_key(invoke: Any, tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    result = invoke("keys", "add", "alice", "--file", str(file), "--save", str(tmp_path / "." / "keys.toml"))
+    assert (result.exit_code, f"{file} is the key file" in result.stderr, file.exists()) == (2, True, False)
+
+
+PAUSED_ADD = """
+import sys, tempfile
+from distilgpt2_api.cli import main
+make = tempfile.mkstemp
+def wait(*arguments, **options):
+    print("replacing", flush=True)
+    sys.stdin.readline()
+    return make(*arguments, **options)
+tempfile.mkstemp = wait
+main(["keys", "add", "alice", "--file", sys.argv[1]])
+"""
+ANNOUNCED_ADD = """
+import fcntl, sys
+from distilgpt2_api.cli import main
+lock = fcntl.flock
+def announce(*arguments):
+    print("locking", flush=True)
+    lock(*arguments)
+fcntl.flock = announce
+main(["keys", "add", "bob", "--file", sys.argv[1]])
+"""
+
+
+@pytest.mark.reported("of two keys that were added at the same time, one was lost")
+def test_two_processes_add_to_one_file(tmp_path: Path) -> None:
+    """The second one starts after the first has read the file, and before it has replaced it."""
+    file = tmp_path / "keys.toml"
+
+    def add(program: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, str(file)]
+        return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with add(PAUSED_ADD) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "replacing\n"
+        with add(ANNOUNCED_ADD) as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "locking\n"
+            first.communicate("go on\n")
+            second.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert [key.name for key in read_key_file(file)] == ["alice", "bob"]
 
 
 def test_keys_are_listed_and_removed_in_the_file_of_the_setting(

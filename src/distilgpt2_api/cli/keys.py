@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
@@ -21,7 +21,13 @@ from distilgpt2_api.core.errors import SettingsError, StoreError
 from distilgpt2_api.core.usage import DailyUsage
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.key_file import MAX_BUDGET, MAX_COUNT, read_key_file, start_of
-from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, make_key, remove_from_key_file
+from distilgpt2_api.settings.key_file_edits import (
+    add_to_key_file,
+    describe_key,
+    make_key,
+    remove_from_key_file,
+    saved_key,
+)
 from distilgpt2_api.usage.store import usage_store_at
 
 file_option: Callable[[Any], Any] = click.option(
@@ -91,7 +97,14 @@ def command() -> None:
     help="When the key ends: days from now (90d), a date (2027-01-31, from its first moment in UTC) or a time with its "
     "offset. Default: never.",
 )
-def add_key(*, name: str, file: Path | None, expires: datetime | None, **limits: Any) -> None:
+@click.option(
+    "--save",
+    "saved",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Write the key to this new file, which only you can read, instead of printing it.",
+)
+def add_key(*, name: str, file: Path | None, expires: datetime | None, saved: Path | None, **limits: Any) -> None:
     """Create a key for NAME and print it. It can't be shown again.
 
     The entry is added to the file or, without a file, printed to stderr. The service's limits apply unless given here.
@@ -104,12 +117,19 @@ def add_key(*, name: str, file: Path | None, expires: datetime | None, **limits:
         file = settings.api_keys_file
         if name in {key.name for key in settings.api_keys}:  # a service would refuse the file
             raise SettingsError(f"the setting api_keys already has a key {name}; choose another name")
+    if saved is not None and file is not None and saved.resolve() == file.resolve():
+        raise click.BadParameter(f"{saved} is the key file, which has only hashes of keys.", param_hint="--save")
+    with nullcontext() if saved is None else saved_key(saved, key):
+        if file is not None:
+            add_to_key_file(file, entry)
     if file is None:
-        click.echo(f"{entry}\n(no key file is set: add the entry above to one; the key is)", err=True)
+        place = "" if saved is None else f" in {saved}"
+        click.echo(f"{entry}\n(no key file is set: add the entry above to one; the key is{place})", err=True)
     else:
-        add_to_key_file(file, entry)
-        click.echo(f"{name} was added to {file}; save the key, it can't be shown again", err=True)
-    click.echo(key)
+        rest = "save the key, it can't be shown again" if saved is None else f"the key is in {saved}"
+        click.echo(f"{name} was added to {file}; {rest}", err=True)
+    if saved is None:
+        click.echo(key)
 
 
 @command.command("list")

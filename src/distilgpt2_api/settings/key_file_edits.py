@@ -3,9 +3,12 @@
 Apart from `key_file.py` because only a command edits: importing tomlkit would slow a server's start.
 """
 
+import fcntl
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -38,8 +41,65 @@ def describe_key(
     return tomlkit.dumps({"keys": {name: {"sha256": digest_of(key.encode()).hex(), **given}}})
 
 
+@contextmanager
+def saved_key(path: Path, key: str) -> Iterator[None]:
+    """Writes the key to a new file that only its owner can read. After an exception inside, the file is gone.
+
+    Raises SettingsError, also for a file that exists: it may be the only copy of another key.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"{path} exists already, maybe with the only copy of a key: choose another file") from None
+    except OSError as error:
+        raise _unsaved(path, error) from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{key}\n")
+            file.flush()
+            os.fsync(descriptor)
+        yield
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unsaved(path, error) from None
+        raise
+
+
+def _unsaved(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"can't save the key to {path}: {error.strerror}")
+
+
 def add_to_key_file(path: Path, entry: str) -> None:
     """Appends an entry from `describe_key`; creates the file if it is missing. On SettingsError nothing has changed."""
+    with _locked(path):
+        _add(path, entry)
+
+
+def remove_from_key_file(path: Path, name: str) -> None:
+    """Removes one entry, with the comments below its heading. On SettingsError nothing has changed."""
+    with _locked(path):
+        _remove(path, name)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for other edits of files in the same folder, so that none reads what another is about to replace.
+
+    The lock is on the folder: one on the file would be on the old file after a replacement. Raises SettingsError.
+    """
+    try:
+        descriptor = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SettingsError(f"can't write the file of API keys {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _add(path: Path, entry: str) -> None:
     text = read_text(path) if path.exists() else ""
     [added] = parse_keys(entry, path)
     if added.name in {key.name for key in parse_keys(text, path)}:
@@ -58,8 +118,7 @@ def add_to_key_file(path: Path, entry: str) -> None:
     _replace_file(path, text)
 
 
-def remove_from_key_file(path: Path, name: str) -> None:
-    """Removes one entry, with the comments below its heading. On SettingsError nothing has changed."""
+def _remove(path: Path, name: str) -> None:
     text = read_text(path)
     before = parse_keys(text, path)
     if name not in {key.name for key in before}:
