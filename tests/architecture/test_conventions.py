@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_LINES = 300
 LATE_IMPORTS = {
+    "__main__.py": "an interrupt while the commands are imported ends the process without a traceback",
     "api.py": "NumPy, whose import ends the process on a processor that a check refuses before",
     "application.py": "traces and the store are optional dependencies, and their imports take time",
     "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distilgpt2_api.cli.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_lists_every_command(invoke: Any) -> None:
@@ -87,6 +93,82 @@ finally:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stdout.splitlines()[-1] == "[]"
     assert result.returncode == 1
+
+
+HEED_INTERRUPTS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # even if those of the tests are ignored
+"""
+INTERRUPTED_IMPORT = """
+import importlib.abc, os, signal, sys
+class Interrupt(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == os.environ["INTERRUPTED_IMPORT"]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+INTERRUPTED_INPUT = """
+import signal, sys
+class Input:
+    def read(self):
+        signal.raise_signal(signal.SIGINT)
+sys.stdin = Input()
+"""
+
+
+@pytest.fixture
+def run_entry_point(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the program as the installed script does, after `site`, which Python imports first."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    module, _, function = scripts["distilgpt2-api"].partition(":")
+    program = f"import sys; from {module} import {function}; sys.exit({function}())"
+
+    def run(site: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> Any:
+        (tmp_path / "sitecustomize.py").write_text(site)
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.run(
+            [*prefix, sys.executable, "-c", program, *arguments],
+            env=os.environ | {"PYTHONPATH": path} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.reported("first hour: Ctrl-C at once after a mistyped command printed a traceback")
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["serve"], "click"),
+        (["serve"], "gunicorn.app.base"),
+        (["batch", "in.jsonl", "-o", "out.jsonl"], "distilgpt2_api.cli.commands"),
+        (["batch", "in.jsonl", "-o", "out.jsonl"], "asyncio"),
+        (["evaluate", "text.txt"], "numpy"),
+        (["generate", "Once"], "distilgpt2_api.engine.engine"),
+        (["--version"], "importlib.metadata"),
+    ],
+)
+def test_an_interrupt_while_it_starts_ends_it_without_a_message(
+    run_entry_point: Any, arguments: list[str], module: str
+) -> None:
+    result = run_entry_point(HEED_INTERRUPTS + INTERRUPTED_IMPORT, *arguments, INTERRUPTED_IMPORT=module)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_an_interrupt_of_a_command_ends_it_without_a_message(run_entry_point: Any) -> None:
+    """Once the command has been imported, it raises: `finally` and `with` can clean up."""
+    result = run_entry_point(HEED_INTERRUPTS + INTERRUPTED_INPUT, "generate", "-")
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_an_ignored_interrupt_stays_ignored(run_entry_point: Any) -> None:
+    """As after `nohup`, or of a job that a script starts in the background."""
+    ignoring = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    result = run_entry_point(INTERRUPTED_IMPORT, "--version", prefix=ignoring, INTERRUPTED_IMPORT="click")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("distilgpt2-api ")
 
 
 def test_the_module_runs_the_command() -> None:

@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from distilgpt2_api.core.errors import Distilgpt2ApiError
+from distilgpt2_api.core.interrupts import INTERRUPTED, end_line, raise_on_interrupt
 from distilgpt2_api.core.processor import check_processor
 
 COMMANDS = {
@@ -31,6 +32,18 @@ class OneLineError(click.ClickException):
         click.echo(f"error: {self.message}", err=True)
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C, which needs no message: exit status 130."""
+
+    exit_code = INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
+        end_line()
+
+
 class CommandGroup(click.Group):
     """Imports a command's module only when that command runs.
 
@@ -52,6 +65,7 @@ class CommandGroup(click.Group):
         finally:
             gc.enable()
         assert isinstance(command, click.Command)
+        raise_on_interrupt()  # the command may have something to finish
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
@@ -63,6 +77,8 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except Distilgpt2ApiError as error:
             raise OneLineError(str(error)) from None
+        except KeyboardInterrupt:
+            raise Interrupted from None
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -16,6 +16,8 @@ or a file: see [configuration](configuration.md). `--help` prints the same text 
 
 An error is one line on standard error and a non-zero exit status: 1 if the command failed; 2 if the command line is
 wrong, and then the usage stands above the line. `serve` has [more exit statuses](operations.md#when-something-breaks).
+Ctrl-C ends a command with 130, without a message. Two finish their work first: a service that listens
+[shuts down](operations.md#shutdown-and-reload), and a batch says how to continue, with status 1.
 """
 
 
