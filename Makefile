@@ -39,11 +39,14 @@ define install_locked
 	$(POETRY) check --lock --quiet || { $(POETRY) check --lock; exit 1; }
 	$(POETRY) export --quiet --no-interaction $(1) --output $@.requirements.txt
 	$(PIP_INSTALL) --no-deps --require-hashes --requirement $@.requirements.txt
-	$(PIP_INSTALL) --no-deps --editable .  # compiles the kernels, too
 	@touch $@
 endef
 
+# The package itself, apart from what it depends on: installing it compiles the kernels.
 NATIVE := $(wildcard native/*)
+.venv/package: pyproject.toml $(NATIVE) | $(BIN)/python
+	$(PIP_INSTALL) --no-deps --editable .
+	@touch $@
 
 # EXTRAS adds optional dependencies of pyproject.toml: make install EXTRAS="batch otel". The file has all extras so far.
 EXTRAS ?=
@@ -51,13 +54,13 @@ OPTIONS_OF = $(foreach extra,$(sort $(1)),--extras $(extra))
 INSTALLED_EXTRAS := $(shell cat .venv/installed 2>/dev/null)
 more-extras: # never exists, so what depends on it is made
 
-.venv/installed: pyproject.toml poetry.lock $(NATIVE) $(if $(filter-out $(INSTALLED_EXTRAS),$(EXTRAS)),more-extras) \
-		| $(BIN)/python $(POETRY)
+.venv/installed: pyproject.toml poetry.lock $(if $(filter-out $(INSTALLED_EXTRAS),$(EXTRAS)),more-extras) \
+		| $(BIN)/python $(POETRY) .venv/package
 	$(call install_locked,$(call OPTIONS_OF,hub $(INSTALLED_EXTRAS) $(EXTRAS)))
 	@echo $(sort hub $(INSTALLED_EXTRAS) $(EXTRAS)) > $@
 
 DEV_EXTRAS := hub otel batch postgres
-.venv/installed-dev: pyproject.toml poetry.lock $(NATIVE) | $(BIN)/python $(POETRY)
+.venv/installed-dev: pyproject.toml poetry.lock | $(BIN)/python $(POETRY) .venv/package
 	$(call install_locked,--with test --with lint $(call OPTIONS_OF,$(DEV_EXTRAS) $(INSTALLED_EXTRAS)))
 	@echo $(sort $(DEV_EXTRAS) $(INSTALLED_EXTRAS)) > .venv/installed
 
@@ -66,6 +69,7 @@ SERVICE_PYTHON := .tools/service/bin/python
 .tools/service/installed: BIN := .tools/service/bin
 .tools/service/installed: pyproject.toml poetry.lock $(NATIVE) | $(POETRY)
 	$(PYTHON) -m venv .tools/service
+	$(PIP_INSTALL) --no-deps --editable .
 	$(call install_locked,)
 
 # PyTorch is not locked, because the package index's build contains gigabytes of CUDA. It has its own environment, because

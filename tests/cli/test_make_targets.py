@@ -58,7 +58,8 @@ def checkout(tmp_path: Path) -> Path:
         copy = tmp_path / makefile.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(makefile, copy)
-    for name in ("pyproject.toml", "poetry.lock", ".venv/bin/python", ".tools/poetry/bin/poetry", ".venv/installed"):
+    programs = (".venv/bin/python", ".tools/poetry/bin/poetry")
+    for name in ("pyproject.toml", "poetry.lock", "native/step.cpp", *programs, ".venv/package", ".venv/installed"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("hub\n")
     return tmp_path
@@ -82,6 +83,25 @@ def test_make_install_adds_extras_to_those_that_are_installed(
     assert [[word for word in line if word in before.split() + extras.split()] for line in exports] == (
         [exported] if exported else []
     )
+
+
+@pytest.mark.reported("first hour: make install EXTRAS=batch compiled the kernels again")
+@pytest.mark.parametrize("arguments", [("install",), ("install", "EXTRAS=otel"), (".venv/installed-dev",)])
+def test_the_kernels_are_compiled_only_if_their_sources_have_changed(
+    checkout: Path, arguments: tuple[str, ...]
+) -> None:
+    """Installing the package compiles them, however little of it is new."""
+
+    def num_compilations() -> int:
+        return sum("--editable ." in command for command in dry_run(checkout, *arguments))
+
+    assert num_compilations() == 0
+    os.utime(checkout / "native" / "step.cpp", times=(1 << 33, 1 << 33))  # newer than all
+    assert num_compilations() == 1
+    os.utime(checkout / "native" / "step.cpp", times=(0, 0))
+    assert num_compilations() == 0
+    (checkout / ".venv" / "package").unlink()  # a new environment
+    assert num_compilations() == 1
 
 
 def test_an_extra_is_named_as_in_the_project_file() -> None:
