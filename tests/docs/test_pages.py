@@ -52,6 +52,18 @@ def test_every_link_has_a_target(page: Path) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)|<(?:img|source)\b[^>]*\b(?:src|srcset)=\"([^\"]+)\"")
+
+
+def test_every_picture_exists_and_is_shown_on_a_page() -> None:
+    shown = {
+        (page.parent / (in_markdown or in_html)).resolve()
+        for page in PAGES
+        for in_markdown, in_html in PICTURE.findall(page.read_text(encoding="utf-8"))
+    }
+    assert shown == set((ROOT / "docs" / "images").iterdir())
+
+
 def test_every_make_target_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"`(?:[A-Z_]+=\S+ )*make ([\w-]+)|^make ([\w-]+)", text, re.MULTILINE)
