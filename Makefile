@@ -1,5 +1,6 @@
-# Every target installs what it needs: Poetry into .tools/, the locked dependencies into .venv/. Targets change nothing
-# outside the checkout. `make help` lists them.
+# Every target installs what it needs: Poetry into .tools/, the locked dependencies into .venv/. Outside the checkout there
+# are only the caches of pip and Poetry, what `make help` says is installed as root, and the folders of the settings `home`
+# and `cache_home`, which every service of a user shares (docs/install.md#remove-it). `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:

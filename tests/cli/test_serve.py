@@ -97,6 +97,25 @@ def test_it_serves_the_named_model_and_never_connects_to_a_network(
     assert not (tmp_path / "connections").exists()
 
 
+@pytest.mark.reported("first hour: the Makefile said that nothing outside the checkout changes")
+def test_it_writes_to_the_two_folders_of_the_settings(
+    serve: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/install.md tells users to remove these."""
+    user = tmp_path / "user"
+    user.mkdir()
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.setenv("DISTILGPT2_API_KEYS", "alice:dg2-0123456789abcdef")
+    for name in ("DISTILGPT2_HOME", "DISTILGPT2_CACHE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    service = serve("--model", str(tiny_model))
+    service.wait_until_ready()
+    service.process.terminate()
+    assert service.process.wait(START_LIMIT_S) == 0
+    folders = {file.parent.relative_to(user).as_posix() for file in user.rglob("*") if not file.is_dir()}
+    assert folders == {".local/share/distilgpt2-api", ".cache/distilgpt2-api"}
+
+
 def test_sigterm_ends_it_with_status_0(serve: Any, tiny_model: Path) -> None:
     service = serve("--model", str(tiny_model))
     service.wait_until_ready()

@@ -77,7 +77,7 @@ class Settings(BatchSettings, LimitSettings, AccessSettings, GenerationSettings,
     home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_DATA_HOME", ".local/share"),
         json_schema_extra={"default": "$XDG_DATA_HOME/distilgpt2-api or ~/.local/share/distilgpt2-api"},
-        description="Folder for pulled models.",
+        description="Folder for pulled models and, by default, the usage of API keys.",
     )
     cache_home: Path = Field(
         default_factory=lambda: xdg_folder("XDG_CACHE_HOME", ".cache"),
