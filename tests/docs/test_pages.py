@@ -134,6 +134,16 @@ def test_no_page_redirects_a_new_key_into_a_file(page: Path) -> None:
     assert [command for command in commands if re.search(r"keys add [^#]*>", command)] == []
 
 
+@pytest.mark.reported("first hour: the shell's prompt stood behind the answer, and one answer behind another")
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md", "docs/security.md"])
+def test_on_the_first_pages_each_answer_has_its_own_line(name: str) -> None:
+    """A stream (`-N`) ends with an empty line of its own."""
+    blocks = [block for block in command_blocks(ROOT / name) if block.reason is None]
+    requests = [command for block in blocks for command in block.commands if command.startswith("curl ")]
+    assert requests
+    assert [command for command in requests if not re.match(r"curl (-N|-w '\\n') ", command)] == []
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/tutorial.md"])
 def test_the_first_pages_say_how_to_activate_it(name: str) -> None:
     lines = [line for block in command_blocks(ROOT / name) for line in block.text.splitlines()]
