@@ -95,6 +95,13 @@ finally:
     assert result.returncode == 1
 
 
+def test_an_output_on_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "distilgpt2_api", "config"]
+    with Path("/dev/full").open("w") as full_disk:
+        result = subprocess.run(command, stdout=full_disk, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: can't write the output: No space left on device\n")
+
+
 HEED_INTERRUPTS = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # even if those of the tests are ignored

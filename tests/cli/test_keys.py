@@ -84,6 +84,15 @@ def test_the_key_file_is_no_place_for_a_key(invoke: Any, tmp_path: Path) -> None
     assert (result.exit_code, f"{file} is the key file" in result.stderr, file.exists()) == (2, True, False)
 
 
+def test_a_key_that_can_not_be_printed_is_not_added(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    command = [sys.executable, "-m", "distilgpt2_api", "keys", "add", "alice", "--file", str(file)]
+    with Path("/dev/full").open("w") as full_disk:
+        result = subprocess.run(command, stdout=full_disk, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: can't write the output: No space left on device\n")
+    assert read_key_file(file) == ()
+
+
 PAUSED_ADD = """
 import sys, tempfile
 from distilgpt2_api.cli import main

@@ -1,5 +1,6 @@
 """The command group: imports the requested command and prints errors in one line."""
 
+import errno
 import gc
 from importlib import import_module
 
@@ -23,6 +24,9 @@ COMMANDS = {
     "reference": "Print the reference of the command line.",
     "healthcheck": "Check whether a running service is ready.",
 }
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors of a standard output that is a file, as in `> FILE`. Other files have messages of their own."""
 
 
 class OneLineError(click.ClickException):
@@ -79,6 +83,10 @@ class CommandGroup(click.Group):
             raise OneLineError(str(error)) from None
         except KeyboardInterrupt:
             raise Interrupted from None
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise OneLineError(f"can't write the output: {error.strerror}") from None
 
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -125,11 +125,21 @@ def add_key(*, name: str, file: Path | None, expires: datetime | None, saved: Pa
     if file is None:
         place = "" if saved is None else f" in {saved}"
         click.echo(f"{entry}\n(no key file is set: add the entry above to one; the key is{place})", err=True)
-    else:
+    if saved is None:
+        _print_key(key, name, file)
+    if file is not None:
         rest = "save the key, it can't be shown again" if saved is None else f"the key is in {saved}"
         click.echo(f"{name} was added to {file}; {rest}", err=True)
-    if saved is None:
+
+
+def _print_key(key: str, name: str, file: Path | None) -> None:
+    """If it can't be printed, as to a file on a full disk, its entry is removed again."""
+    try:
         click.echo(key)
+    except OSError:
+        if file is not None:
+            remove_from_key_file(file, name)
+        raise
 
 
 @command.command("list")
