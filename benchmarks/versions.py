@@ -4,6 +4,11 @@
     python -m benchmarks.versions ../before                 what the changes since then gain
     python -m benchmarks.versions ../before --beside 1      the same beside a process that never pauses
 
+A checkout of the engine on OpenVINO can be held to an instruction set by a variable of its library, and this one by an
+option; the variable has no effect here:
+
+    ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.versions ../openvino --kernels avx2
+
 Each checkout runs its own `benchmarks.engine` in its own environment, on the same model folder, one after the other in
 each round. Prefill is a load of one new token; a long context is the difference between two loads with the same
 prompts, so that its prefill does not count. The output has the median and the range of the rounds' ratios.
@@ -16,7 +21,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -70,24 +75,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkout", type=Path, help="another checkout, with its .venv")
     parser.add_argument("--model", type=Path, help="model folder (default: random weights)")
     parser.add_argument("--precision", default="int8")
+    parser.add_argument(
+        "--kernels", default="", help="the instruction set here (default: the best that the processor has)"
+    )
+    lines = range(1, len(CASES) + 1)
+    parser.add_argument(
+        "--lines", type=int, nargs="+", choices=lines, default=lines, help="of the table (default: all)"
+    )
     parser.add_argument("--beside", type=int, default=0, metavar="N", help="processes that compute all the while")
     parser.add_argument("--repeats", type=int, default=3, help="rounds")
     args = parser.parse_args(arguments)
     folder = prepare_model_folder(args.model).resolve()
     machine = describe_machine()
     print_header("versions", machine)
-    measure = partial(measure_seconds, folder=folder, precision=args.precision)
-    measurements = {
-        f"{case.name}, {side}": partial(measure, checkout, case)
-        for case in CASES
-        for side, checkout in (("there", args.checkout.resolve()), ("here", HERE))
+    cases = [CASES[line - 1] for line in args.lines]
+    options = {"--model": str(folder), "--precision": args.precision}
+    sides = {
+        "there": partial(measure_seconds, args.checkout.resolve(), options),
+        "here": partial(measure_seconds, HERE, options | {"--kernels": args.kernels}),
     }
+    measurements = {f"{case.name}, {side}": partial(measure, case) for case in cases for side, measure in sides.items()}
     with ExitStack() as stack:
         for _ in range(args.beside):
             stack.enter_context(OwnedProcess([sys.executable, "-c", "while True: pass"]))
         results = repeat_interleaved(measurements, args.repeats)
     rows = []
-    for case in CASES:
+    for case in cases:
         there, here = results[f"{case.name}, there"], results[f"{case.name}, here"]
         ratios = [slower / faster for slower, faster in zip(there, here, strict=True)]
         num_tokens = case.num_sequences * count_tokens(case)
@@ -96,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     beside = f", beside {args.beside} busy processes" if args.beside else ""
     print(f"\n{args.precision}{beside}; tokens/s, median (range) of {args.repeats} rounds\n")
     print_table(["", "there", "here", "here / there"], rows)
-    write_json("versions", machine, {"arguments": vars(args), "seconds": results})
+    write_json("versions", machine, {"arguments": vars(args) | {"lines": list(args.lines)}, "seconds": results})
 
 
 def count_tokens(case: Case) -> int:
@@ -106,26 +119,24 @@ def count_tokens(case: Case) -> int:
     return case.num_new_tokens if case.num_new_tokens > 1 else case.num_prompt_tokens
 
 
-def measure_seconds(checkout: Path, case: Case, *, folder: Path, precision: str) -> float:
+def measure_seconds(checkout: Path, options: Mapping[str, str], case: Case) -> float:
     """Seconds of the case in the checkout's own engine."""
-    run = partial(run_engine, checkout, case, folder=folder, precision=precision)
+    run = partial(run_engine, checkout, options, case)
     if case.is_without_prefill:
         return run(num_new_tokens=case.num_new_tokens) - run(num_new_tokens=1)
     return run(num_new_tokens=case.num_new_tokens)
 
 
-def run_engine(checkout: Path, case: Case, *, num_new_tokens: int, folder: Path, precision: str) -> float:
+def run_engine(checkout: Path, options: Mapping[str, str], case: Case, *, num_new_tokens: int) -> float:
     """The least seconds of three runs of a load. Raises subprocess.CalledProcessError."""
-    options = {
-        "--model": folder,
-        "--precision": precision,
+    load = {
         "--sequences": case.num_sequences,
         "--prompt-tokens": case.num_prompt_tokens,
         "--new-tokens": num_new_tokens,
         "--repeats": 3,
     }
     command = [str(checkout / ".venv" / "bin" / "python"), "-m", "benchmarks.engine"]
-    command += [str(part) for option in options.items() for part in option]
+    command += [str(part) for option in {**options, **load}.items() for part in option]
     output = subprocess.run(
         command,
         cwd=checkout,
