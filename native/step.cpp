@@ -387,6 +387,7 @@ void compute_draws(Engine *e, int num, int row) {
     float *logits = e->logits + (int64_t)row * e->logits_stride;
     set_product(e, m.head, nullptr, e->narrow, STORE, logits, e->logits_stride);
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
+    e->rows_each = num; // an item is a whole span, of which the maxima are taken
     e->panels_each = SPAN_PANELS;
     pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));
     const int num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);

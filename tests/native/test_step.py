@@ -241,6 +241,20 @@ def test_many_rows(open_driver: Open) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_many_rows_of_logits_of_a_wide_model(open_driver: Open, precision: str) -> None:
+    """More rows than a product of that width takes at a time."""
+    config = {"n_embd": 1040, "n_head": 13, "n_layer": 1, "vocab_size": 270, "n_positions": 64, "n_inner": 8}
+    tensors = random_tensors(config)
+    ids = tokens(config, 64)
+    expected = NumpyGpt2(config, rounded(tensors, precision)).logits(ids)
+
+    with open_driver(config, tensors, precision) as driver:
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[0, 1])], len(ids))
+
+    assert np.abs(logits - expected).max() <= ERRORS[precision] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_head_sizes(open_driver: Open, precision: str) -> None:
     """Sizes around a quad, a vector, the 64 elements of a turn and the largest; in the cache's last blocks."""
     for size in (1, 2, 3, 4, 5, 15, 16, 17, 33, 49, 63, 64, 65, 127, 129, 255, 257, 509, 511, 512):
