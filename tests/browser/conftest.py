@@ -26,6 +26,8 @@ OPTIONS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
+MOST_TOKENS = str(json.loads((MODEL / "config.json").read_bytes())["n_positions"] - 1)
+"""The service's bound of a text's length. The page has another one until it knows the service."""
 NEWEST = "#answers .run:first-child .answer:first-child"
 """The first answer of the newest run."""
 REVEAL = """
@@ -53,7 +55,7 @@ class Page:
     def open(self, server: Any, path: str = "/") -> None:
         self.driver.get(server.url + path)
         self.see(lambda: self.text("#model") == "storyteller" and self.text("#state") == "ready", "the page is ready")
-        self.see(lambda: self.run("return document.querySelector('#set-n').max") == "8", "its bounds")
+        self.see(lambda: self.run("return document.querySelector('#set-max_tokens').max") == MOST_TOKENS, "its bounds")
 
     def see(self, is_so: Callable[[], Any], what: str) -> Any:
         """Wait until the page shows it. Elements that the page has just redrawn are looked up again."""
