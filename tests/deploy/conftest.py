@@ -6,9 +6,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate.utils  # type: ignore[import-untyped]  # ships no types
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
@@ -24,15 +26,23 @@ Objects = dict[tuple[str, str], dict[str, Any]]
 Kustomize = Callable[..., Objects]
 
 
-class _Yaml12Loader(yaml.SafeLoader):  # type: ignore[misc]  # untyped base, see above
+class _Yaml12Loader(yaml.CSafeLoader):  # type: ignore[misc]  # untyped base, see above
     """Reads `on` as a string: GitHub and Compose read YAML 1.2; PyYAML reads YAML 1.1, where `on` is true."""
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def schemas_are_read_once() -> Iterator[None]:
+    """kubernetes-validate reads a megabyte of definitions for each object."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubernetes_validate.utils, "schema_contents", cache(kubernetes_validate.utils.schema_contents))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +132,7 @@ def kustomize(root: Path, tmp_path: Path, run_command: RunCommand) -> Kustomize:
         (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
         result = run_command([kubectl, "kustomize", tmp_path], HOME=str(tmp_path), PATH="/usr/bin:/bin")
         assert result.returncode == 0, result.stderr
-        return by_kind_and_name(yaml.safe_load_all(result.stdout))
+        return by_kind_and_name(yaml.load_all(result.stdout, yaml.CSafeLoader))
 
     return run
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,34 +38,44 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 PROGRAM = """
 import json, sys
 import helm_python as helm
-action, chart, values, name, namespace = json.loads(sys.argv[1])
-try:
-    if action == "lint":
-        result = helm.lint(chart, values, strict=True)
-    else:
-        with helm.Chart.load(chart) as loaded:
-            result = loaded.render(values, name=name, namespace=namespace)
-except helm.HelmError as error:
-    sys.exit(str(error))
-print(json.dumps(result))
+for request in sys.stdin:
+    action, chart, values, name, namespace = json.loads(request)
+    try:
+        if action == "lint":
+            answer = [helm.lint(chart, values, strict=True), None]
+        else:
+            with helm.Chart.load(chart) as loaded:
+                answer = [loaded.render(values, name=name, namespace=namespace), None]
+    except helm.HelmError as error:
+        answer = [None, str(error)]
+    print(json.dumps(answer), flush=True)
 """
+"""Answers each line, a request, with a line: a result or an error."""
 
 Helm = Callable[..., Any]
 
 
-@pytest.fixture
-def helm(run_command: Any, tmp_path: Path) -> Helm:
+@pytest.fixture(scope="module")
+def helm(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Helm]:
     """`helm("render", values)`: Helm's answer, or its error as an AssertionError."""
     if importlib.util.find_spec("helm_python") is None:
         pytest.skip("helm-python-sdk: not installed, and nothing else here renders charts")
+    environment = {"HOME": str(tmp_path_factory.mktemp("home")), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        requests, answers = process.stdin, process.stdout
+        assert requests
+        assert answers
 
-    def run(action: str, values: dict[str, Any], *, name: str = NAME) -> Any:
-        request = json.dumps([action, str(CHART), values, name, NAMESPACE])
-        result = run_command([sys.executable, "-c", PROGRAM, request], HOME=str(tmp_path), PATH="/usr/bin:/bin")
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
+        def run(action: str, values: dict[str, Any], *, name: str = NAME) -> Any:
+            print(json.dumps([action, str(CHART), values, name, NAMESPACE]), file=requests, flush=True)
+            result, error = json.loads(answers.readline())
+            assert error is None, error
+            return result
 
-    return run
+        yield run
 
 
 @pytest.fixture
@@ -77,7 +88,7 @@ def render(helm: Helm) -> Callable[..., list[Any]]:
             merged = merge(merged, layer)
         files = helm("render", merged, name=name)
         texts = (text for file, text in files.items() if file.endswith(".yaml"))
-        return [document for text in texts for document in yaml.safe_load_all(text) if document]
+        return [document for text in texts for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
     return run
 

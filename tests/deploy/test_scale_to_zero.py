@@ -53,7 +53,7 @@ def rendered(tmp_path: Path, root: Path, run_command: Any) -> dict[str, Any]:
     command = [kubectl, "kustomize", root / FOLDER / "keda-http"]
     result = run_command(command, HOME=str(tmp_path), PATH="/usr/bin:/bin")
     assert result.returncode == 0, result.stderr
-    documents = [document for document in yaml.safe_load_all(result.stdout) if document]
+    documents = [document for document in yaml.load_all(result.stdout, yaml.CSafeLoader) if document]
     assert len({(document["kind"], document["metadata"]["name"]) for document in documents}) == len(documents)
     return {f"{document['kind']}/{document['metadata']['name']}": document for document in documents}
 
