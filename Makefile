@@ -171,6 +171,10 @@ test-postgres: .venv/installed-dev ## Test the stores of files and batches, and 
 	@tests/postgres/install-postgres.sh
 	$(BIN)/python -m pytest tests/postgres $(ARGS)
 
+.PHONY: test-conformance
+test-conformance: .venv/installed-dev ## Send requests generated from the OpenAPI document, more than the default suite does
+	$(BIN)/python -m pytest tests/contract/test_conformance.py --every-boundary $(ARGS)
+
 .PHONY: test-fuzz
 test-fuzz: .venv/installed-dev ## Send 100 000 requests generated from the OpenAPI document, and malformed ones on raw sockets (FUZZ_REQUESTS, FUZZ_CONNECTIONS)
 	$(BIN)/python -m pytest tests/fuzz -o log_cli=true -o log_cli_level=INFO $(ARGS)
