@@ -112,18 +112,19 @@ NO_BLOCK_HELD = re.compile(r'^distilgpt2_kv_cache_usage_ratio(\{replica="\w+"\})
 
 
 @pytest.fixture(scope="module")
-def client(small_server: Service) -> Iterator[httpx.Client]:
+def client(small_server: Service, wait_until: Callable[..., Any]) -> Iterator[httpx.Client]:
+    """After all tests no block is in use."""
     with httpx.Client(base_url=small_server.url, timeout=DEADLINE_S) as client:
         yield client
+        wait_until(lambda: NO_BLOCK_HELD.search(client.get("/metrics").text), "no block is held")
 
 
 @pytest.fixture(autouse=True)
-def still_serves(client: httpx.Client, protocol: Protocol, wait_until: Callable[..., Any]) -> Iterator[None]:
-    """After each test the route still answers, and no block is in use."""
+def still_serves(client: httpx.Client, protocol: Protocol) -> Iterator[None]:
+    """After each test the route still answers."""
     yield
     answer = client.post(protocol.path, json=protocol.body)
     assert answer.status_code == 200, answer.text
-    wait_until(lambda: NO_BLOCK_HELD.search(client.get("/metrics").text), "no block is held")
 
 
 def post(

@@ -142,9 +142,10 @@ class Service:
         return httpx.stream("POST", f"{self.url}/v1/completions", json=body, timeout=DEADLINE_S)
 
     def metric(self, name: str, **labels: str) -> float:
+        lines = [line for line in self.get("/metrics").text.splitlines() if line.startswith(name)]
         samples = (
             sample
-            for family in text_string_to_metric_families(self.get("/metrics").text)
+            for family in text_string_to_metric_families("\n".join(lines))
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
@@ -170,8 +171,12 @@ class Server(Service):
         self.url = eventually(find, "the server listens")[0]
 
     def wait_ready(self) -> None:
+        """The log is read first: a request takes longer, also from the server that is still starting."""
+
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log
+            if "serving" not in self.log:
+                return False
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"{self.url}/readyz").status_code == 200
             return False

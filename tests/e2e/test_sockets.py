@@ -62,11 +62,31 @@ def serve_at(launch: Callable[..., Any], wait_until: Callable[..., Any], path: P
     return start
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_arrives_over_a_unix_socket(
-    serve_at: Callable[..., Any], path: Path, read_events: Any, kind: str
-) -> None:
-    server = serve_at(kind)
+@pytest.fixture(scope="module", params=KINDS)
+def shared(
+    request: pytest.FixtureRequest,
+    launch: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, Any, Path]:
+    """A server at the path of a socket that a killed process left: its kind, itself and the path."""
+    path = tmp_path_factory.mktemp("shared") / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    server = launch(request.param, uds=path)
+    wait_until(lambda: "serving" in server.log or server.process.poll() is not None, "it serves", deadline_s=WAIT_S)
+    return request.param, server, path
+
+
+def test_a_socket_that_a_killed_process_left_is_replaced(shared: tuple[str, Any, Path]) -> None:
+    _, _, path = shared
+    with client_of(path) as client:
+        assert client.get("/livez").status_code == 200
+
+
+def test_a_stream_arrives_over_a_unix_socket(shared: tuple[str, Any, Path], read_events: Any) -> None:
+    kind, server, path = shared
     body = {"prompt": "once", "stream": True, "ignore_eos": True, "max_tokens": 20}
     with client_of(path) as client, client.stream("POST", "/v1/completions", json=body) as response:
         assert list(read_events(response))[-1] == "[DONE]"
@@ -74,18 +94,9 @@ def test_a_stream_arrives_over_a_unix_socket(
     assert listening == ([f"unix:{path}"] if kind == "serve" else [])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_user_and_group_can_connect_unless_a_setting_says_otherwise(
-    serve_at: Callable[..., Any], path: Path, kind: str
-) -> None:
-    serve_at(kind)
+def test_only_user_and_group_can_connect_unless_a_setting_says_otherwise(shared: tuple[str, Any, Path]) -> None:
+    _, _, path = shared
     assert stat.filemode(path.lstat().st_mode) == "srw-rw----"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_mode_is_a_setting(serve_at: Callable[..., Any], path: Path, kind: str) -> None:
-    serve_at(kind, uds_mode="0606")
-    assert stat.filemode(path.lstat().st_mode) == "srw----rw-"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,23 +115,16 @@ def test_a_reload_keeps_the_socket_and_a_stop_removes_it(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_deleted_socket_file_does_not_disturb_the_stop(serve_at: Callable[..., Any], path: Path, kind: str) -> None:
+def test_the_mode_is_a_setting_and_a_deleted_file_disturbs_no_stop(
+    serve_at: Callable[..., Any], path: Path, kind: str
+) -> None:
     """Cleaners of temporary folders do that. Gunicorn itself would fail, and leave its worker running."""
-    server = serve_at(kind)
+    server = serve_at(kind, uds_mode="0606")
+    assert stat.filemode(path.lstat().st_mode) == "srw----rw-"
     path.unlink()
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
     assert {line["level"] for line in events_in(server)} == {"info"}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_socket_that_a_killed_process_left_is_replaced(serve_at: Callable[..., Any], path: Path, kind: str) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-        dead.listen()
-    serve_at(kind)
-    with client_of(path) as client:
-        assert client.get("/livez").status_code == 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,8 +140,9 @@ def test_a_socket_in_use_is_one_line_and_stays(serve_at: Callable[..., Any], pat
             client.connect(str(path))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("what", ["a file", "a folder", "a link", "a pipe"])
+@pytest.mark.parametrize(
+    ("kind", "what"), [("serve", "a file"), ("serve", "a folder"), ("image", "a link"), ("image", "a pipe")]
+)
 def test_what_is_not_a_socket_is_one_line_and_stays(
     serve_at: Callable[..., Any], path: Path, tmp_path: Path, kind: str, what: str
 ) -> None:
@@ -251,8 +256,11 @@ def test_a_unix_socket_of_systemd_stays_when_the_service_ends(
     assert {json.loads(line)["level"] for line in log.read_text().splitlines()} <= {"info"}
 
 
-@pytest.mark.parametrize("command", [SERVE, IMAGE], ids=KINDS)
-@pytest.mark.parametrize("what", ["another path", "a datagram socket", "a connection", "a file"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [(SERVE, "another path"), (IMAGE, "a datagram socket"), (SERVE, "a connection"), (IMAGE, "a file")],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
 def test_a_socket_that_does_not_fit_is_one_line(
     activate: Callable[..., Any], command: list[str], path: Path, what: str
 ) -> None:

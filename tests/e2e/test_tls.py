@@ -32,7 +32,7 @@ def strict_server(launch: Callable[..., Any], wait_until: Callable[..., Any], pa
         "serve",
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        header_timeout_s=2,
+        header_timeout_s=1,
         write_timeout_s=0.5,
         max_connections=16,
     )
@@ -172,7 +172,7 @@ def test_a_reload_takes_a_renewed_certificate_and_a_stop_adds_no_line(
     """An idle client that waits for nothing does not delay the end."""
     pair = write_certificate(tmp_path)
     old = pair[0].read_text()
-    server = launch(kind, ssl_certfile=pair[0], ssl_keyfile=pair[1], **own_address(kind, tmp_path))
+    server = launch(kind, ssl_certfile=pair[0], ssl_keyfile=pair[1], drain_s=0.5, **own_address(kind, tmp_path))
     wait_until(lambda: "serving" in server.log, "it serves")
     with connected_anywhere(server, tmp_path) as idle:
         assert idle.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(old)
