@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -216,35 +216,57 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("tiny"))
 
 
-Launcher = Callable[..., Server]
+@dataclass
+class Launcher:
+    """Starts a server of one of the kinds in `COMMANDS`, with settings."""
 
+    model_folder: Path
+    folders: pytest.TempPathFactory
+    servers: list[Server] = field(default_factory=list)
 
-@pytest.fixture(scope="session")
-def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Starts a server of one of the kinds in `COMMANDS`, with settings; ends it after the tests."""
-    servers: list[Server] = []
-    folders = {f"{name}home": tmp_path_factory.mktemp(f"{name}home") for name in ("", "cache_")}
+    def __post_init__(self) -> None:
+        self._homes = {f"{name}home": self.folders.mktemp(f"{name}home") for name in ("", "cache_")}
 
-    def start(kind: str = "gunicorn", **settings: object) -> Server:
-        chosen = {"model": model_folder, "precision": "f32", "num_threads": 1, **folders, **settings}
+    def __call__(self, kind: str = "gunicorn", **settings: object) -> Server:
+        chosen = {"model": self.model_folder, "precision": "f32", "num_threads": 1, **self._homes, **settings}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DISTILGPT2_")}
         environment |= {f"DISTILGPT2_{name.upper()}": str(value) for name, value in chosen.items()}
         environment |= {"HOST": "127.0.0.1", "PORT": "0"} if kind == "image" else {"PORT": ""}
-        log_file = tmp_path_factory.mktemp("log") / "log"
+        log_file = self.folders.mktemp("log") / "log"
         command = [sys.executable, "-m", *COMMANDS[kind]]
         if kind.startswith("gunicorn"):
             command += GUNICORN_OPTIONS
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        servers.append(Server("", process, log_file))
-        return servers[-1]
+        self.servers.append(Server("", process, log_file))
+        return self.servers[-1]
 
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            server.process.terminate()
-    for server in servers:
+    def end(self, begin: int = 0) -> None:
+        """Send SIGTERM to the servers from number `begin` on that still run."""
+        for server in self.servers[begin:]:
+            if server.process.poll() is None:
+                server.process.terminate()
+
+
+@pytest.fixture(scope="session")
+def launch(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    launcher = Launcher(model_folder, tmp_path_factory)
+    yield launcher
+    launcher.end()
+    for server in launcher.servers:
         server.process.wait(DEADLINE_S)
+
+
+@pytest.fixture(autouse=True)
+def end_servers_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Only the ones that it launched itself, without waiting: idle servers take time from the next tests."""
+    if "launch" not in request.fixturenames:
+        yield
+        return
+    launch: Launcher = request.getfixturevalue("launch")
+    num_shared = len(launch.servers)
+    yield
+    launch.end(num_shared)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.owned_process import children_of
 from sqlalchemy import create_engine, update
 
-from distilgpt2_api.batch.store.store import DATABASE_NAME
+from distilgpt2_api.batch.store.store import DATABASE_NAME, open_store
 from distilgpt2_api.batch.store.tables import STORE_VERSION
 
 NUM_LINES = 400
@@ -126,7 +126,7 @@ def test_two_workers_and_a_second_server_on_one_store(
 def test_a_store_of_another_version_stops_the_start_with_one_clear_line(
     launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    started(launch, tmp_path).signal(signal.SIGTERM)
+    open_store(str(tmp_path)).close()
     engine = create_engine(f"sqlite:///{tmp_path / DATABASE_NAME}")
     with engine.begin() as connection:
         connection.execute(update(STORE_VERSION).values(version=7))

@@ -230,14 +230,10 @@ def test_a_missing_model_has_the_exit_status_of_model_errors() -> None:
     assert (result.returncode, json.loads(result.stderr)["event"]) == (3, "no folder /nowhere")
 
 
-def test_without_a_store_its_packages_are_not_needed() -> None:
-    result = import_application("import sys; sys.modules |= dict.fromkeys(['sqlalchemy', 'python_multipart'])")
-    assert (result.returncode, "error" in result.stderr) == (0, False)
-
-
-def test_the_start_does_not_wait_for_a_trace_collector() -> None:
-    """If the packages are installed, the application starts with or without a collector."""
-    result = import_application(traces="true")
+def test_a_start_needs_no_packages_of_a_store_and_no_trace_collector() -> None:
+    """Without a store. If the packages for traces are installed, it does not wait for a collector."""
+    without_packages = "import sys; sys.modules |= dict.fromkeys(['sqlalchemy', 'python_multipart'])"
+    result = import_application(without_packages, traces="true")
     assert (result.returncode, "error" in result.stderr) == (0, False)
 
 

@@ -28,7 +28,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=5))))
 def test_pieces_decode_to_the_same_text_as_the_whole(pieces: list[bytes]) -> None:
     """Even if the bytes are not UTF-8: with the same replacement characters at the same positions."""
