@@ -63,9 +63,10 @@ def test_an_offline_machine_is_told_how_to_go_online(pull: Pull) -> None:
 
 
 def test_without_a_network_one_line_says_what_to_do_and_names_the_demo_model(pull: Pull) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    result = pull("--if-missing", "distilgpt2", HF_ENDPOINT=f"http://127.0.0.1:{port}")
+    with socket.socket() as refusing:  # bound, so that no other server gets the port, and not listening
+        refusing.bind(("127.0.0.1", 0))
+        port = refusing.getsockname()[1]
+        result = pull("--if-missing", "distilgpt2", HF_ENDPOINT=f"http://127.0.0.1:{port}")
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: can't fetch distilgpt2 from http://127.0.0.1:{port}: ")
     assert "check the network and pull again (it resumes), or use the demo model" in result.stderr
