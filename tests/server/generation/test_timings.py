@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from distilgpt2_api.core.outputs import RequestTimings
+from distilgpt2_api.observability.request_record import RequestRecord
+from distilgpt2_api.server.protocols.tgi.writer import timing_headers
 from distilgpt2_api.text.chat_templates.chat_template import ChatTemplate
 
 Json = dict[str, Any]
@@ -108,6 +111,16 @@ def test_tgi_answers_with_its_own_headers(client: Any) -> None:
         assert int(headers["x-time-per-token"]) <= times[-1]
         assert sum(times) <= int(headers["x-total-time"])
         assert "decode" in headers["server-timing"]
+
+
+def test_no_time_counts_twice_if_the_engine_begins_before_the_admission_is_noted() -> None:
+    timings = RequestTimings(queue_s=0.001, prefill_s=0.002, decode_s=0.003)
+    record = RequestRecord(request_id="1", clock=lambda: 10.007, started_s=10.0, admitted_s=10.005, timings=timings)
+
+    headers = {name: int(value) for name, value in timing_headers(record)}
+
+    assert headers[b"x-validation-time"] + headers[b"x-queue-time"] + headers[b"x-inference-time"] <= 7
+    assert headers[b"x-inference-time"] == 5
 
 
 def test_the_workshops_answer_has_the_header(client: Any) -> None:

@@ -135,10 +135,13 @@ def timing_headers(record: RequestRecord) -> Headers:
     timings = record.timings
     assert timings is not None, "the answer is complete"
     assert record.admitted_s is not None
+    total_s = record.clock() - record.started_s
     inference_s = timings.total_s - timings.queue_s
+    # The engine's thread may begin before this one notes the admission, and no time counts twice.
+    validation_s = min(record.admitted_s - record.started_s, total_s - timings.total_s)
     values = {
-        b"x-total-time": 1000 * (record.clock() - record.started_s),
-        b"x-validation-time": 1000 * (record.admitted_s - record.started_s),
+        b"x-total-time": 1000 * total_s,
+        b"x-validation-time": 1000 * validation_s,
         b"x-queue-time": 1000 * timings.queue_s,
         b"x-inference-time": 1000 * inference_s,
         b"x-time-per-token": 1000 * inference_s / max(1, record.num_completion_tokens),
