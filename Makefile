@@ -226,7 +226,9 @@ include wheels/wheels.mk tests/arm64/arm64.mk docker/container.mk tests/ray/ray.
 
 .PHONY: clean
 clean: ## Remove the environments and build outputs
-	rm -rf .venv .tools dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*
+	rm -rf .venv .tools build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*
+	rm -f src/distilgpt2_api/model/kernels/libkernels.*
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## Show this list

@@ -25,6 +25,9 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 PACKAGE = SOURCES.parent / "src" / "distilgpt2_api" / "model" / "kernels"
+COMPILER_CACHE = SOURCES.parent / "build" / "native" / "zig"
+"""zig's own would stay in the user's home, with 50 MB of compiled C library."""
+CACHE_VARIABLES = ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")
 SHARED_SOURCES = ("step.cpp", "threads.cpp", "targets.cpp", "tiles.cpp")
 TARGET_SOURCES = ("kernels.cpp", "sampling.cpp")
 DRIVER_SOURCES = ("driver.cpp", "pool_test.cpp")
@@ -179,7 +182,8 @@ def find_compiler(target_platform: str, *, is_static: bool) -> list[str]:
 
 
 def run(command: list[str]) -> None:
-    subprocess.run(command, check=True)  # noqa: S603 - the words are this file's own and those of CXX
+    caches = dict.fromkeys(CACHE_VARIABLES, str(COMPILER_CACHE))
+    subprocess.run(command, check=True, env=caches | os.environ)  # noqa: S603 - the words are this file's own and those of CXX
 
 
 if __name__ == "__main__":

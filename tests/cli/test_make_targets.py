@@ -1,10 +1,11 @@
-"""`make run` and `make install`: the commands that they start, with a model's name, with extras and without."""
+"""`make run`, `make install` and `make clean`: the commands that they start, and the files that they leave."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -102,6 +103,48 @@ def test_the_kernels_are_compiled_only_if_their_sources_have_changed(
     assert num_compilations() == 0
     (checkout / ".venv" / "package").unlink()  # a new environment
     assert num_compilations() == 1
+
+
+@pytest.mark.reported("a newcomer: after make clean the folder build, the compiled kernels and bytecode were left")
+def test_make_clean_leaves_the_files_of_a_clone_alone(checkout: Path) -> None:
+    made = [
+        "build/native/driver/driver",
+        "build/native/zig/h/timestamp",
+        "dist/package.whl",
+        "src/distilgpt2_api/model/kernels/libkernels.so",
+        "src/distilgpt2_api/cli/__pycache__/serve.cpython-311.pyc",
+        "tests/__pycache__/conftest.cpython-311.pyc",
+    ]
+    kept = ["src/distilgpt2_api/model/kernels/library.py", "my-model/config.json", "my build/notes.txt"]
+    for name in [*made, *kept]:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+
+    subprocess.run(["make", "--silent", "clean"], cwd=checkout, check=True)
+
+    assert not (checkout / ".venv").exists()
+    assert not (checkout / ".tools").exists()
+    assert not [name for name in made if (checkout / name).exists()]
+    assert list(checkout.rglob("__pycache__")) == []
+    assert [name for name in kept if (checkout / name).exists()] == kept
+
+
+@pytest.mark.reported("a newcomer: the installation left 54 MB in ~/.cache/zig")
+def test_the_compiler_caches_beside_the_sources(checkout: Path) -> None:
+    """CXX names a compiler that writes where it should cache instead of what it compiles."""
+    shutil.copytree(ROOT / "native", checkout / "native", dirs_exist_ok=True)
+    compiler = checkout / "compiler.sh"
+    compiler.write_text(
+        'while [ "$1" != -o ]; do shift; done\necho "$ZIG_GLOBAL_CACHE_DIR $ZIG_LOCAL_CACHE_DIR" > "$2"\n'
+    )
+    out = checkout / "out"
+    command = [sys.executable, str(checkout / "native" / "build.py"), "--platform", "linux/amd64", "--out", str(out)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ZIG_")}
+
+    subprocess.run(command, env=environment | {"CXX": f"sh {compiler}"}, check=True)
+
+    cache = str(checkout / "build" / "native" / "zig")
+    assert (out / "libkernels.so").read_text().split() == [cache, cache]
 
 
 def test_an_extra_is_named_as_in_the_project_file() -> None:
