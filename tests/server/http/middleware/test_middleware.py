@@ -53,6 +53,21 @@ def test_the_log_has_one_line_per_request_and_no_text(client: Any) -> None:
     assert not {"secret", "alice"} & {str(value) for value in entry.values()}
 
 
+@pytest.mark.reported("a newcomer: the console's log had status=<HTTPStatus.UNAUTHORIZED: 401>")
+@pytest.mark.parametrize(
+    ("path", "content_type", "status"),
+    [
+        ("/v1/completions", "text/plain", 415),
+        ("/v1/nothing", "application/json", 404),
+        ("/generate", "text/plain", 415),
+    ],
+)
+def test_the_log_has_the_status_as_a_number(client: Any, path: str, content_type: str, status: int) -> None:
+    assert client.post(path, content=b"{}", headers={"content-type": content_type}).status_code == status
+    [call] = client.scene.log.calls
+    assert repr(call.kwargs["status"]) == str(status)
+
+
 @pytest.mark.parametrize("path", [*PROBES, "/metrics"])
 def test_probes_and_scrapes_are_logged_at_debug(client: Any, path: str) -> None:
     client.get(path)

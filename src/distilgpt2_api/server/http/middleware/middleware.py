@@ -101,7 +101,7 @@ class RequestMiddleware:
             self._report(scope, record, status or CLIENT_CLOSED)
 
     def _report(self, scope: Scope, record: RequestRecord, status: int) -> None:
-        record.status = status
+        record.status = int(status)  # an HTTPStatus, as errors have it, would be written with its name
         record.duration_s = self.clock() - record.started_s
         record.route = _route(scope)
         record.operation = self.protocols.find_operation(record.route)
