@@ -45,6 +45,16 @@ def test_a_model_is_fetched_prepared_and_named(pull: Pull, tmp_path: Path) -> No
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.reported("a newcomer: the cache could not be written, and the next line said that it had been")
+def test_weights_that_could_not_be_stored_are_not_reported_as_prepared(pull: Pull, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    result = pull("distilgpt2")
+    assert result.returncode == 0, result.stderr
+    assert "can't cache the compiled weights, so the next start compiles them again: " in result.stderr
+    assert "prepared for" not in result.stderr
+    assert f"distilbert/distilgpt2 is in {tmp_path}/home/models/distilbert--distilgpt2" in result.stderr
+
+
 def test_an_unwritable_store_is_one_line(pull: Pull, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where a folder should be")
     result = pull("distilgpt2")

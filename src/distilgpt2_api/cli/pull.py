@@ -31,14 +31,15 @@ def command(*, name: str, revision: str | None, if_missing: bool, precision: str
         _say(f"{here.name} is in {here.folder}")
         return
     location = _pull(settings, name, revision or "main")
-    load_weights(
+    weights = load_weights(
         location.folder,
         read_model_config(location.folder),
         precision=settings.precision,
         cache_folder=settings.cache_home,
         report=_say,
     )
-    _say(f"prepared for {settings.precision} in {settings.cache_home}")
+    if weights.file is not None:  # else they could not be stored, and load_weights has said so
+        _say(f"prepared for {settings.precision} in {settings.cache_home}")
     _say(f"{location.name} is in {location.folder}")
     if not if_missing:
         click.echo(f"serve it: distilgpt2-api serve --model {location.name}")
