@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,22 @@ def test_each_precision_has_a_row_and_they_agree(tiny_model: Path, text_file: Pa
         assert perplexity == pytest.approx(figures["f32"][1], rel=0.05)
         assert ratio == pytest.approx(1, abs=0.02)
     assert figures["int8"][3] == 1
+
+
+@pytest.mark.reported("a newcomer: in a file with both streams, labels of progress stood between the table's rows")
+def test_progress_is_shown_on_a_terminal_only(tiny_model: Path, text_file: Path, invoke: Any) -> None:
+    arguments = ["evaluate", str(text_file), "--model", str(tiny_model), "--precision", "f32"]
+    invoke(*arguments)  # stores the weights
+    assert invoke(*arguments).stderr == ""
+
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "distilgpt2_api", *arguments]
+    subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=True)
+    os.close(terminal)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert f"{tiny_model} f32  [" in shown
+    assert "100%" in shown
 
 
 def test_models_are_compared_with_the_first(

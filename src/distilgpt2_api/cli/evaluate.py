@@ -1,7 +1,6 @@
 """`distilgpt2-api evaluate`: measures how well models predict a text, and how fast, in each precision."""
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -12,6 +11,7 @@ import click
 
 from distilgpt2_api.cli.line_scores import print_scores, read_passages
 from distilgpt2_api.cli.options import PRECISIONS, format_option, num_threads_option, overrides_from
+from distilgpt2_api.cli.progress import progress_stream
 from distilgpt2_api.core.config import EngineConfig, ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream
@@ -151,7 +151,7 @@ def _evaluate(engine_config: EngineConfig, candidate: Candidate, cache_home: Pat
     )
     label = f"{candidate.name} {engine_config.precision}"
     try:
-        with click.progressbar(length=len(stream.token_ids) - 1, label=label, file=sys.stderr) as bar:
+        with click.progressbar(length=len(stream.token_ids) - 1, label=label, file=progress_stream()) as bar:
             return evaluate(
                 runner.run, stream, num_positions=num_positions, max_step_tokens=STEP_TOKENS, on_scored=bar.update
             )

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from distilgpt2_api.cli.options import (
     overrides_from,
     precision_option,
 )
+from distilgpt2_api.cli.progress import progress_stream
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 from distilgpt2_api.settings import Settings
 
@@ -149,7 +149,7 @@ def _measure(shape: RequestShape, settings: Settings) -> NodeCurve:
             num_prompt_tokens=shape.num_prompt_tokens,
             num_completion_tokens=shape.num_completion_tokens,
         )
-        with click.progressbar(length=measurement.num_parts, label="measuring", file=sys.stderr) as bar:
+        with click.progressbar(length=measurement.num_parts, label="measuring", file=progress_stream()) as bar:
             return measurement.run(
                 model=settings.model_label(),
                 measured_on=f"{measurement.config.num_threads} threads of {_processor()}, {datetime.now(UTC):%Y-%m-%d}",
