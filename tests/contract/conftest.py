@@ -4,8 +4,6 @@
     pytest tests/contract --small-server-url http://…    against one of a model as `small_model` makes it, with a store
 
 With either, tests that need what is not there are skipped.
-
-    pytest tests/contract --every-boundary           boundary values of parameters also on operations that share them
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ __all__ = ["local_launch", "model_folder", "no_certificates", "read_events", "wa
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server-url", help="use this service instead of a server of our own")
     parser.addoption("--small-server-url", help="the same, for tests that need a short context")
-    parser.addoption("--every-boundary", action="store_true", help="more generated requests")
 
 
 def small_model(folder: Path) -> Path:
