@@ -18,5 +18,4 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= LEAST_BYTES:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # thousands of test items, and the modules
-    gc.enable()
+    gc.enable()  # without gc.freeze(): plugins look for referrers, and those of frozen objects are not found
