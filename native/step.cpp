@@ -353,16 +353,14 @@ void normalize(Engine *e, const Norm &norm) {
     pool_run(e->pool, normalize_row, e, e->num_rows);
 }
 
-// What the items of a product work on: output (rows, output_stride) = or += input · matrix. `next`: the matrix after it.
+// What a product works on: output (rows, output_stride) = or += input · matrix. `next`: the matrix after it. The caller
+// divides it into items: e->rows_each, e->panels_each.
 void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
                  float *output, int output_stride) {
     e->matrix = &matrix;
     e->next_matrix = next;
     e->epilogue = epilogue;
     e->input = input;
-    // As many rows as stay in a second cache while their panels come and go. An even number, for rows side by side.
-    const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
-    e->rows_each = bounded(CACHED_BYTES / bytes_each, 32, 1 << 16) / 32 * 32;
     e->output = output;
     e->output_stride = output_stride;
 }
@@ -370,6 +368,9 @@ void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Acti
 void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
               float *output, int output_stride) {
     set_product(e, matrix, next, input, epilogue, output, output_stride);
+    // As many rows as stay in a second cache while their panels come and go. An even number, for rows side by side.
+    const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
+    e->rows_each = bounded(CACHED_BYTES / bytes_each, 32, 1 << 16) / 32 * 32;
     const int num_panels = (matrix.num_columns + PANEL - 1) / PANEL;
     // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
     // even number: whole groups of the next matrix's input.
