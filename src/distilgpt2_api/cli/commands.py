@@ -36,18 +36,6 @@ class OneLineError(click.ClickException):
         click.echo(f"error: {self.message}", err=True)
 
 
-class Interrupted(click.ClickException):
-    """Ctrl-C, which needs no message: exit status 130."""
-
-    exit_code = INTERRUPTED
-
-    def __init__(self) -> None:
-        super().__init__("interrupted")
-
-    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
-        end_line()
-
-
 class CommandGroup(click.Group):
     """Imports a command's module only when that command runs.
 
@@ -82,7 +70,8 @@ class CommandGroup(click.Group):
         except Distilgpt2ApiError as error:
             raise OneLineError(str(error)) from None
         except KeyboardInterrupt:
-            raise Interrupted from None
+            end_line()
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
