@@ -11,8 +11,6 @@ from pathlib import Path
 from tests.e2e.conftest import Service
 
 FOLDER = Path(__file__).parent
-NUM_POSITIONS = 128
-"""Context length of the model for these requests."""
 
 
 def run_schemathesis(server: Service, folder: Path, *, max_examples: int, seed: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.contract.conformance import run_schemathesis
+from tests.conformance.run_schemathesis import run_schemathesis
 from tests.e2e.conftest import Service
 
 

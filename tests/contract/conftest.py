@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.contract.conformance import NUM_POSITIONS
 from tests.e2e.conftest import Launcher, Service, model_folder, no_certificates, read_events, wait_until, write_model
 from tests.e2e.conftest import launch as local_launch
 
@@ -25,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def small_model(folder: Path) -> Path:
     """A model with a short context, short texts (so that no request takes long) and a chat template."""
-    write_model(folder, num_positions=NUM_POSITIONS, end_logit=5.0)
+    write_model(folder, num_positions=128, end_logit=5.0)
     template = folder / "chat_template.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
     return folder

@@ -65,7 +65,7 @@ STREAMS: dict[str, list[Json]] = {
     ],
     "/api/chat": [{"messages": [{"role": "user", "content": "on"}], "options": {"num_predict": 4}}],
 }
-"""Requests for streams, by path: the conformance run checks the frame of an event, these what its data are."""
+"""Requests for streams, by path: `tests/conformance` checks the frame of an event, these what its data are."""
 
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in STREAMS.items() for body in bodies])

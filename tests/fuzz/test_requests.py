@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.contract.conformance import run_schemathesis
+from tests.conformance.run_schemathesis import run_schemathesis
 from tests.e2e.conftest import Server
 
 logger = logging.getLogger(__name__)
