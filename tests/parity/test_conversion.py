@@ -121,4 +121,4 @@ def test_a_merged_adapter_equals_pefts(options: dict[str, Any], base: Path, tmp_
 def test_the_page_shows_these_commands() -> None:
     page = "".join(block.text for block in command_blocks(ROOT / "docs" / "your-own-model.md"))
     assert "distilgpt2-api convert my-checkpoint my-fine-tuned-gpt2\n" in page
-    assert "distilgpt2-api convert distilgpt2 my-fine-tuned-gpt2 --adapter my-adapter" in page
+    assert "distilgpt2-api convert distilgpt2 my-merged-gpt2 --adapter my-adapter\n" in page
