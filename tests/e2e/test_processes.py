@@ -172,6 +172,21 @@ def test_the_service_ends_in_time_during_a_reload(
     assert server.wait_exit() == 0
 
 
+def test_idle_connections_to_an_old_worker_do_not_delay_the_end_of_the_service(
+    launch: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    """They would stay open for the length of a drain if the service went on."""
+    server = launch("serve", drain_s=300)
+    server.wait_listening()
+    server.wait_ready()
+    with httpx.Client(base_url=server.url) as client:
+        assert client.get("/livez").is_success
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "superseded: completing 0 requests" in server.log, "the old worker knows")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
 @pytest.mark.parametrize("kind", ["serve", "gunicorn"])
 @pytest.mark.reported("a reader: after `kill -9` of the service, its worker went on and kept the address")
 def test_a_worker_whose_master_was_killed_drains_and_frees_the_address(

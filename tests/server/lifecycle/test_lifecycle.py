@@ -196,6 +196,28 @@ def test_a_signal_reaches_the_server_after_the_drain(build_scene: Any, build_run
     asyncio.run(play())
 
 
+def test_a_signal_as_soon_as_the_engine_is_started_drains(
+    build_scene: Any, heard: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log says that it serves, even if nothing of the server has run since."""
+    scene = build_scene()
+    start = scene.engine.start
+
+    async def start_and_get_a_signal() -> None:
+        await start()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == []
+
+    monkeypatch.setattr(scene.engine, "start", start_and_get_a_signal)
+
+    async def play() -> None:
+        async with scene.app.router.lifespan_context(scene.app):
+            await wait_until(lambda: heard == [signal.SIGTERM])
+            assert scene.engine.state is EngineState.DRAINING
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize(("is_superseded", "num_interrupts"), [(False, 1), (True, 2)])
 def test_an_interrupt_during_the_drain_ends_the_process(
     build_scene: Any, build_runner: Any, heard: list[int], is_superseded: bool, num_interrupts: int

@@ -52,3 +52,17 @@ def test_an_interrupt_after_a_first_signal_demands_an_exit(heard: list[int], fir
     signal.raise_signal(signal.SIGINT)
     assert group.is_exit_demanded
     assert heard == [first, signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("number", SHUTDOWN_SIGNALS)
+def test_a_signal_to_the_master_announces_the_end(number: signal.Signals) -> None:
+    """For good, even if a reload then starts another worker."""
+    group = WorkerGroup()
+    group.record_start(1)
+    group.watch_signals()
+    assert not group.is_service_ending
+    signal.raise_signal(number)
+    assert group.is_service_ending
+    group.record_start(2)
+    assert group.is_service_ending

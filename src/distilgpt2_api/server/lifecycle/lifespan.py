@@ -52,11 +52,11 @@ def build_lifespan(
             control=control,
             before=None if batch_service is None else batch_service.worker.stop,
         )
-        await engine.start()
-        if usage is not None:
-            usage.start()
         try:
-            with drain:
+            with drain:  # first: the engine logs that it serves, and a supervisor may then send a signal at once
+                await engine.start()
+                if usage is not None:
+                    usage.start()
                 if control is not None and control.is_replacement:
                     await _wait_loaded(engine, control)
                 if batch_service is not None:

@@ -34,17 +34,18 @@ class WorkerGroup:
         return self._page[EXIT_DEMANDED] != 0
 
     def record_start(self, age: int) -> None:
-        """The master starts a worker, so the service goes on."""
+        """The master starts a worker, so the service goes on, unless the master has been told to end."""
         self._page[:AGE_BYTES] = age.to_bytes(AGE_BYTES, "little")
-        self._page[SERVICE_ENDING] = 0
+        self._page[SERVICE_ENDING] = self._is_told_to_end
 
     def announce_service_end(self) -> None:
         self._page[SERVICE_ENDING] = 1
 
     def watch_signals(self) -> None:
-        """In the master: note a second interrupt, which Gunicorn ignores while it waits for its workers.
+        """In the master: note signals that Gunicorn handles later or ignores. Idempotent.
 
-        A terminal sends Ctrl-C to the workers too, but `docker run` without a terminal only to the master. Idempotent.
+        While it reloads, it handles none before the old workers end: those learn here that the service ends. While it
+        waits for its workers, it ignores a second interrupt, which `docker run` without a terminal sends only to it.
         """
         if not self._masters_handlers:
             for number in SHUTDOWN_SIGNALS:
@@ -54,6 +55,7 @@ class WorkerGroup:
         if number == signal.SIGINT and self._is_told_to_end:
             self._page[EXIT_DEMANDED] = 1
         self._is_told_to_end = True
+        self.announce_service_end()
         handler = self._masters_handlers[number]
         if callable(handler):
             handler(number, frame)
