@@ -4,6 +4,9 @@
 // `Draw`. Each row is sampled by inverse CDF with one random number: over all tokens in the order of their ids, or, if
 // top-k, top-p or min-p truncate it, over the likeliest tokens in descending order, equals in the order of their ids.
 //
+// Two ways lead to the same token: from a whole row, of which the largest logits of groups of columns say where to read, or
+// from shortlists, if the likeliest tokens of a row decide alone.
+//
 // Where a sampler goes: one that keeps a part of the likeliest tokens (a threshold, a number, a mass) is a line of
 // sample_truncated(), beside top-p; one that keeps other tokens makes a smaller row of them first, as keep_typical();
 // one that changes logits by what the sequence has is a logits processor, in Python. What a sampler remembers of earlier
@@ -24,6 +27,7 @@ constexpr double FLAT_ENTROPY = 4;   // in nats: a row with more has thousands o
 
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline float larger(float a, float b) { return a > b ? a : b; }
+inline float larger_or_nan(float a, float b) { return b <= a || a != a ? a : b; }
 inline double smaller_of(double a, double b) { return a < b ? a : b; }
 
 // Logits of `count` tokens, all of a vocabulary or some of them.
@@ -354,6 +358,11 @@ float exponent_of(float value, float largest, float scale) { return larger((valu
 // all that is nearer. Distances are functions of exponents, and below 128.
 constexpr int BUCKET_SHIFT = 16, FIRST_BUCKET = (127 - 10) << 7, NUM_BUCKETS = 17 << 7;
 
+uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
 float float_of(uint32_t bits) {
     float value;
     memcpy(&value, &bits, 4);
@@ -694,7 +703,7 @@ Row keep_typical(const Row &row, const Draw &draw, const SamplingScratch &scratc
     return keep_few_typical(row, scale, mean, goal, scratch);
 }
 
-// -------------------------------------------------------------------------------------------------- draw and score
+// ---------------------------------------------------------------------------------------------------------- draw
 
 constexpr double GREEDY_TEMPERATURE = 1e-5; // lower ones would overflow: as core/params.py has it
 
@@ -718,15 +727,119 @@ int sample(Row row, Draw draw, int position, const SamplingScratch &scratch, dou
     return sample_all(row, draw, number, scratch);
 }
 
-int draw(const Draw &draw, int position, const float *logits, const float *maxima, int num_columns,
-         const SamplingScratch &scratch, float *largest, double *surprisal) {
-    const Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
+// From a row of which the largest logit is known.
+int draw_row(const Row &row, const Draw &draw, int position, const SamplingScratch &scratch, float *largest,
+             double *surprisal) {
     *largest = row.largest;
     *surprisal = 0;
     if (!__builtin_isfinite(row.largest)) return -1;
     if (draw.temperature > 0) return sample(row, draw, position, scratch, surprisal);
     return row.token_of(first_column_of_largest(row));
 }
+
+int draw(const Draw &draw, int position, const float *logits, const float *maxima, int num_columns,
+         const SamplingScratch &scratch, float *largest, double *surprisal) {
+    const Row row = {logits, maxima, nullptr, num_columns, largest_of(maxima, num_maxima(num_columns))};
+    return draw_row(row, draw, position, scratch, largest, surprisal);
+}
+
+// ----------------------------------------------------------------------------------------------------- shortlists
+
+void clear(Shortlist &list) {
+    list.largest = -INFINITE;
+    list.least = LOWEST;
+    list.count = 0;
+}
+
+// Leaves the `wanted` likeliest tokens, of equal ones the first, and few more.
+void shorten(Shortlist &list, int wanted) {
+    const float reached = reached_by(list.values, list.count, wanted, list.largest);
+    float least = INFINITE; // of the tokens that reach it
+    for (int i = 0; i < list.count; i++)
+        if (list.values[i] >= reached && list.values[i] < least) least = list.values[i];
+    int num_equal = wanted - count_from(list.values, list.count, nextafterf(least, INFINITE)), count = 0;
+    for (int i = 0; i < list.count; i++) { // without branches, which nothing predicts
+        const float value = list.values[i];
+        list.values[count] = value;
+        list.token_ids[count] = list.token_ids[i];
+        const bool is_equal = value == least;
+        count += value > least || (is_equal && num_equal > 0);
+        num_equal -= is_equal;
+    }
+    list.least = least;
+    list.count = count;
+}
+
+// Adds the columns that reach the list's `least`.
+template <bool IS_WHOLE> INLINE void add_columns(Shortlist &list, const float *columns, int num_columns, int token_id) {
+    const Floats least = splat(list.least);
+    Floats largest = splat(list.largest);
+    Ints is_nan = (Ints)(largest != largest);
+    for (int first = 0; first < SPAN; first += LANES) {
+        const Floats x = IS_WHOLE ? load(columns + first) : load_columns(columns, first, num_columns);
+        largest = max(largest, x);
+        is_nan |= (Ints)(x != x);
+        for (uint32_t bits = bits_of_lanes((Ints)(x >= least)); bits; bits &= bits - 1) {
+            const int column = first + __builtin_ctz(bits);
+            list.values[list.count] = columns[column];
+            list.token_ids[list.count++] = token_id + column;
+        }
+    }
+    list.largest = bits_of_lanes(is_nan) ? __builtin_nanf("") : max_lanes(largest);
+}
+
+void add_span(Shortlist &list, int num_deciding, const float *columns, int num_columns, int token_id) {
+    const int num = smaller(num_columns, SPAN);
+    if (list.least == LOWEST) { // the first span: its own likeliest tokens are a bound
+        alignas(64) float maxima[SPAN_MAXIMA];
+        write_maxima(columns, num, maxima);
+        const float largest = largest_of(maxima, SPAN_MAXIMA);
+        if (__builtin_isfinite(largest)) list.least = reached_by(columns, num, num_deciding, largest);
+    }
+    if (num == SPAN) add_columns<true>(list, columns, num, token_id);
+    else add_columns<false>(list, columns, num, token_id);
+    if (list.largest == INFINITE || list.largest != list.largest) list.count = 0; // nothing can be drawn
+    else if (list.count >= 2 * MOST_DECIDING) shorten(list, num_deciding);
+}
+
+// The tokens of all lists in a row of their own, in the order of their ids: the likeliest ones, and a few more.
+Row merge(const Shortlist *lists, int num_lists, float largest, int wanted, int num_columns,
+          const SamplingScratch &scratch) {
+    int count = 0;
+    for (int i = 0; i < num_lists; i++)
+        for (int j = 0; j < lists[i].count; j++)
+            scratch.keys[count++] = (uint64_t)(uint32_t)lists[i].token_ids[j] << 32 | bits_of(lists[i].values[j]);
+    for (int i = 0; i < count; i++) scratch.values[i] = float_of((uint32_t)scratch.keys[i]);
+    const float least = reached_by(scratch.values, count, wanted, largest);
+    int num = 0;
+    for (int i = 0; i < count; i++) {
+        scratch.keys[num] = scratch.keys[i];
+        num += scratch.values[i] >= least;
+    }
+    const uint64_t *const keys = sort(scratch.keys, scratch.sorted, num);
+    for (int i = 0; i < num; i++) {
+        scratch.token_ids[i] = (int32_t)(keys[i] >> 32);
+        scratch.values[i] = float_of((uint32_t)keys[i]);
+    }
+    // As the whole row, this one has tokens that can't be drawn, if too few can.
+    for (; num < smaller(wanted, num_columns); num++) {
+        scratch.token_ids[num] = 0;
+        scratch.values[num] = -INFINITE;
+    }
+    return scratch_row(scratch, num);
+}
+
+int draw_from(const Draw &draw, int position, const Shortlist *lists, int num_lists, int num_columns,
+              const SamplingScratch &scratch, float *largest, double *surprisal) {
+    Row row = {};
+    row.largest = -INFINITE;
+    for (int i = 0; i < num_lists; i++) row.largest = larger_or_nan(row.largest, lists[i].largest);
+    if (__builtin_isfinite(row.largest))
+        row = merge(lists, num_lists, row.largest, num_deciding(draw), num_columns, scratch);
+    return draw_row(row, draw, position, scratch, largest, surprisal);
+}
+
+// --------------------------------------------------------------------------------------------------------- score
 
 double score(const Draw &draw, int token_id, const float *logits, const float *maxima, int num_columns,
              const SamplingScratch &scratch, int32_t *top_ids, double *top_logprobs) {
@@ -765,4 +878,4 @@ double score(const Draw &draw, int token_id, const float *logits, const float *m
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 extern const Sampling JOIN(TARGET, _sampling);
-const Sampling JOIN(TARGET, _sampling) = {write_maxima, draw, score};
+const Sampling JOIN(TARGET, _sampling) = {write_maxima, draw, clear, add_span, draw_from, score};

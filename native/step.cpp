@@ -18,6 +18,7 @@ int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4; }
 constexpr int HEAD_ROWS = 64;
 constexpr int CACHED_BYTES = 1 << 18;
 constexpr int SPAN_PANELS = SPAN / PANEL;
+constexpr int SPAN_STRIDE = SPAN + 16; // an odd number of cache lines
 
 } // namespace
 
@@ -34,9 +35,13 @@ struct Engine {
     Activations narrow; // (T, C): from the layer norms, from the attention
     Activations wide;   // (T, I): from the activation
     float *scratch;     // (threads, scratch_floats)
-    float *logits;      // (L, logits_stride)
-    float *maxima;      // (L, num_maxima(V))
-    char *sampling;     // (threads, sampling_bytes)
+    float *spans;       // (threads, HEAD_ROWS, SPAN_STRIDE): logits that each thread has computed last
+    // What rows keep of their logits until a token is drawn: all and their maxima, or a shortlist of each thread's.
+    float *logits;         // (L, logits_stride)
+    float *maxima;         // (L, num_maxima(V))
+    Shortlist *shortlists; // (HEAD_ROWS, threads)
+    int32_t *num_deciding; // (HEAD_ROWS): of the shortlist's tokens; 0 for whole rows
+    char *sampling;        // (threads, sampling_bytes)
     int64_t sampling_bytes;
     struct { // of the current step, as in Step
         const int32_t *token_ids, *position_ids, *token_begins, *block_begins, *block_ids;
@@ -53,9 +58,11 @@ struct Engine {
     float *output;
     int num_rows, output_stride, rows_each, panels_each, heads_each;
     const Draws *draws;
-    int first_draw, logits_stride, raw_stride;
-    const float *drawn_logits, *raw_logits; // of the first draw
-    float *head_maxima;
+    int first_draw, num_edited; // of the rows whose logits are computed together
+    float *head_maxima;         // of the first of them
+    bool has_shortlists;
+    const float *edited_logits, *raw_logits; // of engine_draw()
+    int edited_stride, raw_stride;
 };
 
 namespace {
@@ -113,6 +120,9 @@ int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens,
     e->chunk_tables = take<int32_t>(at, num_tokens);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
     e->scratch = take<float>(at, (int64_t)e->scratch_floats * pool_num_threads(e->pool));
+    e->spans = take<float>(at, (int64_t)HEAD_ROWS * SPAN_STRIDE * pool_num_threads(e->pool));
+    e->shortlists = take<Shortlist>(at, (int64_t)HEAD_ROWS * pool_num_threads(e->pool));
+    e->num_deciding = take<int32_t>(at, HEAD_ROWS);
     e->logits = take<float>(at, num_logits * logits_stride(m));
     e->maxima = take<float>(at, num_logits * num_maxima(m.vocab_size));
     e->sampling = at;
@@ -208,8 +218,7 @@ Activations rows_from(const Activations &a, int first, int num_rows) {
     return rows;
 }
 
-void multiply_panels(void *context, int item, int) {
-    Engine *e = (Engine *)context;
+void multiply_item(Engine *e, int item, float *output, int output_stride) {
     const int num_columns = e->matrix->num_columns, num_panels = (num_columns + PANEL - 1) / PANEL;
     const int row = item / num_column_items(e) * e->rows_each;
     const int first = item % num_column_items(e) * e->panels_each;
@@ -220,12 +229,17 @@ void multiply_panels(void *context, int item, int) {
     if (next < num) fetch = weights_of(e->model, *e->matrix, next % num_column_items(e) * e->panels_each);
     else if (e->next_matrix) fetch = weights_of(e->model, *e->next_matrix, (next - num) * e->panels_each);
     const Activations rows = rows_from(e->input, row, bounded(e->num_rows - row, 0, e->rows_each));
-    float *output = e->output + (int64_t)row * e->output_stride;
-    e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, e->output_stride, fetch);
+    output += (int64_t)row * output_stride;
+    e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, output_stride, fetch);
     if (e->epilogue != ACTIVATE || !e->wide.bytes || !has_groups(e->kernels)) return;
     const int last = bounded(end * PANEL, 0, num_columns);
     for (int i = row; i < row + rows.num_rows; i++)
         quantize_columns(e, e->wide, e->output + (int64_t)i * e->output_stride, i, first * PANEL, last);
+}
+
+void multiply_panels(void *context, int item, int) {
+    Engine *e = (Engine *)context;
+    multiply_item(e, item, e->output, e->output_stride);
 }
 
 // Whether what a head gives can be quantised without the others.
@@ -262,20 +276,41 @@ int token_before(const Engine *e, const Draw &draw) {
     return draw.token >= 0 ? draw.token : e->inputs.token_begins[draw.sequence + 1] - 1;
 }
 
-void normalize_drawn(void *context, int row, int) {
+Shortlist *shortlists_of(const Engine *e, int row) { return e->shortlists + row * pool_num_threads(e->pool); }
+
+void prepare_drawn(void *context, int row, int) {
     Engine *e = (Engine *)context;
-    normalize_token(e, e->model.final_norm, token_before(e, e->draws->draws[e->first_draw + row]), row);
+    const int index = e->first_draw + row;
+    const Draw &draw = e->draws->draws[index];
+    normalize_token(e, e->model.final_norm, token_before(e, draw), row);
+    e->num_deciding[row] = index < e->draws->num_edited ? 0 : num_deciding(draw);
+    for (int thread = 0; thread < pool_num_threads(e->pool); thread++)
+        e->kernels->sampling->clear(shortlists_of(e, row)[thread]);
 }
 
-// The panels of a span of logits, and the span's maxima while it is in the cache.
+// A span of logits of all rows, of which each row keeps what decides its draw: of most rows a few tokens, so that their
+// logits stay in the cache.
 void multiply_span(void *context, int span, int thread) {
     Engine *e = (Engine *)context;
-    multiply_panels(context, span, thread);
-    const int num_columns = e->model.vocab_size;
-    for (int row = 0; row < e->num_rows; row++)
-        e->kernels->sampling->write_maxima(
-            e->output + (int64_t)row * e->output_stride + span * SPAN, num_columns - span * SPAN,
-            e->head_maxima + (int64_t)row * num_maxima(num_columns) + span * SPAN_MAXIMA);
+    const Sampling &sampling = *e->kernels->sampling;
+    const int num_columns = e->model.vocab_size, first = span * SPAN, num = bounded(num_columns - first, 0, SPAN);
+    float *columns = e->output + first;
+    int stride = e->output_stride;
+    if (e->has_shortlists) {
+        columns = e->spans + (int64_t)thread * HEAD_ROWS * SPAN_STRIDE;
+        stride = SPAN_STRIDE;
+    }
+    multiply_item(e, span, columns - first, stride); // writes the span's columns
+    for (int row = 0; row < e->num_rows; row++, columns += stride) {
+        if (e->num_deciding[row]) {
+            sampling.add_span(shortlists_of(e, row)[thread], e->num_deciding[row], columns, num, first);
+            continue;
+        }
+        float *kept = e->output + (int64_t)row * e->output_stride + first;
+        if (kept != columns) memcpy(kept, columns, sizeof(float) * (size_t)num);
+        sampling.write_maxima(columns, num,
+                              e->head_maxima + (int64_t)row * num_maxima(num_columns) + span * SPAN_MAXIMA);
+    }
 }
 
 // One draw from a row of logits with its maxima; `raw`: the row before it was edited, for log-probabilities.
@@ -301,12 +336,20 @@ SamplingScratch scratch_of(const Engine *e, int thread) {
     return sampling_scratch(at, e->model.vocab_size);
 }
 
-void draw_computed(void *context, int row, int thread) {
+void draw_computed(void *context, int item, int thread) {
     Engine *e = (Engine *)context;
-    const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
-    const float *maxima = e->head_maxima + (int64_t)row * num_maxima(e->model.vocab_size);
-    const int index = e->first_draw + row;
-    const int position = e->inputs.position_ids[token_before(e, e->draws->draws[index])] + 1;
+    const int row = e->num_edited + item, index = e->first_draw + row, num_columns = e->model.vocab_size;
+    const Draw &draw = e->draws->draws[index];
+    const int position = e->inputs.position_ids[token_before(e, draw)] + 1;
+    if (e->num_deciding[row]) {
+        const Draws &draws = *e->draws;
+        draws.token_ids[index] = e->kernels->sampling->draw_from(
+            draw, position, shortlists_of(e, row), pool_num_threads(e->pool), num_columns, scratch_of(e, thread),
+            &draws.largest[index], &draws.surprisals[index]);
+        return;
+    }
+    const float *logits = e->output + (int64_t)row * e->output_stride;
+    const float *maxima = e->head_maxima + (int64_t)row * num_maxima(num_columns);
     draw_row(e, index, position, scratch_of(e, thread), logits, maxima, logits, maxima);
 }
 
@@ -321,7 +364,7 @@ const float *find_maxima(const Engine *e, const float *logits, float *maxima) {
 void draw_edited(void *context, int row, int thread) {
     Engine *e = (Engine *)context;
     const SamplingScratch scratch = scratch_of(e, thread);
-    const float *logits = e->drawn_logits + (int64_t)row * e->logits_stride;
+    const float *logits = e->edited_logits + (int64_t)row * e->edited_stride;
     const float *raw = e->raw_logits + (int64_t)row * e->raw_stride;
     const float *maxima = find_maxima(e, logits, scratch.row_maxima);
     const float *raw_maxima = maxima;
@@ -383,20 +426,17 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
 void compute_draws(Engine *e, int num, int row) {
     const Model &m = e->model;
     e->num_rows = num;
-    pool_run(e->pool, normalize_drawn, e, num);
-    e->logits_stride = logits_stride(m);
-    float *logits = e->logits + (int64_t)row * e->logits_stride;
-    set_product(e, m.head, nullptr, e->narrow, STORE, logits, e->logits_stride);
+    pool_run(e->pool, prepare_drawn, e, num);
+    set_product(e, m.head, nullptr, e->narrow, STORE, e->logits + (int64_t)row * logits_stride(m), logits_stride(m));
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
     e->rows_each = num; // an item is a whole span, of which the maxima are taken
     e->panels_each = SPAN_PANELS;
+    e->has_shortlists = false;
+    for (int i = 0; i < num; i++) e->has_shortlists |= e->num_deciding[i] > 0;
     pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));
-    const int num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);
-    e->first_draw += num_edited;
-    e->head_maxima += (int64_t)num_edited * num_maxima(m.vocab_size);
-    e->drawn_logits = logits + (int64_t)num_edited * e->logits_stride;
-    pool_run(e->pool, draw_computed, e, num - num_edited);
-    e->first_draw += num - num_edited;
+    e->num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);
+    pool_run(e->pool, draw_computed, e, num - e->num_edited);
+    e->first_draw += num;
 }
 
 } // namespace
@@ -483,9 +523,9 @@ int engine_step(Engine *e, Step *step) {
 int engine_draw(Engine *e, const Draws *draws, const float *logits, int stride, const float *raw, int raw_stride) {
     if (!reserve(e, 0, 0, 0)) return -1; // nothing, after a step: its logits stay
     e->draws = draws;
-    e->drawn_logits = logits;
+    e->edited_logits = logits;
     e->raw_logits = raw;
-    e->logits_stride = stride;
+    e->edited_stride = stride;
     e->raw_stride = raw_stride;
     pool_run(e->pool, draw_edited, e, draws->num_draws);
     return 0;

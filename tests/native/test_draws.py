@@ -72,6 +72,8 @@ PARAMETERS: tuple[dict[str, Any], ...] = (
     {"largest_surprisal": 7.7, "xtc_probability": 1.0, "xtc_threshold": 0.02},
     {"largest_surprisal": 4.1, "xtc_probability": 1.0, "xtc_threshold": 0.02, "min_p": 0.001, "dynatemp_range": 0.4},
 )
+LARGEST_TOP_K = tuple({"top_k": top_k} for top_k in range(120, 136))
+"""Around the number of tokens from which on rows are kept whole."""
 NEUTRAL = {
     "temperature": 1.0,
     "dynatemp_exponent": 1.0,
@@ -98,9 +100,17 @@ def target(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def opened(target: str, vocab_size: int, *, num_threads: int = 2) -> Iterator[Driver]:
+def opened(
+    target: str, vocab_size: int, *, num_threads: int = 2, row: NDArray[np.float32] | None = None
+) -> Iterator[Driver]:
+    """A model with random logits, or with this `row` (V,) of them behind each token."""
     config = {"n_embd": 4, "n_head": 1, "n_layer": 1, "vocab_size": vocab_size, "n_positions": 64}
+    config["tie_word_embeddings"] = row is None
     tensors = random_tensors(config)
+    if row is not None:
+        tensors["ln_f.weight"] = np.zeros(4, np.float32)
+        tensors["ln_f.bias"] = np.array([1, 0, 0, 0], np.float32)
+        tensors["lm_head.weight"] = np.pad(row[:, None], [(0, 0), (0, 3)])
     with Driver(
         driver_command(), config, tensors, precision="f32", target=target, num_threads=num_threads, num_blocks=4
     ) as driver:
@@ -123,6 +133,10 @@ def rows_of(kind: str, num_rows: int, vocab_size: int) -> NDArray[np.float32]:
             random.random((num_rows, vocab_size)) < 0.9, -np.inf, random.normal(0, 3, (num_rows, vocab_size))
         )
         rows[np.arange(num_rows), random.integers(vocab_size, size=num_rows)] = 1.5
+    elif kind == "ascending":
+        rows = np.tile(np.arange(vocab_size) / 9, (num_rows, 1))
+    elif kind == "none":
+        rows = np.full((num_rows, vocab_size), -np.inf)
     elif kind == "zipf":
         rows = -1.2 * np.log(random.permuted(np.tile(np.arange(1, vocab_size + 1), (num_rows, 1)), axis=1))
     else:
@@ -222,7 +236,7 @@ def test_other_rows_and_threads_change_no_bit(target: str) -> None:
             assert alone.logprobs == together.logprobs[part]
 
 
-@pytest.mark.parametrize("vocab_size", [1, 31, 257, 1_000])
+@pytest.mark.parametrize("vocab_size", [1, 31, 257, 3_000])
 @pytest.mark.parametrize("num_edited", [0, 1, 70, 130])
 def test_a_step_draws_from_its_own_logits(target: str, vocab_size: int, num_edited: int) -> None:
     """In more portions than one, beside rows that are edited: their logits are handed over and nothing is drawn."""
@@ -231,7 +245,7 @@ def test_a_step_draws_from_its_own_logits(target: str, vocab_size: int, num_edit
     tokens = [(3 * index) % 100 for index in range(150)]
     draws = make_draws(
         [
-            {"token": token, "seed": index, "position": token % 50 + 1, "num_top": 2}
+            {"token": token, "seed": index, "position": token % 50 + 1, "num_top": index % 3 - 1}
             | PARAMETERS[index % len(PARAMETERS)]
             for index, token in enumerate(tokens)
         ]
@@ -245,3 +259,23 @@ def test_a_step_draws_from_its_own_logits(target: str, vocab_size: int, num_edit
     assert np.array_equal(drawn.token_ids[num_edited:], expected.token_ids[num_edited:])
     assert np.array_equal(drawn.logprobs[num_edited:], expected.logprobs[num_edited:])
     assert np.array_equal(drawn.top_ids[num_edited:], expected.top_ids[num_edited:])
+
+
+@pytest.mark.parametrize("kind", ["normal", "zipf", "ties", "equals", "bans", "ascending", "nan", "inf", "none"])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_a_step_draws_as_from_whole_rows(target: str, kind: str, num_threads: int) -> None:
+    """Also if only the likeliest tokens are kept of a row, by several threads: the same token to the last bit."""
+    parameters = [one | {"seed": index} for index, one in enumerate(PARAMETERS + LARGEST_TOP_K)]
+    draws = make_draws(parameters)
+    draws["position"] = 1
+    for vocab_size in (1, 2, 127, 128, 129, 300, 5_000, 50_257):
+        row = rows_of("normal" if kind in ("nan", "inf") else kind, 1, vocab_size)[0]
+        if kind in ("nan", "inf"):
+            row[vocab_size // 2] = float(kind)
+        with opened(target, vocab_size, num_threads=num_threads, row=row) as driver:
+            _, drawn = driver.sample([Row(token_ids=[0], begin=0, block_ids=[0])], draws)
+            logits = np.tile(row, (len(draws), 1))
+            expected = driver.draw(draws, logits, logits)
+        assert np.array_equal(drawn.token_ids, expected.token_ids), vocab_size
+        assert np.array_equal(drawn.largest, expected.largest, equal_nan=True)
+        assert np.array_equal(drawn.surprisals, expected.surprisals)
