@@ -112,6 +112,10 @@ def test_an_empty_prompt_starts_from_the_tokenizers_end_of_text_if_the_model_has
         ("top_k", -1),
         ("top_p", 1.01),
         ("top_p", -0.1),
+        ("temperature", "0.5"),
+        ("top_k", 1.5),
+        ("max_new_tokens", "3"),
+        ("num_return_sequences", None),
     ],
 )
 def test_a_bad_value_is_refused_by_name_and_the_next_call_works(open_generator: Opener, name: str, value: Any) -> None:

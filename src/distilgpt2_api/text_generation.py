@@ -2,6 +2,7 @@
 
 import random
 import threading
+from numbers import Integral
 from pathlib import Path
 from typing import Self
 
@@ -83,5 +84,5 @@ class TextGenerator:
 
 
 def _check_at_least(param: str, value: int, least: int) -> None:
-    if value < least:
-        raise InvalidRequestError(f"{param} is {value}; it must be at least {least}", param=param)
+    if not isinstance(value, Integral) or value < least:
+        raise InvalidRequestError(f"{param} is {value!r}; it must be a whole number, at least {least}", param=param)

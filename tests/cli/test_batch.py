@@ -87,11 +87,7 @@ def test_a_table_gets_its_completions(batch: Command) -> None:
     Path("in.csv").write_text('title,prompt,max_tokens,ignore_eos\nfirst,"Once, upon",3,true\nsecond,Twice,4,true\n')
     result = batch("in.csv", "-o", "out.csv")
     assert (result.exit_code, result.stdout) == (0, ""), result.output
-    assert result.stderr == (
-        "parameters from columns: max_tokens, ignore_eos\n"
-        "rows with an empty max_tokens get up to 16 tokens\n"
-        "2 lines, 2 answered: out.csv\n"
-    )
+    assert result.stderr == ("parameters from columns: max_tokens, ignore_eos\n2 lines, 2 answered: out.csv\n")
     with Path("out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["title"], row["prompt"], row["completion_tokens"], row["finish_reason"]) for row in rows] == [
@@ -190,11 +186,22 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
     Path("in.jsonl").write_text(ask("/v1/completions", "b", prompt="b", max_tokens=1))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "are of another input than in.jsonl: line 1 has changed or moved since it was answered" in result.stderr
+    assert (
+        "the answers in out.jsonl and out.errors.jsonl are of another input than in.jsonl: line 1 has changed or moved"
+        " since it was answered" in result.stderr
+    )
     assert Path("out.jsonl").read_bytes() == before
     assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
     assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["b"]
     assert not Path("out.errors.jsonl").exists()
+
+
+def test_a_table_without_a_length_says_the_default(batch: Command) -> None:
+    """Nor does an error name an empty file."""
+    Path("in.csv").write_text("prompt\nOnce\n")
+    assert "no column max_tokens: each row gets up to 16 tokens\n" in batch("in.csv", "-o", "out.csv").stderr
+    Path("in.csv").write_text("prompt\nTwice\n")
+    assert "the answers in out.csv are of another input than in.csv" in batch("in.csv", "-o", "out.csv").stderr
 
 
 def test_two_batches_do_not_write_one_output(batch: Command) -> None:

@@ -185,6 +185,7 @@ def test_missing_packages_are_named_before_any_file_is_opened(
     assert result.exit_code == 1
     assert result.stderr == (
         "error: --ray needs the extra `ray`, which is not installed: run `make install EXTRAS=ray` in the checkout,"
+        " or `python -m pip install 'distilgpt2-api[ray]'` beside the installed package,"
         " or build the image with --build-arg EXTRAS=ray\n"
     )
     assert not (tmp_path / "out.jsonl").exists()

@@ -377,7 +377,7 @@ def test_without_a_store_there_is_no_usage_and_none_is_created(invoke: Any, tmp_
     ("options", "message"),
     [
         (["--since", "2026-11-30", "--until", "2026-11-29"], "2026-11-29 is before --since, 2026-11-30."),
-        (["--since", "yesterday"], "'yesterday' does not match the format"),
+        (["--since", "yesterday"], "'yesterday' is not a day, such as 2027-01-31."),
     ],
 )
 def test_unclear_days_are_refused(invoke: Any, options: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_a_parameter_is_added_in_one_place(tmp_path: Path) -> None:
     found = json.loads(result.stdout)
     assert (found["completion"], found["chat"], found["absent"]) == (2.0, 4.0, 0.25)
     assert found["bounds"] == ["zest", "zest: input should be less than or equal to 8"]
-    assert found["program"] == ["zest", "zest is 9; it must be from 0.125 to 8"]
+    assert found["program"] == ["zest", "zest is 9; it must be a number from 0.125 to 8"]
     assert found["edits"] == [False, True]
     assert found["beams"] == ["zest"]
     assert "--zest FLOAT RANGE" in found["help"]
@@ -100,17 +101,23 @@ def test_only_values_that_are_not_neutral_edit_logits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bounds", "allowed", "refused"),
+    ("name", "words", "allowed", "refused"),
     [
-        ("temperature", "from 0 to 2", [0, 2.0], [-0.001, 2.001, float("nan"), float("inf")]),
-        ("typical_p", "above 0 to 1", [1e-9, 1], [0, -1, 1.5, float("nan")]),
-        ("repeat_last_n", "from -1 to 2.14748e+09", [-1, MAX_COUNT], [-2, MAX_COUNT + 1]),
+        ("temperature", "a number from 0 to 2", [0, 2.0], [-0.001, 2.001, float("nan"), float("inf"), "1", None, True]),
+        ("typical_p", "a number above 0 to 1", [1e-9, 1], [0, -1, 1.5, float("nan")]),
+        (
+            "repeat_last_n",
+            "a whole number from -1 to 2.14748e+09",
+            [-1, MAX_COUNT],
+            [-2, MAX_COUNT + 1, 1.5, "1", False],
+        ),
+        ("ignore_eos", "true or false", [True, False], [0, 1, "true", None]),
     ],
 )
-def test_a_parameters_bounds(name: str, bounds: str, allowed: list[float], refused: list[float]) -> None:
+def test_a_parameters_type_and_bounds(name: str, words: str, allowed: list[Any], refused: list[Any]) -> None:
     entry = PLAIN_PARAMETERS[name]
 
-    assert entry.bounds == bounds
+    assert entry.allowed == words
     assert [entry.allows(value) for value in allowed + refused] == [True] * len(allowed) + [False] * len(refused)
 
 

@@ -120,9 +120,9 @@ def test_a_command_that_serves_is_the_last_of_its_block_and_the_page_says_where_
 
 @pytest.mark.reported("first hour: the README typed .venv/bin/distilgpt2-api, other pages distilgpt2-api")
 def test_commands_are_typed_in_the_activated_environment(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert not re.search(r"(?<!/)\.venv/bin/(?!activate)", "".join(block.text for block in command_blocks(page)))
-    assert "pip install 'distilgpt2-api" not in text, "there is no such package on an index"
+    commands = "".join(block.text for block in command_blocks(page))
+    assert not re.search(r"(?<!/)\.venv/bin/(?!activate)", commands)
+    assert "pip install 'distilgpt2-api" not in commands, "there is no such package on an index"
 
 
 @pytest.mark.reported(

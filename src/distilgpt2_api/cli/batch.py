@@ -102,8 +102,8 @@ def command(
     )
     if isinstance(requests.format, CsvTable):
         click.echo(f"parameters from columns: {', '.join(requests.format.parameters) or 'none'}", err=True)
-        which = "with an empty" if "max_tokens" in requests.format.parameters else "without a column"
-        click.echo(f"rows {which} max_tokens get up to {DEFAULT_MAX_TOKENS} tokens", err=True)
+        if "max_tokens" not in requests.format.parameters:
+            click.echo(f"no column max_tokens: each row gets up to {DEFAULT_MAX_TOKENS} tokens", err=True)
     with ExitStack() as stack:
         completed = stack.enter_context(CompletedLines())
         answers = OutputFile(output, file_format=requests.format)

@@ -191,25 +191,30 @@ def _day(moment: datetime | None, *, default: str) -> str:
     return default if moment is None else moment.astimezone(UTC).date().isoformat()
 
 
-Day = click.DateTime(["%Y-%m-%d"])
+class Day(click.ParamType[date]):
+    name = "DAY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a day, such as 2027-01-31.", param, ctx)
 
 
 @command.command("usage")
 @click.argument("name", required=False)
-@click.option("--since", type=Day, help="The first day, in UTC. Default: the first of this month.")
-@click.option("--until", type=Day, help="The last day, in UTC. Default: today.")
+@click.option("--since", type=Day(), help="The first day, in UTC. Default: the first of this month.")
+@click.option("--until", type=Day(), help="The last day, in UTC. Default: today.")
 @click.option("--by-day", is_flag=True, help="A row for each day.")
 @format_option
-def print_usage(
-    *, name: str | None, since: datetime | None, until: datetime | None, by_day: bool, output_format: str
-) -> None:
+def print_usage(*, name: str | None, since: date | None, until: date | None, by_day: bool, output_format: str) -> None:
     """Print what each key, or the key NAME, has used: requests, tokens and refusals.
 
     Reads the store of running services (the setting usage_store). Keys that have been removed are in it, too.
     """
     today = datetime.now(UTC).date()
-    first = today.replace(day=1) if since is None else since.date()
-    last = max(first, today) if until is None else until.date()
+    first = today.replace(day=1) if since is None else since
+    last = max(first, today) if until is None else until
     if last < first:
         raise click.BadParameter(f"{last} is before --since, {first}.", param_hint="--until")
     store = usage_store_at(Settings().usage_location())

@@ -12,7 +12,7 @@ PREFACE = """\
 # Command line
 
 Run `distilgpt2-api COMMAND` or `python -m distilgpt2_api COMMAND`. Settings without an option come from the environment
-or a file: see [configuration](configuration.md). `--help` prints the same text as this page.
+or a file: see [configuration](configuration.md). `--help` prints the same descriptions.
 
 An error is one line on standard error and a non-zero exit status: 1 if the command failed; 2 if the command line is
 wrong, and then the usage stands above the line. `serve` has [more exit statuses](operations.md#when-something-breaks).

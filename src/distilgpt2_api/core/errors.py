@@ -161,8 +161,9 @@ class SettingsError(Distilgpt2ApiError):
 
     @classmethod
     def missing_extra(cls, user: str, extra: str) -> Self:
-        """`user` needs packages of an optional extra. There is no package index to name yet."""
+        """`user` needs packages of an optional extra."""
         return cls(
             f"{user} needs the extra `{extra}`, which is not installed: run `make install EXTRAS={extra}` in the"
-            f" checkout, or build the image with --build-arg EXTRAS={extra}"
+            f" checkout, or `python -m pip install 'distilgpt2-api[{extra}]'` beside the installed package,"
+            f" or build the image with --build-arg EXTRAS={extra}"
         )

@@ -6,6 +6,7 @@ from the fields of `SamplingParams`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from distilgpt2_api.core.grammar import Grammar
@@ -33,16 +34,22 @@ class Parameter:
     """The only values, if not all within the bounds."""
 
     @property
-    def bounds(self) -> str:
-        """A number's bounds in words, for error messages."""
-        return f"{'above' if self.excludes_minimum else 'from'} {self.minimum:g} to {self.maximum:g}"
+    def allowed(self) -> str:
+        """The type and the bounds in words, for error messages."""
+        if self.minimum is None:
+            return "true or false"
+        kind = "whole number" if self.type is int else "number"
+        return f"a {kind} {'above' if self.excludes_minimum else 'from'} {self.minimum:g} to {self.maximum:g}"
 
-    def allows(self, value: float) -> bool:
-        """Whether a number is within the bounds; a truth value has none. NaN is within no bounds."""
-        if self.minimum is None or self.maximum is None:
-            return True
-        is_above = self.minimum < value if self.excludes_minimum else self.minimum <= value
-        return is_above and value <= self.maximum
+    def allows(self, value: object) -> bool:
+        """Whether a value has the type and is within the bounds. A whole number is a number, and NaN is within none."""
+        if self.minimum is None or self.maximum is None or isinstance(value, bool):
+            return self.type is bool and isinstance(value, bool)
+        if not isinstance(value, Integral if self.type is int else Real):
+            return False
+        number = float(value)
+        is_above = self.minimum < number if self.excludes_minimum else self.minimum <= number
+        return is_above and number <= self.maximum
 
 
 def _number(

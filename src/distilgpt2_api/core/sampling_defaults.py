@@ -63,11 +63,6 @@ NO_DEFAULTS = SamplingDefaults()
 
 
 def _check(entry: Parameter, value: Any) -> int | float | bool:
-    if entry.type is bool:
-        if isinstance(value, bool):
-            return value
-        raise ValueError(f"{entry.name} must be true or false")
-    if type(value) in (int, entry.type) and entry.allows(value):
-        return entry.type(value)
-    kind = "whole number" if entry.type is int else "number"
-    raise ValueError(f"{entry.name} must be a {kind} {entry.bounds}")
+    if not entry.allows(value):
+        raise ValueError(f"{entry.name} must be {entry.allowed}")
+    return entry.type(value)

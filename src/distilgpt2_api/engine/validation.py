@@ -52,14 +52,14 @@ class CompiledParams:
         return params.derive(cls, lambda: cls(params, config, tokenizer))
 
 
-def check_plain_params(values: Mapping[str, float]) -> dict[str, Any]:
+def check_plain_params(values: Mapping[str, object]) -> dict[str, Any]:
     """Check plain sampling parameters from a program. Raises InvalidRequestError with the name and the bounds."""
     for name, value in values.items():
         entry = PLAIN_PARAMETERS.get(name)
         if entry is None:
             raise InvalidRequestError(f"unknown parameter: {name!r}", param=name)
         if not entry.allows(value):
-            raise InvalidRequestError(f"{name} is {value}; it must be {entry.bounds}", param=name)
+            raise InvalidRequestError(f"{name} is {value!r}; it must be {entry.allowed}", param=name)
     return dict(values)
 
 

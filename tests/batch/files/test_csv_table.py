@@ -89,7 +89,8 @@ def test_an_invalid_row_is_refused_with_its_reason(open_input: Any) -> None:
     ("header", "message"),
     [
         (b"", "is empty"),
-        (b"title,seed\n", "no column 'prompt'; it has: title, seed"),
+        (b"title,seed\n", "no column 'prompt'; it has: title, seed$"),
+        (b"prompt;seed\n", r"no column 'prompt'; it has: prompt;seed \(cells are separated by commas\)$"),
         (b"prompt,a,a\n", "the column 'a' occurs twice"),
         (b"prompt,completion\n", "the column 'completion' is one that the output adds"),
         (b"batch_id,prompt\n", "the column 'batch_id' is one that the output adds"),

@@ -73,7 +73,8 @@ class CsvTable:
     def _check(self, parameters: Collection[str]) -> None:
         columns = self.columns
         if PROMPT not in columns:
-            raise BatchFileError(f"the table has no column {PROMPT!r}; it has: {', '.join(columns)[:200]}")
+            hint = " (cells are separated by commas)" if len(columns) == 1 and not columns[0].isidentifier() else ""
+            raise BatchFileError(f"the table has no column {PROMPT!r}; it has: {', '.join(columns)[:200]}{hint}")
         for name in columns:
             if columns.count(name) > 1:
                 raise BatchFileError(f"the column {name!r} occurs twice")

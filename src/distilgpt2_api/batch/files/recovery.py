@@ -53,7 +53,8 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
 
 
 def _other_input(source: InputFile, output: OutputFile, errors: OutputFile, why: str) -> BatchFileError:
+    files = " and ".join(str(each.path) for each in (output, errors) if each.path.stat().st_size)
     return BatchFileError(
-        f"the answers in {output.path} and {errors.path} are of another input than {source.path}: {why}; "
+        f"the answers in {files} are of another input than {source.path}: {why}; "
         "name another output, or start over with --overwrite"
     )
