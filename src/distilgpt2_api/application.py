@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 
 import structlog
 from fastapi import FastAPI
@@ -21,7 +20,7 @@ from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.kernels.library import INTERFACE, choose_target
 from distilgpt2_api.observability.traces import Traces
-from distilgpt2_api.server.app import create_app
+from distilgpt2_api.server.app import VERSION, create_app
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing, KeyTable
 from distilgpt2_api.server.http.limits import RequestLimits
@@ -149,7 +148,7 @@ def open_traces(model: str) -> Traces:
         from distilgpt2_api.observability.otlp import collector_traces  # noqa: PLC0415 - the reason stands above
     except ImportError:
         raise SettingsError.missing_extra("traces", "otel") from None
-    return collector_traces(version=version("distilgpt2-api"), model=model)
+    return collector_traces(version=VERSION, model=model)
 
 
 def build_key_usage(settings: Settings, keys: KeyRing) -> KeyUsage:

@@ -67,6 +67,8 @@ Hugging Face's TGI, Ollama's API and llama.cpp's.
 Every error is an `ErrorResponse`, on TGI's routes a `TgiErrorResponse`, on Ollama's an `OllamaErrorResponse`, on
 llama.cpp's a `LlamaErrorResponse`. Every answer has an `x-request-id`: the request's own, if it sent one."""
 
+VERSION = version("distilgpt2-api")
+"""The installed package's. It takes a millisecond to read."""
 PROTOCOLS = Protocols(OPENAI, SCORE, TGI, OLLAMA, LLAMA_CPP, USAGE, VLLM, WORKSHOP)
 """All protocols. A request that belongs to none gets the first one's errors."""
 
@@ -106,7 +108,7 @@ def create_app(
     app = Application(
         path_prefix=root_path,
         title="distilgpt2-api",
-        version=version("distilgpt2-api"),
+        version=VERSION,
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_url=None,  # we serve the document and the pages ourselves, with our own assets
