@@ -89,6 +89,14 @@ def test_a_traceback_is_one_json_line() -> None:
     assert "ZeroDivisionError" in line["exception"]
 
 
+def test_readable_lines_have_their_fields_in_the_order_of_the_call() -> None:
+    """A request's most important ones come first, its id last."""
+    stream = io.StringIO()
+    configure_logging(level="info", is_json=False, stream=stream)
+    structlog.stdlib.get_logger("distilgpt2_api").info("request", method="GET", route="/", status=200, id="5")
+    assert stream.getvalue().endswith(" method=GET route=/ status=200 id=5\n")
+
+
 def test_readable_lines_in_a_file_have_no_escape_codes() -> None:
     stream = io.StringIO()
     configure_logging(level="info", is_json=False, stream=stream)

@@ -80,7 +80,7 @@ def build_formatter(*, is_json: bool, has_colors: bool = False) -> logging.Forma
             structlog.processors.JSONRenderer(),
         ]
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=has_colors, exception_formatter=_write_exception)]
+        last = [structlog.dev.ConsoleRenderer(colors=has_colors, sort_keys=False, exception_formatter=_write_exception)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder(), _drop_color, _drop_reprs],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],

@@ -113,7 +113,6 @@ class RequestRecord:
     def log_fields(self) -> dict[str, object]:
         """The known fields for the log line; times in milliseconds."""
         fields: dict[str, object] = {
-            "request_id": self.request_id,
             "method": self.method,
             "route": self.route,
             "status": self.status,
@@ -134,6 +133,7 @@ class RequestRecord:
             "error_code": self.error_code,
             "abort_reason": self.abort_reason,
             "is_disconnect": self.is_disconnect or None,
+            "request_id": self.request_id,
         }
         return fields | {name: value for name, value in others.items() if value is not None}
 
