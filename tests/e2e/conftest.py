@@ -202,6 +202,25 @@ def events_of(response: httpx.Response) -> Iterator[Any]:
             yield text if text == "[DONE]" else json.loads(text)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The default suite has each test with the first of its ways to start; the others are slow repetitions."""
+    first: dict[str, str] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and (kind := _kind_of(item)) is not None:
+            test = item.nodeid.partition("[")[0]
+            if first.setdefault(test, kind) != kind:
+                item.add_marker(pytest.mark.servers)
+
+
+def _kind_of(item: pytest.Function) -> str | None:
+    """The way to start that a parameter of this folder's test names."""
+    if not hasattr(item, "callspec") or not item.path.is_relative_to(Path(__file__).parent):
+        return None
+    words = item.callspec.id.split("-")
+    return next((kind for kind in sorted(COMMANDS, key=len, reverse=True) if set(kind.split("-")) <= set(words)), None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test needs root certificates, on whose loading each httpx client would spend 30 ms."""

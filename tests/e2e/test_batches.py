@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from benchmarks.owned_process import children_of
 from sqlalchemy import create_engine, update
 
@@ -61,6 +62,7 @@ def check_output(server: Any, batch: Any, num_lines: int = NUM_LINES) -> None:
         assert answers[number]["response"]["body"]["choices"] == asked["choices"]
 
 
+@pytest.mark.servers
 def test_a_killed_servers_batch_is_finished_by_the_next_server_each_line_once(
     launch: Callable[..., Any], wait_until: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn-h11", "gunicorn", "gunicorn-plain"])
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-plain", "uvicorn", "uvicorn-h11"])
 def test_a_hang_up_frees_the_blocks_running_or_queued(
     launch: Callable[..., Any], wait_until: Callable[..., Any], kind: str
 ) -> None:

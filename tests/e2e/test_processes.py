@@ -19,7 +19,7 @@ from benchmarks.owned_process import children_of
 from benchmarks.reliability.http_exchange import build_completion
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn", "gunicorn-plain", "gunicorn-preload"])
+@pytest.mark.parametrize("kind", ["gunicorn", "gunicorn-plain", "gunicorn-preload", "uvicorn"])
 def test_every_way_to_start_serves_and_drains(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
 ) -> None:
@@ -122,7 +122,7 @@ def test_a_client_that_does_not_read_leaves_no_traceback_at_a_shutdown(
     assert "Traceback" not in server.log
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_during_a_drain_the_service_says_so(
     launch: Callable[..., Any], read_events: Any, wait_until: Callable[..., Any], kind: str
 ) -> None:
