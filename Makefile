@@ -51,6 +51,8 @@ NATIVE := $(wildcard native/*)
 
 # EXTRAS adds optional dependencies of pyproject.toml: make install EXTRAS="batch otel". The file has all extras so far.
 EXTRAS ?=
+KNOWN_EXTRAS := $(shell sed -n '/^\[project.optional-dependencies\]/,/^$$/s/^\([a-z]*\) = .*/\1/p' pyproject.toml)
+$(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error there is no extra '$(extra)': EXTRAS can be $(KNOWN_EXTRAS), separated by spaces))
 OPTIONS_OF = $(foreach extra,$(sort $(1)),--extras $(extra))
 INSTALLED_EXTRAS := $(shell cat .venv/installed 2>/dev/null)
 more-extras: # never exists, so what depends on it is made

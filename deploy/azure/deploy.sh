@@ -99,6 +99,13 @@ check_number --instances "$instances" 1 10
 check_number --drain-s "$drain_s" 1 110
 check_number --ready-timeout-s "$ready_timeout_s" 1 3600
 [[ -z $registry_username || -n ${REGISTRY_PASSWORD:-} ]] || fail "--registry-username needs the password in \$REGISTRY_PASSWORD"
+if [[ -n ${API_KEYS:-} ]]; then
+    IFS=, read -r -a keys <<<"$API_KEYS"
+    for key in "${keys[@]}"; do
+        [[ $key =~ ^([^:]+:)?[^:]{16,256}$ ]] ||
+            fail "each of \$API_KEYS must be NAME:KEY with a key of 16 to 256 characters ('distilgpt2-api keys add NAME' makes one)"
+    done
+fi
 ((!is_dry_run || !is_what_if)) || fail "--dry-run and --what-if exclude each other"
 
 if ((!is_dry_run)); then

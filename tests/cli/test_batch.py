@@ -102,7 +102,9 @@ def test_failed_lines_have_their_own_file_and_exit_status(batch: Command) -> Non
     Path("in.jsonl").write_text(ask("/v1/completions", prompt="a", max_tokens=1) + "{\n" + ask("/v1/nowhere", "2"))
     result = batch("in.jsonl", "-o", "out.jsonl")
     assert result.exit_code == 5
-    assert result.stderr == "3 lines, 1 answered: out.jsonl\n2 failed: out.errors.jsonl\n"
+    assert result.stderr == (
+        "3 lines, 1 answered: out.jsonl\n2 failed: out.errors.jsonl (--retry-failed asks them again)\n"
+    )
     assert [line["error"]["code"] for line in lines_of("out.errors.jsonl")] == ["invalid_json_line", "url_mismatch"]
     again = batch("in.jsonl", "-o", "out.jsonl", "--model", "./nowhere")
     assert again.exit_code == result.exit_code
@@ -110,6 +112,26 @@ def test_failed_lines_have_their_own_file_and_exit_status(batch: Command) -> Non
         f"nothing to do: 3 of 3 lines were complete already (--overwrite starts over)\n{result.stderr}"
     )
     assert len(lines_of("out.jsonl")) == 1
+
+
+def test_failed_lines_are_asked_again(batch: Command) -> None:
+    """Corrected or as they are, also if another input is refused first. Their answers are behind the others."""
+    whole = ask("/v1/completions", "a", prompt="a", max_tokens=1), ask("/v1/completions", "c", prompt="c", max_tokens=1)
+    Path("in.jsonl").write_text(whole[0] + "{\n" + whole[1] + "[\n")
+    assert batch("in.jsonl", "-o", "out.jsonl").exit_code == 5
+    errors = Path("out.errors.jsonl").read_bytes()
+    Path("other.jsonl").write_text(whole[1] + "{\n" + whole[0])
+    assert batch("other.jsonl", "-o", "out.jsonl", "--retry-failed").exit_code == 1
+    assert Path("out.errors.jsonl").read_bytes() == errors
+
+    Path("in.jsonl").write_text(whole[0] + ask("/v1/completions", "b", prompt="b", max_tokens=1) + whole[1] + "[\n")
+    again = batch("in.jsonl", "-o", "out.jsonl", "--retry-failed")
+
+    assert (again.exit_code, again.stderr.splitlines()[0]) == (5, "2 of 4 lines were complete already")
+    assert [line["custom_id"] for line in lines_of("out.jsonl")] == ["a", "c", "b"]
+    assert [line["error"]["line"] for line in lines_of("out.errors.jsonl")] == [4]
+    both = batch("in.jsonl", "-o", "out.jsonl", "--retry-failed", "--overwrite")
+    assert (both.exit_code, "leave out --retry-failed" in both.stderr) == (2, True)
 
 
 def test_a_run_that_continues_says_how_many_lines_were_complete(batch: Command) -> None:
@@ -188,7 +210,8 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert (
         "the answers in out.jsonl and out.errors.jsonl are of another input than in.jsonl: line 1 has changed or moved"
-        " since it was answered" in result.stderr
+        " since it was completed; name another output, ask lines that failed again with --retry-failed, or start over"
+        " with --overwrite\n" in result.stderr
     )
     assert Path("out.jsonl").read_bytes() == before
     assert batch("in.jsonl", "-o", "out.jsonl", "--overwrite").exit_code == 0
@@ -197,10 +220,14 @@ def test_an_output_of_another_input_is_kept_without_overwrite(batch: Command) ->
 
 
 def test_a_table_without_a_length_says_the_default(batch: Command) -> None:
-    """Nor does an error name an empty file."""
-    Path("in.csv").write_text("prompt\nOnce\n")
-    assert "no column max_tokens: each row gets up to 16 tokens\n" in batch("in.csv", "-o", "out.csv").stderr
-    Path("in.csv").write_text("prompt\nTwice\n")
+    """Nor does an error name an empty file. A mistyped column is named."""
+    Path("in.csv").write_text("prompt,temperatur,title\nOnce,0,\n")
+    assert batch("in.csv", "-o", "out.csv").stderr.splitlines()[:3] == [
+        "parameters from columns: none",
+        "the column temperatur is only copied: did you mean temperature?",
+        "no column max_tokens: each row gets up to 16 tokens",
+    ]
+    Path("in.csv").write_text("prompt,temperatur,title\nTwice,0,\n")
     assert "the answers in out.csv are of another input than in.csv" in batch("in.csv", "-o", "out.csv").stderr
 
 

@@ -222,7 +222,7 @@ def test_a_rate_that_is_not_a_number_creates_no_key(invoke: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["list"], "error: no key file: give --file, or set api_keys_file"),
+        (["list"], "error: no key file: give --file, or set DISTILGPT2_API_KEYS_FILE"),
         (["remove", "alice"], "error: no key file"),
         (["list", "--file", "nowhere"], "error: the file of API keys nowhere is missing, or not a file"),
         (["remove", "carol", "--file", "FILE"], "error: FILE has no key 'carol'"),
@@ -236,7 +236,7 @@ def test_an_error_is_one_line_and_changes_nothing(arguments: list[str], line: st
     before = file.read_text()
     result = invoke("keys", *(str(file) if argument == "FILE" else argument for argument in arguments))
     assert result.exit_code == 1
-    assert result.stderr.startswith(line.replace("FILE", str(file)))
+    assert result.stderr.startswith(line.replace(" FILE ", f" {file} "))
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert file.read_text() == before

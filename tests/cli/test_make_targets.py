@@ -60,7 +60,8 @@ def checkout(tmp_path: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(makefile, copy)
     programs = (".venv/bin/python", ".tools/poetry/bin/poetry")
-    for name in ("pyproject.toml", "poetry.lock", "native/step.cpp", *programs, ".venv/package", ".venv/installed"):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name in ("poetry.lock", "native/step.cpp", *programs, ".venv/package", ".venv/installed"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("hub\n")
     return tmp_path
@@ -145,6 +146,18 @@ def test_the_compiler_caches_beside_the_sources(checkout: Path) -> None:
 
     cache = str(checkout / "build" / "native" / "zig")
     assert (out / "libkernels.so").read_text().split() == [cache, cache]
+
+
+@pytest.mark.parametrize("extras", ["foo", "batch,otel", "batch foo"])
+def test_an_unknown_extra_is_an_error_that_lists_all(checkout: Path, extras: str) -> None:
+    command = ["make", "--dry-run", "install", f"EXTRAS={extras}"]
+    result = subprocess.run(command, check=False, cwd=checkout, capture_output=True, text=True)
+    unknown = extras.rsplit(maxsplit=1)[-1]
+    assert result.returncode == 2
+    assert (
+        f"there is no extra '{unknown}': EXTRAS can be hub otel batch postgres ray, separated by spaces"
+        in result.stderr
+    )
 
 
 def test_an_extra_is_named_as_in_the_project_file() -> None:

@@ -178,14 +178,29 @@ def test_api_keys_appear_in_no_command_line(script: Script, stage: Path) -> None
     az.write_text(
         az.read_text(encoding="utf-8") + f'for one; do [[ $one != @* ]] || cat "${{one#@}}" >>{stage}/secrets; done\n'
     )
-    result = script(
-        "deploy.sh", "--name", "app", "--image", TAGGED, API_KEYS='alice:se\\c"ret,bob:other', TMPDIR=str(stage)
-    )  # fmt: skip
+    keys = r'alice:a\long"secret-of-hers,bob:0123456789abcdef'
+    result = script("deploy.sh", "--name", "app", "--image", TAGGED, API_KEYS=keys, TMPDIR=str(stage))
     assert result.returncode == 0, result.stderr
     sent = json.loads((stage / "secrets").read_text(encoding="utf-8"))
-    assert sent == {"registryPassword": {"value": ""}, "apiKeys": {"value": 'alice:se\\c"ret,bob:other'}}
+    assert sent == {
+        "registryPassword": {"value": ""},
+        "apiKeys": {"value": 'alice:a\\long"secret-of-hers,bob:0123456789abcdef'},
+    }
     assert "alice" not in "\n".join(_calls(stage)) + result.stdout + result.stderr
     assert not list(stage.glob("tmp.*"))
+
+
+@pytest.mark.parametrize(
+    "keys", ["alice:short", "alice:0123456789abcdef,bob:", "0123456789abcde", "alice:" + 257 * "a"]
+)
+def test_a_key_that_the_service_would_refuse_ends_the_script_before_anything_is_created(
+    keys: str, script: Script, stage: Path
+) -> None:
+    """Without the key in the message."""
+    result = script("deploy.sh", "--name", "app", "--image", TAGGED, "--dry-run", API_KEYS=keys)
+    assert (result.returncode, result.stderr.count("\n"), _calls(stage)) == (2, 1, [])
+    assert "each of $API_KEYS must be NAME:KEY with a key of 16 to 256 characters" in result.stderr
+    assert keys not in result.stderr
 
 
 def test_what_if_changes_nothing(script: Script, stage: Path) -> None:

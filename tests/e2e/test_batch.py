@@ -153,7 +153,7 @@ def test_a_second_process_is_refused_and_a_pipe_has_no_bar(
     assert (status, said.count("\n")) == (1, 1), said
     assert "is locked: another batch is writing to it" in said
     errors_file = source.with_name("out.errors.jsonl")
-    told = f"200 lines, 198 answered: {first.output}\n2 failed: {errors_file}\n"
+    told = f"200 lines, 198 answered: {first.output}\n2 failed: {errors_file} (--retry-failed asks them again)\n"
     assert first.wait() == (5, told)  # a pipe gets no bar
     check_whole(first.output)
 

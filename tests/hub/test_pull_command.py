@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.model.hub.store import BUNDLED_FOLDER
+
 Pull = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -118,6 +120,14 @@ def test_if_missing_does_not_go_with_a_revision(pull: Pull) -> None:
     result = pull("--if-missing", "--revision", "main", "distilgpt2")
     assert result.returncode == 2
     assert "leave out --revision or --if-missing" in result.stderr
+
+
+def test_a_models_folder_needs_no_pull(pull: Pull) -> None:
+    folder = BUNDLED_FOLDER
+    assert pull(str(folder)).stderr == (
+        f"error: '{folder}' is not a model name: write NAME or ORGANISATION/NAME; the folder {folder} needs no pull:"
+        f" --model {folder}\n"
+    )
 
 
 def test_an_invalid_name_is_one_line(pull: Pull) -> None:

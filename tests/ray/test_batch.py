@@ -119,7 +119,7 @@ def test_a_cluster_gives_the_same_output_as_one_machine(two: Cluster, batch: Any
     assert here[0] == there[0] == 5, there[1]
     assert there[1].splitlines() == [
         f"{NUM_LINES} lines, {NUM_LINES - 3} answered: there.jsonl",
-        "3 failed: there.errors.jsonl",
+        "3 failed: there.errors.jsonl (--retry-failed asks them again)",
     ]
     assert texts(tmp_path / "there.jsonl") == texts(tmp_path / "here.jsonl")
     errors = [
@@ -261,6 +261,7 @@ def test_a_cluster_without_enough_cores_is_an_error(two: Cluster, batch: Any) ->
     ("address", "message"),
     [
         ("127.0.0.1:{port}", "can't reach a Ray cluster at 127.0.0.1:{port}: "),
+        ("auto", "this machine is a node of no Ray cluster: start one with `ray start --head`, or give --ray-address"),
         ("ray://127.0.0.1:{port}", "ray://127.0.0.1:{port} is an address for Ray Client; "),
     ],
 )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 
 from distilgpt2_api.batch.custom_ids import CustomIds
 from distilgpt2_api.batch.errors import BatchFileError, ClusterError
-from distilgpt2_api.batch.files.cluster_pipe import Assignment
+from distilgpt2_api.batch.files.cluster_pipe import ANY_CLUSTER, Assignment
 from distilgpt2_api.batch.files.csv_table import CsvTable
 from distilgpt2_api.batch.files.formats import JsonLines
 from distilgpt2_api.batch.files.input_file import InputFile
@@ -39,7 +40,6 @@ BATCHES_IN_FLIGHT = 2
 
 MAX_PASS_LINES = 200_000
 """Lines given to a cluster at once: Ray Data keeps about 5 KB for each group of lines until the end."""
-ANY_CLUSTER = "auto"
 """Ray's name for the cluster that runs on this machine."""
 RAY_CLIENT = "ray://"
 
@@ -53,6 +53,12 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--errors", type=FILE, help="File for failed lines. Default: beside the output, .errors.jsonl.")
 @click.option("--unordered", "is_unordered", is_flag=True, help="Write each answer as soon as it is ready.")
 @click.option("--overwrite", "is_overwriting", is_flag=True, help="Start over and replace the output.")
+@click.option(
+    "--retry-failed",
+    "is_retrying",
+    is_flag=True,
+    help="Ask lines that failed again, corrected in place or as they are.",
+)
 @click.option("--ray", "is_on_ray", is_flag=True, help="Compute the answers on a Ray cluster.")
 @click.option(
     "--ray-address",
@@ -77,6 +83,7 @@ def command(
     errors: Path | None,
     is_unordered: bool,
     is_overwriting: bool,
+    is_retrying: bool,
     is_on_ray: bool,
     ray_address: str | None,
     num_replicas: int | None,
@@ -92,6 +99,8 @@ def command(
     You can stop the command in any way; the same command then continues. Exit status: 0 if all lines were answered, 5
     if some failed, 1 if it could not continue.
     """
+    if is_overwriting and is_retrying:
+        raise click.UsageError("--overwrite asks every line again: leave out --retry-failed")
     _check_cluster_options(is_on_ray=is_on_ray, ray_address=ray_address, num_replicas=num_replicas)
     chosen = overrides_from(**options)
     settings = Settings(**chosen)
@@ -101,9 +110,7 @@ def command(
         source, max_line_bytes=settings.max_body_bytes + LINE_FRAME_BYTES, parameters=CompletionRequest.model_fields
     )
     if isinstance(requests.format, CsvTable):
-        click.echo(f"parameters from columns: {', '.join(requests.format.parameters) or 'none'}", err=True)
-        if "max_tokens" not in requests.format.parameters:
-            click.echo(f"no column max_tokens: each row gets up to {DEFAULT_MAX_TOKENS} tokens", err=True)
+        _explain_columns(requests.format)
     with ExitStack() as stack:
         completed = stack.enter_context(CompletedLines())
         answers = OutputFile(output, file_format=requests.format)
@@ -113,7 +120,7 @@ def command(
         if is_overwriting:
             answers.restart()
             failures.restart()
-        state = recover(requests, output=answers, errors=failures, completed=completed)
+        state = recover(requests, output=answers, errors=failures, completed=completed, is_retrying=is_retrying)
         _show_completed(state)
         progress = BatchProgress(state, sys.stderr)
         work = Work(
@@ -137,8 +144,18 @@ def command(
     num_lines, num_failed = progress.num_done_lines, progress.num_failed_lines
     click.echo(f"{num_lines} lines, {num_lines - num_failed} answered: {output}", err=True)
     if num_failed:
-        click.echo(f"{num_failed} failed: {errors}", err=True)
+        click.echo(f"{num_failed} failed: {errors} (--retry-failed asks them again)", err=True)
         sys.exit(EXIT_LINES_FAILED)
+
+
+def _explain_columns(table: CsvTable) -> None:
+    click.echo(f"parameters from columns: {', '.join(table.parameters) or 'none'}", err=True)
+    for column in table.columns:
+        if column not in CompletionRequest.model_fields:
+            for name in get_close_matches(column, CompletionRequest.model_fields, n=1):
+                click.echo(f"the column {column} is only copied: did you mean {name}?", err=True)
+    if "max_tokens" not in table.parameters:
+        click.echo(f"no column max_tokens: each row gets up to {DEFAULT_MAX_TOKENS} tokens", err=True)
 
 
 def _show_completed(state: ResumeState) -> None:

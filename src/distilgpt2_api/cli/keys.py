@@ -279,5 +279,5 @@ def remove(*, name: str, file: Path | None) -> None:
 def _chosen(file: Path | None) -> Path:
     file = file or Settings().api_keys_file
     if file is None:
-        raise SettingsError("no key file: give --file, or set api_keys_file")
+        raise SettingsError("no key file: give --file, or set DISTILGPT2_API_KEYS_FILE")
     return file

@@ -1,9 +1,13 @@
 """`distilgpt2-api pull`: fetches a model; the only command that connects to a network."""
 
+from pathlib import Path
+
 import click
 
 from distilgpt2_api.cli.options import overrides_from, precision_option
-from distilgpt2_api.core.errors import SettingsError
+from distilgpt2_api.core.errors import ModelError, SettingsError
+from distilgpt2_api.core.model_files import has_file
+from distilgpt2_api.core.model_folder import CONFIG_FILE
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.hub.store import ModelLocation, ModelStore
 from distilgpt2_api.model.weights.compiled_cache import load_weights
@@ -52,7 +56,12 @@ def _pull(settings: Settings, name: str, revision: str) -> ModelLocation:
     except ModuleNotFoundError:
         remedy = SettingsError.missing_extra("pull", "hub")
         raise SettingsError(f"{remedy}; or copy the model's folder to this machine and pass it as --model") from None
-    return pull_model(ModelStore(settings.home), name, revision=revision, report=_say)
+    try:
+        return pull_model(ModelStore(settings.home), name, revision=revision, report=_say)
+    except ModelError as error:
+        if has_file(Path(name, CONFIG_FILE)):
+            raise ModelError(f"{error}; the folder {name} needs no pull: --model {name}") from None
+        raise
 
 
 def _say(line: str) -> None:

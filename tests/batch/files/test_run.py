@@ -284,7 +284,7 @@ def test_failed_lines_are_retried_after_the_error_file_is_deleted(build_batch: A
     batch = build_batch(requests("a") + BAD + requests("c"))
     batch.finish()
     batch.source.path.write_bytes(requests("abc"))
-    with pytest.raises(BatchFileError, match="line 2 has changed or moved since it was answered"):
+    with pytest.raises(BatchFileError, match="line 2 has changed or moved since it was completed"):
         batch.finish()
     (batch.folder / "errors").unlink()
     batch.finish()
@@ -296,7 +296,7 @@ def test_failed_lines_are_retried_after_the_error_file_is_deleted(build_batch: A
     [
         ("abx", "line 3 has changed"),
         ("bc", "line 1 has changed or moved"),
-        ("ab", "1 answered lines are no longer at their line numbers"),
+        ("ab", "1 completed lines are no longer at their line numbers"),
     ],
 )
 def test_an_output_of_another_input_is_refused_and_unchanged(

@@ -147,6 +147,18 @@ def test_a_model_that_is_not_mounted_is_one_line_that_says_where(store: ModelSto
     assert str(flat.value) == f"no folder {link}, a link to {models}/model; {models} is a model: name that folder"
 
 
+def test_a_file_in_a_models_folder_is_told_from_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell completes a folder's name to that of its file."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError) as refused:
+        ModelStore(tmp_path / "home").locate("mine/model.safetensors")
+    assert str(refused.value) == f"no folder {folder}/model.safetensors; {folder} is a model: name that folder"
+
+
 def test_a_package_without_its_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"bundled model is missing .* distilgpt2-api pull distilgpt2"):
         ModelStore(tmp_path, bundled_folder=tmp_path / "nowhere").locate(None)

@@ -10,6 +10,8 @@ from typing import BinaryIO, Self
 import orjson
 
 HEAD = struct.Struct(">BQQI")
+ANY_CLUSTER = "auto"
+"""Ray's word for the cluster of which this machine is a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

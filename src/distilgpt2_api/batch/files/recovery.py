@@ -19,14 +19,21 @@ class ResumeState:
     """Size of the pending lines."""
 
 
-def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, completed: CompletedLines) -> ResumeState:
-    """Fills `completed` from the two output files.
+def recover(
+    source: InputFile,
+    *,
+    output: OutputFile,
+    errors: OutputFile,
+    completed: CompletedLines,
+    is_retrying: bool = False,
+) -> ResumeState:
+    """Fills `completed` from the two output files. `is_retrying`: failed lines are pending, and `errors` is emptied.
 
     Raises BatchFileError if they belong to another input. They then stay as they are, except for a truncated last line.
     """
     output.recover(completed.add)
     num_answered_lines = completed.num_lines
-    errors.recover(completed.add)
+    errors.recover((lambda *_: None) if is_retrying else completed.add)
     num_unseen_lines = completed.num_lines
     num_pending_lines = num_bytes = 0
     for record in source.records():
@@ -38,12 +45,14 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
             num_unseen_lines -= 1
         else:
             raise _other_input(
-                source, output, errors, f"line {record.number} has changed or moved since it was answered"
+                source, output, errors, f"line {record.number} has changed or moved since it was completed"
             )
     if num_unseen_lines:
         raise _other_input(
-            source, output, errors, f"{num_unseen_lines} answered lines are no longer at their line numbers"
+            source, output, errors, f"{num_unseen_lines} completed lines are no longer at their line numbers"
         )
+    if is_retrying:
+        errors.restart()
     return ResumeState(
         num_answered_lines=num_answered_lines,
         num_failed_lines=completed.num_lines - num_answered_lines,
@@ -54,7 +63,8 @@ def recover(source: InputFile, *, output: OutputFile, errors: OutputFile, comple
 
 def _other_input(source: InputFile, output: OutputFile, errors: OutputFile, why: str) -> BatchFileError:
     files = " and ".join(str(each.path) for each in (output, errors) if each.path.stat().st_size)
+    retry = " ask lines that failed again with --retry-failed," if errors.path.stat().st_size else ""
     return BatchFileError(
         f"the answers in {files} are of another input than {source.path}: {why}; "
-        "name another output, or start over with --overwrite"
+        f"name another output,{retry} or start over with --overwrite"
     )

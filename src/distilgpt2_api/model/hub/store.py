@@ -126,7 +126,10 @@ class ModelStore:
 
 
 def _is_path(name_or_folder: str) -> bool:
-    return NAME_PATTERN.fullmatch(name_or_folder) is None or has_file(Path(name_or_folder, CONFIG_FILE))
+    """A file is one too: its folder may be the model."""
+    path = Path(name_or_folder)
+    is_file = has_file(path) and not is_folder(path)
+    return is_file or NAME_PATTERN.fullmatch(name_or_folder) is None or has_file(path / CONFIG_FILE)
 
 
 def _has_model(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from distilgpt2_api.batch.errors import ClusterError
-from distilgpt2_api.batch.files.cluster_pipe import Assignment, Frame, FrameKind
+from distilgpt2_api.batch.files.cluster_pipe import ANY_CLUSTER, Assignment, Frame, FrameKind
 from distilgpt2_api.scale_out.ray_batch.pipeline import frames
 from distilgpt2_api.settings.sources import own_environment
 
@@ -49,6 +49,10 @@ def connect(address: str) -> None:
             address=address, log_to_driver=False, logging_level="error", runtime_env={"env_vars": own_environment()}
         )
     except (OSError, RuntimeError, ValueError, RayError) as error:
+        if address == ANY_CLUSTER and isinstance(error, ConnectionError):
+            raise ClusterError(
+                "this machine is a node of no Ray cluster: start one with `ray start --head`, or give --ray-address"
+            ) from None
         raise ClusterError(f"can't reach a Ray cluster at {address}: {_first_line(error)}") from None
 
 
