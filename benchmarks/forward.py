@@ -144,9 +144,9 @@ def decode_row(index: int, context: int, blocks_each: int) -> PlanRow:
 
 
 def logits_alone(tokens: Sequence[int]) -> DrawBatch:
-    """Draws that compute the logits behind a step's `tokens`, and do nothing with them."""
-    nothing = [-1] * len(tokens)
-    return DrawBatch(scoring_draws(tokens, [0] * len(tokens), nothing, vocab_size=1))
+    """Draws of the likeliest token behind each of a step's `tokens`: no others cost less beside the logits."""
+    undrawn = [-1] * len(tokens)
+    return DrawBatch(scoring_draws(tokens, undrawn, undrawn, vocab_size=1))
 
 
 def time_steps(forward_pass: ForwardPass, rows: list[PlanRow], seconds: float) -> list[float]:
