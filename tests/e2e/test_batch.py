@@ -124,11 +124,16 @@ def test_killed_again_and_again_it_answers_each_line_once(
     check_whole(output, is_ordered=not option)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, ["--overwrite"]), (signal.SIGTERM, [])])
 def test_a_signal_ends_it_with_one_line_and_it_can_be_resumed(
-    start: Callable[..., Process], source: Path, wait_until: Callable[..., Any], number: signal.Signals
+    start: Callable[..., Process],
+    source: Path,
+    wait_until: Callable[..., Any],
+    number: signal.Signals,
+    options: list[str],
 ) -> None:
-    process = start()
+    """By the same command, unless that starts over."""
+    process = start(*options)
     wait_until(lambda: process.num_written_bytes > 10_000, "a line is written")
     process.popen.send_signal(number)
     status, said = process.wait()
@@ -136,7 +141,8 @@ def test_a_signal_ends_it_with_one_line_and_it_can_be_resumed(
     num_lines = sum(
         path.read_bytes().count(b"\n") for path in (process.output, process.output.with_suffix(".errors.jsonl"))
     )
-    assert said == f"error: stopped; {num_lines} lines are complete: run the same command again to continue\n"
+    again = "again without --overwrite" if options else "again"
+    assert said == f"error: stopped; {num_lines} lines are complete: run the same command {again} to continue\n"
     assert 0 < num_lines < NUM_LINES
     assert start().wait()[0] == 5
     check_whole(process.output)

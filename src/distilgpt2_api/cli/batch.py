@@ -96,8 +96,8 @@ def command(
     /v1/chat/completions and /v1/score. Input and output may also be CSV tables: the column `prompt` has the prompts,
     other columns named like a parameter of /v1/completions are parameters, and the output adds the completion.
 
-    You can stop the command in any way; the same command then continues. Exit status: 0 if all lines were answered, 5
-    if some failed, 1 if it could not continue.
+    You can stop the command in any way; the same command, without --overwrite, then continues. Exit status: 0 if all
+    lines were answered, 5 if some failed, 1 if it could not continue.
     """
     if is_overwriting and is_retrying:
         raise click.UsageError("--overwrite asks every line again: leave out --retry-failed")
@@ -134,7 +134,7 @@ def command(
         )
 
         if state.num_pending_lines:
-            with _explaining_errors(progress):
+            with _explaining_errors(progress, "--overwrite" if is_overwriting else ""):
                 if is_on_ray:
                     _finish_on_cluster(
                         work, settings, chosen, address=ray_address or ANY_CLUSTER, num_replicas=num_replicas
@@ -186,15 +186,15 @@ class Work:
 
 
 @contextmanager
-def _explaining_errors(progress: BatchProgress) -> Iterator[None]:
-    """Shows progress, and adds to an error how far the batch is."""
+def _explaining_errors(progress: BatchProgress, restart: str) -> Iterator[None]:
+    """Shows progress, and adds to an error how far the batch is. `restart`: as of `_kept`."""
     try:
         with progress:
             yield
     except (KeyboardInterrupt, DrainingError):
-        raise BatchFileError(f"stopped; {_kept(progress)}") from None
+        raise BatchFileError(f"stopped; {_kept(progress, restart)}") from None
     except (BatchFileError, ClusterError, EngineFailedError) as error:
-        raise BatchFileError(f"{error}; {_kept(progress)}") from None
+        raise BatchFileError(f"{error}; {_kept(progress, restart)}") from None
 
 
 def _finish_here(work: Work, settings: Settings) -> None:
@@ -247,8 +247,10 @@ def _finish_on_cluster(
     finish_on_cluster(begin, num_pending_lines=work.num_pending_lines, environment=child_environment(overrides))
 
 
-def _kept(progress: BatchProgress) -> str:
-    return f"{progress.num_done_lines} lines are complete: run the same command again to continue"
+def _kept(progress: BatchProgress, restart: str) -> str:
+    """`restart`: the option that starts over, or an empty string."""
+    without = f" without {restart}" if restart else ""
+    return f"{progress.num_done_lines} lines are complete: run the same command again{without} to continue"
 
 
 def _check_cluster_options(*, is_on_ray: bool, ray_address: str | None, num_replicas: int | None) -> None:

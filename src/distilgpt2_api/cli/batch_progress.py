@@ -51,7 +51,8 @@ class BatchProgress:
         share = self._num_done_bytes / self._num_bytes
         left = timedelta(seconds=round((now_s - self._began_s) * (1 / share - 1)))
         failed = f", {self.num_failed_lines} failed" if self.num_failed_lines else ""
-        text = f"{share:4.0%}  {self.num_done_lines} lines{failed}, {left} left"
+        lines = "line" if self.num_done_lines == 1 else "lines"
+        text = f"{share:4.0%}  {self.num_done_lines} {lines}{failed}, {left} left"
         if self._is_terminal:
             bar = "#" * round(share * BAR_WIDTH)
             self._stream.write(f"\r[{bar:-<{BAR_WIDTH}}] {text}{ERASE_REST}")

@@ -96,8 +96,12 @@ def test_a_world_readable_file_is_warned_about(file: Path, caplog: pytest.LogCap
     KeyRing((), file=file)
     assert not caplog.messages
     file.chmod(0o644)
-    KeyRing((), file=file)
+    ring = KeyRing((), file=file)
     assert "every user of this machine can access" in caplog.messages[0]
+    caplog.clear()
+    file.write_text(f"{file.read_text()}\n")
+    ring.refresh()
+    assert "every user of this machine can access" in caplog.messages[-1]
 
 
 def test_a_keys_own_rate_ignores_the_default_burst(file: Path) -> None:

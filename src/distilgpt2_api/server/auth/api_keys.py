@@ -71,8 +71,7 @@ class KeyRing:
         self._clock = clock
         self._signature = None if file is None else _signature_of(file)
         self._table = self._read()
-        if file is not None and is_open_to_others(file):
-            logger.warning("every user of this machine can access %s, the file of API keys: chmod o-rw", file)
+        self._warn_if_open()
 
     def find(self, key: bytes) -> Caller | None:
         return self._table.find(key)
@@ -105,6 +104,11 @@ class KeyRing:
             logger.error("the API keys are unchanged: %s", error)  # noqa: TRY400 - its message is all there is
         else:
             logger.info("the API keys have been reloaded")
+            self._warn_if_open()
+
+    def _warn_if_open(self) -> None:
+        if self._file is not None and is_open_to_others(self._file):
+            logger.warning("every user of this machine can access %s, the file of API keys: chmod o-rw", self._file)
 
     async def watch(self) -> None:
         """Refresh until cancelled."""
