@@ -17,7 +17,7 @@ from distilgpt2_api.batch.files.formats import JsonLines
 from distilgpt2_api.batch.files.line_output import LineOutput
 from distilgpt2_api.batch.files.output_file import OutputFile
 from distilgpt2_api.batch.files.recovery import ResumeState
-from distilgpt2_api.cli.batch_progress import BatchProgress
+from distilgpt2_api.cli.batch_progress import ERASE_REST, BatchProgress
 from distilgpt2_api.engine.engine import Engine, StepOutputs
 from distilgpt2_api.server.protocols.score.writer import ScoreWriter
 
@@ -366,6 +366,13 @@ def test_a_terminal_shows_a_bar_with_the_time_left(line_outputs: list[LineOutput
     assert shown[-1].startswith("[##############################] 100%  12 lines, 3 failed, 0:00:00 left")
     assert text.endswith("\n")
     assert text.count("\n") == 1
+
+
+def test_the_time_left_is_not_estimated_at_the_beginning(line_outputs: list[LineOutput]) -> None:
+    """Many lines are in flight then, and few are done."""
+    shown = played(Terminal(), line_outputs, step_s=1.0).split("\r")[1:]
+    assert shown[0].removesuffix(ERASE_REST).endswith("  10%  3 lines, 1 failed")
+    assert shown[2].removesuffix(ERASE_REST).endswith("  30%  5 lines, 1 failed, 0:00:07 left")
 
 
 def test_the_bar_is_not_redrawn_for_every_line(line_outputs: list[LineOutput]) -> None:

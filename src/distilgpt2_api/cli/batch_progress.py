@@ -10,6 +10,8 @@ from distilgpt2_api.batch.files.recovery import ResumeState
 
 BAR_INTERVAL_S = 0.1
 LINE_INTERVAL_S = 30.0
+ESTIMATE_AFTER_S = 3.0
+"""Before, most lines that will be done soon are still in flight, and the time left would seem much longer."""
 BAR_WIDTH = 30
 ERASE_REST = "\x1b[K"
 
@@ -49,10 +51,12 @@ class BatchProgress:
     def _show(self, now_s: float) -> None:
         self._shown_s = now_s
         share = self._num_done_bytes / self._num_bytes
-        left = timedelta(seconds=round((now_s - self._began_s) * (1 / share - 1)))
+        seconds = now_s - self._began_s
+        left = timedelta(seconds=round(seconds * (1 / share - 1)))
+        estimate = f", {left} left" if seconds >= ESTIMATE_AFTER_S or share == 1 else ""
         failed = f", {self.num_failed_lines} failed" if self.num_failed_lines else ""
         lines = "line" if self.num_done_lines == 1 else "lines"
-        text = f"{share:4.0%}  {self.num_done_lines} {lines}{failed}, {left} left"
+        text = f"{share:4.0%}  {self.num_done_lines} {lines}{failed}{estimate}"
         if self._is_terminal:
             bar = "#" * round(share * BAR_WIDTH)
             self._stream.write(f"\r[{bar:-<{BAR_WIDTH}}] {text}{ERASE_REST}")
