@@ -261,14 +261,19 @@ def test_a_step_draws_from_its_own_logits(target: str, vocab_size: int, num_edit
     assert np.array_equal(drawn.top_ids[num_edited:], expected.top_ids[num_edited:])
 
 
-@pytest.mark.parametrize("kind", ["normal", "zipf", "ties", "equals", "bans", "ascending", "nan", "inf", "none"])
-@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "num_threads"),
+    [
+        *((kind, 3) for kind in ("normal", "zipf", "ties", "equals", "bans", "ascending", "nan", "inf", "none")),
+        ("zipf", 1),
+    ],
+)
 def test_a_step_draws_as_from_whole_rows(target: str, kind: str, num_threads: int) -> None:
     """Also if only the likeliest tokens are kept of a row, by several threads: the same token to the last bit."""
     parameters = [one | {"seed": index} for index, one in enumerate(PARAMETERS + LARGEST_TOP_K)]
     draws = make_draws(parameters)
     draws["position"] = 1
-    for vocab_size in (1, 2, 127, 128, 129, 300, 5_000, 50_257):
+    for vocab_size in (1, 128, 129, 300, 9_000):
         row = rows_of("normal" if kind in ("nan", "inf") else kind, 1, vocab_size)[0]
         if kind in ("nan", "inf"):
             row[vocab_size // 2] = float(kind)
