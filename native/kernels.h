@@ -45,7 +45,7 @@ struct Kernels {
     const Sampling *sampling;
 };
 
-inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
+constexpr int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
 // A block has all layers, one behind the other, so that the pages in use, which may be huge, grow with the blocks in use.
 // The part of one head of one layer:

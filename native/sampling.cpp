@@ -19,7 +19,6 @@
 
 namespace {
 
-constexpr float INFINITE = __builtin_inff(), LOWEST = -3.40282347e38f;
 constexpr int VECTORS = SPAN_MAXIMA / LANES;
 constexpr int FIRST_CANDIDATES = 64; // likeliest tokens tried first if only a mass bounds their number
 constexpr int MAX_SORTED = 2048;     // a search for more tokens than this goes by their masses
@@ -29,6 +28,17 @@ inline int smaller(int a, int b) { return a < b ? a : b; }
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline float larger_or_nan(float a, float b) { return b <= a || a != a ? a : b; }
 inline double smaller_of(double a, double b) { return a < b ? a : b; }
+
+uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
 
 // Logits of `count` tokens, all of a vocabulary or some of them.
 struct Row {
@@ -232,18 +242,12 @@ int sample_all(const Row &row, const Draw &draw, double number, const SamplingSc
 
 // Keys sort by their upper half, ascending: logits from the largest down. Their lower half is the column.
 uint64_t descending_key(float value, int column) {
-    const float positive_zero = value + 0.0f; // -0 equals 0, but has other bits
-    int32_t bits;
-    memcpy(&bits, &positive_zero, 4);
+    const int32_t bits = (int32_t)bits_of(value + 0.0f); // -0 equals 0, but has other bits
     const uint32_t ascending = (uint32_t)(bits ^ (bits >> 31 & 0x7fffffff)) ^ 0x80000000u;
     return (uint64_t)~ascending << 32 | (uint32_t)column;
 }
 // The same for positive numbers, from the smallest up.
-uint64_t ascending_key(float value, int column) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return (uint64_t)bits << 32 | (uint32_t)column;
-}
+uint64_t ascending_key(float value, int column) { return (uint64_t)bits_of(value) << 32 | (uint32_t)column; }
 int column_of(uint64_t key) { return (int)(uint32_t)key; }
 
 // Sorts by the upper half; equals stay in their order (radix sort). Returns `keys` or `other`, which is written to.
@@ -358,16 +362,6 @@ float exponent_of(float value, float largest, float scale) { return larger((valu
 // all that is nearer. Distances are functions of exponents, and below 128.
 constexpr int BUCKET_SHIFT = 16, FIRST_BUCKET = (127 - 10) << 7, NUM_BUCKETS = 17 << 7;
 
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return bits;
-}
-float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
 float nearest_of(int bucket) { return bucket ? float_of((uint32_t)(FIRST_BUCKET + bucket) << BUCKET_SHIFT) : 0; }
 float farthest_of(int bucket) { return float_of(((uint32_t)(FIRST_BUCKET + bucket + 1) << BUCKET_SHIFT) - 1); }
 
@@ -745,12 +739,6 @@ int draw(const Draw &draw, int position, const float *logits, const float *maxim
 
 // ----------------------------------------------------------------------------------------------------- shortlists
 
-void clear(Shortlist &list) {
-    list.largest = -INFINITE;
-    list.least = LOWEST;
-    list.count = 0;
-}
-
 // Leaves the `wanted` likeliest tokens, of equal ones the first, and few more.
 void shorten(Shortlist &list, int wanted) {
     const float reached = reached_by(list.values, list.count, wanted, list.largest);
@@ -807,9 +795,10 @@ Row merge(const Shortlist *lists, int num_lists, float largest, int wanted, int 
           const SamplingScratch &scratch) {
     int count = 0;
     for (int i = 0; i < num_lists; i++)
-        for (int j = 0; j < lists[i].count; j++)
-            scratch.keys[count++] = (uint64_t)(uint32_t)lists[i].token_ids[j] << 32 | bits_of(lists[i].values[j]);
-    for (int i = 0; i < count; i++) scratch.values[i] = float_of((uint32_t)scratch.keys[i]);
+        for (int j = 0; j < lists[i].count; j++, count++) {
+            scratch.values[count] = lists[i].values[j];
+            scratch.keys[count] = (uint64_t)(uint32_t)lists[i].token_ids[j] << 32 | bits_of(lists[i].values[j]);
+        }
     const float least = reached_by(scratch.values, count, wanted, largest);
     int num = 0;
     for (int i = 0; i < count; i++) {
@@ -878,4 +867,4 @@ double score(const Draw &draw, int token_id, const float *logits, const float *m
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 extern const Sampling JOIN(TARGET, _sampling);
-const Sampling JOIN(TARGET, _sampling) = {write_maxima, draw, clear, add_span, draw_from, score};
+const Sampling JOIN(TARGET, _sampling) = {write_maxima, draw, add_span, draw_from, score};

@@ -2,6 +2,7 @@
 #pragma once
 #include "model.h"
 
+constexpr float INFINITE = __builtin_inff(), LOWEST = -3.40282347e38f;
 constexpr int SPAN = 256;       // columns of a row of logits that are read together, or not at all
 constexpr int SPAN_MAXIMA = 16; // largest logits of a span: of columns 0, 16, 32 … of it, of 1, 17, 33 …, and so on
 
@@ -31,6 +32,12 @@ struct alignas(128) Shortlist {
     int32_t token_ids[2 * MOST_DECIDING + SPAN];
 };
 
+inline void clear(Shortlist &list) {
+    list.largest = -INFINITE;
+    list.least = LOWEST;
+    list.count = 0;
+}
+
 // How many of a row's likeliest tokens decide a draw, at most MOST_DECIDING; 0 if the whole row does.
 inline int num_deciding(const Draw &draw) {
     if (draw.given >= 0 || draw.num_top >= 0) return 0;
@@ -47,7 +54,6 @@ struct Sampling {
     // Draws.
     int (*draw)(const Draw &, int position, const float *logits, const float *maxima, int num_columns,
                 const SamplingScratch &, float *largest, double *surprisal);
-    void (*clear)(Shortlist &);
     // Adds the columns of a span, of which the first is `token_id`, with the draw's num_deciding(). Spans come in order.
     void (*add_span)(Shortlist &, int num_deciding, const float *columns, int num_columns, int token_id);
     // The token that draw() gives for the row (V) of which each span is in one of the lists.

@@ -11,14 +11,14 @@
 namespace {
 
 // Bytes between the rows of activations: an odd number of cache lines, so that rows don't fall into the same sets.
-int row_bytes(int num_bytes) { return (round_up(num_bytes, 64) / 64 | 1) * 64; }
-int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4; }
+constexpr int row_bytes(int num_bytes) { return (round_up(num_bytes, 64) / 64 | 1) * 64; }
+constexpr int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4; }
 
 // Rows of the LM head that are computed at a time: bounds the memory of their logits. More is not faster.
 constexpr int HEAD_ROWS = 64;
 constexpr int CACHED_BYTES = 1 << 18;
 constexpr int SPAN_PANELS = SPAN / PANEL;
-constexpr int SPAN_STRIDE = SPAN + 16; // an odd number of cache lines
+constexpr int SPAN_STRIDE = row_floats(SPAN);
 
 } // namespace
 
@@ -284,8 +284,7 @@ void prepare_drawn(void *context, int row, int) {
     const Draw &draw = e->draws->draws[index];
     normalize_token(e, e->model.final_norm, token_before(e, draw), row);
     e->num_deciding[row] = index < e->draws->num_edited ? 0 : num_deciding(draw);
-    for (int thread = 0; thread < pool_num_threads(e->pool); thread++)
-        e->kernels->sampling->clear(shortlists_of(e, row)[thread]);
+    for (int thread = 0; thread < pool_num_threads(e->pool); thread++) clear(shortlists_of(e, row)[thread]);
 }
 
 // A span of logits of all rows, of which each row keeps what decides its draw: of most rows a few tokens, so that their
