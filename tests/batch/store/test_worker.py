@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import sqlite3
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from sqlalchemy import event
 
 from distilgpt2_api.batch.lines import InputLine
 from distilgpt2_api.batch.store import leased_batch, worker
-from distilgpt2_api.batch.store.leases import LEASE_S
+from distilgpt2_api.batch.store.leases import LEASE_S, Leases
 from distilgpt2_api.batch.store.objects import WINDOW_S, BatchStatus, TokenUsage
 from distilgpt2_api.core.errors import OverloadedError
 
@@ -110,6 +111,40 @@ def test_a_stopped_worker_gives_its_batches_back_and_the_next_one_continues(
     assert custom_ids(second.read(batch.output_file_id)) == [f"{number}" for number in range(60)]
     assert sorted(map(int, second.answerer.asked)) == list(range(20, 60))
     assert batch.num_completed == 60
+
+
+@pytest.mark.parametrize("method", ["record", "finish"])
+def test_a_change_that_is_under_way_at_a_stop_is_reported(
+    scene: Any, build_lines: BuildLines, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """The store's answer arrives after the worker has been told to stop."""
+    committed, stopping = threading.Event(), threading.Event()
+    function = getattr(Leases, method)
+
+    def answer_late(leases: Leases, *arguments: Any, **options: Any) -> Any:
+        batch = function(leases, *arguments, **options)
+        committed.set()
+        assert stopping.wait(30)
+        return batch
+
+    async def announce_stop() -> None:
+        while not any(task.cancelling() for task in asyncio.all_tasks()):  # noqa: ASYNC110 - it has no notifications
+            await asyncio.sleep(0)
+        stopping.set()
+
+    async def until_committed(_batch_service: Any) -> None:
+        while not committed.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.01)
+        announcing.append(asyncio.create_task(announce_stop()))
+
+    announcing: list[asyncio.Task[None]] = []
+    monkeypatch.setattr(Leases, method, answer_late)
+    batch = scene.create(build_lines(3))
+    scene.play(until_committed)
+    ended = scene.find(batch)
+    assert ended.num_completed == sum(completed for completed, _ in scene.observer.lines) == 3
+    assert scene.observer.ended == ([] if ended.is_open else [BatchStatus.COMPLETED])
+    assert ended.is_open == (method == "record")
 
 
 def test_the_batch_of_a_dead_worker_is_taken_over(scene: Any, build_lines: BuildLines) -> None:

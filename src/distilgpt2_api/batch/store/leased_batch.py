@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from distilgpt2_api.batch.store.leases import LEASE_S, Leases
 from distilgpt2_api.batch.store.objects import BatchStatus, LineResult, StoredBatch
@@ -24,7 +25,11 @@ MAX_UNRECORDED = 1024
 
 
 class LeasedBatch:
-    """Mutable; event loop only, except `_write`. Results are kept until they are written, even if the store fails."""
+    """Mutable; event loop only. Results are kept until they are written, even if the store fails.
+
+    The store's answer counts even if the task that waits for it is cancelled: the batch has changed, so its state here
+    follows.
+    """
 
     def __init__(
         self,
@@ -46,7 +51,8 @@ class LeasedBatch:
         self._has_results = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._writing = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        """One change at a time, so that the states here follow each other as in the store."""
 
     @property
     def is_late(self) -> bool:
@@ -77,21 +83,34 @@ class LeasedBatch:
 
     async def flush(self) -> None:
         """Returns when all results are written. Raises LeaseLostError."""
-        async with self._writing:
+        async with self._changing:
             while self._unrecorded:
                 results = self._unrecorded[:]
-                await self.change(lambda _held: self._write(results))  # noqa: B023 - it has ended by the next pass of the loop
-                num_completed = sum(result.is_success for result in results)
-                self._observer.on_lines(num_completed=num_completed, num_failed=len(results) - num_completed)
+                await self._change(partial(self._leases.record, results=results), partial(self._on_written, results))
             self._has_results.clear()
             self._has_room.set()
 
     async def change(self, function: Callable[[StoredBatch], StoredBatch]) -> None:
         """Calls `function` with the batch in a thread, again until the store works. Raises LeaseLostError."""
+        async with self._changing:
+            await self._change(function, self._on_changed)
+
+    async def give_back(self) -> None:
+        """Writes the results and releases the lease, if the store allows it."""
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self.flush()
+                await self._threads.call(self._leases.give_back, self.batch)
+        except TimeoutError:
+            logger.warning("batch %s is not given back: its lease must expire", self.batch.batch_id)
+
+    async def _change(
+        self, function: Callable[[StoredBatch], StoredBatch], apply: Callable[[StoredBatch], None]
+    ) -> None:
         has_failed = False
         while True:
             try:
-                self.batch = await self._threads.call(function, self.batch)
+                await self._threads.call_and_apply(partial(function, self.batch), apply)
             except StoreError as error:
                 if not has_failed:
                     logger.error(  # noqa: TRY400 - the store has logged the rest
@@ -104,17 +123,11 @@ class LeasedBatch:
                     logger.info("batch %s continues: the store works again", self.batch.batch_id)
                 return
 
-    async def give_back(self) -> None:
-        """Writes the results and releases the lease, if the store allows it."""
-        try:
-            async with asyncio.timeout(GIVE_BACK_S):
-                await self.flush()
-                await self._threads.call(self._leases.give_back, self.batch)
-        except TimeoutError:
-            logger.warning("batch %s is not given back: its lease must expire", self.batch.batch_id)
+    def _on_changed(self, batch: StoredBatch) -> None:
+        self.batch = batch
 
-    def _write(self, results: list[LineResult]) -> StoredBatch:
-        """In a thread: written results leave the list even if the waiting task was cancelled."""
-        batch = self._leases.record(self.batch, results)
+    def _on_written(self, results: list[LineResult], batch: StoredBatch) -> None:
+        self.batch = batch
         del self._unrecorded[: len(results)]
-        return batch
+        num_completed = sum(result.is_success for result in results)
+        self._observer.on_lines(num_completed=num_completed, num_failed=len(results) - num_completed)

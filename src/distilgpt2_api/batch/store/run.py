@@ -78,6 +78,8 @@ class BatchRun:
         finally:
             if self._leased.batch.is_open:
                 await self._leased.give_back()
+            else:
+                self._report_end()
 
     async def _advance(self) -> None:
         leased_batch = self._leased
@@ -87,7 +89,9 @@ class BatchRun:
             await self._ask_lines()
         if leased_batch.batch.status in (BatchStatus.FINALIZING, BatchStatus.CANCELLING):
             await self._finish()
-        batch = leased_batch.batch
+
+    def _report_end(self) -> None:
+        batch = self._leased.batch
         logger.info(
             "batch %s is %s: %d lines, %d answered, %d failed",
             batch.batch_id,

@@ -52,6 +52,20 @@ def wait_end(client: Any, batch_id: str, **options: Any) -> Any:
     return client.runner.run(until_ended())
 
 
+def wait_metric(client: Any, text: str) -> str:
+    """The metrics, once `text` is among them: a batch's end is in the store shortly before it is counted."""
+
+    async def until_counted() -> str:
+        async with asyncio.timeout(20):
+            while True:
+                metrics: str = (await client._http.get("/metrics")).text
+                if text in metrics:
+                    return metrics
+                await asyncio.sleep(0.01)
+
+    return str(client.runner.run(until_counted()))
+
+
 def form(*parts: tuple[str, bytes], end: str = f"--{JOINT}--\r\n") -> dict[str, Any]:
     """A multipart form: each part's header after `form-data`, and its content."""
     body = b"".join(
@@ -94,9 +108,8 @@ def test_a_batch_runs_in_process_and_is_not_counted_as_http_requests(client: Any
     assert [answer["response"]["body"]["choices"] for answer in answers] == [expected] * 5
     routes = [call.kwargs["route"] for call in client.scene.log.calls]
     assert routes.count("/v1/completions") == 1
-    metrics = client.get("/metrics").text
+    metrics = wait_metric(client, 'distilgpt2_batches_total{status="completed"} 1.0')
     assert 'distilgpt2_batch_lines_total{result="completed"} 5.0' in metrics
-    assert 'distilgpt2_batches_total{status="completed"} 1.0' in metrics
     assert 'route="/v1/completions",status="200"} 1.0' in metrics
     assert client.get("/v1/files").json()["has_more"] is False
 
