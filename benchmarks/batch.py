@@ -34,7 +34,7 @@ from distilgpt2_api.batch.files.line_output import LineHandler, LineOutput
 from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
 from distilgpt2_api.batch.files.output_file import OutputFile
 from distilgpt2_api.batch.files.run import Run
-from distilgpt2_api.cli.batch import BATCHES_IN_FLIGHT
+from distilgpt2_api.cli.commands.batch import BATCHES_IN_FLIGHT
 from distilgpt2_api.cli.local_engine import open_engine
 from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.params import SamplingParams

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # Gunicorn has no types
 
+from distilgpt2_api.cli.commands.serve import gunicorn_options
 from distilgpt2_api.cli.listening import check_passed_sockets, listen
-from distilgpt2_api.cli.serve import gunicorn_options
 from distilgpt2_api.core.errors import Distilgpt2ApiError, SettingsError
 from distilgpt2_api.model.weights.weight_files import find_compiled_file
 from distilgpt2_api.observability.logs import configure_logging

@@ -13,7 +13,7 @@ from distilgpt2_api.text_generation import TextGenerator
 with TextGenerator(seed=1) as generator:
     [text] = generator.generate("Once upon a time", max_new_tokens=8)
     assert text.startswith("Once upon a time"), text
-for module in ("distilgpt2_api.api", "distilgpt2_api.worker", "distilgpt2_api.cli.healthcheck"):
+for module in ("distilgpt2_api.api", "distilgpt2_api.worker", "distilgpt2_api.cli.commands.healthcheck"):
     import_module(module)
 assert "huggingface_hub" not in sys.modules
 print(f"smoke test: {text!r}")

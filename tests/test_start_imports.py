@@ -29,7 +29,7 @@ LEAN = "from distilgpt2_api.lean_imports import lean_imports\nwith lean_imports(
 @pytest.mark.parametrize(
     ("imports", "forbidden"),
     [
-        ("import distilgpt2_api.cli.serve, distilgpt2_api.worker", LATER | IN_WORKER),
+        ("import distilgpt2_api.cli.commands.serve, distilgpt2_api.worker", LATER | IN_WORKER),
         ("import distilgpt2_api.engine_preload", LATER | {"fastapi", "starlette", "uvicorn", "gunicorn"}),
         (f"{LEAN}import distilgpt2_api.application", LATER | {"gunicorn"}),
     ],

@@ -14,8 +14,8 @@ LATE_IMPORTS = {
     "__main__.py": "an interrupt while the commands are imported ends the process without a traceback",
     "api.py": "NumPy, whose import ends the process on a processor that a check refuses before",
     "application.py": "traces and the store are optional dependencies, and their imports take time",
-    "cli/batch.py": "the kernels: with --ray only the cluster's processes load them",
-    "cli/pull.py": "the hub is an optional dependency",
+    "cli/commands/batch.py": "the kernels: with --ray only the cluster's processes load them",
+    "cli/commands/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
     "text/chat_templates/chat_template.py": "a start without a template does not wait for Jinja",
     "text/structured_output/grammars.py": "a start does not wait for the grammar library",
@@ -24,7 +24,7 @@ LATE_IMPORTS = {
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {
-    "cli/commands.py": "imports only the command that runs, without the kernels that others need",
+    "cli/group.py": "imports only the command that runs, without the kernels that others need",
 }
 
 

@@ -193,6 +193,6 @@ def test_missing_packages_are_named_before_any_file_is_opened(
 
 def test_the_command_imports_no_kernels() -> None:
     """The command only reads and writes while the cluster computes."""
-    program = "import json, sys, distilgpt2_api.cli.batch; print(json.dumps(list(sys.modules)))"
+    program = "import json, sys, distilgpt2_api.cli.commands.batch; print(json.dumps(list(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"distilgpt2_api.model.kernels.library", "ray"} & set(json.loads(result.stdout))

@@ -20,7 +20,7 @@ PROGRAM = """
 import json
 from click.testing import CliRunner
 from distilgpt2_api.cli.api_reference.page import api_page
-from distilgpt2_api.cli.generate import command
+from distilgpt2_api.cli.commands.generate import command
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.core.params import SamplingParams
 from distilgpt2_api.core.sampling_defaults import NO_DEFAULTS, SamplingDefaults

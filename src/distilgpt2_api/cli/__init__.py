@@ -1,5 +1,5 @@
-"""The command line: `distilgpt2-api COMMAND`. One module per command: it reads options, calls down and prints."""
+"""The command line: `distilgpt2-api COMMAND`. The commands are in `commands/`, their shared parts beside it."""
 
-from distilgpt2_api.cli.commands import main
+from distilgpt2_api.cli.group import main
 
 __all__ = ["main"]

@@ -115,7 +115,7 @@ def test_another_users_models_are_reported_only_if_one_of_them_is_named(folder: 
 
 @pytest.mark.parametrize("command", [["generate", "Once"], ["evaluate", __file__]])
 def test_commands_report_it_in_one_line_and_exit_with_1(folder: Path, command: list[str]) -> None:
-    import_module(f"distilgpt2_api.cli.{command[0]}")  # now: the other user may not read Python's library
+    import_module(f"distilgpt2_api.cli.commands.{command[0]}")  # now: the other user may not read Python's library
     folder.chmod(0)
     with as_another_user() as user:
         result = CliRunner().invoke(main, [*command, "--model", str(folder)])

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from distilgpt2_api.cli.options import FiniteRange, format_option
-from distilgpt2_api.cli.tables import print_table
+from distilgpt2_api.cli.terminal import print_table
 from distilgpt2_api.core.caller import LOWEST_PRIORITY, ApiKey, CallerLimits
 from distilgpt2_api.core.errors import SettingsError, StoreError
 from distilgpt2_api.core.usage import DailyUsage

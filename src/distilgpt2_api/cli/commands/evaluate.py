@@ -11,7 +11,7 @@ import click
 
 from distilgpt2_api.cli.line_scores import print_scores, read_passages
 from distilgpt2_api.cli.options import PRECISIONS, format_option, num_threads_option, overrides_from
-from distilgpt2_api.cli.progress import progress_stream
+from distilgpt2_api.cli.terminal import progress_stream
 from distilgpt2_api.core.config import EngineConfig, ModelConfig, Precision
 from distilgpt2_api.core.errors import InvalidRequestError
 from distilgpt2_api.engine.evaluation import Evaluation, Stream, evaluate, read_stream

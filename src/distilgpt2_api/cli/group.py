@@ -53,7 +53,7 @@ class CommandGroup(click.Group):
             check_processor()
         gc.disable()  # modules live for good: collections that scan them would only delay the start
         try:
-            command = import_module(f"distilgpt2_api.cli.{cmd_name}").command
+            command = import_module(f"distilgpt2_api.cli.commands.{cmd_name}").command
         finally:
             gc.enable()
         assert isinstance(command, click.Command)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import click
 
+from distilgpt2_api.cli.terminal import print_table
 from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.page import configuration_page
 
@@ -20,12 +21,10 @@ def command(*, markdown: bool) -> None:
         return
     settings = Settings()
     resolved = asdict(settings.engine_config()) | {"max_connections": settings.choose_max_connections()}
-    rows = [("setting", "value", "source")]
+    rows = []
     for setting in settings.describe():
         value = setting.value or "(none)"
         if value == "auto" and setting.name in resolved:
             value = f"auto ({resolved[setting.name]})"
         rows.append((setting.name, value, str(setting.source)))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, value, source in rows:
-        click.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {source}")
+    print_table(("setting", "value", "source"), rows, num_left=3)

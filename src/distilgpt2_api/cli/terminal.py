@@ -1,6 +1,9 @@
-"""Tables on the terminal."""
+"""Tables and progress on the terminal."""
 
+import io
+import sys
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 import click
 
@@ -15,3 +18,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, num_lef
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
+
+
+def progress_stream() -> TextIO:
+    """Stderr if it is a terminal. Elsewhere a bar's label would be a line among a table's rows, so it is dropped."""
+    return sys.stderr if sys.stderr.isatty() else io.StringIO()

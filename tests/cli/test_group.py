@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distilgpt2_api.cli.commands import COMMANDS
+from distilgpt2_api.cli.group import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,7 +150,7 @@ def run_entry_point(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
     [
         (["serve"], "click"),
         (["serve"], "gunicorn.app.base"),
-        (["batch", "in.jsonl", "-o", "out.jsonl"], "distilgpt2_api.cli.commands"),
+        (["batch", "in.jsonl", "-o", "out.jsonl"], "distilgpt2_api.cli.group"),
         (["batch", "in.jsonl", "-o", "out.jsonl"], "asyncio"),
         (["evaluate", "text.txt"], "numpy"),
         (["generate", "Once"], "distilgpt2_api.engine.engine"),

@@ -7,7 +7,7 @@ import pytest
 
 from distilgpt2_api.settings import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 def test_every_setting_is_shown_with_its_value_and_its_source(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:

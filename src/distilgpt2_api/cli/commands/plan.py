@@ -21,7 +21,7 @@ from distilgpt2_api.cli.options import (
     overrides_from,
     precision_option,
 )
-from distilgpt2_api.cli.progress import progress_stream
+from distilgpt2_api.cli.terminal import progress_stream
 from distilgpt2_api.engine.node_measurement import NodeMeasurement
 from distilgpt2_api.settings import Settings
 

@@ -7,7 +7,7 @@ import click
 
 from distilgpt2_api.cli import main
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
 
 def test_the_page_is_up_to_date(invoke: Any) -> None:
