@@ -89,4 +89,4 @@ class ScriptedRunner:
 
 def _logprobs(token_id: int, num_top: int) -> TokenLogprobs:
     top = tuple((rank, -rank / 100) for rank in range(num_top))
-    return TokenLogprobs(token_id=token_id, logprob=-token_id / 100, top=top)
+    return TokenLogprobs.of(token_id, -token_id / 100, top)

@@ -6,9 +6,10 @@ last token, the row also samples the next one.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from distilgpt2_api.core.params import SamplingParams
 
@@ -81,8 +82,22 @@ class TokenLogprobs:
 
     token_id: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-    """The requested number of likeliest tokens, best first. If `token_id` is one of them, its value is `logprob`."""
+    top_ids: Sequence[int] = ()
+    top_logprobs: Sequence[float] = ()
+    """The requested number of likeliest tokens, best first. If `token_id` is one of them, its value is `logprob`.
+
+    Arrays: pairs of Python numbers would take five times the memory, and a slow reader has many tokens to read.
+    """
+
+    @classmethod
+    def of(cls, token_id: int, logprob: float, top: Sequence[tuple[int, float]]) -> Self:
+        """With the likeliest tokens as pairs of an id and a log-probability."""
+        ids, logprobs = array("i", [pair[0] for pair in top]), array("d", [pair[1] for pair in top])
+        return cls(token_id=token_id, logprob=logprob, top_ids=ids, top_logprobs=logprobs)
+
+    @property
+    def top(self) -> tuple[tuple[int, float], ...]:
+        return tuple(zip(self.top_ids, self.top_logprobs, strict=True))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -106,8 +106,8 @@ class BeamSearch:
             # After the first num_beams ranks, a continuation only fills up the next step: it can't end.
             if rank >= num_beams and (is_last or is_ending or len(survivors) == num_beams):
                 continue
-            top = tuple(candidates[beam_index][: self._num_top])
-            beam = self.beams[beam_index].extend(TokenLogprobs(token_id=token_id, logprob=logprob, top=top))
+            top = candidates[beam_index][: self._num_top]
+            beam = self.beams[beam_index].extend(TokenLogprobs.of(token_id, logprob, top))
             if is_last or is_ending:
                 score = self._score(beam, self._length)
                 self.hypotheses.append(

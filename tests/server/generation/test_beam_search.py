@@ -74,7 +74,7 @@ class TableRunner(ScriptedRunner):
         prompt_logprobs = [TokenLogprobs(token_id=token_id, logprob=-1.0) for token_id in row.token_ids[1:]]
         return RowResult(
             token_id=top[0][0],
-            logprobs=TokenLogprobs(token_id=top[0][0], logprob=top[0][1], top=tuple(top)),
+            logprobs=TokenLogprobs.of(*top[0], top),
             prompt_logprobs=() if row.num_prompt_logprobs is None else prompt_logprobs,
             error=self.error,
         )

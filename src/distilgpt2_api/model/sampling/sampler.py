@@ -6,6 +6,7 @@ call draws from these.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -164,13 +165,17 @@ def _read_logprobs(draws: DrawBatch, indices: range) -> Iterator[TokenLogprobs]:
     for token_id, logprob, num_top, ids, values in zip(
         draws.token_ids[part].tolist(),
         draws.logprobs[part].tolist(),
-        draws.nums_top[part].tolist(),
-        draws.top_ids[part].tolist(),
-        draws.top_logprobs[part].tolist(),
+        np.maximum(draws.nums_top[part], 0).tolist(),
+        draws.top_ids[part],
+        draws.top_logprobs[part],
         strict=True,
     ):
-        top = tuple(zip(ids[:num_top], values[:num_top], strict=True))
-        yield TokenLogprobs(token_id=token_id, logprob=logprob, top=top)
+        yield TokenLogprobs(
+            token_id=token_id,
+            logprob=logprob,
+            top_ids=array("i", ids[:num_top].tobytes()),
+            top_logprobs=array("d", values[:num_top].tobytes()),
+        )
 
 
 def _describe(largest_logit: float) -> str:

@@ -172,9 +172,9 @@ def test_the_largest_top_logprob_is_the_likeliest_tokens_even_if_two_tokens_have
     likeliest, second = (beyond, -0.5), (beyond + 1, -0.75)
     writer.write(
         [
-            TokenLogprobs(token_id=beyond, logprob=-0.5, top=(likeliest, second)),
-            TokenLogprobs(token_id=beyond + 1, logprob=-0.75, top=(likeliest, second)),
-            TokenLogprobs(token_id=97, logprob=-3.0, top=(likeliest, second)),
+            TokenLogprobs.of(beyond, -0.5, [likeliest, second]),
+            TokenLogprobs.of(beyond + 1, -0.75, [likeliest, second]),
+            TokenLogprobs.of(97, -3.0, [likeliest, second]),
         ],
         lists,
     )
