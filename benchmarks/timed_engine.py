@@ -25,6 +25,7 @@ from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_
 
 MAX_NUM_SEQUENCES = 64
 MAX_STEP_TOKENS = 256
+PREFIX_CACHE_BYTES = 32 << 20
 """The settings' defaults."""
 PARTS = ("schedule", "kernels", "runner", "update", "collect")
 """The parts of a step: `kernels` are forward pass and draws, `runner` is what it does beside them."""
@@ -62,7 +63,7 @@ class EngineRun:
 def engine_config(
     precision: Precision, num_threads: int | None, *, max_step_tokens: int = MAX_STEP_TOKENS, kernels: str = ""
 ) -> EngineConfig:
-    """The config of `serve`, except that the prefix cache may use the whole KV cache, and batch work whole steps."""
+    """The config of `serve`, except that batch work may use whole steps."""
     memory_limit_bytes = read_memory_limit_bytes()
     kv_cache_bytes = choose_kv_cache_bytes(memory_limit_bytes)
     return EngineConfig(
@@ -76,7 +77,7 @@ def engine_config(
         max_batch_step_tokens=max_step_tokens,
         max_draft_tokens=MAX_DRAFT_TOKENS,
         is_prefix_caching=True,
-        prefix_cache_bytes=kv_cache_bytes,
+        prefix_cache_bytes=PREFIX_CACHE_BYTES,
     )
 
 
