@@ -226,6 +226,7 @@ def test_a_disk_that_fills_up_at_any_write_costs_a_line_and_no_more(
     loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each write in turn finds no space; no partial file remains."""
+    monkeypatch.setattr("distilgpt2_api.model.weights.safetensors_file.PIECE_BYTES", 1024)
     expected = Loader(loader.model, None).load()
     for num_written in range(0, 40, 7):
         remaining = iter(range(num_written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,29 @@ def test_what_the_safetensors_package_writes_is_read(tmp_path: Path, dtype: Any)
         np.testing.assert_array_equal(file.view(name), tensor)
 
 
+def test_a_file_is_written_in_even_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever tensors begin, so that the system can keep the file in large pages."""
+    monkeypatch.setattr("distilgpt2_api.model.weights.safetensors_file.PIECE_BYTES", 100)
+    tensors: dict[str, NDArray[Any]] = {"a": np.arange(990, dtype=np.int8), "b": np.zeros((0, 3), dtype=np.float32)}
+    whole = io.BytesIO()
+    sizes: list[int] = []
+
+    class Recorded(io.BytesIO):
+        def write(self, content: Any) -> int:
+            sizes.append(len(content))
+            return whole.write(content)
+
+    write_safetensors(Recorded(), tensors, {})
+    (tmp_path / "x").write_bytes(whole.getvalue())
+
+    assert set(sizes[:-1]) == {100}
+    assert 0 < sizes[-1] <= 100
+    file = SafetensorsFile(tmp_path / "x")
+    assert file.is_intact(is_mapped=True)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(file.view(name), tensor)
+
+
 def test_what_we_write_is_read_by_the_safetensors_package(tmp_path: Path) -> None:
     tensors: dict[str, NDArray[Any]] = {
         "a": np.arange(3, dtype=np.int8),
@@ -54,7 +78,8 @@ def test_what_we_write_is_read_by_the_safetensors_package(tmp_path: Path) -> Non
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(read[name], tensor)
     ours = SafetensorsFile(tmp_path / "x")
-    assert ours.is_intact()
+    assert ours.is_intact(is_mapped=False)
+    assert ours.is_intact(is_mapped=True)
     assert ours.metadata["key"] == "value"
     np.testing.assert_array_equal(ours.view("b"), tensors["b"])
     np.testing.assert_array_equal(ours.view("t"), tensors["t"])

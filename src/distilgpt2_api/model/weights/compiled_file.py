@@ -37,7 +37,7 @@ def read_compiled_file(path: Path, config: ModelConfig, precision: Precision, *,
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise ModelFormatError(f"{path}: tensor {safe_name(name)} does not match config.json")
-    if not file.is_intact():
+    if not file.is_intact(is_mapped=is_mapped):
         raise ModelFormatError(f"{path}: the file is damaged: its checksum differs")
     if is_mapped:
         return PreparedWeights({name: file.view(name) for name in file.spans}, file)
