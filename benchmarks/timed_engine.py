@@ -21,12 +21,10 @@ from distilgpt2_api.engine.factory import load_engine
 from distilgpt2_api.model.kernels.draws import DrawBatch
 from distilgpt2_api.model.kernels.kernel_engine import KernelEngine
 from distilgpt2_api.model.step_inputs import StepInputs
+from distilgpt2_api.settings import Settings
 from distilgpt2_api.settings.host_resources import choose_kv_cache_bytes, count_usable_cores, read_memory_limit_bytes
 
-MAX_NUM_SEQUENCES = 64
-MAX_STEP_TOKENS = 256
-PREFIX_CACHE_BYTES = 32 << 20
-"""The settings' defaults."""
+MAX_STEP_TOKENS = int(Settings.model_fields["max_step_tokens"].default)
 PARTS = ("schedule", "kernels", "runner", "update", "collect")
 """The parts of a step: `kernels` are forward pass and draws, `runner` is what it does beside them."""
 
@@ -72,12 +70,12 @@ def engine_config(
         num_threads=num_threads or count_usable_cores(),
         kv_cache_bytes=kv_cache_bytes,
         memory_limit_bytes=memory_limit_bytes,
-        max_num_sequences=MAX_NUM_SEQUENCES,
+        max_num_sequences=Settings.model_fields["max_num_sequences"].default,
         max_step_tokens=max_step_tokens,
         max_batch_step_tokens=max_step_tokens,
         max_draft_tokens=MAX_DRAFT_TOKENS,
         is_prefix_caching=True,
-        prefix_cache_bytes=PREFIX_CACHE_BYTES,
+        prefix_cache_bytes=int(Settings.model_fields["prefix_cache_bytes"].default),
     )
 
 

@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -155,7 +156,7 @@ def write_safetensors(file: IO[bytes], tensors: Mapping[str, NDArray[Any]], meta
     layout = {name: (names[tensor.dtype], tensor.shape) for name, tensor in ordered}
     header = pack_header(layout, {**metadata, "crc32": str(checksum)})
     data = (np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data for _, tensor in ordered)
-    for piece in _in_pieces([memoryview(header), *data]):
+    for piece in _in_pieces(chain([memoryview(header)], data)):
         file.write(piece)
 
 

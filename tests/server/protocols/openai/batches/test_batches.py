@@ -40,30 +40,23 @@ def create(client: Any, content: bytes, **options: Any) -> Any:
     return client.post("/v1/batches", json={"input_file_id": file_id, **ASKED}, **options).json()
 
 
+def wait_answer(client: Any, path: str, is_awaited: Callable[[Any], bool], **options: Any) -> Any:
+    """Asks again until the answer is the awaited one, and returns it."""
+
+    async def until_answered() -> Any:
+        async with asyncio.timeout(20):
+            while not is_awaited(answer := await client._http.get(path, **options)):  # noqa: ASYNC110 - over HTTP
+                await asyncio.sleep(0.01)
+        return answer
+
+    return client.runner.run(until_answered())
+
+
 def wait_end(client: Any, batch_id: str, **options: Any) -> Any:
-    async def until_ended() -> Any:
-        async with asyncio.timeout(20):
-            while True:
-                answer = await client._http.get(f"/v1/batches/{batch_id}", **options)
-                if answer.json()["status"] in {"completed", "failed", "cancelled"}:
-                    return answer.json()
-                await asyncio.sleep(0.01)
-
-    return client.runner.run(until_ended())
-
-
-def wait_metric(client: Any, text: str) -> str:
-    """The metrics, once `text` is among them: a batch's end is in the store shortly before it is counted."""
-
-    async def until_counted() -> str:
-        async with asyncio.timeout(20):
-            while True:
-                metrics: str = (await client._http.get("/metrics")).text
-                if text in metrics:
-                    return metrics
-                await asyncio.sleep(0.01)
-
-    return str(client.runner.run(until_counted()))
+    ended = {"completed", "failed", "cancelled"}
+    return wait_answer(
+        client, f"/v1/batches/{batch_id}", lambda answer: answer.json()["status"] in ended, **options
+    ).json()
 
 
 def form(*parts: tuple[str, bytes], end: str = f"--{JOINT}--\r\n") -> dict[str, Any]:
@@ -108,7 +101,9 @@ def test_a_batch_runs_in_process_and_is_not_counted_as_http_requests(client: Any
     assert [answer["response"]["body"]["choices"] for answer in answers] == [expected] * 5
     routes = [call.kwargs["route"] for call in client.scene.log.calls]
     assert routes.count("/v1/completions") == 1
-    metrics = wait_metric(client, 'distilgpt2_batches_total{status="completed"} 1.0')
+    # A batch's end is in the store shortly before it is counted.
+    counted = 'distilgpt2_batches_total{status="completed"} 1.0'
+    metrics = wait_answer(client, "/metrics", lambda answer: counted in answer.text).text
     assert 'distilgpt2_batch_lines_total{result="completed"} 5.0' in metrics
     assert 'route="/v1/completions",status="200"} 1.0' in metrics
     assert client.get("/v1/files").json()["has_more"] is False
