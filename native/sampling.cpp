@@ -277,8 +277,7 @@ int count_from(const float *values, int count, float least) {
     Ints hits = splat_int(0);
     const int whole = count / LANES * LANES;
     for (int i = 0; i < whole; i += LANES) hits = hits - (Ints)(load(values + i) >= splat(least));
-    int32_t total = 0;
-    for (int i = 0; i < LANES; i++) total += hits[i];
+    int32_t total = sum_lanes(hits);
     for (int i = whole; i < count; i++) total += values[i] >= least;
     return total;
 }
@@ -742,38 +741,48 @@ int draw(const Draw &draw, int position, const float *logits, const float *maxim
 // Leaves the `wanted` likeliest tokens, of equal ones the first, and few more.
 void shorten(Shortlist &list, int wanted) {
     const float reached = reached_by(list.values, list.count, wanted, list.largest);
-    float least = INFINITE; // of the tokens that reach it
-    for (int i = 0; i < list.count; i++)
-        if (list.values[i] >= reached && list.values[i] < least) least = list.values[i];
+    Floats lowest = splat(INFINITE); // of the tokens that reach it
+    for (int first = 0; first < list.count; first += LANES) {
+        const Floats x = load_columns(list.values, first, list.count);
+        lowest = min(lowest, x >= splat(reached) ? x : splat(INFINITE));
+    }
+    const float least = -max_lanes(-lowest);
     int num_equal = wanted - count_from(list.values, list.count, nextafterf(least, INFINITE)), count = 0;
-    for (int i = 0; i < list.count; i++) { // without branches, which nothing predicts
-        const float value = list.values[i];
-        list.values[count] = value;
-        list.token_ids[count] = list.token_ids[i];
-        const bool is_equal = value == least;
-        count += value > least || (is_equal && num_equal > 0);
-        num_equal -= is_equal;
+    for (int first = 0; first < list.count; first += LANES) {
+        uint32_t bits = bits_of_lanes((Ints)(load(list.values + first) >= splat(least)));
+        if (list.count - first < LANES) bits &= (1u << (list.count - first)) - 1;
+        for (; bits; bits &= bits - 1) {
+            const int i = first + __builtin_ctz(bits);
+            const float value = list.values[i];
+            list.values[count] = value;
+            list.token_ids[count] = list.token_ids[i];
+            const bool is_equal = value == least;
+            count += !is_equal || num_equal > 0;
+            num_equal -= is_equal;
+        }
     }
     list.least = least;
     list.count = count;
 }
 
-// Adds the columns that reach the list's `least`.
+// Adds the columns that reach the list's `least`, and those that are NaN.
 template <bool IS_WHOLE> INLINE void add_columns(Shortlist &list, const float *columns, int num_columns, int token_id) {
+    constexpr int TOGETHER = 64; // columns for one branch, which is hardly ever taken
     const Floats least = splat(list.least);
-    Floats largest = splat(list.largest);
-    Ints is_nan = (Ints)(largest != largest);
-    for (int first = 0; first < SPAN; first += LANES) {
-        const Floats x = IS_WHOLE ? load(columns + first) : load_columns(columns, first, num_columns);
-        largest = max(largest, x);
-        is_nan |= (Ints)(x != x);
-        for (uint32_t bits = bits_of_lanes((Ints)(x >= least)); bits; bits &= bits - 1) {
-            const int column = first + __builtin_ctz(bits);
+    for (int first = 0; first < SPAN; first += TOGETHER) {
+        uint64_t bits = 0;
+#pragma GCC unroll 16
+        for (int i = 0; i < TOGETHER; i += LANES) {
+            const Floats x = IS_WHOLE ? load(columns + first + i) : load_columns(columns, first + i, num_columns);
+            bits |= (uint64_t)bits_of_lanes(~(Ints)(x < least)) << i;
+        }
+        for (; bits; bits &= bits - 1) {
+            const int column = first + __builtin_ctzll(bits);
+            list.largest = larger_or_nan(list.largest, columns[column]);
             list.values[list.count] = columns[column];
             list.token_ids[list.count++] = token_id + column;
         }
     }
-    list.largest = bits_of_lanes(is_nan) ? __builtin_nanf("") : max_lanes(largest);
 }
 
 void add_span(Shortlist &list, int num_deciding, const float *columns, int num_columns, int token_id) {
@@ -787,7 +796,7 @@ void add_span(Shortlist &list, int num_deciding, const float *columns, int num_c
     if (num == SPAN) add_columns<true>(list, columns, num, token_id);
     else add_columns<false>(list, columns, num, token_id);
     if (list.largest == INFINITE || list.largest != list.largest) list.count = 0; // nothing can be drawn
-    else if (list.count >= 2 * MOST_DECIDING) shorten(list, num_deciding);
+    else if (list.count >= 64 && list.count >= 2 * num_deciding) shorten(list, num_deciding);
 }
 
 // The tokens of all lists in a row of their own, in the order of their ids: the likeliest ones, and a few more.

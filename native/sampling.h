@@ -27,7 +27,7 @@ constexpr int MOST_DECIDING = 128; // more tokens take whole rows
 struct alignas(128) Shortlist {
     float largest; // of all columns so far; NaN if any was
     float least;   // tokens below it are not among the likeliest
-    int32_t count; // at most 2 · MOST_DECIDING between two spans
+    int32_t count; // below 2 · MOST_DECIDING between two spans
     float values[2 * MOST_DECIDING + SPAN];
     int32_t token_ids[2 * MOST_DECIDING + SPAN];
 };

@@ -6,10 +6,10 @@
 #if defined(HAS_TILES)
 namespace {
 
-// The tiles: sums of the first and of the second part of the rows by each half of a panel; both parts' bytes, high and low
-// bytes of a row one below the other; the halves' weights. The last depths of a matrix may be fewer.
+// The tiles: sums of the first and of the second part of a block's rows by each half of a panel; both parts' bytes, high and
+// low bytes of a row one below the other; the halves' weights. The last depths of a matrix may be fewer.
 enum { SUMS_00, SUMS_01, SUMS_10, SUMS_11, ROWS_0, ROWS_1, WEIGHTS_0, WEIGHTS_1 };
-constexpr int NUM_SUMS = 4, PART_ROWS = TILE_ROWS / 2, TILE_DEPTHS = TILE_BYTES;
+constexpr int PART_ROWS = TILE_ROWS / 2, BLOCK_ROWS = 2 * PART_ROWS, TILE_DEPTHS = TILE_BYTES;
 
 TileShapes product_shapes(int num_rows_0, int num_rows_1, int num_depths) {
     TileShapes shapes = {};
@@ -23,26 +23,12 @@ TileShapes product_shapes(int num_rows_0, int num_rows_1, int num_depths) {
     return shapes;
 }
 
-// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts. FETCH: the weights of the next ones come into
-// the first cache, half by half, because a tile's lines arrive together; and every eighth line of `fetch`, if it is there,
-// into the second one: the processor itself fetches the lines between, and has few buffers for those that it is told to.
-template <int PARTS, bool FETCH>
-INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const int8_t *rows_1, int stride,
-                            const uint8_t *fetch) {
-    const auto fetch_half = [&](int half) __attribute__((always_inline)) {
-        if (!FETCH) return;
-        constexpr int BYTES = TILE_ROWS * TILE_BYTES;
-#pragma GCC unroll 16
-        for (int i = 0; i < BYTES; i += 64) __builtin_prefetch(weights + (2 + half) * BYTES + i, 0, 3);
-        if (!fetch) return;
-#pragma GCC unroll 2
-        for (int i = 0; i < BYTES; i += 512) __builtin_prefetch(fetch + half * BYTES + i, 0, 2);
-    };
-    fetch_half(0);
+// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts.
+template <int PARTS>
+INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const int8_t *rows_1, int stride) {
     load_tile<WEIGHTS_0>(weights, PANEL * 4);
     load_tile<ROWS_0>(rows_0, stride);
     multiply_tiles<SUMS_00, ROWS_0, WEIGHTS_0>();
-    fetch_half(1);
     load_tile<WEIGHTS_1>(weights + TILE_BYTES, PANEL * 4);
     multiply_tiles<SUMS_01, ROWS_0, WEIGHTS_1>();
     if (PARTS == 1) return;
@@ -51,84 +37,173 @@ INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const 
     multiply_tiles<SUMS_11, ROWS_1, WEIGHTS_1>();
 }
 
-typedef int32_t TileSums[NUM_SUMS][TILE_ROWS][LANES];
+typedef int32_t TileSums[2 * BLOCK_ROWS][PANEL]; // of the high bytes of a row, of the low ones, of the next row
 
 template <int PARTS> INLINE void clear_sums() {
     clear_tile<SUMS_00>(), clear_tile<SUMS_01>();
     if (PARTS == 2) clear_tile<SUMS_10>(), clear_tile<SUMS_11>();
 }
-template <int PARTS> INLINE void store_sums(TileSums &sums) {
-    store_tile<SUMS_00>(sums[SUMS_00], TILE_BYTES), store_tile<SUMS_01>(sums[SUMS_01], TILE_BYTES);
+template <int PARTS> INLINE void store_sums(TileSums &sums, int num_0) {
+    constexpr int STRIDE = PANEL * 4;
+    store_tile<SUMS_00>(sums[0], STRIDE), store_tile<SUMS_01>(sums[0] + LANES, STRIDE);
     if (PARTS == 1) return;
-    store_tile<SUMS_10>(sums[SUMS_10], TILE_BYTES), store_tile<SUMS_11>(sums[SUMS_11], TILE_BYTES);
+    store_tile<SUMS_10>(sums[2 * num_0], STRIDE), store_tile<SUMS_11>(sums[2 * num_0] + LANES, STRIDE);
 }
 
-// One panel's columns of `num_0` + `num_1` rows, for which the tiles have their shapes.
-template <int PARTS, bool FETCH>
-INLINE void tile_product(const Model &model, const Matrix &matrix, const Activations &rows, int row, int num_0,
-                         int num_1, int panel, const uint8_t *fetch, Epilogue epilogue, float *output, int stride) {
-    static_assert(PANEL * 4 == 2 * TILE_BYTES && TILE_BYTES == LANES * 4,
-                  "two tiles are a panel, a vector is a tile's row");
-    const int depth = round_up(matrix.depth, 4), whole = depth / TILE_DEPTHS * TILE_DEPTHS;
-    const int half = rows.stride_bytes / 2;
-    const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)panel * depth * PANEL;
-    const int8_t *rows_0 = rows.bytes + (int64_t)row * rows.stride_bytes, *rows_1 = rows_0 + num_0 * rows.stride_bytes;
+// One panel's columns of a block of rows, as sums: those of rows row + [next, end) are not output yet.
+struct BlockSums {
     alignas(64) TileSums sums;
-    clear_sums<PARTS>();
-    for (int k = 0; k < whole; k += TILE_DEPTHS)
-        multiply_depths<PARTS, FETCH>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half,
-                                      fetch ? fetch + (int64_t)k * PANEL : nullptr);
-    store_sums<PARTS>(sums);
-    if (whole < depth) { // the last depths, apart
-        alignas(64) TileSums last;
-        shape_tiles(product_shapes(num_0, num_1, depth - whole));
-        multiply_depths<PARTS, false>(weights + (int64_t)whole * PANEL, rows_0 + whole, rows_1 + whole, half, nullptr);
-        store_sums<PARTS>(last);
-        shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
-        for (int part = 0; part < PARTS; part++)
-            for (int half = 0; half < 2; half++)
-                for (int r = 0; r < 2 * (part ? num_1 : num_0); r++) {
-                    int32_t *sum = sums[2 * part + half][r];
-                    store((float *)sum, bits_to_floats(load_ints(sum) + load_ints(last[2 * part + half][r])));
-                }
+    int panel, row, next, end;
+};
+
+// Lines of memory that come into the second cache, as many beside each product of TILE_DEPTHS.
+struct Fetch {
+    const uint8_t *at;
+    int num_lines;
+
+    INLINE void advance() {
+        for (int i = 0; i < num_lines; i++) __builtin_prefetch(at + i * 64, 0, 2);
+        at += num_lines * 64;
     }
-    for (int r = 0; r < num_0 + num_1; r++) {
-        const bool is_second = PARTS == 2 && r >= num_0;
-        const int among = is_second ? r - num_0 : r;
-        const int32_t *starts = rows.starts + 2 * (row + r);
-        const Floats scale = splat(rows.scales[2 * (row + r)]);
-        const auto join = [&](int half) __attribute__((always_inline)) {
-            const auto &both = sums[2 * is_second + half];
-            const Floats high = to_floats(load_ints(both[2 * among]) + splat_int(starts[0]));
-            const Floats low = to_floats(load_ints(both[2 * among + 1]) + splat_int(starts[1]));
-            return fma(high, splat(256), low) * scale;
-        };
-        const Floats total[1][2] = {{join(0), join(1)}};
-        finish<1, 2>(model, matrix, epilogue, total, panel * PANEL, output + (int64_t)(row + r) * stride, stride);
+};
+
+// What the sums of both bytes of a row are: 16-bit activations by weights.
+INLINE Floats join(Ints high, Ints low, float scale) {
+    return fma(to_floats(high), splat(256), to_floats(low)) * splat(scale);
+}
+
+struct TileProduct {
+    const Model &model;
+    const Matrix &matrix;
+    const Activations &rows;
+    Epilogue epilogue;
+    float *output;
+    int stride;
+    int num_0, num_1; // rows of a block's parts
+
+    template <int ROWS> INLINE void finish_rows(BlockSums &block) const {
+        static_assert(PANEL == 2 * LANES, "two vectors are a panel");
+        const int row = block.row + block.next;
+        Floats total[ROWS][2];
+#pragma GCC unroll 2
+        for (int r = 0; r < ROWS; r++, block.next++)
+#pragma GCC unroll 2
+            for (int v = 0; v < 2; v++) {
+                const auto sum_of = [&](int part) __attribute__((always_inline)) {
+                    return load_ints(block.sums[2 * block.next + part] + v * LANES) +
+                           splat_int(rows.starts[2 * (row + r) + part]);
+                };
+                total[r][v] = join(sum_of(0), sum_of(1), rows.scales[2 * (row + r)]);
+            }
+        finish<ROWS, 2>(model, matrix, epilogue, total, block.panel * PANEL, output + (int64_t)row * stride, stride);
+    }
+
+    INLINE void finish_block(BlockSums &block) const {
+        while (block.next < block.end) finish_rows<1>(block);
+    }
+
+    // The sums of a block, for which the tiles have their shapes. Beside its products the rows of the block before become
+    // output, two at a time: the processor's vectors have nothing else to do, and memory keeps coming.
+    template <int PARTS> INLINE void sum(BlockSums &block, BlockSums &before, Fetch &fetch) const {
+        const int depth = round_up(matrix.depth, 4), num_steps = depth / TILE_DEPTHS, whole = num_steps * TILE_DEPTHS;
+        const int half = rows.stride_bytes / 2, to_finish = before.end - before.next;
+        const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)block.panel * depth * PANEL;
+        const int8_t *rows_0 = rows.bytes + (int64_t)block.row * rows.stride_bytes;
+        const int8_t *rows_1 = rows_0 + num_0 * rows.stride_bytes;
+        clear_sums<PARTS>();
+        for (int step = 0, due = -to_finish; step < num_steps; step++) { // the first step waits for the sums before
+            const int k = step * TILE_DEPTHS;
+            multiply_depths<PARTS>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half);
+            fetch.advance();
+            due += to_finish;
+            for (; due >= 2 * num_steps; due -= 2 * num_steps) finish_rows<2>(before);
+        }
+        finish_block(before);
+        store_sums<PARTS>(block.sums, num_0);
+        if (whole == depth) return;
+        alignas(64) TileSums last; // the last depths, apart
+        shape_tiles(product_shapes(num_0, num_1, depth - whole));
+        multiply_depths<PARTS>(weights + (int64_t)whole * PANEL, rows_0 + whole, rows_1 + whole, half);
+        store_sums<PARTS>(last, num_0);
+        shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
+        for (int r = 0; r < 2 * (num_0 + num_1); r++)
+            for (int column = 0; column < PANEL; column += LANES) {
+                int32_t *to = block.sums[r] + column;
+                store((float *)to, bits_to_floats(load_ints(to) + load_ints(last[r] + column)));
+            }
+    }
+};
+
+// The product of a few rows, in vectors: their sums are the same, and the processor fetches what vectors read further ahead.
+template <int ROWS> void multiply_in_vectors(const TileProduct &product, int first, int end, const uint8_t *fetch) {
+    const Activations &rows = product.rows;
+    const int num_quads = (product.matrix.depth + 3) / 4;
+    for (int panel = first; panel < end; panel++) {
+        const uint8_t *weights = (const uint8_t *)product.matrix.panels + (int64_t)panel * num_quads * 4 * PANEL;
+        const uint8_t *next = panel + 1 < end ? weights + num_quads * 4 * PANEL : fetch ? fetch : weights;
+        Ints sums[ROWS][2][2];
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sums[r][i / 2][i % 2] = splat_int(rows.starts[2 * r + i / 2]);
+        for (int quad = 0; quad < num_quads; quad++) {
+            const uint8_t *line = weights + quad * PANEL * 4;
+            const Ints w[2] = {load_ints(line), load_ints(line + TILE_BYTES)};
+            __builtin_prefetch(next + quad * PANEL * 4, 0, 2);
+            __builtin_prefetch(next + quad * PANEL * 4 + 64, 0, 2);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+                for (int part = 0; part < 2; part++) {
+                    int32_t a;
+                    memcpy(&a, rows.bytes + (2 * r + part) * (int64_t)(rows.stride_bytes / 2) + quad * 4, 4);
+                    sums[r][part][0] = dot(sums[r][part][0], w[0], a);
+                    sums[r][part][1] = dot(sums[r][part][1], w[1], a);
+                }
+        }
+        Floats total[ROWS][2];
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < 2; v++) total[r][v] = join(sums[r][0][v], sums[r][1][v], rows.scales[2 * r]);
+        finish<ROWS, 2>(product.model, product.matrix, product.epilogue, total, panel * PANEL, product.output,
+                        product.stride);
     }
 }
 
 void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activations &rows, int first, int end,
                        Epilogue epilogue, float *output, int stride, const uint8_t *fetch) {
     const int64_t panel_bytes = (int64_t)round_up(matrix.depth, 4) * PANEL;
-    const int num_tiles = (rows.num_rows + 2 * PART_ROWS - 1) / (2 * PART_ROWS);
-    int shaped = 0;
-    for (int i = 0, row = 0; i < num_tiles; i++) { // rows split evenly: 33 = 11 + 11 + 11, and 11 = 6 + 5
-        const int left = num_tiles - i, num = (rows.num_rows - row + left - 1) / left;
-        const int num_1 = rows.num_rows > PART_ROWS ? num / 2 : 0, num_0 = num - num_1;
-        if (num != shaped) shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
-        shaped = num;
-        for (int panel = first; panel < end; panel++) {
-            const uint8_t *next = panel + 1 < end ? (const uint8_t *)matrix.panels + (panel + 1) * panel_bytes : fetch;
-            if (i)
-                tile_product<2, false>(model, matrix, rows, row, num_0, num_1, panel, nullptr, epilogue, output,
-                                       stride);
-            else if (num_1)
-                tile_product<2, true>(model, matrix, rows, row, num_0, num_1, panel, next, epilogue, output, stride);
-            else tile_product<1, true>(model, matrix, rows, row, num_0, num_1, panel, next, epilogue, output, stride);
-        }
-        row += num;
+    // Blocks are equal, so that the tiles keep their shapes: 35 rows are 12, 12, and 12 of which the block before had one.
+    const int num_blocks = (rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const int num = (rows.num_rows + num_blocks - 1) / num_blocks, num_1 = num > PART_ROWS ? num / 2 : 0;
+    // A panel's blocks fetch the next one in equal parts.
+    const int lines_each = (TILE_DEPTHS * PANEL / 64 + num_blocks - 1) / num_blocks;
+    const TileProduct product = {model, matrix, rows, epilogue, output, stride, num - num_1, num_1};
+    switch (rows.num_rows) {
+    case 1: return multiply_in_vectors<1>(product, first, end, fetch);
+    case 2: return multiply_in_vectors<2>(product, first, end, fetch);
+    case 3: return multiply_in_vectors<3>(product, first, end, fetch);
+    case 4: return multiply_in_vectors<4>(product, first, end, fetch);
     }
+    BlockSums sums[2];
+    sums[1].next = sums[1].end = 0;
+    int current = 0;
+    shape_tiles(product_shapes(num - num_1, num_1, TILE_DEPTHS));
+    for (int panel = first; panel < end; panel++) {
+        const uint8_t *next = panel + 1 < end ? (const uint8_t *)matrix.panels + (panel + 1) * panel_bytes : fetch;
+        Fetch fetching = {next, next ? lines_each : 0};
+        for (int i = 0; i < num_blocks; i++, current = !current) {
+            BlockSums &block = sums[current];
+            block.panel = panel;
+            block.row = i + 1 < num_blocks ? i * num : rows.num_rows - num;
+            block.next = i * num - block.row;
+            block.end = num;
+            if (num_1) product.sum<2>(block, sums[!current], fetching);
+            else product.sum<1>(block, sums[!current], fetching);
+        }
+    }
+    product.finish_block(sums[!current]);
     release_tiles();
 }
 
