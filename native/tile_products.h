@@ -56,12 +56,16 @@ struct BlockSums {
     int panel, row, next, end;
 };
 
-// Lines of memory that come into the second cache, as many beside each product of TILE_DEPTHS.
+// Lines of memory that come into the second cache, as many beside each product of TILE_DEPTHS. The processor itself fetches
+// ahead of them, but only within a page of 4 KiB: the first lines of the next page, early, make it begin there.
 struct Fetch {
     const uint8_t *at;
     int num_lines;
 
     INLINE void advance() {
+        if (!num_lines) return;
+        __builtin_prefetch(at + 4096, 0, 2);
+        __builtin_prefetch(at + 4096 + 64, 0, 2);
         for (int i = 0; i < num_lines; i++) __builtin_prefetch(at + i * 64, 0, 2);
         at += num_lines * 64;
     }
