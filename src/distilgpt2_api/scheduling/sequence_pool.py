@@ -36,8 +36,6 @@ class SequencePool:
     @property
     def num_running_batch(self) -> int:
         """Running sequences of batch work. They are the last ones of `running`."""
-        if not (self.running and self.running[-1].is_batch):
-            return 0  # at once: each step asks
         return len(self.running) - bisect_left(self.running, True, key=attrgetter("is_batch"))
 
     def take_stats(self, plan: StepPlan) -> ScheduleStats:
