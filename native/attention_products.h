@@ -106,12 +106,6 @@ INLINE float softmax(float *scores, int num_tokens, int padded) {
     return sum_lanes(sum);
 }
 
-INLINE int32_t load_int(const int8_t *from) {
-    int32_t v;
-    memcpy(&v, from, 4);
-    return v;
-}
-
 // One or several queries of a sequence that follow each other, against the same keys: what each of them needs. Behind a
 // query's own last token its weights are zero, so that the tokens of the others don't count.
 struct Query {
@@ -126,7 +120,7 @@ struct Query {
 
 // Scores of a vector of tokens, from `token` on, by sums of products with both bytes. `scales`: of their keys.
 INLINE void store_scores(const Query &query, const float *scales, int token, Ints high, Ints low) {
-    const Floats product = fma(to_floats(high), splat(256), to_floats(low));
+    const Floats product = join_bytes(high, low);
     const Floats shift = load(scales + BLOCK_TOKENS) * query.shift;
     store(query.scores + token, fma(product, load(scales) * query.scale, shift));
 }
@@ -175,7 +169,7 @@ INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int
 
 // A vector of a head's elements, from `first` on, of which there are `count`, by sums of products with both bytes.
 INLINE void store_weighed(const Query &query, int first, int count, Ints high, Ints low, bool is_first) {
-    const Floats whole = fma(to_floats(high), splat(256), to_floats(low));
+    const Floats whole = join_bytes(high, low);
     const Floats before = is_first ? splat(query.shift) : load_some(query.output + first, count);
     store_some(query.output + first, fma(whole, splat(query.scale), before), count);
 }

@@ -25,7 +25,12 @@ void matmul(const Model &model, const Matrix &matrix, const Activations &rows, i
             float *output, int stride, const uint8_t *fetch) {
     if (model.precision == INT8)
 #if defined(HAS_TILES)
-        multiply_in_tiles(model, matrix, rows, first, end, epilogue, output, stride, fetch);
+        if (rows.num_rows > FEW_ROWS)
+            multiply_in_tiles(model, matrix, rows, first, end, epilogue, output, stride, fetch);
+        else
+            multiply_panels<FewRowsTile, FEW_ROWS, FEW_ROWS>(model, matrix, rows, first, end, PANEL / LANES,
+                                                             round_up(matrix.depth, 4) * PANEL, epilogue, output,
+                                                             stride, fetch);
 #else
         multiply_panels<Int8Tile, INT8_TILE_ROWS, INT8_MOST_ROWS>(
             model, matrix, rows, first, end, int8_vectors(rows.num_rows), round_up(matrix.depth, 4) * PANEL, epilogue,

@@ -38,8 +38,7 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
             for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++) {
-                int32_t a;
-                memcpy(&a, bytes + (int64_t)r * stride + place(quad * 4), 4);
+                const int32_t a = load_int(bytes + (int64_t)r * stride + place(quad * 4));
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) sum[r][v] = dot(sum[r][v], w[v], a);
             }

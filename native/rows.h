@@ -79,6 +79,9 @@ INLINE void split_bytes(const float *input, int count, float factor, int8_t *hig
     sums[1] = sum_lanes(low_sum);
 }
 
+// What sums of products with both bytes are together.
+INLINE Floats join_bytes(Ints high, Ints low) { return fma(to_floats(high), splat(256), to_floats(low)); }
+
 #if defined(HAS_TILES)
 void quantize(const float *input, int depth, int8_t *bytes, int half, float *scales, int32_t *starts) {
     float most = largest_of(input, depth);

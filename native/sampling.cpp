@@ -749,9 +749,8 @@ void shorten(Shortlist &list, int wanted) {
     const float least = -max_lanes(-lowest);
     int num_equal = wanted - count_from(list.values, list.count, nextafterf(least, INFINITE)), count = 0;
     for (int first = 0; first < list.count; first += LANES) {
-        uint32_t bits = bits_of_lanes((Ints)(load(list.values + first) >= splat(least)));
-        if (list.count - first < LANES) bits &= (1u << (list.count - first)) - 1;
-        for (; bits; bits &= bits - 1) {
+        const Floats x = load_columns(list.values, first, list.count);
+        for (uint32_t bits = bits_of_lanes((Ints)(x >= splat(least))); bits; bits &= bits - 1) {
             const int i = first + __builtin_ctz(bits);
             const float value = list.values[i];
             list.values[count] = value;
@@ -796,6 +795,7 @@ void add_span(Shortlist &list, int num_deciding, const float *columns, int num_c
     if (num == SPAN) add_columns<true>(list, columns, num, token_id);
     else add_columns<false>(list, columns, num, token_id);
     if (list.largest == INFINITE || list.largest != list.largest) list.count = 0; // nothing can be drawn
+    // Sooner, more time would go to this than to what it keeps from being added.
     else if (list.count >= 64 && list.count >= 2 * num_deciding) shorten(list, num_deciding);
 }
 

@@ -34,6 +34,11 @@ INLINE Ints load_ints(const void *from) {
     memcpy(&v, from, sizeof v);
     return v;
 }
+INLINE int32_t load_int(const int8_t *from) {
+    int32_t v;
+    memcpy(&v, from, 4);
+    return v;
+}
 INLINE Floats bits_to_floats(Ints v) {
     Floats f;
     memcpy(&f, &v, sizeof f);

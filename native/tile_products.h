@@ -1,6 +1,6 @@
 // Matrix products of int8 in tiles. Part of kernels.cpp.
 #pragma once
-#include "products.h"
+#include "rows.h"
 #include "tiles.h"
 
 #if defined(HAS_TILES)
@@ -50,10 +50,10 @@ template <int PARTS> INLINE void store_sums(TileSums &sums, int num_0) {
     store_tile<SUMS_10>(sums[2 * num_0], STRIDE), store_tile<SUMS_11>(sums[2 * num_0] + LANES, STRIDE);
 }
 
-// One panel's columns of a block of rows, as sums: those of rows row + [next, end) are not output yet.
+// One panel's columns of a block of rows from `row` on, as sums. `next`: the first one among them that is not output yet.
 struct BlockSums {
     alignas(64) TileSums sums;
-    int panel, row, next, end;
+    int panel, row, next;
 };
 
 // Lines of memory that come into the second cache, as many beside each product of TILE_DEPTHS. The processor itself fetches
@@ -70,11 +70,6 @@ struct Fetch {
         at += num_lines * 64;
     }
 };
-
-// What the sums of both bytes of a row are: 16-bit activations by weights.
-INLINE Floats join(Ints high, Ints low, float scale) {
-    return fma(to_floats(high), splat(256), to_floats(low)) * splat(scale);
-}
 
 struct TileProduct {
     const Model &model;
@@ -97,20 +92,20 @@ struct TileProduct {
                     return load_ints(block.sums[2 * block.next + part] + v * LANES) +
                            splat_int(rows.starts[2 * (row + r) + part]);
                 };
-                total[r][v] = join(sum_of(0), sum_of(1), rows.scales[2 * (row + r)]);
+                total[r][v] = join_bytes(sum_of(0), sum_of(1)) * splat(rows.scales[2 * (row + r)]);
             }
         finish<ROWS, 2>(model, matrix, epilogue, total, block.panel * PANEL, output + (int64_t)row * stride, stride);
     }
 
     INLINE void finish_block(BlockSums &block) const {
-        while (block.next < block.end) finish_rows<1>(block);
+        while (block.next < num_0 + num_1) finish_rows<1>(block);
     }
 
     // The sums of a block, for which the tiles have their shapes. Beside its products the rows of the block before become
     // output, two at a time: the processor's vectors have nothing else to do, and memory keeps coming.
     template <int PARTS> INLINE void sum(BlockSums &block, BlockSums &before, Fetch &fetch) const {
         const int depth = round_up(matrix.depth, 4), num_steps = depth / TILE_DEPTHS, whole = num_steps * TILE_DEPTHS;
-        const int half = rows.stride_bytes / 2, to_finish = before.end - before.next;
+        const int half = rows.stride_bytes / 2, to_finish = num_0 + num_1 - before.next;
         const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)block.panel * depth * PANEL;
         const int8_t *rows_0 = rows.bytes + (int64_t)block.row * rows.stride_bytes;
         const int8_t *rows_1 = rows_0 + num_0 * rows.stride_bytes;
@@ -138,42 +133,44 @@ struct TileProduct {
     }
 };
 
-// The product of a few rows, in vectors: their sums are the same, and the processor fetches what vectors read further ahead.
-template <int ROWS> void multiply_in_vectors(const TileProduct &product, int first, int end, const uint8_t *fetch) {
-    const Activations &rows = product.rows;
-    const int num_quads = (product.matrix.depth + 3) / 4;
-    for (int panel = first; panel < end; panel++) {
-        const uint8_t *weights = (const uint8_t *)product.matrix.panels + (int64_t)panel * num_quads * 4 * PANEL;
-        const uint8_t *next = panel + 1 < end ? weights + num_quads * 4 * PANEL : fetch ? fetch : weights;
-        Ints sums[ROWS][2][2];
+constexpr int FEW_ROWS = 4; // up to these the processor fetches what vectors read further ahead than what tiles read
+
+// A few rows by a panel, in vectors: the sums are those of tiles.
+template <int ROWS, int FETCH>
+void few_rows_tile(const Model &model, const Matrix &matrix, const Activations &rows, int row, int panel, int,
+                   const uint8_t *fetch, Epilogue epilogue, float *output, int stride) {
+    const int num_quads = (matrix.depth + 3) / 4, half = rows.stride_bytes / 2;
+    const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)panel * num_quads * 4 * PANEL;
+    const int8_t *bytes = rows.bytes + (int64_t)row * rows.stride_bytes;
+    Ints sums[ROWS][2][2];
 #pragma GCC unroll 4
-        for (int r = 0; r < ROWS; r++)
+    for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) sums[r][i / 2][i % 2] = splat_int(rows.starts[2 * r + i / 2]);
-        for (int quad = 0; quad < num_quads; quad++) {
-            const uint8_t *line = weights + quad * PANEL * 4;
-            const Ints w[2] = {load_ints(line), load_ints(line + TILE_BYTES)};
-            __builtin_prefetch(next + quad * PANEL * 4, 0, 2);
-            __builtin_prefetch(next + quad * PANEL * 4 + 64, 0, 2);
-#pragma GCC unroll 4
-            for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-                for (int part = 0; part < 2; part++) {
-                    int32_t a;
-                    memcpy(&a, rows.bytes + (2 * r + part) * (int64_t)(rows.stride_bytes / 2) + quad * 4, 4);
-                    sums[r][part][0] = dot(sums[r][part][0], w[0], a);
-                    sums[r][part][1] = dot(sums[r][part][1], w[1], a);
-                }
-        }
-        Floats total[ROWS][2];
+        for (int i = 0; i < 4; i++) sums[r][i / 2][i % 2] = splat_int(rows.starts[2 * (row + r) + i / 2]);
+    for (int quad = 0; quad < num_quads; quad++) {
+        const uint8_t *line = weights + quad * PANEL * 4;
+        fetch_lines<FETCH>(fetch, quad);
+        const Ints w[2] = {load_ints(line), load_ints(line + TILE_BYTES)};
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
-            for (int v = 0; v < 2; v++) total[r][v] = join(sums[r][0][v], sums[r][1][v], rows.scales[2 * r]);
-        finish<ROWS, 2>(product.model, product.matrix, product.epilogue, total, panel * PANEL, product.output,
-                        product.stride);
+            for (int part = 0; part < 2; part++) {
+                const int32_t a = load_int(bytes + (int64_t)(2 * r + part) * half + quad * 4);
+                sums[r][part][0] = dot(sums[r][part][0], w[0], a);
+                sums[r][part][1] = dot(sums[r][part][1], w[1], a);
+            }
     }
+    Floats total[ROWS][2];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; v++)
+            total[r][v] = join_bytes(sums[r][0][v], sums[r][1][v]) * splat(rows.scales[2 * (row + r)]);
+    finish<ROWS, 2>(model, matrix, epilogue, total, panel * PANEL, output + (int64_t)row * stride, stride);
 }
+template <int ROWS> struct FewRowsTile {
+    template <int FETCH> static constexpr Tile TILE = few_rows_tile<ROWS, FETCH>;
+};
 
 void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activations &rows, int first, int end,
                        Epilogue epilogue, float *output, int stride, const uint8_t *fetch) {
@@ -184,14 +181,8 @@ void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activatio
     // A panel's blocks fetch the next one in equal parts.
     const int lines_each = (TILE_DEPTHS * PANEL / 64 + num_blocks - 1) / num_blocks;
     const TileProduct product = {model, matrix, rows, epilogue, output, stride, num - num_1, num_1};
-    switch (rows.num_rows) {
-    case 1: return multiply_in_vectors<1>(product, first, end, fetch);
-    case 2: return multiply_in_vectors<2>(product, first, end, fetch);
-    case 3: return multiply_in_vectors<3>(product, first, end, fetch);
-    case 4: return multiply_in_vectors<4>(product, first, end, fetch);
-    }
     BlockSums sums[2];
-    sums[1].next = sums[1].end = 0;
+    sums[1].next = num; // no block is before the first one
     int current = 0;
     shape_tiles(product_shapes(num - num_1, num_1, TILE_DEPTHS));
     for (int panel = first; panel < end; panel++) {
@@ -202,7 +193,6 @@ void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activatio
             block.panel = panel;
             block.row = i + 1 < num_blocks ? i * num : rows.num_rows - num;
             block.next = i * num - block.row;
-            block.end = num;
             if (num_1) product.sum<2>(block, sums[!current], fetching);
             else product.sum<1>(block, sums[!current], fetching);
         }
