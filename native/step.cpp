@@ -16,7 +16,6 @@ constexpr int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4;
 
 // Rows of the LM head that are computed at a time: bounds the memory of their logits. More is not faster.
 constexpr int HEAD_ROWS = 64;
-constexpr int CACHED_BYTES = 1 << 18;
 constexpr int SPAN_PANELS = SPAN / PANEL;
 constexpr int SPAN_STRIDE = row_floats(SPAN);
 
@@ -201,10 +200,24 @@ const uint8_t *weights_of(const Model &m, const Matrix &matrix, int panel) {
     return (const uint8_t *)matrix.panels + (int64_t)panel * num_lines * line_bytes;
 }
 
-// Items of columns follow each other for one block of rows, then for the next one.
-int num_column_items(const Engine *e) {
-    return (e->matrix->num_columns + e->panels_each * PANEL - 1) / (e->panels_each * PANEL);
+int num_panels(const Matrix &matrix) { return (matrix.num_columns + PANEL - 1) / PANEL; }
+
+// Panels of an item. Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about
+// eight items. An even number: whole groups of the next matrix's input.
+int panels_each(const Engine *e, const Matrix &matrix) {
+    static_assert(GROUP == 2 * PANEL, "two panels are a group");
+    if (&matrix == &e->model.head) return SPAN_PANELS; // of whose logits the maxima are taken
+    return bounded(num_panels(matrix) / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
 }
+
+// Where a thread begins with a matrix, if all rows are one block.
+int first_panel(const Engine *e, const Matrix &matrix, int thread) {
+    const int each = panels_each(e, matrix), num_items = (num_panels(matrix) + each - 1) / each;
+    return pool_first_item(e->pool, thread, num_items) * each;
+}
+
+// Items of columns follow each other for one block of rows, then for the next one.
+int num_column_items(const Engine *e) { return (num_panels(*e->matrix) + e->panels_each - 1) / e->panels_each; }
 int num_items(const Engine *e) { return num_column_items(e) * ((e->num_rows + e->rows_each - 1) / e->rows_each); }
 
 Activations rows_from(const Activations &a, int first, int num_rows) {
@@ -218,16 +231,15 @@ Activations rows_from(const Activations &a, int first, int num_rows) {
     return rows;
 }
 
-void multiply_item(Engine *e, int item, float *output, int output_stride) {
-    const int num_columns = e->matrix->num_columns, num_panels = (num_columns + PANEL - 1) / PANEL;
+void multiply_item(Engine *e, int item, int thread, float *output, int output_stride) {
+    const int num_columns = e->matrix->num_columns;
     const int row = item / num_column_items(e) * e->rows_each;
     const int first = item % num_column_items(e) * e->panels_each;
-    const int end = bounded(first + e->panels_each, 0, num_panels);
-    // Other threads have the next items, this one will get one further on.
-    const int next = item + pool_num_threads(e->pool), num = num_items(e);
-    const uint8_t *fetch = nullptr;
-    if (next < num) fetch = weights_of(e->model, *e->matrix, next % num_column_items(e) * e->panels_each);
-    else if (e->next_matrix) fetch = weights_of(e->model, *e->next_matrix, (next - num) * e->panels_each);
+    const int end = bounded(first + e->panels_each, 0, num_panels(*e->matrix));
+    const uint8_t *fetch = nullptr; // what this thread multiplies next, unless others take it
+    if (item + 1 < pool_first_item(e->pool, thread + 1, num_items(e)))
+        fetch = weights_of(e->model, *e->matrix, (item + 1) % num_column_items(e) * e->panels_each);
+    else if (e->next_matrix) fetch = weights_of(e->model, *e->next_matrix, first_panel(e, *e->next_matrix, thread));
     const Activations rows = rows_from(e->input, row, bounded(e->num_rows - row, 0, e->rows_each));
     output += (int64_t)row * output_stride;
     e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, output_stride, fetch);
@@ -237,9 +249,9 @@ void multiply_item(Engine *e, int item, float *output, int output_stride) {
         quantize_columns(e, e->wide, e->output + (int64_t)i * e->output_stride, i, first * PANEL, last);
 }
 
-void multiply_panels(void *context, int item, int) {
+void multiply_panels(void *context, int item, int thread) {
     Engine *e = (Engine *)context;
-    multiply_item(e, item, e->output, e->output_stride);
+    multiply_item(e, item, thread, e->output, e->output_stride);
 }
 
 // Whether what a head gives can be quantised without the others.
@@ -299,7 +311,7 @@ void multiply_span(void *context, int span, int thread) {
         columns = e->spans + (int64_t)thread * HEAD_ROWS * SPAN_STRIDE;
         stride = SPAN_STRIDE;
     }
-    multiply_item(e, span, columns - first, stride); // writes the span's columns
+    multiply_item(e, span, thread, columns - first, stride); // writes the span's columns
     for (int row = 0; row < e->num_rows; row++, columns += stride) {
         if (e->num_deciding[row]) {
             sampling.add_span(shortlists_of(e, row)[thread], e->num_deciding[row], columns, num, first);
@@ -410,14 +422,12 @@ void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Acti
 void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
               float *output, int output_stride) {
     set_product(e, matrix, next, input, epilogue, output, output_stride);
-    // As many rows as stay in a second cache while their panels come and go. An even number, for rows side by side.
+    // As many rows as stay in a second cache while their panels come and go. An even number, for rows side by side. Processors
+    // with tiles, which take two bytes, have 2 MiB.
+    const int cached_bytes = has_groups(e->kernels) ? 1 << 18 : 1 << 19;
     const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
-    e->rows_each = bounded(CACHED_BYTES / bytes_each, 32, 1 << 16) / 32 * 32;
-    const int num_panels = (matrix.num_columns + PANEL - 1) / PANEL;
-    // Neighbouring panels are one stream of memory: several at a time, as long as each thread still gets about eight. An
-    // even number: whole groups of the next matrix's input.
-    static_assert(GROUP == 2 * PANEL, "two panels are a group");
-    e->panels_each = bounded(num_panels / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
+    e->rows_each = bounded(cached_bytes / bytes_each, 32, 1 << 16) / 32 * 32;
+    e->panels_each = panels_each(e, matrix);
     pool_run(e->pool, multiply_panels, e, num_items(e));
 }
 
@@ -428,8 +438,8 @@ void compute_draws(Engine *e, int num, int row) {
     pool_run(e->pool, prepare_drawn, e, num);
     set_product(e, m.head, nullptr, e->narrow, STORE, e->logits + (int64_t)row * logits_stride(m), logits_stride(m));
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
-    e->rows_each = num; // an item is a whole span, of which the maxima are taken
-    e->panels_each = SPAN_PANELS;
+    e->rows_each = num;
+    e->panels_each = panels_each(e, m.head);
     e->has_shortlists = false;
     for (int i = 0; i < num; i++) e->has_shortlists |= e->num_deciding[i] > 0;
     pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));

@@ -15,10 +15,12 @@ namespace {
 
 constexpr int SPINS = 2000; // pauses before a thread sleeps: longer than the gaps within a step, far below a time slice
 
-// The one word that threads take items from: how many items the job has, and the next one. Both in one word, so that a
-// thread which comes late can't take an item of the job before. It may take one of the job after, which is as good.
-inline uint64_t ticket(uint32_t num_items) { return (uint64_t)num_items << 32; }
-inline bool has_item(uint64_t t) { return (uint32_t)t < t >> 32; }
+// The items that are left of a thread's share of the job: the first one, and the end. In one word, so that an item is taken
+// once. A thread that comes late may take an item of the job after, which is as good.
+struct alignas(128) Share {
+    uint64_t left;
+};
+inline uint64_t items(uint32_t first, uint32_t end) { return (uint64_t)end << 32 | first; }
 
 struct Job {
     Work work;
@@ -36,14 +38,14 @@ inline void relax() {
 } // namespace
 
 struct Pool {
-    alignas(128) uint64_t next;     // a ticket
     alignas(128) uint32_t num_done; // items of the current job
     alignas(128) uint32_t epoch;    // changes with each job: what threads sleep on
     uint32_t num_sleeping;
     bool is_closing;
     Job job;
-    int num_threads;
-    pid_t process; // a fork has a copy of the pool without its threads
+    int num_threads, num_started; // the caller's among them
+    pid_t process;                // a fork has a copy of the pool without its threads
+    Share *shares;                // (num_threads)
     pthread_t *threads;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -56,15 +58,28 @@ struct Start {
     int thread;
 };
 
-// Takes items until none is left.
+// The first item of a thread's share, or the last; -1 if none is left.
+int take_item(Share &share, bool is_first) {
+    uint64_t left = __atomic_load_n(&share.left, __ATOMIC_ACQUIRE);
+    for (;;) {
+        const uint32_t first = (uint32_t)left, end = (uint32_t)(left >> 32);
+        if (first >= end) return -1;
+        const uint64_t rest = is_first ? items(first + 1, end) : items(first, end - 1);
+        if (__atomic_compare_exchange_n(&share.left, &left, rest, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+            return (int)(is_first ? first : end - 1);
+    }
+}
+
+// Takes items until none is left: a thread's own, then the last ones of the others.
 void take_items(Pool *pool, int thread) {
-    while (has_item(__atomic_load_n(&pool->next, __ATOMIC_ACQUIRE))) {
-        const uint64_t t = __atomic_fetch_add(&pool->next, 1, __ATOMIC_ACQ_REL);
-        if (!has_item(t)) return;
-        // The job can't end before this item has, so `job` is not written meanwhile.
-        const Job job = pool->job;
-        job.work(job.context, (int)(uint32_t)t, thread);
-        __atomic_fetch_add(&pool->num_done, 1, __ATOMIC_ACQ_REL);
+    for (int i = 0; i < pool->num_threads; i++) {
+        Share &share = pool->shares[(thread + i) % pool->num_threads];
+        for (int item; (item = take_item(share, i == 0)) >= 0;) {
+            // The job can't end before this item has, so `job` is not written meanwhile.
+            const Job job = pool->job;
+            job.work(job.context, item, thread);
+            __atomic_fetch_add(&pool->num_done, 1, __ATOMIC_ACQ_REL);
+        }
     }
 }
 
@@ -118,16 +133,19 @@ Pool *pool_open(int num_threads) {
     Pool *pool = (Pool *)aligned_alloc(128, (sizeof(Pool) + 127) / 128 * 128);
     if (!pool) return nullptr;
     *pool = Pool{};
-    pool->num_threads = 1;
+    pool->num_threads = num_threads;
+    pool->num_started = 1;
     pool->process = getpid();
     pthread_mutex_init(&pool->lock, nullptr);
     pthread_cond_init(&pool->wake, nullptr);
+    pool->shares = (Share *)aligned_alloc(128, (size_t)num_threads * sizeof(Share));
     pool->threads = (pthread_t *)calloc((size_t)num_threads, sizeof(pthread_t));
+    int error = pool->shares && pool->threads ? 0 : ENOMEM;
+    for (int i = 0; !error && i < num_threads; i++) pool->shares[i] = Share{};
     // Signals are for the threads of the program, not for these.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pool->threads ? 0 : ENOMEM;
     for (int i = 1; !error && i < num_threads; i++) {
         Start *start = (Start *)malloc(sizeof(Start));
         if (!start) {
@@ -137,7 +155,7 @@ Pool *pool_open(int num_threads) {
         *start = Start{pool, i};
         error = pthread_create(&pool->threads[i], nullptr, run_thread, start);
         if (error) free(start);
-        else pool->num_threads++;
+        else pool->num_started++;
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (!error) return pool;
@@ -150,14 +168,19 @@ void pool_close(Pool *pool) {
     if (!pool || pool->process != getpid()) return; // a fork has no threads to join; its memory ends with it
     __atomic_store_n(&pool->is_closing, true, __ATOMIC_RELEASE);
     wake_all(pool);
-    for (int i = 1; i < pool->num_threads; i++) pthread_join(pool->threads[i], nullptr);
+    for (int i = 1; i < pool->num_started; i++) pthread_join(pool->threads[i], nullptr);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
     free(pool->threads);
+    free(pool->shares);
     free(pool);
 }
 
 int pool_num_threads(const Pool *pool) { return pool->num_threads; }
+
+int pool_first_item(const Pool *pool, int thread, int num_items) {
+    return (int)((int64_t)num_items * thread / pool->num_threads);
+}
 
 void pool_run(Pool *pool, Work work, void *context, int num_items) {
     if (pool->num_threads == 1 || num_items <= 1) {
@@ -166,7 +189,10 @@ void pool_run(Pool *pool, Work work, void *context, int num_items) {
     }
     pool->job = Job{work, context};
     __atomic_store_n(&pool->num_done, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool->next, ticket((uint32_t)num_items), __ATOMIC_RELEASE);
+    for (int i = 0; i < pool->num_threads; i++) {
+        const int first = pool_first_item(pool, i, num_items), end = pool_first_item(pool, i + 1, num_items);
+        __atomic_store_n(&pool->shares[i].left, items((uint32_t)first, (uint32_t)end), __ATOMIC_RELEASE);
+    }
     wake_all(pool);
     take_items(pool, 0);
     for (int spins = 0; __atomic_load_n(&pool->num_done, __ATOMIC_ACQUIRE) != (uint32_t)num_items; spins++) {

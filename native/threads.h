@@ -1,6 +1,7 @@
-// A pool of threads that takes numbered items from a counter.
+// A pool of threads that take numbered items: each its own share, which are neighbours, then what others have left.
 //
-// A thread that loses its core delays only the item that it holds: the caller waits for items, not for threads.
+// A thread that loses its core delays only the item that it holds: the caller waits for items, not for threads. Jobs with the
+// same number of items give a thread the same ones, so it finds what it wrote in its own cache.
 // Threads without work spin for a short time and then sleep, so an idle process uses no processor time.
 #pragma once
 #include <stdint.h>
@@ -12,6 +13,8 @@ typedef void (*Work)(void *context, int item, int thread);
 Pool *pool_open(int num_threads);
 void pool_close(Pool *); // not while a job runs
 int pool_num_threads(const Pool *);
+// Where a thread's share of `num_items` begins, and that of the thread before ends.
+int pool_first_item(const Pool *, int thread, int num_items);
 // Runs work(context, item, thread) once for each item below `num_items`; returns when all of them are done. One caller at a time.
 // In a fork of the process, which has no other threads, the caller does all items.
 void pool_run(Pool *, Work, void *context, int num_items);
