@@ -30,7 +30,7 @@ struct Engine {
     int num_scratch_tokens;
     // Below: places in `memory`. T tokens, C width, I inner width, L rows of logits.
     float *residual;    // (T, C)
-    float *qkv;         // (T, 3C)
+    float *qkv;         // (T, 3C): in the place of wide.values, which are written when it is of no more use
     Activations narrow; // (T, C): from the layer norms, from the attention
     Activations wide;   // (T, I): from the activation
     float *scratch;     // (threads, scratch_floats)
@@ -78,10 +78,11 @@ template <class T> T *take(char *&at, int64_t count) {
 // Whether bytes of some columns can be made without the others.
 bool has_groups(const Kernels *kernels) { return kernels->activation_bytes == ONE_BYTE; }
 
-Activations take_activations(const Engine *e, char *&at, int64_t num_tokens, int depth) {
+// `values`: for num_tokens rows of row_floats(depth).
+Activations take_activations(const Engine *e, char *&at, int64_t num_tokens, int depth, float *values) {
     Activations a = {};
     a.stride_floats = row_floats(depth);
-    a.values = take<float>(at, num_tokens * a.stride_floats);
+    a.values = values;
     if (e->model.precision != INT8) return a;
     a.stride_bytes = has_groups(e->kernels) ? row_bytes(depth) : 2 * row_bytes(depth);
     a.num_groups = has_groups(e->kernels) ? (depth + GROUP - 1) / GROUP : 2;
@@ -112,9 +113,10 @@ int64_t lay_out(Engine *e, char *at, int64_t num_tokens, int num_context_tokens,
     const Model &m = e->model;
     const char *begin = at;
     e->residual = take<float>(at, num_tokens * m.width);
-    e->qkv = take<float>(at, num_tokens * 3 * m.width);
-    e->narrow = take_activations(e, at, num_tokens, m.width);
-    e->wide = take_activations(e, at, num_tokens, m.inner_width);
+    float *narrow = take<float>(at, num_tokens * row_floats(m.width));
+    e->narrow = take_activations(e, at, num_tokens, m.width, narrow);
+    e->qkv = take<float>(at, num_tokens * most(3 * m.width, row_floats(m.inner_width)));
+    e->wide = take_activations(e, at, num_tokens, m.inner_width, e->qkv);
     e->chunk_begins = take<int32_t>(at, num_tokens + 1);
     e->chunk_tables = take<int32_t>(at, num_tokens);
     e->scratch_floats = round_up(attention_scratch_floats(num_context_tokens), 32);
