@@ -16,6 +16,8 @@ constexpr int row_floats(int num_floats) { return row_bytes(num_floats * 4) / 4;
 
 // Rows of the LM head that are computed at a time: bounds the memory of their logits. More is not faster.
 constexpr int HEAD_ROWS = 64;
+// A step of up to as many tokens only waits for memory, which is faster for threads that read neighbouring parts of it.
+constexpr int IN_ORDER_TOKENS = 4;
 constexpr int SPAN_PANELS = SPAN / PANEL;
 constexpr int SPAN_STRIDE = row_floats(SPAN);
 
@@ -49,6 +51,7 @@ struct Engine {
     int32_t *chunk_begins; // (T + 1)
     int32_t *chunk_tables; // (T): where its block table begins
     int num_chunks, layer;
+    bool is_in_order; // threads take items without shares
     // What the current job works on.
     const Matrix *matrix, *next_matrix; // null behind the last one
     Epilogue epilogue;
@@ -156,6 +159,10 @@ bool reserve(Engine *e, int num_tokens, int num_context_tokens, int num_logits) 
     return true;
 }
 
+void run(Engine *e, Work work, int num_items) {
+    (e->is_in_order ? pool_run_in_order : pool_run)(e->pool, work, e, num_items);
+}
+
 // ------------------------------------------------------------------------------- jobs, one item of each at a time
 
 void embed_row(void *context, int row, int) {
@@ -212,15 +219,22 @@ int panels_each(const Engine *e, const Matrix &matrix) {
     return bounded(num_panels(matrix) / (pool_num_threads(e->pool) * 8) / 2 * 2, 2, 4);
 }
 
-// Where a thread begins with a matrix, if all rows are one block.
-int first_panel(const Engine *e, const Matrix &matrix, int thread) {
-    const int each = panels_each(e, matrix), num_items = (num_panels(matrix) + each - 1) / each;
-    return pool_first_item(e->pool, thread, num_items) * each;
-}
-
 // Items of columns follow each other for one block of rows, then for the next one.
 int num_column_items(const Engine *e) { return (num_panels(*e->matrix) + e->panels_each - 1) / e->panels_each; }
 int num_items(const Engine *e) { return num_column_items(e) * ((e->num_rows + e->rows_each - 1) / e->rows_each); }
+
+// The panel that a thread multiplies after an item, unless another thread is faster; or null.
+const uint8_t *next_panel(const Engine *e, int item, int thread) {
+    const int num_threads = pool_num_threads(e->pool), num = num_items(e);
+    const int next = e->is_in_order ? item + num_threads : item + 1;
+    if (next < (e->is_in_order ? num : pool_first_item(e->pool, thread + 1, num)))
+        return weights_of(e->model, *e->matrix, next % num_column_items(e) * e->panels_each);
+    if (!e->next_matrix) return nullptr;
+    const int each = panels_each(e, *e->next_matrix), num_next = (num_panels(*e->next_matrix) + each - 1) / each;
+    const int first =
+        e->is_in_order ? next - num : pool_first_item(e->pool, thread, num_next); // if all rows are one block
+    return weights_of(e->model, *e->next_matrix, first * each);
+}
 
 Activations rows_from(const Activations &a, int first, int num_rows) {
     Activations rows = a;
@@ -238,13 +252,10 @@ void multiply_item(Engine *e, int item, int thread, float *output, int output_st
     const int row = item / num_column_items(e) * e->rows_each;
     const int first = item % num_column_items(e) * e->panels_each;
     const int end = bounded(first + e->panels_each, 0, num_panels(*e->matrix));
-    const uint8_t *fetch = nullptr; // what this thread multiplies next, unless others take it
-    if (item + 1 < pool_first_item(e->pool, thread + 1, num_items(e)))
-        fetch = weights_of(e->model, *e->matrix, (item + 1) % num_column_items(e) * e->panels_each);
-    else if (e->next_matrix) fetch = weights_of(e->model, *e->next_matrix, first_panel(e, *e->next_matrix, thread));
     const Activations rows = rows_from(e->input, row, bounded(e->num_rows - row, 0, e->rows_each));
     output += (int64_t)row * output_stride;
-    e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, output_stride, fetch);
+    e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, output_stride,
+                       next_panel(e, item, thread));
     if (e->epilogue != ACTIVATE || !e->wide.bytes || !has_groups(e->kernels)) return;
     const int last = bounded(end * PANEL, 0, num_columns);
     for (int i = row; i < row + rows.num_rows; i++)
@@ -406,7 +417,7 @@ void find_chunks(Engine *e, const Step &step) {
 
 void normalize(Engine *e, const Norm &norm) {
     e->norm = &norm;
-    pool_run(e->pool, normalize_row, e, e->num_rows);
+    run(e, normalize_row, e->num_rows);
 }
 
 // What a product works on: output (rows, output_stride) = or += input · matrix. `next`: the matrix after it. The caller
@@ -430,23 +441,23 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
     e->rows_each = bounded(cached_bytes / bytes_each, 32, 1 << 16) / 32 * 32;
     e->panels_each = panels_each(e, matrix);
-    pool_run(e->pool, multiply_panels, e, num_items(e));
+    run(e, multiply_panels, num_items(e));
 }
 
 // Logits and draws of `num` draws from e->first_draw on; the logits begin in row `row` of e->logits.
 void compute_draws(Engine *e, int num, int row) {
     const Model &m = e->model;
     e->num_rows = num;
-    pool_run(e->pool, prepare_drawn, e, num);
+    run(e, prepare_drawn, num);
     set_product(e, m.head, nullptr, e->narrow, STORE, e->logits + (int64_t)row * logits_stride(m), logits_stride(m));
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
     e->rows_each = num;
     e->panels_each = panels_each(e, m.head);
     e->has_shortlists = false;
     for (int i = 0; i < num; i++) e->has_shortlists |= e->num_deciding[i] > 0;
-    pool_run(e->pool, multiply_span, e, num_spans(m.vocab_size));
+    run(e, multiply_span, num_spans(m.vocab_size));
     e->num_edited = bounded(e->draws->num_edited - e->first_draw, 0, num);
-    pool_run(e->pool, draw_computed, e, num - e->num_edited);
+    run(e, draw_computed, num - e->num_edited);
     e->first_draw += num;
 }
 
@@ -502,22 +513,23 @@ int engine_step(Engine *e, Step *step) {
     const int num_logits = bounded(draws.num_draws, 0, draws.num_edited + HEAD_ROWS);
     if (!reserve(e, most(step->num_tokens, num_logits), num_context_tokens, num_logits)) return -1;
     e->num_rows = step->num_tokens;
+    e->is_in_order = step->num_tokens <= IN_ORDER_TOKENS;
     find_chunks(e, *step);
     e->heads_each = bounded(e->num_chunks * m.num_heads / (pool_num_threads(e->pool) * 8), 1, m.num_heads);
     const int attention_items = e->num_chunks * ((m.num_heads + e->heads_each - 1) / e->heads_each);
     const Activations &narrow = e->narrow, &wide = e->wide;
-    pool_run(e->pool, embed_row, e, e->num_rows);
+    run(e, embed_row, e->num_rows);
     for (e->layer = 0; e->layer < m.num_layers; e->layer++) {
         const Layer &layer = m.layers[e->layer];
         const Matrix *next = e->layer + 1 < m.num_layers ? &m.layers[e->layer + 1].qkv : &m.head;
         normalize(e, layer.norm_1);
         multiply(e, layer.qkv, &layer.projection, narrow, STORE, e->qkv, 3 * m.width);
-        pool_run(e->pool, attend_heads, e, attention_items);
-        if (narrow.bytes && !heads_are_groups(e)) pool_run(e->pool, quantize_narrow_row, e, e->num_rows);
+        run(e, attend_heads, attention_items);
+        if (narrow.bytes && !heads_are_groups(e)) run(e, quantize_narrow_row, e->num_rows);
         multiply(e, layer.projection, &layer.up, narrow, ADD, e->residual, m.width);
         normalize(e, layer.norm_2);
         multiply(e, layer.up, &layer.down, narrow, ACTIVATE, wide.values, wide.stride_floats);
-        if (wide.bytes && !has_groups(e->kernels)) pool_run(e->pool, quantize_wide_row, e, e->num_rows);
+        if (wide.bytes && !has_groups(e->kernels)) run(e, quantize_wide_row, e->num_rows);
         multiply(e, layer.down, next, wide, ADD, e->residual, m.width);
     }
     e->draws = &draws;
@@ -533,12 +545,13 @@ int engine_step(Engine *e, Step *step) {
 
 int engine_draw(Engine *e, const Draws *draws, const float *logits, int stride, const float *raw, int raw_stride) {
     if (!reserve(e, 0, 0, 0)) return -1; // nothing, after a step: its logits stay
+    e->is_in_order = false;
     e->draws = draws;
     e->edited_logits = logits;
     e->raw_logits = raw;
     e->edited_stride = stride;
     e->raw_stride = raw_stride;
-    pool_run(e->pool, draw_edited, e, draws->num_draws);
+    run(e, draw_edited, draws->num_draws);
     return 0;
 }
 }

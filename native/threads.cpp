@@ -42,6 +42,7 @@ struct Pool {
     alignas(128) uint32_t epoch;    // changes with each job: what threads sleep on
     uint32_t num_sleeping;
     bool is_closing;
+    bool is_in_order; // the current job, which a late thread may not know yet: it takes another item then
     Job job;
     int num_threads, num_started; // the caller's among them
     pid_t process;                // a fork has a copy of the pool without its threads
@@ -58,6 +59,8 @@ struct Start {
     int thread;
 };
 
+inline bool load(const bool &flag) { return __atomic_load_n(&flag, __ATOMIC_ACQUIRE); }
+
 // The first item of a thread's share, or the last; -1 if none is left.
 int take_item(Share &share, bool is_first) {
     uint64_t left = __atomic_load_n(&share.left, __ATOMIC_ACQUIRE);
@@ -70,11 +73,11 @@ int take_item(Share &share, bool is_first) {
     }
 }
 
-// Takes items until none is left: a thread's own, then the last ones of the others.
+// Takes items until none is left: a thread's own, then the last ones of the others. In order there is one share for all.
 void take_items(Pool *pool, int thread) {
     for (int i = 0; i < pool->num_threads; i++) {
         Share &share = pool->shares[(thread + i) % pool->num_threads];
-        for (int item; (item = take_item(share, i == 0)) >= 0;) {
+        for (int item; (item = take_item(share, i == 0 || load(pool->is_in_order))) >= 0;) {
             // The job can't end before this item has, so `job` is not written meanwhile.
             const Job job = pool->job;
             job.work(job.context, item, thread);
@@ -114,7 +117,7 @@ void *run_thread(void *argument) {
     Pool *pool = start.pool;
     for (;;) {
         const uint32_t epoch = __atomic_load_n(&pool->epoch, __ATOMIC_SEQ_CST);
-        if (__atomic_load_n(&pool->is_closing, __ATOMIC_ACQUIRE)) return nullptr;
+        if (load(pool->is_closing)) return nullptr;
         take_items(pool, start.thread);
         int spins = 0;
         while (__atomic_load_n(&pool->epoch, __ATOMIC_ACQUIRE) == epoch) {
@@ -182,15 +185,19 @@ int pool_first_item(const Pool *pool, int thread, int num_items) {
     return (int)((int64_t)num_items * thread / pool->num_threads);
 }
 
-void pool_run(Pool *pool, Work work, void *context, int num_items) {
+namespace {
+
+void run(Pool *pool, const Job &job, int num_items, bool is_in_order) {
     if (pool->num_threads == 1 || num_items <= 1) {
-        for (int item = 0; item < num_items; item++) work(context, item, 0);
+        for (int item = 0; item < num_items; item++) job.work(job.context, item, 0);
         return;
     }
-    pool->job = Job{work, context};
+    pool->job = job;
     __atomic_store_n(&pool->num_done, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool->is_in_order, is_in_order, __ATOMIC_RELAXED);
     for (int i = 0; i < pool->num_threads; i++) {
-        const int first = pool_first_item(pool, i, num_items), end = pool_first_item(pool, i + 1, num_items);
+        int first = pool_first_item(pool, i, num_items), end = pool_first_item(pool, i + 1, num_items);
+        if (is_in_order) first = 0, end = i == 0 ? num_items : 0;
         __atomic_store_n(&pool->shares[i].left, items((uint32_t)first, (uint32_t)end), __ATOMIC_RELEASE);
     }
     wake_all(pool);
@@ -200,4 +207,12 @@ void pool_run(Pool *pool, Work work, void *context, int num_items) {
         if (spins > SPINS) sched_yield();
         else relax();
     }
+}
+
+} // namespace
+
+void pool_run(Pool *pool, Work work, void *context, int num_items) { run(pool, {work, context}, num_items, false); }
+
+void pool_run_in_order(Pool *pool, Work work, void *context, int num_items) {
+    run(pool, {work, context}, num_items, true);
 }

@@ -1,4 +1,4 @@
-// A pool of threads that take numbered items: each its own share, which are neighbours, then what others have left.
+// A pool of threads that take numbered items: each a share of neighbours, then the last ones of threads that are behind.
 //
 // A thread that loses its core delays only the item that it holds: the caller waits for items, not for threads. Jobs with the
 // same number of items give a thread the same ones, so it finds what it wrote in its own cache.
@@ -18,3 +18,5 @@ int pool_first_item(const Pool *, int thread, int num_items);
 // Runs work(context, item, thread) once for each item below `num_items`; returns when all of them are done. One caller at a time.
 // In a fork of the process, which has no other threads, the caller does all items.
 void pool_run(Pool *, Work, void *context, int num_items);
+// The same, but without shares: threads take one item after the other, so that they read neighbouring memory.
+void pool_run_in_order(Pool *, Work, void *context, int num_items);
