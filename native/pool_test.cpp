@@ -24,7 +24,7 @@ bool is_each_item_once(Pool *pool, int num_items) {
     // On the stack and freed at once: a thread that came back to a finished job would be an error to the address sanitizer.
     Counts counts = {(int *)calloc((size_t)num_items + 1, sizeof(int)), pool_num_threads(pool), false};
     if (!counts.runs) return false;
-    (num_items % 2 ? pool_run : pool_run_in_order)(pool, count, &counts, num_items);
+    pool_run(pool, count, &counts, num_items, num_items % 2 == 0);
     bool is_right = !counts.is_outside && counts.runs[num_items] == 0;
     for (int i = 0; i < num_items; i++) is_right = is_right && counts.runs[i] == 1;
     free(counts.runs);

@@ -58,7 +58,7 @@ struct Engine {
     Activations input;
     const Norm *norm;
     float *output;
-    int num_rows, output_stride, rows_each, panels_each, heads_each;
+    int num_rows, output_stride, rows_each, heads_each;
     const Draws *draws;
     int first_draw, num_edited; // of the rows whose logits are computed together
     float *head_maxima;         // of the first of them
@@ -159,9 +159,7 @@ bool reserve(Engine *e, int num_tokens, int num_context_tokens, int num_logits) 
     return true;
 }
 
-void run(Engine *e, Work work, int num_items) {
-    (e->is_in_order ? pool_run_in_order : pool_run)(e->pool, work, e, num_items);
-}
+void run(Engine *e, Work work, int num_items) { pool_run(e->pool, work, e, num_items, e->is_in_order); }
 
 // ------------------------------------------------------------------------------- jobs, one item of each at a time
 
@@ -220,20 +218,27 @@ int panels_each(const Engine *e, const Matrix &matrix) {
 }
 
 // Items of columns follow each other for one block of rows, then for the next one.
-int num_column_items(const Engine *e) { return (num_panels(*e->matrix) + e->panels_each - 1) / e->panels_each; }
-int num_items(const Engine *e) { return num_column_items(e) * ((e->num_rows + e->rows_each - 1) / e->rows_each); }
+int num_column_items(const Engine *e, const Matrix &matrix) {
+    return (num_panels(matrix) + panels_each(e, matrix) - 1) / panels_each(e, matrix);
+}
+int num_items(const Engine *e) {
+    return num_column_items(e, *e->matrix) * ((e->num_rows + e->rows_each - 1) / e->rows_each);
+}
 
-// The panel that a thread multiplies after an item, unless another thread is faster; or null.
-const uint8_t *next_panel(const Engine *e, int item, int thread) {
-    const int num_threads = pool_num_threads(e->pool), num = num_items(e);
-    const int next = e->is_in_order ? item + num_threads : item + 1;
-    if (next < (e->is_in_order ? num : pool_first_item(e->pool, thread + 1, num)))
-        return weights_of(e->model, *e->matrix, next % num_column_items(e) * e->panels_each);
+// Weights of an item's columns.
+const uint8_t *weights_of_item(const Engine *e, const Matrix &matrix, int item) {
+    return weights_of(e->model, matrix, item % num_column_items(e, matrix) * panels_each(e, matrix));
+}
+
+// What a thread multiplies by after an item, unless another thread is faster; or null.
+const uint8_t *next_weights(const Engine *e, int item, int thread) {
+    const int num = num_items(e), next = e->is_in_order ? item + pool_num_threads(e->pool) : item + 1;
+    const int end = e->is_in_order ? num : pool_first_item(e->pool, thread + 1, num);
+    if (next < end) return weights_of_item(e, *e->matrix, next);
     if (!e->next_matrix) return nullptr;
-    const int each = panels_each(e, *e->next_matrix), num_next = (num_panels(*e->next_matrix) + each - 1) / each;
-    const int first =
-        e->is_in_order ? next - num : pool_first_item(e->pool, thread, num_next); // if all rows are one block
-    return weights_of(e->model, *e->next_matrix, first * each);
+    const int num_next = num_column_items(e, *e->next_matrix); // if all rows are one block
+    return weights_of_item(e, *e->next_matrix,
+                           e->is_in_order ? next - num : pool_first_item(e->pool, thread, num_next));
 }
 
 Activations rows_from(const Activations &a, int first, int num_rows) {
@@ -248,14 +253,13 @@ Activations rows_from(const Activations &a, int first, int num_rows) {
 }
 
 void multiply_item(Engine *e, int item, int thread, float *output, int output_stride) {
-    const int num_columns = e->matrix->num_columns;
-    const int row = item / num_column_items(e) * e->rows_each;
-    const int first = item % num_column_items(e) * e->panels_each;
-    const int end = bounded(first + e->panels_each, 0, num_panels(*e->matrix));
+    const int num_columns = e->matrix->num_columns, num = num_column_items(e, *e->matrix);
+    const int row = item / num * e->rows_each, each = panels_each(e, *e->matrix);
+    const int first = item % num * each, end = bounded(first + each, 0, num_panels(*e->matrix));
     const Activations rows = rows_from(e->input, row, bounded(e->num_rows - row, 0, e->rows_each));
     output += (int64_t)row * output_stride;
     e->kernels->matmul(e->model, *e->matrix, rows, first, end, e->epilogue, output, output_stride,
-                       next_panel(e, item, thread));
+                       next_weights(e, item, thread));
     if (e->epilogue != ACTIVATE || !e->wide.bytes || !has_groups(e->kernels)) return;
     const int last = bounded(end * PANEL, 0, num_columns);
     for (int i = row; i < row + rows.num_rows; i++)
@@ -421,7 +425,7 @@ void normalize(Engine *e, const Norm &norm) {
 }
 
 // What a product works on: output (rows, output_stride) = or += input · matrix. `next`: the matrix after it. The caller
-// divides it into items: e->rows_each, e->panels_each.
+// divides its rows: e->rows_each.
 void set_product(Engine *e, const Matrix &matrix, const Matrix *next, const Activations &input, Epilogue epilogue,
                  float *output, int output_stride) {
     e->matrix = &matrix;
@@ -440,7 +444,6 @@ void multiply(Engine *e, const Matrix &matrix, const Matrix *next, const Activat
     const int cached_bytes = has_groups(e->kernels) ? 1 << 18 : 1 << 19;
     const int bytes_each = input.bytes ? input.stride_bytes : input.stride_floats * 4;
     e->rows_each = bounded(cached_bytes / bytes_each, 32, 1 << 16) / 32 * 32;
-    e->panels_each = panels_each(e, matrix);
     run(e, multiply_panels, num_items(e));
 }
 
@@ -452,7 +455,6 @@ void compute_draws(Engine *e, int num, int row) {
     set_product(e, m.head, nullptr, e->narrow, STORE, e->logits + (int64_t)row * logits_stride(m), logits_stride(m));
     e->head_maxima = e->maxima + (int64_t)row * num_maxima(m.vocab_size);
     e->rows_each = num;
-    e->panels_each = panels_each(e, m.head);
     e->has_shortlists = false;
     for (int i = 0; i < num; i++) e->has_shortlists |= e->num_deciding[i] > 0;
     run(e, multiply_span, num_spans(m.vocab_size));

@@ -185,14 +185,12 @@ int pool_first_item(const Pool *pool, int thread, int num_items) {
     return (int)((int64_t)num_items * thread / pool->num_threads);
 }
 
-namespace {
-
-void run(Pool *pool, const Job &job, int num_items, bool is_in_order) {
+void pool_run(Pool *pool, Work work, void *context, int num_items, bool is_in_order) {
     if (pool->num_threads == 1 || num_items <= 1) {
-        for (int item = 0; item < num_items; item++) job.work(job.context, item, 0);
+        for (int item = 0; item < num_items; item++) work(context, item, 0);
         return;
     }
-    pool->job = job;
+    pool->job = Job{work, context};
     __atomic_store_n(&pool->num_done, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&pool->is_in_order, is_in_order, __ATOMIC_RELAXED);
     for (int i = 0; i < pool->num_threads; i++) {
@@ -207,12 +205,4 @@ void run(Pool *pool, const Job &job, int num_items, bool is_in_order) {
         if (spins > SPINS) sched_yield();
         else relax();
     }
-}
-
-} // namespace
-
-void pool_run(Pool *pool, Work work, void *context, int num_items) { run(pool, {work, context}, num_items, false); }
-
-void pool_run_in_order(Pool *pool, Work work, void *context, int num_items) {
-    run(pool, {work, context}, num_items, true);
 }

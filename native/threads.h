@@ -17,6 +17,5 @@ int pool_num_threads(const Pool *);
 int pool_first_item(const Pool *, int thread, int num_items);
 // Runs work(context, item, thread) once for each item below `num_items`; returns when all of them are done. One caller at a time.
 // In a fork of the process, which has no other threads, the caller does all items.
-void pool_run(Pool *, Work, void *context, int num_items);
-// The same, but without shares: threads take one item after the other, so that they read neighbouring memory.
-void pool_run_in_order(Pool *, Work, void *context, int num_items);
+// `is_in_order`: without shares; threads take one item after the other, so that they read neighbouring memory.
+void pool_run(Pool *, Work, void *context, int num_items, bool is_in_order);
