@@ -86,7 +86,7 @@ double best_time(Pool *pool, Work work, Memory *memory, int num_items) {
     double best = 1e9;
     for (int i = 0; i < REPEATS; i++) {
         const double begin = now();
-        pool_run(pool, work, memory, num_items);
+        pool_run(pool, work, memory, num_items, false);
         const double time = now() - begin;
         best = time < best ? time : best;
     }
