@@ -139,11 +139,14 @@ NATIVE_PYTHON := .tools/native/bin/python
 TEST_KERNELS = $(BIN)/python -m pytest tests/native --ignore tests/native/test_macos_library.py $(ARGS)
 
 .PHONY: test-native
-test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine, and those for AMX with emulated tiles
+test-native: .venv/installed-dev .tools/native/installed ## Test the kernels on every instruction set of this machine, and those for AMX with emulated tiles; run the program that measures roofs
 	$(NATIVE_PYTHON) native/build.py --driver --out build/native/driver
 	KERNELS_DRIVER=build/native/driver/driver $(TEST_KERNELS)
 	$(NATIVE_PYTHON) native/build.py --driver --emulate-tiles --out build/native/emulated-tiles
 	KERNELS_DRIVER=build/native/emulated-tiles/driver KERNELS_EMULATED=amx $(TEST_KERNELS) -k "amx or processor"
+	for target in $$(build/native/driver/driver targets); do \
+		$(NATIVE_PYTHON) native/build.py --roofs $$target --out build/native/roofs && build/native/roofs/roofs 2 1000000 || exit 1; \
+	done
 
 # Emulated processors, each with the instruction sets that the library must find there, the best first.
 ARM64_PROCESSORS := "max i8mm dotprod neon" "max,sve=off i8mm dotprod neon" "neoverse-n1 dotprod neon" "cortex-a72 neon"

@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--precision", type=Precision, default=Precision.INT8, choices=list(Precision))
+    parser.add_argument("--kernels", default="", help="an instruction set (default: the best that the processor has)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--context", type=int, default=96, help="tokens in the cache of each sequence")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
@@ -56,8 +57,9 @@ def main() -> None:
         num_threads=args.threads,
         num_blocks=max(args.sequences) * blocks_each,
         cache_folder=args.cache,
+        target=args.kernels,
     )
-    print(f"{args.precision}, {args.threads} threads, {args.context} tokens of context")
+    print(f"{forward_pass.engine.target}, {args.precision}, {args.threads} threads, {args.context} tokens of context")
     config = read_model_config(args.folder)
     num_products = sum(spec.num_elements for spec in tensor_specs(config).values() if spec.is_matrix)
     cache_bytes = args.context * forward_pass.kv_block_bytes // BLOCK_SIZE
@@ -90,9 +92,15 @@ def measure_roofs(target: str, num_threads: int, num_bytes: int) -> tuple[float,
 
 
 def load_filled(
-    folder: Path, *, precision: Precision, num_threads: int, num_blocks: int, cache_folder: Path | None
+    folder: Path,
+    *,
+    precision: Precision,
+    num_threads: int,
+    num_blocks: int,
+    cache_folder: Path | None,
+    target: str = "",
 ) -> ForwardPass:
-    """Load the forward pass, with a KV cache of computed keys and values."""
+    """Load the forward pass, with a KV cache of computed keys and values. `target`: an instruction set, or the best."""
     config = read_model_config(folder)
     weights = load_weights(folder, config, precision=precision, cache_folder=cache_folder, report=print)
     forward_pass = ForwardPass(
@@ -101,6 +109,7 @@ def load_filled(
         precision=precision,
         num_threads=num_threads,
         num_blocks=num_blocks,
+        target=target,
     )
     fill_cache(forward_pass, num_blocks, config.vocab_size)
     return forward_pass

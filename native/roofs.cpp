@@ -65,6 +65,12 @@ constexpr int PRODUCTS = 4;
 INLINE Ints multiply_add(Ints sum, Ints weights) { return dot(sum, weights, 0x01020304); }
 #endif
 
+#if defined(__x86_64__)
+#define VECTOR_REGISTER "v"
+#else
+#define VECTOR_REGISTER "w"
+#endif
+
 constexpr int CHAINS = 12, PRODUCTS_EACH_TURN = PRODUCTS * LANES * CHAINS;
 
 void multiply_registers(void *context, int, int thread) {
@@ -73,8 +79,10 @@ void multiply_registers(void *context, int, int thread) {
     Ints weights = load_ints(memory->bytes);
     for (int turn = 0; turn < TURNS; turn++) {
 #pragma GCC unroll 16
-        for (int c = 0; c < CHAINS; c++) sum[c] = multiply_add(sum[c], weights);
-        asm volatile("" : "+m"(*memory)); // each turn counts
+        for (int c = 0; c < CHAINS; c++) {
+            asm volatile("" : "+" VECTOR_REGISTER(weights)); // other weights, for all that the compiler knows
+            sum[c] = multiply_add(sum[c], weights);
+        }
     }
     for (int c = 1; c < CHAINS; c++) sum[0] ^= sum[c];
     memory->sums[thread] ^= sum[0][0];
