@@ -4,10 +4,10 @@
     python -m benchmarks.serving --clients 32 --repeats 1 --requests 16
 
 TTFT: from sending a request to its first event; ITL: from event to event. "of the engine" is the rate relative to the
-engine alone, without HTTP, in this process. `/livez` is asked for all the while. Processor time of server and client is
-per token, because on few cores the client uses a part of the machine; "outside the kernels" is that of the same server
-with a runner that only waits (`kernelless_server.py`). Memory: resident after the load, and proportional (shared pages
-by share). Rounds alternate; the output has medians and ranges.
+engine alone, without HTTP, in this process. `/livez` is asked for in runs of its own, with the same load. Processor
+time of server and client is per token, because on few cores the client uses a part of the machine; "outside the
+kernels" is that of the same server with a runner that only waits (`kernelless_server.py`). Memory: resident after the
+load, and proportional (shared pages by share). Rounds alternate; the output has medians and ranges.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import http.client
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -59,8 +58,6 @@ class ServingRun:
     ttft_p99_s: float
     itl_p50_s: float
     itl_p99_s: float
-    livez_p50_s: float
-    livez_p99_s: float
     server_cpu_us: float
     """Processor time per token in microseconds, like the next field."""
     client_cpu_us: float
@@ -111,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 top_k=TOP_K,
             )
             measurements[f"served {num_clients}"] = partial(measure, server, args, num_clients)
-            measurements[f"engine {num_clients}"] = partial(engine.run, load)
+            measurements[f"probed {num_clients}"] = partial(measure_livez, server, args, num_clients)
+            measurements[f"engine {num_clients}"] = partial(measure_alone, engine, load, num_runs=args.requests)
             measurements[f"kernelless {num_clients}"] = partial(measure, kernelless, args, num_clients)
         repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
         results = repeat_interleaved(measurements, args.repeats)
@@ -120,18 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> ServingRun:
-    lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
-    load = [f"--clients={num_clients}", f"--requests={args.requests}", *lengths]
-    command = [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
     begin_cpu_s = server.cpu_s()
-    with tempfile.TemporaryFile("w+") as output:  # a pipe is too small for all gaps
-        client = subprocess.Popen(command, stdout=output, text=True)
-        livez_s = probe(server.port, while_running=client)
-        server_cpu_s = server.cpu_s() - begin_cpu_s
-        if client.returncode:
-            raise SystemExit("the load client failed")
-        output.seek(0)
-        seen = json.load(output)
+    output = subprocess.run(client_command(server, args, num_clients), stdout=subprocess.PIPE, check=True).stdout
+    seen = json.loads(output)
+    server_cpu_s = server.cpu_s() - begin_cpu_s
     expected = num_clients * args.requests * args.new_tokens
     if seen["num_tokens"] != expected:
         raise SystemExit(f"got {seen['num_tokens']} tokens instead of {expected}")
@@ -141,8 +131,6 @@ def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -
         ttft_p99_s=percentile(seen["ttfts_s"], 99),
         itl_p50_s=percentile(seen["itls_s"], 50),
         itl_p99_s=percentile(seen["itls_s"], 99),
-        livez_p50_s=percentile(livez_s, 50),
-        livez_p99_s=percentile(livez_s, 99),
         server_cpu_us=1e6 * server_cpu_s / seen["num_tokens"],
         client_cpu_us=1e6 * seen["cpu_s"] / seen["num_tokens"],
         rss_bytes=server.rss_bytes(),
@@ -150,18 +138,33 @@ def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -
     )
 
 
-def probe(port: int, *, while_running: subprocess.Popen[str]) -> list[float]:
-    """Seconds of each answer of `/livez`, on one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
+def measure_livez(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> list[float]:
+    """Seconds of each answer of `/livez`, on one connection, beside the same load."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
     times_s = []
-    while while_running.poll() is None:
-        begin_s = time.perf_counter()
-        connection.request("GET", "/livez")
-        connection.getresponse().read()
-        times_s.append(time.perf_counter() - begin_s)
-        time.sleep(PROBE_INTERVAL_S)
+    with subprocess.Popen(client_command(server, args, num_clients), stdout=subprocess.DEVNULL) as client:
+        while client.poll() is None:
+            begin_s = time.perf_counter()
+            connection.request("GET", "/livez")
+            connection.getresponse().read()
+            times_s.append(time.perf_counter() - begin_s)
+            time.sleep(PROBE_INTERVAL_S)
     connection.close()
+    if client.returncode:
+        raise SystemExit("the load client failed")
     return times_s
+
+
+def measure_alone(engine: TimedEngine, load: Load, *, num_runs: int) -> float:
+    """Tokens/s of the engine, over as many runs as each client sends requests."""
+    seconds = sum(load.num_tokens / engine.run(load).engine_rate for _ in range(num_runs))
+    return num_runs * load.num_tokens / seconds
+
+
+def client_command(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> list[str]:
+    lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
+    load = [f"--clients={num_clients}", f"--requests={args.requests}", *lengths]
+    return [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
 
 
 def print_results(args: argparse.Namespace, results: dict[str, list[Any]]) -> None:
@@ -170,7 +173,8 @@ def print_results(args: argparse.Namespace, results: dict[str, list[Any]]) -> No
     rates, costs = [], []
     for num_clients in args.clients:
         runs: list[ServingRun] = results[f"served {num_clients}"]
-        engine_rates = [run.engine_rate for run in results[f"engine {num_clients}"]]
+        livez: list[list[float]] = results[f"probed {num_clients}"]
+        engine_rates: list[float] = results[f"engine {num_clients}"]
         shares = [100 * run.rate / rate for run, rate in zip(runs, engine_rates, strict=True)]
         others: list[ServingRun] = results[f"kernelless {num_clients}"]
         rates.append(
@@ -182,8 +186,8 @@ def print_results(args: argparse.Namespace, results: dict[str, list[Any]]) -> No
                 f"{Spread.of([1000 * run.ttft_p99_s for run in runs]):.0f}",
                 f"{Spread.of([1000 * run.itl_p50_s for run in runs]):.1f}",
                 f"{Spread.of([1000 * run.itl_p99_s for run in runs]):.1f}",
-                f"{Spread.of([1000 * run.livez_p50_s for run in runs]):.1f}",
-                f"{Spread.of([1000 * run.livez_p99_s for run in runs]):.1f}",
+                f"{Spread.of([1000 * percentile(times_s, 50) for times_s in livez]):.1f}",
+                f"{Spread.of([1000 * percentile(times_s, 99) for times_s in livez]):.1f}",
             ]
         )
         costs.append(
