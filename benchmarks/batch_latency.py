@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -25,6 +23,7 @@ from typing import Any
 from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.report import Spread, describe_machine, percentile, print_header, print_table, write_json
 from benchmarks.server_process import ServerProcess
+from benchmarks.workload import Workload, run_client
 from prometheus_client.parser import text_string_to_metric_families
 
 NUM_LINES = 5000
@@ -111,20 +110,24 @@ def measure_server(args: argparse.Namespace, step_tokens: int) -> tuple[list[Rou
 
 
 def measure(server: ServerProcess, args: argparse.Namespace) -> Round:
-    lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
-    load = [f"--clients={args.clients}", f"--requests={args.requests}", *lengths]
-    command = [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
+    workload = Workload(
+        num_clients=args.clients,
+        num_requests=args.clients * args.requests,
+        min_prompt_tokens=args.prompt_tokens,
+        max_prompt_tokens=args.prompt_tokens,
+        num_new_tokens=args.new_tokens,
+    )
     begin = read_metrics(server), time.perf_counter()
-    seen = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    seen = run_client(server.port, workload)
     end = read_metrics(server), time.perf_counter()
     # The counter includes the streams' tokens, whose number is known.
     own = args.clients * args.requests * (args.prompt_tokens + args.new_tokens - 1)
     name = "distilgpt2_computed_tokens_total"
     return Round(
-        ttft_p50_s=percentile(seen["ttfts_s"], 50),
-        ttft_p95_s=percentile(seen["ttfts_s"], 95),
-        itl_p50_s=percentile(seen["itls_s"], 50),
-        itl_p95_s=percentile(seen["itls_s"], 95),
+        ttft_p50_s=percentile(seen.ttfts_s, 50),
+        ttft_p95_s=percentile(seen.ttfts_s, 95),
+        itl_p50_s=percentile(seen.itls_s, 50),
+        itl_p95_s=percentile(seen.itls_s, 95),
         batch_rate=max(0.0, end[0][name] - begin[0][name] - own) / (end[1] - begin[1]),
     )
 

@@ -63,9 +63,10 @@ def main() -> None:
     config = read_model_config(args.folder)
     num_products = sum(spec.num_elements for spec in tensor_specs(config).values() if spec.is_matrix)
     cache_bytes = args.context * forward_pass.kv_block_bytes // BLOCK_SIZE
+    program = build_roofs(forward_pass.engine.target) if args.roofs else None
     for num_sequences in args.sequences:
         rows = [decode_row(index, args.context, blocks_each) for index in range(num_sequences)]
-        roofs = measure_roofs(forward_pass.engine.target, args.threads, num_products) if args.roofs else None
+        roofs = measure_roofs(program, args.threads, num_products) if program else None
         times = time_steps(forward_pass, rows, args.seconds)
         median, best = num_sequences / statistics.median(times), num_sequences / min(times)
         line = f"{num_sequences:3} sequences: {median:6.0f} tokens/s (best {best:.0f})"
@@ -77,15 +78,19 @@ def main() -> None:
         print(line)
 
 
-def measure_roofs(target: str, num_threads: int, num_bytes: int) -> tuple[float, float]:
-    """Bytes read and products computed per second, at most, by native/roofs.cpp."""
+def build_roofs(target: str) -> Path:
+    """Compile native/roofs.cpp, each time: a program of an older source would measure other roofs."""
     folder = NATIVE.parent / "build" / "native" / f"roofs-{target}"
-    if not (folder / "roofs").exists():
-        python = COMPILER_PYTHON if COMPILER_PYTHON.exists() else sys.executable
-        build = [str(python), str(NATIVE / "build.py"), "--roofs", target, "--out", str(folder)]
-        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    python = COMPILER_PYTHON if COMPILER_PYTHON.exists() else sys.executable
+    build = [str(python), str(NATIVE / "build.py"), "--roofs", target, "--out", str(folder)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return folder / "roofs"
+
+
+def measure_roofs(program: Path, num_threads: int, num_bytes: int) -> tuple[float, float]:
+    """Bytes read and products computed per second, at most."""
     measured = subprocess.run(
-        [str(folder / "roofs"), str(num_threads), str(num_bytes)], check=True, capture_output=True, text=True
+        [str(program), str(num_threads), str(num_bytes)], check=True, capture_output=True, text=True
     )
     bytes_per_s, products_per_s = measured.stdout.split()
     return float(bytes_per_s), float(products_per_s)

@@ -10,10 +10,7 @@ Ray's proxy, the gateway and N replicas. Processor time is that of all server pr
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from benchmarks.model_folder import COMPILED, prepare_model_folder
 from benchmarks.owned_process import cpu_s_below
 from benchmarks.report import RESULTS, Spread, describe_machine, percentile, print_header, print_table, write_json
 from benchmarks.server_process import ServerProcess, free_port
+from benchmarks.workload import Workload, run_client
 
 # Set before Ray is imported. The first variable keeps Ray on loopback, despite its name.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -102,17 +100,21 @@ def measure(port: int, pid: int, args: argparse.Namespace) -> list[LoadRun]:
 
 def run_load(port: int, pid: int, args: argparse.Namespace) -> LoadRun:
     """`pid`: the process whose children serve; it has waited for no other children."""
-    lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
-    load = [f"--clients={args.clients}", f"--requests={args.requests}", *lengths]
+    workload = Workload(
+        num_clients=args.clients,
+        num_requests=args.clients * args.requests,
+        min_prompt_tokens=args.prompt_tokens,
+        max_prompt_tokens=args.prompt_tokens,
+        num_new_tokens=args.new_tokens,
+    )
     begin_cpu_s = cpu_s_below(pid)
-    command = [sys.executable, "-m", "benchmarks.load_client", str(port), *load]
-    seen = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    seen = run_client(port, workload)
     server_cpu_s = cpu_s_below(pid) - begin_cpu_s
     return LoadRun(
-        rate=seen["num_tokens"] / seen["elapsed_s"],
-        ttft_p50_s=percentile(seen["ttfts_s"], 50),
-        itl_p50_s=percentile(seen["itls_s"], 50),
-        server_cpu_s=1000 * server_cpu_s / seen["num_tokens"],
+        rate=seen.num_tokens / seen.elapsed_s,
+        ttft_p50_s=percentile(seen.ttfts_s, 50),
+        itl_p50_s=percentile(seen.itls_s, 50),
+        server_cpu_s=1000 * server_cpu_s / seen.num_tokens,
     )
 
 

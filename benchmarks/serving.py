@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -38,6 +36,7 @@ from benchmarks.report import (
 )
 from benchmarks.server_process import ServerProcess, add_server_python
 from benchmarks.timed_engine import Load, TimedEngine
+from benchmarks.workload import Workload, client_command, run_client
 
 from distilgpt2_api.core.config import Precision
 
@@ -46,7 +45,6 @@ ALONE = COMPILED / "engine"
 """The engine alone has a file to itself: it would share the pages of the server's, and lower the server's PSS."""
 PROBE_INTERVAL_S = 0.02
 TOP_K = 50
-"""The load client's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,42 +105,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_new_tokens=args.new_tokens,
                 top_k=TOP_K,
             )
-            measurements[f"served {num_clients}"] = partial(measure, server, args, num_clients)
-            measurements[f"probed {num_clients}"] = partial(measure_livez, server, args, num_clients)
+            workload = Workload(
+                num_clients=num_clients,
+                num_requests=num_clients * args.requests,
+                min_prompt_tokens=args.prompt_tokens,
+                max_prompt_tokens=args.prompt_tokens,
+                num_new_tokens=args.new_tokens,
+                top_k=TOP_K,
+            )
+            measurements[f"served {num_clients}"] = partial(measure, server, workload)
+            measurements[f"probed {num_clients}"] = partial(measure_livez, server, workload)
             measurements[f"engine {num_clients}"] = partial(measure_alone, engine, load, num_runs=args.requests)
-            measurements[f"kernelless {num_clients}"] = partial(measure, kernelless, args, num_clients)
+            measurements[f"kernelless {num_clients}"] = partial(measure, kernelless, workload)
         repeat_interleaved(measurements, 1)  # the kernels prepare for each number of rows
         results = repeat_interleaved(measurements, args.repeats)
     print_results(args, results)
     write_json("serving", machine, {"arguments": vars(args), "results": results})
 
 
-def measure(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> ServingRun:
+def measure(server: ServerProcess, workload: Workload) -> ServingRun:
     begin_cpu_s = server.cpu_s()
-    output = subprocess.run(client_command(server, args, num_clients), stdout=subprocess.PIPE, check=True).stdout
-    seen = json.loads(output)
+    seen = run_client(server.port, workload)
     server_cpu_s = server.cpu_s() - begin_cpu_s
-    expected = num_clients * args.requests * args.new_tokens
-    if seen["num_tokens"] != expected:
-        raise SystemExit(f"got {seen['num_tokens']} tokens instead of {expected}")
+    expected = workload.num_requests * workload.num_new_tokens
+    if seen.num_tokens != expected:
+        raise SystemExit(f"got {seen.num_tokens} tokens instead of {expected}")
     return ServingRun(
-        rate=seen["num_tokens"] / seen["elapsed_s"],
-        ttft_p50_s=percentile(seen["ttfts_s"], 50),
-        ttft_p99_s=percentile(seen["ttfts_s"], 99),
-        itl_p50_s=percentile(seen["itls_s"], 50),
-        itl_p99_s=percentile(seen["itls_s"], 99),
-        server_cpu_us=1e6 * server_cpu_s / seen["num_tokens"],
-        client_cpu_us=1e6 * seen["cpu_s"] / seen["num_tokens"],
+        rate=seen.num_tokens / seen.elapsed_s,
+        ttft_p50_s=percentile(seen.ttfts_s, 50),
+        ttft_p99_s=percentile(seen.ttfts_s, 99),
+        itl_p50_s=percentile(seen.itls_s, 50),
+        itl_p99_s=percentile(seen.itls_s, 99),
+        server_cpu_us=1e6 * server_cpu_s / seen.num_tokens,
+        client_cpu_us=1e6 * seen.cpu_s / seen.num_tokens,
         rss_bytes=server.rss_bytes(),
         pss_bytes=server.pss_bytes(),
     )
 
 
-def measure_livez(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> list[float]:
+def measure_livez(server: ServerProcess, workload: Workload) -> list[float]:
     """Seconds of each answer of `/livez`, on one connection, beside the same load."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     times_s = []
-    with subprocess.Popen(client_command(server, args, num_clients), stdout=subprocess.DEVNULL) as client:
+    with subprocess.Popen(client_command(server.port, workload), stdout=subprocess.DEVNULL) as client:
         while client.poll() is None:
             begin_s = time.perf_counter()
             connection.request("GET", "/livez")
@@ -159,12 +164,6 @@ def measure_alone(engine: TimedEngine, load: Load, *, num_runs: int) -> float:
     """Tokens/s of the engine, over as many runs as each client sends requests."""
     seconds = sum(load.num_tokens / engine.run(load).engine_rate for _ in range(num_runs))
     return num_runs * load.num_tokens / seconds
-
-
-def client_command(server: ServerProcess, args: argparse.Namespace, num_clients: int) -> list[str]:
-    lengths = [f"--prompt-tokens={args.prompt_tokens}", f"--new-tokens={args.new_tokens}"]
-    load = [f"--clients={num_clients}", f"--requests={args.requests}", *lengths]
-    return [sys.executable, "-m", "benchmarks.load_client", str(server.port), *load]
 
 
 def print_results(args: argparse.Namespace, results: dict[str, list[Any]]) -> None:

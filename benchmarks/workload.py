@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -83,6 +85,18 @@ class Measurements:
     @classmethod
     def from_json(cls, line: str | bytes) -> Measurements:
         return cls(**json.loads(line))
+
+
+def client_command(port: int, workload: Workload, *options: str) -> list[str]:
+    """The command of `load_client.py`, a separate process: it sends the load, and prints the measurements."""
+    load = [str(port), f"--workload={workload.to_json()}", *options]
+    return [sys.executable, "-m", "benchmarks.load_client", *load]
+
+
+def run_client(port: int, workload: Workload, *options: str) -> Measurements:
+    """Measurements of a load client that has ended. Raises subprocess.CalledProcessError if it fails."""
+    command = client_command(port, workload, *options)
+    return Measurements.from_json(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 class StreamTimes:

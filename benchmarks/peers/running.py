@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Protocol
 from benchmarks.owned_process import OwnedProcess
 from benchmarks.report import percentile
 from benchmarks.start import has_first_token
-from benchmarks.workload import Measurements, Workload
+from benchmarks.workload import Measurements, Workload, run_client
 
 START_TIMEOUT_S = 300.0
 """For other servers: some compile during the start."""
@@ -76,10 +74,8 @@ class HttpPeer:
 
     def measure(self, workload: Workload) -> PeerRun:
         begin_cpu_s = self._server.cpu_s()
-        load = [str(self._port), f"--workload={workload.to_json()}", *self._options]
-        command = [sys.executable, "-m", "benchmarks.load_client", *load]
-        seen = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-        return summarise(workload, Measurements.from_json(seen), self._server, self._server.cpu_s() - begin_cpu_s)
+        seen = run_client(self._port, workload, *self._options)
+        return summarise(workload, seen, self._server, self._server.cpu_s() - begin_cpu_s)
 
     def stop(self) -> None:
         self._server.stop()
