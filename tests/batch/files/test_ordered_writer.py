@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from distilgpt2_api.batch.errors import BatchFileError
 from distilgpt2_api.batch.files.formats import JsonLines
 from distilgpt2_api.batch.files.line_output import LineOutput
 from distilgpt2_api.batch.files.ordered_writer import OrderedWriter
@@ -35,6 +36,32 @@ def test_an_output_waits_for_all_earlier_positions(files: Any, tmp_path: Path) -
     assert ((tmp_path / "output").read_bytes(), (tmp_path / "errors").read_bytes()) == (b"ac", b"bb")
     assert (writer.held_bytes, writer.num_written) == (0, 3)
     assert [one.content for one in written] == [b"a", b"bb", b"c"]
+
+
+class FullDisk(OutputFile):
+    """Has room for `num_free` bytes."""
+
+    num_free = 2
+
+    def append(self, line: bytes) -> None:
+        if len(line) > self.num_free:
+            raise BatchFileError("no space left on device")
+        super().append(line)
+        self.num_free -= len(line)
+
+
+def test_no_output_is_written_before_one_that_could_not_be(files: Any, tmp_path: Path) -> None:
+    """Answers that arrive together are all submitted, although the first one ends the run."""
+    output = FullDisk(tmp_path / "full", file_format=JsonLines())
+    writer = OrderedWriter(output=output, errors=files["errors"], is_ordered=True, on_written=lambda _: None)
+    for position, content in enumerate([b"aaa", b"b"]):
+        with pytest.raises(BatchFileError, match="no space left"):
+            writer.submit(position, line_output(content))
+    assert ((tmp_path / "full").read_bytes(), writer.num_written, writer.held_bytes) == (b"", 0, 4)
+    output.num_free = 9
+    writer.submit(2, line_output(b"c"))
+    output.close()
+    assert ((tmp_path / "full").read_bytes(), writer.num_written, writer.held_bytes) == (b"aaabc", 3, 0)
 
 
 @pytest.mark.parametrize(("is_ordered", "expected"), [(True, b"abc"), (False, b"cab")])

@@ -37,11 +37,13 @@ class OrderedWriter:
             self._write(line_output)
             self._submitted[position] = None
         while self._next_position in self._submitted:
-            first = self._submitted.pop(self._next_position)
-            self._next_position += 1
+            first = self._submitted[self._next_position]
             if first is not None:
-                self.held_bytes -= len(first.content)
+                # It stays the next one if this fails: a shorter output behind it might fit on a full disk.
                 self._write(first)
+                self.held_bytes -= len(first.content)
+            del self._submitted[self._next_position]
+            self._next_position += 1
 
     def _write(self, line_output: LineOutput) -> None:
         (self._errors if line_output.is_failed else self._output).append(line_output.content)
