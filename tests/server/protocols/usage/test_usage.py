@@ -150,6 +150,9 @@ def test_without_keys_there_is_no_usage(client: Any) -> None:
 def test_a_store_that_fails_is_503_and_requests_go_on(open_keys: Callable[..., KeyClient], tmp_path: Path) -> None:
     client = open_keys()
     with closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as other, other:
+        other.execute(
+            "BEGIN IMMEDIATE"
+        )  # or the service, which writes in the background, creates its tables in between
         other.execute("ALTER TABLE distilgpt2_usage RENAME TO distilgpt2_elsewhere")
         other.execute("ALTER TABLE distilgpt2_usage_version RENAME TO distilgpt2_version_elsewhere")
         other.execute("CREATE TABLE distilgpt2_usage_version (other INTEGER)")
