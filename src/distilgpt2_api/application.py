@@ -16,7 +16,6 @@ from distilgpt2_api.core.config import EngineConfig
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.engine.admission import Admission
 from distilgpt2_api.engine.async_engine import AsyncEngine
-from distilgpt2_api.engine.engine import Engine
 from distilgpt2_api.engine_preload import claim_preload
 from distilgpt2_api.model.kernels.library import INTERFACE, choose_target
 from distilgpt2_api.observability.traces import Traces
@@ -48,8 +47,7 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
     access = build_access(settings)
     traces = open_traces(model.shown_name) if settings.traces else None
 
-    def load() -> Engine:
-        engine = preload.result()
+    def say_serving() -> None:
         structlog.stdlib.get_logger("distilgpt2_api").info(
             "serving",
             model=location.name,
@@ -57,13 +55,13 @@ def build_app(settings: Settings, *, on_failure: Callable[[Exception], None] | N
             precision=engine_config.precision.value,
             threads=engine_config.num_threads,
         )
-        return engine
 
     engine = AsyncEngine(
-        load,
+        preload.result,
         admission=Admission(
             max_waiting_requests=settings.max_waiting_requests, max_waiting_tokens=settings.max_waiting_tokens
         ),
+        on_ready=say_serving,
         # After a failure threads and streams may never end, so the process exits without waiting for them.
         on_failure=on_failure or exit_on_failure(os._exit),
         step_timeout_s=settings.step_timeout_s,

@@ -87,14 +87,21 @@ def test_nothing_is_served_before_the_model_is_loaded(
         return build_engine()
 
     async def scenario() -> None:
-        async with running(load) as engine:
+        streams: list[RequestStream] = []
+
+        def ask() -> None:
+            streams.append(engine.submit(build_request()))
+
+        async with running(load, on_ready=ask) as engine:
             assert engine.state.value == "loading"
             assert engine.is_healthy
             with pytest.raises(NotReadyError):
                 engine.submit(build_request())
+            assert not streams
             gate.set()
             await engine.wait_loaded()
             assert engine.state.value == "ready"
+            assert [await read(stream) for stream in streams] == ["hello world"]
 
     run(scenario)
 

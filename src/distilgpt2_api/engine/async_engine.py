@@ -42,6 +42,7 @@ class AsyncEngine:
     """Access to the engine from an event loop. Every method runs on that loop.
 
     `load` builds the engine, or waits for it, on the engine thread, so that the port can be bound while a model loads.
+    `on_ready` is called on the loop as soon as requests are accepted.
     If loading or running fails, requests in flight get their errors, then `on_failure` is called on the loop. A step
     that takes longer than `step_timeout_s` is a failure.
     """
@@ -51,12 +52,14 @@ class AsyncEngine:
         load: Callable[[], Engine],
         *,
         admission: Admission,
+        on_ready: Callable[[], None] | None = None,
         on_failure: Callable[[Exception], None] | None = None,
         step_timeout_s: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._admission = admission
         self._params_budget = ParamsBudget()
+        self._on_ready = on_ready
         self._on_failure = on_failure
         self._step_timeout_s = step_timeout_s
         self._clock = clock
@@ -227,9 +230,11 @@ class AsyncEngine:
 
     def note_loaded(self, engine: Engine) -> None:
         self._engine = engine
+        self._loaded.set()
         if self.state is EngineState.LOADING:
             self.state = EngineState.READY
-        self._loaded.set()
+            if self._on_ready is not None:
+                self._on_ready()
 
     def deliver(self, outputs: StepOutputs) -> None:
         try:
