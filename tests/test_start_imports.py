@@ -17,6 +17,7 @@ IN_WORKER = {
     "numpy",
     "tokenizers",
     "fastapi",
+    "uvicorn",
     "llguidance",
     "distilgpt2_api.model.runner",
     "distilgpt2_api.application",

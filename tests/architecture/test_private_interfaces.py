@@ -19,6 +19,7 @@ PRIVATE = {
         "gunicorn.arbiter": "the exit status of a worker that can't boot",
         "gunicorn.errors": "ends the master with a one-line error",
         "gunicorn.util": "imports the application as Gunicorn does",
+        "gunicorn.workers": "the base class of a worker",
     },
     "huggingface-hub": {
         "huggingface_hub.file_download": "resumes a download",
@@ -33,10 +34,6 @@ PRIVATE = {
     "uvicorn": {
         "HttpToolsProtocol._unset_keepalive_if_required": "stops the timer when the connection closes",
         "uvicorn.protocols.http.httptools_impl": "the base class of the protocol with limits",
-    },
-    "uvicorn-worker": {
-        "UvicornWorker._install_sigquit_handler": "called as in the base class's `_serve`",
-        "UvicornWorker._serve": "makes the server",
     },
 }
 """Undocumented modules of each package, and underscore names of its classes, each with its use here."""

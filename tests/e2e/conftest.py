@@ -166,7 +166,7 @@ class Server(Service):
     def wait_listening(self) -> None:
         def find() -> re.Match[str] | None:
             assert self.process.poll() is None, self.log
-            return re.search(r"http://127\.0\.0\.1:\d+", self.log)
+            return re.search(r"https?://127\.0\.0\.1:\d+", self.log)
 
         self.url = eventually(find, "the server listens")[0]
 

@@ -189,6 +189,23 @@ def test_a_reload_takes_a_renewed_certificate_and_a_stop_adds_no_line(
     assert [line for line in ours if line["level"] not in ("info", "debug")] == []
 
 
+def test_gunicorns_own_certificate_encrypts_too(
+    launch: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Never plain HTTP where a certificate was asked for."""
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", f"--certfile {pair[0]} --keyfile {pair[1]}")
+    server = launch("gunicorn")
+    wait_until(lambda: "serving" in server.log, "it serves")
+    with connected_anywhere(server, tmp_path) as connection:
+        assert connection.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(pair[0].read_text())
+        connection.sendall(HEAD + b"connection: close\r\n\r\n")
+        assert b"200 OK" in connection.recv(1 << 16)
+
+
 def own_address(kind: str, folder: Path) -> dict[str, Path]:
     """Bare Gunicorn has an option of its own for the address, which our settings don't change."""
     return {} if kind == "gunicorn" else {"uds": folder / "socket"}
