@@ -35,8 +35,8 @@ INLINE float weigh_scores(const Model &model, const CacheLayout &c, int layer, i
     Floats largest = splat(0), shifts = splat(0);
     for (int begin = 0; begin < query.num_tokens; begin += BLOCK_TOKENS) {
         const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
-        const float *scales = (const float *)(memory + c.value_scales);
-        float last[2 * BLOCK_TOKENS] = {};
+        const uint16_t *scales = (const uint16_t *)(memory + c.value_scales);
+        uint16_t last[2 * BLOCK_TOKENS] = {};
         if (num_tokens - begin < BLOCK_TOKENS) {
             for (int i = 0; i < num_tokens - begin; i++) {
                 last[i] = scales[i];
@@ -45,8 +45,8 @@ INLINE float weigh_scores(const Model &model, const CacheLayout &c, int layer, i
             scales = last;
         }
         for (int i = 0; i < BLOCK_TOKENS; i += LANES) {
-            const Floats weight = load(query.scores + begin + i), scaled = weight * load(scales + i);
-            shifts = fma(weight, load(scales + BLOCK_TOKENS + i), shifts);
+            const Floats weight = load(query.scores + begin + i), scaled = weight * load_bf16(scales + i);
+            shifts = fma(weight, load_bf16(scales + BLOCK_TOKENS + i), shifts);
             store(query.scores + begin + i, scaled);
             largest = max(largest, scaled);
         }

@@ -4,9 +4,25 @@
 
 namespace {
 
-// Floats from least to most as bytes -127 … 127: input ≈ scale · byte + offset. Behind `count` up to a multiple of
-// LANES the bytes are of no meaning.
-INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *scale, float *offset) {
+// The nearest bfloat16, and the least one that is not below a positive number.
+INLINE uint16_t bf16_bits(float x, uint32_t rounding) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (uint16_t)((bits + rounding) >> 16);
+}
+INLINE uint16_t nearest_bf16(float x) { return bf16_bits(x, 0x8000); }
+INLINE uint16_t bf16_above(float x) { return bf16_bits(x, 0xffff); }
+INLINE float float_of(uint16_t bf16) {
+    const uint32_t bits = (uint32_t)bf16 << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+// Floats as bytes -127 … 127: input ≈ scale · byte + offset. The offset is about in their middle, the scale is what the one
+// farthest from it needs, and the bytes are those of the rounded two. Behind `count` up to a multiple of LANES the bytes are
+// of no meaning.
+INLINE void spread_bytes(const float *input, int count, int8_t *bytes, uint16_t *scale, uint16_t *offset) {
     Floats least = splat(input[0]), most = splat(input[0]);
     const int whole = count / LANES * LANES;
     for (int i = 0; i < whole; i += LANES) {
@@ -17,14 +33,15 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, float *sc
         least = min(least, splat(input[i]));
         most = max(most, splat(input[i]));
     }
-    const float smallest = -max_lanes(-least), range = max_lanes(most) - smallest;
-    *scale = range / 254;
-    *offset = smallest + range / 2;
-    const float factor = *scale > 1e-30f ? 1 / *scale : 0;
+    const float smallest = -max_lanes(-least), largest = max_lanes(most);
+    *offset = nearest_bf16(smallest + (largest - smallest) / 2);
+    const float middle = float_of(*offset), below = middle - smallest, above = largest - middle;
+    *scale = bf16_above((above > below ? above : below) / 127);
+    const float step = float_of(*scale), factor = step > 1e-30f ? 1 / step : 0;
     typedef int8_t Bytes __attribute__((vector_size(LANES)));
     for (int i = 0; i < count; i += LANES) {
         const Bytes b =
-            __builtin_convertvector(round_to_ints((load_some(input + i, count - i) - *offset) * factor), Bytes);
+            __builtin_convertvector(round_to_ints((load_some(input + i, count - i) - middle) * factor), Bytes);
         memcpy(bytes + i, &b, LANES);
     }
 }
@@ -64,7 +81,7 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
             fetch_row(value + (int64_t)i * stride, size);
         }
         for (int i = 0; i < num; i++, key += stride) {
-            float *scales = (float *)(memory + c.key_scales) + offset + i;
+            uint16_t *scales = (uint16_t *)(memory + c.key_scales) + offset + i;
             spread_bytes(key, size, bytes[0], scales, scales + BLOCK_TOKENS);
             for (int d = 0; d < size; d += 4) {
                 uint32_t quad;
@@ -74,7 +91,7 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
             }
         }
         for (int i = 0; i < num; i++, value += stride) {
-            float *scales = (float *)(memory + c.value_scales) + offset + i;
+            uint16_t *scales = (uint16_t *)(memory + c.value_scales) + offset + i;
             spread_bytes(value, size, bytes[i], scales, scales + BLOCK_TOKENS);
         }
         uint8_t *values = memory + c.values + (int64_t)(offset / 4) * c.padded_head * 4;
@@ -118,11 +135,10 @@ struct Query {
     float scale, shift; // of the products
 };
 
-// Scores of a vector of tokens, from `token` on, by sums of products with both bytes. `scales`: of their keys.
-INLINE void store_scores(const Query &query, const float *scales, int token, Ints high, Ints low) {
+// Scores of a vector of tokens, from `token` on, by sums of products with both bytes, and their keys' scales and offsets.
+INLINE void store_scores(const Query &query, Floats scale, Floats offset, int token, Ints high, Ints low) {
     const Floats product = join_bytes(high, low);
-    const Floats shift = load(scales + BLOCK_TOKENS) * query.shift;
-    store(query.scores + token, fma(product, load(scales) * query.scale, shift));
+    store(query.scores + token, fma(product, scale * query.scale, offset * query.shift));
 }
 
 // Scores of NUM queries, each of which has its bytes in `high` and `low`.
@@ -132,7 +148,7 @@ INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int
     const int num_quads = (model.head_size + 3) / 4;
     for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
         const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
-        const float *scales = (const float *)(memory + c.key_scales);
+        const uint16_t *scales = (const uint16_t *)(memory + c.key_scales);
         constexpr int VECTORS = BLOCK_TOKENS / LANES, TOGETHER = NUM > 1 && VECTORS > 2 ? 2 : VECTORS;
         for (int first = 0; first < VECTORS; first += TOGETHER) {
             Ints high[NUM][TOGETHER], low[NUM][TOGETHER];
@@ -159,10 +175,12 @@ INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int
                     }
                 }
             }
-            for (int q = 0; q < NUM; q++)
-                for (int v = 0; v < TOGETHER; v++)
-                    store_scores(queries[q], scales + (first + v) * LANES, begin + (first + v) * LANES, high[q][v],
-                                 low[q][v]);
+            for (int v = 0; v < TOGETHER; v++) {
+                const int token = (first + v) * LANES;
+                const Floats scale = load_bf16(scales + token), offset = load_bf16(scales + BLOCK_TOKENS + token);
+                for (int q = 0; q < NUM; q++)
+                    store_scores(queries[q], scale, offset, begin + token, high[q][v], low[q][v]);
+            }
         }
     }
 }

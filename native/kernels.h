@@ -50,8 +50,8 @@ constexpr int round_up(int n, int to) { return (n + to - 1) / to * to; }
 // A block has all layers, one behind the other, so that the pages in use, which may be huge, grow with the blocks in use.
 // The part of one head of one layer:
 //   F32: keys float [D][32], values float [32][D']        D' = D up to a multiple of 16
-//   else bytes s + 128 of which a number is scale · s + offset, a scale and an offset for each token:
-//     keys uint8 [D/4][32][4], scales float[32], offsets float[32], values uint8 [32/4][D'][4], scales, offsets
+//   else bytes s + 128 of which a number is scale · s + offset, a scale and an offset for each token, in bfloat16:
+//     keys uint8 [D/4][32][4], scales [32], offsets [32], values uint8 [32/4][D'][4], scales [32], offsets [32]
 struct CacheLayout {
     int64_t key_scales, values, value_scales, head_bytes;
     int padded_head;
@@ -65,9 +65,9 @@ inline CacheLayout cache_layout(const Model &m) {
         c.head_bytes = c.values + (int64_t)c.padded_head * BLOCK_TOKENS * 4;
     } else {
         c.key_scales = (int64_t)round_up(m.head_size, 4) * BLOCK_TOKENS;
-        c.values = c.key_scales + 2 * BLOCK_TOKENS * 4;
+        c.values = c.key_scales + 2 * BLOCK_TOKENS * 2;
         c.value_scales = c.values + (int64_t)c.padded_head * BLOCK_TOKENS;
-        c.head_bytes = c.value_scales + 2 * BLOCK_TOKENS * 4;
+        c.head_bytes = c.value_scales + 2 * BLOCK_TOKENS * 2;
     }
     return c;
 }

@@ -126,7 +126,7 @@ struct F32Weights {
 };
 struct Bf16Weights {
     typedef uint16_t Number;
-    static INLINE Floats get(const uint16_t *from) { return bits_to_floats(loads_bf16(from)); }
+    static INLINE Floats get(const uint16_t *from) { return load_bf16(from); }
 };
 
 template <class Weights, int ROWS, int VECTORS>

@@ -221,12 +221,12 @@ INLINE float max_lanes(Floats v) {
     return max(v, rotate<1>(v))[0];
 }
 INLINE Floats abs(Floats v) { return bits_to_floats(floats_to_bits(v) & 0x7fffffff); }
-INLINE Ints loads_bf16(const uint16_t *from) { // LANES numbers of 16 bits, widened to the bits of floats
+INLINE Floats load_bf16(const uint16_t *from) { // LANES numbers
     typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
     typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
     Halves h;
     memcpy(&h, from, sizeof h);
-    return (Ints)(__builtin_convertvector(h, Words) << 16);
+    return bits_to_floats((Ints)(__builtin_convertvector(h, Words) << 16));
 }
 
 // e^x within 2 ulp; 0 below -87 (Cody and Waite's reduction, a polynomial of degree 6).

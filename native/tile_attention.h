@@ -39,7 +39,7 @@ INLINE void score_bytes<QUERIES>(const Model &model, const CacheLayout &c, int l
     shape_tiles(attention_shapes(TILE_BYTES, size - whole));
     for (int begin = 0; begin < num_tokens; begin += BLOCK_TOKENS) {
         const uint8_t *memory = cache_head(model, c, layer, blocks[begin / BLOCK_TOKENS], head);
-        const float *scales = (const float *)(memory + c.key_scales);
+        const uint16_t *scales = (const uint16_t *)(memory + c.key_scales);
         alignas(64) int32_t sums[2][TILE_ROWS][LANES];
         clear_tile<FIRST_SUMS>(), clear_tile<FIRST_SUMS + 1>();
         for (int d = 0; d < whole; d += TILE_BYTES) {
@@ -57,11 +57,14 @@ INLINE void score_bytes<QUERIES>(const Model &model, const CacheLayout &c, int l
             multiply_tiles<FIRST_SUMS + 1, LAST_QUERY_ROWS, LAST_CACHE_ROWS>();
         }
         store_tile<FIRST_SUMS>(sums[0], TILE_BYTES), store_tile<FIRST_SUMS + 1>(sums[1], TILE_BYTES);
-        for (int half = 0; half < 2; half++)
+        for (int half = 0; half < 2; half++) {
+            const Floats scale = load_bf16(scales + half * LANES);
+            const Floats offset = load_bf16(scales + BLOCK_TOKENS + half * LANES);
             each_query(queries, sums[half],
                        [&](const Query &query, Ints high, Ints low) __attribute__((always_inline)) {
-                           store_scores(query, scales + half * LANES, begin + half * LANES, high, low);
+                           store_scores(query, scale, offset, begin + half * LANES, high, low);
                        });
+        }
     }
 }
 

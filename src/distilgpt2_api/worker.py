@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]  # Gunicorn has no types
 from gunicorn.errors import HaltServer  # type: ignore[import-untyped]  # the same
-from gunicorn.workers import base  # type: ignore[import-untyped]  # the same
+from gunicorn.workers.base import Worker as GunicornWorker  # type: ignore[import-untyped]  # the same
 
 from distilgpt2_api.core.errors import SettingsError
 from distilgpt2_api.core.exit_status import EXIT_SETTINGS
@@ -36,7 +36,7 @@ def _unblock_signals() -> None:
 os.register_at_fork(after_in_parent=_unblock_signals)
 
 
-class Worker(base.Worker):  # type: ignore[misc]  # an untyped base
+class Worker(GunicornWorker):  # type: ignore[misc]  # an untyped base
     """Serves the application with Uvicorn: with limits on connections and on the shutdown's duration, a clean exit, and
     a reload that loses no request.
 

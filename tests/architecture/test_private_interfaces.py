@@ -19,7 +19,7 @@ PRIVATE = {
         "gunicorn.arbiter": "the exit status of a worker that can't boot",
         "gunicorn.errors": "ends the master with a one-line error",
         "gunicorn.util": "imports the application as Gunicorn does",
-        "gunicorn.workers": "the base class of a worker",
+        "gunicorn.workers.base": "the base class of a worker",
     },
     "huggingface-hub": {
         "huggingface_hub.file_download": "resumes a download",

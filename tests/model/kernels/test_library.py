@@ -63,10 +63,10 @@ def test_block_bytes_are_the_librarys(config: ModelConfig, precision: Precision)
 @pytest.mark.parametrize(
     ("head_size", "precision", "expected"),
     [
-        (64, Precision.INT8, 32 * (64 + 64) + 4 * 32 * 4),
-        (64, Precision.BF16, 32 * (64 + 64) + 4 * 32 * 4),
+        (64, Precision.INT8, 32 * (64 + 64) + 4 * 32 * 2),
+        (64, Precision.BF16, 32 * (64 + 64) + 4 * 32 * 2),
         (64, Precision.F32, 32 * (64 + 64) * 4),
-        (17, Precision.INT8, 32 * (20 + 32) + 4 * 32 * 4),
+        (17, Precision.INT8, 32 * (20 + 32) + 4 * 32 * 2),
         (17, Precision.F32, 32 * (17 + 32) * 4),
     ],
 )

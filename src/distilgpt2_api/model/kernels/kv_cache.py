@@ -13,13 +13,13 @@ ALIGNMENT = 128
 def kv_block_bytes(config: ModelConfig, precision: Precision) -> int:
     """Memory of one block: keys and values of `BLOCK_SIZE` tokens in every layer.
 
-    Bytes, with a float32 scale and offset for each token's keys and values in each head; float32 in that precision.
+    Bytes, with a bfloat16 scale and offset for each token's keys and values in each head; float32 in that precision.
     """
     key_size, value_size = config.head_size, -(-config.head_size // 16) * 16
     if precision is Precision.F32:
         head_bytes = 4 * BLOCK_SIZE * (key_size + value_size)
     else:
-        head_bytes = BLOCK_SIZE * (-(-key_size // 4) * 4 + value_size + 2 * (4 + 4))
+        head_bytes = BLOCK_SIZE * (-(-key_size // 4) * 4 + value_size + 2 * (2 + 2))
     return config.num_layers * config.num_heads * head_bytes
 
 

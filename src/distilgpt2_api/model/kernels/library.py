@@ -9,7 +9,7 @@ from pathlib import Path
 from distilgpt2_api.core.errors import UnsupportedProcessorError
 from distilgpt2_api.model.kernels.structures import Model, Step
 
-INTERFACE = 4
+INTERFACE = 5
 """`INTERFACE` of `native/step.h`: changes whenever a structure, a function or a layout does."""
 LIBRARY = Path(__file__).with_name("libkernels.dylib" if sys.platform == "darwin" else "libkernels.so")
 WAY_OUT = "install the package again (from a checkout: make run, or python native/build.py)"
