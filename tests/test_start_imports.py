@@ -9,7 +9,7 @@ import pytest
 
 NEVER = {"torch", "transformers", "huggingface_hub", "httpx2", "openvino", "ray", "pydantic_settings", "safetensors"}
 """The service doesn't need them, installed or not."""
-WITH_SETTINGS = {"sqlalchemy", "opentelemetry.sdk"}
+WITH_SETTINGS = {"sqlalchemy", "sqlite3", "opentelemetry.sdk"}
 """Only if a setting asks for what needs them."""
 WITH_A_REQUEST = {"jinja2", "llguidance", "pydantic.v1", "distilgpt2_api.text.structured_output.grammar_library"}
 """Only for a model with a chat template, for a grammar, or for the OpenAPI document."""

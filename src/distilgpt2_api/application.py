@@ -29,7 +29,6 @@ from distilgpt2_api.settings import Settings
 from distilgpt2_api.text.chat_templates.files import load_chat_template
 from distilgpt2_api.usage.key_usage import KeyUsage
 from distilgpt2_api.usage.ledger import UsageLedger
-from distilgpt2_api.usage.store import usage_store_at
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +153,8 @@ def build_key_usage(settings: Settings, keys: KeyRing) -> KeyUsage:
 
     The default folder may be read-only, as in a container. The log then says that usage ends with the process.
     """
+    from distilgpt2_api.usage.databases import usage_store_at  # noqa: PLC0415 - SQLite takes a megabyte of memory
+
     location = settings.usage_location()
     try:
         store = usage_store_at(location)

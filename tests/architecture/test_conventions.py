@@ -13,14 +13,14 @@ MAX_LINES = 300
 LATE_IMPORTS = {
     "__main__.py": "an interrupt while the commands are imported ends the process without a traceback",
     "api.py": "NumPy, whose import ends the process on a processor that a check refuses before",
-    "application.py": "traces and the store are optional dependencies, and their imports take time",
+    "application.py": "traces and stores are optional, and their imports take time and memory",
     "cli/commands/batch.py": "the kernels: with --ray only the cluster's processes load them",
     "cli/commands/pull.py": "the hub is an optional dependency",
     "server/protocols/openai/batches/files_route.py": "the form parser is an optional dependency",
     "text/chat_templates/chat_template.py": "a start without a template does not wait for Jinja",
     "text/structured_output/grammars.py": "a start does not wait for the grammar library",
-    "usage/store.py": "the driver of PostgreSQL is an optional dependency",
-    "worker.py": "the kernels: the workers load them, the master does not",
+    "usage/databases.py": "the driver of PostgreSQL is an optional dependency",
+    "worker.py": "the kernels and the server: the workers load them, the master does not",
 }
 """Modules that import something inside a function, and why. `import_module` counts."""
 LATE_MODULES = {

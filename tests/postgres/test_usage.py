@@ -16,9 +16,9 @@ from distilgpt2_api.batch.store.store import open_store
 from distilgpt2_api.core.caller import CallerLimits
 from distilgpt2_api.core.errors import BudgetError, SettingsError
 from distilgpt2_api.core.usage import DailyUsage, Usage
+from distilgpt2_api.usage.databases import usage_store_at
 from distilgpt2_api.usage.key_usage import KeyUsage
 from distilgpt2_api.usage.ledger import UsageLedger
-from distilgpt2_api.usage.store import usage_store_at
 
 ONE = Usage(num_requests=1, num_prompt_tokens=7, num_completion_tokens=3)
 

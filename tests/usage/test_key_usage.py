@@ -17,9 +17,10 @@ import pytest
 from distilgpt2_api.core.caller import NO_LIMITS, CallerLimits
 from distilgpt2_api.core.errors import BudgetError, InvalidRequestError, SettingsError
 from distilgpt2_api.core.usage import Usage
+from distilgpt2_api.usage.databases import DATABASE_NAME, usage_store_at
 from distilgpt2_api.usage.key_usage import KeyUsage
 from distilgpt2_api.usage.ledger import UsageLedger
-from distilgpt2_api.usage.store import DATABASE_NAME, UsageStore, usage_store_at
+from distilgpt2_api.usage.store import UsageStore
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
 TODAY = NOON.date()
@@ -232,7 +233,7 @@ def locked(folder: Path) -> Iterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that users need are milliseconds."""
-    monkeypatch.setattr("distilgpt2_api.usage.store.BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("distilgpt2_api.usage.databases.BUSY_TIMEOUT_S", 0.01)
     monkeypatch.setattr("distilgpt2_api.usage.key_usage.RETRY_S", 0.01)
 
 
@@ -288,12 +289,12 @@ def test_a_full_disk_keeps_counts_in_memory(
         connection.execute(f"PRAGMA max_page_count = {max_pages[0]}")
         return connection
 
-    usage = build(UsageStore(connect, name="full", file=tmp_path))
+    usage = build(UsageStore(connect, real._find_fault, name="full", file=tmp_path))
     until(lambda: usage.is_stored)
     with real.session() as session:
         [[num_pages]] = session._execute("PRAGMA page_count")
     max_pages[0] = num_pages
-    full = build(UsageStore(connect, name="full", file=tmp_path))
+    full = build(UsageStore(connect, real._find_fault, name="full", file=tmp_path))
     for number in range(500):
         use(full, key=f"key-{number}")
     until(lambda: not full.is_stored)

@@ -1,11 +1,11 @@
-"""The database of usage: SQLite in a folder, or PostgreSQL. Several processes may share it.
+"""Usage in a database, which several processes may share. `databases.py` opens it: SQLite in a folder, or PostgreSQL.
 
 Both are used through DB-API drivers: SQLAlchemy is an optional package, and keys must not need it.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,12 @@ from typing import Any
 from distilgpt2_api.core.errors import SettingsError, StoreError, StoreFullError
 from distilgpt2_api.core.usage import DailyUsage
 
-DATABASE_NAME = "usage.sqlite3"
 VERSION = 1
 """A store of another version is neither read nor written."""
-BUSY_TIMEOUT_S = 2.0
-"""How long a writer waits for SQLite's only write lock, and a connection for a PostgreSQL that doesn't answer."""
 KEEP_DAYS = 400
 """Older days are deleted: thirteen months are kept."""
 SCHEMA_LOCK = 0x6470_7533
 """PostgreSQL's advisory lock while tables are created: an arbitrary number."""
-POSTGRES_SCHEMES = ("postgresql", "postgresql+psycopg", "postgres")
-DISK_FULL = "53100"
-"""PostgreSQL's code."""
-UNUSABLE = {
-    sqlite3.SQLITE_NOTADB: "it is not an SQLite database",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged",
-    sqlite3.SQLITE_CANTOPEN: "the file can't be opened",
-    sqlite3.SQLITE_READONLY: "the file is read-only",
-    sqlite3.SQLITE_PERM: "the file can't be opened",
-    sqlite3.SQLITE_AUTH: "the file can't be opened",
-}
-"""Conditions that don't pass by themselves, by SQLite's primary error code."""
 
 VERSION_TABLE = "CREATE TABLE distilgpt2_usage_version (version INTEGER PRIMARY KEY)"
 USAGE_TABLE = (
@@ -68,15 +53,33 @@ FIND_IN_POSTGRES = (
 LAST_USES = "SELECT key_name, MAX(last_used_s) FROM distilgpt2_usage GROUP BY key_name"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """An error of the database, without its driver's type."""
+
+    unusable: str | None = None
+    """Why the database can't be used, if that doesn't pass by itself."""
+    is_full: bool = False
+
+
 class UsageStore:
     """Opens sessions. Errors of the database become StoreError, or SettingsError if it can't be the right one."""
 
-    def __init__(self, connect: Callable[[], Any], *, name: str, file: Path | None) -> None:
-        """`connect` returns a DB-API connection that begins no transaction itself. `name` is shown: no password.
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        find_fault: Callable[[Exception], Fault | None],
+        *,
+        name: str,
+        file: Path | None,
+    ) -> None:
+        """`connect` returns a DB-API connection that begins no transaction itself. `find_fault` returns None for errors
+        that are not the database's. `name` is shown: no password.
 
         `file`: SQLite's database; None: PostgreSQL.
         """
         self._connect = connect
+        self._find_fault = find_fault
         self.name = name
         self.file = file
         self._is_sqlite = file is not None
@@ -102,20 +105,15 @@ class UsageStore:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            reason = UNUSABLE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-            if reason is not None:
-                raise SettingsError(f"can't use {self.name} (usage_store): {reason}") from None
-            is_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            raise self._unavailable(error, is_full=is_full) from error
         except Exception as error:
-            if self._is_sqlite or not hasattr(error, "sqlstate"):  # every error of psycopg has it
+            fault = self._find_fault(error)
+            if fault is None:
                 raise
-            raise self._unavailable(error, is_full=error.sqlstate == DISK_FULL) from error
-
-    def _unavailable(self, error: Exception, *, is_full: bool) -> StoreError:
-        kind = StoreFullError if is_full else StoreError
-        return kind(f"the usage store {self.name} is not available now: {str(error).partition(chr(10))[0]}")
+            if fault.unusable is not None:
+                raise SettingsError(f"can't use {self.name} (usage_store): {fault.unusable}") from None
+            kind = StoreFullError if fault.is_full else StoreError
+            first_line = str(error).partition("\n")[0]
+            raise kind(f"the usage store {self.name} is not available now: {first_line}") from error
 
 
 class UsageSession:
@@ -200,52 +198,3 @@ class UsageSession:
 
     def _sql(self, statement: str) -> str:
         return statement if self._is_sqlite else statement.replace("?", "%s")
-
-
-def usage_store_at(location: str) -> UsageStore:
-    """`location`: a folder, or a URL. Opens and creates nothing yet.
-
-    Raises SettingsError: one line, without the password.
-    """
-    scheme, separator, rest = location.partition("://")
-    if not separator:
-        return _sqlite_store(Path(location) / DATABASE_NAME)
-    if scheme == "sqlite" and len(rest) > 1:
-        return _sqlite_store(Path(rest.removeprefix("/").partition("?")[0]))
-    if scheme in POSTGRES_SCHEMES:
-        return _postgres_store(f"postgresql://{rest}")
-    raise SettingsError("usage_store must be a folder or a URL like postgresql://HOST/NAME")
-
-
-def _sqlite_store(path: Path) -> UsageStore:
-    def connect() -> sqlite3.Connection:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"can't use the folder {path.parent} (usage_store): {error.strerror}") from None
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        # A commit survives the end of the process without a wait for the disk. A power failure may lose the last ones.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        return connection
-
-    return UsageStore(connect, name=str(path), file=path)
-
-
-def _postgres_store(url: str) -> UsageStore:
-    try:
-        # An optional extra.
-        import psycopg  # noqa: PLC0415 - the reason stands above
-        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - the same
-    except ImportError:
-        raise SettingsError.missing_extra("usage_store with a PostgreSQL URL", "postgres") from None
-    try:
-        options = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        raise SettingsError("usage_store must be a folder or a URL like postgresql://HOST/NAME") from None
-    timeouts: dict[str, Any] = {
-        "connect_timeout": int(BUSY_TIMEOUT_S),
-        "tcp_user_timeout": int(1000 * BUSY_TIMEOUT_S),
-    }
-    name = f"{options.get('host', 'localhost')}/{options.get('dbname', '')}"
-    return UsageStore(lambda: psycopg.connect(url, autocommit=True, **timeouts), name=name, file=None)

@@ -16,7 +16,7 @@ import pytest
 from distilgpt2_api.core.caller import CallerLimits, digest_of
 from distilgpt2_api.core.usage import DailyUsage, Usage
 from distilgpt2_api.settings.key_file import read_key_file
-from distilgpt2_api.usage.store import usage_store_at
+from distilgpt2_api.usage.databases import usage_store_at
 
 DIGEST = digest_of(b"dg2-0123456789abcdef").hex()
 

@@ -28,7 +28,7 @@ from distilgpt2_api.settings.key_file_edits import (
     remove_from_key_file,
     saved_key,
 )
-from distilgpt2_api.usage.store import usage_store_at
+from distilgpt2_api.usage.databases import usage_store_at
 
 file_option: Callable[[Any], Any] = click.option(
     "--file", type=click.Path(path_type=Path), help="The key file. Default: the setting api_keys_file."

@@ -18,9 +18,9 @@ from distilgpt2_api.core.caller import ApiKey, CallerLimits, digest_of
 from distilgpt2_api.server.auth.access import Access
 from distilgpt2_api.server.auth.api_keys import KeyRing
 from distilgpt2_api.settings.key_file_edits import add_to_key_file, describe_key, remove_from_key_file
+from distilgpt2_api.usage.databases import DATABASE_NAME, usage_store_at
 from distilgpt2_api.usage.key_usage import KeyUsage
 from distilgpt2_api.usage.ledger import UsageLedger
-from distilgpt2_api.usage.store import DATABASE_NAME, usage_store_at
 
 Json = dict[str, Any]
 NOON_S = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
