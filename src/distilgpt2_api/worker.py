@@ -98,6 +98,8 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # an untyped base
         try:
             start_preload()
             with lean_imports():
+                import distilgpt2_api.worker_server  # noqa: F401, PLC0415 - before the application freezes what is imported
+
                 super().load_wsgi()
             self.tls = load_certificate()
         except SystemExit as end:  # the settings are wrong, and the error has been printed

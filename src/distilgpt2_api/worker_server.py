@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import logging
 import os
 import signal
 import socket
@@ -31,6 +30,8 @@ FINAL_FLUSH_S = 0.5
 """After the drain, clients have this long to read the rest of their responses."""
 TICKS_PER_HEARTBEAT = 10
 """Uvicorn ticks every 0.1 s."""
+DEFAULT_BACKLOG = 2048
+"""Gunicorn's and Uvicorn's own default, for Gunicorn's option 0."""
 
 
 class ServingWorker(Protocol):
@@ -85,10 +86,6 @@ def server_config(worker: ServingWorker) -> Config:
         max_connections=settings.choose_max_connections(),
     )
     allow_open_files(limits.max_connections)
-    errors = logging.getLogger("uvicorn.error")
-    errors.handlers = worker.log.error_log.handlers
-    errors.setLevel(worker.log.error_log.level)
-    errors.propagate = False
     http = limited_protocol(limits, OPENAI_ERRORS)
     if worker.tls is not None:
         http = tls_protocol(limits, OPENAI_ERRORS, worker.tls)
@@ -97,14 +94,14 @@ def server_config(worker: ServingWorker) -> Config:
         http=http,
         ws="none",
         lifespan="on",
-        log_config=None,
+        log_config=None,  # the application has configured the log
         access_log=False,
         server_header=False,
         timeout_keep_alive=worker.cfg.keepalive,
         timeout_graceful_shutdown=FINAL_FLUSH_S,  # type: ignore[arg-type]  # asyncio.wait_for takes a fraction, too
         limit_max_requests=worker.max_requests,
         forwarded_allow_ips=trusted_proxies(worker.cfg.forwarded_allow_ips),
-        backlog=worker.cfg.backlog,
+        backlog=worker.cfg.backlog or DEFAULT_BACKLOG,
         **gunicorns_tls(worker.cfg),
     )
 

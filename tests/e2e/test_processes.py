@@ -118,7 +118,9 @@ def test_a_client_that_does_not_read_leaves_no_traceback_at_a_shutdown(
         wait_until(lambda: server.metric("distilgpt2_running_sequences") == 0, "its sequence is complete")
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
-    assert "Cancel 1 running task(s)" in server.log
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    cancelled = next(line for line in lines if "Cancel 1 running task(s)" in line["event"])
+    assert (cancelled["logger"], cancelled["level"]) == ("uvicorn.error", "error")
     assert "Traceback" not in server.log
 
 
