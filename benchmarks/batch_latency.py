@@ -110,12 +110,8 @@ def measure_server(args: argparse.Namespace, step_tokens: int) -> tuple[list[Rou
 
 
 def measure(server: ServerProcess, args: argparse.Namespace) -> Round:
-    workload = Workload(
-        num_clients=args.clients,
-        num_requests=args.clients * args.requests,
-        min_prompt_tokens=args.prompt_tokens,
-        max_prompt_tokens=args.prompt_tokens,
-        num_new_tokens=args.new_tokens,
+    workload = Workload.closed_loop(
+        args.clients, num_each=args.requests, num_prompt_tokens=args.prompt_tokens, num_new_tokens=args.new_tokens
     )
     begin = read_metrics(server), time.perf_counter()
     seen = run_client(server.port, workload)

@@ -100,12 +100,8 @@ def measure(port: int, pid: int, args: argparse.Namespace) -> list[LoadRun]:
 
 def run_load(port: int, pid: int, args: argparse.Namespace) -> LoadRun:
     """`pid`: the process whose children serve; it has waited for no other children."""
-    workload = Workload(
-        num_clients=args.clients,
-        num_requests=args.clients * args.requests,
-        min_prompt_tokens=args.prompt_tokens,
-        max_prompt_tokens=args.prompt_tokens,
-        num_new_tokens=args.new_tokens,
+    workload = Workload.closed_loop(
+        args.clients, num_each=args.requests, num_prompt_tokens=args.prompt_tokens, num_new_tokens=args.new_tokens
     )
     begin_cpu_s = cpu_s_below(pid)
     seen = run_client(port, workload)

@@ -105,11 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_new_tokens=args.new_tokens,
                 top_k=TOP_K,
             )
-            workload = Workload(
-                num_clients=num_clients,
-                num_requests=num_clients * args.requests,
-                min_prompt_tokens=args.prompt_tokens,
-                max_prompt_tokens=args.prompt_tokens,
+            workload = Workload.closed_loop(
+                num_clients,
+                num_each=args.requests,
+                num_prompt_tokens=args.prompt_tokens,
                 num_new_tokens=args.new_tokens,
                 top_k=TOP_K,
             )

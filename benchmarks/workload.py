@@ -35,6 +35,20 @@ class Workload:
     """Number of token ids from which prompts are drawn."""
     seed: int = 0
 
+    @classmethod
+    def closed_loop(
+        cls, num_clients: int, *, num_each: int, num_prompt_tokens: int, num_new_tokens: int, top_k: int = 50
+    ) -> Workload:
+        """`num_each` requests of each client, whose prompts have one length."""
+        return cls(
+            num_clients=num_clients,
+            num_requests=num_clients * num_each,
+            min_prompt_tokens=num_prompt_tokens,
+            max_prompt_tokens=num_prompt_tokens,
+            num_new_tokens=num_new_tokens,
+            top_k=top_k,
+        )
+
     def prompts(self) -> list[list[int]]:
         rng = random.Random(self.seed)
         return [

@@ -5,19 +5,8 @@
 namespace {
 
 // The nearest bfloat16, and the least one that is not below a positive number.
-INLINE uint16_t bf16_bits(float x, uint32_t rounding) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (uint16_t)((bits + rounding) >> 16);
-}
-INLINE uint16_t nearest_bf16(float x) { return bf16_bits(x, 0x8000); }
-INLINE uint16_t bf16_above(float x) { return bf16_bits(x, 0xffff); }
-INLINE float float_of(uint16_t bf16) {
-    const uint32_t bits = (uint32_t)bf16 << 16;
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
+INLINE uint16_t nearest_bf16(float x) { return (uint16_t)((bits_of(x) + 0x8000) >> 16); }
+INLINE uint16_t bf16_above(float x) { return (uint16_t)((bits_of(x) + 0xffff) >> 16); }
 
 // Floats as bytes -127 … 127: input ≈ scale · byte + offset. The offset is about in their middle, the scale is what the one
 // farthest from it needs, and the bytes are those of the rounded two. Behind `count` up to a multiple of LANES the bytes are
@@ -35,9 +24,9 @@ INLINE void spread_bytes(const float *input, int count, int8_t *bytes, uint16_t 
     }
     const float smallest = -max_lanes(-least), largest = max_lanes(most);
     *offset = nearest_bf16(smallest + (largest - smallest) / 2);
-    const float middle = float_of(*offset), below = middle - smallest, above = largest - middle;
+    const float middle = bf16_to_float(*offset), below = middle - smallest, above = largest - middle;
     *scale = bf16_above((above > below ? above : below) / 127);
-    const float step = float_of(*scale), factor = step > 1e-30f ? 1 / step : 0;
+    const float step = bf16_to_float(*scale), factor = step > 1e-30f ? 1 / step : 0;
     typedef int8_t Bytes __attribute__((vector_size(LANES)));
     for (int i = 0; i < count; i += LANES) {
         const Bytes b =

@@ -16,12 +16,7 @@ void embed(const Model &model, int64_t token, int64_t position, float *output) {
             output[k] = ((int)weights[k / 4 * PANEL * 4 + k % 4] - 128) * scale + positions[k];
     } else if (model.precision == BF16) {
         const uint16_t *weights = (const uint16_t *)matrix.panels + panel * matrix.depth * PANEL + column;
-        for (int k = 0; k < model.width; k++) {
-            const uint32_t bits = (uint32_t)weights[(int64_t)k * PANEL] << 16;
-            float value;
-            memcpy(&value, &bits, 4);
-            output[k] = value + positions[k];
-        }
+        for (int k = 0; k < model.width; k++) output[k] = bf16_to_float(weights[(int64_t)k * PANEL]) + positions[k];
     } else {
         const float *weights = (const float *)matrix.panels + panel * matrix.depth * PANEL + column;
         for (int k = 0; k < model.width; k++) output[k] = weights[(int64_t)k * PANEL] + positions[k];

@@ -29,17 +29,6 @@ inline float larger(float a, float b) { return a > b ? a : b; }
 inline float larger_or_nan(float a, float b) { return b <= a || a != a ? a : b; }
 inline double smaller_of(double a, double b) { return a < b ? a : b; }
 
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    return bits;
-}
-float float_of(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
 // Logits of `count` tokens, all of a vocabulary or some of them.
 struct Row {
     const float *values;

@@ -221,6 +221,17 @@ INLINE float max_lanes(Floats v) {
     return max(v, rotate<1>(v))[0];
 }
 INLINE Floats abs(Floats v) { return bits_to_floats(floats_to_bits(v) & 0x7fffffff); }
+INLINE uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+INLINE float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+INLINE float bf16_to_float(uint16_t bf16) { return float_of((uint32_t)bf16 << 16); }
 INLINE Floats load_bf16(const uint16_t *from) { // LANES numbers
     typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
     typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
