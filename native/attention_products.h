@@ -50,10 +50,27 @@ void write_floats(const Model &model, const CacheLayout &c, uint8_t *memory, int
     for (int d = model.head_size; d < c.padded_head; d++) values[offset * c.padded_head + d] = 0;
 }
 
+// A token's values among those of four, which lie together: one byte of each number. The three others stay.
+INLINE void write_among_four(const int8_t *bytes, int size, int token, uint8_t *fours) {
+    typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+    const int shift = token % 4 * 8;
+    for (int d = 0; d < size; d += LANES) {
+        Bytes part;
+        memcpy(&part, bytes + d, LANES);
+        const Ints one = __builtin_convertvector(part ^ (uint8_t)0x80, Ints) << shift;
+        const Ints four = (load_ints(fours + d * 4) & ~(0xff << shift)) | one;
+        memcpy(fours + d * 4, &four, sizeof four);
+    }
+}
+
 void write_cache(const Model &model, int layer, int head, const int32_t *blocks, int position, int num_tokens,
                  const float *key, const float *value, int stride) {
     const CacheLayout c = cache_layout(model);
     const int size = model.head_size;
+    if (num_tokens == 1) { // the next head's
+        fetch_row(key + size, size);
+        fetch_row(value + size, size);
+    }
     for (int token = 0; token < num_tokens;) {
         const int offset = (position + token) % BLOCK_TOKENS;
         uint8_t *memory = cache_head(model, c, layer, blocks[(position + token) / BLOCK_TOKENS], head);
@@ -84,8 +101,7 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
             spread_bytes(value, size, bytes[i], scales, scales + BLOCK_TOKENS);
         }
         uint8_t *values = memory + c.values + (int64_t)(offset / 4) * c.padded_head * 4;
-        if (num == 1)
-            for (int d = 0; d < size; d++) values[d * 4 + offset % 4] = (uint8_t)(bytes[0][d] ^ 0x80);
+        if (num == 1) write_among_four(bytes[0], size, offset, values);
         else
             for (int d = 0; d < size; d++) {
                 const uint32_t quad = (uint32_t)(uint8_t)bytes[0][d] | (uint32_t)(uint8_t)bytes[1][d] << 8 |
@@ -149,8 +165,8 @@ INLINE void score_bytes(const Model &model, const CacheLayout &c, int layer, int
             for (int quad = 0; quad < num_quads; quad++) {
                 if (NUM == 1) { // the values lie behind the keys, two cache lines for each quad: they arrive meanwhile
                     const uint8_t *values = memory + c.values + (int64_t)quad * BLOCK_TOKENS * 4;
-                    __builtin_prefetch(values);
-                    __builtin_prefetch(values + 64);
+                    __builtin_prefetch(values, 0, 2);
+                    __builtin_prefetch(values + 64, 0, 2);
                 }
                 Ints keys[TOGETHER];
                 for (int v = 0; v < TOGETHER; v++)
@@ -204,7 +220,7 @@ template <int NUM> struct WeighBytes {
             for (int i = 0; i < BLOCK_TOKENS; i += 4) {
                 if (NUM == 1) { // the next head's keys, which lie behind this one's values
                     const uint8_t *next = values + c.head_bytes - c.values + (int64_t)i * c.padded_head;
-                    for (int line = 0; line < VECTORS * LANES / 16; line++) __builtin_prefetch(next + line * 64);
+                    for (int line = 0; line < VECTORS * LANES / 16; line++) __builtin_prefetch(next + line * 64, 0, 2);
                 }
                 Ints value[VECTORS];
 #pragma GCC unroll 16
