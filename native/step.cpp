@@ -271,9 +271,10 @@ void multiply_panels(void *context, int item, int thread) {
     multiply_item(e, item, thread, e->output, e->output_stride);
 }
 
-// Whether what a head gives can be quantised without the others.
-bool heads_are_groups(const Engine *e) {
-    return e->model.precision == INT8 && has_groups(e->kernels) && e->model.head_size % GROUP == 0;
+// Whether an item of attention can be quantised without the others: it is whole rows, or whole groups.
+bool attention_quantizes(const Engine *e) {
+    if (e->model.precision != INT8) return false;
+    return e->heads_each == e->model.num_heads || (has_groups(e->kernels) && e->model.head_size % GROUP == 0);
 }
 
 // Neighbouring heads of one chunk: their keys and values are neighbours in memory. A thread writes those of all new
@@ -294,7 +295,7 @@ void attend_heads(void *context, int item, int thread) {
         e->kernels->attend(m, e->layer, head, blocks, position + 1, num_tokens, query, stride, output,
                            e->narrow.stride_floats, e->scratch + (int64_t)thread * e->scratch_floats);
     }
-    if (!heads_are_groups(e)) return;
+    if (!attention_quantizes(e)) return;
     for (int row = begin; row < begin + num_tokens; row++)
         quantize_columns(e, e->narrow, e->narrow.values + (int64_t)row * e->narrow.stride_floats, row,
                          first * m.head_size, end * m.head_size);
@@ -527,7 +528,7 @@ int engine_step(Engine *e, Step *step) {
         normalize(e, layer.norm_1);
         multiply(e, layer.qkv, &layer.projection, narrow, STORE, e->qkv, 3 * m.width);
         run(e, attend_heads, attention_items);
-        if (narrow.bytes && !heads_are_groups(e)) run(e, quantize_narrow_row, e->num_rows);
+        if (narrow.bytes && !attention_quantizes(e)) run(e, quantize_narrow_row, e->num_rows);
         multiply(e, layer.projection, &layer.up, narrow, ADD, e->residual, m.width);
         normalize(e, layer.norm_2);
         multiply(e, layer.up, &layer.down, narrow, ACTIVATE, wide.values, wide.stride_floats);

@@ -77,12 +77,14 @@ int take_item(Share &share, bool is_first) {
 void take_items(Pool *pool, int thread) {
     for (int i = 0; i < pool->num_threads; i++) {
         Share &share = pool->shares[(thread + i) % pool->num_threads];
-        for (int item; (item = take_item(share, i == 0 || load(pool->is_in_order))) >= 0;) {
-            // The job can't end before this item has, so `job` is not written meanwhile.
+        uint32_t num = 0;
+        for (int item; (item = take_item(share, i == 0 || load(pool->is_in_order))) >= 0; num++) {
+            // The job can't end before this item is counted, so `job` is not written meanwhile.
             const Job job = pool->job;
             job.work(job.context, item, thread);
-            __atomic_fetch_add(&pool->num_done, 1, __ATOMIC_ACQ_REL);
         }
+        // Counted together: the counter moves between the cores each time.
+        if (num) __atomic_fetch_add(&pool->num_done, num, __ATOMIC_ACQ_REL);
     }
 }
 
