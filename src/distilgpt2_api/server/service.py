@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends
@@ -65,9 +66,9 @@ class ServedModel:
             self.check_is_served(name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Service:
-    """The parts that `create_app` received."""
+    """The parts that `create_app` received. There is one; without slots, so that it can keep its fingerprint."""
 
     version: str
     engine: AsyncEngine
@@ -94,7 +95,7 @@ class Service:
         """The encoder for one request's texts."""
         return TextEncoder(self.engine.tokenizer, self.text_queue, http.is_disconnected)
 
-    @property
+    @cached_property
     def system_fingerprint(self) -> str:
         """Changes with everything that may change a seed's text: code, model, precision and kernels.
 
