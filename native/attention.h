@@ -142,7 +142,7 @@ void attend_floats(const Model &model, int layer, int head, const int32_t *block
 void attend(const Model &model, int layer, int head, const int32_t *blocks, int num_tokens, int num_queries,
             const float *query, int query_stride, float *output, int output_stride, float *scratch) {
     const int most = model.precision == F32 ? 1 : QUERIES;
-    if (num_queries == 1) fetch_row(query + model.head_size, model.head_size); // the next head's
+    if (num_queries == 1) fetch_row(query + model.head_size, model.head_size); // the next head needs it soon
     for (int i = 0; i < num_queries;) {
         // The last queries, if more than half as many as share a reading, are computed with some before them, once more.
         if (num_queries > most && num_queries - i < most && num_queries - i > most / 2) i = num_queries - most;

@@ -67,7 +67,7 @@ void write_cache(const Model &model, int layer, int head, const int32_t *blocks,
                  const float *key, const float *value, int stride) {
     const CacheLayout c = cache_layout(model);
     const int size = model.head_size;
-    if (num_tokens == 1) { // the next head's
+    if (num_tokens == 1) { // the next head needs its own soon
         fetch_row(key + size, size);
         fetch_row(value + size, size);
     }

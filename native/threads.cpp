@@ -38,7 +38,7 @@ inline void relax() {
 } // namespace
 
 struct Pool {
-    alignas(128) uint32_t num_done; // items of the current job
+    alignas(128) uint32_t num_done; // items of the current job that are counted
     alignas(128) uint32_t epoch;    // changes with each job: what threads sleep on
     uint32_t num_sleeping;
     bool is_closing;

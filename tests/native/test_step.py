@@ -20,6 +20,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "heads of one": {"n_embd": 5, "n_head": 5, "n_layer": 1, "vocab_size": 7, "n_positions": 70},
     "odd sizes": {"n_embd": 51, "n_head": 3, "n_layer": 2, "vocab_size": 33, "n_positions": 64, "n_inner": 37},
     "a wide head": {"n_embd": 512, "n_head": 1, "n_layer": 1, "vocab_size": 65, "n_positions": 40, "n_inner": 130},
+    "heads of a group": {"n_embd": 192, "n_head": 3, "n_layer": 2, "vocab_size": 40, "n_positions": 64, "n_inner": 96},
     "a group and one": {"n_embd": 129, "n_head": 3, "n_layer": 1, "vocab_size": 31, "n_positions": 64, "n_inner": 257},
     "options": {
         "n_embd": 48,
@@ -187,6 +188,27 @@ def test_other_sequences_change_no_bit(open_driver: Open, precision: str, shape:
             shared = Row(token_ids=ids[32:], begin=32, block_ids=[5, 2])
             logits = driver.step([last, shared], 13)
             assert np.array_equal(logits, expected[32:])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", ["demo", "odd sizes", "heads of a group", "a group and one"])
+def test_many_sequences_change_no_bit(open_driver: Open, precision: str, shape: str) -> None:
+    """From eight sequences for each thread on, a thread attends to all heads of a sequence and rounds its row."""
+    config = SHAPES[shape]
+    tensors = random_tensors(config)
+    prompts = [Row(token_ids=tokens(config, 1 + i % 6, i), begin=0, block_ids=[i]) for i in range(25)]
+    last = [Row(token_ids=tokens(config, 1, 50 + i), begin=1 + i % 6, block_ids=[i]) for i in range(25)]
+
+    with open_driver(config, tensors, precision, 1, num_blocks=25) as driver:
+        expected = np.concatenate(
+            [driver.step([row], 1) for pair in zip(prompts, last, strict=True) for row in pair][1::2]
+        )
+
+    for num_threads in (1, 2, 3):
+        with open_driver(config, tensors, precision, num_threads, num_blocks=25) as driver:
+            driver.step(prompts, 1)
+            for num in (7, 8, 15, 16, 23, 24, 25):
+                assert np.array_equal(driver.step(last[:num], num), expected[:num])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -68,7 +68,7 @@ class ServedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """The parts that `create_app` received. There is one; without slots, so that it can keep its fingerprint."""
+    """The parts that `create_app` received. Has no slots, which `cached_property` does not allow."""
 
     version: str
     engine: AsyncEngine
