@@ -79,7 +79,7 @@ def sampling_params(
         ),
         max_tokens=max_tokens,
         logit_bias=tuple((int(token_id), bias) for token_id, bias in (fields.logit_bias or {}).items()),
-        bad_words=_bad_words(fields.bad_words, tokenizer) if fields.bad_words else (),
+        bad_words=_bad_words(fields.bad_words or (), tokenizer),
         allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
         grammar=grammar,
         seed=choose_seed(fields.seed, draw_seed),

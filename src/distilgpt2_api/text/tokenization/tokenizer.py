@@ -103,6 +103,8 @@ class Tokenizer:
         return encoded
 
     def _encode_group(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []  # the library would release the GIL, and wait for it afterwards
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def with_special_tokens(self, token_ids: Sequence[int]) -> list[int]:
