@@ -158,11 +158,11 @@ INLINE Floats activate(int activation, Floats x) {
     switch (activation) {
     case GELU_TANH: {
         // 0.5 · (1 + tanh u) = sigmoid(2u), which takes one exponential
-        return x * sigmoid(1.5957691216f * fma(0.044715f * x * x, x, x));
+        return x / (1.0f + exponential(-1.5957691216f * fma(0.044715f * x * x, x, x)));
     }
     case GELU_ERF: return 0.5f * x * (1.0f + error_function(x * 0.7071067812f));
     case RELU: return max(x, splat(0));
-    case SILU: return x * sigmoid(x);
+    case SILU: return x / (1.0f + exponential(-x));
     default: return hyperbolic_tangent(x);
     }
 }
@@ -180,11 +180,13 @@ INLINE void store_some(float *to, const Floats &value, int count) {
     for (int i = 0; i < count; i++) to[i] = value[i];
 }
 
-// Scale, bias and epilogue of a tile whose first column is `column`.
-template <int ROWS, int VECTORS>
+// Scale, bias and epilogue of a tile whose first column is `column`. ACTIVATES: so few rows that their activation needs no
+// memory for the sums either; others would be longer code for little.
+template <int ROWS, int VECTORS, bool ACTIVATES = false>
 INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, const Floats (&total)[ROWS][VECTORS],
                    int column, float *output, int stride) {
-    if (epilogue != ACTIVATE && column + VECTORS * LANES <= matrix.num_columns) { // the usual case, from the registers
+    if ((epilogue != ACTIVATE || ACTIVATES) &&
+        column + VECTORS * LANES <= matrix.num_columns) { // the usual case, from the registers
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) {
             float *to = output + column + v * LANES;
@@ -192,7 +194,8 @@ INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, 
             const Floats bias = matrix.bias ? load(matrix.bias + column + v * LANES) : splat(0);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++, to += stride) {
-                const Floats x = fma(total[r][v], scale, bias);
+                Floats x = fma(total[r][v], scale, bias);
+                if (ACTIVATES && epilogue == ACTIVATE) x = activate(model.activation, x);
                 store(to, epilogue == ADD ? x + load(to) : x);
             }
         }

@@ -60,18 +60,18 @@ constexpr float LARGEST_16_BITS = 127 * 256; // as two signed bytes, high · 256
 // `count` floats (a multiple of LANES) to 16 bits each, high and low bytes apart. Their sums go to `sums` (high, low).
 INLINE void split_bytes(const float *input, int count, float factor, int8_t *high, int8_t *low, int32_t (&sums)[2]) {
     typedef int8_t Bytes __attribute__((vector_size(LANES)));
-    Ints high_sum = splat_int(0), low_sum = splat_int(0);
+    Ints sum = splat_int(0), high_sum = splat_int(0);
     for (int i = 0; i < count; i += LANES) {
-        const Ints q = round_to_ints(load(input + i) * factor);
-        const Ints l = ((q + 128) & 255) - 128, h = (q - l) >> 8;
+        const Ints q = round_to_ints(load(input + i) * factor), h = (q + 128) >> 8;
+        sum = sum + q;
         high_sum = high_sum + h;
-        low_sum = low_sum + l;
-        const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(l, Bytes);
+        // The low byte, with its sign, is q - 256 · h.
+        const Bytes hb = __builtin_convertvector(h, Bytes), lb = __builtin_convertvector(q, Bytes);
         memcpy(high + i, &hb, LANES);
         memcpy(low + i, &lb, LANES);
     }
     sums[0] = sum_lanes(high_sum);
-    sums[1] = sum_lanes(low_sum);
+    sums[1] = sum_lanes(sum) - 256 * sums[0];
 }
 
 // What sums of products with both bytes are together.

@@ -150,24 +150,6 @@ inline double precise_exponential(double x) {
     return x > -708.0 ? p * power : 0.0;
 }
 
-// e^x for x of at most 0 within 2 ulp or so; 0 below -87. Shorter than exponential(), because most of a row's time is here.
-INLINE Floats mass_of(Floats x) {
-    constexpr float LOG2_E = 1.44269504f, SHIFT = 0x1.8p23f; // the nearest integer is in the lowest bits
-    const Floats shifted = fma(x, splat(LOG2_E), splat(SHIFT));
-    const Floats r = fma(x, splat(LOG2_E), splat(SHIFT) - shifted);
-    Floats p = splat(1.535336188e-4f);
-    p = fma(p, r, splat(1.339887440e-3f));
-    p = fma(p, r, splat(9.618437358e-3f));
-    p = fma(p, r, splat(5.550332471e-2f));
-    p = fma(p, r, splat(2.402264791e-1f));
-    p = fma(p, r, splat(6.931472029e-1f));
-    p = fma(p, r, splat(1.0f));
-    typedef uint32_t Words __attribute__((vector_size(LANES * 4))); // below -87 the sum overflows
-    const Words bits = (Words)floats_to_bits(p) + ((Words)floats_to_bits(shifted) << 23);
-    const Floats result = bits_to_floats((Ints)bits);
-    return bits_to_floats(floats_to_bits(result) & (Ints)(x > splat(-87.0f)));
-}
-
 // e^((x - largest) · scale) of the columns of a span, in float32: as many as a span has, 0 behind the row's last.
 struct SpanMasses {
     const Row &row;
@@ -184,13 +166,14 @@ struct SpanMasses {
         for (int v = 0; v < VECTORS; v++) sums[v] = splat(0);
         const bool whole = is_whole(span);
         for (int i = span * SPAN; i < (span + 1) * SPAN; i += SPAN_MAXIMA)
-            for (int v = 0; v < VECTORS; v++) sums[v] = sums[v] + mass_of(exponents(i + v * LANES, whole));
+            for (int v = 0; v < VECTORS; v++) sums[v] = sums[v] + exponential(exponents(i + v * LANES, whole));
         for (int width = VECTORS / 2; width; width /= 2)
             for (int v = 0; v < width; v++) sums[v] = sums[v] + sums[v + width];
         return sum_lanes(sums[0]);
     }
     void write(int span, float *masses) const {
-        for (int i = 0; i < SPAN; i += LANES) store(masses + i, mass_of(exponents(span * SPAN + i, is_whole(span))));
+        for (int i = 0; i < SPAN; i += LANES)
+            store(masses + i, exponential(exponents(span * SPAN + i, is_whole(span))));
     }
 };
 
@@ -356,7 +339,7 @@ float farthest_of(int bucket) { return float_of(((uint32_t)(FIRST_BUCKET + bucke
 template <class Distance> INLINE void add_masses(const Row &row, float scale, Distance distance, double *buckets) {
     for (int first = 0; first < row.count; first += LANES) {
         const Floats exponents = exponents_of(row, scale, load_columns(row.values, first, row.count));
-        const Floats masses = mass_of(exponents);
+        const Floats masses = exponential(exponents);
         Ints indices = (floats_to_bits(distance(exponents)) >> BUCKET_SHIFT) - FIRST_BUCKET;
         indices &= ~(indices >> 31); // at least 0
         for (int i = 0; i < LANES; i++) buckets[indices[i]] += masses[i];
@@ -586,7 +569,7 @@ Information measure(const Row &row, float scale) {
         for (int i = first; i < first + SPAN; i += SPAN_MAXIMA)
             for (int v = 0; v < VECTORS; v++) {
                 const Floats x = exponents_of(row, scale, load_columns(row.values, i + v * LANES, row.count));
-                const Floats mass = mass_of(x);
+                const Floats mass = exponential(x);
                 masses[v] = masses[v] + mass;
                 products[v] = products[v] + mass * x;
             }

@@ -240,25 +240,24 @@ INLINE Floats load_bf16(const uint16_t *from) { // LANES numbers
     return bits_to_floats((Ints)(__builtin_convertvector(h, Words) << 16));
 }
 
-// e^x within 2 ulp; 0 below -87 (Cody and Waite's reduction, a polynomial of degree 6).
+// e^x within 2 ulp or so for x of at most 88, as which larger ones count; 0 below -87.
 INLINE Floats exponential(Floats x) {
-    const Floats bounded = max(min(x, splat(88.0f)), splat(-87.3f));
-    const Ints n = round_to_ints(bounded * 1.44269504f);
-    const Floats whole = to_floats(n);
-    Floats r = fma(whole, splat(-0.693359375f), bounded);
-    r = fma(whole, splat(2.12194440e-4f), r);
-    Floats p = splat(1.9875691500e-4f);
-    p = fma(p, r, splat(1.3981999507e-3f));
-    p = fma(p, r, splat(8.3334519073e-3f));
-    p = fma(p, r, splat(4.1665795894e-2f));
-    p = fma(p, r, splat(1.6666665459e-1f));
-    p = fma(p, r, splat(5.0000001201e-1f));
-    p = fma(p, r * r, r) + 1.0f;
-    const Floats result = p * bits_to_floats((n + 127) << 23);
-    return bits_to_floats(floats_to_bits(result) & (Ints)(x > splat(-87.0f)));
+    constexpr float LOG2_E = 1.44269504f, SHIFT = 0x1.8p23f; // the nearest integer is in the lowest bits
+    const Floats bounded = min(x, splat(88.0f));
+    const Floats shifted = fma(bounded, splat(LOG2_E), splat(SHIFT));
+    const Floats r = fma(bounded, splat(LOG2_E), splat(SHIFT) - shifted);
+    Floats p = splat(1.535336188e-4f);
+    p = fma(p, r, splat(1.339887440e-3f));
+    p = fma(p, r, splat(9.618437358e-3f));
+    p = fma(p, r, splat(5.550332471e-2f));
+    p = fma(p, r, splat(2.402264791e-1f));
+    p = fma(p, r, splat(6.931472029e-1f));
+    p = fma(p, r, splat(1.0f));
+    typedef uint32_t Words __attribute__((vector_size(LANES * 4))); // below -87 the sum overflows
+    const Words bits = (Words)floats_to_bits(p) + ((Words)floats_to_bits(shifted) << 23);
+    return bits_to_floats((Ints)bits & (Ints)(x > splat(-87.0f)));
 }
 
-INLINE Floats sigmoid(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
 INLINE Floats hyperbolic_tangent(Floats x) {
     // Near zero 1 - 2/(e^2x + 1) loses digits: a polynomial there (Cephes' tanhf).
     const Floats y = x * x;
