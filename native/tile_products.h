@@ -23,13 +23,14 @@ TileShapes product_shapes(int num_rows_0, int num_rows_1, int num_depths) {
     return shapes;
 }
 
-// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts.
+// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts. Weights pass the first cache by, in which the
+// rows stay.
 template <int PARTS>
 INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const int8_t *rows_1, int stride) {
-    load_tile<WEIGHTS_0>(weights, PANEL * 4);
+    load_tile_once<WEIGHTS_0>(weights, PANEL * 4);
     load_tile<ROWS_0>(rows_0, stride);
     multiply_tiles<SUMS_00, ROWS_0, WEIGHTS_0>();
-    load_tile<WEIGHTS_1>(weights + TILE_BYTES, PANEL * 4);
+    load_tile_once<WEIGHTS_1>(weights + TILE_BYTES, PANEL * 4);
     multiply_tiles<SUMS_01, ROWS_0, WEIGHTS_1>();
     if (PARTS == 1) return;
     load_tile<ROWS_1>(rows_1, stride);
@@ -50,9 +51,8 @@ template <int PARTS> INLINE void store_sums(TileSums &sums, int num_0) {
     store_tile<SUMS_10>(sums[2 * num_0], STRIDE), store_tile<SUMS_11>(sums[2 * num_0] + LANES, STRIDE);
 }
 
-// One panel's columns of a block of rows from `row` on, as sums. `next`: the first one among them that is not output yet.
-struct BlockSums {
-    alignas(64) TileSums sums;
+// One panel's columns of a block of rows from `row` on. `next`: the first one among them whose sums are not output yet.
+struct Block {
     int panel, row, next;
 };
 
@@ -79,8 +79,9 @@ struct TileProduct {
     float *output;
     int stride;
     int num_0, num_1; // rows of a block's parts
+    TileSums &sums;   // of one block at a time, so that they stay in the first cache
 
-    template <int ROWS> INLINE void finish_rows(BlockSums &block) const {
+    template <int ROWS> INLINE void finish_rows(Block &block) const {
         static_assert(PANEL == 2 * LANES, "two vectors are a panel");
         const int row = block.row + block.next;
         Floats total[ROWS][2];
@@ -89,36 +90,39 @@ struct TileProduct {
 #pragma GCC unroll 2
             for (int v = 0; v < 2; v++) {
                 const auto sum_of = [&](int part) __attribute__((always_inline)) {
-                    return load_ints(block.sums[2 * block.next + part] + v * LANES) +
+                    return load_ints(sums[2 * block.next + part] + v * LANES) +
                            splat_int(rows.starts[2 * (row + r) + part]);
                 };
                 total[r][v] = join_bytes(sum_of(0), sum_of(1)) * splat(rows.scales[2 * (row + r)]);
             }
-        finish<ROWS, 2>(model, matrix, epilogue, total, block.panel * PANEL, output + (int64_t)row * stride, stride);
+        finish<ROWS, 2, true>(model, matrix, epilogue, total, block.panel * PANEL, output + (int64_t)row * stride,
+                              stride);
     }
 
-    INLINE void finish_block(BlockSums &block) const {
+    INLINE void finish_block(Block &block) const {
         while (block.next < num_0 + num_1) finish_rows<1>(block);
     }
 
     // The sums of a block, for which the tiles have their shapes. Beside its products the rows of the block before become
     // output, two at a time: the processor's vectors have nothing else to do, and memory keeps coming.
-    template <int PARTS> INLINE void sum(BlockSums &block, BlockSums &before, Fetch &fetch) const {
+    template <int PARTS> INLINE void sum(const Block &block, Block &before, Fetch &fetch) const {
         const int depth = round_up(matrix.depth, 4), num_steps = depth / TILE_DEPTHS, whole = num_steps * TILE_DEPTHS;
-        const int half = rows.stride_bytes / 2, to_finish = num_0 + num_1 - before.next;
+        const int half = rows.stride_bytes / 2;
         const uint8_t *weights = (const uint8_t *)matrix.panels + (int64_t)block.panel * depth * PANEL;
         const int8_t *rows_0 = rows.bytes + (int64_t)block.row * rows.stride_bytes;
         const int8_t *rows_1 = rows_0 + num_0 * rows.stride_bytes;
+        alignas(64) uint8_t unused[TILE_ROWS][TILE_BYTES];
         clear_sums<PARTS>();
-        for (int step = 0, due = -to_finish; step < num_steps; step++) { // the first step waits for the sums before
+        for (int step = 0; step < num_steps; step++) {
             const int k = step * TILE_DEPTHS;
             multiply_depths<PARTS>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half);
+            // A tile that is stored half a microsecond or more after the last one takes a quarter of a microsecond.
+            if (step % 4 == 2) store_tile<WEIGHTS_0>(unused, TILE_BYTES);
             fetch.advance();
-            due += to_finish;
-            for (; due >= 2 * num_steps; due -= 2 * num_steps) finish_rows<2>(before);
+            if (before.next + 1 < num_0 + num_1) finish_rows<2>(before);
         }
         finish_block(before);
-        store_sums<PARTS>(block.sums, num_0);
+        store_sums<PARTS>(sums, num_0);
         if (whole == depth) return;
         alignas(64) TileSums last; // the last depths, apart
         shape_tiles(product_shapes(num_0, num_1, depth - whole));
@@ -127,7 +131,7 @@ struct TileProduct {
         shape_tiles(product_shapes(num_0, num_1, TILE_DEPTHS));
         for (int r = 0; r < 2 * (num_0 + num_1); r++)
             for (int column = 0; column < PANEL; column += LANES) {
-                int32_t *to = block.sums[r] + column;
+                int32_t *to = sums[r] + column;
                 store((float *)to, bits_to_floats(load_ints(to) + load_ints(last[r] + column)));
             }
     }
@@ -178,26 +182,28 @@ void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activatio
     // Blocks are equal, so that the tiles keep their shapes: 35 rows are 12, 12, and 12 of which the block before had one.
     const int num_blocks = (rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const int num = (rows.num_rows + num_blocks - 1) / num_blocks, num_1 = num > PART_ROWS ? num / 2 : 0;
-    // A panel's blocks fetch the next one in equal parts.
+    // The blocks of panels fetch the next ones in equal parts.
     const int lines_each = (TILE_DEPTHS * PANEL / 64 + num_blocks - 1) / num_blocks;
-    const TileProduct product = {model, matrix, rows, epilogue, output, stride, num - num_1, num_1};
-    BlockSums sums[2];
-    sums[1].next = num; // no block is before the first one
-    int current = 0;
+    alignas(64) TileSums sums;
+    const TileProduct product = {model, matrix, rows, epilogue, output, stride, num - num_1, num_1, sums};
+    Block before = {0, 0, num}; // nothing to finish: no block is before the first one
     shape_tiles(product_shapes(num - num_1, num_1, TILE_DEPTHS));
-    for (int panel = first; panel < end; panel++) {
-        const uint8_t *next = panel + 1 < end ? (const uint8_t *)matrix.panels + (panel + 1) * panel_bytes : fetch;
+    // A block's rows stay in the first cache for all panels, which means that these come early. With one block they need not.
+    const int panels_each = num_blocks == 1 ? 1 : end - first;
+    for (int begin = first; begin < end; begin += panels_each) {
+        const int stop = begin + panels_each;
+        const uint8_t *next = stop < end ? (const uint8_t *)matrix.panels + stop * panel_bytes : fetch;
         Fetch fetching = {next, next ? lines_each : 0};
-        for (int i = 0; i < num_blocks; i++, current = !current) {
-            BlockSums &block = sums[current];
-            block.panel = panel;
-            block.row = i + 1 < num_blocks ? i * num : rows.num_rows - num;
-            block.next = i * num - block.row;
-            if (num_1) product.sum<2>(block, sums[!current], fetching);
-            else product.sum<1>(block, sums[!current], fetching);
-        }
+        for (int i = 0; i < num_blocks; i++)
+            for (int panel = begin; panel < stop; panel++) {
+                const int row = i + 1 < num_blocks ? i * num : rows.num_rows - num;
+                const Block block = {panel, row, i * num - row};
+                if (num_1) product.sum<2>(block, before, fetching);
+                else product.sum<1>(block, before, fetching);
+                before = block;
+            }
     }
-    product.finish_block(sums[!current]);
+    product.finish_block(before);
     release_tiles();
 }
 

@@ -45,6 +45,7 @@ template <int T> void load_tile(const void *from, int64_t stride) {
     for (int r = 0; r < emulated.shapes.num_rows[T]; r++)
         memcpy(emulated.rows[T][r], (const uint8_t *)from + r * stride, emulated.shapes.row_bytes[T]);
 }
+template <int T> void load_tile_once(const void *from, int64_t stride) { load_tile<T>(from, stride); }
 template <int T> void store_tile(void *to, int64_t stride) {
     for (int r = 0; r < emulated.shapes.num_rows[T]; r++)
         memcpy((uint8_t *)to + r * stride, emulated.rows[T][r], emulated.shapes.row_bytes[T]);
@@ -70,6 +71,10 @@ INLINE void release_tiles() { asm volatile("tilerelease"); } // so that the syst
 template <int T> INLINE void clear_tile() { asm volatile("tilezero %%tmm%c0" : : "i"(T)); }
 template <int T> INLINE void load_tile(const void *from, int64_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
+}
+// The same, of memory that the first cache need not keep.
+template <int T> INLINE void load_tile_once(const void *from, int64_t stride) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
 }
 template <int T> INLINE void store_tile(void *to, int64_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(T) : "memory");
