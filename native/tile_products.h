@@ -100,7 +100,8 @@ struct TileProduct {
     }
 
     INLINE void finish_block(Block &block) const {
-        while (block.next < num_0 + num_1) finish_rows<1>(block);
+        while (block.next + 1 < num_0 + num_1) finish_rows<2>(block);
+        if (block.next < num_0 + num_1) finish_rows<1>(block);
     }
 
     // The sums of a block, for which the tiles have their shapes. Beside its products the rows of the block before become
