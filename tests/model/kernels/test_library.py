@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from distilgpt2_api.core.config import Activation, ModelConfig, Precision
 from distilgpt2_api.core.errors import ModelError, UnsupportedProcessorError
 from distilgpt2_api.model.kernels import kernel_engine, process_memory
-from distilgpt2_api.model.kernels.kv_cache import ALIGNMENT, allocate_cache, kv_block_bytes
+from distilgpt2_api.model.kernels.kv_cache import kv_block_bytes
 from distilgpt2_api.model.kernels.library import choose_target, find_targets, load_library
 from distilgpt2_api.model.kernels.structures import PRECISIONS, Matrix, Model, Norm
 from distilgpt2_api.model.weights.panels import PANEL, QUAD, pack_panels, panels_shape, to_bf16
@@ -73,14 +73,6 @@ def test_block_bytes_are_the_librarys(config: ModelConfig, precision: Precision)
 def test_a_block_has_keys_values_scales_and_offsets(head_size: int, precision: Precision, expected: int) -> None:
     config = ModelConfig(vocab_size=7, num_positions=64, num_layers=3, num_heads=2, width=2 * head_size, inner_width=5)
     assert kv_block_bytes(config, precision) == 3 * 2 * expected
-
-
-@pytest.mark.parametrize("num_bytes", [1, 127, 4096, 100_000])
-def test_the_cache_begins_on_a_cache_line(num_bytes: int) -> None:
-    cache = allocate_cache(num_bytes)
-    assert cache.nbytes == num_bytes
-    assert cache.ctypes.data % ALIGNMENT == 0
-    assert not cache.any()
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,7 +11,7 @@ from distilgpt2_api.core.config import Precision
 from distilgpt2_api.core.errors import ModelFormatError
 from distilgpt2_api.model.architectures.registry import read_model_config
 from distilgpt2_api.model.weights.checkpoint import open_checkpoint
-from distilgpt2_api.model.weights.panels import pack_panels, panels_shape
+from distilgpt2_api.model.weights.panels import ALIGNMENT, pack_panels, panels_shape, zeros_on_cache_line
 from distilgpt2_api.model.weights.prepared import expected_spans, prepare_weights, quantize_rows
 
 
@@ -82,6 +82,23 @@ def test_the_padding_of_panels_is_zero(num_out: int, num_in: int) -> None:
     assert panels.shape == panels_shape(num_out, num_in, Precision.INT8)
     np.testing.assert_array_equal(unpack(panels, num_out, num_in), weight)
     assert np.abs(unpack(panels, 10**6, 10**6).astype(int)).sum() == np.abs(weight).sum()
+
+
+@pytest.mark.parametrize("num_items", [1, 127, 4096, 100_000])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_memory_begins_on_a_cache_line(num_items: int, dtype: Any) -> None:
+    memory = zeros_on_cache_line((num_items, 3), dtype)
+    assert memory.shape == (num_items, 3)
+    assert memory.dtype == dtype
+    assert memory.ctypes.data % ALIGNMENT == 0
+    assert not memory.any()
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize(("num_out", "num_in"), [(1, 1), (33, 6), (2304, 768)])
+def test_panels_begin_on_a_cache_line(num_out: int, num_in: int, precision: Precision) -> None:
+    weight = np.ones((num_out, num_in), np.int8 if precision is Precision.INT8 else np.float32)
+    assert pack_panels(weight, precision).ctypes.data % ALIGNMENT == 0
 
 
 @pytest.mark.parametrize("precision", Precision)

@@ -4,14 +4,16 @@ import ctypes
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from distilgpt2_api.core.config import ModelConfig, Precision
 from distilgpt2_api.model.architectures.registry import architecture_of, tensor_specs
 from distilgpt2_api.model.kernels.kernel_engine import KernelEngine
-from distilgpt2_api.model.kernels.kv_cache import allocate_cache, kv_block_bytes
+from distilgpt2_api.model.kernels.kv_cache import kv_block_bytes
 from distilgpt2_api.model.kernels.library import load_library
 from distilgpt2_api.model.kernels.structures import ACTIVATIONS, PRECISIONS, Layer, Matrix, Model, Norm
+from distilgpt2_api.model.weights.panels import zeros_on_cache_line
 from distilgpt2_api.model.weights.prepared import PreparedWeights, scale_name
 
 
@@ -36,7 +38,7 @@ class ForwardPass:
         self._weights = weights
         self._config = config
         self._specs = tensor_specs(config)
-        self._cache = allocate_cache(num_blocks * self.kv_block_bytes)
+        self._cache = zeros_on_cache_line((num_blocks * self.kv_block_bytes,), np.uint8)
         self._layers = (Layer * config.num_layers)(*(self._layer(index) for index in range(config.num_layers)))
         architecture = architecture_of(config)
         embedding = self._matrix(architecture.embedding)

@@ -2,19 +2,23 @@
 
 (N, K) becomes int8 (N / 32, K / 4, 32, 4), or float32 and bf16 (N / 32, K, 32), with zeros where N or K end earlier.
 Bytes are the weight plus 128: x86-64 multiplies unsigned by signed bytes. They are stored as int8 all the same, the
-type that a safetensors file has for them. The layout is the same on every processor.
+type that a safetensors file has for them. The layout is the same on every processor. Arrays begin on a cache line, as
+in a compiled file: steps on AMX take up to a fifth longer if each row of a tile is in two lines.
 """
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from distilgpt2_api.core.config import Precision
 
 PANEL = 32
 QUAD = 4
 """Neighbouring weights of a channel that one instruction multiplies."""
+ALIGNMENT = 128
+"""Bytes; a multiple of every processor's cache line."""
 
 
 def panels_shape(num_channels: int, depth: int, precision: Precision) -> tuple[int, ...]:
@@ -33,12 +37,23 @@ def pack_panels(weight: NDArray[Any], precision: Precision) -> NDArray[Any]:
         whole = np.zeros((shape[0] * PANEL, shape[1] * QUAD), np.int8)
         whole[:num_channels, :depth] = weight
         quads = whole.reshape(shape[0], PANEL, shape[1], QUAD).transpose(0, 2, 1, 3)
-        packed: NDArray[Any] = np.ascontiguousarray(quads).view(np.uint8) ^ np.uint8(128)
+        packed = zeros_on_cache_line(quads.shape, np.uint8)
+        np.bitwise_xor(quads.view(np.uint8), np.uint8(128), out=packed)
         return packed.view(np.int8)
     wide = np.zeros((shape[0] * PANEL, depth), np.float32)
     wide[:num_channels] = weight
-    packed = np.ascontiguousarray(wide.reshape(shape[0], PANEL, depth).transpose(0, 2, 1))
-    return to_bf16(packed) if precision is Precision.BF16 else packed
+    columns = np.ascontiguousarray(wide.reshape(shape[0], PANEL, depth).transpose(0, 2, 1))
+    packed = zeros_on_cache_line(shape, np.uint16 if precision is Precision.BF16 else np.float32)
+    packed[...] = to_bf16(columns) if precision is Precision.BF16 else columns
+    return packed
+
+
+def zeros_on_cache_line(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """The memory is the system's zero pages until it is first written."""
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    whole = np.zeros(num_bytes + ALIGNMENT, np.uint8)
+    begin = -whole.ctypes.data % ALIGNMENT
+    return whole[begin : begin + num_bytes].view(dtype).reshape(shape)
 
 
 def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
