@@ -27,7 +27,8 @@ struct Kernels {
     ActivationBytes activation_bytes;
     int rows_together; // R of Activations
     // Columns of panels [first, end) of all rows: to output (T, stride), plus bias; ACTIVATE: the model's activation; ADD: added
-    // there. `fetch`: the panel that this thread takes next, which comes into the cache meanwhile; or null.
+    // there. `fetch`: the panels that this thread takes next, of which about as many bytes come into the cache as it multiplies
+    // by meanwhile; or null.
     void (*matmul)(const Model &, const Matrix &, const Activations &, int first, int end, Epilogue, float *output,
                    int stride, const uint8_t *fetch);
     void (*embed)(const Model &, int64_t token, int64_t position, float *output);

@@ -180,8 +180,8 @@ INLINE void store_some(float *to, const Floats &value, int count) {
     for (int i = 0; i < count; i++) to[i] = value[i];
 }
 
-// Scale, bias and epilogue of a tile whose first column is `column`. ACTIVATES: so few rows that their activation needs no
-// memory for the sums either; others would be longer code for little.
+// Scale, bias and epilogue of a tile whose first column is `column`. ACTIVATES: an activation needs no memory for
+// the sums either. With many rows the code would be longer for little.
 template <int ROWS, int VECTORS, bool ACTIVATES = false>
 INLINE void finish(const Model &model, const Matrix &matrix, Epilogue epilogue, const Floats (&total)[ROWS][VECTORS],
                    int column, float *output, int stride) {

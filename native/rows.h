@@ -71,7 +71,7 @@ INLINE void split_bytes(const float *input, int count, float factor, int8_t *hig
         memcpy(low + i, &lb, LANES);
     }
     sums[0] = sum_lanes(high_sum);
-    sums[1] = sum_lanes(sum) - 256 * sums[0];
+    sums[1] = sum_lanes(sum - high_sum * 256);
 }
 
 // What sums of products with both bytes are together.

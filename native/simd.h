@@ -240,7 +240,8 @@ INLINE Floats load_bf16(const uint16_t *from) { // LANES numbers
     return bits_to_floats((Ints)(__builtin_convertvector(h, Words) << 16));
 }
 
-// e^x within 2 ulp or so for x of at most 88, as which larger ones count; 0 below -87.
+// e^x; larger x than 88 count as 88, and below -87 it is 0. The relative error is 2e-7 near zero and 1.2e-6 near the ends
+// (SSE2: 4e-6).
 INLINE Floats exponential(Floats x) {
     constexpr float LOG2_E = 1.44269504f, SHIFT = 0x1.8p23f; // the nearest integer is in the lowest bits
     const Floats bounded = min(x, splat(88.0f));

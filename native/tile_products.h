@@ -23,8 +23,8 @@ TileShapes product_shapes(int num_rows_0, int num_rows_1, int num_depths) {
     return shapes;
 }
 
-// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts. Weights pass the first cache by, in which the
-// rows stay.
+// Products of up to TILE_DEPTHS depths, added to the sums of one or two parts. Weights are not kept in the first cache, so that
+// rows stay there.
 template <int PARTS>
 INLINE void multiply_depths(const uint8_t *weights, const int8_t *rows_0, const int8_t *rows_1, int stride) {
     load_tile_once<WEIGHTS_0>(weights, PANEL * 4);
@@ -117,7 +117,8 @@ struct TileProduct {
         for (int step = 0; step < num_steps; step++) {
             const int k = step * TILE_DEPTHS;
             multiply_depths<PARTS>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half);
-            // A tile that is stored half a microsecond or more after the last one takes a quarter of a microsecond.
+            // A tile that is stored 0.65 microseconds or more after the last one takes another quarter of a microsecond. So
+            // one is stored now and then, into memory that nobody reads.
             if (step % 4 == 2) store_tile<WEIGHTS_0>(unused, TILE_BYTES);
             fetch.advance();
             if (before.next + 1 < num_0 + num_1) finish_rows<2>(before);
@@ -183,16 +184,17 @@ void multiply_in_tiles(const Model &model, const Matrix &matrix, const Activatio
     // Blocks are equal, so that the tiles keep their shapes: 35 rows are 12, 12, and 12 of which the block before had one.
     const int num_blocks = (rows.num_rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const int num = (rows.num_rows + num_blocks - 1) / num_blocks, num_1 = num > PART_ROWS ? num / 2 : 0;
-    // The blocks of panels fetch the next ones in equal parts.
+    // All blocks together fetch what comes next, in equal parts.
     const int lines_each = (TILE_DEPTHS * PANEL / 64 + num_blocks - 1) / num_blocks;
     alignas(64) TileSums sums;
     const TileProduct product = {model, matrix, rows, epilogue, output, stride, num - num_1, num_1, sums};
     Block before = {0, 0, num}; // nothing to finish: no block is before the first one
     shape_tiles(product_shapes(num - num_1, num_1, TILE_DEPTHS));
-    // A block's rows stay in the first cache for all panels, which means that these come early. With one block they need not.
-    const int panels_each = num_blocks == 1 ? 1 : end - first;
-    for (int begin = first; begin < end; begin += panels_each) {
-        const int stop = begin + panels_each;
+    // Several blocks: all panels for one of them, then for the next one, so that its rows stay in the first cache where they
+    // fit. The panels have to be in the second cache by then.
+    const int panels_together = num_blocks == 1 ? 1 : end - first;
+    for (int begin = first; begin < end; begin += panels_together) {
+        const int stop = begin + panels_together;
         const uint8_t *next = stop < end ? (const uint8_t *)matrix.panels + stop * panel_bytes : fetch;
         Fetch fetching = {next, next ? lines_each : 0};
         for (int i = 0; i < num_blocks; i++)

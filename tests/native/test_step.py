@@ -147,14 +147,32 @@ def test_an_outlier_leaves_the_other_activations_their_bits_on_amx(target: str, 
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu", "silu", "tanh"])
-def test_activations(open_driver: Open, activation: str) -> None:
+@pytest.mark.parametrize("bias", [0, 20, 200])
+def test_activations(open_driver: Open, activation: str, bias: float) -> None:
+    """Large numbers of both signs, too, for which exponentials end."""
     config = SHAPES["demo"] | {"activation_function": activation}
     tensors = random_tensors(config)
+    tensors["h.0.mlp.c_fc.bias"][::2] += bias
+    tensors["h.0.mlp.c_fc.bias"][1::2] -= bias
     ids = tokens(config, 40)
     expected = NumpyGpt2(config, tensors).logits(ids)
 
     with open_driver(config, tensors, "f32") as driver:
         logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[1, 0])], len(ids))
+
+    assert np.abs(logits - expected).max() <= ERRORS["f32"] * np.abs(expected).max()
+
+
+def test_scores_that_are_far_apart(open_driver: Open) -> None:
+    """So far that most weights of attention are 0. In float32: rounded keys would make others the nearest ones."""
+    config = SHAPES["demo"] | {"n_layer": 1}
+    tensors = random_tensors(config)
+    tensors["h.0.attn.c_attn.weight"][:, :64] *= 100  # the queries
+    ids = tokens(config, 100)
+    expected = NumpyGpt2(config, tensors).logits(ids)
+
+    with open_driver(config, tensors, "f32") as driver:
+        logits = driver.step([Row(token_ids=ids, begin=0, block_ids=[3, 1, 0, 2])], len(ids))
 
     assert np.abs(logits - expected).max() <= ERRORS["f32"] * np.abs(expected).max()
 
@@ -250,14 +268,15 @@ def test_instruction_sets_of_arm64_give_the_same_bits(shape: dict[str, Any]) -> 
     assert all(result == results[0] for result in results)
 
 
-def test_many_rows(open_driver: Open) -> None:
-    """Every number of rows of a tile, and what is left of one."""
-    config = SHAPES["demo"] | {"n_positions": 40}
+@pytest.mark.parametrize("shape", ["demo", "heads of a group", "a group and one"])
+def test_many_rows(open_driver: Open, shape: str) -> None:
+    """Every number of rows of a tile, of several of them, and what is left of one."""
+    config = SHAPES[shape] | {"n_positions": 64}
     tensors = random_tensors(config)
-    ids = tokens(config, 33)
-    with open_driver(config, tensors, "int8", 1) as driver:
+    ids = tokens(config, 50)
+    with open_driver(config, tensors, "int8", 2) as driver:
         expected = driver.step([Row(token_ids=ids, begin=0, block_ids=[0, 1])], len(ids))
-        for num_rows in range(1, 33):
+        for num_rows in range(1, 50):
             row = Row(token_ids=ids[:num_rows], begin=0, block_ids=[2, 3])
             assert np.array_equal(driver.step([row], num_rows), expected[:num_rows])
 

@@ -3,7 +3,7 @@
 (N, K) becomes int8 (N / 32, K / 4, 32, 4), or float32 and bf16 (N / 32, K, 32), with zeros where N or K end earlier.
 Bytes are the weight plus 128: x86-64 multiplies unsigned by signed bytes. They are stored as int8 all the same, the
 type that a safetensors file has for them. The layout is the same on every processor. Arrays begin on a cache line, as
-in a compiled file: steps on AMX take up to a fifth longer if each row of a tile is in two lines.
+in a compiled file: steps on AMX take 6 to 22 % longer if each row of a tile is in two lines.
 """
 
 import math
@@ -42,9 +42,9 @@ def pack_panels(weight: NDArray[Any], precision: Precision) -> NDArray[Any]:
         return packed.view(np.int8)
     wide = np.zeros((shape[0] * PANEL, depth), np.float32)
     wide[:num_channels] = weight
-    columns = np.ascontiguousarray(wide.reshape(shape[0], PANEL, depth).transpose(0, 2, 1))
-    packed = zeros_on_cache_line(shape, np.uint16 if precision is Precision.BF16 else np.float32)
-    packed[...] = to_bf16(columns) if precision is Precision.BF16 else columns
+    rounded: NDArray[Any] = to_bf16(wide) if precision is Precision.BF16 else wide
+    packed = zeros_on_cache_line(shape, rounded.dtype)
+    packed[...] = rounded.reshape(shape[0], PANEL, depth).transpose(0, 2, 1)
     return packed
 
 
