@@ -118,7 +118,7 @@ struct TileProduct {
             const int k = step * TILE_DEPTHS;
             multiply_depths<PARTS>(weights + (int64_t)k * PANEL, rows_0 + k, rows_1 + k, half);
             // A tile that is stored 0.65 microseconds or more after the last one takes another quarter of a microsecond. So
-            // one is stored now and then, into memory that nobody reads.
+            // one is stored now and then, into memory that nothing reads.
             if (step % 4 == 2) store_tile<WEIGHTS_0>(unused, TILE_BYTES);
             fetch.advance();
             if (before.next + 1 < num_0 + num_1) finish_rows<2>(before);
