@@ -8,10 +8,10 @@ namespace {
 // Where byte i of a row is, from its first one on, if ROWS_TOGETHER rows are side by side.
 [[maybe_unused]] INLINE int place(int i) { return i + (i & ~7) * (ROWS_TOGETHER - 1); }
 
-// Beside four weights of each column: FETCH cache lines (0, 1, 2 or 4) for each eight of them come into the cache.
-template <int FETCH> INLINE void fetch_lines(const uint8_t *fetch, int quad) {
-    if (FETCH == 1 && quad % 2 == 0) return;
-    for (int i = 0; i < (FETCH + 1) / 2; i++) __builtin_prefetch(fetch + ((int64_t)quad * FETCH / 2 + i) * 64, 0, 2);
+// Beside four weights of each column: the next cache lines come into the cache, FETCH (0, 1, 2 or 4) for each eight.
+template <int FETCH> INLINE void fetch_lines(const uint8_t *&fetch, int quad) {
+#pragma GCC unroll 2
+    for (int i = 0; i < (FETCH + quad % 2) / 2; i++, fetch += 64) __builtin_prefetch(fetch, 0, 2);
 }
 
 // One tile: ROWS rows × VECTORS vectors of columns; one row, if several are side by side. `weights` points at the tile's
@@ -23,6 +23,8 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) total[r][v] = splat(0);
+    // A tile that fetches much waits for memory: unrolled, its fetches would come in bursts.
+    constexpr int UNROLLED = FETCH <= 1 || ROWS_TOGETHER > 1 ? UNROLLED_QUADS : 1;
     const int num_quads = (depth + 3) / 4;
     for (int group = 0, quad = 0; group < num_groups; group++) {
         const int end = quad + GROUP / 4 < num_quads ? quad + GROUP / 4 : num_quads;
@@ -31,18 +33,27 @@ INLINE void dot_int8(const uint8_t *weights, int depth, const int8_t *bytes, int
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sum[r][v] = splat_int(starts[r * num_groups + group * ROWS_TOGETHER]);
-        for (; quad < end; quad++) {
-            const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            fetch_lines<FETCH>(fetch, quad);
+        const auto multiply_quad = [&](int i) __attribute__((always_inline)) {
             Ints w[VECTORS];
-            for (int v = 0; v < VECTORS; v++) w[v] = load_ints(line + v * LANES * 4);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) w[v] = load_ints(weights + (i * PANEL + v * LANES) * 4);
 #pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++) {
-                const int32_t a = load_int(bytes + (int64_t)r * stride + place(quad * 4));
+                const int32_t a = load_int(bytes + (int64_t)r * stride + place(i * 4));
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; v++) sum[r][v] = dot(sum[r][v], w[v], a);
             }
+        };
+        for (; quad + UNROLLED <= end; quad += UNROLLED) {
+#pragma GCC unroll 4
+            for (int i = 0; i < UNROLLED; i++) {
+                fetch_lines<FETCH>(fetch, i);
+                multiply_quad(i);
+            }
+            weights += UNROLLED * PANEL * 4;
+            bytes += place(UNROLLED * 4);
         }
+        for (int i = 0; quad < end; quad++, i++) multiply_quad(i); // a matrix may end with a few
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 4
@@ -79,8 +90,8 @@ INLINE void dot_int8_pairs(const uint8_t *weights, int depth, const int8_t *byte
         // `has_second`: a matrix may end with the first four weights of eight.
         const auto turn = [&](bool has_second) __attribute__((always_inline)) {
             const uint8_t *line = weights + (int64_t)quad * PANEL * 4;
-            fetch_lines<FETCH>(fetch, quad);
-            if (has_second) fetch_lines<FETCH>(fetch, quad + 1);
+            fetch_lines<FETCH>(fetch, 0);
+            fetch_lines<FETCH>(fetch, 1);
             Ints w[VECTORS][2];
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) {

@@ -77,7 +77,7 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
 }
 // int8 keeps two accumulators for each vector, of the group and of the groups before it: 7 rows fit the registers. 8 rows
 // alone are faster as one tile than as two.
-constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 7, INT8_MOST_ROWS = 8, FLOAT_TILE_ROWS = 14;
+constexpr int UNROLLED_QUADS = 4, TILE_VECTORS = 2, INT8_TILE_ROWS = 7, INT8_MOST_ROWS = 8, FLOAT_TILE_ROWS = 14;
 
 #elif LANES == 8 // ------------------------------------------------------------------------------- AVX-VNNI, AVX2
 
@@ -93,6 +93,7 @@ constexpr int WEIGHT_OFFSET = 128;
 INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)weights, _mm256_set1_epi32(activations));
 }
+constexpr int UNROLLED_QUADS = 4;
 #else
 // vpmaddubsw would saturate on 8-bit weights without a sign: the sign of each activation goes to its weight instead.
 constexpr int WEIGHT_OFFSET = 0;
@@ -102,6 +103,7 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
     return (Ints)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
+constexpr int UNROLLED_QUADS = 2;
 #endif
 constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 5, INT8_MOST_ROWS = 5, FLOAT_TILE_ROWS = 5;
 
@@ -148,7 +150,7 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
 }
 constexpr int INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4;
 #endif
-constexpr int TILE_VECTORS = 4, FLOAT_TILE_ROWS = 6;
+constexpr int UNROLLED_QUADS = 2, TILE_VECTORS = 4, FLOAT_TILE_ROWS = 6;
 
 #elif defined(__x86_64__) // -------------------------------------------------------------------- baseline x86-64
 
@@ -169,7 +171,7 @@ INLINE Ints dot(Ints sum, Ints weights, int32_t activations) {
     const __m128i odd = _mm_castps_si128(_mm_shuffle_ps(low, high, 0xdd));
     return (Ints)_mm_add_epi32((__m128i)sum, _mm_add_epi32(even, odd));
 }
-constexpr int TILE_VECTORS = 2, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TILE_ROWS = 4;
+constexpr int UNROLLED_QUADS = 2, TILE_VECTORS = 2, INT8_TILE_ROWS = 4, INT8_MOST_ROWS = 4, FLOAT_TILE_ROWS = 4;
 
 #else
 #error "no kernels for this processor"
