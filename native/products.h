@@ -10,7 +10,6 @@ namespace {
 
 // Beside four weights of each column: the next cache lines come into the cache, FETCH (0, 1, 2 or 4) for each eight.
 template <int FETCH> INLINE void fetch_lines(const uint8_t *&fetch, int quad) {
-#pragma GCC unroll 2
     for (int i = 0; i < (FETCH + quad % 2) / 2; i++, fetch += 64) __builtin_prefetch(fetch, 0, 2);
 }
 
