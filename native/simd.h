@@ -55,6 +55,8 @@ INLINE Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
 // A sum of dot()s over activations a is then (true sum) + WEIGHT_OFFSET · Σa.
 //
 // ROWS_TOGETHER: rows of activations that are side by side in memory. A target with 2 has dot_pairs() beside dot().
+//
+// UNROLLED_QUADS: steps of four weights that an int8 tile takes at once; even, because two steps share cache lines to fetch.
 
 #if LANES == 16 // ---------------------------------------------------------------------------------- AVX-512 VNNI
 
